@@ -1,0 +1,18 @@
+//! What the fence agent and the watcher decide, and nothing else.
+//!
+//! Each part is a value that is fed with events and says what to do next. There is no I/O, no clock
+//! and no thread here: `now` is an argument, files are events. The programs run this code, and so do
+//! the simulation and the model checker.
+//!
+//! - [`execution`]: the steps of one fence on one device, and what its outcome proves.
+
+pub mod execution;
+
+/// An instant, as both clocks show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Now {
+    /// Milliseconds of `CLOCK_BOOTTIME`: it runs while the machine sleeps and no one can set it.
+    pub boot_ms: u64,
+    /// Milliseconds since 1970 by the wall clock, which may jump either way.
+    pub wall_ms: i64,
+}

@@ -1,0 +1,267 @@
+//! An answer: what became of a request.
+//!
+//! The watcher writes [`Answer`]; the agent reads [`ReceivedAnswer`], from whoever wrote it, and
+//! believes nothing that it does not know.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use std::fmt;
+
+use crate::request::{line, rfc3339};
+use crate::{NodeName, RequestId, TEXT_BYTES_MAX, bounded};
+
+/// How a request ended. The codes 0 to 3 are those of "The Executioner", section 3.2.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FenceResult {
+    /// The device acknowledged, and showed the state where it can be asked.
+    Success,
+    /// The device could not be reached: another node may still reach it.
+    Unreachable,
+    /// The device was reached and tried, but the state was not confirmed.
+    Unacknowledged,
+    /// The device, its driver or its configuration failed internally.
+    DeviceFailure,
+    /// Not executed: its deadline had passed, or it came from an earlier boot.
+    Expired,
+    /// Not executed: its client was gone.
+    Withdrawn,
+    /// The watcher ended while it was executed: the outcome is unknown.
+    Interrupted,
+    /// Not executed: the request is invalid, or no device serves it.
+    Rejected,
+}
+
+impl FenceResult {
+    /// All results, for tables and tests.
+    pub const ALL: [FenceResult; 8] = [
+        FenceResult::Success,
+        FenceResult::Unreachable,
+        FenceResult::Unacknowledged,
+        FenceResult::DeviceFailure,
+        FenceResult::Expired,
+        FenceResult::Withdrawn,
+        FenceResult::Interrupted,
+        FenceResult::Rejected,
+    ];
+
+    /// The word in the member `result`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FenceResult::Success => "success",
+            FenceResult::Unreachable => "unreachable",
+            FenceResult::Unacknowledged => "unacknowledged",
+            FenceResult::DeviceFailure => "device-failure",
+            FenceResult::Expired => "expired",
+            FenceResult::Withdrawn => "withdrawn",
+            FenceResult::Interrupted => "interrupted",
+            FenceResult::Rejected => "rejected",
+        }
+    }
+
+    /// The number in the member `result_code`, 0 to 3.
+    pub fn code(self) -> u8 {
+        match self {
+            FenceResult::Success => 0,
+            FenceResult::Unreachable => 1,
+            FenceResult::Unacknowledged => 2,
+            FenceResult::DeviceFailure
+            | FenceResult::Expired
+            | FenceResult::Withdrawn
+            | FenceResult::Interrupted
+            | FenceResult::Rejected => 3,
+        }
+    }
+}
+
+impl fmt::Display for FenceResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An answer as the watcher writes it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Answer {
+    /// The request's identity, where it was readable.
+    pub request_id: Option<RequestId>,
+    /// The target, where it was readable.
+    pub target_node: Option<NodeName>,
+    /// The action asked for, as the client wrote it.
+    pub action: String,
+    /// The request's `recorder_node`.
+    pub recorder_node: String,
+    /// How it ended. `success` in the file is true for [`FenceResult::Success`] alone.
+    pub result: FenceResult,
+    /// What was done: `off`, `on`, `reboot`, or `none`.
+    pub action_performed: &'static str,
+    /// The device was asked afterwards and showed the state.
+    pub verified: bool,
+    /// The fence device that was used.
+    pub device: Option<String>,
+    /// For people: what happened.
+    pub message: String,
+    /// Milliseconds from the claim to the outcome; 0 for what was not executed.
+    pub duration_ms: u64,
+}
+
+impl Answer {
+    /// The content of the answer's file, stamped with the wall clock's `now`.
+    pub fn to_json(&self, now: DateTime<Utc>) -> Vec<u8> {
+        let success = self.result == FenceResult::Success;
+        line(&Wire {
+            request_id: self.request_id.as_ref().map_or("", RequestId::as_str),
+            success,
+            action_performed: self.action_performed,
+            target_node: self.target_node.as_ref().map_or("", NodeName::as_str),
+            message: &bounded(&self.message, TEXT_BYTES_MAX),
+            timestamp: rfc3339(now),
+            result: self.result.as_str(),
+            result_code: self.result.code(),
+            verified: self.verified,
+            device: self.device.as_deref(),
+            duration_ms: self.duration_ms,
+            status: if success { "success" } else { "error" },
+            action: &self.action,
+            recorder_node: &self.recorder_node,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Wire<'a> {
+    request_id: &'a str,
+    success: bool,
+    action_performed: &'a str,
+    target_node: &'a str,
+    message: &'a str,
+    timestamp: String,
+    result: &'a str,
+    result_code: u8,
+    verified: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'a str>,
+    duration_ms: u64,
+    status: &'a str,
+    action: &'a str,
+    recorder_node: &'a str,
+}
+
+/// An answer as the agent found it, written by any responder.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReceivedAnswer {
+    /// The identity of the request that it answers.
+    pub request_id: Option<String>,
+    /// The target that it speaks of. Some responders leave it out.
+    pub target_node: Option<String>,
+    /// `success`, when it is a boolean.
+    pub success: Option<bool>,
+    /// What was done, if the responder says so.
+    pub action_performed: Option<String>,
+    /// The responder's message, bounded.
+    pub message: String,
+    /// `result`, if the responder gives one.
+    pub result: Option<String>,
+    /// `verified`, if the responder gives it.
+    pub verified: Option<bool>,
+    /// The fence device that was used, if the responder says so.
+    pub device: Option<String>,
+}
+
+/// Why a text is not an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AnswerError {
+    /// It does not parse: perhaps a simple responder is still writing it.
+    NotYet(String),
+    /// It is JSON but not an object, or one of the members that decide has the wrong type.
+    Malformed(String),
+}
+
+impl ReceivedAnswer {
+    /// Reads an answer file's content.
+    pub fn parse(bytes: &[u8]) -> Result<Self, AnswerError> {
+        let value: Value = serde_json::from_slice(bytes)
+            .map_err(|error| AnswerError::NotYet(bounded(&error.to_string(), 200)))?;
+        let Value::Object(members) = value else {
+            return Err(AnswerError::Malformed("it is not an object".into()));
+        };
+        let text = |member: &str| match members.get(member) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(bounded(text, TEXT_BYTES_MAX))),
+            Some(_) => Err(AnswerError::Malformed(format!("\"{member}\" is not a string"))),
+        };
+        Ok(ReceivedAnswer {
+            request_id: text("request_id")?,
+            target_node: text("target_node")?,
+            action_performed: text("action_performed")?,
+            success: members.get("success").and_then(Value::as_bool),
+            message: text("message").ok().flatten().unwrap_or_default(),
+            result: text("result").ok().flatten(),
+            verified: members.get("verified").and_then(Value::as_bool),
+            device: text("device").ok().flatten(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(result: FenceResult) -> Answer {
+        Answer {
+            request_id: Some(RequestId::random()),
+            target_node: Some("n3".parse().unwrap()),
+            action: "off".into(),
+            recorder_node: "n1".into(),
+            result,
+            action_performed: "off",
+            verified: true,
+            device: Some("pdu".into()),
+            message: "switched off".into(),
+            duration_ms: 7,
+        }
+    }
+
+    #[test]
+    fn success_is_written_for_the_result_success_alone() {
+        for result in FenceResult::ALL {
+            let text = answer(result).to_json(DateTime::UNIX_EPOCH);
+            let value: Value = serde_json::from_slice(&text).unwrap();
+
+            assert_eq!(value["success"], Value::from(result == FenceResult::Success), "{result}");
+            assert_eq!(value["result_code"] == 0, result == FenceResult::Success, "{result}");
+            assert_eq!(value["status"] == "success", result == FenceResult::Success, "{result}");
+        }
+    }
+
+    #[test]
+    fn what_the_watcher_writes_the_agent_reads() {
+        let written = answer(FenceResult::Success);
+        let read = ReceivedAnswer::parse(&written.to_json(DateTime::UNIX_EPOCH)).unwrap();
+
+        assert_eq!(read.request_id.as_deref(), written.request_id.as_ref().map(RequestId::as_str));
+        assert_eq!(read.success, Some(true));
+        assert_eq!(read.action_performed.as_deref(), Some("off"));
+        assert_eq!(read.verified, Some(true));
+    }
+
+    #[test]
+    fn success_that_is_not_a_boolean_is_no_success() {
+        for text in [r#"{"success":"true"}"#, r#"{"success":1}"#, r#"{"success":null}"#, "{}"] {
+            assert_eq!(ReceivedAnswer::parse(text.as_bytes()).unwrap().success, None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_does_not_parse_is_not_an_answer_yet() {
+        for text in ["", "{", r#"{"success":tr"#, "\u{0}"] {
+            let error = ReceivedAnswer::parse(text.as_bytes()).unwrap_err();
+            assert!(matches!(error, AnswerError::NotYet(_)), "{text:?}");
+        }
+        assert!(matches!(ReceivedAnswer::parse(b"[]"), Err(AnswerError::Malformed(_))));
+        assert!(matches!(
+            ReceivedAnswer::parse(br#"{"request_id":5}"#),
+            Err(AnswerError::Malformed(_))
+        ));
+    }
+}

@@ -1,0 +1,231 @@
+//! Names that come from outside and end up in paths, argument lists and log lines.
+//!
+//! Each rule stands in one constructor; whoever holds one of these types need not check again.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Why a text is not a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum NameError {
+    /// The text is empty.
+    Empty,
+    /// The text has more bytes than the limit given here.
+    TooLong(usize),
+    /// The text starts with this character, which would make it an option or a hidden file.
+    Start(char),
+    /// The text holds this character, which is not allowed in a name.
+    Character(char),
+    /// The text holds "..", a step up in a path.
+    PathPart,
+    /// The text is not a UUID of the form 8-4-4-4-12.
+    NotUuid,
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NameError::Empty => f.write_str("it is empty"),
+            NameError::TooLong(max) => write!(f, "it is longer than {max} bytes"),
+            NameError::Start(c) => write!(f, "it starts with {c:?}"),
+            NameError::Character(c) => write!(f, "it contains {c:?}"),
+            NameError::PathPart => f.write_str("it contains \"..\""),
+            NameError::NotUuid => f.write_str("it is not a UUID (8-4-4-4-12 hexadecimal digits)"),
+        }
+    }
+}
+
+impl std::error::Error for NameError {}
+
+/// The name of a target (Pacemaker's `plug`): one word, safe as a path component and as an argument.
+///
+/// ASCII letters and digits and ``._-:@+,=~#%`` ; not starting with `-` or `.`, no `..`, at most 253
+/// bytes (the longest DNS name). Case is kept.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeName(String);
+
+/// The longest target name, in bytes: the longest DNS name.
+const NODE_NAME_BYTES_MAX: usize = 253;
+
+impl NodeName {
+    /// The name's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NodeName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-:@+,=~#%".contains(c);
+        check(text, &['.', '-'], NODE_NAME_BYTES_MAX, allowed)?;
+        Ok(NodeName(text.to_owned()))
+    }
+}
+
+/// The identity of one request: a UUID, kept as the client wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// A new random identity (UUID version 4).
+    pub fn random() -> Self {
+        RequestId(uuid::Uuid::new_v4().hyphenated().to_string())
+    }
+
+    /// The identity's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        // The length keeps out the other forms that the library reads (braces, "urn:", no hyphens).
+        if text.len() != 36 || uuid::Uuid::try_parse(text).is_err() {
+            return Err(NameError::NotUuid);
+        }
+        Ok(RequestId(text.to_owned()))
+    }
+}
+
+/// The name N of a record: the request is `N.json`, and so is its answer.
+///
+/// Any printable name that is neither hidden nor a path, so that foreign clients may choose theirs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordName(String);
+
+/// The longest N: `.N.json.tmp` must fit into the 255 bytes of a file name.
+const RECORD_NAME_BYTES_MAX: usize = 255 - ".".len() - ".json.tmp".len();
+
+impl RecordName {
+    /// N of the file name `N.json`, or `None` when a file of this name is no record.
+    pub fn from_file_name(file_name: &str) -> Option<Self> {
+        file_name.strip_suffix(".json")?.parse().ok()
+    }
+
+    /// The name that our agent uses by default: the request's identity.
+    pub fn of_id(id: &RequestId) -> Self {
+        RecordName(id.0.clone())
+    }
+
+    /// `<target>-<request_id>`, which some responders expect.
+    pub fn of_target_and_id(target: &NodeName, id: &RequestId) -> Result<Self, NameError> {
+        format!("{}-{}", target.0, id.0).parse()
+    }
+
+    /// N itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// `N.json`.
+    pub fn file_name(&self) -> String {
+        format!("{}.json", self.0)
+    }
+
+    /// `.N.json.tmp`, the name under which a record is written before it is renamed.
+    pub fn temporary(&self) -> String {
+        format!(".{}.json.tmp", self.0)
+    }
+}
+
+impl FromStr for RecordName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let allowed = |c: char| !c.is_control() && c != '/' && c != '\\';
+        check(text, &['.'], RECORD_NAME_BYTES_MAX, allowed)?;
+        Ok(RecordName(text.to_owned()))
+    }
+}
+
+macro_rules! display_as_text {
+    ($($name:ident)*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+display_as_text!(NodeName RequestId RecordName);
+
+fn check(
+    text: &str,
+    forbidden_start: &[char],
+    bytes_max: usize,
+    allowed: impl Fn(char) -> bool,
+) -> Result<(), NameError> {
+    match text.chars().next() {
+        None => return Err(NameError::Empty),
+        Some(first) if forbidden_start.contains(&first) => return Err(NameError::Start(first)),
+        Some(_) => {}
+    }
+    if text.len() > bytes_max {
+        return Err(NameError::TooLong(bytes_max));
+    }
+    if let Some(character) = text.chars().find(|c| !allowed(*c)) {
+        return Err(NameError::Character(character));
+    }
+    if text.contains("..") {
+        return Err(NameError::PathPart);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_name_is_one_safe_word() {
+        for good in ["n3", "compute-node-16", "a.b.example", "Rack1:5", &"x".repeat(253)] {
+            assert!(good.parse::<NodeName>().is_ok(), "{good}");
+        }
+        let long = "x".repeat(254);
+        for bad in [
+            "", "-x", ".x", "a/b", "a\\b", "..", "a..b", "a b", "a\n", "a\0", "é", "a;b", "$(x)",
+            &long,
+        ] {
+            assert!(bad.parse::<NodeName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_a_hyphenated_uuid() {
+        assert!("67e55044-10b1-426f-9247-bb680e5fe0c8".parse::<RequestId>().is_ok());
+        for bad in [
+            "",
+            "67e5504410b1426f9247bb680e5fe0c8",
+            "{67e55044-10b1-426f-9247-bb680e5fe0c}",
+            "../../../../../../../../../etc/passwd",
+            "67e55044-10b1-426f-9247-bb680e5fe0cg",
+        ] {
+            assert!(bad.parse::<RequestId>().is_err(), "{bad:?}");
+        }
+        assert!(RequestId::random().as_str().parse::<RequestId>().is_ok());
+    }
+
+    #[test]
+    fn only_visible_json_files_are_records() {
+        assert_eq!(RecordName::from_file_name("a.json").unwrap().as_str(), "a");
+        for no in [".a.json", ".a.json.tmp", "a.tmp", ".json", "json", "a..b.json", "a\n.json"] {
+            assert!(RecordName::from_file_name(no).is_none(), "{no:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_would_not_fit_into_a_file_name_is_refused() {
+        let id = RequestId::random();
+        let fits: NodeName = "x".repeat(245 - 37).parse().unwrap();
+        let too_long: NodeName = "x".repeat(245 - 36).parse().unwrap();
+
+        assert!(RecordName::of_target_and_id(&fits, &id).is_ok());
+        assert!(RecordName::of_target_and_id(&too_long, &id).is_err());
+        assert!(RecordName::of_target_and_id(&fits, &id).unwrap().temporary().len() <= 255);
+    }
+}

@@ -1,0 +1,143 @@
+//! Queries: questions to the watcher that must never be taken for a fence.
+//!
+//! They lie in a directory of their own, as `<query_id>.json`; the answer lies beside them as
+//! `<query_id>.answer`. Both are gone when the client has read it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::request::line;
+use crate::{NodeName, RequestId};
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueryKind {
+    /// Can the device be reached at this moment?
+    Reachable,
+    /// Which targets can the device fence?
+    Targets,
+    /// What is the power state of a target?
+    Power,
+    /// What is the watcher doing?
+    State,
+}
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Query {
+    /// The question's identity and the stem of its file name.
+    pub query_id: String,
+    /// What is asked.
+    pub query: QueryKind,
+    /// The device meant; all of this node's devices without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The target meant, where the question concerns one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Milliseconds of `CLOCK_BOOTTIME` after which nobody waits for the answer.
+    pub deadline_boottime_ms: u64,
+}
+
+impl Query {
+    /// Reads a query file's content; the error is the parser's text.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let query: Query = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        query.query_id.parse::<RequestId>().map_err(|error| format!("query_id: {error}"))?;
+        Ok(query)
+    }
+
+    /// The target as a checked name; `None` when the query names none.
+    pub fn target(&self) -> Option<Result<NodeName, crate::NameError>> {
+        self.target.as_deref().map(str::parse)
+    }
+
+    /// The content of the query's file.
+    pub fn to_json(&self) -> Vec<u8> {
+        line(self)
+    }
+}
+
+/// The power state of a target, as a device shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PowerState {
+    /// The target has power (or access).
+    On,
+    /// The target has none.
+    Off,
+    /// The device did not say.
+    Unknown,
+}
+
+/// The answer to a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryAnswer {
+    /// The question's identity.
+    pub query_id: String,
+    /// 0 yes; 1 the device was not reached; 2 it gave no list; 3 the question is wrong.
+    pub code: u8,
+    /// For people: one line.
+    pub message: String,
+    /// For `targets`: the nodes that can be fenced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
+    /// For `power`: the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<PowerState>,
+    /// For `state`: the watcher's own description.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Value>,
+}
+
+impl QueryAnswer {
+    /// An answer of `code` and `message` with nothing else.
+    pub fn new(query_id: &str, code: u8, message: impl Into<String>) -> Self {
+        QueryAnswer {
+            query_id: query_id.to_owned(),
+            code,
+            message: message.into(),
+            targets: Vec::new(),
+            power: None,
+            state: None,
+        }
+    }
+
+    /// Reads an answer file's content; the error is the parser's text.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    }
+
+    /// The content of the answer's file.
+    pub fn to_json(&self) -> Vec<u8> {
+        line(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_and_their_answers_survive_the_way_through_a_file() {
+        let query = Query {
+            query_id: RequestId::random().as_str().to_owned(),
+            query: QueryKind::Power,
+            device: Some("pdu".into()),
+            target: Some("n3".into()),
+            deadline_boottime_ms: 5,
+        };
+        assert_eq!(Query::parse(&query.to_json()), Ok(query.clone()));
+
+        let mut answer = QueryAnswer::new(&query.query_id, 0, "n3 is off");
+        answer.power = Some(PowerState::Off);
+        assert_eq!(QueryAnswer::parse(&answer.to_json()), Ok(answer));
+    }
+
+    #[test]
+    fn a_query_id_that_is_a_path_is_refused() {
+        let text = br#"{"query_id":"../../x","query":"state","deadline_boottime_ms":1}"#;
+        assert!(Query::parse(text).is_err());
+    }
+}

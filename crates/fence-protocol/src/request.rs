@@ -1,0 +1,397 @@
+//! A request: "bring this target into this state before this instant".
+//!
+//! Reading is strict about the members that are known and silent about those that are not. What can
+//! be read of a bad request is kept, so that its client gets an answer.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fmt;
+
+use crate::{NodeName, RECORD_BYTES_MAX, RequestId, Requested, TEXT_BYTES_MAX, bounded};
+
+/// A request as both sides understand it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// The request's identity; the answer carries the same.
+    pub request_id: RequestId,
+    /// When the client wrote it, by its wall clock.
+    pub timestamp: DateTime<Utc>,
+    /// What is asked for.
+    pub action: Requested,
+    /// For whom. Absent only in an [`Requested::Inquiry`], which may concern no target.
+    pub target_node: Option<NodeName>,
+    /// The GFS2 file systems that the target holds, as far as known. Information only.
+    pub gfs2_filesystems: Vec<String>,
+    /// The node on which the client runs.
+    pub recorder_node: String,
+    /// The instant after which nobody waits for the answer, by the wall clock.
+    pub deadline: Option<DateTime<Utc>>,
+    /// The boot (`/proc/sys/kernel/random/boot_id`) to which `deadline_boottime_ms` belongs.
+    pub boot_id: Option<String>,
+    /// The deadline in milliseconds of `CLOCK_BOOTTIME`.
+    pub deadline_boottime_ms: Option<u64>,
+    /// The fence device to use, when the client names one.
+    pub device: Option<String>,
+    /// The client keeps an exclusive flock on this very file while it waits.
+    pub held: bool,
+}
+
+/// Why a text is not a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RequestError {
+    /// The file holds more than [`RECORD_BYTES_MAX`] bytes; it was not read.
+    TooLarge(u64),
+    /// The text ends too early: empty, or cut off. A simple client may still be writing it.
+    Incomplete,
+    /// The text is not JSON; the parser's words.
+    NotJson(String),
+    /// A member is missing, of the wrong type or of a value that is not allowed.
+    Member {
+        /// The member's name.
+        member: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RequestError::TooLarge(size) => {
+                write!(f, "the request has {size} bytes; at most {RECORD_BYTES_MAX} are read")
+            }
+            RequestError::Incomplete => f.write_str("the request is empty or ends too early"),
+            RequestError::NotJson(why) => write!(f, "the request is not valid JSON: {why}"),
+            RequestError::Member { member, problem } => write!(f, "member \"{member}\": {problem}"),
+        }
+    }
+}
+
+impl std::error::Error for RequestError {}
+
+/// A text that is no request, with what could be read of it for the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Rejection {
+    /// What is wrong.
+    pub error: RequestError,
+    /// The request's identity, if that was readable.
+    pub request_id: Option<RequestId>,
+    /// The target, if it was readable and a safe name.
+    pub target_node: Option<NodeName>,
+    /// The action, as it was written.
+    pub action: Option<String>,
+}
+
+impl Rejection {
+    /// A rejection of which nothing but the error is known.
+    pub fn of(error: RequestError) -> Self {
+        Rejection { error, request_id: None, target_node: None, action: None }
+    }
+}
+
+impl Request {
+    /// Reads a request file's content.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Rejection> {
+        if bytes.len() as u64 > RECORD_BYTES_MAX {
+            return Err(Rejection::of(RequestError::TooLarge(bytes.len() as u64)));
+        }
+        let raw: Raw = serde_json::from_slice(bytes).map_err(|error| {
+            Rejection::of(match error.classify() {
+                serde_json::error::Category::Eof => RequestError::Incomplete,
+                _ => RequestError::NotJson(bounded(&error.to_string(), 200)),
+            })
+        })?;
+        raw.check().map_err(|error| Rejection {
+            error,
+            request_id: raw.text("request_id").ok().and_then(|id| id.parse().ok()),
+            target_node: raw.text("target_node").ok().and_then(|name| name.parse().ok()),
+            action: raw.text("action").ok().map(|word| bounded(word, 64)),
+        })
+    }
+
+    /// The content of the request's file: one JSON object and a line's end.
+    pub fn to_json(&self) -> Vec<u8> {
+        let wire = Wire {
+            request_id: self.request_id.as_str(),
+            timestamp: rfc3339(self.timestamp),
+            action: self.action.as_str(),
+            target_node: self.target_node.as_ref().map_or("", NodeName::as_str),
+            gfs2_filesystems: &self.gfs2_filesystems,
+            recorder_node: &self.recorder_node,
+            deadline: self.deadline.map(rfc3339),
+            boot_id: self.boot_id.as_deref(),
+            deadline_boottime_ms: self.deadline_boottime_ms,
+            device: self.device.as_deref(),
+            held: self.held,
+        };
+        line(&wire)
+    }
+}
+
+/// `value` as one line of JSON. The types of this crate always have a JSON form.
+pub(crate) fn line(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(value).expect("texts, numbers and lists have a JSON form");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// UTC with milliseconds, as all our records write an instant.
+pub(crate) fn rfc3339(instant: DateTime<Utc>) -> String {
+    instant.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+#[derive(Serialize)]
+struct Wire<'a> {
+    request_id: &'a str,
+    timestamp: String,
+    action: &'a str,
+    target_node: &'a str,
+    gfs2_filesystems: &'a [String],
+    recorder_node: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deadline: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deadline_boottime_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    held: bool,
+}
+
+/// The known members, each of any type, so that one bad member does not hide the others. A member
+/// that stands there twice is an error of the parser: two readers could choose differently.
+#[derive(Deserialize)]
+struct Raw {
+    request_id: Option<Value>,
+    timestamp: Option<Value>,
+    action: Option<Value>,
+    target_node: Option<Value>,
+    gfs2_filesystems: Option<Value>,
+    recorder_node: Option<Value>,
+    deadline: Option<Value>,
+    boot_id: Option<Value>,
+    deadline_boottime_ms: Option<Value>,
+    device: Option<Value>,
+    held: Option<Value>,
+}
+
+impl Raw {
+    fn member(&self, name: &str) -> Option<&Value> {
+        match name {
+            "request_id" => self.request_id.as_ref(),
+            "timestamp" => self.timestamp.as_ref(),
+            "action" => self.action.as_ref(),
+            "target_node" => self.target_node.as_ref(),
+            "recorder_node" => self.recorder_node.as_ref(),
+            "deadline" => self.deadline.as_ref(),
+            "boot_id" => self.boot_id.as_ref(),
+            "device" => self.device.as_ref(),
+            _ => None,
+        }
+    }
+
+    fn text(&self, member: &'static str) -> Result<&str, RequestError> {
+        self.optional_text(member)?.ok_or_else(|| wrong(member, "it is missing"))
+    }
+
+    fn optional_text(&self, member: &'static str) -> Result<Option<&str>, RequestError> {
+        match self.member(member) {
+            None => Ok(None),
+            Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => Ok(Some(text)),
+            Some(Value::String(_)) => Err(wrong(member, "it is too long")),
+            Some(_) => Err(wrong(member, "it is not a string")),
+        }
+    }
+
+    fn instant(&self, member: &'static str) -> Result<Option<DateTime<Utc>>, RequestError> {
+        self.optional_text(member)?
+            .map(|text| DateTime::parse_from_rfc3339(text).map(|instant| instant.to_utc()))
+            .transpose()
+            .map_err(|error| wrong(member, format!("it is not an RFC 3339 time ({error})")))
+    }
+
+    fn check(&self) -> Result<Request, RequestError> {
+        let action = Requested::from(self.text("action")?);
+        let target_node = match (&action, self.optional_text("target_node")?) {
+            (Requested::Inquiry(_), None | Some("")) => None,
+            (_, None) => return Err(wrong("target_node", "it is missing")),
+            (_, Some(text)) => {
+                Some(text.parse().map_err(|error| wrong("target_node", format!("{error}")))?)
+            }
+        };
+        Ok(Request {
+            request_id: self
+                .text("request_id")?
+                .parse()
+                .map_err(|error| wrong("request_id", format!("{error}")))?,
+            timestamp: self
+                .instant("timestamp")?
+                .ok_or_else(|| wrong("timestamp", "it is missing"))?,
+            action,
+            target_node,
+            gfs2_filesystems: self.filesystems()?,
+            recorder_node: self.optional_text("recorder_node")?.unwrap_or_default().to_owned(),
+            deadline: self.instant("deadline")?,
+            boot_id: self.optional_text("boot_id")?.map(str::to_owned),
+            deadline_boottime_ms: match &self.deadline_boottime_ms {
+                None => None,
+                Some(value) => Some(value.as_u64().ok_or_else(|| {
+                    wrong("deadline_boottime_ms", "it is not a whole number of milliseconds")
+                })?),
+            },
+            device: self.optional_text("device")?.map(str::to_owned),
+            held: match &self.held {
+                None => false,
+                Some(Value::Bool(held)) => *held,
+                Some(_) => return Err(wrong("held", "it is not true or false")),
+            },
+        })
+    }
+
+    fn filesystems(&self) -> Result<Vec<String>, RequestError> {
+        let member = "gfs2_filesystems";
+        match &self.gfs2_filesystems {
+            None => Ok(Vec::new()),
+            Some(Value::Array(names)) => names
+                .iter()
+                .map(|name| name.as_str().map(str::to_owned))
+                .collect::<Option<_>>()
+                .ok_or_else(|| wrong(member, "it holds something that is not a string")),
+            Some(_) => Err(wrong(member, "it is not an array")),
+        }
+    }
+}
+
+fn wrong(member: &'static str, problem: impl Into<String>) -> RequestError {
+    RequestError::Member { member, problem: problem.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FenceAction;
+
+    const ID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+
+    fn first_version(change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> Vec<u8> {
+        let mut value = serde_json::json!({
+            "request_id": ID, "timestamp": "2026-11-21T20:00:00.123456+00:00", "action": "reboot",
+            "target_node": "n3", "gfs2_filesystems": ["storage"], "recorder_node": "n1",
+        });
+        change(value.as_object_mut().unwrap());
+        serde_json::to_vec(&value).unwrap()
+    }
+
+    #[test]
+    fn a_request_of_the_first_version_is_read_with_its_seven_members() {
+        let request = Request::parse(&first_version(|_| {})).unwrap();
+
+        assert_eq!(request.request_id.as_str(), ID);
+        assert_eq!(request.action, Requested::Fence(FenceAction::Reboot));
+        assert_eq!(request.target_node.unwrap().as_str(), "n3");
+        assert_eq!(request.gfs2_filesystems, ["storage"]);
+        assert_eq!((request.deadline, request.boot_id, request.held), (None, None, false));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let mut request = Request::parse(&first_version(|_| {})).unwrap();
+        request.timestamp = DateTime::from_timestamp_millis(1_800_000_000_123).unwrap();
+        request.deadline = DateTime::from_timestamp_millis(1_800_000_060_000);
+        request.boot_id = Some("boot".into());
+        request.deadline_boottime_ms = Some(u64::MAX);
+        request.device = Some("pdu".into());
+        request.held = true;
+
+        assert_eq!(Request::parse(&request.to_json()), Ok(request));
+    }
+
+    #[test]
+    fn a_known_member_of_the_wrong_type_makes_the_request_invalid_and_unknown_ones_do_not() {
+        for (member, value) in [
+            ("request_id", Value::from(1)),
+            ("timestamp", "yesterday".into()),
+            ("timestamp", "2026-11-21T20:00:00".into()),
+            ("action", Value::from(true)),
+            ("target_node", "../n3".into()),
+            ("target_node", "-n3".into()),
+            ("target_node", "".into()),
+            ("gfs2_filesystems", "storage".into()),
+            ("gfs2_filesystems", Value::from(vec![1])),
+            ("recorder_node", Value::from(7)),
+            ("deadline", Value::from(7)),
+            ("deadline_boottime_ms", Value::from(-1)),
+            ("deadline_boottime_ms", Value::from(1.5)),
+            ("held", "yes".into()),
+            ("device", Value::from(vec!["a"])),
+        ] {
+            let text = first_version(|members| {
+                members.insert(member.into(), value.clone());
+            });
+            let error = Request::parse(&text).unwrap_err().error;
+            assert!(
+                matches!(&error, RequestError::Member { member: m, .. } if *m == member),
+                "{member}={value}: {error}"
+            );
+        }
+        let text = first_version(|members| {
+            members.insert("attempt".into(), Value::from(vec![1, 2]));
+        });
+        assert!(Request::parse(&text).is_ok());
+    }
+
+    #[test]
+    fn what_is_readable_of_a_bad_request_is_kept_for_its_answer() {
+        let rejection = Request::parse(&first_version(|members| {
+            members.remove("timestamp");
+        }))
+        .unwrap_err();
+
+        assert_eq!(rejection.request_id.unwrap().as_str(), ID);
+        assert_eq!(rejection.target_node.unwrap().as_str(), "n3");
+    }
+
+    #[test]
+    fn every_beginning_of_a_request_counts_as_incomplete() {
+        let text = first_version(|_| {});
+        for end in 0..text.len() {
+            let error = Request::parse(&text[..end]).unwrap_err().error;
+            assert_eq!(error, RequestError::Incomplete, "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn hostile_texts_are_refused_without_harm() {
+        let twice = format!("{{\"request_id\":\"{ID}\",\"request_id\":\"{ID}\"}}");
+        for text in
+            [&b"\xff\xfe"[..], b"\0\0\0", b"[1,2]", b"null", b"\"x\"", b"{} {}", twice.as_bytes()]
+        {
+            let error = Request::parse(text).unwrap_err().error;
+            assert!(
+                matches!(error, RequestError::NotJson(_) | RequestError::Member { .. }),
+                "{error:?}"
+            );
+        }
+        let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+        assert!(matches!(
+            Request::parse(deep.as_bytes()).unwrap_err().error,
+            RequestError::NotJson(_)
+        ));
+        let deep_member = format!("{{\"other\":{deep}}}");
+        assert!(Request::parse(deep_member.as_bytes()).is_err());
+        let large = vec![b' '; usize::try_from(RECORD_BYTES_MAX).unwrap() + 1];
+        assert!(matches!(Request::parse(&large).unwrap_err().error, RequestError::TooLarge(_)));
+    }
+
+    #[test]
+    fn questions_may_concern_no_target() {
+        let text = first_version(|members| {
+            members.insert("action".into(), "monitor".into());
+            members.insert("target_node".into(), "".into());
+        });
+        assert_eq!(Request::parse(&text).unwrap().target_node, None);
+    }
+}
