@@ -1,0 +1,50 @@
+//! Making one line of any text.
+
+use std::fmt::Write;
+
+/// `text` as one line: every character that is not plain, and the backslash itself, is written as
+/// an escape, so that a value from outside can neither begin a line nor look like another one.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' => line.push_str("\\\\"),
+            '\n' => line.push_str("\\n"),
+            c if is_plain(c) => line.push(c),
+            c => write!(line, "\\u{{{:x}}}", u32::from(c)).expect("a String takes every text"),
+        }
+    }
+    line
+}
+
+/// Whether `c` neither ends a line nor controls how a terminal shows the rest of it.
+///
+/// Beside the control characters (C0, DEL, C1 with U+0085) these are the line and paragraph
+/// separators and the marks that turn the direction of writing.
+pub fn is_plain(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_character_can_begin_a_line_or_hide_one() {
+        let hostile = "a\nb\rc\u{85}d\u{2028}e\u{2029}f\x1b[2Kg\0h\u{202e}i\u{7f}j\\n";
+
+        let line = one_line(hostile);
+
+        assert!(line.chars().all(is_plain), "{line:?}");
+        assert_eq!(
+            line,
+            "a\\nb\\u{d}c\\u{85}d\\u{2028}e\\u{2029}f\\u{1b}[2Kg\\u{0}h\\u{202e}i\\u{7f}j\\\\n"
+        );
+    }
+
+    #[test]
+    fn an_ordinary_text_stays_as_it_is() {
+        assert_eq!(one_line("fenced 'n3' – größer"), "fenced 'n3' – größer");
+    }
+}

@@ -1,0 +1,163 @@
+//! Single lines to the local syslog socket, without ever waiting for its reader.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+use log::Level;
+use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
+
+use crate::one_line;
+
+/// The longest line sent, in bytes. The socket of a stock Linux takes some 200 KiB; readers cut far
+/// earlier.
+const LINE_BYTES_MAX: usize = 8 * 1024;
+
+/// A connection to the local syslog.
+///
+/// The socket does not block: when its reader is stuck and its queue is full, lines are lost.
+pub struct Syslog {
+    path: PathBuf,
+    logger: Logger<LoggerBackend, Tag>,
+}
+
+impl Syslog {
+    /// Connects to `/dev/log`; `None` where no syslog listens.
+    pub fn connect(program: &str) -> Option<Self> {
+        Self::connect_to(Path::new("/dev/log"), program).ok()
+    }
+
+    fn connect_to(path: &Path, program: &str) -> io::Result<Self> {
+        let tag = Tag { program: program.to_owned(), pid: std::process::id() };
+        Ok(Syslog { path: path.to_owned(), logger: Logger::new(dial(path)?, tag) })
+    }
+
+    /// Sends `text` as one line. What cannot be sent now is lost, and `false` says so.
+    pub fn send(&mut self, level: Level, text: &str) -> bool {
+        let mut line = one_line(text);
+        line.truncate(line.floor_char_boundary(LINE_BYTES_MAX));
+        match self.write(level, &line) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            // The syslog daemon was started anew: its socket is another one.
+            Err(_) => match dial(&self.path) {
+                Ok(backend) => {
+                    self.logger.backend = backend;
+                    self.write(level, &line).is_ok()
+                }
+                Err(_) => false,
+            },
+        }
+    }
+
+    fn write(&mut self, level: Level, line: &str) -> io::Result<()> {
+        let sent = match level {
+            Level::Error => self.logger.err(line),
+            Level::Warn => self.logger.warning(line),
+            Level::Info => self.logger.info(line),
+            Level::Debug | Level::Trace => self.logger.debug(line),
+        };
+        sent.map_err(|error| match error {
+            syslog::Error::Write(error) | syslog::Error::Io(error) => error,
+            other @ syslog::Error::Initialization(_) => io::Error::other(other.to_string()),
+        })
+    }
+}
+
+fn dial(path: &Path) -> io::Result<LoggerBackend> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect(path)?;
+    Ok(LoggerBackend::Unix(socket))
+}
+
+/// `<priority>program[pid]: text`, without a time: the library's own format writes UTC where local
+/// time is expected, and every local syslog stamps a line without a time itself.
+#[derive(Clone, Debug)]
+struct Tag {
+    program: String,
+    pid: u32,
+}
+
+impl<T: Display> LogFormat<T> for Tag {
+    fn format<W: Write>(&self, w: &mut W, severity: Severity, text: T) -> syslog::Result<()> {
+        let priority = Facility::LOG_DAEMON as u8 | severity as u8;
+        write!(w, "<{priority}>{}[{}]: {text}", self.program, self.pid)
+            .map_err(syslog::Error::Write)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Reader {
+        path: PathBuf,
+        socket: UnixDatagram,
+    }
+
+    impl Reader {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("fl-{}-{name}", std::process::id()));
+            let _ = std::fs::remove_file(&path);
+            Reader { socket: UnixDatagram::bind(&path).unwrap(), path }
+        }
+
+        fn line(&self) -> String {
+            let mut buffer = [0; 16 * 1024];
+            let size = self.socket.recv(&mut buffer).unwrap();
+            String::from_utf8(buffer[..size].to_vec()).unwrap()
+        }
+    }
+
+    impl Drop for Reader {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
+    #[test]
+    fn a_line_carries_priority_program_and_pid_and_stays_one_line() {
+        let reader = Reader::new("line");
+        let mut syslog = Syslog::connect_to(&reader.path, "fence_x").unwrap();
+
+        assert!(syslog.send(Level::Warn, "n3\n<0>kernel: forged"));
+
+        let pid = std::process::id();
+        assert_eq!(reader.line(), format!("<28>fence_x[{pid}]: n3\\n<0>kernel: forged"));
+    }
+
+    #[test]
+    fn a_reader_that_is_stuck_loses_lines_and_does_not_hold_the_sender() {
+        let reader = Reader::new("stuck");
+        let mut syslog = Syslog::connect_to(&reader.path, "fence_x").unwrap();
+
+        let lost = (0..100_000).find(|_| !syslog.send(Level::Info, "line"));
+
+        assert!(lost.is_some());
+    }
+
+    #[test]
+    fn a_syslog_that_was_started_anew_gets_the_next_line() {
+        let reader = Reader::new("anew");
+        let mut syslog = Syslog::connect_to(&reader.path, "fence_x").unwrap();
+        drop(reader);
+        assert!(!syslog.send(Level::Info, "nobody listens"));
+
+        let reader = Reader::new("anew");
+
+        assert!(syslog.send(Level::Info, "here again"));
+        assert!(reader.line().ends_with("here again"));
+    }
+
+    #[test]
+    fn an_endless_text_is_cut() {
+        let reader = Reader::new("cut");
+        let mut syslog = Syslog::connect_to(&reader.path, "fence_x").unwrap();
+
+        assert!(syslog.send(Level::Info, &"ä".repeat(100_000)));
+
+        assert!(reader.line().len() < LINE_BYTES_MAX + 100);
+    }
+}
