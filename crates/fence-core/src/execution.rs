@@ -5,7 +5,7 @@
 //! is asked as well. And a retried order is executed again: an order is repeated only when the device
 //! was not reached at all, and only where that is configured.
 
-use fence_protocol::{FenceAction, PowerState};
+use fence_protocol::{FenceAction, FenceResult, PowerState};
 
 /// What a device can be told or asked, besides its reachability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,4 +74,462 @@ pub struct PowerReport {
     pub state: PowerState,
     /// The device's words, or why it could not be asked.
     pub detail: String,
+}
+
+/// What the outcome of an execution proves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Verdict {
+    /// The result for the answer.
+    pub result: FenceResult,
+    /// The device was asked afterwards and showed the state.
+    pub verified: bool,
+    /// What was done, as far as that is known: `off`, `on`, `reboot`, or `none`.
+    pub performed: &'static str,
+    /// For people: what happened, and how that is known.
+    pub message: String,
+}
+
+impl Abilities {
+    /// The way to reboot: as configured, else verified where the device can be asked.
+    pub fn method(self, configured: Option<Method>) -> Method {
+        configured.unwrap_or(if self.cycle && !self.power { Method::Cycle } else { Method::OnOff })
+    }
+
+    /// Whether a device with these abilities can do `action` by `method`.
+    pub fn serve(self, action: FenceAction, method: Method) -> bool {
+        match (action, method) {
+            (FenceAction::Off, _) => self.off,
+            (FenceAction::On, _) => self.on,
+            (FenceAction::Reboot, Method::OnOff) => self.off && self.on,
+            (FenceAction::Reboot, Method::Cycle) => self.cycle,
+        }
+    }
+}
+
+/// The next thing to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Give this order, once, ending by this instant (milliseconds of `CLOCK_BOOTTIME`).
+    Order(Order, u64),
+    /// Ask for the target's power state, ending by this instant.
+    AskPower(u64),
+    /// Do nothing for so many milliseconds.
+    Pause(u64),
+    /// The execution is over.
+    Done(Verdict),
+}
+
+/// What came of the last step.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Report {
+    /// There was none: begin.
+    Begin,
+    /// Of [`Step::Order`].
+    Order(OrderReport),
+    /// Of [`Step::AskPower`].
+    Power(PowerReport),
+    /// Of [`Step::Pause`].
+    Paused,
+}
+
+/// How long an order whose outcome is unknown is looked into, in milliseconds. Slow devices show the
+/// state a dozen seconds after they took an order; more would keep the cluster from trying elsewhere.
+const DOUBT_MS: u64 = 15_000;
+
+/// The pause before an order is given again to a device that was not reached, in milliseconds.
+const RETRY_PAUSE_MS: u64 = 1_000;
+
+/// The first and the longest pause between two looks at the power, in milliseconds.
+const POLL_MS: (u64, u64) = (50, 1_000);
+
+/// One execution: feed it with reports, do what it says, until it is done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Plan {
+    action: FenceAction,
+    can_ask: bool,
+    attempts_left: u32,
+    timeout_ms: u64,
+    deadline_boot_ms: u64,
+    order: Order,
+    phase: Phase,
+    /// The instant by which the present order, with its confirmation, must be over.
+    limit_boot_ms: u64,
+    poll_ms: u64,
+    /// Set once the target is known to be off in a reboot: from then on the fence has succeeded.
+    off: Option<Confirmed>,
+}
+
+/// How an order came to count as done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Confirmed {
+    verified: bool,
+    text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Ordering,
+    Retrying,
+    /// The order was given; the power is asked until it shows. `acknowledged` tells whether the
+    /// device said yes, `words` what it said, `shown` what the power looked like last.
+    Confirming {
+        acknowledged: bool,
+        words: String,
+        shown: String,
+    },
+}
+
+impl Plan {
+    /// The plan for `action` on a device with `abilities`.
+    ///
+    /// `attempts` counts how often an order may be given while the device is unreachable (at least
+    /// once); `timeout_ms` bounds each order with its confirmation; nothing goes on after
+    /// `deadline_boot_ms`. The caller has made sure that the device can [`Abilities::serve`] it.
+    pub fn new(
+        action: FenceAction,
+        abilities: Abilities,
+        method: Method,
+        attempts: u32,
+        timeout_ms: u64,
+        deadline_boot_ms: u64,
+    ) -> Self {
+        let order = match (action, method) {
+            (FenceAction::Off, _) | (FenceAction::Reboot, Method::OnOff) => Order::Off,
+            (FenceAction::On, _) => Order::On,
+            (FenceAction::Reboot, Method::Cycle) => Order::Cycle,
+        };
+        Plan {
+            action,
+            can_ask: abilities.power,
+            attempts_left: attempts.max(1),
+            timeout_ms,
+            deadline_boot_ms,
+            order,
+            phase: Phase::Ordering,
+            limit_boot_ms: 0,
+            poll_ms: POLL_MS.0,
+            off: None,
+        }
+    }
+
+    /// Takes what came of the last step at `now_boot_ms` and says what is next.
+    pub fn next(&mut self, report: Report, now_boot_ms: u64) -> Step {
+        match report {
+            Report::Begin => self.start_order(now_boot_ms),
+            Report::Order(report) => self.after_order(report, now_boot_ms),
+            Report::Power(report) => self.after_power(&report, now_boot_ms),
+            Report::Paused if self.phase == Phase::Retrying => self.start_order(now_boot_ms),
+            Report::Paused => self.ask(now_boot_ms),
+        }
+    }
+
+    fn start_order(&mut self, now: u64) -> Step {
+        if now >= self.deadline_boot_ms {
+            return self.after_order(OrderReport::TooLate, now);
+        }
+        self.phase = Phase::Ordering;
+        self.limit_boot_ms = now.saturating_add(self.timeout_ms).min(self.deadline_boot_ms);
+        self.attempts_left -= 1;
+        Step::Order(self.order, self.limit_boot_ms)
+    }
+
+    fn after_order(&mut self, report: OrderReport, now: u64) -> Step {
+        match report {
+            OrderReport::Acknowledged(words) if self.can_ask && self.order != Order::Cycle => {
+                self.confirm(true, words, now)
+            }
+            OrderReport::Acknowledged(words) => {
+                let text = match self.order {
+                    Order::Cycle => "acknowledged; nothing shows whether a reset happened",
+                    _ => "acknowledged; the device cannot be asked for the state",
+                };
+                self.achieved(Confirmed { verified: false, text: with_words(text, &words) }, now)
+            }
+            OrderReport::Unacknowledged(words) if self.can_ask && self.order != Order::Cycle => {
+                self.limit_boot_ms =
+                    now.saturating_add(DOUBT_MS.min(self.timeout_ms)).min(self.deadline_boot_ms);
+                self.confirm(false, words, now)
+            }
+            OrderReport::Unacknowledged(words) => {
+                self.failed(FenceResult::Unacknowledged, with_words("not acknowledged", &words))
+            }
+            OrderReport::Unreachable(words) => {
+                if self.attempts_left > 0 && now + RETRY_PAUSE_MS < self.deadline_boot_ms {
+                    self.phase = Phase::Retrying;
+                    return Step::Pause(RETRY_PAUSE_MS);
+                }
+                self.failed(FenceResult::Unreachable, with_words("device not reached", &words))
+            }
+            OrderReport::Failed(words) => {
+                self.failed(FenceResult::DeviceFailure, with_words("the device failed", &words))
+            }
+            OrderReport::TooLate => {
+                self.failed(FenceResult::Expired, "not started: the deadline had passed".to_owned())
+            }
+        }
+    }
+
+    fn confirm(&mut self, acknowledged: bool, words: String, now: u64) -> Step {
+        self.poll_ms = POLL_MS.0;
+        self.phase = Phase::Confirming { acknowledged, words, shown: "not asked".to_owned() };
+        self.ask(now)
+    }
+
+    fn ask(&mut self, now: u64) -> Step {
+        if now < self.limit_boot_ms {
+            return Step::AskPower(self.limit_boot_ms);
+        }
+        let Phase::Confirming { acknowledged, words, shown } = &self.phase else {
+            unreachable!("the power is asked only to confirm an order")
+        };
+        let text = match acknowledged {
+            true => format!("acknowledged, but not confirmed in time (last state: {shown})"),
+            false => format!("not acknowledged, and not confirmed (last state: {shown})"),
+        };
+        let text = with_words(&text, words);
+        self.failed(FenceResult::Unacknowledged, text)
+    }
+
+    fn after_power(&mut self, report: &PowerReport, now: u64) -> Step {
+        let wanted = if self.order == Order::Off { PowerState::Off } else { PowerState::On };
+        let Phase::Confirming { acknowledged, words, shown } = &mut self.phase else {
+            unreachable!("the power is asked only to confirm an order")
+        };
+        if report.state == wanted {
+            let text = match acknowledged {
+                true => "the device shows it".to_owned(),
+                false => with_words("learned by asking for the state: the order failed", words),
+            };
+            return self.achieved(Confirmed { verified: true, text }, now);
+        }
+        *shown = match report.state {
+            PowerState::On => "on".to_owned(),
+            PowerState::Off => "off".to_owned(),
+            PowerState::Unknown => with_words("unknown", &report.detail),
+        };
+        let left = self.limit_boot_ms.saturating_sub(now);
+        if left == 0 {
+            return self.ask(now);
+        }
+        let pause = self.poll_ms.min(left);
+        self.poll_ms = (self.poll_ms * 2).min(POLL_MS.1);
+        Step::Pause(pause)
+    }
+
+    /// The present order counts as done.
+    fn achieved(&mut self, how: Confirmed, now: u64) -> Step {
+        match (self.action, self.order, &self.off) {
+            (FenceAction::Reboot, Order::Off, _) => {
+                self.off = Some(how);
+                self.order = Order::On;
+                self.attempts_left = self.attempts_left.max(1);
+                self.start_order(now)
+            }
+            (FenceAction::Reboot, Order::On, Some(off)) => done(
+                FenceResult::Success,
+                off.verified,
+                "reboot",
+                format!("off: {}; on: {}", off.text, how.text),
+            ),
+            _ => done(FenceResult::Success, how.verified, self.action.as_str(), how.text),
+        }
+    }
+
+    /// The present order did not come to its end.
+    fn failed(&self, result: FenceResult, text: String) -> Step {
+        match &self.off {
+            // The target is cut off, and that is what the cluster waits for.
+            Some(off) => done(
+                FenceResult::Success,
+                off.verified,
+                "off",
+                format!("off: {}; on failed, the target stays off: {text}", off.text),
+            ),
+            None => done(result, false, "none", text),
+        }
+    }
+}
+
+fn done(result: FenceResult, verified: bool, performed: &'static str, message: String) -> Step {
+    Step::Done(Verdict { result, verified, performed, message })
+}
+
+fn with_words(text: &str, words: &str) -> String {
+    if words.is_empty() { text.to_owned() } else { format!("{text} ({words})") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ASKABLE: Abilities = Abilities { off: true, on: true, cycle: true, power: true };
+    const MUTE: Abilities = Abilities { power: false, ..ASKABLE };
+
+    fn plan(action: FenceAction, abilities: Abilities, method: Method) -> Plan {
+        Plan::new(action, abilities, method, 1, 45_000, 58_000)
+    }
+
+    fn acknowledged() -> Report {
+        Report::Order(OrderReport::Acknowledged(String::new()))
+    }
+
+    fn unacknowledged() -> Report {
+        Report::Order(OrderReport::Unacknowledged("exit 1".into()))
+    }
+
+    fn power(state: PowerState) -> Report {
+        Report::Power(PowerReport { state, detail: String::new() })
+    }
+
+    /// Feeds the reports, each a second later, and gives the last step.
+    fn run(plan: &mut Plan, reports: impl IntoIterator<Item = Report>) -> Step {
+        let mut now = 0;
+        let mut step = plan.next(Report::Begin, now);
+        for report in reports {
+            now += 1_000;
+            step = plan.next(report, now);
+        }
+        step
+    }
+
+    fn verdict(step: Step) -> Verdict {
+        match step {
+            Step::Done(verdict) => verdict,
+            other => panic!("not done: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn off_is_success_only_when_the_device_shows_it() {
+        let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
+        let step = run(&mut plan, [acknowledged(), power(PowerState::On), Report::Paused]);
+        assert_eq!(step, Step::AskPower(45_000));
+
+        let verdict = verdict(plan.next(power(PowerState::Off), 4_000));
+        assert_eq!((verdict.result, verdict.verified), (FenceResult::Success, true));
+        assert_eq!(verdict.performed, "off");
+    }
+
+    #[test]
+    fn a_device_that_acknowledges_and_does_nothing_is_unacknowledged() {
+        let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
+        run(&mut plan, [acknowledged()]);
+        assert!(matches!(plan.next(power(PowerState::On), 44_999), Step::Pause(1)));
+
+        let verdict = verdict(plan.next(Report::Paused, 45_000));
+        assert_eq!((verdict.result, verdict.performed), (FenceResult::Unacknowledged, "none"));
+    }
+
+    #[test]
+    fn an_unknown_power_state_never_confirms() {
+        for action in [FenceAction::Off, FenceAction::On, FenceAction::Reboot] {
+            let mut plan = plan(action, ASKABLE, Method::OnOff);
+            run(&mut plan, [acknowledged()]);
+            assert!(matches!(plan.next(power(PowerState::Unknown), 2_000), Step::Pause(_)));
+            let verdict = verdict(plan.next(power(PowerState::Unknown), 45_000));
+            assert_eq!(verdict.result, FenceResult::Unacknowledged);
+        }
+    }
+
+    #[test]
+    fn a_failed_order_is_looked_into_and_off_shown_counts_as_success() {
+        let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
+        let verdict = verdict(run(&mut plan, [unacknowledged(), power(PowerState::Off)]));
+
+        assert_eq!((verdict.result, verdict.verified), (FenceResult::Success, true));
+        assert!(verdict.message.contains("learned by asking"), "{}", verdict.message);
+    }
+
+    #[test]
+    fn a_failed_order_is_not_looked_into_for_ever() {
+        let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
+        run(&mut plan, [unacknowledged(), power(PowerState::On)]);
+
+        let verdict = verdict(plan.next(Report::Paused, 1_000 + DOUBT_MS));
+        assert_eq!(verdict.result, FenceResult::Unacknowledged);
+    }
+
+    #[test]
+    fn a_failed_order_of_a_device_that_cannot_be_asked_is_unacknowledged() {
+        for (action, method) in
+            [(FenceAction::Off, Method::OnOff), (FenceAction::Reboot, Method::Cycle)]
+        {
+            let verdict = verdict(run(&mut plan(action, MUTE, method), [unacknowledged()]));
+            assert_eq!(verdict.result, FenceResult::Unacknowledged);
+        }
+    }
+
+    #[test]
+    fn a_reboot_is_off_confirmed_and_then_on() {
+        let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::OnOff);
+        assert!(matches!(plan.next(Report::Begin, 0), Step::Order(Order::Off, _)));
+        assert!(matches!(plan.next(acknowledged(), 1), Step::AskPower(_)));
+        assert!(matches!(plan.next(power(PowerState::Off), 2), Step::Order(Order::On, _)));
+        assert!(matches!(plan.next(acknowledged(), 3), Step::AskPower(_)));
+        let verdict = verdict(plan.next(power(PowerState::On), 4));
+        assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "reboot"));
+        assert!(verdict.verified);
+    }
+
+    #[test]
+    fn a_reboot_whose_on_fails_has_still_cut_the_target_off() {
+        for report in [
+            OrderReport::Unreachable(String::new()),
+            OrderReport::Failed(String::new()),
+            OrderReport::TooLate,
+        ] {
+            let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::OnOff);
+            let steps = [acknowledged(), power(PowerState::Off), Report::Order(report)];
+            let verdict = verdict(run(&mut plan, steps));
+            assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "off"));
+        }
+    }
+
+    #[test]
+    fn a_reboot_never_orders_on_before_off_is_confirmed() {
+        let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::OnOff);
+        run(&mut plan, [acknowledged(), power(PowerState::On)]);
+        assert!(matches!(plan.next(Report::Paused, 3_000), Step::AskPower(_)));
+        let verdict = verdict(plan.next(power(PowerState::On), 58_000));
+        assert_eq!(verdict.result, FenceResult::Unacknowledged);
+    }
+
+    #[test]
+    fn a_cycle_is_never_called_verified() {
+        let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::Cycle);
+        let verdict = verdict(run(&mut plan, [acknowledged()]));
+        assert_eq!((verdict.result, verdict.verified), (FenceResult::Success, false));
+    }
+
+    #[test]
+    fn an_order_is_repeated_only_when_the_device_was_not_reached_and_only_as_configured() {
+        let unreachable = || Report::Order(OrderReport::Unreachable(String::new()));
+        let new = |attempts| Plan::new(FenceAction::Off, MUTE, Method::OnOff, attempts, 9, 58_000);
+
+        let once = verdict(run(&mut new(1), [unreachable()]));
+        assert_eq!(once.result, FenceResult::Unreachable);
+
+        let mut twice = new(2);
+        assert_eq!(run(&mut twice, [unreachable()]), Step::Pause(RETRY_PAUSE_MS));
+        assert!(matches!(twice.next(Report::Paused, 2_000), Step::Order(Order::Off, _)));
+        assert_eq!(verdict(twice.next(unreachable(), 3_000)).result, FenceResult::Unreachable);
+
+        let doubtful = verdict(run(&mut new(2), [unacknowledged()]));
+        assert_eq!(doubtful.result, FenceResult::Unacknowledged);
+    }
+
+    #[test]
+    fn nothing_is_ordered_at_the_deadline() {
+        let verdict =
+            verdict(plan(FenceAction::Off, ASKABLE, Method::OnOff).next(Report::Begin, 58_000));
+        assert_eq!(verdict.result, FenceResult::Expired);
+    }
+
+    #[test]
+    fn the_default_method_verifies_where_the_device_can_be_asked() {
+        assert_eq!(ASKABLE.method(None), Method::OnOff);
+        assert_eq!(MUTE.method(None), Method::Cycle);
+        assert_eq!(Abilities { cycle: false, ..MUTE }.method(None), Method::OnOff);
+        assert_eq!(ASKABLE.method(Some(Method::Cycle)), Method::Cycle);
+    }
 }
