@@ -4,8 +4,10 @@
 //! and no thread here: `now` is an argument, files are events. The programs run this code, and so do
 //! the simulation and the model checker.
 //!
+//! - [`agent`]: what the agent makes of an answer, and how long it waits for one.
 //! - [`execution`]: the steps of one fence on one device, and what its outcome proves.
 
+pub mod agent;
 pub mod execution;
 
 /// An instant, as both clocks show it.

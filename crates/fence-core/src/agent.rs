@@ -1,0 +1,402 @@
+//! What the agent makes of an answer, and how long it waits for one.
+//!
+//! The agent succeeds on one thing alone: an answer to its own request and target that says so.
+//! Everything else is failure: at once where the answer is wrong, at the end where there is none.
+//! When it gives up it takes its request back, and the kernel decides whether that came in time.
+
+use fence_protocol::{AnswerError, FenceAction, NodeName, ReceivedAnswer, RequestId, bounded};
+
+/// What an answer must fit to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Expected {
+    /// The request's identity.
+    pub request_id: RequestId,
+    /// Its target.
+    pub target: NodeName,
+    /// Its action.
+    pub action: FenceAction,
+}
+
+/// What the content of an answer file means for the one who asked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Judgement {
+    /// The fence is done.
+    Success(ReceivedAnswer),
+    /// The responder says that it is not.
+    Failure(ReceivedAnswer),
+    /// The answer contradicts the request or itself: it proves nothing, whatever it says.
+    Wrong(String),
+    /// It does not parse; a simple responder may still be writing it.
+    NotYet(String),
+}
+
+impl Expected {
+    /// Judges an answer file's content.
+    pub fn judge(&self, bytes: &[u8]) -> Judgement {
+        let answer = match ReceivedAnswer::parse(bytes) {
+            Ok(answer) => answer,
+            Err(AnswerError::NotYet(why)) => return Judgement::NotYet(why),
+            Err(AnswerError::Malformed(why)) => {
+                return Judgement::Wrong(format!("the answer is malformed: {why}"));
+            }
+        };
+        match self.contradiction(&answer) {
+            Some(why) => Judgement::Wrong(why),
+            None if answer.success == Some(true) => Judgement::Success(answer),
+            None => Judgement::Failure(answer),
+        }
+    }
+
+    fn contradiction(&self, answer: &ReceivedAnswer) -> Option<String> {
+        match answer.request_id.as_deref() {
+            Some(id) if id == self.request_id.as_str() => {}
+            Some(id) => {
+                return Some(format!("the answer is for another request, {:?}", bounded(id, 64)));
+            }
+            None => return Some("the answer names no request_id".to_owned()),
+        }
+        if let Some(target) = &answer.target_node
+            && target != self.target.as_str()
+        {
+            return Some(format!("the answer is for another target, {:?}", bounded(target, 64)));
+        }
+        let Some(success) = answer.success else {
+            return Some("the answer has no boolean \"success\"".to_owned());
+        };
+        if !success {
+            return None;
+        }
+        if let Some(performed) = &answer.action_performed
+            && !self.action.is_fulfilled_by(performed)
+        {
+            let performed = bounded(performed, 64);
+            return Some(format!("the answer says {performed:?} was done, not {}", self.action));
+        }
+        match answer.result.as_deref() {
+            None | Some("success") => None,
+            Some(result) => {
+                Some(format!("the answer says success and {:?} at once", bounded(result, 64)))
+            }
+        }
+    }
+}
+
+/// Who is expected to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Responder {
+    /// `fence-watcher`, which claims what it executes and can be asked whether it lives.
+    FenceWatcher,
+    /// Somebody else: a request that could be taken back may have been begun all the same.
+    Other,
+}
+
+/// Whether a `fence-watcher` serves the spool at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Watcher {
+    /// It holds its lock.
+    Alive,
+    /// It has run on this spool, and does not hold its lock.
+    Dead,
+    /// None has run on this spool since it was made: perhaps it comes later, perhaps never.
+    Never,
+}
+
+/// What the agent sees when it looks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sight {
+    /// What was found under each of the answer's possible names, absent ones left out.
+    pub answers: Vec<Judgement>,
+    /// Whether the watcher lives.
+    pub watcher: Watcher,
+}
+
+/// What happens to a waiting agent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// It looked, because something moved or because the time has come.
+    Looked(Sight),
+    /// It got this signal, and looked.
+    Signal(&'static str, Sight),
+    /// It tried to take its request back, and looked.
+    Withdrawal(Withdrawal, Sight),
+}
+
+/// What came of the attempt to take the request back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Withdrawal {
+    /// The request is gone, by the agent's own hand.
+    Withdrawn,
+    /// Somebody else took it first.
+    Taken,
+    /// The attempt failed: the request may still lie there.
+    Failed(String),
+}
+
+/// Why the agent gave up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Its time was over.
+    TimedOut {
+        /// What stood in place of an answer, when something did.
+        unreadable: Option<String>,
+    },
+    /// It was told to stop by this signal.
+    Signal(&'static str),
+    /// The watcher died and did not come back.
+    WatcherDead,
+}
+
+/// How the waiting ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The fence is done. The only success.
+    Success(ReceivedAnswer),
+    /// The responder answered that it is not.
+    Failure(ReceivedAnswer),
+    /// There is an answer that proves nothing.
+    WrongAnswer(String),
+    /// The agent gave up and took its request back: `fence-watcher` never begins it. With another
+    /// responder nobody knows.
+    Withdrawn(Reason),
+    /// The agent gave up, and somebody had taken the request: it may be done, now or later.
+    Unknown(Reason),
+    /// The agent gave up and could not take its request back, for the reason given last.
+    Stuck(Reason, String),
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Wait for an event, at most until this instant (milliseconds of `CLOCK_BOOTTIME`), then look.
+    Wait(u64),
+    /// Take the request back, then look.
+    Withdraw,
+    /// The waiting is over.
+    Done(Outcome),
+}
+
+/// How long a dead watcher is waited for, in milliseconds: a service manager restarts it in less.
+pub const WATCHER_GRACE_MS: u64 = 5_000;
+
+/// One agent, waiting for the answer to one request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Waiting {
+    responder: Responder,
+    stop_boot_ms: u64,
+    poll_ms: u64,
+    dead_since_boot_ms: Option<u64>,
+    giving_up: Option<Reason>,
+}
+
+impl Waiting {
+    /// An agent that gives up at `stop_boot_ms` and looks at least every `poll_ms` milliseconds.
+    pub fn new(responder: Responder, stop_boot_ms: u64, poll_ms: u64) -> Self {
+        Waiting {
+            responder,
+            stop_boot_ms,
+            poll_ms: poll_ms.max(1),
+            dead_since_boot_ms: None,
+            giving_up: None,
+        }
+    }
+
+    /// Takes what happened at `now_boot_ms` and says what is next.
+    pub fn next(&mut self, event: Event, now_boot_ms: u64) -> Step {
+        match event {
+            Event::Looked(sight) => self.looked(sight, now_boot_ms),
+            Event::Signal(signal, sight) => match decided(&sight) {
+                Some(outcome) => Step::Done(outcome),
+                None => self.give_up(Reason::Signal(signal)),
+            },
+            Event::Withdrawal(withdrawal, sight) => Step::Done(self.ended(withdrawal, &sight)),
+        }
+    }
+
+    fn looked(&mut self, sight: Sight, now: u64) -> Step {
+        if let Some(outcome) = decided(&sight) {
+            return Step::Done(outcome);
+        }
+        if now >= self.stop_boot_ms {
+            let unreadable = sight.answers.into_iter().find_map(|answer| match answer {
+                Judgement::NotYet(why) => Some(why),
+                _ => None,
+            });
+            return self.give_up(Reason::TimedOut { unreadable });
+        }
+        let mut until = self.stop_boot_ms.min(now.saturating_add(self.poll_ms));
+        if self.responder == Responder::FenceWatcher && sight.watcher == Watcher::Dead {
+            let since = *self.dead_since_boot_ms.get_or_insert(now);
+            let patience = since.saturating_add(WATCHER_GRACE_MS);
+            if now >= patience {
+                return self.give_up(Reason::WatcherDead);
+            }
+            until = until.min(patience);
+        } else {
+            self.dead_since_boot_ms = None;
+        }
+        Step::Wait(until)
+    }
+
+    fn give_up(&mut self, reason: Reason) -> Step {
+        self.giving_up = Some(reason);
+        Step::Withdraw
+    }
+
+    fn ended(&self, withdrawal: Withdrawal, sight: &Sight) -> Outcome {
+        // An answer that came in the last moment is an answer: its writer had the request.
+        let reason = self.giving_up.clone().unwrap_or(Reason::TimedOut { unreadable: None });
+        match (withdrawal, decided(sight)) {
+            (_, Some(outcome)) => outcome,
+            (Withdrawal::Withdrawn, None) => Outcome::Withdrawn(reason),
+            (Withdrawal::Taken, None) => Outcome::Unknown(reason),
+            (Withdrawal::Failed(why), None) => Outcome::Stuck(reason, why),
+        }
+    }
+}
+
+/// The outcome that the answers decide. A wrong answer outweighs a good one: something is amiss.
+fn decided(sight: &Sight) -> Option<Outcome> {
+    let rank = |judgement: &&Judgement| match judgement {
+        Judgement::Wrong(_) => 3,
+        Judgement::Failure(_) => 2,
+        Judgement::Success(_) => 1,
+        Judgement::NotYet(_) => 0,
+    };
+    match sight.answers.iter().max_by_key(rank)? {
+        Judgement::Wrong(why) => Some(Outcome::WrongAnswer(why.clone())),
+        Judgement::Failure(answer) => Some(Outcome::Failure(answer.clone())),
+        Judgement::Success(answer) => Some(Outcome::Success(answer.clone())),
+        Judgement::NotYet(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+
+    fn expected(action: FenceAction) -> Expected {
+        Expected { request_id: ID.parse().unwrap(), target: "n3".parse().unwrap(), action }
+    }
+
+    fn judge(action: FenceAction, text: &str) -> Judgement {
+        expected(action).judge(text.replace("ID", ID).as_bytes())
+    }
+
+    fn success() -> Judgement {
+        judge(FenceAction::Off, r#"{"request_id":"ID","target_node":"n3","success":true}"#)
+    }
+
+    fn sight(answers: Vec<Judgement>) -> Sight {
+        Sight { answers, watcher: Watcher::Alive }
+    }
+
+    fn nothing() -> Sight {
+        sight(Vec::new())
+    }
+
+    fn waiting() -> Waiting {
+        Waiting::new(Responder::FenceWatcher, 10_000, 500)
+    }
+
+    #[test]
+    fn only_a_complete_matching_positive_answer_is_success() {
+        for (action, text, is_success) in [
+            (FenceAction::Off, r#"{"request_id":"ID","success":true}"#, true),
+            (
+                FenceAction::Off,
+                r#"{"request_id":"ID","success":true,"action_performed":"off"}"#,
+                true,
+            ),
+            (
+                FenceAction::Reboot,
+                r#"{"request_id":"ID","success":true,"action_performed":"off"}"#,
+                true,
+            ),
+            (
+                FenceAction::Off,
+                r#"{"request_id":"ID","success":true,"action_performed":"reboot"}"#,
+                false,
+            ),
+            (
+                FenceAction::Off,
+                r#"{"request_id":"ID","success":true,"action_performed":"fenced"}"#,
+                false,
+            ),
+            (FenceAction::Off, r#"{"request_id":"ID","success":true,"result":"expired"}"#, false),
+            (FenceAction::Off, r#"{"request_id":"ID","success":true,"target_node":"n4"}"#, false),
+            (FenceAction::Off, r#"{"request_id":"ID","success":true,"target_node":7}"#, false),
+            (FenceAction::Off, r#"{"request_id":"other","success":true}"#, false),
+            (FenceAction::Off, r#"{"success":true}"#, false),
+            (FenceAction::Off, r#"{"request_id":"ID","success":"true"}"#, false),
+            (FenceAction::Off, r#"{"request_id":"ID"}"#, false),
+            (FenceAction::Off, r#"{"request_id":"ID","success":false}"#, false),
+            (FenceAction::Off, r#"{"request_id":"ID","success":true"#, false),
+            (FenceAction::Off, "[true]", false),
+            (FenceAction::Off, "", false),
+        ] {
+            let judgement = judge(action, text);
+            assert_eq!(matches!(judgement, Judgement::Success(_)), is_success, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_half_written_answer_is_waited_for_and_named_at_the_end() {
+        let half = || judge(FenceAction::Off, r#"{"request_id":"ID","succ"#);
+        let mut agent = waiting();
+        assert_eq!(agent.next(Event::Looked(sight(vec![half()])), 0), Step::Wait(500));
+        assert_eq!(agent.next(Event::Looked(sight(vec![half()])), 10_000), Step::Withdraw);
+        let step = agent.next(Event::Withdrawal(Withdrawal::Taken, nothing()), 10_000);
+        let Step::Done(Outcome::Unknown(Reason::TimedOut { unreadable: Some(_) })) = step else {
+            panic!("{step:?}");
+        };
+    }
+
+    #[test]
+    fn silence_ends_in_a_withdrawal_and_never_in_success() {
+        let mut agent = waiting();
+        assert_eq!(agent.next(Event::Looked(nothing()), 9_800), Step::Wait(10_000));
+        assert_eq!(agent.next(Event::Looked(nothing()), 10_000), Step::Withdraw);
+        let step = agent.next(Event::Withdrawal(Withdrawal::Withdrawn, nothing()), 10_001);
+        let reason = Reason::TimedOut { unreadable: None };
+        assert_eq!(step, Step::Done(Outcome::Withdrawn(reason)));
+    }
+
+    #[test]
+    fn an_answer_that_arrives_during_the_withdrawal_counts() {
+        let mut agent = waiting();
+        assert_eq!(agent.next(Event::Signal("SIGTERM", nothing()), 5), Step::Withdraw);
+        let step = agent.next(Event::Withdrawal(Withdrawal::Taken, sight(vec![success()])), 6);
+        assert!(matches!(step, Step::Done(Outcome::Success(_))));
+    }
+
+    #[test]
+    fn a_request_that_somebody_took_has_an_unknown_outcome() {
+        let mut agent = waiting();
+        agent.next(Event::Signal("SIGTERM", nothing()), 5);
+        let step = agent.next(Event::Withdrawal(Withdrawal::Taken, nothing()), 6);
+        assert_eq!(step, Step::Done(Outcome::Unknown(Reason::Signal("SIGTERM"))));
+    }
+
+    #[test]
+    fn a_wrong_answer_beside_a_good_one_is_not_success() {
+        let wrong = judge(FenceAction::Off, r#"{"request_id":"other","success":true}"#);
+        let step = waiting().next(Event::Looked(sight(vec![success(), wrong])), 0);
+        assert!(matches!(step, Step::Done(Outcome::WrongAnswer(_))));
+    }
+
+    #[test]
+    fn a_dead_watcher_is_waited_for_no_longer_than_a_restart_takes() {
+        let dead = || Sight { answers: Vec::new(), watcher: Watcher::Dead };
+        let mut agent = Waiting::new(Responder::FenceWatcher, 60_000, 500);
+        assert_eq!(agent.next(Event::Looked(dead()), 0), Step::Wait(500));
+        assert_eq!(agent.next(Event::Looked(nothing()), 4_000), Step::Wait(4_500));
+        assert_eq!(agent.next(Event::Looked(dead()), 5_000), Step::Wait(5_500));
+        assert_eq!(agent.next(Event::Looked(dead()), 10_000), Step::Withdraw);
+
+        let mut other = Waiting::new(Responder::Other, 60_000, 500);
+        other.next(Event::Looked(dead()), 0);
+        assert_eq!(other.next(Event::Looked(dead()), 59_000), Step::Wait(59_500));
+    }
+}
