@@ -1,1 +1,13 @@
-//! x
+//! The audit of fences: what was asked, what came of it, when, and why.
+//!
+//! One [`AuditEvent`] becomes one line in each of three logs ([`AuditLog`]): for operators, for
+//! scripts that look for `KEY=value`, and as JSON. [`history`] reads the JSON again.
+//!
+//! The audit never decides about a fence: a log that cannot be written is reported, not an error.
+
+mod event;
+pub mod history;
+mod writer;
+
+pub use event::{AuditEvent, Status};
+pub use writer::{AuditLog, DETAILED_LOG, EVENTS_LOG, READABLE_LOG};

@@ -1,0 +1,245 @@
+//! One event and its three forms. Each form is one line, whatever the values hold.
+
+use std::fmt::Write;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use fence_log::{is_plain, one_line};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// How far a fence is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It was asked for. The first version also wrote `initiated`.
+    #[serde(alias = "initiated")]
+    Requested,
+    /// It was done.
+    Completed,
+    /// It was not done, or nobody knows.
+    Failed,
+}
+
+impl Status {
+    /// The word in the logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Requested => "requested",
+            Status::Completed => "completed",
+            Status::Failed => "failed",
+        }
+    }
+}
+
+/// One event in the life of one fence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEvent {
+    /// When it happened.
+    #[serde(serialize_with = "milliseconds")]
+    pub timestamp: DateTime<Utc>,
+    /// What was done or asked for: `off`, `on` or `reboot`.
+    pub action: String,
+    /// For whom.
+    pub target_node: String,
+    /// The GFS2 file systems that the target held, as far as known.
+    #[serde(default)]
+    pub gfs2_filesystems: Vec<String>,
+    /// How far the fence is.
+    pub status: Status,
+    /// For people: what happened.
+    #[serde(default)]
+    pub details: String,
+    /// The node on which the agent runs.
+    #[serde(default)]
+    pub recorder_node: String,
+    /// The action in the cluster manager's word.
+    #[serde(default)]
+    pub pacemaker_action: String,
+    /// The request's identity; none where no request was written.
+    #[serde(default)]
+    pub request_id: Option<String>,
+    /// The answer's result, or `timed-out`, `withdrawn`, `unknown`; none while it is open.
+    #[serde(default)]
+    pub result: Option<String>,
+    /// Milliseconds since the agent started; none while it is open.
+    #[serde(default)]
+    pub duration_ms: Option<u64>,
+}
+
+impl AuditEvent {
+    /// The line for operators: `time level text`.
+    pub(crate) fn to_operator_line(&self) -> String {
+        let level = match self.status {
+            Status::Requested | Status::Completed => "INFO",
+            Status::Failed => "ERROR",
+        };
+        let (action, target) = (one_line(&self.action), one_line(&self.target_node));
+        let mut line = format!("{} {level} {action} of {target} ", rfc3339(self.timestamp));
+        line.push_str(self.status.as_str());
+        if let Some(id) = &self.request_id {
+            push(&mut line, format_args!(" (request {})", one_line(id)));
+        }
+        if !self.details.is_empty() {
+            push(&mut line, format_args!(": {}", one_line(&self.details)));
+        }
+        line.push('\n');
+        line
+    }
+
+    /// The line for scripts: `[time] ACTION=… TARGET=… GFS2=[…] STATUS=… DETAILS=…`. Only the last
+    /// value may hold blanks.
+    pub(crate) fn to_readable_line(&self) -> String {
+        let filesystems: Vec<String> =
+            self.gfs2_filesystems.iter().map(|name| word(name)).collect();
+        format!(
+            "[{}] ACTION={} TARGET={} GFS2=[{}] STATUS={} DETAILS={}\n",
+            rfc3339(self.timestamp),
+            word(&self.action),
+            word(&self.target_node),
+            filesystems.join(","),
+            self.status.as_str(),
+            one_line(&self.details),
+        )
+    }
+
+    /// The line for programs: one JSON object.
+    pub(crate) fn to_json_line(&self) -> String {
+        let json = serde_json::to_string(self).expect("texts, numbers and lists have a JSON form");
+        let mut line = String::with_capacity(json.len() + 1);
+        // JSON itself escapes only the characters below U+0020. The others can stand nowhere but in
+        // a string, so the escape means the same there.
+        for c in json.chars() {
+            if is_plain(c) {
+                line.push(c);
+            } else {
+                push(&mut line, format_args!("\\u{:04x}", u32::from(c)));
+            }
+        }
+        line.push('\n');
+        line
+    }
+}
+
+/// `text` without what separates the values of the readable log.
+fn word(text: &str) -> String {
+    let mut word = String::with_capacity(text.len());
+    for c in one_line(text).chars() {
+        if c.is_whitespace() || matches!(c, ',' | '[' | ']') {
+            push(&mut word, format_args!("\\u{{{:x}}}", u32::from(c)));
+        } else {
+            word.push(c);
+        }
+    }
+    word
+}
+
+fn push(line: &mut String, text: std::fmt::Arguments<'_>) {
+    line.write_fmt(text).expect("a String takes every text");
+}
+
+fn rfc3339(instant: DateTime<Utc>) -> String {
+    instant.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+fn milliseconds<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*instant))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    pub(crate) fn event(details: &str) -> AuditEvent {
+        AuditEvent {
+            timestamp: DateTime::from_timestamp_millis(1_800_000_000_123).unwrap(),
+            action: "off".into(),
+            target_node: "n3".into(),
+            gfs2_filesystems: vec!["storage".into(), "home".into()],
+            status: Status::Failed,
+            details: details.into(),
+            recorder_node: "n1".into(),
+            pacemaker_action: "reboot".into(),
+            request_id: Some("67e55044".into()),
+            result: Some("unreachable".into()),
+            duration_ms: Some(1234),
+        }
+    }
+
+    const HOSTILE: &str = "a\nb\rc\u{85}d\u{2028}e\u{2029}f\x1b[2Kg\0h\u{202e}\u{7f}\t\\n\"";
+
+    #[test]
+    fn each_form_is_one_line_whatever_the_values_hold() {
+        let mut event = event(HOSTILE);
+        event.action = HOSTILE.into();
+        event.target_node = HOSTILE.into();
+        event.recorder_node = HOSTILE.into();
+        event.pacemaker_action = HOSTILE.into();
+        event.request_id = Some(HOSTILE.into());
+        event.gfs2_filesystems = vec![HOSTILE.into()];
+
+        for line in [event.to_operator_line(), event.to_readable_line(), event.to_json_line()] {
+            let text = line.strip_suffix('\n').unwrap();
+            assert!(text.chars().all(is_plain), "{text:?}");
+        }
+        let read: AuditEvent = serde_json::from_str(&event.to_json_line()).unwrap();
+        assert_eq!(read, event);
+    }
+
+    #[test]
+    fn a_file_systems_name_cannot_forge_a_field_of_the_readable_log() {
+        let mut event = event("no device");
+        event.gfs2_filesystems = vec!["a] STATUS=completed DETAILS=[b".into()];
+
+        let line = event.to_readable_line();
+
+        assert_eq!(line.matches(" STATUS=").count(), 1, "{line}");
+        assert!(line.ends_with(" STATUS=failed DETAILS=no device\n"), "{line}");
+    }
+
+    #[test]
+    fn the_readable_line_has_the_form_of_the_first_version() {
+        assert_eq!(
+            event("no device").to_readable_line(),
+            "[2027-01-15T08:00:00.123Z] ACTION=off TARGET=n3 GFS2=[storage,home] STATUS=failed \
+             DETAILS=no device\n"
+        );
+    }
+
+    #[test]
+    fn the_operator_line_is_time_level_and_text() {
+        assert_eq!(
+            event("no device").to_operator_line(),
+            "2027-01-15T08:00:00.123Z ERROR off of n3 failed (request 67e55044): no device\n"
+        );
+    }
+
+    #[test]
+    fn the_json_line_has_exactly_the_members_that_readers_know() {
+        let mut open = event("");
+        open.status = Status::Requested;
+        open.result = None;
+        open.duration_ms = None;
+        for event in [event("x"), open] {
+            let value: Value = serde_json::from_str(&event.to_json_line()).unwrap();
+            let mut members: Vec<&str> =
+                value.as_object().unwrap().keys().map(String::as_str).collect();
+            members.sort_unstable();
+            assert_eq!(
+                members,
+                [
+                    "action",
+                    "details",
+                    "duration_ms",
+                    "gfs2_filesystems",
+                    "pacemaker_action",
+                    "recorder_node",
+                    "request_id",
+                    "result",
+                    "status",
+                    "target_node",
+                    "timestamp"
+                ]
+            );
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Reading the audit again.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use fence_spool::PlaceError;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use crate::{AuditEvent, DETAILED_LOG};
+
+/// Which events are wanted; a field that is `None` lets all through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Events about this target.
+    pub node: Option<String>,
+    /// Events of this action, in our word or the cluster manager's.
+    pub action: Option<String>,
+    /// Events that ended with this result.
+    pub result: Option<String>,
+    /// Events at or after this instant.
+    pub since: Option<DateTime<Utc>>,
+}
+
+impl Filter {
+    /// Whether `event` is wanted.
+    pub fn admits(&self, event: &AuditEvent) -> bool {
+        let is = |wanted: &Option<String>, found: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == found)
+        };
+        is(&self.node, &event.target_node)
+            && (is(&self.action, &event.action) || is(&self.action, &event.pacemaker_action))
+            && is(&self.result, event.result.as_deref().unwrap_or_default())
+            && self.since.is_none_or(|since| event.timestamp >= since)
+    }
+}
+
+/// Why the history cannot be read.
+#[derive(Debug)]
+pub enum HistoryError {
+    /// The directory cannot be used.
+    Place(PlaceError),
+    /// The log in it cannot be opened.
+    Open(PathBuf, io::Error),
+}
+
+impl fmt::Display for HistoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HistoryError::Place(error) => error.fmt(f),
+            HistoryError::Open(path, error) => {
+                write!(f, "cannot read '{}': {error}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for HistoryError {}
+
+/// The wanted events of the JSON log in `log_dir`, in the order in which they were written; none
+/// where nothing was logged yet. Lines that are no events (cut by a full disk, written by hand) are
+/// passed over.
+pub fn read(
+    log_dir: &Path,
+    filter: Filter,
+) -> Result<impl Iterator<Item = AuditEvent> + use<>, HistoryError> {
+    let directory = fence_spool::open_dir(log_dir).map_err(HistoryError::Place)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = match openat(&directory, DETAILED_LOG, flags, Mode::empty()) {
+        Ok(file) => Some(File::from(file)),
+        Err(Errno::ENOENT) => None,
+        Err(errno) => return Err(HistoryError::Open(log_dir.join(DETAILED_LOG), errno.into())),
+    };
+    Ok(file
+        .into_iter()
+        .flat_map(|file| events(BufReader::new(file)))
+        .filter(move |event| filter.admits(event)))
+}
+
+fn events(log: impl BufRead) -> impl Iterator<Item = AuditEvent> {
+    // A read error ends the history: a bad disk would give the same one for ever.
+    log.split(b'\n').map_while(Result::ok).filter_map(|line| serde_json::from_slice(&line).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Status;
+    use crate::event::tests::event;
+
+    const FIRST_VERSION: &str = r#"{"timestamp": "2026-01-02T03:04:05.123456+00:00", "action": "reboot", "target_node": "n9", "gfs2_filesystems": ["none-detected"], "status": "initiated", "details": "", "recorder_node": "n1", "pacemaker_action": "reboot"}"#;
+
+    #[test]
+    fn lines_that_are_no_events_are_passed_over() {
+        let good = event("x").to_json_line();
+        let text = format!(
+            "{}\n\n\0\u{1}\nnull\n{FIRST_VERSION}\n{{}}\n{good}{}",
+            &good[..40],
+            &good[..9]
+        );
+
+        let read: Vec<AuditEvent> = events(text.as_bytes()).collect();
+
+        assert_eq!(read.len(), 2);
+        assert_eq!((read[0].target_node.as_str(), read[0].status), ("n9", Status::Requested));
+        assert_eq!(read[1], event("x"));
+    }
+
+    #[test]
+    fn a_filter_admits_only_what_fits_all_its_fields() {
+        let event = event("x");
+        let admits = |change: fn(&mut Filter)| {
+            let mut filter = Filter::default();
+            change(&mut filter);
+            filter.admits(&event)
+        };
+
+        assert!(admits(|_| {}));
+        assert!(admits(|filter| filter.node = Some("n3".into())));
+        assert!(!admits(|filter| filter.node = Some("n4".into())));
+        assert!(admits(|filter| filter.action = Some("off".into())));
+        assert!(admits(|filter| filter.action = Some("reboot".into())));
+        assert!(!admits(|filter| filter.action = Some("on".into())));
+        assert!(admits(|filter| filter.result = Some("unreachable".into())));
+        assert!(!admits(|filter| filter.result = Some("success".into())));
+        assert!(admits(|filter| filter.since = DateTime::from_timestamp_millis(1_800_000_000_123)));
+        assert!(
+            !admits(|filter| filter.since = DateTime::from_timestamp_millis(1_800_000_000_124))
+        );
+        assert!(!admits(|filter| {
+            filter.node = Some("n3".into());
+            filter.result = Some("success".into());
+        }));
+    }
+}
