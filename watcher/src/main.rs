@@ -1,2 +1,3 @@
-//! x
+//! The program `fence-watcher`.
+
 fn main() {}

@@ -1,0 +1,323 @@
+//! Whole configuration files: what is wrong with them, all at once, and what they mean.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use fence_core::execution::Method;
+
+fn origin<'a>(environment: &'a [(&'static str, Option<String>)]) -> Origin<'a> {
+    Origin { file: Path::new("w.toml"), node: "n1".into(), environment, programs_must_exist: false }
+}
+
+fn read(text: &str) -> Result<Settings, ConfigError> {
+    parse(text, &origin(&[]))
+}
+
+/// The problems of `text`, one a line.
+fn problems(text: &str) -> String {
+    read(text).map_or_else(|error| error.to_string(), |settings| format!("{settings:?}"))
+}
+
+const DEVICE: &str = "
+[[device]]
+name = 'pdu'
+type = 'command'
+targets = 'n[1-3]'
+off = ['/bin/off', '{target}']
+";
+
+#[test]
+fn all_that_is_wrong_is_said_at_once_with_its_line() {
+    let text = r#"[spool]
+request_dir = "requests"
+default_deadline = 60
+keep_answers = "1 month"
+keep_anwsers_max = 5
+[log]
+level = "loud"
+target = 3
+[service]
+max_running = 0
+stop_limit = "2d"
+[device]
+"#;
+    assert_eq!(
+        problems(text),
+        r#"w.toml:2: 'request_dir': 'requests' is not an absolute path
+w.toml:3: 'default_deadline': write a unit: "60s" for seconds (units: ms, s, m, h, d)
+w.toml:4: 'keep_answers': "1 month" is no duration such as "45s" (units: ms, s, m, h, d)
+w.toml:5: unknown key 'keep_anwsers_max' (did you mean 'keep_answers_max'?)
+w.toml:7: 'level': "loud" is none of "error", "warn", "info", "debug", "trace"
+w.toml:8: 'target': expected a text in quotes, not a number
+w.toml:10: 'max_running': must be 1 to 10000
+w.toml:11: 'stop_limit': must be 1s to 1h
+w.toml:12: 'device' must be a list: write [[device]]"#
+    );
+}
+
+#[test]
+fn all_that_is_wrong_with_devices_is_said_at_once_with_its_line() {
+    let text = r#"[[device]]
+name = "a"
+type = "command"
+tiemout = "5s"
+targets = ["n[1-3", "n4",
+  "n[5-x]"]
+off = ["off", "{target}"]
+on = []
+reboot = ["/bin/true", "{tagret}"]
+timeout = "500ms"
+max_concurrent = 10001
+attempts = 11
+
+[[device]]
+name = "a"
+type = "command"
+targets = "discover"
+nodes = "-n1"
+method = "onoff"
+on = ["/bin/on"]
+
+[[device]]
+name = "../b"
+type = "smart"
+off = ["/bin/off"]
+state_file = 7
+
+[[device]]
+type = "simulated"
+targets = true
+method = "off"
+off = ["/bin/off"]
+fail = "sometimes"
+delay = "2h"
+attempts = "3"
+"#;
+    assert_eq!(
+        problems(text),
+        r#"w.toml:4: unknown key 'tiemout' (did you mean 'timeout'?)
+w.toml:5: 'targets': bad hostlist "n[1-3": its brackets do not match
+w.toml:6: 'targets': bad hostlist "n[5-x]": "5-x" is not a range such as 1-16
+w.toml:7: 'off': the program 'off' is not an absolute path
+w.toml:8: 'on': the list is empty: it must start with a program
+w.toml:9: 'reboot': unknown placeholder '{tagret}' (known: {target} {action} {gfs2_filesystems} {request_id})
+w.toml:10: 'timeout': must be 1s to 1h
+w.toml:11: 'max_concurrent': must be 1 to 10000
+w.toml:12: 'attempts': must be 1 to 10
+w.toml:14: neither 'off' nor 'reboot' is given: the device could not fence
+w.toml:15: a second device 'a'; the first: line 2
+w.toml:17: 'targets': "discover" needs a program for 'list'
+w.toml:18: 'nodes': bad hostlist "-n1": "-n1" is not a node name: it starts with '-'
+w.toml:19: 'method': "onoff" needs programs for 'off' and 'on'
+w.toml:22: 'targets' is missing
+w.toml:23: 'name': '../b' is no name: it starts with '.'
+w.toml:24: 'type': "smart" is none of "command", "simulated"
+w.toml:28: 'name' is missing
+w.toml:28: 'state_file' is missing
+w.toml:30: 'targets': expected node names such as "n[1-4]" or a list of them, not true or false
+w.toml:31: 'method': "off" is none of "onoff", "cycle"
+w.toml:32: unknown key 'off'
+w.toml:33: 'fail': "sometimes" is none of "none", "unreachable", "unacknowledged", "device-failure", "lie", "hang"
+w.toml:34: 'delay': must be 0s to 1h
+w.toml:35: 'attempts': expected a whole number, not a text"#
+    );
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_read_as_far_as_it_goes_and_nothing_is_missed_in_it() {
+    let text = "[[device]]
+name = \"a
+type = \"command\"
+targets = n1
+off = [\"/bin/off\"]
+tiemout = \"5s\"
+[sservice]
+";
+    let found = problems(text);
+
+    let lines: Vec<_> = found.lines().map(|line| line.split(':').nth(1).unwrap()).collect();
+    assert_eq!(lines, ["2", "4", "6", "7"], "{found}");
+    assert!(
+        found.contains("w.toml:7: unknown key 'sservice' (did you mean 'service'?)"),
+        "{found}"
+    );
+    let no_device = problems("[spool\n");
+    assert!(!no_device.contains("[[device]]"), "{no_device}");
+}
+
+#[test]
+fn a_key_that_stands_there_twice_is_an_error() {
+    let found = problems(&format!("{DEVICE}timeout = '5s'\ntimeout = '6s'\n"));
+
+    assert!(found.starts_with("w.toml:8: "), "{found}");
+}
+
+#[test]
+fn what_is_not_written_has_its_default() {
+    let settings = read(DEVICE).unwrap();
+
+    assert_eq!(settings.spool.request_dir, Path::new("/var/run/gfs2-fencing/requests"));
+    assert_eq!(settings.spool.response_dir, Path::new("/var/run/gfs2-fencing/responses"));
+    assert_eq!(settings.spool.default_deadline_ms, 60_000);
+    assert_eq!(settings.spool.keep_answers_ms, 30 * 86_400_000);
+    assert_eq!(settings.spool.keep_answers_max, 10_000);
+    assert_eq!(settings.log.log_dir, Path::new("/var/log/gfs2-fencing"));
+    assert_eq!(settings.log.level, log::LevelFilter::Info);
+    assert_eq!(settings.log.target, LogTarget::Auto);
+    assert_eq!(
+        settings.service,
+        ServiceSettings { max_running: 256, stop_limit_ms: 60_000, rescan_ms: 30_000 }
+    );
+    let device = &settings.devices[0];
+    assert_eq!((device.timeout_ms, device.max_concurrent, device.attempts), (45_000, 1, 1));
+    assert_eq!((device.method, &device.nodes), (None, &None));
+    assert_eq!(device.targets.to_string(), "n[1-3]");
+}
+
+#[test]
+fn what_is_written_is_meant() {
+    let settings = read(
+        r#"
+        [spool]
+        request_dir = "/a"
+        response_dir = "/b"
+        keep_answers_max = 1
+        [log]
+        target = "journal"
+        level = "debug"
+        [[device]]
+        name = "c"
+        type = "command"
+        targets = ["n[1-2]", "m1"]
+        nodes = "n1"
+        timeout = "1m"
+        max_concurrent = 4
+        method = "cycle"
+        attempts = 2
+        reboot = ["/bin/reset", "--plug={target}", "{request_id}"]
+        [[device]]
+        name = "s"
+        type = "simulated"
+        targets = "*"
+        state_file = "/tmp/state"
+        delay = "1500ms"
+        fail = "lie"
+        "#,
+    )
+    .unwrap();
+
+    assert_eq!(settings.log.target, LogTarget::Journal);
+    let [command, simulated] = &settings.devices[..] else { panic!("{settings:?}") };
+    assert_eq!(command.targets.to_string(), "m1,n[1-2]");
+    assert_eq!(command.method, Some(Method::Cycle));
+    assert!(command.applies_to("n1.example.com") && !command.applies_to("n2"));
+    let DeviceKind::Command(commands) = &command.kind else { panic!("{command:?}") };
+    assert_eq!(
+        commands.iter().collect::<Vec<_>>(),
+        [("reboot", &["/bin/reset", "--plug={target}", "{request_id}"].map(String::from)[..])]
+    );
+    assert_eq!(simulated.targets, Targets::Any);
+    let simulation =
+        Simulation { state_file: "/tmp/state".into(), delay_ms: 1_500, fail: FailMode::Lie };
+    assert_eq!(simulated.kind, DeviceKind::Simulated(simulation));
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let text = format!("[spool]\nrequest_dir = '/file/q'\nresponse_dir = '/file/a'\n{DEVICE}");
+    let environment = [
+        ("REQUEST_DIR", Some("/env/q".into())),
+        ("RESPONSE_DIR", None),
+        ("LOG_DIR", Some("/env/log".into())),
+    ];
+
+    let settings = parse(&text, &origin(&environment)).unwrap();
+
+    assert_eq!(settings.spool.request_dir, Path::new("/env/q"));
+    assert_eq!(settings.spool.response_dir, Path::new("/file/a"));
+    assert_eq!(settings.log.log_dir, Path::new("/env/log"));
+}
+
+#[test]
+fn a_bad_value_of_the_environment_is_said_without_a_line() {
+    let environment = [("REQUEST_DIR", Some("requests".into()))];
+
+    let error = parse(DEVICE, &origin(&environment)).unwrap_err();
+
+    assert_eq!(
+        error.to_string(),
+        "REQUEST_DIR in the environment: 'requests' is not an absolute path"
+    );
+}
+
+#[test]
+fn requests_and_answers_never_share_a_directory() {
+    let text = format!("[spool]\nrequest_dir = '/x'\nresponse_dir = '/x/'\n{DEVICE}");
+
+    assert_eq!(
+        problems(&text),
+        "w.toml:1: request_dir and response_dir are the same: they must be two directories"
+    );
+}
+
+#[test]
+fn a_file_without_a_device_is_refused() {
+    assert_eq!(problems(""), "w.toml:1: no [[device]]: without one nothing can be fenced");
+}
+
+#[test]
+fn a_number_of_nodes_that_would_eat_the_memory_is_refused() {
+    let text = DEVICE.replace("n[1-3]", "n[1-99999999]");
+
+    assert!(problems(&text).contains("w.toml:5: 'targets': bad hostlist"), "{}", problems(&text));
+}
+
+#[test]
+fn a_missing_program_is_named_with_its_line_unless_programs_are_not_looked_at() {
+    let text = DEVICE.replace("/bin/off", "/nowhere/off");
+    assert!(read(&text).is_ok());
+
+    let error = parse(&text, &Origin { programs_must_exist: true, ..origin(&[]) }).unwrap_err();
+
+    assert!(error.to_string().starts_with("w.toml:6: 'off': "), "{error}");
+    assert!(error.to_string().contains("/nowhere"), "{error}");
+}
+
+/// A directory of this test's own, which goes with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let mut path = std::env::temp_dir();
+        let mut unique = String::new();
+        write!(unique, "fence-config-{name}-{}", std::process::id()).unwrap();
+        path.push(unique);
+        std::fs::create_dir(&path).unwrap();
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_file_that_others_can_write_to_is_refused_and_a_missing_one_is_explained() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new("mode");
+    let file = scratch.0.join("w.toml");
+    let origin = Origin { file: &file, ..origin(&[]) };
+
+    let missing = load(&origin).unwrap_err();
+    assert!(matches!(missing, ConfigError::Missing(_)), "{missing}");
+    assert!(missing.to_string().contains("[[device]]"), "{missing}");
+
+    std::fs::write(&file, DEVICE).unwrap();
+    for (mode, refused) in [(0o600, false), (0o644, false), (0o664, true), (0o602, true)] {
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+        assert_eq!(matches!(load(&origin), Err(ConfigError::Refused(..))), refused, "{mode:o}");
+    }
+}

@@ -1,0 +1,241 @@
+//! The forms of single values: durations, numbers, paths, words, command lines, node lists.
+//!
+//! Each form is a function from a TOML value to a checked value or to what is wrong with it.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use fence_protocol::{NodeName, expand_hostlist};
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::reader::{Fault, Parsed};
+
+/// A text.
+pub(super) fn text(value: &Spanned<DeValue>) -> Parsed<String> {
+    match value.get_ref() {
+        // No path and no argument of a program can hold one.
+        DeValue::String(text) if text.contains('\0') => wrong(value, "it contains a NUL character"),
+        DeValue::String(text) => Ok(text.clone().into_owned()),
+        other => wrong(value, format!("expected a text in quotes, not {}", kind(other))),
+    }
+}
+
+/// A name such as a device's: the rules of a node's name.
+pub(super) fn name(value: &Spanned<DeValue>) -> Parsed<String> {
+    let name = text(value)?;
+    match name.parse::<NodeName>() {
+        Ok(_) => Ok(name),
+        Err(error) => wrong(value, format!("'{}' is no name: {error}", name.escape_debug())),
+    }
+}
+
+/// An absolute path.
+pub(super) fn path(value: &Spanned<DeValue>) -> Parsed<PathBuf> {
+    absolute(&text(value)?).or_else(|problem| wrong(value, problem))
+}
+
+/// An absolute path, of wherever.
+pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
+    if Path::new(text).is_absolute() {
+        Ok(PathBuf::from(text))
+    } else {
+        Err(format!("'{}' is not an absolute path", text.escape_debug()))
+    }
+}
+
+/// One of the given words.
+pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Spanned<DeValue>) -> Parsed<T> {
+    move |value| {
+        let text = text(value)?;
+        if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text) {
+            return Ok(*meaning);
+        }
+        let words: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        let words = words.join(", ");
+        wrong(value, format!("\"{}\" is none of {words}", text.escape_debug()))
+    }
+}
+
+/// A whole number within bounds.
+pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&Spanned<DeValue>) -> Parsed<T>
+where
+    T: TryFrom<i64> + PartialOrd + std::fmt::Display,
+{
+    move |value| match value.get_ref() {
+        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
+            .ok()
+            .and_then(|number| T::try_from(number).ok())
+            .filter(|number| range.contains(number))
+            .map_or_else(
+                || wrong(value, format!("must be {} to {}", range.start(), range.end())),
+                Ok,
+            ),
+        other => wrong(value, format!("expected a whole number, not {}", kind(other))),
+    }
+}
+
+/// A duration such as "45s", in milliseconds, within bounds.
+pub(super) fn duration(range: RangeInclusive<u64>) -> impl Fn(&Spanned<DeValue>) -> Parsed<u64> {
+    move |value| match value.get_ref() {
+        DeValue::String(text) => match milliseconds(text) {
+            Some(duration) if range.contains(&duration) => Ok(duration),
+            Some(_) => {
+                let (least, most) = (in_words(*range.start()), in_words(*range.end()));
+                wrong(value, format!("must be {least} to {most}"))
+            }
+            None => {
+                let text = text.escape_debug();
+                wrong(value, format!("\"{text}\" is no duration such as \"45s\" ({UNITS_TEXT})"))
+            }
+        },
+        DeValue::Integer(integer) => {
+            let number = integer.as_str();
+            wrong(value, format!("write a unit: \"{number}s\" for seconds ({UNITS_TEXT})"))
+        }
+        other => wrong(value, format!("expected a duration such as \"45s\", not {}", kind(other))),
+    }
+}
+
+/// A program and its arguments, one text each.
+pub(super) fn argv(value: &Spanned<DeValue>) -> Parsed<Vec<String>> {
+    let DeValue::Array(items) = value.get_ref() else {
+        let found = kind(value.get_ref());
+        return wrong(
+            value,
+            format!("expected a list such as [\"/usr/sbin/program\", \"{{target}}\"], not {found}"),
+        );
+    };
+    let arguments = collect(items.iter().map(text))?;
+    let Some(program) = arguments.first() else {
+        return wrong(value, "the list is empty: it must start with a program");
+    };
+    absolute(program).or_else(|problem| wrong(value, format!("the program {problem}")))?;
+    let faults: Vec<Fault> = items
+        .iter()
+        .zip(&arguments)
+        .filter_map(|(item, argument)| {
+            let text = format!(
+                "unknown placeholder '{}' (known: {})",
+                unknown_placeholder(argument)?,
+                PLACEHOLDERS.join(" ")
+            );
+            Some(Fault { offset: item.span().start, text })
+        })
+        .collect();
+    if faults.is_empty() { Ok(arguments) } else { Err(faults) }
+}
+
+/// A hostlist expression or a list of them.
+pub(super) fn nodes(value: &Spanned<DeValue>) -> Parsed<BTreeSet<NodeName>> {
+    let names = match value.get_ref() {
+        DeValue::Array(items) if items.is_empty() => wrong(value, "the list is empty"),
+        DeValue::Array(items) => collect(items.iter().map(hostlist)),
+        DeValue::String(_) => hostlist(value).map(|names| vec![names]),
+        other => wrong(
+            value,
+            format!(
+                "expected node names such as \"n[1-4]\" or a list of them, not {}",
+                kind(other)
+            ),
+        ),
+    }?;
+    Ok(names.into_iter().flatten().collect())
+}
+
+fn hostlist(value: &Spanned<DeValue>) -> Parsed<Vec<NodeName>> {
+    let expression = text(value)?;
+    expand_hostlist(&expression).or_else(|error| {
+        wrong(value, format!("bad hostlist \"{}\": {error}", expression.escape_debug()))
+    })
+}
+
+/// All values, or all faults.
+fn collect<T>(items: impl Iterator<Item = Parsed<T>>) -> Parsed<Vec<T>> {
+    let (mut values, mut faults) = (Vec::new(), Vec::new());
+    for item in items {
+        match item {
+            Ok(value) => values.push(value),
+            Err(more) => faults.extend(more),
+        }
+    }
+    if faults.is_empty() { Ok(values) } else { Err(faults) }
+}
+
+/// The first `{word}` in `argument` that nothing will be put in for. Other braces are the program's.
+fn unknown_placeholder(argument: &str) -> Option<&str> {
+    argument.match_indices('{').find_map(|(start, _)| {
+        let end = start + argument[start..].find('}')?;
+        let (word, whole) = (&argument[start + 1..end], &argument[start..=end]);
+        let is_word =
+            !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        (is_word && !PLACEHOLDERS.contains(&whole)).then_some(whole)
+    })
+}
+
+fn milliseconds(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// The duration in the largest unit that divides it.
+fn in_words(milliseconds: u64) -> String {
+    if milliseconds == 0 {
+        return "0s".into();
+    }
+    let (unit, factor) = UNITS
+        .iter()
+        .rev()
+        .find(|(_, factor)| milliseconds.is_multiple_of(*factor))
+        .unwrap_or(&UNITS[0]);
+    format!("{}{unit}", milliseconds / factor)
+}
+
+fn kind(value: &DeValue) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn wrong<T>(value: &Spanned<DeValue>, text: impl Into<String>) -> Parsed<T> {
+    Err(vec![Fault { offset: value.span().start, text: text.into() }])
+}
+
+const UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const UNITS_TEXT: &str = "units: ms, s, m, h, d";
+const PLACEHOLDERS: [&str; 4] = ["{target}", "{action}", "{gfs2_filesystems}", "{request_id}"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit_and_do_not_overflow() {
+        assert_eq!(milliseconds("45s"), Some(45_000));
+        assert_eq!(milliseconds("0s"), Some(0));
+        assert_eq!(milliseconds("250ms"), Some(250));
+        assert_eq!(milliseconds("30d"), Some(30 * 86_400_000));
+        for text in ["", "45", "s", "-1s", "+1s", "1.5s", "1 s", "1S", "99999999999999999999d"] {
+            assert_eq!(milliseconds(text), None, "{text}");
+        }
+        assert_eq!(milliseconds(&format!("{}d", u64::MAX)), None);
+    }
+
+    #[test]
+    fn only_words_in_braces_are_placeholders() {
+        assert_eq!(unknown_placeholder("--plug={target}"), None);
+        assert_eq!(unknown_placeholder("{target}{tagret}"), Some("{tagret}"));
+        assert_eq!(unknown_placeholder("{\"a\": {}}"), None);
+        assert_eq!(unknown_placeholder("{target"), None);
+    }
+}
