@@ -6,9 +6,11 @@
 //!
 //! - [`agent`]: what the agent makes of an answer, and how long it waits for one.
 //! - [`execution`]: the steps of one fence on one device, and what its outcome proves.
+//! - [`watcher`]: which request is begun, when, and what each is answered.
 
 pub mod agent;
 pub mod execution;
+pub mod watcher;
 
 /// An instant, as both clocks show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

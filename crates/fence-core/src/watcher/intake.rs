@@ -1,0 +1,266 @@
+//! What a file in the spool gets: a place in the queue, an answer at once, another look, or nothing.
+
+use fence_protocol::{
+    Answer, FenceResult, RecordName, Rejection, Request, RequestError, Requested,
+};
+
+use super::route::route;
+use super::{
+    Effect, Job, Sight, State, Then, WRITE_GRACE_MS, WRITE_LIMIT_MS, WRITE_LOOK_MS, Watcher,
+    refusal_of,
+};
+use crate::Now;
+
+impl Watcher {
+    /// A claimed request that the watcher before us left behind. Whether it was begun is unknown, so
+    /// it is never begun again.
+    pub(super) fn recovered(&mut self, name: RecordName, sight: Sight, effects: &mut Vec<Effect>) {
+        let parsed = match sight {
+            Sight::Gone => return,
+            Sight::Answered => {
+                effects.push(Effect::RemoveClaimed(name));
+                return;
+            }
+            Sight::Untrusted(why) => {
+                Err(Rejection::of(RequestError::Member { member: "file", problem: why }))
+            }
+            Sight::Content(content) => content.parsed,
+        };
+        let why = "the watcher ended while it executed this request: the outcome is unknown";
+        let answer = match &parsed {
+            Ok(request) => refusal_of(request, FenceResult::Interrupted, why.to_owned()),
+            Err(rejection) => answer_to_unreadable(&name, rejection, FenceResult::Interrupted, why),
+        };
+        if let Some(id) = &answer.request_id {
+            self.ids.insert(id.clone(), name.clone());
+        }
+        self.answer(name, answer, Then::RemoveClaimed, effects);
+    }
+
+    pub(super) fn seen(
+        &mut self,
+        name: RecordName,
+        sight: Sight,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let before = match self.records.get(&name).map(|(state, _)| state) {
+            None => None,
+            Some(State::Young { first_boot_ms, changed_boot_ms, changed }) => {
+                Some((*first_boot_ms, *changed_boot_ms, *changed))
+            }
+            Some(State::Queued(job)) => {
+                if matches!(&sight, Sight::Content(content) if content.parsed.as_ref() == Ok(&job.request))
+                {
+                    return;
+                }
+                self.queue.remove(&job.device, &job.target, job.seq);
+                self.ids.remove(&job.request.request_id);
+                None
+            }
+            // What is under way goes its way; a new file of the same name is looked at afterwards.
+            Some(_) => return,
+        };
+        self.take(&name);
+        match sight {
+            Sight::Gone => {}
+            Sight::Answered => {
+                let why = "an answer to it exists already: it is removed, not run".to_owned();
+                effects.push(Effect::Note(name.clone(), why));
+                effects.push(Effect::RemovePending(name));
+            }
+            Sight::Untrusted(why) => effects.push(Effect::SetAside(name, why)),
+            Sight::Content(content) => match content.parsed {
+                Ok(request) => self.take_in(name, request, content.changed.1, now, effects),
+                Err(rejection) => {
+                    self.unreadable(name, &rejection, content.changed, before, now, effects);
+                }
+            },
+        }
+    }
+
+    /// The answer to a question that an older client put as a request. It never reads as a fence: a
+    /// success that names a target could be taken for one.
+    pub(super) fn inquired(
+        &mut self,
+        name: RecordName,
+        reached: bool,
+        words: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        let request = match self.take(&name) {
+            Some(State::Inquiring(request)) => request,
+            other => return self.put_back(name, other),
+        };
+        let result = match (reached, &request.target_node) {
+            (true, None) => FenceResult::Success,
+            (true, Some(_)) => FenceResult::Rejected,
+            (false, _) => FenceResult::Unreachable,
+        };
+        let answer = refusal_of(&request, result, words);
+        self.answer(name, answer, Then::RemovePending, effects);
+    }
+
+    fn take_in(
+        &mut self,
+        name: RecordName,
+        request: Request,
+        written_wall_ms: i64,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(other) = self.ids.get(&request.request_id) {
+            let why = format!("its request_id is under way as {other}: it is removed, not run");
+            effects.push(Effect::Note(name.clone(), why));
+            effects.push(Effect::RemovePending(name));
+            return;
+        }
+        match self.admit(&name, &request, written_wall_ms, now) {
+            Admission::Refuse(result, why) => {
+                let answer = refusal_of(&request, result, why);
+                self.answer(name, answer, Then::RemovePending, effects);
+            }
+            Admission::Ask => {
+                self.put(name.clone(), State::Inquiring(request.clone()), None);
+                effects.push(Effect::Inquire(name, request));
+            }
+            Admission::Queue(job) => {
+                self.next_seq += 1;
+                self.ids.insert(job.request.request_id.clone(), name.clone());
+                self.queue.push(&job.device, job.target.clone(), job.seq, name.clone());
+                let deadline = job.deadline_boot_ms;
+                self.put(name, State::Queued(*job), Some(deadline));
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        name: &RecordName,
+        request: &Request,
+        written_wall_ms: i64,
+        now: Now,
+    ) -> Admission {
+        let deadline_boot_ms = match self.deadline(request, written_wall_ms, now) {
+            Ok(deadline) => deadline,
+            Err(why) => return Admission::Refuse(FenceResult::Expired, why.to_owned()),
+        };
+        let action = match &request.action {
+            Requested::Fence(action) => *action,
+            Requested::Inquiry(_) => return Admission::Ask,
+            Requested::Unknown(word) => {
+                return Admission::Refuse(
+                    FenceResult::Rejected,
+                    format!("unknown action {word:?}: only off, on and reboot are executed"),
+                );
+            }
+        };
+        let Some(target) = request.target_node.clone() else {
+            return Admission::Refuse(FenceResult::Rejected, format!("{name} names no target"));
+        };
+        match route(&self.devices, request.device.as_deref(), &target, action) {
+            Ok(device) => Admission::Queue(Box::new(Job {
+                seq: self.next_seq,
+                request: request.clone(),
+                action,
+                target,
+                device: device.name.clone(),
+                deadline_boot_ms,
+            })),
+            Err(why) => Admission::Refuse(FenceResult::Rejected, why.to_string()),
+        }
+    }
+
+    /// The instant of `CLOCK_BOOTTIME` after which the request must not begin.
+    ///
+    /// A client that names the boot and its clock is taken at its word, so that a step of the wall
+    /// clock changes nothing. For any other the wall clock decides, but never later than the default
+    /// after the file was last written: a client's clock may be ahead.
+    fn deadline(
+        &self,
+        request: &Request,
+        written_wall_ms: i64,
+        now: Now,
+    ) -> Result<u64, &'static str> {
+        let boot_ms = match (&request.boot_id, request.deadline_boottime_ms) {
+            (Some(boot_id), _) if *boot_id != self.settings.boot_id => {
+                return Err("it comes from an earlier boot of this node");
+            }
+            (Some(_), Some(deadline)) => deadline,
+            _ => {
+                let up_ms = i64::try_from(now.boot_ms).unwrap_or(i64::MAX);
+                if written_wall_ms < now.wall_ms.saturating_sub(up_ms) {
+                    return Err("it was written before this node was booted");
+                }
+                let default = i64::try_from(self.settings.default_deadline_ms).unwrap_or(i64::MAX);
+                let written =
+                    request.timestamp.timestamp_millis().min(written_wall_ms).min(now.wall_ms);
+                let deadline = request
+                    .deadline
+                    .map_or(written.saturating_add(default), |instant| instant.timestamp_millis());
+                let left = u64::try_from(deadline.saturating_sub(now.wall_ms)).unwrap_or(0);
+                now.boot_ms.saturating_add(left)
+            }
+        };
+        if boot_ms > now.boot_ms { Ok(boot_ms) } else { Err("its deadline has passed") }
+    }
+
+    /// A file that is no request. A cut-off text may be one that a simple client is still writing:
+    /// `before` tells when it was first seen, when it last changed, and what it looked like then.
+    fn unreadable(
+        &mut self,
+        name: RecordName,
+        rejection: &Rejection,
+        changed: (u64, i64),
+        before: Option<(u64, u64, (u64, i64))>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let age_ms = u64::try_from(now.wall_ms.saturating_sub(changed.1)).unwrap_or(0);
+        let (first_boot_ms, changed_boot_ms) = match before {
+            Some((first, at, looked)) if looked == changed => (first, at),
+            Some((first, ..)) => (first, now.boot_ms),
+            None => (now.boot_ms, now.boot_ms.saturating_sub(age_ms)),
+        };
+        let patience = (changed_boot_ms + WRITE_GRACE_MS).min(first_boot_ms + WRITE_LIMIT_MS);
+        if rejection.error == RequestError::Incomplete && now.boot_ms < patience {
+            let look_again = patience.min(now.boot_ms + WRITE_LOOK_MS);
+            let state = State::Young { first_boot_ms, changed_boot_ms, changed };
+            return self.put(name, state, Some(look_again));
+        }
+        let why = rejection.error.to_string();
+        let answer = answer_to_unreadable(&name, rejection, FenceResult::Rejected, &why);
+        self.answer(name, answer, Then::SetAside, effects);
+    }
+}
+
+enum Admission {
+    Refuse(FenceResult, String),
+    Ask,
+    Queue(Box<Job>),
+}
+
+/// The answer where the request itself gives little: the file's name may still tell whose it is.
+fn answer_to_unreadable(
+    name: &RecordName,
+    rejection: &Rejection,
+    result: FenceResult,
+    why: &str,
+) -> Answer {
+    let tail = name.as_str().get(name.as_str().len().saturating_sub(36)..);
+    Answer {
+        request_id: rejection
+            .request_id
+            .clone()
+            .or_else(|| tail.and_then(|text| text.parse().ok())),
+        target_node: rejection.target_node.clone(),
+        action: rejection.action.clone().unwrap_or_default(),
+        recorder_node: String::new(),
+        result,
+        action_performed: "none",
+        verified: false,
+        device: None,
+        message: why.to_owned(),
+        duration_ms: 0,
+    }
+}

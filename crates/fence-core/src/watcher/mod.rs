@@ -1,0 +1,483 @@
+//! What the watcher decides: which request is begun, when, and what each is answered.
+//!
+//! The directory is the queue. This value only remembers what it has seen of it, so losing it (a
+//! crash) loses no request: what was pending is seen again, what was claimed is answered
+//! "interrupted". Every effect is one step on the disk or one order to a worker, and its outcome
+//! comes back as an event, so a simulation can stop the world between any two of them.
+//!
+//! What comes in is judged in `intake`; what waits stands in `queue`; where a request goes is decided
+//! in `route`. What a device does is none of this: see [`crate::execution`].
+
+mod intake;
+mod queue;
+mod route;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fence_protocol::{
+    Answer, FenceAction, FenceResult, NodeName, RecordName, Rejection, Request, RequestId,
+};
+
+use crate::Now;
+use crate::execution::Verdict;
+use queue::Queue;
+pub use route::{Coverage, Device, Unroutable};
+
+/// What stays the same while the watcher runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// This boot's identity (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: String,
+    /// How long a request lives that names no deadline, in milliseconds after it was written.
+    pub default_deadline_ms: u64,
+    /// The most executions at the same time, over all devices.
+    pub max_running: usize,
+}
+
+/// A request on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Job {
+    /// Its place in the order of arrival.
+    pub seq: u64,
+    /// What the client wrote.
+    pub request: Request,
+    /// The action, which is a fence.
+    pub action: FenceAction,
+    /// The target, which a fence always has.
+    pub target: NodeName,
+    /// The device that serves it.
+    pub device: String,
+    /// The instant after which it must not begin, in milliseconds of `CLOCK_BOOTTIME`.
+    pub deadline_boot_ms: u64,
+}
+
+/// What the disk shows under the name of a pending request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Sight {
+    /// No such file.
+    Gone,
+    /// An answer to it exists already, under its own name or one that its client reads too.
+    Answered,
+    /// It must not be read, for this reason.
+    Untrusted(String),
+    /// It was read.
+    Content(Box<Content>),
+}
+
+/// What was read of a request's file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Content {
+    /// The request, or what is wrong with it.
+    pub parsed: Result<Request, Rejection>,
+    /// The size in bytes and the time of the last change, milliseconds of the wall clock: they tell
+    /// whether somebody is still writing.
+    pub changed: (u64, i64),
+}
+
+/// What came of a claim.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Claim {
+    /// The request was gone: its client withdrew it.
+    Gone,
+    /// The disk refused, for this reason; the request is still pending.
+    Failed(String),
+    /// The request is ours.
+    Claimed {
+        /// What the claimed file says. It is read after the claim, when no client can change it.
+        parsed: Result<Request, Rejection>,
+        /// The client no longer holds its lock on the file.
+        client_gone: bool,
+        /// The request's identity was begun before, under another file name.
+        begun_before: bool,
+    },
+}
+
+/// What happens to the watcher.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// At the start, a claimed request lies there: the watcher before us ended while it had it.
+    Recovered(RecordName, Sight),
+    /// It looked at a pending request.
+    Seen(RecordName, Sight),
+    /// Of [`Effect::Claim`].
+    Claim(RecordName, Claim),
+    /// Of [`Effect::Execute`].
+    Finished(RecordName, Verdict),
+    /// Of [`Effect::Inquire`]: whether the device was reached, and what there is to say.
+    Inquired(RecordName, bool, String),
+    /// Of [`Effect::Answer`]: whether the answer is on the disk.
+    Answered(RecordName, Result<(), String>),
+    /// Time has passed.
+    Tick,
+    /// No new request is to be begun.
+    Stop,
+}
+
+/// What the watcher wants done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Look at this pending request and report [`Event::Seen`].
+    Look(RecordName),
+    /// Take it out of its client's reach, durably if `sync`, and report [`Event::Claim`].
+    Claim {
+        /// The record.
+        name: RecordName,
+        /// The claim must survive a crash of the host, because no boot identity protects it.
+        sync: bool,
+        /// Note this identity as begun first: the record's name does not show it.
+        mark: Option<RequestId>,
+    },
+    /// Fence, and report [`Event::Finished`].
+    Execute(RecordName, Job),
+    /// Ask, without fencing, and report [`Event::Inquired`].
+    Inquire(RecordName, Request),
+    /// Write the answer durably and report [`Event::Answered`].
+    Answer(RecordName, Answer),
+    /// Remove the claimed file, whose answer is on the disk.
+    RemoveClaimed(RecordName),
+    /// Remove the pending file, whose answer is on the disk or not due.
+    RemovePending(RecordName),
+    /// Move the pending file to where people can look at it.
+    SetAside(RecordName, String),
+    /// Tell people.
+    Note(RecordName, String),
+}
+
+/// How long an unreadable request is given to become readable, in milliseconds after its last change.
+pub const WRITE_GRACE_MS: u64 = 3_000;
+
+/// How long an unreadable request that keeps changing is followed, in milliseconds.
+pub const WRITE_LIMIT_MS: u64 = 30_000;
+
+/// How often an unreadable request is looked at, in milliseconds.
+const WRITE_LOOK_MS: u64 = 250;
+
+/// The pause before a write or a claim that the disk refused is tried again, in milliseconds.
+const DISK_RETRY_MS: u64 = 1_000;
+
+/// What follows an answer that is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Then {
+    RemoveClaimed,
+    RemovePending,
+    SetAside,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum State {
+    /// Unreadable so far: first seen, last seen to change, and what it looked like then.
+    Young { first_boot_ms: u64, changed_boot_ms: u64, changed: (u64, i64) },
+    /// Waits for its device and its target.
+    Queued(Job),
+    /// The disk refused the claim; it will be tried again.
+    Stalled(Job),
+    /// Being claimed.
+    Claiming(Job),
+    /// Being executed since this instant.
+    Running(Job, u64),
+    /// A question, being asked.
+    Inquiring(Request),
+    /// Its answer is being written, or will be again.
+    Answering(Answer, Then),
+}
+
+/// The watcher's memory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Watcher {
+    settings: Settings,
+    devices: Vec<Device>,
+    /// What is known, each with the instant at which time alone moves it on.
+    records: BTreeMap<RecordName, (State, Option<u64>)>,
+    /// The identities of what is queued, running or being answered.
+    ids: BTreeMap<RequestId, RecordName>,
+    queue: Queue,
+    timers: BTreeSet<(u64, RecordName)>,
+    next_seq: u64,
+    stopping: bool,
+}
+
+impl Watcher {
+    /// A watcher that has seen nothing yet. `devices` in the order of the configuration.
+    pub fn new(settings: Settings, devices: Vec<Device>) -> Self {
+        let queue = Queue::new(
+            settings.max_running,
+            devices.iter().map(|device| (device.name.clone(), device.max_concurrent)),
+        );
+        Watcher {
+            settings,
+            devices,
+            records: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            queue,
+            timers: BTreeSet::new(),
+            next_seq: 0,
+            stopping: false,
+        }
+    }
+
+    /// Takes an event and says what is to be done, in this order.
+    pub fn handle(&mut self, event: Event, now: Now) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Recovered(name, sight) => self.recovered(name, sight, &mut effects),
+            Event::Seen(name, sight) => self.seen(name, sight, now, &mut effects),
+            Event::Claim(name, claim) => self.claim(name, claim, now, &mut effects),
+            Event::Finished(name, verdict) => self.finished(name, verdict, now, &mut effects),
+            Event::Inquired(name, reached, words) => {
+                self.inquired(name, reached, words, &mut effects);
+            }
+            Event::Answered(name, written) => self.answered(name, written, now, &mut effects),
+            Event::Tick => self.tick(now, &mut effects),
+            Event::Stop => self.stopping = true,
+        }
+        if !self.stopping {
+            self.begin(now, &mut effects);
+        }
+        effects
+    }
+
+    /// The instant (milliseconds of `CLOCK_BOOTTIME`) at which the next [`Event::Tick`] is due.
+    pub fn next_tick_boot_ms(&self) -> Option<u64> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Whether nothing is being claimed, executed or answered.
+    pub fn is_idle(&self) -> bool {
+        self.records.values().all(|(state, _)| {
+            matches!(state, State::Young { .. } | State::Queued(_) | State::Stalled(_))
+        })
+    }
+
+    /// What is being executed, and since when (milliseconds of `CLOCK_BOOTTIME`).
+    pub fn running(&self) -> impl Iterator<Item = (&Job, u64)> {
+        self.records.values().filter_map(|(state, _)| match state {
+            State::Running(job, since) => Some((job, *since)),
+            _ => None,
+        })
+    }
+
+    /// What waits for its device or its target.
+    pub fn queued(&self) -> impl Iterator<Item = &Job> {
+        self.records.values().filter_map(|(state, _)| match state {
+            State::Queued(job) | State::Stalled(job) => Some(job),
+            _ => None,
+        })
+    }
+
+    /// How many outcomes wait to be written.
+    pub fn unanswered(&self) -> usize {
+        self.records.values().filter(|(state, _)| matches!(state, State::Answering(..))).count()
+    }
+
+    /// The fence devices.
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// Takes the targets that `device` listed.
+    pub fn discovered(&mut self, device: &str, targets: &BTreeSet<NodeName>) {
+        for known in self.devices.iter_mut().filter(|known| known.name == device) {
+            if let Coverage::Discovered(list) = &mut known.coverage {
+                *list = Some(targets.clone());
+            }
+        }
+    }
+
+    /// Claims what may begin now.
+    fn begin(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        while let Some(name) = self.queue.take_next() {
+            let Some(State::Queued(job)) = self.take(&name) else {
+                unreachable!("what stands in the queue is queued")
+            };
+            if job.deadline_boot_ms <= now.boot_ms {
+                self.queue.release(&job.device, &job.target);
+                self.expire(name, &job, effects);
+                continue;
+            }
+            let id = &job.request.request_id;
+            let of_target = RecordName::of_target_and_id(&job.target, id).ok();
+            let shows_id = name == RecordName::of_id(id) || of_target.as_ref() == Some(&name);
+            effects.push(Effect::Claim {
+                sync: job.request.boot_id.is_none(),
+                mark: (!shows_id).then(|| id.clone()),
+                name: name.clone(),
+            });
+            self.put(name, State::Claiming(job), None);
+        }
+    }
+
+    fn claim(&mut self, name: RecordName, claim: Claim, now: Now, effects: &mut Vec<Effect>) {
+        let job = match self.take(&name) {
+            Some(State::Claiming(job)) => job,
+            other => return self.put_back(name, other),
+        };
+        let (parsed, client_gone, begun_before) = match claim {
+            Claim::Claimed { parsed, client_gone, begun_before } => {
+                (parsed, client_gone, begun_before)
+            }
+            Claim::Gone => {
+                self.queue.release(&job.device, &job.target);
+                self.ids.remove(&job.request.request_id);
+                return;
+            }
+            Claim::Failed(why) => {
+                self.queue.release(&job.device, &job.target);
+                effects.push(Effect::Note(name.clone(), format!("cannot claim it yet: {why}")));
+                return self.put(name, State::Stalled(job), Some(now.boot_ms + DISK_RETRY_MS));
+            }
+        };
+        let refusal = if begun_before {
+            Some((FenceResult::Rejected, "this request_id was begun before".to_owned()))
+        } else if parsed.as_ref() != Ok(&job.request) {
+            Some((FenceResult::Rejected, "the request changed while it waited".to_owned()))
+        } else if job.request.held && client_gone {
+            let why = "its client is gone: nobody holds the request any more";
+            Some((FenceResult::Withdrawn, why.to_owned()))
+        } else if job.deadline_boot_ms <= now.boot_ms {
+            Some((FenceResult::Expired, "its deadline has passed".to_owned()))
+        } else {
+            None
+        };
+        if let Some((result, why)) = refusal {
+            self.queue.release(&job.device, &job.target);
+            let answer = refusal_of(&job.request, result, why);
+            return self.answer(name, answer, Then::RemoveClaimed, effects);
+        }
+        effects.push(Effect::Execute(name.clone(), job.clone()));
+        self.put(name, State::Running(job, now.boot_ms), None);
+    }
+
+    fn finished(
+        &mut self,
+        name: RecordName,
+        verdict: Verdict,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (job, since) = match self.take(&name) {
+            Some(State::Running(job, since)) => (job, since),
+            other => return self.put_back(name, other),
+        };
+        self.queue.release(&job.device, &job.target);
+        let answer = Answer {
+            request_id: Some(job.request.request_id),
+            target_node: Some(job.target),
+            action: job.action.as_str().to_owned(),
+            recorder_node: job.request.recorder_node,
+            result: verdict.result,
+            action_performed: verdict.performed,
+            verified: verdict.verified,
+            device: Some(job.device),
+            message: verdict.message,
+            duration_ms: now.boot_ms.saturating_sub(since),
+        };
+        self.answer(name, answer, Then::RemoveClaimed, effects);
+    }
+
+    fn answer(&mut self, name: RecordName, answer: Answer, then: Then, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Answer(name.clone(), answer.clone()));
+        self.put(name, State::Answering(answer, then), None);
+    }
+
+    fn answered(
+        &mut self,
+        name: RecordName,
+        written: Result<(), String>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (answer, then) = match self.take(&name) {
+            Some(State::Answering(answer, then)) => (answer, then),
+            other => return self.put_back(name, other),
+        };
+        if let Err(why) = written {
+            let note = format!("cannot write its answer yet, will try again: {why}");
+            effects.push(Effect::Note(name.clone(), note));
+            let retry = Some(now.boot_ms + DISK_RETRY_MS);
+            return self.put(name, State::Answering(answer, then), retry);
+        }
+        if let Some(id) = &answer.request_id
+            && self.ids.get(id) == Some(&name)
+        {
+            self.ids.remove(id);
+        }
+        effects.push(match then {
+            Then::RemoveClaimed => Effect::RemoveClaimed(name.clone()),
+            Then::RemovePending => Effect::RemovePending(name.clone()),
+            Then::SetAside => Effect::SetAside(name.clone(), answer.message),
+        });
+        // A client may have put a new request under the same name meanwhile.
+        effects.push(Effect::Look(name));
+    }
+
+    fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        while let Some((at, name)) = self.timers.first().cloned()
+            && at <= now.boot_ms
+        {
+            match self.take(&name) {
+                Some(State::Queued(job)) => {
+                    self.queue.remove(&job.device, &job.target, job.seq);
+                    self.expire(name, &job, effects);
+                }
+                Some(State::Stalled(job)) => {
+                    // Seen afresh: it may have been withdrawn, or have passed its deadline.
+                    self.ids.remove(&job.request.request_id);
+                    effects.push(Effect::Look(name));
+                }
+                Some(State::Answering(answer, then)) => self.answer(name, answer, then, effects),
+                young_or_none => {
+                    self.put_back(name.clone(), young_or_none);
+                    effects.push(Effect::Look(name));
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, name: RecordName, state: State, timer_boot_ms: Option<u64>) {
+        if let Some(at) = timer_boot_ms {
+            self.timers.insert((at, name.clone()));
+        }
+        self.records.insert(name, (state, timer_boot_ms));
+    }
+
+    /// The state of `name`, which is then unknown and has no timer.
+    fn take(&mut self, name: &RecordName) -> Option<State> {
+        let (state, timer) = self.records.remove(name)?;
+        if let Some(at) = timer {
+            self.timers.remove(&(at, name.clone()));
+        }
+        Some(state)
+    }
+
+    /// Undoes a [`Watcher::take`] that found something else than expected; the timer is spent.
+    fn put_back(&mut self, name: RecordName, state: Option<State>) {
+        if let Some(state) = state {
+            self.put(name, state, None);
+        }
+    }
+
+    fn expire(&mut self, name: RecordName, job: &Job, effects: &mut Vec<Effect>) {
+        let why = "its deadline passed while it waited for its turn".to_owned();
+        let answer = refusal_of(&job.request, FenceResult::Expired, why);
+        self.answer(name, answer, Then::RemovePending, effects);
+    }
+}
+
+/// The answer to a request that is not executed.
+fn refusal_of(request: &Request, result: FenceResult, why: String) -> Answer {
+    Answer {
+        request_id: Some(request.request_id.clone()),
+        target_node: request.target_node.clone(),
+        action: request.action.as_str().to_owned(),
+        recorder_node: request.recorder_node.clone(),
+        result,
+        action_performed: "none",
+        verified: false,
+        device: request.device.clone(),
+        message: why,
+        duration_ms: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! What waits, and what may begin: in the order of arrival, one execution per target, a bounded number
+//! per device and in all.
+//!
+//! A request whose target is busy steps aside until the target is free, so that looking for the next
+//! one never walks over requests that cannot begin.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fence_protocol::{NodeName, RecordName};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Queue {
+    free: usize,
+    devices: BTreeMap<String, DeviceQueue>,
+    busy: BTreeSet<NodeName>,
+    /// Those whose target was busy when their turn came.
+    aside: BTreeMap<NodeName, BTreeMap<u64, (String, RecordName)>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct DeviceQueue {
+    free: usize,
+    ready: BTreeMap<u64, (NodeName, RecordName)>,
+}
+
+impl Queue {
+    pub(super) fn new(max_running: usize, devices: impl Iterator<Item = (String, usize)>) -> Self {
+        Queue {
+            free: max_running,
+            devices: devices
+                .map(|(name, free)| (name, DeviceQueue { free, ready: BTreeMap::new() }))
+                .collect(),
+            busy: BTreeSet::new(),
+            aside: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn push(&mut self, device: &str, target: NodeName, seq: u64, name: RecordName) {
+        if let Some(device) = self.devices.get_mut(device) {
+            device.ready.insert(seq, (target, name));
+        }
+    }
+
+    pub(super) fn remove(&mut self, device: &str, target: &NodeName, seq: u64) {
+        if let Some(device) = self.devices.get_mut(device) {
+            device.ready.remove(&seq);
+        }
+        if let Some(waiting) = self.aside.get_mut(target) {
+            waiting.remove(&seq);
+        }
+        // It may have been the one that was called up for its target: then the next one is.
+        self.call_up(target);
+    }
+
+    /// The record that may begin, in the order of arrival; its device and target are taken.
+    pub(super) fn take_next(&mut self) -> Option<RecordName> {
+        if self.free == 0 {
+            return None;
+        }
+        let (seq, device) = self
+            .devices
+            .iter_mut()
+            .filter(|(_, device)| device.free > 0)
+            .filter_map(|(name, device)| {
+                device.step_aside(name, &self.busy, &mut self.aside);
+                Some((*device.ready.first_key_value()?.0, name.clone()))
+            })
+            .min()?;
+        let device = self.devices.get_mut(&device)?;
+        let (target, name) = device.ready.remove(&seq)?;
+        device.free -= 1;
+        self.free -= 1;
+        self.busy.insert(target);
+        Some(name)
+    }
+
+    /// Gives back what [`Queue::take_next`] took.
+    pub(super) fn release(&mut self, device: &str, target: &NodeName) {
+        self.free += 1;
+        if let Some(device) = self.devices.get_mut(device) {
+            device.free += 1;
+        }
+        self.busy.remove(target);
+        self.call_up(target);
+    }
+
+    /// Puts the first that stands aside for `target` back into its device's line, if the target is
+    /// free.
+    fn call_up(&mut self, target: &NodeName) {
+        if self.busy.contains(target) {
+            return;
+        }
+        let Some(waiting) = self.aside.get_mut(target) else { return };
+        let first = waiting.pop_first();
+        if waiting.is_empty() {
+            self.aside.remove(target);
+        }
+        if let Some((seq, (device, name))) = first {
+            self.push(&device, target.clone(), seq, name);
+        }
+    }
+}
+
+impl DeviceQueue {
+    /// Moves what stands first and has a busy target out of the way.
+    fn step_aside(
+        &mut self,
+        device: &str,
+        busy: &BTreeSet<NodeName>,
+        aside: &mut BTreeMap<NodeName, BTreeMap<u64, (String, RecordName)>>,
+    ) {
+        while let Some(first) = self.ready.first_entry() {
+            if !busy.contains(&first.get().0) {
+                return;
+            }
+            let (seq, (target, name)) = first.remove_entry();
+            aside.entry(target).or_default().insert(seq, (device.to_owned(), name));
+        }
+    }
+}

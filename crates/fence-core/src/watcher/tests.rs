@@ -1,0 +1,396 @@
+use chrono::DateTime;
+use fence_protocol::{RequestError, Requested};
+
+use super::*;
+
+const WALL_MS: i64 = 1_800_000_000_000;
+const NOON: Now = Now { boot_ms: 100_000, wall_ms: WALL_MS };
+
+fn at(boot_ms: u64) -> Now {
+    Now { boot_ms, wall_ms: WALL_MS + i64::try_from(boot_ms).unwrap() - 100_000 }
+}
+
+fn device(name: &str, targets: &str, max_concurrent: usize) -> Device {
+    let nodes = fence_protocol::expand_hostlist(targets).unwrap().into_iter().collect();
+    Device {
+        name: name.into(),
+        here: true,
+        coverage: Coverage::Nodes(nodes),
+        max_concurrent,
+        actions: [FenceAction::Off, FenceAction::On, FenceAction::Reboot].into(),
+    }
+}
+
+fn watcher() -> Watcher {
+    let settings = Settings { boot_id: "this".into(), default_deadline_ms: 60_000, max_running: 4 };
+    Watcher::new(settings, vec![device("pdu", "n[1-9]", 1), device("bmc", "m[1-9]", 2)])
+}
+
+/// A request of ours, held, whose deadline lies 50 s ahead of noon.
+fn request(number: u32, target: &str) -> Request {
+    Request {
+        request_id: format!("67e55044-10b1-426f-9247-{number:012}").parse().unwrap(),
+        timestamp: DateTime::from_timestamp_millis(WALL_MS).unwrap(),
+        action: Requested::Fence(FenceAction::Off),
+        target_node: Some(target.parse().unwrap()),
+        gfs2_filesystems: Vec::new(),
+        recorder_node: "n1".into(),
+        deadline: None,
+        boot_id: Some("this".into()),
+        deadline_boottime_ms: Some(150_000),
+        device: None,
+        held: true,
+    }
+}
+
+fn name(request: &Request) -> RecordName {
+    RecordName::of_id(&request.request_id)
+}
+
+fn content(parsed: Result<Request, Rejection>) -> Sight {
+    Sight::Content(Box::new(Content { parsed, changed: (200, WALL_MS) }))
+}
+
+fn see(watcher: &mut Watcher, request: &Request, now: Now) -> Vec<Effect> {
+    watcher.handle(Event::Seen(name(request), content(Ok(request.clone()))), now)
+}
+
+fn claimed(request: &Request) -> Claim {
+    Claim::Claimed { parsed: Ok(request.clone()), client_gone: false, begun_before: false }
+}
+
+fn verdict(result: FenceResult) -> Verdict {
+    Verdict { result, verified: true, performed: "off", message: String::new() }
+}
+
+fn answer_in(effects: &[Effect]) -> &Answer {
+    effects
+        .iter()
+        .find_map(|effect| match effect {
+            Effect::Answer(_, answer) => Some(answer),
+            _ => None,
+        })
+        .unwrap_or_else(|| panic!("no answer in {effects:?}"))
+}
+
+fn result_of(watcher: &mut Watcher, request: &Request, now: Now) -> FenceResult {
+    let effects = see(watcher, request, now);
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Claim { .. })), "{effects:?}");
+    answer_in(&effects).result
+}
+
+fn executes(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::Execute(..)))
+}
+
+fn claims(effects: &[Effect]) -> Vec<RecordName> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Claim { name, .. } => Some(name.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_request_is_claimed_executed_answered_and_removed_in_this_order() {
+    let mut watcher = watcher();
+    let request = request(1, "n3");
+    let record = name(&request);
+
+    let effects = see(&mut watcher, &request, NOON);
+    assert_eq!(effects, [Effect::Claim { name: record.clone(), sync: false, mark: None }]);
+
+    let effects = watcher.handle(Event::Claim(record.clone(), claimed(&request)), NOON);
+    assert!(matches!(&effects[..], [Effect::Execute(_, job)] if job.device == "pdu"));
+
+    let done = Event::Finished(record.clone(), verdict(FenceResult::Success));
+    let effects = watcher.handle(done, at(100_700));
+    assert_eq!(answer_in(&effects).result, FenceResult::Success);
+    assert_eq!(answer_in(&effects).duration_ms, 700);
+    assert_eq!(effects.len(), 1);
+
+    let effects = watcher.handle(Event::Answered(record.clone(), Ok(())), at(100_701));
+    assert_eq!(effects, [Effect::RemoveClaimed(record.clone()), Effect::Look(record)]);
+    assert!(watcher.is_idle());
+}
+
+#[test]
+fn what_must_not_start_is_answered_with_its_own_result() {
+    let change = |change: fn(&mut Request)| {
+        let mut request = request(1, "n3");
+        change(&mut request);
+        result_of(&mut watcher(), &request, NOON)
+    };
+    assert_eq!(change(|r| r.deadline_boottime_ms = Some(100_000)), FenceResult::Expired);
+    assert_eq!(change(|r| r.boot_id = Some("other".into())), FenceResult::Expired);
+    assert_eq!(change(|r| r.device = Some("nosuch".into())), FenceResult::Rejected);
+    assert_eq!(change(|r| r.device = Some("bmc".into())), FenceResult::Rejected);
+    assert_eq!(change(|r| r.target_node = Some("x1".parse().unwrap())), FenceResult::Rejected);
+    assert_eq!(change(|r| r.action = Requested::Unknown("nuke".into())), FenceResult::Rejected);
+}
+
+#[test]
+fn a_request_without_our_clock_lives_for_the_default_after_it_was_written() {
+    let old = |timestamp_ms: i64, written_ms: i64, now: Now| {
+        let mut request = request(1, "n3");
+        request.boot_id = None;
+        request.deadline_boottime_ms = None;
+        request.timestamp = DateTime::from_timestamp_millis(timestamp_ms).unwrap();
+        let sight = Content { parsed: Ok(request.clone()), changed: (1, written_ms) };
+        let event = Event::Seen(name(&request), Sight::Content(Box::new(sight)));
+        let effects = watcher().handle(event, now);
+        !claims(&effects).is_empty()
+    };
+    assert!(old(WALL_MS, WALL_MS, at(159_999)));
+    assert!(!old(WALL_MS, WALL_MS, at(160_000)));
+    // A client whose clock is ahead gains nothing by it.
+    assert!(!old(WALL_MS + 3_600_000, WALL_MS, at(160_000)));
+    // Written before this boot.
+    assert!(!old(WALL_MS, WALL_MS - 100_001, NOON));
+}
+
+#[test]
+fn a_claim_without_a_boot_identity_is_made_durable() {
+    let mut request = request(1, "n3");
+    request.boot_id = None;
+    let effects = see(&mut watcher(), &request, NOON);
+    assert!(matches!(&effects[..], [Effect::Claim { sync: true, .. }]));
+}
+
+#[test]
+fn a_claim_is_checked_again_before_anything_is_executed() {
+    let after = |claim: fn(Request) -> Claim, now: Now| {
+        let mut watcher = watcher();
+        let request = request(1, "n3");
+        see(&mut watcher, &request, NOON);
+        let effects = watcher.handle(Event::Claim(name(&request), claim(request.clone())), now);
+        assert!(!executes(&effects));
+        answer_in(&effects).result
+    };
+    let ok = |r: Request| claimed(&r);
+    assert_eq!(after(ok, at(150_000)), FenceResult::Expired);
+    let gone = |r| Claim::Claimed { parsed: Ok(r), client_gone: true, begun_before: false };
+    assert_eq!(after(gone, NOON), FenceResult::Withdrawn);
+    let twice = |r| Claim::Claimed { parsed: Ok(r), client_gone: false, begun_before: true };
+    assert_eq!(after(twice, NOON), FenceResult::Rejected);
+    let changed = |mut r: Request| {
+        r.target_node = Some("n4".parse().unwrap());
+        claimed(&r)
+    };
+    assert_eq!(after(changed, NOON), FenceResult::Rejected);
+}
+
+#[test]
+fn an_older_client_that_holds_no_lock_is_not_taken_for_gone() {
+    let mut watcher = watcher();
+    let mut request = request(1, "n3");
+    request.held = false;
+    see(&mut watcher, &request, NOON);
+    let claim =
+        Claim::Claimed { parsed: Ok(request.clone()), client_gone: true, begun_before: false };
+    assert!(executes(&watcher.handle(Event::Claim(name(&request), claim), NOON)));
+}
+
+#[test]
+fn one_execution_per_target_and_so_many_per_device() {
+    let mut watcher = watcher();
+    let requests: Vec<_> =
+        ["m1", "m1", "m2", "m3", "n1"].iter().zip(1..).map(|(t, n)| request(n, t)).collect();
+    let mut begun = Vec::new();
+    for request in &requests {
+        begun.extend(claims(&see(&mut watcher, request, NOON)));
+    }
+    // m1's second waits for m1, m3 waits for the device; n1 is on a device of its own.
+    assert_eq!(begun, [&requests[0], &requests[2], &requests[4]].map(name));
+
+    watcher.handle(Event::Claim(name(&requests[0]), claimed(&requests[0])), NOON);
+    let done = Event::Finished(name(&requests[0]), verdict(FenceResult::Success));
+    assert_eq!(claims(&watcher.handle(done, NOON)), [name(&requests[1])]);
+}
+
+#[test]
+fn what_stood_aside_for_a_busy_target_is_not_forgotten_when_its_forerunner_goes() {
+    let mut watcher = watcher();
+    let requests: Vec<_> = (1..=4).map(|n| request(n, "n1")).collect();
+    for request in &requests {
+        see(&mut watcher, request, NOON);
+    }
+    let second = name(&requests[1]);
+    watcher.handle(Event::Seen(second, Sight::Gone), NOON);
+    let effects = watcher.handle(Event::Claim(name(&requests[0]), Claim::Gone), NOON);
+    assert_eq!(claims(&effects), [name(&requests[2])]);
+    let effects = watcher.handle(Event::Claim(name(&requests[2]), Claim::Gone), NOON);
+    assert_eq!(claims(&effects), [name(&requests[3])]);
+}
+
+#[test]
+fn a_request_that_waits_too_long_for_its_turn_is_answered_expired() {
+    let mut watcher = watcher();
+    let (first, second) = (request(1, "n1"), request(2, "n2"));
+    see(&mut watcher, &first, NOON);
+    assert!(see(&mut watcher, &second, NOON).is_empty());
+
+    assert_eq!(watcher.next_tick_boot_ms(), Some(150_000));
+    let effects = watcher.handle(Event::Tick, at(150_000));
+    assert_eq!(answer_in(&effects).result, FenceResult::Expired);
+    assert_eq!(answer_in(&effects).request_id, Some(second.request_id));
+}
+
+#[test]
+fn a_full_disk_delays_an_answer_and_loses_none() {
+    let mut watcher = watcher();
+    let request = request(1, "n3");
+    let record = name(&request);
+    see(&mut watcher, &request, NOON);
+    watcher.handle(Event::Claim(record.clone(), claimed(&request)), NOON);
+    watcher.handle(Event::Finished(record.clone(), verdict(FenceResult::Success)), NOON);
+
+    let full = Event::Answered(record.clone(), Err("no space".into()));
+    assert!(matches!(&watcher.handle(full, NOON)[..], [Effect::Note(..)]));
+    assert!(watcher.handle(Event::Tick, at(100_999)).is_empty());
+    let effects = watcher.handle(Event::Tick, at(101_000));
+    assert_eq!(answer_in(&effects).result, FenceResult::Success);
+    let effects = watcher.handle(Event::Answered(record.clone(), Ok(())), at(101_001));
+    assert_eq!(effects[0], Effect::RemoveClaimed(record));
+}
+
+#[test]
+fn what_was_claimed_before_a_crash_is_answered_interrupted_and_not_run() {
+    let mut watcher = watcher();
+    let request = request(1, "n3");
+    let event = Event::Recovered(name(&request), content(Ok(request.clone())));
+    let effects = watcher.handle(event, NOON);
+    assert_eq!(answer_in(&effects).result, FenceResult::Interrupted);
+    assert_eq!(effects.len(), 1);
+
+    // Its identity under another file name is not run either, before the answer is written.
+    let again = Event::Seen("again".parse().unwrap(), content(Ok(request.clone())));
+    assert!(claims(&watcher.handle(again, NOON)).is_empty());
+
+    let answered = Event::Recovered("b".parse().unwrap(), Sight::Answered);
+    let effects = watcher.handle(answered, NOON);
+    assert_eq!(effects, [Effect::RemoveClaimed("b".parse().unwrap())]);
+}
+
+#[test]
+fn a_pending_request_whose_answer_exists_is_removed_and_not_run() {
+    let record: RecordName = "a".parse().unwrap();
+    let effects = watcher().handle(Event::Seen(record.clone(), Sight::Answered), NOON);
+    assert_eq!(effects.last(), Some(&Effect::RemovePending(record)));
+    assert!(claims(&effects).is_empty());
+}
+
+#[test]
+fn an_identity_that_is_under_way_is_not_run_under_another_name() {
+    let mut watcher = watcher();
+    let request = request(1, "n3");
+    see(&mut watcher, &request, NOON);
+    let again = Event::Seen("again".parse().unwrap(), content(Ok(request)));
+    let effects = watcher.handle(again, NOON);
+    assert_eq!(effects.last(), Some(&Effect::RemovePending("again".parse().unwrap())));
+}
+
+#[test]
+fn a_name_that_hides_the_identity_has_it_marked_with_the_claim() {
+    let request = request(1, "n3");
+    let event = Event::Seen("job7".parse().unwrap(), content(Ok(request.clone())));
+    let effects = watcher().handle(event, NOON);
+    assert!(
+        matches!(&effects[..], [Effect::Claim { mark: Some(id), .. }] if *id == request.request_id)
+    );
+}
+
+#[test]
+fn a_half_written_request_is_looked_at_again_and_then_refused() {
+    let half = || content(Err(Rejection::of(RequestError::Incomplete)));
+    let record: RecordName = "67e55044-10b1-426f-9247-000000000001".parse().unwrap();
+    let mut watcher = watcher();
+    assert!(watcher.handle(Event::Seen(record.clone(), half()), NOON).is_empty());
+    let look = watcher.next_tick_boot_ms().unwrap();
+    assert_eq!(watcher.handle(Event::Tick, at(look)), [Effect::Look(record.clone())]);
+    assert!(watcher.handle(Event::Seen(record.clone(), half()), at(look)).is_empty());
+
+    let end = at(100_000 + WRITE_GRACE_MS);
+    let effects = watcher.handle(Event::Seen(record.clone(), half()), end);
+    assert_eq!(answer_in(&effects).result, FenceResult::Rejected);
+    assert_eq!(answer_in(&effects).request_id.as_ref().unwrap().as_str(), record.as_str());
+    let effects = watcher.handle(Event::Answered(record.clone(), Ok(())), end);
+    assert!(matches!(&effects[0], Effect::SetAside(..)));
+}
+
+#[test]
+fn a_request_that_becomes_whole_while_it_is_watched_is_executed_once() {
+    let mut watcher = watcher();
+    let request = request(1, "n3");
+    let half = content(Err(Rejection::of(RequestError::Incomplete)));
+    watcher.handle(Event::Seen(name(&request), half), NOON);
+    assert_eq!(claims(&see(&mut watcher, &request, at(100_100))), [name(&request)]);
+    // The timer of the half-written state must not touch the state that came after it.
+    assert!(watcher.handle(Event::Tick, at(149_999)).is_empty());
+}
+
+#[test]
+fn text_that_can_never_become_a_request_is_refused_at_once() {
+    let wrong = content(Err(Rejection::of(RequestError::NotJson("x".into()))));
+    let effects = watcher().handle(Event::Seen("a".parse().unwrap(), wrong), NOON);
+    assert_eq!(answer_in(&effects).result, FenceResult::Rejected);
+}
+
+#[test]
+fn questions_are_asked_and_never_claimed() {
+    let mut watcher = watcher();
+    let mut request = request(1, "n3");
+    request.action = Requested::Inquiry("status");
+    let effects = see(&mut watcher, &request, NOON);
+    assert!(matches!(&effects[..], [Effect::Inquire(..)]));
+    let said = Event::Inquired(name(&request), true, "n3 is on".into());
+    let effects = watcher.handle(said, NOON);
+    assert_ne!(answer_in(&effects).result, FenceResult::Success);
+}
+
+#[test]
+fn a_stopping_watcher_claims_nothing_and_leaves_pending_what_is_pending() {
+    let mut watcher = watcher();
+    watcher.handle(Event::Stop, NOON);
+    assert!(see(&mut watcher, &request(1, "n3"), NOON).is_empty());
+    assert!(watcher.is_idle());
+}
+
+#[test]
+fn a_claim_that_the_disk_refused_is_tried_again_by_looking_afresh() {
+    let mut watcher = watcher();
+    let request = request(1, "n3");
+    let record = name(&request);
+    see(&mut watcher, &request, NOON);
+    watcher.handle(Event::Claim(record.clone(), Claim::Failed("read-only".into())), NOON);
+    assert_eq!(watcher.handle(Event::Tick, at(101_000)), [Effect::Look(record.clone())]);
+    assert_eq!(claims(&see(&mut watcher, &request, at(101_000))), [record]);
+}
+
+#[test]
+fn the_first_device_that_covers_a_target_serves_it() {
+    let mut second = device("second", "n[1-9]", 1);
+    let settings = Settings { boot_id: "this".into(), default_deadline_ms: 1, max_running: 1 };
+    let mut first = device("first", "n[1-9]", 1);
+    let chosen = |first: &Device, second: &Device| {
+        let mut watcher = Watcher::new(settings.clone(), vec![first.clone(), second.clone()]);
+        see(&mut watcher, &request(1, "n3"), NOON);
+        let effects =
+            watcher.handle(Event::Claim(name(&request(1, "n3")), claimed(&request(1, "n3"))), NOON);
+        effects.into_iter().find_map(|effect| match effect {
+            Effect::Execute(_, job) => Some(job.device),
+            _ => None,
+        })
+    };
+    assert_eq!(chosen(&first, &second).as_deref(), Some("first"));
+    first.here = false;
+    assert_eq!(chosen(&first, &second).as_deref(), Some("second"));
+    // A device that has not listed its targets yet is tried only when no other one is sure.
+    first.here = true;
+    first.coverage = Coverage::Discovered(None);
+    assert_eq!(chosen(&first, &second).as_deref(), Some("second"));
+    second.coverage = Coverage::Nodes(BTreeSet::new());
+    assert_eq!(chosen(&first, &second).as_deref(), Some("first"));
+}
