@@ -1,1 +1,52 @@
-//! x
+//! The directories through which the agent and a watcher talk.
+//!
+//! A request is a file, and its state is the directory it lies in. Each change of state is a single
+//! rename or unlink, so a crash at any point leaves the request in one state, and the kernel settles
+//! who was first. No code but this crate renames, unlinks or syncs a file of the spool.
+//!
+//! - [`open_dir`], [`create_dir`], [`open_append`]: how a path is walked, so that neither a GFS2 file
+//!   system nor a place that others can write to is ever used.
+//! - [`ClientSpool`]: the agent's half. Submit, withdraw, look for the answer, ask.
+//! - [`WatcherSpool`]: the watcher's half. Claim, answer, set aside, prune.
+//!
+//! Nothing here waits, decides or reads the clock: deciding is `fence-core`'s, waiting the programs'.
+//! What a file means is `fence-protocol`'s.
+
+mod client;
+mod dir;
+mod error;
+mod lock;
+mod place;
+mod record;
+mod retention;
+mod watch;
+mod watcher;
+
+use std::path::{Path, PathBuf};
+
+pub use client::{Asked, ClientSpool, Look, Submitted, Withdrawal};
+pub use error::{LockError, SpoolError};
+pub use lock::{Liveness, RunningLock, WatcherLock};
+pub use place::{PlaceError, create_dir, open_append, open_dir};
+pub use record::{Facts, Sight};
+pub use watcher::{Claim, WatcherSpool};
+
+/// Where the spool lies: absolute paths.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Places {
+    /// `REQUEST_DIR`.
+    pub requests: PathBuf,
+    /// `RESPONSE_DIR`.
+    pub responses: PathBuf,
+    /// `queries`, beside `REQUEST_DIR`.
+    pub queries: PathBuf,
+}
+
+impl Places {
+    /// The places that follow from the two directories a user can choose.
+    pub fn new(request_dir: impl Into<PathBuf>, response_dir: impl Into<PathBuf>) -> Self {
+        let requests = request_dir.into();
+        let queries = requests.parent().unwrap_or(Path::new("/")).join("queries");
+        Places { requests, responses: response_dir.into(), queries }
+    }
+}

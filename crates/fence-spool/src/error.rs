@@ -1,0 +1,103 @@
+//! What can go wrong with the spool's files, in words that name the path.
+
+use nix::errno::Errno;
+use std::path::PathBuf;
+use std::{fmt, io};
+
+use crate::PlaceError;
+
+/// A step of the spool that did not happen.
+#[derive(Debug)]
+pub enum SpoolError {
+    /// A directory of the spool cannot be used.
+    Place(PlaceError),
+    /// A system call failed.
+    Io {
+        /// What was to be done, as a verb: "claim".
+        operation: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for SpoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SpoolError::Place(error) => error.fmt(f),
+            SpoolError::Io { operation, path, source } => {
+                write!(f, "cannot {operation} '{}': {}", path.display(), cause(source))
+            }
+        }
+    }
+}
+
+impl std::error::Error for SpoolError {
+    /// What lies below the cause that the text already names.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            SpoolError::Place(error) => error.source(),
+            SpoolError::Io { source, .. } => source.source(),
+        }
+    }
+}
+
+impl From<PlaceError> for SpoolError {
+    fn from(error: PlaceError) -> Self {
+        SpoolError::Place(error)
+    }
+}
+
+/// Why the watcher's lock was not taken.
+#[derive(Debug)]
+pub enum LockError {
+    /// Another watcher serves this spool.
+    Held {
+        /// The lock's file.
+        path: PathBuf,
+        /// The other watcher's process, if it has already written it down.
+        pid: Option<u32>,
+    },
+    /// The lock's file cannot be used.
+    Spool(SpoolError),
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LockError::Held { path, pid } => {
+                let who = pid.map_or("another process".into(), |pid| format!("process {pid}"));
+                write!(
+                    f,
+                    "another fence-watcher serves this spool: {who} holds '{}'; stop it first",
+                    path.display()
+                )
+            }
+            LockError::Spool(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LockError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            LockError::Held { .. } => None,
+            LockError::Spool(error) => error.source(),
+        }
+    }
+}
+
+impl From<SpoolError> for LockError {
+    fn from(error: SpoolError) -> Self {
+        LockError::Spool(error)
+    }
+}
+
+/// The system's words for `error`, without the number that the standard library appends.
+pub(crate) fn cause(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => Errno::from_raw(code).desc().to_owned(),
+        None => error.to_string(),
+    }
+}

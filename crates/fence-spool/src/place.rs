@@ -1,0 +1,402 @@
+//! Walking to a directory or a log file, safely.
+//!
+//! One call that touches a GFS2 file system while a fence is awaited can hang for ever, and a place
+//! that others can write to lets them forge a fence. So a path is walked component by component from
+//! `/`, each one is asked for its file system's type before anything else is asked of it, and owner
+//! and mode of each are checked. Links are followed here, not by the kernel, so that their targets
+//! are checked in the same way.
+//!
+//! What lies in the directories is `dir`'s and `record`'s.
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::libc;
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, mkdirat};
+use nix::sys::statfs::{FsType, fstatfs};
+use nix::unistd::{fsync, geteuid};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+use crate::error::cause;
+
+/// Opens the directory `path` for use as a part of the spool: it and the way to it belong to root or
+/// to us, nobody else can write there, and no part of it lies on GFS2.
+pub fn open_dir(path: &Path) -> Result<OwnedFd, PlaceError> {
+    Walk { wanted: path, use_as: Use::Spool, create: false, forbidden: GFS2 }.open()
+}
+
+/// Like [`open_dir`], but makes what is missing: parents with mode 0755, the last one with 0700.
+pub fn create_dir(path: &Path) -> Result<OwnedFd, PlaceError> {
+    Walk { wanted: path, use_as: Use::Spool, create: true, forbidden: GFS2 }.open()
+}
+
+/// Opens the log file `path` for appending, making it (mode 0640) if it is missing.
+///
+/// Its directory may be writable by its group, as `/var/log` is on some systems, or by everyone when
+/// it is sticky, as `/tmp` is; the file itself must be a regular one of root's or ours. Opening never
+/// blocks.
+pub fn open_append(path: &Path) -> Result<File, PlaceError> {
+    append(path, GFS2)
+}
+
+/// Why a place is not used.
+#[derive(Debug)]
+pub enum PlaceError {
+    /// The path does not start at `/`: what it means would depend on the working directory.
+    Relative {
+        /// The path as it was given.
+        path: PathBuf,
+    },
+    /// A part of the path does not exist.
+    Missing {
+        /// The first part that is missing.
+        path: PathBuf,
+        /// The directory that was wanted.
+        wanted: PathBuf,
+    },
+    /// A part of the path lies on a GFS2 file system.
+    Gfs2 {
+        /// The part, where the file system begins.
+        path: PathBuf,
+    },
+    /// The path leads through too many symbolic links, or round in a circle.
+    Links {
+        /// The path as it was given.
+        path: PathBuf,
+    },
+    /// A part of the path is no directory.
+    NotDirectory {
+        /// The part.
+        path: PathBuf,
+    },
+    /// The log is no regular file with one name.
+    NotRegular {
+        /// The log.
+        path: PathBuf,
+    },
+    /// A part of the path belongs to neither root nor us.
+    Owner {
+        /// The part.
+        path: PathBuf,
+        /// Whose it is.
+        uid: u32,
+    },
+    /// Others can write to a part of the path.
+    Writable {
+        /// The part.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A system call failed.
+    Io {
+        /// What was to be done, as a verb.
+        operation: &'static str,
+        /// With which part.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for PlaceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PlaceError::Relative { path } => {
+                write!(f, "'{}' is not absolute: give the path from '/' on", path.display())
+            }
+            PlaceError::Missing { path, wanted } => write!(
+                f,
+                "'{}' does not exist: run `install -d -m 0700 '{}'`, or start fence-watcher",
+                path.display(),
+                wanted.display()
+            ),
+            PlaceError::Gfs2 { path } => write!(
+                f,
+                "'{}' is on GFS2, which can block for ever while a node is being fenced: use a \
+                 directory on a local file system",
+                path.display()
+            ),
+            PlaceError::Links { path } => write!(
+                f,
+                "'{}' leads through more than {LINKS_MAX} symbolic links: give the real path",
+                path.display()
+            ),
+            PlaceError::NotDirectory { path } => {
+                write!(f, "'{}' is not a directory: remove it or give another path", path.display())
+            }
+            PlaceError::NotRegular { path } => write!(
+                f,
+                "'{}' is not a regular file with one name: remove it or give another path",
+                path.display()
+            ),
+            PlaceError::Owner { path, uid } => write!(
+                f,
+                "'{0}' belongs to user {uid}, not to root: run `chown root: '{0}'`",
+                path.display()
+            ),
+            PlaceError::Writable { path, mode } => write!(
+                f,
+                "others can write to '{0}' (mode {mode:04o}): run `chmod go-w '{0}'`",
+                path.display()
+            ),
+            PlaceError::Io { operation, path, source } => {
+                write!(f, "cannot {operation} '{}': {}", path.display(), cause(source))
+            }
+        }
+    }
+}
+
+impl std::error::Error for PlaceError {
+    /// What lies below the cause that the text already names.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            PlaceError::Io { source, .. } => source.source(),
+            _ => None,
+        }
+    }
+}
+
+/// Whether `uid` is one whose files are trusted: root's, or our own.
+pub(crate) fn is_trusted_owner(uid: u32) -> bool {
+    uid == 0 || uid == geteuid().as_raw()
+}
+
+/// The kind of file that `stat` describes.
+pub(crate) fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+/// The permission bits that `stat` describes.
+pub(crate) fn permissions(stat: &FileStat) -> u32 {
+    stat.st_mode & 0o7777
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Spool,
+    Log,
+}
+
+struct Walk<'a> {
+    wanted: &'a Path,
+    use_as: Use,
+    create: bool,
+    /// The type of file system that nothing is touched on. An argument, so that a test can forbid
+    /// one that it can mount.
+    forbidden: FsType,
+}
+
+/// How far a walk has come.
+struct Position {
+    /// The directory reached, opened with `O_PATH`.
+    at: OwnedFd,
+    /// Its path, without links.
+    path: PathBuf,
+    /// The components that are left, the next one last.
+    ahead: Vec<OsString>,
+    links: usize,
+}
+
+impl Walk<'_> {
+    fn open(&self) -> Result<OwnedFd, PlaceError> {
+        let end = self.run()?;
+        // "." of what was checked, so that nothing can have been put in its place since.
+        openat(&end.at, ".", DIRECTORY, Mode::empty()).map_err(|errno| io("open", &end.path, errno))
+    }
+
+    fn run(&self) -> Result<Position, PlaceError> {
+        if !self.wanted.is_absolute() {
+            return Err(PlaceError::Relative { path: self.wanted.to_owned() });
+        }
+        let mut position =
+            Position { at: self.root()?, path: "/".into(), ahead: Vec::new(), links: 0 };
+        position.push(self.wanted);
+        while let Some(name) = position.ahead.pop() {
+            self.step(&mut position, &name)?;
+        }
+        let stat = fstat(&position.at).map_err(|errno| io("examine", &position.path, errno))?;
+        if self.use_as == Use::Spool && stat.st_mode & WRITABLE_BY_OTHERS != 0 {
+            let mode = permissions(&stat);
+            return Err(PlaceError::Writable { path: position.path, mode });
+        }
+        Ok(position)
+    }
+
+    fn root(&self) -> Result<OwnedFd, PlaceError> {
+        let path = Path::new("/");
+        let root = nix::fcntl::open(path, GLANCE, Mode::empty())
+            .map_err(|errno| io("open", path, errno))?;
+        self.refuse_forbidden(&root, path)?;
+        self.check_directory(path, &fstat(&root).map_err(|errno| io("examine", path, errno))?)?;
+        Ok(root)
+    }
+
+    fn step(&self, position: &mut Position, name: &OsStr) -> Result<(), PlaceError> {
+        if name == "/" {
+            position.at = self.root()?;
+            position.path = "/".into();
+            return Ok(());
+        }
+        let path = if name == ".." {
+            position.path.parent().unwrap_or(Path::new("/")).to_owned()
+        } else {
+            position.path.join(name)
+        };
+        let last = position.ahead.is_empty();
+        let found = match openat(&position.at, name, GLANCE, Mode::empty()) {
+            Err(Errno::ENOENT) if self.create => make(&position.at, name, &path, last)?,
+            Err(Errno::ENOENT) => {
+                return Err(PlaceError::Missing { path, wanted: self.wanted.to_owned() });
+            }
+            other => other.map_err(|errno| io("open", &path, errno))?,
+        };
+        // The type comes first: on GFS2 even a stat can block.
+        self.refuse_forbidden(&found, &path)?;
+        let stat = fstat(&found).map_err(|errno| io("examine", &path, errno))?;
+        match kind(&stat) {
+            SFlag::S_IFLNK => self.follow(position, &found, path, &stat),
+            SFlag::S_IFDIR => {
+                self.check_directory(&path, &stat)?;
+                position.at = found;
+                position.path = path;
+                Ok(())
+            }
+            _ => Err(PlaceError::NotDirectory { path }),
+        }
+    }
+
+    fn follow(
+        &self,
+        position: &mut Position,
+        link: &OwnedFd,
+        path: PathBuf,
+        stat: &FileStat,
+    ) -> Result<(), PlaceError> {
+        if !is_trusted_owner(stat.st_uid) {
+            return Err(PlaceError::Owner { path, uid: stat.st_uid });
+        }
+        position.links += 1;
+        if position.links > LINKS_MAX {
+            return Err(PlaceError::Links { path: self.wanted.to_owned() });
+        }
+        let target = readlinkat(link, "").map_err(|errno| io("read the link", &path, errno))?;
+        position.push(Path::new(&target));
+        Ok(())
+    }
+
+    fn refuse_forbidden(&self, found: &OwnedFd, path: &Path) -> Result<(), PlaceError> {
+        let system = fstatfs(found).map_err(|errno| io("examine", path, errno))?;
+        if system.filesystem_type() == self.forbidden {
+            return Err(PlaceError::Gfs2 { path: path.to_owned() });
+        }
+        Ok(())
+    }
+
+    fn check_directory(&self, path: &Path, stat: &FileStat) -> Result<(), PlaceError> {
+        if !is_trusted_owner(stat.st_uid) {
+            return Err(PlaceError::Owner { path: path.to_owned(), uid: stat.st_uid });
+        }
+        let refused = match self.use_as {
+            Use::Spool => WRITABLE_BY_OTHERS,
+            Use::Log => libc::S_IWOTH,
+        };
+        // In a sticky directory others can add names but not change ours, and the owner of the next
+        // component is checked.
+        if stat.st_mode & refused != 0 && stat.st_mode & libc::S_ISVTX == 0 {
+            return Err(PlaceError::Writable { path: path.to_owned(), mode: permissions(stat) });
+        }
+        Ok(())
+    }
+}
+
+impl Position {
+    fn push(&mut self, path: &Path) {
+        self.ahead.extend(path.components().rev().map(|part| part.as_os_str().to_owned()));
+    }
+}
+
+fn make(parent: &OwnedFd, name: &OsStr, path: &Path, last: bool) -> Result<OwnedFd, PlaceError> {
+    let failed = |errno| io("make the directory", path, errno);
+    let mode = Mode::from_bits_truncate(if last { 0o700 } else { 0o755 });
+    match mkdirat(parent, name, mode) {
+        // Somebody else was first; it is checked like any other.
+        Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(failed(errno)),
+        Ok(()) => {
+            let new = openat(parent, name, DIRECTORY, Mode::empty()).map_err(failed)?;
+            // The mode given to mkdir was cut by the umask, and a spool that its owner cannot use
+            // would be found out at the first fence.
+            fchmod(&new, mode).map_err(failed)?;
+            let parent = openat(parent, ".", DIRECTORY, Mode::empty()).map_err(failed)?;
+            fsync(&parent).map_err(failed)?;
+        }
+    }
+    openat(parent, name, GLANCE, Mode::empty()).map_err(failed)
+}
+
+fn append(path: &Path, forbidden: FsType) -> Result<File, PlaceError> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(PlaceError::NotRegular { path: path.to_owned() });
+    };
+    let walk = Walk { wanted: parent, use_as: Use::Log, create: false, forbidden };
+    let directory = walk.run()?;
+    // Looked at before it is opened: opening a device can already have an effect.
+    match openat(&directory.at, name, GLANCE, Mode::empty()) {
+        Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(io("open", path, errno)),
+        Ok(found) => {
+            walk.refuse_forbidden(&found, path)?;
+            check_log(&found, path)?;
+        }
+    }
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
+    let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let log = openat(&directory.at, name, flags, Mode::from_bits_truncate(0o640))
+        .map_err(|errno| io("open", path, errno))?;
+    check_log(&log, path)?;
+    Ok(File::from(log))
+}
+
+fn check_log(log: impl AsFd, path: &Path) -> Result<(), PlaceError> {
+    let path = path.to_owned();
+    let stat = match fstat(log) {
+        Ok(stat) => stat,
+        Err(errno) => return Err(io("examine", &path, errno)),
+    };
+    if kind(&stat) != SFlag::S_IFREG || stat.st_nlink != 1 {
+        return Err(PlaceError::NotRegular { path });
+    }
+    if !is_trusted_owner(stat.st_uid) {
+        return Err(PlaceError::Owner { path, uid: stat.st_uid });
+    }
+    if stat.st_mode & libc::S_IWOTH != 0 {
+        return Err(PlaceError::Writable { path, mode: permissions(&stat) });
+    }
+    Ok(())
+}
+
+fn io(operation: &'static str, path: &Path, errno: Errno) -> PlaceError {
+    PlaceError::Io { operation, path: path.to_owned(), source: errno.into() }
+}
+
+/// `GFS2_MAGIC` of the kernel's `linux/gfs2_ondisk.h`.
+const GFS2: FsType = FsType(0x0116_1970);
+
+/// As many links as the kernel itself would follow.
+const LINKS_MAX: usize = 40;
+
+const WRITABLE_BY_OTHERS: libc::mode_t = libc::S_IWGRP | libc::S_IWOTH;
+
+/// To look at something without opening it.
+const GLANCE: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// To use a directory.
+const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_CLOEXEC);
