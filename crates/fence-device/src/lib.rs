@@ -1,1 +1,135 @@
-//! x
+//! Fence devices: what the watcher may ask of one, the drivers, and the process that runs programs.
+//!
+//! A driver makes one attempt on one device and says honestly what came of it. It keeps no queue,
+//! repeats nothing and never turns to another device: which order comes when, how often, and what an
+//! outcome proves is `fence-core`'s business.
+//!
+//! - [`FenceDevice`]: the contract of a driver.
+//! - [`CommandDevice`]: a device that programs of the administrator operate.
+//! - [`SimulatedDevice`]: a device that is a file, for demonstrations and tests.
+//! - [`ExecutorClient`], [`executor_main`]: how a driver runs a program, so that it is killed at its
+//!   limit and does not outlive the watcher.
+
+mod check;
+mod command;
+mod executor;
+mod simulated;
+
+use std::fmt::Debug;
+
+use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
+use fence_protocol::{FenceAction, NodeName, RequestId};
+use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+pub use command::{CommandDevice, CommandSettings};
+pub use executor::{Command, ExecutorClient, OUTPUT_BYTES_MAX, Outcome, executor_main};
+pub use simulated::{SimulatedDevice, SimulatedFailure, SimulatedSettings};
+
+/// How long a device may take: until an instant, never for a span, so that time spent in queues,
+/// frozen or suspended counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Limit {
+    /// Milliseconds of `CLOCK_BOOTTIME`.
+    pub not_after_boot_ms: u64,
+}
+
+impl Limit {
+    /// The limit that is `milliseconds` from now.
+    pub fn in_ms(milliseconds: u64) -> Self {
+        Limit { not_after_boot_ms: boot_ms_now().saturating_add(milliseconds) }
+    }
+
+    /// Milliseconds that are left; 0 when the limit has passed.
+    pub fn left_ms(self) -> u64 {
+        self.not_after_boot_ms.saturating_sub(boot_ms_now())
+    }
+
+    /// Whether the instant has come.
+    pub fn has_passed(self) -> bool {
+        self.left_ms() == 0
+    }
+}
+
+/// Milliseconds of `CLOCK_BOOTTIME`: it runs while the machine sleeps, and nobody can set it.
+pub fn boot_ms_now() -> u64 {
+    // The call cannot fail for a clock that every kernel has. Should it, the far future is the safe
+    // answer: nothing starts.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(u64::MAX, |now| {
+        let milliseconds = now.tv_sec() * 1000 + now.tv_nsec() / 1_000_000;
+        u64::try_from(milliseconds).unwrap_or(u64::MAX)
+    })
+}
+
+/// What an order is carried out for.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// The node to act on.
+    pub target: &'a NodeName,
+    /// What the request asks for, of which the order is one step.
+    pub action: FenceAction,
+    /// The request's identity.
+    pub request_id: &'a RequestId,
+    /// The file systems that the target holds, as the client named them. Information only, and not
+    /// checked: any text may stand here.
+    pub gfs2_filesystems: &'a [String],
+    /// The request as it was read.
+    pub request_json: &'a [u8],
+}
+
+/// Whether a device can be reached. The texts are for people.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// It answered just now.
+    Reachable(String),
+    /// It did not, for this reason.
+    Unreachable(String),
+}
+
+/// What a device says it can fence.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TargetList {
+    /// These nodes.
+    Nodes(Vec<NodeName>),
+    /// The device could not be asked, for this reason.
+    Unreachable(String),
+    /// The device has no list, or gave one that cannot be read.
+    NoList(String),
+}
+
+/// A way to fence nodes: a power switch, a storage array, a program.
+///
+/// Called from many threads; the caller keeps orders for one target apart. Every method comes back
+/// by its limit (a few seconds later at worst, when the machine itself is stuck). The texts it
+/// returns end up in answers and logs: one line, and never a password.
+pub trait FenceDevice: Debug + Send + Sync {
+    /// What the device can be told and asked. Constant, and free of I/O.
+    fn abilities(&self) -> Abilities;
+
+    /// Makes a real, light contact with the device at this moment, changing nothing.
+    ///
+    /// Never waits for an order that is running.
+    fn reachable(&self, limit: Limit) -> Reach;
+
+    /// Asks the device which nodes it can fence.
+    fn targets(&self, limit: Limit) -> TargetList;
+
+    /// Asks the device for the power state of `target`, changing nothing.
+    ///
+    /// `On` and `Off` are said only when the device showed them; anything doubtful is `Unknown`.
+    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport;
+
+    /// Gives the device exactly one order: one attempt, no repetition, no other device.
+    ///
+    /// - `Acknowledged`: the device said yes.
+    /// - `Unreachable`: certainly not carried out, because the device was not reached.
+    /// - `Unacknowledged`: everything else after the first contact. When in doubt, this one.
+    /// - `Failed`: the driver failed before it could send anything.
+    /// - `TooLate`: the limit had passed before anything was sent.
+    fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport;
+
+    /// What is wrong with the device's configuration, each as one sentence; empty when all is well.
+    ///
+    /// Looks at files (never on GFS2), but does not contact the device.
+    fn check(&self) -> Vec<String>;
+}

@@ -1,0 +1,43 @@
+//! Looking at the files that a configuration names, without waiting for a GFS2 file system.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::sys::statfs::{FsType, statfs};
+use nix::unistd::{AccessFlags, access, geteuid};
+
+/// `GFS2_MAGIC` of `linux/magic.h`.
+const GFS2: FsType = FsType(0x0116_1970);
+
+/// Whether `path` lies on GFS2, where any further look may hang until the fence that is awaited has
+/// been done. Asking for the type does not hang.
+pub(crate) fn is_on_gfs2(path: &Path) -> bool {
+    statfs(path).is_ok_and(|file_system| file_system.filesystem_type() == GFS2)
+}
+
+/// What keeps `program` from being run as somebody's with our rights; `None` when nothing does.
+pub(crate) fn program_problem(program: &str) -> Option<String> {
+    let path = Path::new(program);
+    if !path.is_absolute() {
+        return Some(format!("\"{program}\" is not an absolute path"));
+    }
+    if is_on_gfs2(path) {
+        return Some(format!("\"{program}\" lies on GFS2, which hangs while a fence is awaited"));
+    }
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) => return Some(format!("\"{program}\" cannot be found: {error}")),
+    };
+    if !metadata.is_file() || access(path, AccessFlags::X_OK).is_err() {
+        return Some(format!("\"{program}\" is not an executable file"));
+    }
+    let is_ours = metadata.uid() == 0 || metadata.uid() == geteuid().as_raw();
+    let for_group = metadata.mode() & 0o020 != 0 && metadata.gid() != 0;
+    if !is_ours || for_group || metadata.mode() & 0o002 != 0 {
+        return Some(format!(
+            "\"{program}\" can be changed by others; make it root's: chown root, chmod go-w"
+        ));
+    }
+    None
+}

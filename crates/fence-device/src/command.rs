@@ -1,0 +1,390 @@
+//! `type = "command"`: a device that programs of the administrator operate.
+//!
+//! Each action is an argument list, run as it is and never through a shell. `{target}`, `{action}`,
+//! `{gfs2_filesystems}` and `{request_id}` are replaced inside single arguments, so that no value can
+//! become a second argument or an option. The same values stand in `FENCE_*` variables, and the
+//! request itself on standard input.
+//!
+//! Exit code 0 of an order means that the device said yes; everything else means that nobody knows.
+
+use std::borrow::Cow;
+
+use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
+use fence_protocol::{NodeName, PowerState, TEXT_BYTES_MAX, bounded};
+
+use crate::check::program_problem;
+use crate::{
+    Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach, TargetList,
+};
+
+/// A command device as it is configured. Each list is a program's absolute path and its arguments.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommandSettings {
+    /// The device's name.
+    pub name: String,
+    /// Cuts the target off.
+    pub off: Option<Vec<String>>,
+    /// Brings it back.
+    pub on: Option<Vec<String>>,
+    /// Resets it by itself.
+    pub reboot: Option<Vec<String>>,
+    /// Shows its power state: exit code 0 for on, 2 for off.
+    pub status: Option<Vec<String>>,
+    /// Writes the targets, one `name` or `name,alias` a line.
+    pub list: Option<Vec<String>>,
+    /// Contacts the device: exit code 0 when it can be reached.
+    pub monitor: Option<Vec<String>>,
+    /// How long each of them may run.
+    pub timeout_ms: u64,
+}
+
+/// A device that programs operate.
+#[derive(Clone, Debug)]
+pub struct CommandDevice {
+    settings: CommandSettings,
+    executor: ExecutorClient,
+}
+
+impl CommandDevice {
+    /// The device of `settings`, whose programs `executor` runs.
+    pub fn new(settings: CommandSettings, executor: ExecutorClient) -> Self {
+        CommandDevice { settings, executor }
+    }
+
+    fn run(
+        &self,
+        argv: &[String],
+        values: &Values<'_>,
+        limit: Limit,
+        output_max: usize,
+    ) -> Outcome {
+        let device_limit = Limit::in_ms(self.settings.timeout_ms);
+        self.executor.run(Command {
+            argv: substituted(argv, values),
+            env: values.environment(&self.settings.name),
+            stdin: values.request_json.to_string(),
+            limit: limit.min(device_limit),
+            start_not_after_boot_ms: limit.not_after_boot_ms,
+            output_bytes_max: output_max,
+        })
+    }
+
+    /// All argument lists, by their action.
+    fn commands(&self) -> [(&'static str, Option<&[String]>); 6] {
+        let CommandSettings { off, on, reboot, status, list, monitor, .. } = &self.settings;
+        [
+            ("off", off.as_deref()),
+            ("on", on.as_deref()),
+            ("reboot", reboot.as_deref()),
+            ("status", status.as_deref()),
+            ("list", list.as_deref()),
+            ("monitor", monitor.as_deref()),
+        ]
+    }
+}
+
+/// The placeholders that mean something in the arguments for `action`.
+fn known_placeholders(action: &str) -> &'static [&'static str] {
+    match action {
+        "list" | "monitor" => &["action"],
+        "status" => &["target", "action"],
+        _ => &["target", "action", "gfs2_filesystems", "request_id"],
+    }
+}
+
+/// The longest message that is made of a program's output, in bytes.
+const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// How long a contact may take.
+const CONTACT_MS_MAX: u64 = 2_000;
+
+/// How much of a list of targets is read. Most names are far shorter than 16 bytes.
+const LIST_BYTES_MAX: usize = 1024 * 1024;
+
+impl FenceDevice for CommandDevice {
+    fn abilities(&self) -> Abilities {
+        let CommandSettings { off, on, reboot, status, .. } = &self.settings;
+        Abilities {
+            off: off.is_some(),
+            on: on.is_some(),
+            cycle: reboot.is_some(),
+            power: status.is_some(),
+        }
+    }
+
+    /// Runs `monitor`, else `list`; a device without either is reachable when its programs are there.
+    fn reachable(&self, limit: Limit) -> Reach {
+        let CommandSettings { monitor, list, .. } = &self.settings;
+        let (argv, action) = match (monitor, list) {
+            (Some(argv), _) => (argv, "monitor"),
+            (None, Some(argv)) => (argv, "list"),
+            (None, None) => {
+                let argvs = self.commands().into_iter().filter_map(|(_, argv)| argv);
+                let mut programs = argvs.map(|argv| argv.first().map_or("", String::as_str));
+                return match programs.find_map(program_problem) {
+                    Some(problem) => Reach::Unreachable(problem),
+                    None => {
+                        Reach::Reachable("its programs are there; it has no monitor".to_owned())
+                    }
+                };
+            }
+        };
+        let limit = limit.min(Limit::in_ms(CONTACT_MS_MAX));
+        match self.run(argv, &Values::question(action), limit, OUTPUT_BYTES_MAX) {
+            // A list would be a long message.
+            Outcome::Exited { code: 0, .. } => Reach::Reachable(format!("its {action} succeeded")),
+            outcome => Reach::Unreachable(failure(argv, &outcome)),
+        }
+    }
+
+    fn targets(&self, limit: Limit) -> TargetList {
+        let Some(argv) = &self.settings.list else {
+            return TargetList::NoList("the device has no list command".to_owned());
+        };
+        match self.run(argv, &Values::question("list"), limit, LIST_BYTES_MAX) {
+            Outcome::Exited { code: 0, stdout, .. } => match listed_nodes(&stdout) {
+                Ok(nodes) => TargetList::Nodes(nodes),
+                Err(problem) => TargetList::NoList(problem),
+            },
+            outcome => TargetList::Unreachable(failure(argv, &outcome)),
+        }
+    }
+
+    /// Exit code 0 is on, 2 is off, as fence agents say it; the words "on" and "off" in the output
+    /// must not contradict. See `power_shown`.
+    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport {
+        let Some(argv) = &self.settings.status else {
+            let detail = "the device has no status command".to_owned();
+            return PowerReport { state: PowerState::Unknown, detail };
+        };
+        let values = Values { target: Some(target), ..Values::question("status") };
+        match self.run(argv, &values, limit, OUTPUT_BYTES_MAX) {
+            Outcome::Exited { code: code @ (0 | 2), stdout, stderr } => PowerReport {
+                state: power_shown(code, &stdout),
+                detail: message(&stdout, &stderr).unwrap_or_else(|| format!("exit code {code}")),
+            },
+            outcome => PowerReport { state: PowerState::Unknown, detail: failure(argv, &outcome) },
+        }
+    }
+
+    fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
+        let argv = match order {
+            Order::Off => &self.settings.off,
+            Order::On => &self.settings.on,
+            Order::Cycle => &self.settings.reboot,
+        };
+        let action = order.as_action().as_str();
+        let Some(argv) = argv else {
+            return OrderReport::Failed(format!("the device has no \"{action}\" command"));
+        };
+        let values = Values {
+            action,
+            target: Some(job.target),
+            gfs2_filesystems: safe_list(job.gfs2_filesystems),
+            request_id: job.request_id.as_str(),
+            request_json: String::from_utf8_lossy(job.request_json),
+        };
+        match self.run(argv, &values, limit, OUTPUT_BYTES_MAX) {
+            Outcome::Exited { code: 0, stdout, stderr } => OrderReport::Acknowledged(
+                message(&stdout, &stderr).unwrap_or_else(|| "exit code 0".to_owned()),
+            ),
+            Outcome::NotStarted(problem) => OrderReport::Failed(problem),
+            Outcome::TooLate => OrderReport::TooLate,
+            outcome => OrderReport::Unacknowledged(failure(argv, &outcome)),
+        }
+    }
+
+    fn check(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (action, argv) in self.commands() {
+            let known = known_placeholders(action);
+            let Some(argv) = argv else { continue };
+            let Some((program, arguments)) = argv.split_first() else {
+                problems.push(format!("\"{action}\" is empty; it needs a program"));
+                continue;
+            };
+            problems.extend(program_problem(program).map(|problem| format!("{action}: {problem}")));
+            for name in arguments.iter().flat_map(|argument| placeholders(argument)) {
+                if !known.contains(&name) {
+                    problems.push(format!(
+                        "{action}: \"{{{name}}}\" means nothing here; known are {{{}}}",
+                        known.join("}, {")
+                    ));
+                }
+            }
+        }
+        problems
+    }
+}
+
+/// What one call of a program is told.
+#[derive(Debug)]
+struct Values<'a> {
+    action: &'a str,
+    target: Option<&'a NodeName>,
+    gfs2_filesystems: String,
+    request_id: &'a str,
+    request_json: Cow<'a, str>,
+}
+
+impl<'a> Values<'a> {
+    fn question(action: &'a str) -> Self {
+        Values {
+            action,
+            target: None,
+            gfs2_filesystems: String::new(),
+            request_id: "",
+            request_json: Cow::Borrowed(""),
+        }
+    }
+
+    fn target(&self) -> &str {
+        self.target.map_or("", NodeName::as_str)
+    }
+
+    fn of(&self, placeholder: &str) -> Option<&str> {
+        match placeholder {
+            "target" => Some(self.target()),
+            "action" => Some(self.action),
+            "gfs2_filesystems" => Some(&self.gfs2_filesystems),
+            "request_id" => Some(self.request_id),
+            _ => None,
+        }
+    }
+
+    fn environment(&self, device: &str) -> Vec<(String, String)> {
+        let variables = [
+            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("LC_ALL", "C"),
+            ("FENCE_DEVICE", device),
+            ("FENCE_ACTION", self.action),
+            ("FENCE_TARGET", self.target()),
+            ("FENCE_GFS2_FILESYSTEMS", &self.gfs2_filesystems),
+            ("FENCE_REQUEST_ID", self.request_id),
+        ];
+        variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+    }
+}
+
+/// `argv` with its placeholders replaced. The program itself is never one, and what a value holds is
+/// not looked at again.
+fn substituted(argv: &[String], values: &Values<'_>) -> Vec<String> {
+    let replaced = |argument: &String| {
+        let mut text = String::with_capacity(argument.len());
+        let mut rest = argument.as_str();
+        while let Some((before, name, after)) = next_placeholder(rest) {
+            text.push_str(before);
+            match values.of(name) {
+                Some(value) => text.push_str(value),
+                None => text.extend(["{", name, "}"]),
+            }
+            rest = after;
+        }
+        text + rest
+    };
+    let program = argv.iter().take(1).cloned();
+    program.chain(argv.iter().skip(1).map(replaced)).collect()
+}
+
+fn placeholders(argument: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut rest = argument;
+    while let Some((_, name, after)) = next_placeholder(rest) {
+        names.push(name);
+        rest = after;
+    }
+    names
+}
+
+/// The first `{name}` in `text`: what stands before it, the name, and what stands after it. Other
+/// braces are text; there is much of that in JSON.
+fn next_placeholder(text: &str) -> Option<(&str, &str, &str)> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(allowed);
+    text.match_indices('{').find_map(|(start, _)| {
+        let (name, after) = text[start + 1..].split_once('}')?;
+        is_name(name).then_some((&text[..start], name, after))
+    })
+}
+
+/// The names joined by commas, as one argument that is harmless in any place: the client may have
+/// written anything. The request on standard input holds them as they are.
+fn safe_list(names: &[String]) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "._-:@+/".contains(c) { c } else { '_' };
+    let names: Vec<String> = names.iter().map(|name| name.chars().map(safe).collect()).collect();
+    let mut list = names.join(",");
+    // An argument that starts with a dash would be an option.
+    if list.starts_with('-') {
+        list.replace_range(..1, "_");
+    }
+    list.truncate(TEXT_BYTES_MAX);
+    list
+}
+
+fn listed_nodes(stdout: &str) -> Result<Vec<NodeName>, String> {
+    let lines = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let name = line.split_once(',').map_or(line, |(name, _)| name.trim_end());
+            let problem = |error| format!("the list holds \"{}\": {error}", bounded(name, 64));
+            name.parse().map_err(problem)
+        })
+        .collect()
+}
+
+/// The state that exit code 0 (on) or 2 (off) and the words "on" and "off" in the output show.
+///
+/// The words only ever take certainty away, with one exception: a program that always exits with 0
+/// and writes the state as the last word of its only line. To take "off" from longer output would
+/// let a remark ("certificate check is off") confirm a fence that never happened.
+fn power_shown(code: i32, stdout: &str) -> PowerState {
+    let words: Vec<String> = stdout
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect();
+    let says = |word: &str| words.iter().any(|found| found == word);
+    match (code, says("on"), says("off")) {
+        (0, _, false) => PowerState::On,
+        (0, false, true) => {
+            let is_one_line = stdout.trim().lines().count() == 1;
+            let is_last = words.last().is_some_and(|word| word == "off");
+            if is_one_line && is_last { PowerState::Off } else { PowerState::Unknown }
+        }
+        (2, false, _) => PowerState::Off,
+        _ => PowerState::Unknown,
+    }
+}
+
+/// What a program wrote, as one line; `None` when it wrote nothing.
+fn message(stdout: &str, stderr: &str) -> Option<String> {
+    let words: Vec<&str> = stdout.split_whitespace().chain(stderr.split_whitespace()).collect();
+    (!words.is_empty()).then(|| bounded(&words.join(" "), MESSAGE_BYTES_MAX))
+}
+
+fn failure(argv: &[String], outcome: &Outcome) -> String {
+    let program = argv.first().map_or("", String::as_str);
+    let (what, stdout, stderr) = match outcome {
+        Outcome::Exited { code, stdout, stderr } => {
+            (format!("\"{program}\" exited with {code}"), stdout.as_str(), stderr.as_str())
+        }
+        Outcome::Signaled { signal, stdout, stderr } => (
+            format!("\"{program}\" was ended by signal {signal}"),
+            stdout.as_str(),
+            stderr.as_str(),
+        ),
+        Outcome::TimedOut { stdout, stderr } => {
+            (format!("\"{program}\" was killed at its limit"), stdout.as_str(), stderr.as_str())
+        }
+        Outcome::NotStarted(problem) => (problem.clone(), "", ""),
+        Outcome::TooLate => (format!("it was too late to start \"{program}\""), "", ""),
+        Outcome::ExecutorLost => {
+            (format!("the executor was lost while \"{program}\" ran; it was killed"), "", "")
+        }
+    };
+    // The errors come first, for they are what may get cut off.
+    match message(stderr, stdout) {
+        Some(message) => format!("{what}: {message}"),
+        None => what,
+    }
+}

@@ -1,0 +1,350 @@
+//! The executor itself: one thread, one loop, all programs.
+//!
+//! It waits for four things at once: jobs and the watcher's end on the socket, the end of a program
+//! (`SIGCHLD`; the end of its output proves nothing, because something in the background may keep
+//! that open), output, and the nearest limit. Nothing here blocks: a watcher that does not read its
+//! results does not keep anybody's limit from being kept.
+
+use std::collections::{BTreeSet, HashMap};
+use std::env;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, setsid};
+
+use super::family::{kill_programs, kill_session};
+use super::output::Output;
+use super::spawn::spawn;
+use super::{Greeting, JobLine, Outcome, ResultLine, json_line};
+use crate::boot_ms_now;
+
+/// Open files that the executor allows itself, two for each program; the usual 1024 are too few for
+/// a burst.
+const FILES_MAX: u64 = 16_384;
+
+/// How long a killed program is waited for. One that hangs in the kernel does nothing more by itself,
+/// but its result must not come later because of that.
+const KILL_TIME_MS_MAX: u64 = 500;
+
+/// How long the executor waits for its killed programs when the watcher is gone.
+const LAST_WAIT_MS: u64 = 3_000;
+
+/// The body of the watcher's hidden mode: runs programs for the watcher at the other end of standard
+/// input, and returns when that has gone and everything it started has been killed.
+///
+/// `lock_file` is made if needed, and locked in shared mode until the process ends. To be called
+/// first in a fresh, single-threaded process.
+pub fn executor_main(lock_file: &Path) -> io::Result<()> {
+    let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    socket.peer_addr().map_err(|_| io::Error::other("this mode is for the watcher's own use"))?;
+    let problem = |error: io::Error| format!("executor: \"{}\": {error}", lock_file.display());
+    let (greeting, result) = match prepare(lock_file) {
+        Ok(lock) => (None, Ok(lock)),
+        Err(error) => (Some(problem(error)), Err(())),
+    };
+    socket.write_all(&json_line(&Greeting { problem: greeting }))?;
+    // Who started us has read the problem.
+    let Ok(_lock) = result else { return Ok(()) };
+
+    let mut executor = Executor::new(socket)?;
+    let ended = executor.serve();
+    executor.kill_everything();
+    ended
+}
+
+/// Leaves everything that ties the process to who started the watcher.
+fn prepare(lock_file: &Path) -> io::Result<File> {
+    // Whether and when to end is the watcher's decision, also at Ctrl-C and at shutdown.
+    SigSet::all().thread_block()?;
+    setsid()?;
+    env::set_current_dir("/")?;
+    let (_, files_max) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, files_max.min(FILES_MAX), files_max)?;
+
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(lock_file)?;
+    lock.lock_shared()?;
+    Ok(lock)
+}
+
+/// What an event is about: these, or `2 * job + output`.
+const SOCKET: u64 = u64::MAX;
+const SIGNALS: u64 = u64::MAX - 1;
+const TIMER: u64 = u64::MAX - 2;
+
+#[derive(Debug)]
+struct Executor {
+    socket: UnixStream,
+    epoll: Epoll,
+    signals: SignalFd,
+    timer: TimerFd,
+    timer_due_ms: Option<u64>,
+    null: File,
+    running: HashMap<u64, Running>,
+    by_pid: HashMap<Pid, u64>,
+    /// When to look at which job again.
+    due: BTreeSet<(u64, u64)>,
+    incoming: Vec<u8>,
+    outgoing: Vec<u8>,
+    waits_for_room: bool,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Running {
+    pid: Pid,
+    outputs: [Output; 2],
+    due_ms: u64,
+    is_killed: bool,
+}
+
+impl Executor {
+    fn new(socket: UnixStream) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let mut child_ends = SigSet::empty();
+        child_ends.add(Signal::SIGCHLD);
+        let signals =
+            SignalFd::with_flags(&child_ends, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let timer = TimerFd::new(
+            ClockId::CLOCK_BOOTTIME,
+            TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
+        )?;
+        epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
+        epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
+        epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
+        Ok(Executor {
+            socket,
+            epoll,
+            signals,
+            timer,
+            timer_due_ms: None,
+            null: File::open("/dev/null")?,
+            running: HashMap::new(),
+            by_pid: HashMap::new(),
+            due: BTreeSet::new(),
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            waits_for_room: false,
+            buffer: vec![0; 64 * 1024],
+        })
+    }
+
+    /// Serves until the watcher is gone.
+    fn serve(&mut self) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); 64];
+        loop {
+            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Err(Errno::EINTR) => 0,
+                result => result?,
+            };
+            for event in &events[..count] {
+                match event.data() {
+                    // Jobs that were sent before the watcher died are not begun.
+                    SOCKET if event.events().contains(EpollFlags::EPOLLHUP) => return Ok(()),
+                    SOCKET if !self.receive()? => return Ok(()),
+                    SOCKET => {}
+                    SIGNALS => self.reap()?,
+                    TIMER => self.timer.wait().or_else(not_yet)?,
+                    output => self.read_output(output),
+                }
+            }
+            self.keep_limits();
+            self.set_timer()?;
+            self.send()?;
+        }
+    }
+
+    /// Takes jobs from the socket; false when the watcher is gone.
+    fn receive(&mut self) -> io::Result<bool> {
+        let count = match self.socket.read(&mut self.buffer) {
+            Ok(0) => return Ok(false),
+            Ok(count) => count,
+            Err(error) if is_passing(&error) => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let mut lines = Vec::new();
+        for part in self.buffer[..count].split_inclusive(|byte| *byte == b'\n') {
+            self.incoming.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                lines.push(std::mem::take(&mut self.incoming));
+            }
+        }
+        for line in lines {
+            self.begin(serde_json::from_slice(&line)?);
+        }
+        Ok(true)
+    }
+
+    fn begin(&mut self, job: JobLine) {
+        let JobLine { id, command } = job;
+        let started = match spawn(&command, &self.null) {
+            Ok(started) => started,
+            Err(outcome) => return self.report(id, outcome),
+        };
+        for (pipe, token) in [(&started.stdout, 2 * id), (&started.stderr, 2 * id + 1)] {
+            // Should this fail for want of memory, the output is read when the program has ended.
+            let _ = self.epoll.add(pipe, EpollEvent::new(EpollFlags::EPOLLIN, token));
+        }
+        let outputs = [started.stdout, started.stderr]
+            .map(|pipe| Output::new(pipe, command.output_bytes_max));
+        let due_ms = command.limit.not_after_boot_ms;
+        self.due.insert((due_ms, id));
+        self.by_pid.insert(started.pid, id);
+        self.running.insert(id, Running { pid: started.pid, outputs, due_ms, is_killed: false });
+    }
+
+    fn read_output(&mut self, token: u64) {
+        if let Some(job) = self.running.get_mut(&(token / 2)) {
+            let output = usize::from(token % 2 == 1);
+            job.outputs[output].read(&mut self.buffer);
+        }
+    }
+
+    /// Reports the programs that have ended.
+    fn reap(&mut self) -> io::Result<()> {
+        // Many ends may hide behind one signal, so its details are of no use.
+        while self.signals.read_signal()?.is_some() {}
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => {
+                    self.end(pid, |_, stdout, stderr| Outcome::Exited { code, stdout, stderr });
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) => self.end_by_signal(pid, signal as i32),
+                // A real-time signal: the library has waited, but does not say for whom.
+                Err(Errno::EINVAL) => {
+                    let gone = |pid: &&Pid| kill(**pid, None) == Err(Errno::ESRCH);
+                    if let Some(pid) = self.by_pid.keys().find(gone).copied() {
+                        self.end_by_signal(pid, 0);
+                    }
+                }
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn end_by_signal(&mut self, pid: Pid, signal: i32) {
+        self.end(pid, |is_killed, stdout, stderr| {
+            if is_killed {
+                Outcome::TimedOut { stdout, stderr }
+            } else {
+                Outcome::Signaled { signal, stdout, stderr }
+            }
+        });
+    }
+
+    fn end(&mut self, pid: Pid, outcome: impl FnOnce(bool, String, String) -> Outcome) {
+        let Some(id) = self.by_pid.remove(&pid) else { return };
+        let Some(job) = self.running.remove(&id) else { return };
+        self.due.remove(&(job.due_ms, id));
+        let [stdout, stderr] = job.outputs.map(|output| output.finish(&mut self.buffer));
+        self.report(id, outcome(job.is_killed, stdout, stderr));
+    }
+
+    /// Kills what has reached its limit, and gives up what does not die of it.
+    fn keep_limits(&mut self) {
+        let now = boot_ms_now();
+        let mut leaders = Vec::new();
+        while let Some(&(due_ms, id)) = self.due.first()
+            && due_ms <= now
+        {
+            self.due.pop_first();
+            let Some(job) = self.running.get_mut(&id) else { continue };
+            let pid = job.pid;
+            if job.is_killed {
+                self.end_by_signal(pid, 0);
+                continue;
+            }
+            leaders.push(pid);
+            job.is_killed = true;
+            job.due_ms = now + KILL_TIME_MS_MAX;
+            self.due.insert((job.due_ms, id));
+        }
+        if !leaders.is_empty() {
+            kill_programs(&leaders);
+        }
+    }
+
+    fn set_timer(&mut self) -> io::Result<()> {
+        let due_ms = self.due.first().map(|(due_ms, _)| *due_ms);
+        if due_ms == self.timer_due_ms {
+            return Ok(());
+        }
+        self.timer_due_ms = due_ms;
+        match due_ms {
+            None => self.timer.unset()?,
+            Some(due_ms) => {
+                let seconds = i64::try_from(due_ms / 1000).unwrap_or(i64::MAX);
+                let nanoseconds = i64::try_from(due_ms % 1000).unwrap_or(0) * 1_000_000;
+                let instant = Expiration::OneShot(TimeSpec::new(seconds, nanoseconds));
+                self.timer.set(instant, TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, id: u64, outcome: Outcome) {
+        self.outgoing.extend(json_line(&ResultLine { id, outcome }));
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        let mut sent = 0;
+        while sent < self.outgoing.len() {
+            match self.socket.write(&self.outgoing[sent..]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A watcher that is gone shows on the socket as well, and that ends the loop.
+                Err(_) => break,
+            }
+        }
+        self.outgoing.drain(..sent);
+        if self.outgoing.is_empty() == self.waits_for_room {
+            self.waits_for_room = !self.waits_for_room;
+            let mut events = EpollFlags::EPOLLIN;
+            events.set(EpollFlags::EPOLLOUT, self.waits_for_room);
+            self.epoll.modify(&self.socket, &mut EpollEvent::new(events, SOCKET))?;
+        }
+        Ok(())
+    }
+
+    fn kill_everything(&mut self) {
+        let leaders: Vec<Pid> = self.by_pid.keys().copied().collect();
+        kill_programs(&leaders);
+        kill_session(Pid::this());
+        let until = boot_ms_now() + LAST_WAIT_MS;
+        while self.reap().is_ok() && !self.by_pid.is_empty() && boot_ms_now() < until {
+            let mut ends = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut ends, PollTimeout::from(100_u8));
+        }
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+fn not_yet(error: Errno) -> nix::Result<()> {
+    if error == Errno::EAGAIN { Ok(()) } else { Err(error) }
+}

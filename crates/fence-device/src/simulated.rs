@@ -1,0 +1,222 @@
+//! `type = "simulated"`: a device that is a file, for demonstrations and tests.
+//!
+//! It remembers power states, takes its time and fails as it is told. Every text starts with
+//! "simulated:", so that nobody takes it for a fence. Beside its state file `S` lie
+//! - `S.orders`: one line for each order that was begun: `time boot_ms order target request_id`;
+//! - `S.behave`, when somebody puts it there: a failure and a delay in ms that win over the settings.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use chrono::{SecondsFormat, Utc};
+use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
+use fence_protocol::{NodeName, PowerState};
+use serde::{Deserialize, Serialize};
+
+use crate::check::is_on_gfs2;
+use crate::{FenceDevice, Job, Limit, Reach, TargetList, boot_ms_now};
+
+/// How a simulated device fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SimulatedFailure {
+    /// It does not.
+    #[default]
+    None,
+    /// It cannot be reached.
+    Unreachable,
+    /// It does nothing and says so.
+    Unacknowledged,
+    /// Its driver is broken.
+    DeviceFailure,
+    /// It says yes and does nothing.
+    Lie,
+    /// It says nothing until the limit.
+    Hang,
+}
+
+/// A simulated device as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SimulatedSettings {
+    /// Where the power states are kept, as a JSON object of `"on"` and `"off"`. A node that is not in
+    /// it is on.
+    pub state_file: PathBuf,
+    /// How long each order takes.
+    pub delay_ms: u64,
+    /// How the device fails.
+    pub fail: SimulatedFailure,
+}
+
+/// A device that is a file.
+#[derive(Debug)]
+pub struct SimulatedDevice {
+    settings: SimulatedSettings,
+    /// Held while the file is read and written again.
+    file: Mutex<()>,
+}
+
+type States = BTreeMap<String, PowerState>;
+
+impl SimulatedDevice {
+    /// The device of `settings`.
+    pub fn new(settings: SimulatedSettings) -> Self {
+        SimulatedDevice { settings, file: Mutex::new(()) }
+    }
+
+    fn behaviour(&self) -> (SimulatedFailure, u64) {
+        let text = fs::read_to_string(self.beside(".behave")).unwrap_or_default();
+        let mut words = text.split_whitespace();
+        // The words of the file are those of the configuration.
+        let fail = words.next().and_then(|word| serde_json::from_value(word.into()).ok());
+        let delay_ms = words.next().and_then(|word| word.parse().ok());
+        (fail.unwrap_or(self.settings.fail), delay_ms.unwrap_or(self.settings.delay_ms))
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = self.settings.state_file.clone().into_os_string();
+        path.push(suffix);
+        path.into()
+    }
+
+    fn states(&self) -> io::Result<States> {
+        match fs::read(&self.settings.state_file) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(States::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set(&self, target: &NodeName, state: PowerState) -> io::Result<()> {
+        let _guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut states = self.states()?;
+        states.insert(target.as_str().to_owned(), state);
+        let temporary = self.beside(".tmp");
+        fs::write(&temporary, serde_json::to_vec_pretty(&states)?)?;
+        fs::rename(&temporary, &self.settings.state_file)
+    }
+
+    fn note(&self, order: Order, job: &Job<'_>) -> io::Result<()> {
+        let line = format!(
+            "{} {} {} {} {}\n",
+            Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
+            boot_ms_now(),
+            order.as_action(),
+            job.target,
+            job.request_id
+        );
+        let mut file = OpenOptions::new().create(true).append(true).open(self.beside(".orders"))?;
+        file.write_all(line.as_bytes())
+    }
+
+    fn problem(&self, error: &io::Error) -> String {
+        format!("simulated: \"{}\": {error}", self.settings.state_file.display())
+    }
+}
+
+impl FenceDevice for SimulatedDevice {
+    fn abilities(&self) -> Abilities {
+        Abilities { off: true, on: true, cycle: true, power: true }
+    }
+
+    fn reachable(&self, limit: Limit) -> Reach {
+        match self.behaviour().0 {
+            SimulatedFailure::Unreachable => Reach::Unreachable(UNREACHABLE.to_owned()),
+            SimulatedFailure::Hang => {
+                wait_until(limit);
+                Reach::Unreachable(HANGS.to_owned())
+            }
+            _ => Reach::Reachable("simulated: reachable; nothing real is fenced".to_owned()),
+        }
+    }
+
+    /// The nodes that it has seen.
+    fn targets(&self, limit: Limit) -> TargetList {
+        if let Reach::Unreachable(text) = self.reachable(limit) {
+            return TargetList::Unreachable(text);
+        }
+        match self.states() {
+            Ok(states) => {
+                TargetList::Nodes(states.keys().filter_map(|name| name.parse().ok()).collect())
+            }
+            Err(error) => TargetList::NoList(self.problem(&error)),
+        }
+    }
+
+    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport {
+        if let Reach::Unreachable(detail) = self.reachable(limit) {
+            return PowerReport { state: PowerState::Unknown, detail };
+        }
+        match self.states() {
+            Ok(states) => {
+                let state = states.get(target.as_str()).copied().unwrap_or(PowerState::On);
+                let word = if state == PowerState::Off { "off" } else { "on" };
+                PowerReport { state, detail: format!("simulated: {target} is {word}") }
+            }
+            Err(error) => PowerReport { state: PowerState::Unknown, detail: self.problem(&error) },
+        }
+    }
+
+    fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
+        if limit.has_passed() {
+            return OrderReport::TooLate;
+        }
+        if let Err(error) = self.note(order, job) {
+            return OrderReport::Failed(self.problem(&error));
+        }
+        let (fail, delay_ms) = self.behaviour();
+        let delay = Limit::in_ms(delay_ms);
+        if fail == SimulatedFailure::Hang || delay >= limit {
+            wait_until(limit);
+            return OrderReport::Unacknowledged(HANGS.to_owned());
+        }
+        wait_until(delay);
+        let state = if order == Order::Off { PowerState::Off } else { PowerState::On };
+        let done =
+            format!("simulated: {} of {} done, for show only", order.as_action(), job.target);
+        match fail {
+            SimulatedFailure::Unreachable => OrderReport::Unreachable(UNREACHABLE.to_owned()),
+            SimulatedFailure::DeviceFailure => {
+                OrderReport::Failed("simulated: the driver is told to fail".to_owned())
+            }
+            SimulatedFailure::Unacknowledged => {
+                OrderReport::Unacknowledged("simulated: the device is told to refuse".to_owned())
+            }
+            SimulatedFailure::Lie => OrderReport::Acknowledged(done),
+            SimulatedFailure::None | SimulatedFailure::Hang => match self.set(job.target, state) {
+                Ok(()) => OrderReport::Acknowledged(done),
+                Err(error) => OrderReport::Unacknowledged(self.problem(&error)),
+            },
+        }
+    }
+
+    fn check(&self) -> Vec<String> {
+        let directory = self.settings.state_file.parent().unwrap_or(Path::new(""));
+        let shown = directory.display();
+        let problem = if !directory.is_absolute() {
+            format!("state_file: \"{shown}\" is not an absolute path")
+        } else if is_on_gfs2(directory) {
+            format!("state_file: \"{shown}\" lies on GFS2, which hangs while a fence is awaited")
+        } else if !directory.is_dir() {
+            format!("state_file: \"{shown}\" is no directory; make it")
+        } else {
+            return Vec::new();
+        };
+        vec![problem]
+    }
+}
+
+const UNREACHABLE: &str = "simulated: the device is told to be unreachable";
+const HANGS: &str = "simulated: the device said nothing until the limit";
+
+/// Waits for an instant of a clock that goes on while the machine sleeps, as a sleeping thread's
+/// does not.
+fn wait_until(limit: Limit) {
+    while !limit.has_passed() {
+        thread::sleep(Duration::from_millis(limit.left_ms().min(1000)));
+    }
+}
