@@ -1,5 +1,11 @@
 //! The service that answers fence requests, as a library for its program and its tests.
 //!
+//! - [`cli`]: the commands, from arguments to exit codes.
 //! - [`config`]: the file `fence-watcher.toml`, read into checked [`config::Settings`].
+//! - [`daemon`]: the service itself.
+//! - [`devices`]: from settings to the drivers of fence devices.
 
+pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod devices;

@@ -112,6 +112,11 @@ impl WatcherSpool {
         record::inspect(&self.requests, &name.file_name()).0
     }
 
+    /// Reads a claimed request, one that a watcher left behind.
+    pub fn inspect_claimed(&self, name: &RecordName) -> Sight {
+        record::inspect(&self.claimed, &name.file_name()).0
+    }
+
     /// Takes a request out of its client's reach. With `sync` the claim outlives a crash of the host.
     pub fn claim(&self, name: &RecordName, sync: bool) -> Claim {
         let file_name = name.file_name();
@@ -214,4 +219,287 @@ fn visible_json(dir: &Dir) -> Result<Vec<String>, SpoolError> {
     let mut names = dir.names()?;
     names.retain(|name| is_visible_json(name));
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PlaceError;
+    use crate::testing::{Pair, each_untrusted, mode, name, names, set_mode, write};
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::sync::Mutex;
+
+    #[test]
+    fn the_directories_are_made_for_the_owner_alone() {
+        let pair = Pair::new();
+        for path in [
+            pair.places.requests.clone(),
+            pair.places.responses.clone(),
+            pair.places.queries.clone(),
+            pair.request(".claimed"),
+            pair.request(".rejected"),
+            pair.response(".started"),
+        ] {
+            assert_eq!(mode(&path), 0o700, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn without_leave_to_create_the_directories_of_the_user_must_be_there() {
+        let pair = Pair::new();
+        fs::remove_dir_all(&pair.places.responses).unwrap();
+
+        let error = WatcherSpool::open(&pair.places, false).unwrap_err();
+
+        assert!(matches!(error, SpoolError::Place(PlaceError::Missing { .. })), "{error}");
+        set_mode(&pair.places.requests, 0o777);
+        assert!(WatcherSpool::open(&pair.places, true).is_err());
+    }
+
+    #[test]
+    fn one_directory_for_two_purposes_is_refused() {
+        let pair = Pair::new();
+        let places = Places::new(&pair.places.requests, &pair.places.requests);
+
+        let error = WatcherSpool::open(&places, true).unwrap_err().to_string();
+
+        assert!(error.contains(places.requests.to_str().unwrap()), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_was_made_again_is_noticed() {
+        let directories: [fn(&Pair) -> std::path::PathBuf; 6] = [
+            |pair| pair.places.requests.clone(),
+            |pair| pair.places.responses.clone(),
+            |pair| pair.places.queries.clone(),
+            |pair| pair.request(".claimed"),
+            |pair| pair.request(".rejected"),
+            |pair| pair.response(".started"),
+        ];
+        for directory in directories {
+            let pair = Pair::new();
+            let path = directory(&pair);
+            assert!(pair.watcher.is_current());
+
+            fs::remove_dir_all(&path).unwrap();
+            assert!(!pair.watcher.is_current(), "{} is gone", path.display());
+            WatcherSpool::open(&pair.places, true).unwrap();
+            assert!(!pair.watcher.is_current(), "{} is another one", path.display());
+        }
+    }
+
+    #[test]
+    fn only_visible_json_names_are_pending() {
+        let pair = Pair::new();
+        for file in ["a.json", "b b.json", "..c.json", ".d.json.tmp", "e.txt", "f.JSON", ".json"] {
+            write(&pair.request(file), b"");
+            write(&pair.places.queries.join(file), b"");
+        }
+        let sorted = |mut names: Vec<String>| {
+            names.sort();
+            names
+        };
+        assert_eq!(sorted(pair.watcher.pending().unwrap()), ["a.json", "b b.json"]);
+        assert_eq!(sorted(pair.watcher.queries().unwrap()), ["a.json", "b b.json"]);
+    }
+
+    #[test]
+    fn a_claim_moves_the_request_and_reads_it_afterwards() {
+        let pair = Pair::new();
+        let _submitted = pair.client.submit(&name("n"), b"{}").unwrap();
+
+        for sync in [true, false] {
+            let claim = pair.watcher.claim(&name("n"), sync);
+            if sync {
+                let Claim::Claimed { sight: Sight::Content { bytes, .. }, client_gone } = claim
+                else {
+                    panic!("{claim:?}")
+                };
+                assert_eq!((&bytes[..], client_gone), (&b"{}"[..], false));
+            } else {
+                assert!(matches!(claim, Claim::Gone), "{claim:?}");
+            }
+        }
+        assert_eq!(pair.watcher.claimed().unwrap(), [name("n")]);
+        assert_eq!(pair.watcher.pending().unwrap(), [""; 0]);
+        assert!(matches!(pair.watcher.inspect(&name("n")), Sight::Gone));
+        pair.watcher.remove_claimed(&name("n")).unwrap();
+        pair.watcher.remove_claimed(&name("n")).unwrap();
+        assert_eq!(pair.watcher.claimed().unwrap(), []);
+    }
+
+    #[test]
+    fn a_claim_tells_whether_the_client_is_still_there() {
+        let pair = Pair::new();
+        let gone = pair.client.submit(&name("gone"), b"{}").unwrap();
+        let held = pair.client.submit(&name("held"), b"{}").unwrap();
+        drop(gone);
+        write(&pair.request("foreign.json"), b"{}");
+        // Another probe at the same time is no client.
+        let probe = File::open(pair.request("gone.json")).unwrap();
+        probe.try_lock_shared().unwrap();
+
+        for (request, expected) in [("gone", true), ("held", false), ("foreign", true)] {
+            let claim = pair.watcher.claim(&name(request), false);
+            let Claim::Claimed { client_gone, .. } = claim else { panic!("{claim:?}") };
+            assert_eq!(client_gone, expected, "{request}");
+        }
+        drop(held);
+    }
+
+    #[test]
+    fn of_many_claimers_exactly_one_wins() {
+        let pair = Pair::new();
+        let others: Vec<_> =
+            (0..4).map(|_| WatcherSpool::open(&pair.places, false).unwrap()).collect();
+        for number in 0..300 {
+            write(&pair.request(&format!("n{number}.json")), b"{}");
+        }
+        let won = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for watcher in &others {
+                scope.spawn(|| {
+                    for number in 0..300 {
+                        match watcher.claim(&name(&format!("n{number}")), false) {
+                            Claim::Claimed { .. } => won.lock().unwrap().push(number),
+                            Claim::Gone => {}
+                            Claim::Failed(error) => panic!("{error}"),
+                        }
+                    }
+                });
+            }
+        });
+        let won = won.into_inner().unwrap();
+        assert_eq!(won.len(), 300);
+        assert_eq!(won.into_iter().collect::<BTreeSet<_>>().len(), 300);
+    }
+
+    #[test]
+    fn what_must_not_be_read_can_be_seen_and_claimed_but_is_not_read() {
+        let pair = Pair::new();
+        each_untrusted(&pair.request("n.json"), |word| {
+            let sight = pair.watcher.inspect(&name("n"));
+            assert!(matches!(&sight, Sight::Untrusted(why) if why.contains(word)), "{sight:?}");
+            let claim = pair.watcher.claim(&name("n"), false);
+            let Claim::Claimed { sight: Sight::Untrusted(_), client_gone: true } = claim else {
+                panic!("{claim:?}")
+            };
+            fs::rename(pair.request(".claimed/n.json"), pair.request("n.json")).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_claim_that_fails_leaves_the_request_pending() {
+        let pair = Pair::new();
+        write(&pair.request("n.json"), b"second");
+        write(&pair.request(".claimed/n.json"), b"first");
+
+        let claim = pair.watcher.claim(&name("n"), true);
+
+        let Claim::Failed(error) = claim else { panic!("{claim:?}") };
+        let text = format!("cannot claim '{}': File exists", pair.request("n.json").display());
+        assert_eq!(error.to_string(), text);
+        assert_eq!(fs::read(pair.request(".claimed/n.json")).unwrap(), b"first");
+
+        fs::remove_dir_all(pair.request(".claimed")).unwrap();
+        let claim = pair.watcher.claim(&name("n"), true);
+        assert!(matches!(claim, Claim::Failed(_)), "the request is not gone: {claim:?}");
+        assert_eq!(fs::read(pair.request("n.json")).unwrap(), b"second");
+    }
+
+    #[test]
+    fn a_request_is_known_under_each_name_that_its_answer_can_have() {
+        let pair = Pair::new();
+        let target: NodeName = "n3".parse().unwrap();
+        let known = |id: &RequestId| {
+            (
+                pair.watcher.answered(&name("x"), Some(id), Some(&target)),
+                pair.watcher.answered(&name("x"), Some(id), None),
+                pair.watcher.answered(&name("x"), None, None),
+            )
+        };
+        let new = RequestId::random();
+        assert_eq!(known(&new), (false, false, false));
+
+        let by_id = RequestId::random();
+        pair.watcher.answer(&RecordName::of_id(&by_id), b"{}").unwrap();
+        assert_eq!(known(&by_id), (true, true, false));
+
+        let by_target = RequestId::random();
+        let both = RecordName::of_target_and_id(&target, &by_target).unwrap();
+        pair.watcher.answer(&both, b"{}").unwrap();
+        assert_eq!(known(&by_target), (true, false, false));
+
+        let by_mark = RequestId::random();
+        assert!(pair.watcher.mark_started(&by_mark).unwrap());
+        assert!(!pair.watcher.mark_started(&by_mark).unwrap(), "it was started before");
+        assert_eq!(known(&by_mark), (true, true, false));
+
+        pair.watcher.answer(&name("x"), b"{}").unwrap();
+        assert_eq!(known(&new), (true, true, true));
+    }
+
+    #[test]
+    fn an_answer_is_never_overwritten() {
+        let pair = Pair::new();
+        pair.watcher.answer(&name("n"), b"first").unwrap();
+        assert_eq!(mode(&pair.response("n.json")), 0o600);
+
+        pair.watcher.answer(&name("n"), b"second").unwrap();
+        // What a crash can leave behind: here even another name of the answer itself.
+        fs::hard_link(pair.response("n.json"), pair.response(".n.json.tmp")).unwrap();
+        pair.watcher.answer(&name("n"), b"third").unwrap();
+
+        assert_eq!(fs::read(pair.response("n.json")).unwrap(), b"first");
+        assert_eq!(names(&pair.places.responses), [".started", "n.json"]);
+    }
+
+    #[test]
+    fn an_unfinished_answer_of_a_crash_does_not_hinder_the_answer() {
+        let pair = Pair::new();
+        write(&pair.response(".n.json.tmp"), b"{\"succ");
+
+        pair.watcher.answer(&name("n"), b"whole").unwrap();
+
+        assert_eq!(fs::read(pair.response("n.json")).unwrap(), b"whole");
+        assert_eq!(names(&pair.places.responses), [".started", "n.json"]);
+    }
+
+    #[test]
+    fn a_pending_request_can_be_removed_twice() {
+        let pair = Pair::new();
+        write(&pair.request("n.json"), b"{}");
+
+        pair.watcher.remove_pending(&name("n")).unwrap();
+        pair.watcher.remove_pending(&name("n")).unwrap();
+
+        assert!(!pair.request("n.json").exists());
+    }
+
+    #[test]
+    fn a_query_that_must_not_be_read_is_none_and_can_be_removed() {
+        let pair = Pair::new();
+        each_untrusted(&pair.places.queries.join("q.json"), |word| {
+            assert_eq!(pair.watcher.read_query("q.json"), None, "{word}");
+        });
+        write(&pair.places.queries.join("q.json"), b"{}");
+        assert_eq!(pair.watcher.read_query("q.json"), Some(b"{}".to_vec()));
+        pair.watcher.remove_query("q.json").unwrap();
+        pair.watcher.remove_query("q.json").unwrap();
+        assert_eq!(pair.watcher.read_query("q.json"), None);
+    }
+
+    #[test]
+    fn no_file_name_leads_out_of_its_directory() {
+        let pair = Pair::new();
+        write(&pair.request("n.json"), b"{}");
+        for path in ["../requests/n.json", "..", ".", "", "/etc/passwd", "a\0b"] {
+            assert_eq!(pair.watcher.read_query(path), None, "{path}");
+            assert!(pair.watcher.remove_query(path).is_err(), "{path}");
+            assert!(pair.watcher.answer_query(path, b"x").is_err(), "{path}");
+            assert!(pair.watcher.set_aside(path).is_err(), "{path}");
+        }
+        assert!(pair.request("n.json").exists());
+    }
 }

@@ -4,10 +4,9 @@ use fence_protocol::{
     Answer, FenceResult, RecordName, Rejection, Request, RequestError, Requested,
 };
 
-use super::route::route;
 use super::{
     Effect, Job, Sight, State, Then, WRITE_GRACE_MS, WRITE_LIMIT_MS, WRITE_LOOK_MS, Watcher,
-    refusal_of,
+    refusal_of, route,
 };
 use crate::Now;
 

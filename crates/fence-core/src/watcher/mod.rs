@@ -21,7 +21,7 @@ use fence_protocol::{
 use crate::Now;
 use crate::execution::Verdict;
 use queue::Queue;
-pub use route::{Coverage, Device, Unroutable};
+pub use route::{Coverage, Device, Unroutable, route};
 
 /// What stays the same while the watcher runs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -249,11 +249,19 @@ impl Watcher {
     }
 
     /// What is being executed, and since when (milliseconds of `CLOCK_BOOTTIME`).
-    pub fn running(&self) -> impl Iterator<Item = (&Job, u64)> {
-        self.records.values().filter_map(|(state, _)| match state {
-            State::Running(job, since) => Some((job, *since)),
+    pub fn running(&self) -> impl Iterator<Item = (&RecordName, &Job, u64)> {
+        self.records.iter().filter_map(|(name, (state, _))| match state {
+            State::Running(job, since) => Some((name, job, *since)),
             _ => None,
         })
+    }
+
+    /// The job that is being executed under `name`.
+    pub fn executed(&self, name: &RecordName) -> Option<&Job> {
+        match self.records.get(name) {
+            Some((State::Running(job, _), _)) => Some(job),
+            _ => None,
+        }
     }
 
     /// What waits for its device or its target.

@@ -77,7 +77,7 @@ enum Covers {
 }
 
 /// The device for `action` on `target`: the one that is named, else the first that covers it here.
-pub(super) fn route<'a>(
+pub fn route<'a>(
     devices: &'a [Device],
     named: Option<&str>,
     target: &NodeName,

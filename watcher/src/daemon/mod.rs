@@ -1,0 +1,365 @@
+//! The daemon: one loop that waits for an event, feeds the core, and does what the core wants.
+//!
+//! The core (`fence_core::watcher`) decides; here is only what it cannot have: the spool, the threads
+//! that drive devices, the clock and the signals. inotify merely wakes the loop; without it the
+//! periodic look at the directory finds everything, later.
+//!
+//! - `spooler` carries out the core's wishes on the disk.
+//! - `worker` drives one execution, step by step, in a thread of its own.
+//! - `queries` answers questions, beside whatever else happens.
+//! - `wake` turns inotify and signals into events.
+//! - `report` describes all this for `fence-watcher status`.
+
+mod queries;
+mod report;
+mod spooler;
+mod wake;
+mod worker;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use fence_core::Now;
+use fence_core::execution::Verdict;
+use fence_core::watcher::{self as core, Effect, Event};
+use fence_device::ExecutorClient;
+use fence_protocol::{FenceResult, NodeName, RecordName};
+use fence_spool::{Places, WatcherSpool};
+use log::{error, info, warn};
+use sd_notify::NotifyState;
+
+use crate::config::{LogTarget, Settings};
+use crate::devices::Devices;
+use report::Reporter;
+use spooler::Spooler;
+
+/// What wakes the loop.
+#[derive(Debug)]
+pub(crate) enum Wake {
+    /// This file appeared in or vanished from the directory of requests, or was written.
+    Request(String),
+    /// The same in the directory of queries.
+    Query(String),
+    /// Events may have been lost, or a directory is no longer where it was: look at everything.
+    Rescan,
+    /// An execution is over.
+    Finished(RecordName, Verdict),
+    /// A question that came as a request has its answer.
+    Inquired(RecordName, bool, String),
+    /// A device listed its targets.
+    Discovered(String, std::collections::BTreeSet<NodeName>),
+    /// A device was or was not reached.
+    Reached(String, bool),
+    /// A query was answered.
+    QueryDone,
+    /// The service is to end.
+    Stop(&'static str),
+}
+
+/// How the service ended.
+#[derive(PartialEq)]
+enum End {
+    Stopped,
+    /// A directory of the spool was replaced: begin anew with what is there now.
+    SpoolReplaced,
+}
+
+/// How long a new watcher waits for the children of the one before it, in milliseconds. They get
+/// SIGKILL at its death; one that is stuck in the kernel longer can do nothing more on its own.
+const CHILDREN_GONE_MS: u64 = 5_000;
+
+/// Runs the service until a signal ends it.
+pub fn run(settings: &Settings) -> anyhow::Result<()> {
+    let signals = wake::block_signals().context("cannot block signals")?;
+    start_log(settings)?;
+    let (wake, events) = mpsc::channel();
+    wake::watch_signals(signals, wake.clone()).context("cannot start the signals' thread")?;
+    let result = loop {
+        match serve(settings, &wake, &events) {
+            Ok(End::SpoolReplaced) => warn!("the spool was replaced: beginning anew"),
+            Ok(End::Stopped) => break Ok(()),
+            Err(problem) => break Err(problem),
+        }
+    };
+    log::logger().flush();
+    result
+}
+
+/// The instant now, by both clocks.
+pub(crate) fn now() -> Now {
+    Now { boot_ms: fence_device::boot_ms_now(), wall_ms: chrono::Utc::now().timestamp_millis() }
+}
+
+fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let target = match settings.log.target {
+        LogTarget::Auto if in_journal => fence_log::Target::Journal,
+        LogTarget::Auto | LogTarget::Stderr => fence_log::Target::Stderr,
+        LogTarget::Journal => fence_log::Target::Journal,
+        LogTarget::Syslog => fence_log::Target::Syslog,
+    };
+    fence_log::init("fence-watcher", target, settings.log.level).context("cannot start the log")
+}
+
+fn serve(settings: &Settings, wake: &Sender<Wake>, events: &Receiver<Wake>) -> anyhow::Result<End> {
+    let places = Places::new(&settings.spool.request_dir, &settings.spool.response_dir);
+    let spool = Arc::new(WatcherSpool::open(&places, true)?);
+    let lock = spool.lock()?;
+    wait_for_children_of_a_predecessor(&spool);
+    let executor = ExecutorClient::start(
+        "/proc/self/exe".as_ref(),
+        &["--executor"],
+        &spool.running_lock().path(),
+    )
+    .context("cannot start the helper process that runs commands")?;
+    let devices = Arc::new(Devices::build(settings, &executor));
+    let mut daemon = Daemon::new(settings, spool, devices, wake.clone())?;
+    let _inotify = wake::watch_spool(&places, wake.clone());
+    daemon.recover();
+    daemon.rescan();
+    daemon.discover();
+    // Under no service manager there is nobody to tell, and that is no error.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    info!(
+        "ready: node={} pid={} requests='{}'",
+        settings.node,
+        std::process::id(),
+        places.requests.display()
+    );
+    let end = daemon.run(events);
+    drop(lock);
+    Ok(end)
+}
+
+/// Nothing is started while a child of the watcher before us may still run.
+fn wait_for_children_of_a_predecessor(spool: &WatcherSpool) {
+    let patience = now().boot_ms + CHILDREN_GONE_MS;
+    while !spool.running_lock().try_exclusive() {
+        if now().boot_ms >= patience {
+            error!(
+                "a child of the previous watcher is stuck in the kernel and outlives its SIGKILL"
+            );
+            return;
+        }
+        // There is no event for the end of somebody else's lock but to block on it, without bound.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+struct Daemon {
+    core: core::Watcher,
+    spooler: Spooler,
+    devices: Arc<Devices>,
+    reporter: Reporter,
+    queries: queries::Desk,
+    wake: Sender<Wake>,
+    stop_limit_ms: u64,
+    period_ms: u64,
+    next_round_boot_ms: u64,
+    /// Set when no new request is begun any more: why, and until when what runs is waited for.
+    ending: Option<(End, u64)>,
+}
+
+impl Daemon {
+    fn new(
+        settings: &Settings,
+        spool: Arc<WatcherSpool>,
+        devices: Arc<Devices>,
+        wake: Sender<Wake>,
+    ) -> anyhow::Result<Self> {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .context("cannot read this boot's identity, /proc/sys/kernel/random/boot_id")?;
+        if devices.here().next().is_none() {
+            bail!("no [[device]] of the configuration is for this node, {:?}", settings.node);
+        }
+        let core_settings = core::Settings {
+            boot_id: boot_id.trim().to_owned(),
+            default_deadline_ms: settings.spool.default_deadline_ms,
+            max_running: settings.service.max_running,
+        };
+        let watchdog_ms = sd_notify::watchdog_enabled()
+            .and_then(|limit| u64::try_from(limit.as_millis() / 2).ok())
+            .unwrap_or(u64::MAX);
+        Ok(Daemon {
+            core: core::Watcher::new(core_settings, devices.facts()),
+            spooler: Spooler::new(Arc::clone(&spool), &settings.spool),
+            reporter: Reporter::new(&settings.node),
+            queries: queries::Desk::new(spool, Arc::clone(&devices), wake.clone()),
+            devices,
+            wake,
+            stop_limit_ms: settings.service.stop_limit_ms,
+            period_ms: settings.service.rescan_ms.min(watchdog_ms),
+            next_round_boot_ms: now().boot_ms,
+            ending: None,
+        })
+    }
+
+    fn run(&mut self, events: &Receiver<Wake>) -> End {
+        loop {
+            let next =
+                self.core.next_tick_boot_ms().unwrap_or(u64::MAX).min(self.next_round_boot_ms);
+            let next = self.ending.as_ref().map_or(next, |(_, limit)| next.min(*limit));
+            let wait = Duration::from_millis(next.saturating_sub(now().boot_ms));
+            match events.recv_timeout(wait) {
+                Ok(event) => self.woken(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => unreachable!("the daemon holds a sender"),
+            }
+            while let Ok(event) = events.try_recv() {
+                self.woken(event);
+            }
+            self.feed(Event::Tick);
+            if now().boot_ms >= self.next_round_boot_ms {
+                self.round();
+            }
+            if let Some(end) = self.ended() {
+                return end;
+            }
+        }
+    }
+
+    fn woken(&mut self, event: Wake) {
+        match event {
+            Wake::Request(file_name) => self.see(&file_name),
+            Wake::Query(file_name) => self.query(&file_name),
+            Wake::Rescan => self.rescan(),
+            Wake::Finished(name, verdict) => {
+                if let Some(job) = self.core.executed(&name) {
+                    self.reporter.finished(job, &verdict);
+                }
+                self.feed(Event::Finished(name, verdict));
+            }
+            Wake::Inquired(name, reached, words) => {
+                self.feed(Event::Inquired(name, reached, words));
+            }
+            Wake::Discovered(device, targets) => self.core.discovered(&device, &targets),
+            Wake::Reached(device, reached) => self.reporter.reached(&device, reached),
+            Wake::QueryDone => self.queries.done(),
+            Wake::Stop(signal) => {
+                info!("{signal}: no new request is begun; what runs is finished");
+                let _ = sd_notify::notify(&[NotifyState::Stopping]);
+                self.end(End::Stopped);
+            }
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        if self.ending.is_none() {
+            self.ending = Some((end, now().boot_ms + self.stop_limit_ms));
+            self.feed(Event::Stop);
+        } else if end == End::Stopped
+            && let Some((before, _)) = &mut self.ending
+        {
+            *before = End::Stopped;
+        }
+    }
+
+    /// How it ended, once everything that was begun is answered or the time for that is over.
+    fn ended(&mut self) -> Option<End> {
+        let (_, limit) = self.ending.as_ref()?;
+        if !self.core.is_idle() && now().boot_ms >= *limit {
+            let names: Vec<_> = self.core.running().map(|(name, ..)| name.clone()).collect();
+            for name in names {
+                let message = "the watcher was stopped while it executed this request: the outcome is unknown";
+                let verdict = Verdict {
+                    result: FenceResult::Interrupted,
+                    verified: false,
+                    performed: "none",
+                    message: message.to_owned(),
+                };
+                self.feed(Event::Finished(name, verdict));
+            }
+        } else if !self.core.is_idle() {
+            return None;
+        }
+        self.ending.take().map(|(end, _)| end)
+    }
+
+    /// What is due now and then: the watchdog, the look at the whole spool, old answers.
+    fn round(&mut self) {
+        self.next_round_boot_ms = now().boot_ms + self.period_ms;
+        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        self.rescan();
+        self.spooler.prune_now_and_then(now());
+    }
+
+    fn rescan(&mut self) {
+        if !self.spooler.spool.is_current() {
+            return self.end(End::SpoolReplaced);
+        }
+        match self.spooler.spool.pending() {
+            Ok(file_names) => file_names.iter().for_each(|file_name| self.see(file_name)),
+            Err(problem) => error!("cannot look through the requests: {problem}"),
+        }
+        match self.spooler.spool.queries() {
+            Ok(file_names) => file_names.iter().for_each(|file_name| self.query(file_name)),
+            Err(problem) => error!("cannot look through the queries: {problem}"),
+        }
+    }
+
+    fn see(&mut self, file_name: &str) {
+        if let Some(name) = self.spooler.record(file_name)
+            && let Some(sight) = self.spooler.look(&name)
+        {
+            self.feed(Event::Seen(name, sight));
+        }
+    }
+
+    fn recover(&mut self) {
+        for (name, sight) in self.spooler.claimed() {
+            warn!("request {name}: was under way when the previous watcher ended");
+            self.feed(Event::Recovered(name, sight));
+        }
+    }
+
+    fn discover(&mut self) {
+        let devices = Arc::clone(&self.devices);
+        for device in devices.here().filter(|device| device.is_to_be_discovered()) {
+            self.queries.discover(device.name.clone());
+        }
+    }
+
+    fn query(&mut self, file_name: &str) {
+        let state = || self.reporter.state(&self.core, &self.devices, now());
+        self.queries.take(file_name, state, now());
+    }
+
+    /// Feeds the core and carries out what it wants, until it wants nothing more.
+    fn feed(&mut self, event: Event) {
+        let mut effects: VecDeque<Effect> = self.core.handle(event, now()).into();
+        while let Some(effect) = effects.pop_front() {
+            if let Some(event) = self.carry_out(effect) {
+                effects.extend(self.core.handle(event, now()));
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Execute(name, job) => {
+                info!(
+                    "begun: request={} target={} action={} device={}",
+                    job.request.request_id, job.target, job.action, job.device
+                );
+                let request_json = job.request.to_json();
+                worker::execute(&self.devices, name, job, request_json, &self.wake);
+                None
+            }
+            Effect::Inquire(name, request) => {
+                self.queries.inquire(name, request);
+                None
+            }
+            Effect::Answer(name, answer) => {
+                let written = self.spooler.answer(name, &answer);
+                if matches!(written, Event::Answered(_, Ok(()))) {
+                    self.reporter.answered(answer.result);
+                }
+                Some(written)
+            }
+            other => self.spooler.carry_out(other),
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The desk for questions: each is answered in a thread of its own, so that neither an execution
+//! delays a question nor a question an execution.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use fence_core::Now;
+use fence_core::watcher::route;
+use fence_device::{Limit, Reach, TargetList};
+use fence_protocol::{
+    FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RecordName, Request,
+    Requested,
+};
+use fence_spool::WatcherSpool;
+use log::{error, warn};
+use serde_json::Value;
+
+use super::Wake;
+use super::worker::STACK_BYTES;
+use crate::devices::{ConfiguredDevice, Devices};
+
+/// The most questions that are asked of devices at the same time; more wait.
+const ASKING_MAX: usize = 64;
+
+/// How long a device has to show that it can be reached, in milliseconds.
+const REACH_MS: u64 = 2_000;
+
+/// How long any other question to a device may take when nobody says otherwise, in milliseconds.
+const ASK_MS: u64 = 20_000;
+
+type Task = Box<dyn FnOnce() + Send>;
+
+pub(super) struct Desk {
+    spool: Arc<WatcherSpool>,
+    devices: Arc<Devices>,
+    wake: Sender<Wake>,
+    asking: usize,
+    waiting: VecDeque<Task>,
+    /// Questions that are being answered, whose files are therefore not taken again.
+    taken: BTreeSet<String>,
+    answered: Sender<String>,
+    answers: std::sync::mpsc::Receiver<String>,
+}
+
+impl Desk {
+    pub(super) fn new(spool: Arc<WatcherSpool>, devices: Arc<Devices>, wake: Sender<Wake>) -> Self {
+        let (answered, answers) = std::sync::mpsc::channel();
+        Desk {
+            spool,
+            devices,
+            wake,
+            asking: 0,
+            waiting: VecDeque::new(),
+            taken: BTreeSet::new(),
+            answered,
+            answers,
+        }
+    }
+
+    /// Takes the question in `file_name`; `state` describes the watcher, should that be asked.
+    pub(super) fn take(&mut self, file_name: &str, state: impl Fn() -> Value, now: Now) {
+        if self.taken.contains(file_name) {
+            return;
+        }
+        let Some(bytes) = self.spool.read_query(file_name) else { return };
+        let query = match Query::parse(&bytes) {
+            Ok(query) if file_name == format!("{}.json", query.query_id) => query,
+            Ok(_) => return self.refuse(file_name, "its query_id is not its file name"),
+            Err(why) => return self.refuse(file_name, &why),
+        };
+        if query.deadline_boottime_ms <= now.boot_ms {
+            return self.refuse(file_name, "nobody waits for it any more");
+        }
+        if query.query == QueryKind::State {
+            let mut answer = QueryAnswer::new(&query.query_id, 0, "fence-watcher is running");
+            answer.state = Some(state());
+            return write(&self.spool, file_name, &answer);
+        }
+        self.taken.insert(file_name.to_owned());
+        let (spool, devices) = (Arc::clone(&self.spool), Arc::clone(&self.devices));
+        let (wake, answered, file_name) =
+            (self.wake.clone(), self.answered.clone(), file_name.to_owned());
+        self.spawn(Box::new(move || {
+            let answer = Asker { devices: &devices, wake: &wake }.answer(&query);
+            write(&spool, &file_name, &answer);
+            let _ = answered.send(file_name);
+        }));
+    }
+
+    /// Answers a question that an older client put as a request.
+    pub(super) fn inquire(&mut self, name: RecordName, request: Request) {
+        let (devices, wake) = (Arc::clone(&self.devices), self.wake.clone());
+        self.spawn(Box::new(move || {
+            let (reached, words) = Asker { devices: &devices, wake: &wake }.inquiry(&request);
+            let _ = wake.send(Wake::Inquired(name, reached, words));
+        }));
+    }
+
+    /// Asks `device` for its targets, for the routing of requests that name no device.
+    pub(super) fn discover(&mut self, device: String) {
+        let (devices, wake) = (Arc::clone(&self.devices), self.wake.clone());
+        self.spawn(Box::new(move || {
+            if let Some(device) = devices.get(&device) {
+                Asker { devices: &devices, wake: &wake }.list(device, in_ms(ASK_MS));
+            }
+        }));
+    }
+
+    /// A thread is free again.
+    pub(super) fn done(&mut self) {
+        self.asking -= 1;
+        while let Ok(file_name) = self.answers.try_recv() {
+            self.taken.remove(&file_name);
+        }
+        if let Some(task) = self.waiting.pop_front() {
+            self.spawn(task);
+        }
+    }
+
+    fn spawn(&mut self, task: Task) {
+        if self.asking >= ASKING_MAX {
+            self.waiting.push_back(task);
+            return;
+        }
+        let wake = self.wake.clone();
+        let spawned =
+            thread::Builder::new().name("query".into()).stack_size(STACK_BYTES).spawn(move || {
+                task();
+                let _ = wake.send(Wake::QueryDone);
+            });
+        match spawned {
+            Ok(_) => self.asking += 1,
+            Err(problem) => error!("a question stays unanswered: cannot start a thread: {problem}"),
+        }
+    }
+
+    fn refuse(&self, file_name: &str, why: &str) {
+        warn!("query {file_name:?}: refused: {why}");
+        remove(&self.spool, file_name);
+    }
+}
+
+fn write(spool: &WatcherSpool, file_name: &str, answer: &QueryAnswer) {
+    if let Err(problem) = spool.answer_query(&answer.query_id, &answer.to_json()) {
+        error!("query {file_name:?}: {problem}");
+    }
+    remove(spool, file_name);
+}
+
+fn remove(spool: &WatcherSpool, file_name: &str) {
+    if let Err(problem) = spool.remove_query(file_name) {
+        error!("query {file_name:?}: {problem}");
+    }
+}
+
+fn in_ms(ms: u64) -> Limit {
+    Limit { not_after_boot_ms: fence_device::boot_ms_now() + ms }
+}
+
+/// Asks devices, and tells the daemon what it learns on the way.
+struct Asker<'a> {
+    devices: &'a Devices,
+    wake: &'a Sender<Wake>,
+}
+
+impl Asker<'_> {
+    fn answer(&self, query: &Query) -> QueryAnswer {
+        let id = &query.query_id;
+        let limit = Limit {
+            not_after_boot_ms: query.deadline_boottime_ms.min(in_ms(ASK_MS).not_after_boot_ms),
+        };
+        match query.query {
+            QueryKind::Reachable => {
+                let (reached, words) = self.reachable(query.device.as_deref());
+                QueryAnswer::new(id, u8::from(!reached), words)
+            }
+            QueryKind::Targets => match self.targets(query.device.as_deref(), limit) {
+                Ok(targets) => {
+                    let mut answer = QueryAnswer::new(id, 0, format!("{} targets", targets.len()));
+                    answer.targets = targets.iter().map(ToString::to_string).collect();
+                    answer
+                }
+                Err((code, why)) => QueryAnswer::new(id, code, why),
+            },
+            QueryKind::Power => {
+                let target = match query.target() {
+                    Some(Ok(target)) => target,
+                    Some(Err(why)) => return QueryAnswer::new(id, 3, format!("target: {why}")),
+                    None => return QueryAnswer::new(id, 3, "no target is named"),
+                };
+                let (power, words) = self.power(query.device.as_deref(), &target, limit);
+                let code = u8::from(power == PowerState::Unknown);
+                let mut answer = QueryAnswer::new(id, code, words);
+                answer.power = Some(power);
+                answer
+            }
+            QueryKind::State => unreachable!("the daemon itself answers what its state is"),
+        }
+    }
+
+    fn inquiry(&self, request: &Request) -> (bool, String) {
+        let device = request.device.as_deref();
+        match (&request.action, &request.target_node) {
+            (Requested::Inquiry("status"), Some(target)) => {
+                let (power, words) = self.power(device, target, in_ms(ASK_MS));
+                (power != PowerState::Unknown, format!("not a fence, only asked: {words}"))
+            }
+            (Requested::Inquiry("list"), _) => match self.targets(device, in_ms(ASK_MS)) {
+                Ok(targets) => {
+                    let names: Vec<_> = targets.iter().map(NodeName::as_str).collect();
+                    (true, names.join("\n"))
+                }
+                Err((_, why)) => (false, why),
+            },
+            _ => self.reachable(device),
+        }
+    }
+
+    fn reachable(&self, device: Option<&str>) -> (bool, String) {
+        let devices = match self.devices.choose(device) {
+            Ok(devices) => devices,
+            Err(why) => return (false, why),
+        };
+        let reaches: Vec<(bool, String)> = thread::scope(|scope| {
+            let asked: Vec<_> =
+                devices.iter().map(|device| scope.spawn(|| self.reach(device))).collect();
+            asked
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or((false, "the driver failed".to_owned())))
+                .collect()
+        });
+        let words = |wanted: bool| {
+            let words: Vec<_> = reaches
+                .iter()
+                .filter(|(reached, _)| *reached == wanted)
+                .map(|(_, words)| words.as_str())
+                .collect();
+            words.join("; ")
+        };
+        let all = reaches.iter().all(|(reached, _)| *reached);
+        (all, words(all))
+    }
+
+    fn reach(&self, device: &ConfiguredDevice) -> (bool, String) {
+        let (reached, words) = match device.driver.reachable(in_ms(REACH_MS)) {
+            Reach::Reachable(words) => (true, words),
+            Reach::Unreachable(words) => (false, words),
+        };
+        let _ = self.wake.send(Wake::Reached(device.name.clone(), reached));
+        let verb = if reached { "is reachable" } else { "is not reachable" };
+        let text = format!("fence device '{}' {verb}", device.name);
+        (reached, if words.is_empty() { text } else { format!("{text}: {words}") })
+    }
+
+    fn targets(
+        &self,
+        device: Option<&str>,
+        limit: Limit,
+    ) -> Result<BTreeSet<NodeName>, (u8, String)> {
+        let mut all = BTreeSet::new();
+        for device in self.devices.choose(device).map_err(|why| (3, why))? {
+            match device.fixed_targets() {
+                Some(targets) => all.extend(targets.iter().cloned()),
+                None => match self.list(device, limit) {
+                    TargetList::Nodes(targets) => all.extend(targets),
+                    TargetList::Unreachable(why) => {
+                        return Err((1, format!("fence device '{}': {why}", device.name)));
+                    }
+                    TargetList::NoList(why) => {
+                        return Err((2, format!("fence device '{}': {why}", device.name)));
+                    }
+                },
+            }
+        }
+        Ok(all)
+    }
+
+    fn list(&self, device: &ConfiguredDevice, limit: Limit) -> TargetList {
+        let list = device.driver.targets(limit);
+        let reached = match &list {
+            TargetList::Nodes(targets) => {
+                let targets = targets.iter().cloned().collect();
+                let _ = self.wake.send(Wake::Discovered(device.name.clone(), targets));
+                true
+            }
+            TargetList::NoList(_) => true,
+            TargetList::Unreachable(why) => {
+                warn!("fence device '{}' gave no list of targets: {why}", device.name);
+                false
+            }
+        };
+        let _ = self.wake.send(Wake::Reached(device.name.clone(), reached));
+        list
+    }
+
+    fn power(&self, device: Option<&str>, target: &NodeName, limit: Limit) -> (PowerState, String) {
+        let device = match self.device_of(device, target) {
+            Ok(device) => device,
+            Err(why) => return (PowerState::Unknown, why),
+        };
+        if !device.driver.abilities().power {
+            let why = format!("fence device '{}' cannot be asked for the state", device.name);
+            return (PowerState::Unknown, why);
+        }
+        let report = device.driver.power(target, limit);
+        let words = match report.state {
+            PowerState::On => format!("'{target}' is on"),
+            PowerState::Off => format!("'{target}' is off"),
+            PowerState::Unknown => {
+                format!("fence device '{}' did not show the state of '{target}'", device.name)
+            }
+        };
+        if report.detail.is_empty() {
+            return (report.state, words);
+        }
+        (report.state, format!("{words}: {}", report.detail))
+    }
+
+    /// The device that a fence of `target` would be executed on.
+    fn device_of(
+        &self,
+        named: Option<&str>,
+        target: &NodeName,
+    ) -> Result<&ConfiguredDevice, String> {
+        let facts = self.devices.facts();
+        let device =
+            route(&facts, named, target, FenceAction::Off).map_err(|why| why.to_string())?;
+        self.devices.get(&device.name).ok_or_else(|| format!("no fence device '{}'", device.name))
+    }
+}

@@ -1,0 +1,123 @@
+//! What the watcher tells about itself: `fence-watcher status`, through a `state` query.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use fence_core::Now;
+use fence_core::execution::Verdict;
+use fence_core::watcher::{Job, Watcher};
+use fence_protocol::FenceResult;
+use serde_json::{Value, json};
+
+use crate::devices::Devices;
+
+pub(super) struct Reporter {
+    node: String,
+    started: DateTime<Utc>,
+    devices: BTreeMap<String, DeviceStory>,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Default)]
+struct DeviceStory {
+    /// Whether it was reached when it was last tried, and since when that is so.
+    reached: Option<(bool, DateTime<Utc>)>,
+    last: Option<Value>,
+}
+
+impl Reporter {
+    pub(super) fn new(node: &str) -> Self {
+        Reporter {
+            node: node.to_owned(),
+            started: Utc::now(),
+            devices: BTreeMap::new(),
+            counts: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn reached(&mut self, device: &str, reached: bool) {
+        let story = self.devices.entry(device.to_owned()).or_default();
+        if story.reached.is_none_or(|(before, _)| before != reached) {
+            story.reached = Some((reached, Utc::now()));
+        }
+    }
+
+    pub(super) fn answered(&mut self, result: FenceResult) {
+        *self.counts.entry(result.as_str()).or_default() += 1;
+    }
+
+    pub(super) fn finished(&mut self, job: &Job, verdict: &Verdict) {
+        match verdict.result {
+            FenceResult::Success | FenceResult::Unacknowledged => self.reached(&job.device, true),
+            FenceResult::Unreachable => self.reached(&job.device, false),
+            _ => {}
+        }
+        let story = self.devices.entry(job.device.clone()).or_default();
+        story.last = Some(json!({
+            "time": rfc3339(Utc::now()),
+            "request_id": job.request.request_id.as_str(),
+            "target": job.target.as_str(),
+            "action": job.action.as_str(),
+            "result": verdict.result.as_str(),
+            "message": verdict.message,
+        }));
+    }
+
+    pub(super) fn state(&self, core: &Watcher, devices: &Devices, now: Now) -> Value {
+        let mut running = BTreeMap::<&str, u64>::new();
+        let mut queued = BTreeMap::<&str, u64>::new();
+        core.running().for_each(|(_, job, _)| *running.entry(&job.device).or_default() += 1);
+        core.queued().for_each(|job| *queued.entry(&job.device).or_default() += 1);
+        let device = |device: &crate::devices::ConfiguredDevice| {
+            let story = self.devices.get(&device.name);
+            let reached = story.and_then(|story| story.reached);
+            json!({
+                "name": device.name,
+                "type": device.type_name,
+                "reachable": reached.map(|(reached, _)| reached),
+                "reachable_since": reached.map(|(_, since)| rfc3339(since)),
+                "running": running.get(device.name.as_str()).unwrap_or(&0),
+                "queued": queued.get(device.name.as_str()).unwrap_or(&0),
+                "max_concurrent": device.max_concurrent,
+                "targets": device.targets_text,
+                "last": story.and_then(|story| story.last.clone()),
+            })
+        };
+        let job = |job: &Job| {
+            json!({
+                "request_id": job.request.request_id.as_str(),
+                "target": job.target.as_str(),
+                "action": job.action.as_str(),
+                "device": job.device,
+            })
+        };
+        let running_jobs = core.running().map(|(_, running, since)| {
+            let mut value = job(running);
+            value["since_ms"] = now.boot_ms.saturating_sub(since).into();
+            value
+        });
+        let queued_jobs = core.queued().take(QUEUED_SHOWN_MAX).map(|queued| {
+            let mut value = job(queued);
+            value["deadline_in_ms"] = queued.deadline_boot_ms.saturating_sub(now.boot_ms).into();
+            value
+        });
+        json!({
+            "pid": std::process::id(),
+            "node": self.node,
+            "started": rfc3339(self.started),
+            "version": env!("CARGO_PKG_VERSION"),
+            "devices": devices.here().map(device).collect::<Vec<_>>(),
+            "running": running_jobs.collect::<Vec<_>>(),
+            "queued": queued_jobs.collect::<Vec<_>>(),
+            "counts": self.counts,
+            "answers_waiting_for_disk": core.unanswered(),
+        })
+    }
+}
+
+/// The most waiting requests that are listed one by one; each device's number tells the rest.
+const QUEUED_SHOWN_MAX: usize = 100;
+
+fn rfc3339(instant: DateTime<Utc>) -> String {
+    instant.to_rfc3339_opts(SecondsFormat::Millis, true)
+}

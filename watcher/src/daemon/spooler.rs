@@ -1,0 +1,201 @@
+//! Carries out on the disk what the core wants, and says what came of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use chrono::Utc;
+use fence_core::Now;
+use fence_core::watcher::{Claim, Content, Effect, Event, Sight};
+use fence_protocol::{Answer, RecordName, Rejection, Request, RequestError};
+use fence_spool::{Claim as SpoolClaim, Sight as SpoolSight, WatcherSpool};
+use log::{error, info, warn};
+
+use crate::config::SpoolSettings;
+
+/// How often old answers are looked for, in milliseconds: the look costs with each file there.
+const PRUNE_EVERY_MS: u64 = 3_600_000;
+
+pub(super) struct Spooler {
+    pub(super) spool: Arc<WatcherSpool>,
+    keep_answers_ms: i64,
+    keep_answers_max: usize,
+    next_prune_boot_ms: u64,
+    is_pruning: Arc<AtomicBool>,
+}
+
+impl Spooler {
+    pub(super) fn new(spool: Arc<WatcherSpool>, settings: &SpoolSettings) -> Self {
+        Spooler {
+            spool,
+            keep_answers_ms: i64::try_from(settings.keep_answers_ms).unwrap_or(i64::MAX),
+            keep_answers_max: settings.keep_answers_max,
+            next_prune_boot_ms: 0,
+            is_pruning: Arc::default(),
+        }
+    }
+
+    /// The record of `file_name`. A name that no record can have is put out of the way.
+    pub(super) fn record(&self, file_name: &str) -> Option<RecordName> {
+        let name = RecordName::from_file_name(file_name);
+        if name.is_none() {
+            warn!("requests: {file_name:?} is no name for a request; set aside");
+            if let Err(problem) = self.spool.set_aside(file_name) {
+                error!("requests: {file_name:?}: {problem}");
+            }
+        }
+        name
+    }
+
+    /// What the disk shows of a pending request; `None` when it could not be seen this time.
+    pub(super) fn look(&self, name: &RecordName) -> Option<Sight> {
+        self.sight_of(name, self.spool.inspect(name))
+    }
+
+    /// What was claimed and never answered by the watcher before us.
+    pub(super) fn claimed(&self) -> Vec<(RecordName, Sight)> {
+        let names = self.spool.claimed().unwrap_or_else(|problem| {
+            error!("cannot look through the claimed requests: {problem}");
+            Vec::new()
+        });
+        names
+            .into_iter()
+            .filter_map(|name| {
+                let sight = self.sight_of(&name, self.spool.inspect_claimed(&name))?;
+                Some((name, sight))
+            })
+            .collect()
+    }
+
+    pub(super) fn answer(&self, name: RecordName, answer: &Answer) -> Event {
+        let written = self.spool.answer(&name, &answer.to_json(Utc::now()));
+        if written.is_ok() {
+            log_answer(&name, answer);
+        }
+        Event::Answered(name, written.map_err(|problem| problem.to_string()))
+    }
+
+    /// Carries out an effect that concerns the disk alone.
+    pub(super) fn carry_out(&self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Look(name) => {
+                let sight = self.look(&name)?;
+                Some(Event::Seen(name, sight))
+            }
+            Effect::Claim { name, sync, mark } => {
+                let claim = self.claim(&name, sync, mark.as_ref());
+                Some(Event::Claim(name, claim))
+            }
+            Effect::RemoveClaimed(name) => told(&name, self.spool.remove_claimed(&name)),
+            Effect::RemovePending(name) => told(&name, self.spool.remove_pending(&name)),
+            Effect::SetAside(name, why) => {
+                warn!("request {name}: refused and set aside: {why}");
+                told(&name, self.spool.set_aside(&name.file_name()))
+            }
+            Effect::Note(name, text) => {
+                warn!("request {name}: {text}");
+                None
+            }
+            Effect::Execute(..) | Effect::Inquire(..) | Effect::Answer(..) => {
+                unreachable!("the daemon itself carries these out")
+            }
+        }
+    }
+
+    /// Removes old answers in a thread of its own, so that no request waits for it.
+    pub(super) fn prune_now_and_then(&mut self, now: Now) {
+        if now.boot_ms < self.next_prune_boot_ms || self.is_pruning.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.next_prune_boot_ms = now.boot_ms + PRUNE_EVERY_MS;
+        let (spool, busy) = (Arc::clone(&self.spool), Arc::clone(&self.is_pruning));
+        let (older_than, keep_max) = (now.wall_ms - self.keep_answers_ms, self.keep_answers_max);
+        let spawned = thread::Builder::new().name("prune".into()).spawn(move || {
+            match spool.prune_answers(older_than, keep_max) {
+                Ok(0) => {}
+                Ok(count) => info!("removed {count} old answers"),
+                Err(problem) => warn!("cannot remove old answers: {problem}"),
+            }
+            busy.store(false, Ordering::Release);
+        });
+        if spawned.is_err() {
+            self.is_pruning.store(false, Ordering::Release);
+        }
+    }
+
+    fn claim(
+        &self,
+        name: &RecordName,
+        sync: bool,
+        mark: Option<&fence_protocol::RequestId>,
+    ) -> Claim {
+        let (sight, client_gone) = match self.spool.claim(name, sync) {
+            SpoolClaim::Gone => return Claim::Gone,
+            SpoolClaim::Failed(problem) => return Claim::Failed(problem.to_string()),
+            SpoolClaim::Claimed { sight, client_gone } => (sight, client_gone),
+        };
+        let parsed = match sight {
+            SpoolSight::Content { bytes, .. } => Request::parse(&bytes),
+            other => Err(Rejection::of(RequestError::NotJson(format!("{other:?}")))),
+        };
+        // Without its mark a request could be begun again under another name: in doubt, it was.
+        let begun_before = match mark.map(|id| self.spool.mark_started(id)) {
+            None | Some(Ok(true)) => false,
+            Some(Ok(false)) => true,
+            Some(Err(problem)) => {
+                error!("request {name}: {problem}");
+                true
+            }
+        };
+        Claim::Claimed { parsed, client_gone, begun_before }
+    }
+
+    fn sight_of(&self, name: &RecordName, sight: SpoolSight) -> Option<Sight> {
+        let content = |parsed, size, mtime_ms| {
+            Sight::Content(Box::new(Content { parsed, changed: (size, mtime_ms) }))
+        };
+        let sight = match sight {
+            SpoolSight::Gone => return Some(Sight::Gone),
+            SpoolSight::Untrusted(why) => return Some(Sight::Untrusted(why)),
+            SpoolSight::TooLarge(size) => {
+                content(Err(Rejection::of(RequestError::TooLarge(size))), size, 0)
+            }
+            SpoolSight::Failed(problem) => {
+                // The next look through the spool sees it again.
+                error!("request {name}: {problem}");
+                return None;
+            }
+            SpoolSight::Content { bytes, facts } => {
+                content(Request::parse(&bytes), facts.size, facts.mtime_ms)
+            }
+        };
+        let Sight::Content(read) = &sight else { return Some(sight) };
+        let (id, target) = match &read.parsed {
+            Ok(request) => (Some(&request.request_id), request.target_node.as_ref()),
+            Err(rejection) => (rejection.request_id.as_ref(), rejection.target_node.as_ref()),
+        };
+        Some(if self.spool.answered(name, id, target) { Sight::Answered } else { sight })
+    }
+}
+
+fn told(name: &RecordName, done: Result<(), fence_spool::SpoolError>) -> Option<Event> {
+    if let Err(problem) = done {
+        error!("request {name}: {problem}");
+    }
+    None
+}
+
+fn log_answer(name: &RecordName, answer: &Answer) {
+    let id = answer.request_id.as_ref().map_or(name.as_str(), |id| id.as_str());
+    let target = answer.target_node.as_ref().map_or("", |target| target.as_str());
+    let device = answer.device.as_deref().unwrap_or("");
+    let line = format!(
+        "answered: request={id} target={target} action={} device={device} result={} verified={} \
+         duration_ms={} {}",
+        answer.action, answer.result, answer.verified, answer.duration_ms, answer.message
+    );
+    match answer.result.code() {
+        0 => info!("{line}"),
+        _ => warn!("{line}"),
+    }
+}

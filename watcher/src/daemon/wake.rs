@@ -1,0 +1,136 @@
+//! Turns inotify and signals into events of the daemon's loop. Nothing is decided here, and nothing
+//! that gets lost here is lost: the loop looks at the directories itself now and then.
+
+use std::path::Path;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use fence_spool::Places;
+use log::warn;
+use nix::sys::signal::{SigSet, Signal};
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::Wake;
+
+/// Blocks the signals that the service takes, for this thread and all that it starts.
+pub(super) fn block_signals() -> nix::Result<SigSet> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block()?;
+    Ok(signals)
+}
+
+/// Waits for signals in a thread of its own.
+pub(super) fn watch_signals(signals: SigSet, wake: Sender<Wake>) -> std::io::Result<()> {
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        loop {
+            let event = match signals.wait() {
+                Ok(Signal::SIGTERM) => Wake::Stop("SIGTERM"),
+                Ok(Signal::SIGINT) => Wake::Stop("SIGINT"),
+                Ok(_) => {
+                    warn!(
+                        "SIGHUP: the configuration is read at the start only; restart to apply it"
+                    );
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            if wake.send(event).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Watches the directories of requests and queries for as long as the value lives. Where inotify is
+/// not to be had (a user has a bounded number of instances) the periodic look has to do.
+pub(super) fn watch_spool(places: &Places, wake: Sender<Wake>) -> Option<RecommendedWatcher> {
+    let (requests, queries) = (places.requests.clone(), places.queries.clone());
+    let handler = move |event: notify::Result<notify::Event>| {
+        for wake_up in translate(event, &requests, &queries) {
+            // The receiver is gone only when the daemon is.
+            let _ = wake.send(wake_up);
+        }
+    };
+    let started = notify::recommended_watcher(handler).and_then(|mut watcher| {
+        watcher.watch(&places.requests, RecursiveMode::NonRecursive)?;
+        watcher.watch(&places.queries, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
+    started
+        .inspect_err(|problem| {
+            warn!("inotify is not available, requests are found by looking only: {problem}");
+        })
+        .ok()
+}
+
+fn translate(event: notify::Result<notify::Event>, requests: &Path, queries: &Path) -> Vec<Wake> {
+    let Ok(event) = event else { return vec![Wake::Rescan] };
+    if event.need_rescan() {
+        return vec![Wake::Rescan];
+    }
+    let is_news = match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Create(_)
+        | EventKind::Modify(ModifyKind::Name(_)) => true,
+        EventKind::Remove(_) => event.paths.iter().any(|path| path == requests || path == queries),
+        _ => false,
+    };
+    if !is_news {
+        return Vec::new();
+    }
+    event.paths.iter().filter_map(|path| wake_for(path, requests, queries)).collect()
+}
+
+fn wake_for(path: &Path, requests: &Path, queries: &Path) -> Option<Wake> {
+    if path == requests || path == queries {
+        return Some(Wake::Rescan);
+    }
+    let file_name = path.file_name()?.to_str()?;
+    if file_name.starts_with('.') || path.extension()? != "json" {
+        return None;
+    }
+    match path.parent()? {
+        parent if parent == requests => Some(Wake::Request(file_name.to_owned())),
+        parent if parent == queries => Some(Wake::Query(file_name.to_owned())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use notify::Event;
+    use notify::event::{CreateKind, DataChange, Flag, RemoveKind, RenameMode};
+
+    fn woken_by(kind: EventKind, path: &str) -> String {
+        let event = Event::new(kind).add_path(path.into());
+        format!("{:?}", translate(Ok(event), "/s/requests".as_ref(), "/s/queries".as_ref()))
+    }
+
+    #[test]
+    fn only_whole_visible_records_wake_the_loop() {
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        assert_eq!(woken_by(renamed, "/s/requests/a.json"), r#"[Request("a.json")]"#);
+        assert_eq!(woken_by(renamed, "/s/queries/a.json"), r#"[Query("a.json")]"#);
+        assert_eq!(woken_by(renamed, "/s/requests/.a.json.tmp"), "[]");
+        assert_eq!(woken_by(renamed, "/s/queries/a.answer"), "[]");
+        let data = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        assert_eq!(woken_by(data, "/s/requests/a.json"), "[]");
+        let created = EventKind::Create(CreateKind::File);
+        assert_eq!(woken_by(created, "/s/requests/a.json"), r#"[Request("a.json")]"#);
+    }
+
+    #[test]
+    fn lost_events_and_removed_directories_make_the_loop_look_at_everything() {
+        let removed = EventKind::Remove(RemoveKind::Folder);
+        assert_eq!(woken_by(removed, "/s/requests"), "[Rescan]");
+        let lost = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        let wake = translate(Ok(lost), "/s/requests".as_ref(), "/s/queries".as_ref());
+        assert!(matches!(wake[..], [Wake::Rescan]));
+    }
+}

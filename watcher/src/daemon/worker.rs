@@ -1,0 +1,82 @@
+//! Drives one execution: does the steps of its plan on its device, in a thread of its own.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::Duration;
+
+use fence_core::execution::{Plan, Report, Step, Verdict};
+use fence_core::watcher::Job;
+use fence_device::{self as device, Limit};
+use fence_protocol::{FenceResult, RecordName};
+
+use super::Wake;
+use crate::devices::Devices;
+
+/// The stack of a thread that drives a device, in bytes. Many may run at once.
+pub(super) const STACK_BYTES: usize = 256 * 1024;
+
+/// Executes `job` and reports [`Wake::Finished`], whatever happens.
+pub(super) fn execute(
+    devices: &Arc<Devices>,
+    name: RecordName,
+    job: Job,
+    request_json: Vec<u8>,
+    wake: &Sender<Wake>,
+) {
+    let (devices, sender, record) = (Arc::clone(devices), wake.clone(), name.clone());
+    let spawned = thread::Builder::new()
+        .name(format!("fence {}", job.target))
+        .stack_size(STACK_BYTES)
+        .spawn(move || {
+            let verdict = drive(&devices, &job, &request_json);
+            // The receiver is gone only when the daemon is.
+            let _ = sender.send(Wake::Finished(record, verdict));
+        });
+    if let Err(problem) = spawned {
+        let verdict = failure(format!("not started: cannot start a thread: {problem}"));
+        let _ = wake.send(Wake::Finished(name, verdict));
+    }
+}
+
+fn drive(devices: &Devices, job: &Job, request_json: &[u8]) -> Verdict {
+    let Some(device) = devices.get(&job.device) else {
+        return failure(format!("not started: there is no device {:?}", job.device));
+    };
+    let mut plan = Plan::new(
+        job.action,
+        device.driver.abilities(),
+        device.method,
+        device.attempts,
+        device.timeout_ms,
+        job.deadline_boot_ms,
+    );
+    let order_job = device::Job {
+        target: &job.target,
+        action: job.action,
+        request_id: &job.request.request_id,
+        gfs2_filesystems: &job.request.gfs2_filesystems,
+        request_json,
+    };
+    let mut report = Report::Begin;
+    loop {
+        report = match plan.next(report, device::boot_ms_now()) {
+            Step::Order(order, not_after_boot_ms) => {
+                let limit = Limit { not_after_boot_ms };
+                Report::Order(device.driver.order(order, &order_job, limit))
+            }
+            Step::AskPower(not_after_boot_ms) => {
+                Report::Power(device.driver.power(&job.target, Limit { not_after_boot_ms }))
+            }
+            Step::Pause(ms) => {
+                thread::sleep(Duration::from_millis(ms));
+                Report::Paused
+            }
+            Step::Done(verdict) => return verdict,
+        };
+    }
+}
+
+fn failure(message: String) -> Verdict {
+    Verdict { result: FenceResult::DeviceFailure, verified: false, performed: "none", message }
+}

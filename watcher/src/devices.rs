@@ -1,0 +1,158 @@
+//! The configured fence devices, each with its driver: what the daemon executes on, and what
+//! `fence-watcher check` asks.
+
+use std::collections::BTreeSet;
+
+use fence_core::execution::Method;
+use fence_core::watcher::{Coverage, Device};
+use fence_device::{
+    CommandDevice, CommandSettings, ExecutorClient, FenceDevice, SimulatedDevice, SimulatedFailure,
+    SimulatedSettings,
+};
+use fence_protocol::{FenceAction, NodeName};
+
+use crate::config::{DeviceKind, DeviceSettings, FailMode, Settings, Targets};
+
+/// One device of the configuration.
+#[derive(Debug)]
+pub struct ConfiguredDevice {
+    /// Its name.
+    pub name: String,
+    /// Its type, as the configuration names it.
+    pub type_name: &'static str,
+    /// It may be used on this node.
+    pub here: bool,
+    /// The targets, written short.
+    pub targets_text: String,
+    /// How a reboot is done.
+    pub method: Method,
+    /// How often an order is tried while the device cannot be reached.
+    pub attempts: u32,
+    /// The longest that one order with its confirmation may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// The most executions at the same time.
+    pub max_concurrent: usize,
+    /// What drives it.
+    pub driver: Box<dyn FenceDevice>,
+    targets: Targets,
+}
+
+/// All devices of the configuration, in its order.
+#[derive(Debug)]
+pub struct Devices(Vec<ConfiguredDevice>);
+
+impl Devices {
+    /// The devices of `settings`, whose programs `executor` runs.
+    pub fn build(settings: &Settings, executor: &ExecutorClient) -> Self {
+        let device = |device: &DeviceSettings| {
+            let driver = driver(device, executor);
+            ConfiguredDevice {
+                name: device.name.clone(),
+                type_name: type_name(&device.kind),
+                here: device.applies_to(&settings.node),
+                targets_text: device.targets.to_string(),
+                method: driver.abilities().method(device.method),
+                attempts: device.attempts,
+                timeout_ms: device.timeout_ms,
+                max_concurrent: device.max_concurrent,
+                driver,
+                targets: device.targets.clone(),
+            }
+        };
+        Devices(settings.devices.iter().map(device).collect())
+    }
+
+    /// The devices that may be used on this node.
+    pub fn here(&self) -> impl Iterator<Item = &ConfiguredDevice> {
+        self.0.iter().filter(|device| device.here)
+    }
+
+    /// The device of this name.
+    pub fn get(&self, name: &str) -> Option<&ConfiguredDevice> {
+        self.0.iter().find(|device| device.name == name)
+    }
+
+    /// What the core has to know of them.
+    pub fn facts(&self) -> Vec<Device> {
+        self.0.iter().map(ConfiguredDevice::facts).collect()
+    }
+
+    /// The devices that a question means: the named one, else all of this node.
+    pub fn choose(&self, named: Option<&str>) -> Result<Vec<&ConfiguredDevice>, String> {
+        let Some(name) = named else { return Ok(self.here().collect()) };
+        match self.get(name) {
+            Some(device) if device.here => Ok(vec![device]),
+            Some(_) => Err(format!("fence device '{name}' is not for use on this node")),
+            None => Err(format!("there is no fence device '{name}' in the configuration")),
+        }
+    }
+}
+
+impl ConfiguredDevice {
+    /// The targets, where the configuration lists them.
+    pub fn fixed_targets(&self) -> Option<&BTreeSet<NodeName>> {
+        match &self.targets {
+            Targets::Nodes(nodes) => Some(nodes),
+            Targets::Any | Targets::Discover => None,
+        }
+    }
+
+    /// Whether the device itself has to be asked for its targets.
+    pub fn is_to_be_discovered(&self) -> bool {
+        self.targets == Targets::Discover
+    }
+
+    fn facts(&self) -> Device {
+        let abilities = self.driver.abilities();
+        let all = [FenceAction::Off, FenceAction::On, FenceAction::Reboot];
+        Device {
+            name: self.name.clone(),
+            here: self.here,
+            coverage: match &self.targets {
+                Targets::Any => Coverage::Any,
+                Targets::Nodes(nodes) => Coverage::Nodes(nodes.clone()),
+                Targets::Discover => Coverage::Discovered(None),
+            },
+            max_concurrent: self.max_concurrent,
+            actions: all.into_iter().filter(|a| abilities.serve(*a, self.method)).collect(),
+        }
+    }
+}
+
+fn type_name(kind: &DeviceKind) -> &'static str {
+    match kind {
+        DeviceKind::Command(_) => "command",
+        DeviceKind::Simulated(_) => "simulated",
+    }
+}
+
+fn driver(device: &DeviceSettings, executor: &ExecutorClient) -> Box<dyn FenceDevice> {
+    match &device.kind {
+        DeviceKind::Command(commands) => {
+            let commands = commands.clone();
+            let settings = CommandSettings {
+                name: device.name.clone(),
+                off: commands.off,
+                on: commands.on,
+                reboot: commands.reboot,
+                status: commands.status,
+                list: commands.list,
+                monitor: commands.monitor,
+                timeout_ms: device.timeout_ms,
+            };
+            Box::new(CommandDevice::new(settings, executor.clone()))
+        }
+        DeviceKind::Simulated(simulation) => Box::new(SimulatedDevice::new(SimulatedSettings {
+            state_file: simulation.state_file.clone(),
+            delay_ms: simulation.delay_ms,
+            fail: match simulation.fail {
+                FailMode::None => SimulatedFailure::None,
+                FailMode::Unreachable => SimulatedFailure::Unreachable,
+                FailMode::Unacknowledged => SimulatedFailure::Unacknowledged,
+                FailMode::DeviceFailure => SimulatedFailure::DeviceFailure,
+                FailMode::Lie => SimulatedFailure::Lie,
+                FailMode::Hang => SimulatedFailure::Hang,
+            },
+        })),
+    }
+}
