@@ -72,7 +72,8 @@ impl ClientSpool {
         })
     }
 
-    /// Puts a request into the spool, held and durable. After an error none is there.
+    /// Puts a request into the spool, held and durable. After an error none is there,
+    /// or none that anybody holds.
     pub fn submit(&self, name: &RecordName, bytes: &[u8]) -> Result<Submitted, SpoolError> {
         self.submit_watched(name, bytes, watch)
     }
@@ -225,4 +226,226 @@ fn hold(dir: &Dir, name: &str, file: &File) -> Result<(), SpoolError> {
         TryLockError::Error(source) => failed("lock", source),
     })?;
     file.sync_all().map_err(|source| failed("sync", source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Pair, each_untrusted, is_ready, mode, name, names, write};
+    use crate::{Claim, PlaceError};
+    use fence_protocol::{QueryKind, RECORD_BYTES_MAX};
+    use std::fs;
+    use std::sync::Barrier;
+
+    #[test]
+    fn a_submitted_request_lies_there_whole_private_and_held() {
+        let pair = Pair::new();
+
+        let submitted = pair.client.submit(&name("n"), b"{}\n").unwrap();
+
+        assert_eq!(submitted.name(), &name("n"));
+        assert_eq!(fs::read(pair.request("n.json")).unwrap(), b"{}\n");
+        assert_eq!(mode(&pair.request("n.json")), 0o600);
+        assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", "n.json"]);
+        let file = File::open(pair.request("n.json")).unwrap();
+        assert!(matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));
+        drop(submitted);
+        assert!(file.try_lock_shared().is_ok());
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_submitted_leaves_nothing_behind() {
+        let pair = Pair::new();
+        write(&pair.request("n.json"), b"another one");
+
+        let error = pair.client.submit(&name("n"), b"{}").unwrap_err().to_string();
+
+        assert!(error.contains(pair.request("n.json").to_str().unwrap()), "{error}");
+        assert_eq!(fs::read(pair.request("n.json")).unwrap(), b"another one");
+        assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", "n.json"]);
+    }
+
+    #[test]
+    fn an_unfinished_file_of_another_client_is_not_touched() {
+        let pair = Pair::new();
+        write(&pair.request(".n.json.tmp"), b"half");
+
+        assert!(pair.client.submit(&name("n"), b"{}").is_err());
+
+        assert_eq!(fs::read(pair.request(".n.json.tmp")).unwrap(), b"half");
+        assert!(!pair.request("n.json").exists());
+    }
+
+    #[test]
+    fn a_claim_and_a_removal_wake_the_client() {
+        let pair = Pair::new();
+        let submitted = pair.client.submit(&name("n"), b"{}").unwrap();
+        assert!(!is_ready(submitted.wait_fd().unwrap(), 0), "submitting itself is no news");
+
+        assert!(matches!(pair.watcher.claim(&name("n"), false), Claim::Claimed { .. }));
+        assert!(is_ready(submitted.wait_fd().unwrap(), 10_000));
+        submitted.drain();
+        assert!(!is_ready(submitted.wait_fd().unwrap(), 0));
+
+        pair.watcher.answer(&name("n"), b"{}").unwrap();
+        pair.watcher.remove_claimed(&name("n")).unwrap();
+        assert!(is_ready(submitted.wait_fd().unwrap(), 10_000));
+    }
+
+    #[test]
+    fn a_watcher_that_removes_the_request_without_a_claim_wakes_the_client_too() {
+        let pair = Pair::new();
+        let submitted = pair.client.submit(&name("n"), b"{}").unwrap();
+
+        fs::remove_file(pair.request("n.json")).unwrap();
+
+        assert!(is_ready(submitted.wait_fd().unwrap(), 10_000));
+    }
+
+    #[test]
+    fn without_a_watch_to_be_had_a_request_is_submitted_all_the_same() {
+        let pair = Pair::new();
+        for errno in [Errno::EMFILE, Errno::ENOSPC, Errno::ENOSYS] {
+            let start: fn(&File) -> nix::Result<Inotify> = match errno {
+                Errno::EMFILE => |_| Err(Errno::EMFILE),
+                Errno::ENOSPC => |_| Err(Errno::ENOSPC),
+                _ => |_| Err(Errno::ENOSYS),
+            };
+            let submitted = pair.client.submit_watched(&name("n"), b"{}", start).unwrap();
+
+            assert!(submitted.wait_fd().is_none(), "{errno}");
+            submitted.drain();
+            assert!(pair.client.is_pending(&submitted));
+            assert_eq!(pair.client.withdraw(&submitted).unwrap(), Withdrawal::Withdrawn);
+        }
+    }
+
+    #[test]
+    fn a_request_is_pending_until_it_is_withdrawn_or_taken() {
+        let pair = Pair::new();
+        let one = pair.client.submit(&name("one"), b"{}").unwrap();
+        let other = pair.client.submit(&name("other"), b"{}").unwrap();
+        assert!(pair.client.is_pending(&one));
+
+        assert_eq!(pair.client.withdraw(&one).unwrap(), Withdrawal::Withdrawn);
+        assert!(!pair.client.is_pending(&one));
+        assert_eq!(pair.client.withdraw(&one).unwrap(), Withdrawal::Taken);
+        assert!(matches!(pair.watcher.claim(&name("one"), false), Claim::Gone));
+
+        assert!(matches!(pair.watcher.claim(&name("other"), false), Claim::Claimed { .. }));
+        assert!(!pair.client.is_pending(&other));
+        assert_eq!(pair.client.withdraw(&other).unwrap(), Withdrawal::Taken);
+    }
+
+    #[test]
+    fn of_a_withdrawal_and_a_claim_exactly_one_wins() {
+        let pair = Pair::new();
+        let barrier = Barrier::new(2);
+        let (mut withdrawn, mut claimed) = (0, 0);
+        for round in 0..1000 {
+            let name = name(&format!("n{round}"));
+            let submitted = pair.client.submit(&name, b"{}").unwrap();
+            let (withdrawal, claim) = std::thread::scope(|scope| {
+                let claim = scope.spawn(|| {
+                    barrier.wait();
+                    pair.watcher.claim(&name, false)
+                });
+                barrier.wait();
+                (pair.client.withdraw(&submitted).unwrap(), claim.join().unwrap())
+            });
+            match (withdrawal, claim) {
+                (Withdrawal::Withdrawn, Claim::Gone) => withdrawn += 1,
+                (Withdrawal::Taken, Claim::Claimed { sight: Sight::Content { .. }, .. }) => {
+                    claimed += 1;
+                }
+                both => panic!("round {round}: {both:?}"),
+            }
+        }
+        assert_eq!(withdrawn + claimed, 1000);
+        assert_eq!(pair.watcher.claimed().unwrap().len(), claimed);
+    }
+
+    #[test]
+    fn an_answer_is_found_by_its_name_and_believed_only_from_root_or_us() {
+        let pair = Pair::new();
+        assert_eq!(pair.client.look(&name("n")), Look::Absent);
+        pair.watcher.answer(&name("n"), b"{\"success\":true}").unwrap();
+        assert_eq!(pair.client.look(&name("n")), Look::Found(b"{\"success\":true}".to_vec()));
+
+        each_untrusted(&pair.response("m.json"), |word| {
+            let Look::Refused(reason) = pair.client.look(&name("m")) else { panic!("{word}") };
+            assert!(reason.contains(word), "{reason}");
+        });
+
+        write(&pair.response("m.json"), b"");
+        let file = File::options().write(true).open(pair.response("m.json")).unwrap();
+        file.set_len(RECORD_BYTES_MAX + 1).unwrap();
+        let Look::Refused(reason) = pair.client.look(&name("m")) else { panic!() };
+        assert!(reason.contains("too large (1048577 bytes)"), "{reason}");
+    }
+
+    #[test]
+    fn a_spool_that_is_not_there_is_named() {
+        let pair = Pair::new();
+        let places = Places::new(pair.request("none"), &pair.places.responses);
+
+        let error = ClientSpool::open(&places).unwrap_err();
+
+        assert!(matches!(error, SpoolError::Place(PlaceError::Missing { .. })), "{error}");
+        assert!(error.to_string().contains(pair.request("none").to_str().unwrap()), "{error}");
+    }
+
+    fn query() -> Query {
+        Query {
+            query_id: RequestId::random().as_str().to_owned(),
+            query: QueryKind::State,
+            device: None,
+            target: None,
+            deadline_boottime_ms: 1,
+        }
+    }
+
+    #[test]
+    fn a_query_is_answered_and_leaves_nothing_behind() {
+        let pair = Pair::new();
+        let query = query();
+        let asked = pair.client.ask(&query).unwrap();
+        assert!(!is_ready(asked.wait_fd().unwrap(), 0));
+        assert_eq!(pair.client.answer_of(&asked), None);
+
+        let [file_name] = &pair.watcher.queries().unwrap()[..] else { panic!() };
+        let bytes = pair.watcher.read_query(file_name).unwrap();
+        assert_eq!(Query::parse(&bytes), Ok(query.clone()));
+        pair.watcher.answer_query(&query.query_id, b"answer").unwrap();
+        pair.watcher.remove_query(file_name).unwrap();
+
+        assert!(is_ready(asked.wait_fd().unwrap(), 10_000));
+        asked.drain();
+        assert_eq!(pair.client.answer_of(&asked), Some(b"answer".to_vec()));
+        pair.client.forget(asked);
+        assert_eq!(names(&pair.places.queries), [""; 0]);
+    }
+
+    #[test]
+    fn a_query_that_nobody_answers_is_taken_back() {
+        let pair = Pair::new();
+        let query = query();
+        drop(pair.client.ask(&query).unwrap());
+        assert_eq!(names(&pair.places.queries), [""; 0]);
+
+        pair.watcher.answer_query(&query.query_id, b"too late").unwrap();
+
+        assert_eq!(names(&pair.places.queries), [""; 0], "nobody is there to remove the answer");
+    }
+
+    #[test]
+    fn a_query_id_that_is_a_path_is_refused() {
+        let pair = Pair::new();
+        let query = Query { query_id: "../requests/x".into(), ..query() };
+
+        assert!(pair.client.ask(&query).is_err());
+
+        assert_eq!(names(&pair.places.queries), [""; 0]);
+        assert_eq!(names(&pair.places.requests), [".claimed", ".rejected"]);
+    }
 }

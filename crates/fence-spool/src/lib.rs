@@ -19,6 +19,8 @@ mod lock;
 mod place;
 mod record;
 mod retention;
+#[cfg(test)]
+mod testing;
 mod watch;
 mod watcher;
 

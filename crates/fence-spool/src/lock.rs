@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use crate::dir::Dir;
-use crate::record::{self, Sight};
+use crate::record::{self, Refusal};
 use crate::{LockError, SpoolError};
 
 /// Whether a watcher serves the spool.
@@ -97,7 +97,7 @@ pub(crate) fn take(requests: &Dir) -> Result<WatcherLock, LockError> {
 
 /// Whether somebody is the watcher of `requests`.
 pub(crate) fn liveness(requests: &Dir) -> Liveness {
-    let Ok(file) = record::open(requests, WATCHER) else {
+    let Ok(file) = record::open(requests, WATCHER, OFlag::O_RDONLY) else {
         return Liveness::Never;
     };
     let mut lock = whole_file();
@@ -110,15 +110,10 @@ pub(crate) fn liveness(requests: &Dir) -> Liveness {
 }
 
 fn open(requests: &Dir, name: &str) -> Result<File, SpoolError> {
-    let file = requests
-        .file(name, OFlag::O_RDWR | OFlag::O_CREAT)
-        .map_err(|errno| requests.error("open", name, errno))?;
-    // What was there may be anything; the same rules hold as for a record.
-    match record::open(requests, name) {
-        Ok(_) => Ok(file),
-        Err(Sight::Failed(error)) => Err(error),
-        Err(_) => Err(requests.error("trust", name, Errno::EPERM)),
-    }
+    record::open(requests, name, OFlag::O_RDWR | OFlag::O_CREAT).map_err(|refusal| match refusal {
+        Refusal::Untrusted(error) => error,
+        Refusal::System(errno) => requests.error("open", name, errno),
+    })
 }
 
 fn pid_in(file: &File) -> Option<u32> {
@@ -140,3 +135,101 @@ fn whole_file() -> libc::flock {
 
 const WATCHER: &str = ".watcher.lock";
 const RUNNING: &str = ".running.lock";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Pair, each_untrusted, mode, write};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn a_watcher_is_alive_for_as_long_as_it_holds_its_lock() {
+        let pair = Pair::new();
+        let us = Some(std::process::id());
+        assert_eq!(pair.client.watcher(), Liveness::Never);
+
+        let lock = pair.watcher.lock().unwrap();
+        assert_eq!(pair.client.watcher(), Liveness::Alive { pid: us });
+        assert_eq!(mode(&pair.request(WATCHER)), 0o600);
+
+        drop(lock);
+        assert_eq!(pair.client.watcher(), Liveness::Dead { pid: us });
+    }
+
+    #[test]
+    fn a_second_watcher_is_refused_and_told_who_the_first_one_is() {
+        let pair = Pair::new();
+        let first = pair.watcher.lock().unwrap();
+
+        let error = pair.watcher.lock().unwrap_err();
+
+        assert!(
+            matches!(error, LockError::Held { pid: Some(pid), .. } if pid == std::process::id())
+        );
+        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        assert_eq!(pair.client.watcher(), Liveness::Alive { pid: Some(std::process::id()) });
+        drop(first);
+        assert!(pair.watcher.lock().is_ok());
+    }
+
+    #[test]
+    fn a_client_that_asks_never_keeps_a_watcher_from_starting() {
+        let pair = Pair::new();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    pair.client.watcher();
+                }
+            });
+            for _ in 0..1000 {
+                let lock = pair.watcher.lock();
+                done.store(lock.is_err(), Ordering::Relaxed);
+                lock.unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn a_shorter_pid_replaces_a_longer_one_whole() {
+        let pair = Pair::new();
+        write(&pair.request(WATCHER), b"4194304999\n");
+
+        let _lock = pair.watcher.lock().unwrap();
+
+        let text = std::fs::read_to_string(pair.request(WATCHER)).unwrap();
+        assert_eq!(text, format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn a_lock_file_that_is_not_ours_is_neither_used_nor_believed() {
+        let pair = Pair::new();
+        each_untrusted(&pair.request(WATCHER), |word| {
+            let error = pair.watcher.lock().unwrap_err();
+            assert!(error.to_string().contains(word), "{word}: {error}");
+            assert_eq!(pair.client.watcher(), Liveness::Never, "{word}");
+        });
+        each_untrusted(&pair.request(RUNNING), |word| {
+            assert!(pair.watcher.running_lock().hold_shared().is_err(), "{word}");
+            assert!(!pair.watcher.running_lock().try_exclusive(), "{word}");
+        });
+    }
+
+    #[test]
+    fn children_run_until_the_last_share_of_their_lock_is_gone() {
+        let pair = Pair::new();
+        let lock = pair.watcher.running_lock();
+        assert!(lock.try_exclusive());
+        assert!(lock.try_exclusive(), "asking takes nothing");
+
+        let one = lock.hold_shared().unwrap();
+        let other = lock.hold_shared().unwrap();
+        assert!(!lock.try_exclusive());
+        drop(one);
+        assert!(!lock.try_exclusive());
+        drop(other);
+        assert!(lock.try_exclusive());
+        assert!(lock.path().is_file());
+    }
+}

@@ -10,8 +10,7 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::stat::{FileStat, SFlag, fstat};
 use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::io::{self, Read};
 
 use crate::SpoolError;
 use crate::dir::Dir;
@@ -51,30 +50,42 @@ pub struct Facts {
     pub mtime_ms: i64,
 }
 
-/// Reads `name`, and gives the open file as well when it is one that we trust.
-pub(crate) fn inspect(dir: &Dir, name: &str) -> (Sight, Option<File>) {
-    let file = match open(dir, name) {
-        Ok(file) => file,
-        Err(sight) => return (sight, None),
-    };
-    (read(dir, name, &file), Some(file))
+/// Why a file was not opened.
+pub(crate) enum Refusal {
+    /// It is there and not to be trusted.
+    Untrusted(SpoolError),
+    /// The system refused.
+    System(Errno),
 }
 
-/// Opens `name` for reading if it is a regular file that nobody besides root and us can have written.
-pub(crate) fn open(dir: &Dir, name: &str) -> Result<File, Sight> {
-    let failed = |errno| match errno {
-        Errno::ENOENT => Sight::Gone,
-        // It has become a link since it was looked at.
-        Errno::ELOOP => Sight::Untrusted(format!("'{}' is a link", dir.join(name).display())),
-        _ => Sight::Failed(dir.error("read", name, errno)),
-    };
-    let check = |stat: &FileStat| match distrust(&dir.join(name), stat) {
-        Some(reason) => Err(Sight::Untrusted(reason)),
+/// Reads `name`, and gives the open file as well when it is one that we trust.
+pub(crate) fn inspect(dir: &Dir, name: &str) -> (Sight, Option<File>) {
+    match open(dir, name, OFlag::O_RDONLY) {
+        Ok(file) => (read(dir, name, &file), Some(file)),
+        Err(Refusal::Untrusted(error)) => (Sight::Untrusted(error.to_string()), None),
+        Err(Refusal::System(Errno::ENOENT)) => (Sight::Gone, None),
+        Err(Refusal::System(errno)) => (Sight::Failed(dir.error("read", name, errno)), None),
+    }
+}
+
+/// Opens `name` if it is a regular file that nobody besides root and us can have written.
+pub(crate) fn open(dir: &Dir, name: &str, flags: OFlag) -> Result<File, Refusal> {
+    let check = |stat: &FileStat| match distrust(stat) {
+        Some(reason) => Err(Refusal::Untrusted(SpoolError::Io {
+            operation: "trust",
+            path: dir.join(name),
+            source: io::Error::other(reason),
+        })),
         None => Ok(()),
     };
-    check(&dir.stat(name).map_err(failed)?)?;
-    let file = dir.file(name, OFlag::O_RDONLY).map_err(failed)?;
-    check(&fstat(&file).map_err(failed)?)?;
+    match dir.stat(name) {
+        // Looked at before it is opened: opening a device can already have an effect.
+        Ok(stat) => check(&stat)?,
+        Err(Errno::ENOENT) if flags.contains(OFlag::O_CREAT) => {}
+        Err(errno) => return Err(Refusal::System(errno)),
+    }
+    let file = dir.file(name, flags).map_err(Refusal::System)?;
+    check(&fstat(&file).map_err(Refusal::System)?)?;
     Ok(file)
 }
 
@@ -115,8 +126,7 @@ fn read(dir: &Dir, name: &str, file: &File) -> Sight {
     }
 }
 
-fn distrust(path: &Path, stat: &FileStat) -> Option<String> {
-    let path = path.display();
+fn distrust(stat: &FileStat) -> Option<String> {
     let what = match kind(stat) {
         SFlag::S_IFREG => None,
         SFlag::S_IFLNK => Some("a link"),
@@ -126,13 +136,79 @@ fn distrust(path: &Path, stat: &FileStat) -> Option<String> {
         _ => Some("a device"),
     };
     if let Some(what) = what {
-        return Some(format!("'{path}' is {what}, not a regular file"));
+        return Some(format!("it is {what}, not a regular file"));
     }
     if !is_trusted_owner(stat.st_uid) {
-        return Some(format!("'{path}' belongs to user {}, not to root", stat.st_uid));
+        return Some(format!("it belongs to user {}, not to root", stat.st_uid));
     }
     if stat.st_mode & (libc::S_IWGRP | libc::S_IWOTH) != 0 {
-        return Some(format!("others can write to '{path}' (mode {:04o})", permissions(stat)));
+        return Some(format!("others can write to it (mode {:04o})", permissions(stat)));
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Scratch, each_untrusted, write};
+
+    #[test]
+    fn what_is_no_file_of_ours_is_never_opened() {
+        let scratch = Scratch::new();
+        let dir = Dir::open(&scratch.join("")).unwrap();
+
+        each_untrusted(&scratch.join("n.json"), |word| {
+            let (sight, file) = inspect(&dir, "n.json");
+            let Sight::Untrusted(reason) = sight else { panic!("{word}: {sight:?}") };
+            assert!(reason.contains(word), "{reason}");
+            assert!(reason.contains(scratch.join("n.json").to_str().unwrap()), "{reason}");
+            assert!(file.is_none(), "{word}");
+        });
+        assert!(matches!(inspect(&dir, "n.json").0, Sight::Gone));
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_the_limit_and_not_beyond() {
+        let scratch = Scratch::new();
+        let dir = Dir::open(&scratch.join("")).unwrap();
+        let path = scratch.join("n.json");
+        write(&path, b"");
+        let file = File::options().write(true).open(&path).unwrap();
+
+        for (length, is_read) in [
+            (0, true),
+            (RECORD_BYTES_MAX, true),
+            (RECORD_BYTES_MAX + 1, false),
+            (100 * 1024 * 1024, false),
+            (1 << 40, false),
+        ] {
+            file.set_len(length).unwrap();
+            match inspect(&dir, "n.json").0 {
+                Sight::Content { bytes, facts } => {
+                    assert!(is_read, "{length}");
+                    assert_eq!((bytes.len() as u64, facts.size), (length, length));
+                }
+                Sight::TooLarge(size) => assert_eq!((is_read, size), (false, length)),
+                other => panic!("{length}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn facts_tell_one_file_from_another_and_when_it_was_written() {
+        use std::os::unix::fs::MetadataExt;
+        let scratch = Scratch::new();
+        let dir = Dir::open(&scratch.join("")).unwrap();
+        let path = scratch.join("n.json");
+        write(&path, b"{}");
+        let written = std::time::UNIX_EPOCH + std::time::Duration::from_millis(1_800_000_000_123);
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(written).unwrap();
+        let expected = file.metadata().unwrap();
+
+        let (Sight::Content { facts, .. }, _) = inspect(&dir, "n.json") else { panic!() };
+
+        assert_eq!((facts.dev, facts.ino), (expected.dev(), expected.ino()));
+        assert_eq!((facts.size, facts.mtime_ms), (2, 1_800_000_000_123));
+    }
 }
