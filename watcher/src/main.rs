@@ -1,3 +1,7 @@
 //! The program `fence-watcher`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fence_watcher::cli::main(std::env::args_os().collect())
+}

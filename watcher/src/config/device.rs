@@ -200,7 +200,7 @@ fn check_abilities(section: &Section, problems: &Problems) {
 fn commands(section: &mut Section, problems: &Problems, programs_must_exist: bool) -> Commands {
     let mut command = |key| {
         let offset = section.offset_of(key);
-        let argv = section.get(key, argv)?;
+        let argv = section.get(key, |value| argv(value, placeholders(key)))?;
         if programs_must_exist && let Err(problem) = file::check_program(Path::new(&argv[0])) {
             problems.at(offset, format!("'{key}': {problem}"));
         }
@@ -213,6 +213,15 @@ fn commands(section: &mut Section, problems: &Problems, programs_must_exist: boo
         status: command("status"),
         list: command("list"),
         monitor: command("monitor"),
+    }
+}
+
+/// What is put in for the arguments of a command: a list concerns no target, a question no request.
+fn placeholders(command: &str) -> &'static [&'static str] {
+    match command {
+        "list" | "monitor" => &["{action}"],
+        "status" => &["{target}", "{action}"],
+        _ => &["{target}", "{action}", "{gfs2_filesystems}", "{request_id}"],
     }
 }
 

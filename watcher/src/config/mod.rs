@@ -21,6 +21,8 @@ pub use device::{Commands, DeviceKind, DeviceSettings, FailMode, Simulation};
 pub use problems::{ConfigError, Problem};
 pub use targets::{Targets, fold_hostlist};
 
+pub(crate) use values::milliseconds;
+
 use problems::Problems;
 use reader::Section;
 use values::{duration, number, one_of, path};

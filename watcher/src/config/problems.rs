@@ -15,6 +15,16 @@ pub struct Problem {
     pub text: String,
 }
 
+impl Problem {
+    /// `file:line: text`.
+    pub fn with_place(&self, file: &Path) -> String {
+        match self.line {
+            Some(line) => format!("{}:{line}: {}", file.display(), self.text),
+            None => self.text.clone(),
+        }
+    }
+}
+
 /// Why there are no settings.
 #[derive(Debug)]
 pub enum ConfigError {
@@ -47,15 +57,9 @@ impl fmt::Display for ConfigError {
                 write!(f, "cannot read '{}': {error}", path.display())
             }
             ConfigError::Problems { path, problems } => {
-                for (position, problem) in problems.iter().enumerate() {
-                    let separator = if position == 0 { "" } else { "\n" };
-                    let place = problem
-                        .line
-                        .map(|line| format!("{}:{line}: ", path.display()))
-                        .unwrap_or_default();
-                    write!(f, "{separator}{place}{}", problem.text)?;
-                }
-                Ok(())
+                let lines: Vec<String> =
+                    problems.iter().map(|problem| problem.with_place(path)).collect();
+                f.write_str(&lines.join("\n"))
             }
         }
     }

@@ -70,6 +70,8 @@ reboot = ["/bin/true", "{tagret}"]
 timeout = "500ms"
 max_concurrent = 10001
 attempts = 11
+list = ["/bin/true",
+  "{target}"]
 
 [[device]]
 name = "a"
@@ -105,22 +107,23 @@ w.toml:9: 'reboot': unknown placeholder '{tagret}' (known: {target} {action} {gf
 w.toml:10: 'timeout': must be 1s to 1h
 w.toml:11: 'max_concurrent': must be 1 to 10000
 w.toml:12: 'attempts': must be 1 to 10
-w.toml:14: neither 'off' nor 'reboot' is given: the device could not fence
-w.toml:15: a second device 'a'; the first: line 2
-w.toml:17: 'targets': "discover" needs a program for 'list'
-w.toml:18: 'nodes': bad hostlist "-n1": "-n1" is not a node name: it starts with '-'
-w.toml:19: 'method': "onoff" needs programs for 'off' and 'on'
-w.toml:22: 'targets' is missing
-w.toml:23: 'name': '../b' is no name: it starts with '.'
-w.toml:24: 'type': "smart" is none of "command", "simulated"
-w.toml:28: 'name' is missing
-w.toml:28: 'state_file' is missing
-w.toml:30: 'targets': expected node names such as "n[1-4]" or a list of them, not true or false
-w.toml:31: 'method': "off" is none of "onoff", "cycle"
-w.toml:32: unknown key 'off'
-w.toml:33: 'fail': "sometimes" is none of "none", "unreachable", "unacknowledged", "device-failure", "lie", "hang"
-w.toml:34: 'delay': must be 0s to 1h
-w.toml:35: 'attempts': expected a whole number, not a text"#
+w.toml:14: 'list': unknown placeholder '{target}' (known: {action})
+w.toml:16: neither 'off' nor 'reboot' is given: the device could not fence
+w.toml:17: a second device 'a'; the first: line 2
+w.toml:19: 'targets': "discover" needs a program for 'list'
+w.toml:20: 'nodes': bad hostlist "-n1": "-n1" is not a node name: it starts with '-'
+w.toml:21: 'method': "onoff" needs programs for 'off' and 'on'
+w.toml:24: 'targets' is missing
+w.toml:25: 'name': '../b' is no name: it starts with '.'
+w.toml:26: 'type': "smart" is none of "command", "simulated"
+w.toml:30: 'name' is missing
+w.toml:30: 'state_file' is missing
+w.toml:32: 'targets': expected node names such as "n[1-4]" or a list of them, not true or false
+w.toml:33: 'method': "off" is none of "onoff", "cycle"
+w.toml:34: unknown key 'off'
+w.toml:35: 'fail': "sometimes" is none of "none", "unreachable", "unacknowledged", "device-failure", "lie", "hang"
+w.toml:36: 'delay': must be 0s to 1h
+w.toml:37: 'attempts': expected a whole number, not a text"#
     );
 }
 
@@ -320,4 +323,106 @@ fn a_file_that_others_can_write_to_is_refused_and_a_missing_one_is_explained() {
         std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
         assert_eq!(matches!(load(&origin), Err(ConfigError::Refused(..))), refused, "{mode:o}");
     }
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&scratch.0, PermissionsExt::from_mode(0o777)).unwrap();
+    assert!(matches!(load(&origin), Err(ConfigError::Refused(..))));
+}
+
+#[test]
+fn a_file_may_be_a_link_but_neither_a_directory_nor_a_circle_nor_a_heap_of_bytes() {
+    use std::os::unix::fs::symlink;
+    let scratch = Scratch::new("link");
+    let at = |name: &str| scratch.0.join(name);
+    std::fs::write(at("w.toml"), DEVICE).unwrap();
+    symlink("w.toml", at("link.toml")).unwrap();
+    symlink("circle.toml", at("circle.toml")).unwrap();
+    std::fs::create_dir(at("dir.toml")).unwrap();
+    std::fs::write(at("large.toml"), vec![b'#'; 1024 * 1024 + 1]).unwrap();
+    std::fs::write(at("latin1.toml"), b"# \xe4").unwrap();
+
+    let load = |name: &str| load(&Origin { file: &at(name), ..origin(&[]) });
+
+    assert!(load("link.toml").is_ok());
+    for name in ["circle.toml", "dir.toml", "large.toml", "latin1.toml"] {
+        let error = load(name).unwrap_err();
+        assert!(matches!(error, ConfigError::Refused(..)), "{error}");
+    }
+}
+
+#[test]
+fn a_program_must_be_executable_and_nobody_elses() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new("program");
+    let program = scratch.0.join("power");
+    std::fs::write(&program, "#!/bin/sh\n").unwrap();
+    for (mode, problem) in
+        [(0o755, None), (0o644, Some("not executable")), (0o777, Some("others can write to it"))]
+    {
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(mode)).unwrap();
+        let found = file::check_program(&program);
+        match problem {
+            None => assert_eq!(found, Ok(())),
+            Some(text) => assert!(found.unwrap_err().contains(text), "{mode:o}"),
+        }
+    }
+    assert_eq!(file::check_program(Path::new("/bin/sh")), Ok(()));
+}
+
+/// The shipped examples whose names end so, with their contents.
+fn examples(extension: &str) -> Vec<(PathBuf, String)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let paths = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+#[test]
+fn every_shipped_configuration_is_right() {
+    let examples = examples("toml");
+    assert!(examples.len() >= 3, "{examples:?}");
+    for (path, text) in &examples {
+        if let Err(error) = read(text) {
+            panic!("{}: {error}", path.display());
+        }
+    }
+}
+
+#[test]
+fn what_an_example_shows_as_commented_out_is_the_default_and_would_be_right() {
+    let examples = examples("toml");
+    let (_, text) =
+        examples.iter().find(|(path, _)| path.ends_with("fence-watcher-command.toml")).unwrap();
+    let uncommented: Vec<&str> = text
+        .lines()
+        .map(|line| {
+            let key = line.strip_prefix("# ").and_then(|line| line.split_once(" = "));
+            let is_setting = key.is_some_and(|(key, _)| !key.contains(' '));
+            if is_setting { &line[2..] } else { line }
+        })
+        .collect();
+
+    let (shown, meant) = (read(&uncommented.join("\n")).unwrap(), read(text).unwrap());
+
+    assert_eq!((shown.spool, shown.log, shown.service), (meant.spool, meant.log, meant.service));
+    assert!(shown.devices[0].nodes.is_some(), "the comments were not read");
+}
+
+#[test]
+fn the_shipped_answer_answers_the_shipped_request() {
+    use fence_protocol::{ReceivedAnswer, Request, Requested};
+    let examples = examples("json");
+    let content = |name: &str| {
+        let (_, text) = examples.iter().find(|(path, _)| path.ends_with(name)).unwrap();
+        text.as_bytes()
+    };
+    let request = Request::parse(content("request.json")).unwrap();
+    let answer = ReceivedAnswer::parse(content("response.json")).unwrap();
+
+    let Requested::Fence(action) = request.action else { panic!("{request:?}") };
+    assert_eq!(answer.request_id.as_deref(), Some(request.request_id.as_str()));
+    assert_eq!(answer.target_node.as_deref(), Some(request.target_node.unwrap().as_str()));
+    assert_eq!(answer.success, Some(true));
+    assert!(action.is_fulfilled_by(&answer.action_performed.unwrap()));
 }

@@ -98,8 +98,8 @@ pub(super) fn duration(range: RangeInclusive<u64>) -> impl Fn(&Spanned<DeValue>)
     }
 }
 
-/// A program and its arguments, one text each.
-pub(super) fn argv(value: &Spanned<DeValue>) -> Parsed<Vec<String>> {
+/// A program and its arguments, one text each. Of placeholders, it may hold those of `known`.
+pub(super) fn argv(value: &Spanned<DeValue>, known: &[&str]) -> Parsed<Vec<String>> {
     let DeValue::Array(items) = value.get_ref() else {
         let found = kind(value.get_ref());
         return wrong(
@@ -118,8 +118,8 @@ pub(super) fn argv(value: &Spanned<DeValue>) -> Parsed<Vec<String>> {
         .filter_map(|(item, argument)| {
             let text = format!(
                 "unknown placeholder '{}' (known: {})",
-                unknown_placeholder(argument)?,
-                PLACEHOLDERS.join(" ")
+                unknown_placeholder(argument, known)?,
+                known.join(" ")
             );
             Some(Fault { offset: item.span().start, text })
         })
@@ -164,17 +164,18 @@ fn collect<T>(items: impl Iterator<Item = Parsed<T>>) -> Parsed<Vec<T>> {
 }
 
 /// The first `{word}` in `argument` that nothing will be put in for. Other braces are the program's.
-fn unknown_placeholder(argument: &str) -> Option<&str> {
+fn unknown_placeholder<'a>(argument: &'a str, known: &[&str]) -> Option<&'a str> {
     argument.match_indices('{').find_map(|(start, _)| {
         let end = start + argument[start..].find('}')?;
         let (word, whole) = (&argument[start + 1..end], &argument[start..=end]);
-        let is_word =
-            !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        (is_word && !PLACEHOLDERS.contains(&whole)).then_some(whole)
+        let is_word = !word.is_empty()
+            && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        (is_word && !known.contains(&whole)).then_some(whole)
     })
 }
 
-fn milliseconds(text: &str) -> Option<u64> {
+/// The duration that `text` is, such as "45s", in milliseconds.
+pub(crate) fn milliseconds(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
     let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit)?;
@@ -213,7 +214,6 @@ fn wrong<T>(value: &Spanned<DeValue>, text: impl Into<String>) -> Parsed<T> {
 const UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 const UNITS_TEXT: &str = "units: ms, s, m, h, d";
-const PLACEHOLDERS: [&str; 4] = ["{target}", "{action}", "{gfs2_filesystems}", "{request_id}"];
 
 #[cfg(test)]
 mod tests {
@@ -233,9 +233,11 @@ mod tests {
 
     #[test]
     fn only_words_in_braces_are_placeholders() {
-        assert_eq!(unknown_placeholder("--plug={target}"), None);
-        assert_eq!(unknown_placeholder("{target}{tagret}"), Some("{tagret}"));
-        assert_eq!(unknown_placeholder("{\"a\": {}}"), None);
-        assert_eq!(unknown_placeholder("{target"), None);
+        let unknown = |argument: &'static str| unknown_placeholder(argument, &["{target}"]);
+
+        assert_eq!(unknown("--plug={target}"), None);
+        assert_eq!(unknown("{target}{tagret}"), Some("{tagret}"));
+        assert_eq!(unknown("{\"a\": {}}"), None);
+        assert_eq!(unknown("{target"), None);
     }
 }

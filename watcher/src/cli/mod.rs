@@ -1,0 +1,226 @@
+//! The command line: which command, with which settings, and the exit code.
+//!
+//! 0: done, and all is well. 1: it failed, or something is not well. 2: the command line or the
+//! configuration is wrong, and nothing was begun.
+//!
+//! Each command but `run` makes a text, which is written at once at the end: a reader that goes away
+//! (`| head`) is no error.
+
+mod check;
+mod history;
+mod status;
+mod table;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use chrono::{DateTime, Utc};
+use clap::{Parser, Subcommand};
+use fence_protocol::NodeName;
+
+use crate::config::{self, ConfigError, Origin, Settings};
+use crate::daemon;
+
+/// Does what the command line says.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    // The executor must start from a fresh process, so it comes before everything else.
+    if let [_, mode, lock_file] = &arguments[..]
+        && mode == EXECUTOR_MODE
+    {
+        return done(fence_device::executor_main(Path::new(lock_file)).map_err(Into::into));
+    }
+    match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => execute(arguments),
+        Err(error) => {
+            // Nobody is left to tell when standard error is gone.
+            let _ = error.print();
+            if error.use_stderr() { WRONG_INPUT.into() } else { ExitCode::SUCCESS }
+        }
+    }
+}
+
+/// Answers fence requests: takes them from the spool, drives fence devices, writes what came of it.
+#[derive(Debug, Parser)]
+#[command(name = "fence-watcher", version)]
+struct Arguments {
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+    config: PathBuf,
+    #[command(flatten)]
+    run: RunArguments,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArguments {
+    /// The name of this node, where it differs from `uname -n`
+    #[arg(long, value_name = "NAME")]
+    node: Option<NodeName>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve requests until told to stop (what is done without a command)
+    Run(RunArguments),
+    /// Check the configuration, and whether each device can be reached now
+    Check {
+        #[command(flatten)]
+        node: RunArguments,
+        /// Look at nothing but the file: for a file that is meant for another machine
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Show what the running watcher is doing
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what was fenced, from the audit log
+    History {
+        /// Only fences of this node
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+        /// Only this action: off, on or reboot
+        #[arg(long, value_name = "ACTION")]
+        action: Option<String>,
+        /// Only fences that ended so: success, unreachable, expired, ...
+        #[arg(long, value_name = "RESULT")]
+        result: Option<String>,
+        /// Only fences since then: 30m, 2h, 7d ago, or a time such as 2026-01-31T12:00:00Z
+        #[arg(long, value_name = "WHEN", value_parser = history::since)]
+        since: Option<DateTime<Utc>>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// The directory of the audit log, where it is not the configured one
+        #[arg(long, value_name = "DIR")]
+        log_dir: Option<PathBuf>,
+    },
+}
+
+fn execute(arguments: Arguments) -> ExitCode {
+    let Arguments { config, run, command } = arguments;
+    let input = Input { config, node: run.node, environment: config::environment() };
+    match command.unwrap_or(Command::Run(RunArguments { node: None })) {
+        Command::Run(RunArguments { node }) => match input.settings(node, true) {
+            Ok(settings) => done(daemon::run(&settings)),
+            Err(error) => refuse(&error),
+        },
+        Command::Check { node, offline } => match input.settings(node.node, !offline) {
+            Ok(settings) => show(check::check(&settings, offline)),
+            Err(error) => refuse(&error),
+        },
+        Command::Status { json } => match input.settings_to_look() {
+            Ok(settings) => show(status::status(&settings.spool, json).map(|text| (text, true))),
+            Err(error) => refuse(&error),
+        },
+        Command::History { node, action, result, since, json, log_dir } => {
+            let log_dir = log_dir.map_or_else(
+                || input.settings_to_look().map(|settings| settings.log.log_dir),
+                |directory| Ok(std::path::absolute(&directory).unwrap_or(directory)),
+            );
+            let wanted = history::Wanted { node, action, result, since };
+            match log_dir {
+                Ok(log_dir) => show(
+                    history::history(&log_dir, wanted, json)
+                        .map(|text| (text, true))
+                        .map_err(Into::into),
+                ),
+                Err(error) => refuse(&error),
+            }
+        }
+    }
+}
+
+/// From where settings come.
+struct Input {
+    config: PathBuf,
+    node: Option<NodeName>,
+    environment: [(&'static str, Option<String>); 3],
+}
+
+impl Input {
+    fn settings(
+        &self,
+        node: Option<NodeName>,
+        programs_must_exist: bool,
+    ) -> Result<Settings, ConfigError> {
+        config::load(&self.origin(node, programs_must_exist))
+    }
+
+    /// For the commands that only look, which serve other responders' users too: without the usual
+    /// file, the usual places.
+    fn settings_to_look(&self) -> Result<Settings, ConfigError> {
+        let origin = self.origin(None, false);
+        match config::load(&origin) {
+            Err(ConfigError::Missing(path)) if path == Path::new(config::DEFAULT_FILE) => {
+                config::without_file(&origin)
+            }
+            result => result,
+        }
+    }
+
+    fn origin(&self, node: Option<NodeName>, programs_must_exist: bool) -> Origin<'_> {
+        let node = node.or_else(|| self.node.clone());
+        Origin {
+            file: &self.config,
+            node: node.map_or_else(config::local_node, |node| node.to_string()),
+            environment: &self.environment,
+            programs_must_exist,
+        }
+    }
+}
+
+/// Writes a command's text; the exit code says whether all is well.
+fn show(result: anyhow::Result<(String, bool)>) -> ExitCode {
+    let (text, is_well) = match result {
+        Ok(result) => result,
+        Err(error) => return done(Err(error)),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => done(Err(error.into())),
+        _ => {
+            if is_well {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn done(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refuse(error: &ConfigError) -> ExitCode {
+    match error {
+        ConfigError::Problems { path, problems } => {
+            for problem in problems {
+                complain(&problem.with_place(path));
+            }
+        }
+        error => complain(&error.to_string()),
+    }
+    WRONG_INPUT.into()
+}
+
+fn complain(text: &str) {
+    // Nobody is left to tell when standard error is gone.
+    let _ = writeln!(io::stderr(), "fence-watcher: {text}");
+}
+
+const WRONG_INPUT: u8 = 2;
+
+/// The hidden first argument that makes this program the executor; the lock's path follows it.
+const EXECUTOR_MODE: &str = "--executor";
