@@ -73,6 +73,8 @@ const CHILDREN_GONE_MS: u64 = 5_000;
 
 /// Runs the service until a signal ends it.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
+    // The directory in which an administrator starts the service may lie on GFS2.
+    std::env::set_current_dir("/").context("cannot change to '/'")?;
     let signals = wake::block_signals().context("cannot block signals")?;
     start_log(settings)?;
     let (wake, events) = mpsc::channel();
