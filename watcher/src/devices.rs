@@ -5,13 +5,10 @@ use std::collections::BTreeSet;
 
 use fence_core::execution::Method;
 use fence_core::watcher::{Coverage, Device};
-use fence_device::{
-    CommandDevice, CommandSettings, ExecutorClient, FenceDevice, SimulatedDevice, SimulatedFailure,
-    SimulatedSettings,
-};
+use fence_device::{CommandDevice, ExecutorClient, FenceDevice, SimulatedDevice};
 use fence_protocol::{FenceAction, NodeName};
 
-use crate::config::{DeviceKind, DeviceSettings, FailMode, Settings, Targets};
+use crate::config::{DeviceKind, DeviceSettings, Settings, Targets};
 
 /// One device of the configuration.
 #[derive(Debug)]
@@ -128,31 +125,9 @@ fn type_name(kind: &DeviceKind) -> &'static str {
 
 fn driver(device: &DeviceSettings, executor: &ExecutorClient) -> Box<dyn FenceDevice> {
     match &device.kind {
-        DeviceKind::Command(commands) => {
-            let commands = commands.clone();
-            let settings = CommandSettings {
-                name: device.name.clone(),
-                off: commands.off,
-                on: commands.on,
-                reboot: commands.reboot,
-                status: commands.status,
-                list: commands.list,
-                monitor: commands.monitor,
-                timeout_ms: device.timeout_ms,
-            };
-            Box::new(CommandDevice::new(settings, executor.clone()))
+        DeviceKind::Command(settings) => {
+            Box::new(CommandDevice::new(settings.clone(), executor.clone()))
         }
-        DeviceKind::Simulated(simulation) => Box::new(SimulatedDevice::new(SimulatedSettings {
-            state_file: simulation.state_file.clone(),
-            delay_ms: simulation.delay_ms,
-            fail: match simulation.fail {
-                FailMode::None => SimulatedFailure::None,
-                FailMode::Unreachable => SimulatedFailure::Unreachable,
-                FailMode::Unacknowledged => SimulatedFailure::Unacknowledged,
-                FailMode::DeviceFailure => SimulatedFailure::DeviceFailure,
-                FailMode::Lie => SimulatedFailure::Lie,
-                FailMode::Hang => SimulatedFailure::Hang,
-            },
-        })),
+        DeviceKind::Simulated(settings) => Box::new(SimulatedDevice::new(settings.clone())),
     }
 }

@@ -1,9 +1,10 @@
 //! `[[device]]`: one fence device, its targets, and how it is driven.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fence_core::execution::Method;
+use fence_device::{CommandSettings, SimulatedFailure, SimulatedSettings};
 use fence_protocol::NodeName;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -38,62 +39,9 @@ pub struct DeviceSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
     /// A program for each action.
-    Command(Commands),
+    Command(CommandSettings),
     /// Nothing real: for demonstrations and tests.
-    Simulated(Simulation),
-}
-
-/// The command lines of a device of type `command`. Each starts with an absolute path.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Commands {
-    /// Cuts the target off.
-    pub off: Option<Vec<String>>,
-    /// Brings it back.
-    pub on: Option<Vec<String>>,
-    /// Resets it.
-    pub reboot: Option<Vec<String>>,
-    /// Asks for its power state.
-    pub status: Option<Vec<String>>,
-    /// Lists all targets.
-    pub list: Option<Vec<String>>,
-    /// Asks whether the device can be reached.
-    pub monitor: Option<Vec<String>>,
-}
-
-impl Commands {
-    /// The command lines that are set, with their keys.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &[String])> {
-        let all = [&self.off, &self.on, &self.reboot, &self.status, &self.list, &self.monitor];
-        COMMANDS.into_iter().zip(all).filter_map(|(key, argv)| Some((key, argv.as_deref()?)))
-    }
-}
-
-/// The settings of a device of type `simulated`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Simulation {
-    /// The file that holds the pretended power states.
-    pub state_file: PathBuf,
-    /// How long each order takes.
-    pub delay_ms: u64,
-    /// How it fails.
-    pub fail: FailMode,
-}
-
-/// How a simulated device fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailMode {
-    /// Not at all.
-    None,
-    /// It cannot be reached.
-    Unreachable,
-    /// It does not say yes.
-    Unacknowledged,
-    /// Its driver fails.
-    DeviceFailure,
-    /// It says yes and does nothing.
-    Lie,
-    /// It says nothing until the time is up.
-    Hang,
+    Simulated(SimulatedSettings),
 }
 
 impl DeviceSettings {
@@ -144,11 +92,18 @@ fn read(
     problems: &Problems,
     programs_must_exist: bool,
 ) -> Option<DeviceSettings> {
+    let timeout = section.get("timeout", duration(SECOND..=HOUR));
+    let timeout_ms = timeout.unwrap_or(45 * SECOND);
     let types = [("command", Type::Command), ("simulated", Type::Simulated)];
     let kind = match section.require("type", one_of(&types)) {
         Some(Type::Command) => {
             check_abilities(&section, problems);
-            Some(DeviceKind::Command(commands(&mut section, problems, programs_must_exist)))
+            let commands = commands(&mut section, problems, programs_must_exist);
+            Some(DeviceKind::Command(CommandSettings {
+                name: name.clone(),
+                timeout_ms,
+                ..commands
+            }))
         }
         Some(Type::Simulated) => simulation(&mut section).map(DeviceKind::Simulated),
         None => {
@@ -159,7 +114,6 @@ fn read(
     };
     let targets = section.require("targets", targets);
     let nodes = section.get("nodes", nodes);
-    let timeout = section.get("timeout", duration(SECOND..=HOUR));
     let max_concurrent = section.get("max_concurrent", number(1..=10_000));
     let method = section.get("method", one_of(&METHODS));
     let attempts = section.get("attempts", number(1..=10));
@@ -169,7 +123,7 @@ fn read(
         kind: kind?,
         targets: targets?,
         nodes,
-        timeout_ms: timeout.unwrap_or(45 * SECOND),
+        timeout_ms,
         max_concurrent: max_concurrent.unwrap_or(1),
         method,
         attempts: attempts.unwrap_or(1),
@@ -197,7 +151,12 @@ fn check_abilities(section: &Section, problems: &Problems) {
     }
 }
 
-fn commands(section: &mut Section, problems: &Problems, programs_must_exist: bool) -> Commands {
+/// The command lines; the device's name and time limit are its own.
+fn commands(
+    section: &mut Section,
+    problems: &Problems,
+    programs_must_exist: bool,
+) -> CommandSettings {
     let mut command = |key| {
         let offset = section.offset_of(key);
         let argv = section.get(key, |value| argv(value, placeholders(key)))?;
@@ -206,13 +165,14 @@ fn commands(section: &mut Section, problems: &Problems, programs_must_exist: boo
         }
         Some(argv)
     };
-    Commands {
+    CommandSettings {
         off: command("off"),
         on: command("on"),
         reboot: command("reboot"),
         status: command("status"),
         list: command("list"),
         monitor: command("monitor"),
+        ..CommandSettings::default()
     }
 }
 
@@ -225,22 +185,22 @@ fn placeholders(command: &str) -> &'static [&'static str] {
     }
 }
 
-fn simulation(section: &mut Section) -> Option<Simulation> {
+fn simulation(section: &mut Section) -> Option<SimulatedSettings> {
     let fail_modes = [
-        ("none", FailMode::None),
-        ("unreachable", FailMode::Unreachable),
-        ("unacknowledged", FailMode::Unacknowledged),
-        ("device-failure", FailMode::DeviceFailure),
-        ("lie", FailMode::Lie),
-        ("hang", FailMode::Hang),
+        ("none", SimulatedFailure::None),
+        ("unreachable", SimulatedFailure::Unreachable),
+        ("unacknowledged", SimulatedFailure::Unacknowledged),
+        ("device-failure", SimulatedFailure::DeviceFailure),
+        ("lie", SimulatedFailure::Lie),
+        ("hang", SimulatedFailure::Hang),
     ];
     let state_file = section.require("state_file", path);
     let delay = section.get("delay", duration(0..=HOUR));
     let fail = section.get("fail", one_of(&fail_modes));
-    Some(Simulation {
+    Some(SimulatedSettings {
         state_file: state_file?,
         delay_ms: delay.unwrap_or(0),
-        fail: fail.unwrap_or(FailMode::None),
+        fail: fail.unwrap_or(SimulatedFailure::None),
     })
 }
 
@@ -275,7 +235,7 @@ mod tests {
     fn a_device_is_used_on_the_nodes_that_are_listed_by_short_or_full_name() {
         let mut device = DeviceSettings {
             name: "d".into(),
-            kind: DeviceKind::Command(Commands::default()),
+            kind: DeviceKind::Command(CommandSettings::default()),
             targets: Targets::Any,
             nodes: None,
             timeout_ms: 1,

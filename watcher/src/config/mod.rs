@@ -17,7 +17,9 @@ mod values;
 
 use std::path::{Path, PathBuf};
 
-pub use device::{Commands, DeviceKind, DeviceSettings, FailMode, Simulation};
+use fence_spool::Places;
+
+pub use device::{DeviceKind, DeviceSettings};
 pub use problems::{ConfigError, Problem};
 pub use targets::{Targets, fold_hostlist};
 
@@ -74,7 +76,7 @@ pub struct LogSettings {
 /// Where the daemon's own lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogTarget {
-    /// The journal under systemd, stderr on a terminal, syslog otherwise.
+    /// The journal where systemd connects stderr with it, else stderr.
     Auto,
     /// Plain lines on stderr.
     Stderr,
@@ -162,8 +164,12 @@ fn spool(mut section: Section, problems: &Problems, origin: &Origin) -> SpoolSet
         directory(&mut section, "request_dir", "REQUEST_DIR", "/var/run/gfs2-fencing/requests");
     let response_dir =
         directory(&mut section, "response_dir", "RESPONSE_DIR", "/var/run/gfs2-fencing/responses");
-    if request_dir == response_dir {
-        section.wrong("request_dir and response_dir are the same: they must be two directories");
+    let places = Places::new(&request_dir, &response_dir);
+    if [&places.requests, &places.queries].contains(&&response_dir) || places.queries == request_dir
+    {
+        section.wrong(
+            "request_dir, response_dir and 'queries' beside request_dir must be three directories",
+        );
     }
     let settings = SpoolSettings {
         request_dir,

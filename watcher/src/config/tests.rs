@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use fence_core::execution::Method;
+use fence_device::{CommandSettings, SimulatedFailure, SimulatedSettings};
 
 fn origin<'a>(environment: &'a [(&'static str, Option<String>)]) -> Origin<'a> {
     Origin { file: Path::new("w.toml"), node: "n1".into(), environment, programs_must_exist: false }
@@ -215,14 +216,20 @@ fn what_is_written_is_meant() {
     assert_eq!(command.targets.to_string(), "m1,n[1-2]");
     assert_eq!(command.method, Some(Method::Cycle));
     assert!(command.applies_to("n1.example.com") && !command.applies_to("n2"));
-    let DeviceKind::Command(commands) = &command.kind else { panic!("{command:?}") };
-    assert_eq!(
-        commands.iter().collect::<Vec<_>>(),
-        [("reboot", &["/bin/reset", "--plug={target}", "{request_id}"].map(String::from)[..])]
-    );
+    let reset = ["/bin/reset", "--plug={target}", "{request_id}"].map(str::to_owned).to_vec();
+    let commands = CommandSettings {
+        name: "c".into(),
+        reboot: Some(reset),
+        timeout_ms: 60_000,
+        ..CommandSettings::default()
+    };
+    assert_eq!(command.kind, DeviceKind::Command(commands));
     assert_eq!(simulated.targets, Targets::Any);
-    let simulation =
-        Simulation { state_file: "/tmp/state".into(), delay_ms: 1_500, fail: FailMode::Lie };
+    let simulation = SimulatedSettings {
+        state_file: "/tmp/state".into(),
+        delay_ms: 1_500,
+        fail: SimulatedFailure::Lie,
+    };
     assert_eq!(simulated.kind, DeviceKind::Simulated(simulation));
 }
 
@@ -255,13 +262,22 @@ fn a_bad_value_of_the_environment_is_said_without_a_line() {
 }
 
 #[test]
-fn requests_and_answers_never_share_a_directory() {
-    let text = format!("[spool]\nrequest_dir = '/x'\nresponse_dir = '/x/'\n{DEVICE}");
+fn requests_answers_and_queries_never_share_a_directory() {
+    for (requests, responses) in [("/x", "/x/"), ("/a/x", "/a/queries"), ("/a/queries", "/x")] {
+        let spool = format!("[spool]\nrequest_dir = '{requests}'\nresponse_dir = '{responses}'\n");
+        assert_eq!(
+            problems(&(spool + DEVICE)),
+            "w.toml:1: request_dir, response_dir and 'queries' beside request_dir must be three \
+             directories"
+        );
+    }
+}
 
-    assert_eq!(
-        problems(&text),
-        "w.toml:1: request_dir and response_dir are the same: they must be two directories"
-    );
+#[test]
+fn a_file_nested_without_end_is_refused_like_any_other() {
+    let text = format!("x = {}{}", "[".repeat(100_000), "]".repeat(100_000));
+
+    assert!(problems(&text).starts_with("w.toml:1: "));
 }
 
 #[test]

@@ -1,0 +1,354 @@
+//! The commands of the real `fence-watcher`: what they print, and the exit codes 0, 1 and 2.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// A directory of one test's own with a spool and a configuration; it goes with the value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let unique = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(format!("fence-watcher-cli-{unique}"));
+        fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+        Scratch(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A configuration with a spool in this directory and `devices`.
+    fn configure(&self, devices: &str) {
+        let directory = self.0.display();
+        let text = format!(
+            "[spool]\nrequest_dir = '{directory}/requests'\nresponse_dir = '{directory}/responses'\n\
+             [log]\nlog_dir = '{directory}/log'\ntarget = 'stderr'\n{devices}"
+        );
+        fs::write(self.path("w.toml"), text).unwrap();
+        fs::set_permissions(self.path("w.toml"), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
+    fn program(&self, name: &str, script: &str) -> String {
+        let path = self.path(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).unwrap();
+        path.display().to_string()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fence-watcher"));
+        command.arg("--config").arg(self.path("w.toml")).args(arguments).env_clear();
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        ran(&mut self.command(arguments))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[derive(Debug)]
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn ran(command: &mut Command) -> Ran {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    Ran {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A watcher that serves; it is killed with the value.
+struct Service(Child);
+
+impl Service {
+    /// Starts it and waits until it says that it is ready.
+    fn start(scratch: &Scratch) -> Self {
+        let socket = scratch.path("notify");
+        let ready = UnixDatagram::bind(&socket).unwrap();
+        ready.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut command = scratch.command(&["run", "--node", "n1"]);
+        let service =
+            Service(command.env("NOTIFY_SOCKET", socket).stdin(Stdio::null()).spawn().unwrap());
+        let mut message = [0; 256];
+        loop {
+            let length = ready.recv(&mut message).expect("the watcher did not become ready");
+            if message[..length].starts_with(b"READY=1") {
+                return service;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), signal).unwrap();
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const SIMULATED: &str = "[[device]]\nname = 'demo'\ntype = 'simulated'\ntargets = 'n[1-3]'\n";
+
+fn simulated(scratch: &Scratch) -> String {
+    format!("{SIMULATED}state_file = '{}'\n", scratch.path("state").display())
+}
+
+#[test]
+fn without_a_configuration_nothing_starts_and_a_paragraph_says_what_to_write() {
+    let scratch = Scratch::new();
+
+    for arguments in [&[][..], &["run"], &["check"]] {
+        let ran = scratch.run(arguments);
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.stderr.contains("there is no configuration file"), "{ran:?}");
+        assert!(ran.stderr.contains("[[device]]"), "{ran:?}");
+        assert_eq!(ran.stdout, "");
+    }
+    assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 0, "something was made");
+}
+
+#[test]
+fn all_that_is_wrong_with_a_configuration_is_said_with_its_line_before_anything_starts() {
+    let scratch = Scratch::new();
+    scratch.configure("[[device]]\nname = 'a'\ntype = 'command'\ntargets = 'n['\ntiemout = '1s'\noff = ['/nowhere/x']\n");
+    let file = scratch.path("w.toml").display().to_string();
+
+    for command in ["run", "check", "status"] {
+        let ran = scratch.run(&[command]);
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        let mut expected = vec![
+            format!(
+                "fence-watcher: {file}:10: 'targets': bad hostlist \"n[\": its brackets do not match"
+            ),
+            format!("fence-watcher: {file}:11: unknown key 'tiemout' (did you mean 'timeout'?)"),
+            format!("fence-watcher: {file}:12: 'off': there is no program '/nowhere/x'"),
+        ];
+        if command == "status" {
+            expected.pop();
+        }
+        assert_eq!(ran.stderr.lines().collect::<Vec<_>>(), expected);
+    }
+    assert!(!scratch.path("requests").exists(), "something was started");
+}
+
+#[test]
+fn a_check_asks_each_device_of_this_node_and_tells_what_may_surprise() {
+    let scratch = Scratch::new();
+    let (good, bad) =
+        (scratch.program("good", "exit 0"), scratch.program("bad", "echo lost; exit 1"));
+    let device = |name: &str, program: &str, more: &str| {
+        format!(
+            "[[device]]\nname = '{name}'\ntype = 'command'\ntargets = 'n[1-3]'\n\
+             off = ['{program}']\non = ['{program}']\nstatus = ['{program}']\n\
+             monitor = ['{program}']\n{more}"
+        )
+    };
+    let well = device("one", &good, "") + &device("other", &bad, "nodes = 'n2'\n");
+    scratch.configure(&(well.clone() + &simulated(&scratch)));
+
+    let ran = scratch.run(&["check", "--node", "n1.example.com"]);
+
+    assert_eq!(ran.stderr, "");
+    assert_eq!(
+        ran.stdout,
+        "\
+DEVICE  TYPE       REACHABLE  TARGETS  METHOD  CONCURRENT  ON THIS NODE
+one     command    yes        n[1-3]   onoff   1           yes
+other   command    not asked  n[1-3]   onoff   1           no
+demo    simulated  yes        n[1-3]   onoff   1           yes
+
+note: 'other' is not used on this node, 'n1.example.com'
+note: 'demo' is simulated: it only pretends to fence, nothing is really cut off
+note: n[1-3]: covered by 'one', 'demo'; the first one, 'one', is used
+"
+    );
+    assert_eq!(ran.code, Some(0));
+
+    let ran = scratch.run(&["check", "--node", "n2"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stdout.contains("\nother   command    NO "), "{ran:?}");
+    assert!(ran.stdout.contains("note: 'other' cannot be reached: "), "{ran:?}");
+    assert!(ran.stdout.contains("lost"), "{ran:?}");
+}
+
+#[test]
+fn an_offline_check_runs_no_program_and_needs_none() {
+    let scratch = Scratch::new();
+    let witness = scratch.path("witness");
+    let program = scratch.program("p", &format!("touch {}", witness.display()));
+    scratch.configure(&format!(
+        "[[device]]\nname = 'a'\ntype = 'command'\ntargets = '*'\noff = ['/nowhere/x']\n\
+         monitor = ['{program}']\n"
+    ));
+
+    let ran = scratch.run(&["check", "--offline"]);
+
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    assert!(ran.stdout.contains("not asked"), "{ran:?}");
+    assert!(ran.stdout.contains("'a' has no way to do 'on'"), "{ran:?}");
+    assert!(ran.stdout.contains("'a' has no 'status'"), "{ran:?}");
+    assert!(!witness.exists());
+}
+
+#[test]
+fn the_status_of_a_running_watcher_is_shown_and_a_dead_one_is_told_at_once() {
+    let scratch = Scratch::new();
+    scratch.configure(&simulated(&scratch));
+    let mut service = Service::start(&scratch);
+
+    let ran = scratch.run(&["status", "--json"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    let state: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&state["node"], &state["pid"]), (&"n1".into(), &service.0.id().into()));
+    assert_eq!(state["devices"][0]["name"], "demo");
+
+    let ran = scratch.run(&["status"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    assert!(ran.stdout.contains("\ndemo    simulated  "), "{ran:?}");
+    assert!(ran.stdout.contains("\nnothing is running\n\nnothing is queued\n"), "{ran:?}");
+    let left = fs::read_dir(scratch.path("queries")).unwrap().count();
+    assert_eq!(left, 0, "queries or answers were left");
+
+    service.signal(Signal::SIGTERM);
+    assert_eq!(service.0.wait().unwrap().code(), Some(0));
+    let ran = scratch.run(&["status"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
+    assert!(ran.stderr.starts_with("fence-watcher: no fence-watcher is running"), "{ran:?}");
+    assert!(ran.stderr.contains(&service.0.id().to_string()), "{ran:?}");
+}
+
+#[test]
+fn a_watcher_that_lives_but_does_not_answer_is_not_called_dead() {
+    let scratch = Scratch::new();
+    scratch.configure(&simulated(&scratch));
+    let service = Service::start(&scratch);
+    service.signal(Signal::SIGSTOP);
+
+    let ran = scratch.run(&["status"]);
+
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("is running but gave no answer"), "{ran:?}");
+}
+
+#[test]
+fn the_history_has_one_row_for_each_fence() {
+    let scratch = Scratch::new();
+    scratch.configure(&simulated(&scratch));
+    let log = scratch.path("log");
+    fs::DirBuilder::new().mode(0o750).create(&log).unwrap();
+    let event = |time: &str, id: &str, target: &str, end: &str| {
+        format!(
+            "{{\"timestamp\":\"{time}\",\"action\":\"off\",\"target_node\":\"{target}\",\
+             \"pacemaker_action\":\"off\",\"request_id\":\"{id}\",{end}}}\n"
+        )
+    };
+    let requested = r#""status":"requested""#;
+    let lines = [
+        event("2026-01-31T12:00:00Z", "a", "n1", requested),
+        "half a li\n".to_owned(),
+        event("2026-01-31T12:00:01Z", "b", "n2", requested),
+        event(
+            "2026-01-31T12:00:02Z",
+            "a",
+            "n1",
+            r#""status":"completed","result":"success","duration_ms":2100,"details":"n1 is off""#,
+        ),
+    ];
+    fs::write(log.join("fence-events-detailed.jsonl"), lines.concat()).unwrap();
+
+    let all = scratch.run(&["history"]);
+    assert_eq!(
+        all.stdout,
+        "\
+TIME                  TARGET  ACTION  RESULT           DURATION  DETAILS
+2026-01-31T12:00:00Z  n1      off     success          2.1s      n1 is off
+2026-01-31T12:00:01Z  n2      off     no end recorded  -         -
+"
+    );
+    assert_eq!((all.code, all.stderr.as_str()), (Some(0), ""));
+
+    for (arguments, targets) in [
+        (&["--node", "n2"][..], &["n2"][..]),
+        (&["--result", "success"], &["n1"]),
+        (&["--since", "2026-01-31T12:00:01Z"], &["n2"]),
+        (&["--action", "on"], &[]),
+        (&["--since", "1m"], &[]),
+    ] {
+        let ran = scratch.run(&[&["history", "--json"], arguments].concat());
+        let rows: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let found: Vec<&Value> =
+            rows.as_array().unwrap().iter().map(|row| &row["target_node"]).collect();
+        assert_eq!(found, targets, "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_history_of_a_named_directory_needs_no_configuration() {
+    let scratch = Scratch::new();
+    let log = scratch.0.to_str().unwrap();
+
+    let ran = scratch.run(&["history", "--log-dir", log]);
+
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    assert!(ran.stdout.starts_with("no fence is recorded in "), "{ran:?}");
+}
+
+#[test]
+fn a_wrong_command_line_is_refused_and_help_is_not_an_error() {
+    let scratch = Scratch::new();
+
+    assert_eq!(scratch.run(&["--frob"]).code, Some(2));
+    assert_eq!(scratch.run(&["history", "--since", "yesterday"]).code, Some(2));
+    assert_eq!(scratch.run(&["check", "--node", "../x"]).code, Some(2));
+    let help = scratch.run(&["--help"]);
+    assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
+    assert!(!help.stdout.contains("executor"), "the hidden mode is shown");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let scratch = Scratch::new();
+    scratch.configure(&simulated(&scratch));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+
+    let output = scratch.command(&["check", "--offline"]).stdout(writer).output().unwrap();
+
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+}
+
+#[test]
+fn the_hidden_mode_is_of_no_use_on_a_terminal() {
+    let ran = ran(Command::new(env!("CARGO_BIN_EXE_fence-watcher"))
+        .arg("--executor")
+        .arg(Path::new("/dev/null")));
+
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+}
