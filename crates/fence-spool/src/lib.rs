@@ -4,8 +4,8 @@
 //! rename or unlink, so a crash at any point leaves the request in one state, and the kernel settles
 //! who was first. No code but this crate renames, unlinks or syncs a file of the spool.
 //!
-//! - [`open_dir`], [`create_dir`], [`open_append`]: how a path is walked, so that neither a GFS2 file
-//!   system nor a place that others can write to is ever used.
+//! - [`open_dir`], [`create_dir`], [`open_log_dir`], [`open_append`]: how a path is walked, so that
+//!   neither a GFS2 file system nor a place that others can write to is ever used.
 //! - [`ClientSpool`]: the agent's half. Submit, withdraw, look for the answer, ask.
 //! - [`WatcherSpool`]: the watcher's half. Claim, answer, set aside, prune.
 //!
@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 pub use client::{Asked, ClientSpool, Look, Submitted, Withdrawal};
 pub use error::{LockError, SpoolError};
 pub use lock::{Liveness, RunningLock, WatcherLock};
-pub use place::{PlaceError, create_dir, open_append, open_dir};
+pub use place::{PlaceError, create_dir, open_append, open_dir, open_log_dir};
 pub use record::{Facts, Sight};
 pub use watcher::{Claim, WatcherSpool};
 

@@ -33,6 +33,11 @@ pub fn create_dir(path: &Path) -> Result<OwnedFd, PlaceError> {
     Walk { wanted: path, use_as: Use::Spool, create: true, forbidden: GFS2 }.open()
 }
 
+/// Opens a directory of logs for reading, by the rules of [`open_append`].
+pub fn open_log_dir(path: &Path) -> Result<OwnedFd, PlaceError> {
+    Walk { wanted: path, use_as: Use::Log, create: false, forbidden: GFS2 }.open()
+}
+
 /// Opens the log file `path` for appending, making it (mode 0640) if it is missing.
 ///
 /// Its directory may be writable by its group, as `/var/log` is on some systems, or by everyone when
@@ -544,6 +549,9 @@ mod tests {
             assert!(matches!(append(&log, PROC_SUPER_MAGIC), Err(PlaceError::Gfs2 { .. })));
         }
         assert!(walk(Path::new("/"), false, PROC_SUPER_MAGIC).is_ok());
+        // The log itself can be another file system's, too.
+        let log = append(Path::new("/proc"), PROC_SUPER_MAGIC);
+        assert!(matches!(log, Err(PlaceError::Gfs2 { .. })));
     }
 
     #[test]
@@ -620,8 +628,10 @@ mod tests {
         for mode in [0o700, 0o750, 0o775, 0o1777] {
             set_mode(&directory, mode);
             assert!(open_append(&path).is_ok(), "{mode:o}");
+            assert!(open_log_dir(&directory).is_ok(), "{mode:o}");
         }
         set_mode(&directory, 0o777);
+        assert!(matches!(open_log_dir(&directory), Err(PlaceError::Writable { .. })));
         assert!(matches!(open_append(&path), Err(PlaceError::Writable { .. })));
     }
 

@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn what_is_set_aside_is_kept_under_a_name_of_its_own() {
         let pair = Pair::new();
-        let long = format!("{}ä.json", "x".repeat(199));
+        let long = format!("{}ä{}.json", "x".repeat(199), "y".repeat(40));
         for content in ["one", "two"] {
             for file in ["bad.json", &long] {
                 write(&pair.request(file), content.as_bytes());

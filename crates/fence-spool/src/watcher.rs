@@ -324,6 +324,8 @@ mod tests {
         assert_eq!(pair.watcher.claimed().unwrap(), [name("n")]);
         assert_eq!(pair.watcher.pending().unwrap(), [""; 0]);
         assert!(matches!(pair.watcher.inspect(&name("n")), Sight::Gone));
+        let left = pair.watcher.inspect_claimed(&name("n"));
+        assert!(matches!(left, Sight::Content { bytes, .. } if bytes == b"{}"));
         pair.watcher.remove_claimed(&name("n")).unwrap();
         pair.watcher.remove_claimed(&name("n")).unwrap();
         assert_eq!(pair.watcher.claimed().unwrap(), []);
