@@ -191,6 +191,12 @@ impl Watcher {
                 if written_wall_ms < now.wall_ms.saturating_sub(up_ms) {
                     return Err("it was written before this node was booted");
                 }
+                if written_wall_ms > now.wall_ms.saturating_add(CLOCK_SLACK_MS) {
+                    return Err(
+                        "it was written in the future: the clock was set back, and its age \
+                         is unknown",
+                    );
+                }
                 let default = i64::try_from(self.settings.default_deadline_ms).unwrap_or(i64::MAX);
                 let written =
                     request.timestamp.timestamp_millis().min(written_wall_ms).min(now.wall_ms);
@@ -232,6 +238,10 @@ impl Watcher {
         self.answer(name, answer, Then::SetAside, effects);
     }
 }
+
+/// How far a file's time may lie ahead of the wall clock, in milliseconds: the two are read at
+/// different resolutions.
+const CLOCK_SLACK_MS: i64 = 1_000;
 
 enum Admission {
     Refuse(FenceResult, String),

@@ -147,6 +147,8 @@ fn a_request_without_our_clock_lives_for_the_default_after_it_was_written() {
     assert!(!old(WALL_MS, WALL_MS, at(160_000)));
     // A client whose clock is ahead gains nothing by it.
     assert!(!old(WALL_MS + 3_600_000, WALL_MS, at(160_000)));
+    // The clock was set back since it was written: nobody knows how old it is.
+    assert!(!old(WALL_MS, WALL_MS + 3_600_000, NOON));
     // Written before this boot.
     assert!(!old(WALL_MS, WALL_MS - 100_001, NOON));
 }
