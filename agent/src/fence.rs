@@ -1,0 +1,310 @@
+//! `off`, `on` and `reboot`: one request, and the waiting for its answer.
+//!
+//! What an answer means and when to give up is decided in `fence_core::agent`; here its steps are
+//! carried out, and each of them leaves its trace in the audit. Whatever ends this process, the
+//! request is void from then on, because nobody holds it any more.
+
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use fence_audit::{AuditEvent, AuditLog, Status};
+use fence_core::agent::{self as core, Event, Expected, Judgement, Sight, Step, Waiting};
+use fence_log::Syslog;
+use fence_protocol::{RecordName, Request, RequestId, Requested, bounded};
+use fence_spool::{ClientSpool, Liveness, Look, SpoolError, Submitted, Withdrawal};
+use log::Level;
+
+use crate::clock::{boot_id, boot_ms};
+use crate::discovery::{DISCOVERY_TIME_MAX, Discovery, discover};
+use crate::invocation::{Fence, Responder, reserve};
+use crate::outcome::Ending;
+use crate::parameters::AGENT;
+use crate::progress::Progress;
+use crate::signals::Signals;
+use crate::verdict::{Verdict, done, failed, verdict};
+
+/// Fences, as `order` says, for an agent that started at `start_boot_ms`.
+pub(crate) fn run(order: &Fence, start_boot_ms: u64) -> Ending {
+    let signals = Signals::take_over();
+    let mut attempt = Attempt::new(order, start_boot_ms);
+    let verdict = attempt.carry_out(&signals);
+    attempt.conclude(verdict)
+}
+
+/// One fence on its way.
+struct Attempt<'a> {
+    order: &'a Fence,
+    start_boot_ms: u64,
+    request_id: Option<RequestId>,
+    discovery: Discovery,
+    recorder_node: String,
+    audit: AuditLog,
+    syslog: Option<Syslog>,
+    progress: Progress,
+    problems: Vec<String>,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(order: &'a Fence, start_boot_ms: u64) -> Self {
+        let progress = Progress::open(&order.telling);
+        let hostname = nix::unistd::gethostname().unwrap_or_default();
+        Attempt {
+            order,
+            start_boot_ms,
+            request_id: None,
+            discovery: Discovery::Disabled,
+            recorder_node: hostname.to_string_lossy().into_owned(),
+            audit: AuditLog::open(&order.log_dir),
+            syslog: Syslog::connect(AGENT),
+            problems: progress.problem().map(str::to_owned).into_iter().collect(),
+            progress,
+        }
+    }
+
+    fn carry_out(&mut self, signals: &Signals) -> Verdict {
+        let order = self.order;
+        if let Some(signal) = self.sleep(signals) {
+            let why = format!("stopped by {signal} during the delay; nothing was requested");
+            return failed(order, "withdrawn", &why);
+        }
+        if order.discovery {
+            self.discovery = discover(&order.target, DISCOVERY_TIME_MAX);
+        }
+        if order.responder == Responder::Nnf && order.action == fence_protocol::FenceAction::On {
+            let details =
+                "nothing requested: responder nnf takes every request for a fence".to_owned();
+            return Verdict { result: "success".into(), details, ending: done(order.action) };
+        }
+        let id = RequestId::random();
+        let names = match names(order, &id) {
+            Ok(names) => names,
+            Err(error) => return failed(order, "rejected", &error.to_string()),
+        };
+        self.request_id = Some(id.clone());
+        let found = self.discovery.to_words();
+        self.record(Status::Requested, &self.introduction(&found), None);
+        match self.submit(&id, &names) {
+            Ok((spool, submitted)) => self.wait(signals, &id, &names, &spool, &submitted),
+            Err(error) => failed(order, "rejected", &format!("nothing was requested: {error}")),
+        }
+    }
+
+    /// Sleeps for the delay; a signal ends it.
+    fn sleep(&mut self, signals: &Signals) -> Option<&'static str> {
+        let until = self.start_boot_ms.saturating_add(milliseconds(self.order.delay));
+        if until > boot_ms() {
+            self.progress.step(&format!("delay: seconds={}", self.order.delay.as_secs_f64()));
+        }
+        while boot_ms() < until {
+            let signal = signals.wait(None, until);
+            if signal.is_some() {
+                return signal;
+            }
+        }
+        None
+    }
+
+    fn introduction(&self, found: &str) -> String {
+        match &self.order.nodename {
+            Some(node) if node != self.order.target.as_str() => {
+                format!("cluster node '{}'; {found}", bounded(node, 253))
+            }
+            _ => found.to_owned(),
+        }
+    }
+
+    fn submit(
+        &mut self,
+        id: &RequestId,
+        names: &[RecordName],
+    ) -> Result<(ClientSpool, Submitted), SpoolError> {
+        let order = self.order;
+        let spool = ClientSpool::open(&order.places)?;
+        let now_boot_ms = boot_ms();
+        let deadline_boot_ms = self.end(order.time_max.saturating_sub(reserve(order.time_max)));
+        let left = i64::try_from(deadline_boot_ms.saturating_sub(now_boot_ms)).unwrap_or(i64::MAX);
+        let now = Utc::now();
+        let boot_id = boot_id();
+        let request = Request {
+            request_id: id.clone(),
+            timestamp: now,
+            action: Requested::Fence(order.action),
+            target_node: Some(order.target.clone()),
+            gfs2_filesystems: self.discovery.filesystems().to_vec(),
+            recorder_node: self.recorder_node.clone(),
+            deadline: now.checked_add_signed(TimeDelta::milliseconds(left)),
+            deadline_boottime_ms: boot_id.as_ref().map(|_| deadline_boot_ms),
+            boot_id,
+            device: order.device.clone(),
+            held: true,
+        };
+        let submitted = spool.submit(&names[0], &request.to_json())?;
+        self.progress.step(&format!("requested: request={id} file={}.json", names[0]));
+        Ok((spool, submitted))
+    }
+
+    fn wait(
+        &mut self,
+        signals: &Signals,
+        id: &RequestId,
+        names: &[RecordName],
+        spool: &ClientSpool,
+        submitted: &Submitted,
+    ) -> Verdict {
+        let order = self.order;
+        let expected =
+            Expected { request_id: id.clone(), target: order.target.clone(), action: order.action };
+        let responder = match order.responder {
+            Responder::FenceWatcher => core::Responder::FenceWatcher,
+            Responder::Script | Responder::Nnf => core::Responder::Other,
+        };
+        let stop_boot_ms = self.end(order.time_max.saturating_sub(reserve(order.time_max) / 2));
+        let mut waiting = Waiting::new(responder, stop_boot_ms, milliseconds(order.poll_interval));
+        if submitted.wait_fd().is_none() {
+            self.progress.step("no watch is left: looking from time to time instead");
+        }
+        let look = || look(spool, names, &expected);
+        let mut event = Event::Looked(look());
+        let outcome = loop {
+            match waiting.next(event, boot_ms()) {
+                Step::Wait(until) => {
+                    let until = self.show(stop_boot_ms, until);
+                    let signal = signals.wait(submitted.wait_fd(), until);
+                    submitted.drain();
+                    event = match signal {
+                        Some(signal) => Event::Signal(signal, look()),
+                        None => Event::Looked(look()),
+                    };
+                }
+                Step::Withdraw => event = Event::Withdrawal(withdraw(spool, submitted), look()),
+                Step::Done(outcome) => break outcome,
+            }
+        };
+        // An answered request is done with: no responder that left it lying may run it later.
+        let _ = spool.withdraw(submitted);
+        verdict(order, outcome, self.elapsed(), watcher(spool))
+    }
+
+    /// Shows the waiting to whoever sees it, and gives the instant until which to wait.
+    fn show(&mut self, stop_boot_ms: u64, until: u64) -> u64 {
+        if !self.progress.is_watched() {
+            return until;
+        }
+        let whom = match self.order.responder {
+            Responder::FenceWatcher => "fence-watcher",
+            Responder::Script => "the responder",
+            Responder::Nnf => "nnf-sos",
+        };
+        let total = stop_boot_ms.saturating_sub(self.start_boot_ms) / 1000;
+        self.progress.waiting(&format!(
+            "waiting for {whom}: {} of '{}' ({} s of {total} s)",
+            self.order.action,
+            self.order.target,
+            self.elapsed().as_secs()
+        ));
+        until.min(boot_ms() + 1000)
+    }
+
+    fn conclude(mut self, verdict: Verdict) -> Ending {
+        let success = verdict.ending.is_success();
+        let status = if success { Status::Completed } else { Status::Failed };
+        self.record(status, &verdict.details, Some(&verdict.result));
+        verdict.ending.with_problems(&self.problems)
+    }
+
+    fn record(&mut self, status: Status, details: &str, result: Option<&str>) {
+        let order = self.order;
+        let duration_ms = result.map(|_| milliseconds(self.elapsed()));
+        let event = AuditEvent {
+            timestamp: Utc::now(),
+            action: order.action.as_str().to_owned(),
+            target_node: order.target.as_str().to_owned(),
+            gfs2_filesystems: self.discovery.filesystems().to_vec(),
+            status,
+            details: details.to_owned(),
+            recorder_node: self.recorder_node.clone(),
+            pacemaker_action: order.action_word.clone(),
+            request_id: self.request_id.as_ref().map(|id| id.as_str().to_owned()),
+            result: result.map(str::to_owned),
+            duration_ms,
+        };
+        for problem in self.audit.record(&event) {
+            if !self.problems.contains(&problem) {
+                self.say(Level::Warn, &problem);
+                self.problems.push(problem);
+            }
+        }
+        let level = if status == Status::Failed { Level::Error } else { Level::Info };
+        self.say(
+            level,
+            &format!(
+                "{}: target={} action={} request={} result={} took_ms={} details={details}",
+                status.as_str(),
+                order.target,
+                order.action,
+                event.request_id.as_deref().unwrap_or("-"),
+                result.unwrap_or("-"),
+                duration_ms.unwrap_or(0),
+            ),
+        );
+    }
+
+    fn say(&mut self, level: Level, text: &str) {
+        if let Some(syslog) = &mut self.syslog {
+            syslog.send(level, text);
+        }
+        self.progress.step(text);
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(boot_ms().saturating_sub(self.start_boot_ms))
+    }
+
+    /// The instant that lies `time` after the agent's start.
+    fn end(&self, time: Duration) -> u64 {
+        self.start_boot_ms.saturating_add(milliseconds(time))
+    }
+}
+
+/// The request's own name, and the others under which an answer may be found.
+fn names(order: &Fence, id: &RequestId) -> Result<Vec<RecordName>, fence_protocol::NameError> {
+    let by_id = RecordName::of_id(id);
+    let by_target = RecordName::of_target_and_id(&order.target, id);
+    if order.responder == Responder::Nnf {
+        return Ok(vec![by_target?, by_id]);
+    }
+    // A target whose name is too long for the second form has no answer of that form.
+    Ok(std::iter::once(by_id).chain(by_target).collect())
+}
+
+fn look(spool: &ClientSpool, names: &[RecordName], expected: &Expected) -> Sight {
+    let answers = names
+        .iter()
+        .filter_map(|name| match spool.look(name) {
+            Look::Absent => None,
+            Look::Found(bytes) => Some(expected.judge(&bytes)),
+            Look::Refused(why) => Some(Judgement::Wrong(why)),
+        })
+        .collect();
+    Sight { answers, watcher: watcher(spool) }
+}
+
+fn watcher(spool: &ClientSpool) -> core::Watcher {
+    match spool.watcher() {
+        Liveness::Alive { .. } => core::Watcher::Alive,
+        Liveness::Dead { .. } => core::Watcher::Dead,
+        Liveness::Never => core::Watcher::Never,
+    }
+}
+
+fn withdraw(spool: &ClientSpool, submitted: &Submitted) -> core::Withdrawal {
+    match spool.withdraw(submitted) {
+        Ok(Withdrawal::Withdrawn) => core::Withdrawal::Withdrawn,
+        Ok(Withdrawal::Taken) => core::Withdrawal::Taken,
+        Err(error) => core::Withdrawal::Failed(error.to_string()),
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,207 @@
+//! What was typed or sent: the syntax of the command line and of standard input.
+//!
+//! Both give the same [`RawInput`], names and values of the table; no value is looked at here.
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, Command};
+
+use crate::parameters::{AGENT, Kind, PARAMETERS, Parameter, find};
+
+/// The most bytes that are read from standard input. Pacemaker fills a pipe that holds 64 KiB and
+/// drops what does not fit: a long input may be a cut one, and half a name may be another node's.
+pub const STDIN_BYTES_MAX: usize = 32 * 1024;
+
+/// The options that were given, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawInput {
+    given: Vec<(&'static str, String)>,
+    /// Lines of standard input that name no parameter.
+    pub unknown: Vec<String>,
+}
+
+/// Why the command line or standard input is no list of options: one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyntaxError(pub String);
+
+impl RawInput {
+    /// The options of a command line, the program's own name left out.
+    pub fn from_arguments(arguments: &[OsString]) -> Result<Self, SyntaxError> {
+        let matches = command().try_get_matches_from(arguments).map_err(|error| {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            let first = first.strip_prefix("error: ").unwrap_or(first);
+            SyntaxError(format!("Parse error: {first}; for usage: {AGENT} --help"))
+        })?;
+        let mut input = RawInput::default();
+        for spelling in PARAMETERS.iter().flat_map(Parameter::spellings) {
+            for value in matches.get_many::<String>(spelling).into_iter().flatten() {
+                input.given.push((spelling, value.clone()));
+            }
+        }
+        Ok(input)
+    }
+
+    /// The `name=value` lines of standard input.
+    pub fn from_stdin(bytes: &[u8]) -> Result<Self, SyntaxError> {
+        if bytes.len() > STDIN_BYTES_MAX {
+            return Err(SyntaxError(format!(
+                "the options on standard input have more than {STDIN_BYTES_MAX} bytes and may be \
+                 cut off; shorten the device's configuration"
+            )));
+        }
+        let mut input = RawInput::default();
+        for line in String::from_utf8_lossy(bytes).lines().map(str::trim) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (name, value) = line.split_once('=').unwrap_or((line, ""));
+            match find(&name.replace('-', "_")) {
+                Some(spelling) if line.contains('=') => {
+                    input.given.push((spelling, unquoted(value).to_owned()));
+                }
+                _ => input.unknown.push(name.to_owned()),
+            }
+        }
+        Ok(input)
+    }
+
+    /// The last value given under exactly this name.
+    pub fn last(&self, spelling: &str) -> Option<&str> {
+        self.given.iter().rev().find(|(name, _)| *name == spelling).map(|(_, value)| value.as_str())
+    }
+
+    /// The last value given for a parameter: under its name, else under its alias.
+    pub fn value(&self, row: &Parameter) -> Option<&str> {
+        row.spellings().find_map(|spelling| self.last(spelling))
+    }
+}
+
+fn unquoted(value: &str) -> &str {
+    value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value)
+}
+
+fn command() -> Command {
+    let arguments =
+        PARAMETERS.iter().flat_map(|row| row.spellings().map(|name| argument(row, name)));
+    Command::new(AGENT)
+        .no_binary_name(true)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .args(arguments)
+}
+
+fn argument(row: &Parameter, spelling: &'static str) -> Arg {
+    let hyphens = spelling.replace('_', "-");
+    let mut argument = Arg::new(spelling).action(ArgAction::Append).long(hyphens.clone());
+    if hyphens != spelling {
+        argument = argument.alias(spelling);
+    }
+    if let Some(letter) = row.short.filter(|_| spelling == row.name) {
+        argument = argument.short(letter);
+    }
+    if row.kind == Kind::Flag {
+        argument.num_args(0..=1).require_equals(true).default_missing_value("1")
+    } else {
+        argument.num_args(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::parameter;
+
+    fn arguments(words: &[&str]) -> Result<RawInput, SyntaxError> {
+        RawInput::from_arguments(&words.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    fn stdin(text: &str) -> RawInput {
+        RawInput::from_stdin(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_forms_of_an_option_mean_the_same() {
+        for words in [
+            &["--request-dir", "/a=b c"][..],
+            &["--request-dir=/a=b c"],
+            &["--request_dir", "/a=b c"],
+            &["--request_dir=/a=b c"],
+            &["--request-dir=/x", "--request-dir=/a=b c"],
+        ] {
+            let input = arguments(words).unwrap();
+            assert_eq!(input.last("request_dir"), Some("/a=b c"), "{words:?}");
+        }
+        for words in [&["-n", "n3"][..], &["-nn3"], &["--plug=n3"], &["--plug", "n3"]] {
+            assert_eq!(arguments(words).unwrap().last("plug"), Some("n3"), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_flag_needs_no_value_and_may_be_repeated() {
+        let flag = |words: &[&str]| {
+            let input = arguments(words).unwrap();
+            (input.last("verbose").map(str::to_owned), input.last("quiet").map(str::to_owned))
+        };
+        assert_eq!(flag(&["-v"]), (Some("1".into()), None));
+        assert_eq!(flag(&["-vvv", "-q"]), (Some("1".into()), Some("1".into())));
+        assert_eq!(flag(&["-vq"]), (Some("1".into()), Some("1".into())));
+        assert_eq!(flag(&["--verbose=0", "--quiet"]), (Some("0".into()), Some("1".into())));
+        assert_eq!(arguments(&["-vo", "off"]).unwrap().last("action"), Some("off"));
+        assert_eq!(arguments(&["-v", "-o", "off"]).unwrap().last("action"), Some("off"));
+    }
+
+    #[test]
+    fn what_is_no_option_is_a_parse_error_of_one_line() {
+        for words in [
+            &["--nonsense"][..],
+            &["-o"],
+            &["off"],
+            &["--plug", "n3", "extra"],
+            &["-z"],
+            &["--\nx"],
+            &["--verbose", "1"],
+        ] {
+            let SyntaxError(text) = arguments(words).expect_err(words[0]);
+            assert!(text.starts_with("Parse error: "), "{words:?}: {text}");
+            assert!(!text.contains('\n'), "{words:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn standard_input_follows_the_rules_of_the_fence_agents_library() {
+        let input = stdin(
+            "# comment\n\n  action=off  \r\nplug=n1\nplug=n3\nrequest-dir=\"/a b=c\"\n\
+             debug=/x\nPLUG=n9\nnonsense=1\nno equals sign\nplug\n",
+        );
+
+        assert_eq!(input.last("action"), Some("off"));
+        assert_eq!(input.last("plug"), Some("n3"));
+        assert_eq!(input.last("request_dir"), Some("/a b=c"));
+        assert_eq!(input.value(parameter("debug_file")), Some("/x"));
+        assert_eq!(input.unknown, ["PLUG", "nonsense", "no equals sign", "plug"]);
+    }
+
+    #[test]
+    fn an_option_under_its_own_name_outranks_its_old_name() {
+        let input = stdin("fence_timeout=10\nrecorder_timeout=20\n");
+        assert_eq!(input.value(parameter("fence_timeout")), Some("10"));
+        let input = stdin("recorder_timeout=20\n");
+        assert_eq!(input.value(parameter("fence_timeout")), Some("20"));
+    }
+
+    #[test]
+    fn an_input_that_may_be_cut_off_is_refused() {
+        let mut text = format!("action=off\ndevice={}\nplug=n12", "x".repeat(STDIN_BYTES_MAX));
+        assert!(RawInput::from_stdin(text.as_bytes()).is_err());
+        text.truncate(STDIN_BYTES_MAX);
+        assert!(RawInput::from_stdin(text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_spoil_only_their_value() {
+        let input = RawInput::from_stdin(b"action=off\nplug=n\xff3\n").unwrap();
+        assert_eq!(input.last("action"), Some("off"));
+        assert_eq!(input.last("plug"), Some("n\u{fffd}3"));
+    }
+}

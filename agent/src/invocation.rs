@@ -1,0 +1,586 @@
+//! What the options mean: one [`Invocation`] with just what its action needs.
+//!
+//! Every refusal of input is here, before anything is opened or written. The parameter names that
+//! hold the word "timeout" stand in no refusal: Pacemaker reads that word as an expired time.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fence_protocol::{FenceAction, NameError, NodeName, RecordName, RequestId};
+use fence_spool::Places;
+
+use crate::input::RawInput;
+use crate::parameters::{Kind, Parameter, parameter};
+
+/// What the agent was told to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invocation {
+    /// Show the options.
+    Help,
+    /// Show the version.
+    Version,
+    /// Show the metadata (also for `manpage`).
+    Metadata,
+    /// Nothing more: the options are right.
+    ValidateAll,
+    /// Ask something.
+    Probe(Probe),
+    /// Fence.
+    Fence(Box<Fence>),
+}
+
+/// A question, and whom to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What is asked.
+    pub question: Question,
+    /// The other half.
+    pub responder: Responder,
+    /// The spool.
+    pub places: Places,
+    /// The fence device meant; all without it.
+    pub device: Option<String>,
+    /// How long to wait for the answer.
+    pub time_max: Duration,
+    /// What to tell on the way.
+    pub telling: Telling,
+}
+
+/// What a probe asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Would fencing work at this moment?
+    Monitor,
+    /// Is the target on or off?
+    Status(NodeName),
+    /// Which nodes can be fenced?
+    List,
+    /// The same, with their power states, in columns separated by this text.
+    ListStatus(String),
+}
+
+/// A fence, with all that it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// What is asked for.
+    pub action: FenceAction,
+    /// The action in the cluster manager's word.
+    pub action_word: String,
+    /// For whom.
+    pub target: NodeName,
+    /// The cluster's name of the target, when it was sent.
+    pub nodename: Option<String>,
+    /// The other half.
+    pub responder: Responder,
+    /// The spool.
+    pub places: Places,
+    /// Where the audit is written.
+    pub log_dir: PathBuf,
+    /// The fence device to use, when one is named.
+    pub device: Option<String>,
+    /// The time from the agent's start to its end.
+    pub time_max: Duration,
+    /// The longest time between two looks for the answer.
+    pub poll_interval: Duration,
+    /// How long to wait before anything is done.
+    pub delay: Duration,
+    /// Whether to look for the target's GFS2 file systems.
+    pub discovery: bool,
+    /// What to tell on the way.
+    pub telling: Telling,
+}
+
+/// Who answers requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Responder {
+    /// Our watcher: it claims, answers queries and can be asked whether it lives.
+    FenceWatcher,
+    /// A user's own watcher, which knows nothing but requests and answers.
+    Script,
+    /// nnf-sos: it fences on every request file, whatever the action.
+    Nnf,
+}
+
+/// What is told beside the result.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Telling {
+    /// Each step, on standard error.
+    pub verbose: bool,
+    /// Nothing at all on standard error.
+    pub quiet: bool,
+    /// Each step, appended to this file.
+    pub debug_file: Option<PathBuf>,
+}
+
+/// Why the input is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No action was given.
+    NoAction,
+    /// There is no such action.
+    UnknownAction(String),
+    /// The action needs a target, and none was given.
+    NoTarget(&'static str),
+    /// `plug` and `port` name two targets.
+    TwoTargets(String, String),
+    /// The target names several nodes.
+    SeveralTargets(String),
+    /// The target is no safe name.
+    Target(String, NameError),
+    /// The value of this parameter is not what the text says.
+    Value {
+        /// The parameter, in words or by name.
+        what: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        should: &'static str,
+    },
+    /// The delay leaves no time to fence.
+    Delay(Duration, Duration),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::NoAction => f.write_str("no action was given: say action=off, or see --help"),
+            Refusal::UnknownAction(word) => write!(f, "Unrecognised action '{word}'"),
+            Refusal::NoTarget(action) => {
+                write!(f, "no target was given for '{action}': name the node with plug=")
+            }
+            Refusal::TwoTargets(plug, port) => write!(
+                f,
+                "plug names '{plug}' and port names '{port}': which node is meant? Give one of them"
+            ),
+            Refusal::SeveralTargets(text) => {
+                write!(f, "the target '{text}' names several nodes: fence them one by one")
+            }
+            Refusal::Target(text, error) => {
+                write!(f, "the target '{text}' is not a node name: {error}")
+            }
+            Refusal::Value { what, value, should } => {
+                write!(f, "{what} is '{value}', but must be {should}")
+            }
+            Refusal::Delay(delay, time_max) => write!(
+                f,
+                "a delay of {} s leaves no time to fence within {} s: shorten the delay",
+                delay.as_secs_f64(),
+                time_max.as_secs_f64()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// The last part of the agent's time, kept free for the withdrawal and the audit. A request's
+/// deadline lies at its begin; in its middle the agent stops waiting.
+pub fn reserve(time_max: Duration) -> Duration {
+    (time_max / 10).clamp(Duration::from_millis(200), Duration::from_secs(2))
+}
+
+/// The longest wait for the answer to a question: Pacemaker gives a monitor 20 seconds unless it is
+/// told otherwise.
+const QUESTION_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// The shortest time between two looks: a shorter one only takes the processor from the responder.
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// The longest `fence_timeout`, in seconds: a day.
+const TIME_SECONDS_MAX: u64 = 86_400;
+
+/// Understands the options; `environment` gives the value of a variable.
+pub fn understand(
+    input: &RawInput,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Invocation, Refusal> {
+    let options = Options { input, environment };
+    if options.boolean("help")? {
+        return Ok(Invocation::Help);
+    }
+    if options.boolean("version")? {
+        return Ok(Invocation::Version);
+    }
+    let word = options.text("action").ok_or(Refusal::NoAction)?;
+    match word.to_ascii_lowercase().as_str() {
+        "metadata" | "meta-data" | "manpage" => Ok(Invocation::Metadata),
+        "validate-all" => options.validate_all(),
+        "monitor" => options.probe(Question::Monitor),
+        "list" => options.probe(Question::List),
+        "list-status" => {
+            let separator = options.text("separator").unwrap_or_default();
+            options.probe(Question::ListStatus(separator))
+        }
+        "status" => options.probe(Question::Status(options.target("status")?)),
+        other => match other.parse() {
+            Ok(action) => options.fence(action, word).map(Box::new).map(Invocation::Fence),
+            Err(()) => Err(Refusal::UnknownAction(word)),
+        },
+    }
+}
+
+/// The options that hold: what was given, else the environment's, else the default.
+struct Options<'a> {
+    input: &'a RawInput,
+    environment: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Options<'_> {
+    fn validate_all(&self) -> Result<Invocation, Refusal> {
+        // A made-up target is usual here, and none is none of the checks' business.
+        match self.target("off") {
+            Ok(_) | Err(Refusal::NoTarget(_)) => {}
+            Err(refusal) => return Err(refusal),
+        }
+        self.times(FenceAction::Off)?;
+        self.places()?;
+        self.path("log_dir")?;
+        self.discovery()?;
+        self.responder()?;
+        self.telling()?;
+        Ok(Invocation::ValidateAll)
+    }
+
+    fn probe(&self, question: Question) -> Result<Invocation, Refusal> {
+        Ok(Invocation::Probe(Probe {
+            question,
+            responder: self.responder()?,
+            places: self.places()?,
+            device: self.text("device"),
+            time_max: self.time_max()?.min(QUESTION_TIME_MAX),
+            telling: self.telling()?,
+        }))
+    }
+
+    fn fence(&self, action: FenceAction, action_word: String) -> Result<Fence, Refusal> {
+        let target = self.target(action.as_str())?;
+        let responder = self.responder()?;
+        if responder == Responder::Nnf
+            && let Err(error) = RecordName::of_target_and_id(&target, &RequestId::random())
+        {
+            return Err(Refusal::Target(target.as_str().to_owned(), error));
+        }
+        let (time_max, delay) = self.times(action)?;
+        Ok(Fence {
+            action,
+            action_word,
+            target,
+            nodename: self.text("nodename"),
+            responder,
+            places: self.places()?,
+            log_dir: self.path("log_dir")?,
+            device: self.text("device"),
+            time_max,
+            poll_interval: self.seconds("poll_interval")?.max(POLL_INTERVAL_MIN),
+            delay,
+            discovery: self.discovery()?,
+            telling: self.telling()?,
+        })
+    }
+
+    /// `plug` or `port`, else `nodename`. An empty plug is refused: whoever sent it meant to name
+    /// a node, and the one that the cluster names may be another.
+    fn target(&self, action: &'static str) -> Result<NodeName, Refusal> {
+        let (plug, port) = (self.input.last("plug"), self.input.last("port"));
+        if let (Some(plug), Some(port)) = (plug, port)
+            && plug != port
+        {
+            return Err(Refusal::TwoTargets(plug.to_owned(), port.to_owned()));
+        }
+        let named = plug.or(port).or(self.input.last("nodename"));
+        let text = named.ok_or(Refusal::NoTarget(action))?;
+        let separator = self.text("plug_separator").unwrap_or_default();
+        if !separator.is_empty() && text.contains(&separator) {
+            return Err(Refusal::SeveralTargets(text.to_owned()));
+        }
+        text.parse().map_err(|error| Refusal::Target(text.to_owned(), error))
+    }
+
+    /// The agent's time and the delay in it.
+    fn times(&self, action: FenceAction) -> Result<(Duration, Duration), Refusal> {
+        let time_max = self.time_max()?;
+        let delay = self.seconds("delay")?;
+        self.seconds("poll_interval")?;
+        if action == FenceAction::On {
+            return Ok((time_max, Duration::ZERO));
+        }
+        if delay + reserve(time_max) >= time_max {
+            return Err(Refusal::Delay(delay, time_max));
+        }
+        Ok((time_max, delay))
+    }
+
+    fn time_max(&self) -> Result<Duration, Refusal> {
+        let text = self.text("fence_timeout").unwrap_or_default();
+        match text.parse() {
+            Ok(seconds @ 1..=TIME_SECONDS_MAX) if text.bytes().all(|b| b.is_ascii_digit()) => {
+                Ok(Duration::from_secs(seconds))
+            }
+            _ => Err(Refusal::Value {
+                what: "the time for a fence",
+                value: text,
+                should: "a whole number of seconds from 1 to 86400",
+            }),
+        }
+    }
+
+    fn seconds(&self, name: &'static str) -> Result<Duration, Refusal> {
+        let text = self.text(name).unwrap_or_default();
+        let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        text.parse()
+            .ok()
+            .filter(|_| plain)
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .filter(|time| *time <= Duration::from_secs(TIME_SECONDS_MAX))
+            .ok_or(Refusal::Value {
+                what: name,
+                value: text,
+                should: "a number of seconds from 0 to 86400",
+            })
+    }
+
+    fn places(&self) -> Result<Places, Refusal> {
+        Ok(Places::new(self.path("request_dir")?, self.path("response_dir")?))
+    }
+
+    fn path(&self, name: &'static str) -> Result<PathBuf, Refusal> {
+        let text = self.text(name).unwrap_or_default();
+        if text.starts_with('/') && !text.contains('\0') {
+            return Ok(PathBuf::from(text));
+        }
+        Err(Refusal::Value { what: name, value: text, should: "a path that starts with '/'" })
+    }
+
+    fn responder(&self) -> Result<Responder, Refusal> {
+        match self.text("responder").unwrap_or_default().as_str() {
+            "fence-watcher" => Ok(Responder::FenceWatcher),
+            "script" => Ok(Responder::Script),
+            "nnf" => Ok(Responder::Nnf),
+            other => Err(Refusal::Value {
+                what: "responder",
+                value: other.to_owned(),
+                should: "one of fence-watcher, script and nnf",
+            }),
+        }
+    }
+
+    fn discovery(&self) -> Result<bool, Refusal> {
+        Ok(self.boolean("gfs2_discovery_enabled")? && !self.boolean("no_gfs2_discovery")?)
+    }
+
+    fn telling(&self) -> Result<Telling, Refusal> {
+        let level = self.text("verbose_level").unwrap_or_default();
+        let debug_file = self.text("debug_file").filter(|text| !text.is_empty());
+        Ok(Telling {
+            verbose: self.boolean("verbose")? || level.parse::<u64>().is_ok_and(|level| level > 0),
+            quiet: self.boolean("quiet")?,
+            debug_file: debug_file.map(PathBuf::from),
+        })
+    }
+
+    fn boolean(&self, name: &'static str) -> Result<bool, Refusal> {
+        let Some(text) = self.text(name) else {
+            return Ok(false);
+        };
+        match text.to_ascii_lowercase().as_str() {
+            "1" | "yes" | "on" | "true" => Ok(true),
+            "0" | "no" | "off" | "false" => Ok(false),
+            _ => Err(Refusal::Value { what: name, value: text, should: "yes or no" }),
+        }
+    }
+
+    /// The value that holds. An empty one is none where the parameter is a text that may be absent.
+    fn text(&self, name: &str) -> Option<String> {
+        let row: &Parameter = parameter(name);
+        let given = self.input.value(row).map(str::to_owned);
+        let value = given
+            .or_else(|| {
+                row.environment.and_then(self.environment).filter(|value| !value.is_empty())
+            })
+            .or_else(|| row.default.map(str::to_owned))?;
+        (row.kind != Kind::Text || !value.is_empty()).then_some(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(text: &str, environment: &[(&str, &str)]) -> Result<Invocation, Refusal> {
+        let input = RawInput::from_stdin(text.as_bytes()).unwrap();
+        understand(&input, &|name| {
+            environment
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn fence(text: &str) -> Fence {
+        match with(text, &[]) {
+            Ok(Invocation::Fence(fence)) => *fence,
+            other => panic!("{text:?}: {other:?}"),
+        }
+    }
+
+    fn refusal(text: &str) -> Refusal {
+        with(text, &[]).expect_err(text)
+    }
+
+    #[test]
+    fn a_fence_needs_nothing_but_action_and_target() {
+        let fence = fence("action=off\nplug=n3\n");
+
+        assert_eq!((fence.action, fence.target.as_str()), (FenceAction::Off, "n3"));
+        assert_eq!(fence.responder, Responder::FenceWatcher);
+        assert_eq!(fence.places.requests, PathBuf::from("/var/run/gfs2-fencing/requests"));
+        assert_eq!(fence.log_dir, PathBuf::from("/var/log/gfs2-fencing"));
+        assert_eq!(fence.time_max, Duration::from_mins(1));
+        assert_eq!(fence.poll_interval, Duration::from_millis(500));
+        assert_eq!((fence.delay, fence.discovery), (Duration::ZERO, true));
+    }
+
+    #[test]
+    fn an_option_outranks_the_environment_and_that_the_default() {
+        let directory = |text: &str, environment: &[(&str, &str)]| {
+            let text = format!("action=off\nplug=n3\n{text}");
+            match with(&text, environment).unwrap() {
+                Invocation::Fence(fence) => fence.places.requests,
+                other => panic!("{other:?}"),
+            }
+        };
+        let environment = [("REQUEST_DIR", "/environment")];
+
+        assert_eq!(directory("request_dir=/option\n", &environment), PathBuf::from("/option"));
+        assert_eq!(directory("request_path=/option\n", &environment), PathBuf::from("/option"));
+        assert_eq!(directory("", &environment), PathBuf::from("/environment"));
+        assert_eq!(
+            directory("", &[("REQUEST_DIR", "")]),
+            PathBuf::from("/var/run/gfs2-fencing/requests")
+        );
+    }
+
+    #[test]
+    fn plug_and_port_name_the_target_and_nodename_only_without_them() {
+        assert_eq!(fence("action=off\nplug=a\nnodename=b\n").target.as_str(), "a");
+        assert_eq!(fence("action=off\nport=a\nnodename=b\n").target.as_str(), "a");
+        assert_eq!(fence("action=off\nport=a\nplug=a\n").target.as_str(), "a");
+        assert_eq!(fence("action=off\nnodename=b\n").target.as_str(), "b");
+        assert_eq!(
+            refusal("action=off\nplug=a\nport=b\n"),
+            Refusal::TwoTargets("a".into(), "b".into())
+        );
+        assert_eq!(
+            refusal("action=off\nplug=\nnodename=b\n"),
+            Refusal::Target(String::new(), NameError::Empty)
+        );
+        assert_eq!(refusal("action=off\nnodeid=3\n"), Refusal::NoTarget("off"));
+    }
+
+    #[test]
+    fn without_an_action_nothing_is_done() {
+        assert_eq!(refusal("plug=n3\n"), Refusal::NoAction);
+        assert_eq!(refusal("action=\nplug=n3\n"), Refusal::NoAction);
+        assert_eq!(refusal("action=cycle\nplug=n3\n"), Refusal::UnknownAction("cycle".into()));
+        assert_eq!(fence("option=Off\nplug=n3\n").action, FenceAction::Off);
+        assert_eq!(fence("action=Reboot\nplug=n3\n").action_word, "Reboot");
+    }
+
+    #[test]
+    fn an_unsafe_target_is_refused_for_each_action_that_has_one() {
+        let long = "x".repeat(254);
+        for action in ["off", "on", "reboot", "status", "validate-all"] {
+            for target in ["../n3", "a/b", "-n3", ".n3", "a\tb", "n\u{85}3", "n 3", "a,b", &long] {
+                let text = format!("action={action}\nplug=x{target}\nplug={target}\n");
+                assert!(
+                    matches!(refusal(&text), Refusal::Target(..) | Refusal::SeveralTargets(_)),
+                    "{text:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_too_long_for_the_other_file_name_is_refused_only_there() {
+        let text = format!("action=off\nplug={}\n", "x".repeat(230));
+        fence(&text);
+        assert!(matches!(refusal(&format!("{text}responder=nnf\n")), Refusal::Target(..)));
+    }
+
+    #[test]
+    fn a_value_that_makes_no_sense_is_refused_in_words_pacemaker_does_not_read() {
+        for (name, values) in [
+            (
+                "fence_timeout",
+                &["0", "-1", "1.5", "86401", "abc", "", "+5", "99999999999999999999"][..],
+            ),
+            ("poll_interval", &["-1", "abc", "", "inf", "NaN", "1e3", "86401"]),
+            ("delay", &["-1", "abc", "inf", "58", "60", "1000"]),
+            ("responder", &["", "nobody", "NNF"]),
+            ("request_dir", &["", "relative", "./x", "~/x"]),
+            ("response_dir", &["relative"]),
+            ("log_dir", &["relative"]),
+            ("gfs2_discovery_enabled", &["maybe", ""]),
+            ("quiet", &["maybe"]),
+        ] {
+            for value in values {
+                for action in ["off", "validate-all"] {
+                    let text = format!("action={action}\nplug=n3\n{name}={value}\n");
+                    let words = refusal(&text).to_string();
+                    assert!(!words.contains("timeout") && !words.contains('\n'), "{words}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_delay_must_leave_time_to_fence() {
+        assert_eq!(fence("action=off\nplug=n3\ndelay=57.9\n").delay, Duration::from_millis(57_900));
+        assert_eq!(fence("action=on\nplug=n3\ndelay=1000\n").delay, Duration::ZERO);
+    }
+
+    #[test]
+    fn yes_and_no_have_four_words_each() {
+        for (word, expected) in [("1", true), ("YES", true), ("on", true), ("True", true)]
+            .into_iter()
+            .chain([("0", false), ("no", false), ("OFF", false), ("False", false)])
+        {
+            let text = format!("action=off\nplug=n3\ngfs2_discovery_enabled={word}\n");
+            assert_eq!(fence(&text).discovery, expected, "{word}");
+        }
+        assert!(!fence("action=off\nplug=n3\nno_gfs2_discovery=1\n").discovery);
+    }
+
+    #[test]
+    fn what_shows_texts_looks_at_nothing_else() {
+        for (text, expected) in [
+            ("action=metadata\nfence_timeout=x\n", Invocation::Metadata),
+            ("action=meta-data\n", Invocation::Metadata),
+            ("action=manpage\nplug=../x\n", Invocation::Metadata),
+            ("help=1\naction=off\n", Invocation::Help),
+            ("version=yes\n", Invocation::Version),
+            ("action=validate-all\n", Invocation::ValidateAll),
+            ("action=validate-all\nplug=node1\nnodename=node1\n", Invocation::ValidateAll),
+        ] {
+            assert_eq!(with(text, &[]), Ok(expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_question_waits_no_longer_than_a_monitor_may_last() {
+        let time = |text: &str| match with(text, &[]).unwrap() {
+            Invocation::Probe(probe) => probe.time_max,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(time("action=monitor\n"), QUESTION_TIME_MAX);
+        assert_eq!(time("action=monitor\nfence_timeout=3\n"), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn the_reserve_is_a_tenth_within_bounds() {
+        assert_eq!(reserve(Duration::from_secs(1)), Duration::from_millis(200));
+        assert_eq!(reserve(Duration::from_secs(10)), Duration::from_secs(1));
+        assert_eq!(reserve(Duration::from_mins(1)), Duration::from_secs(2));
+    }
+}

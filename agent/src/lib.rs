@@ -1,0 +1,86 @@
+//! The fence agent `fence_gfs2_recorder`: it has fences done by a watcher, through files.
+//!
+//! The way of one run: `input` reads what was typed or sent, `invocation` says what is meant or
+//! refuses it, `fence` or `probe` does it, `outcome` ends it. Nothing is opened before the action is
+//! known.
+//!
+//! There is no logger, no thread and no child process here, and no code that removes an answer.
+
+pub mod clock;
+pub mod discovery;
+mod fence;
+pub mod help;
+pub mod input;
+pub mod invocation;
+pub mod metadata;
+pub mod outcome;
+pub mod parameters;
+mod probe;
+mod progress;
+mod signals;
+pub mod verdict;
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::process::ExitCode;
+
+use fence_log::Syslog;
+use log::Level;
+
+use crate::input::{RawInput, STDIN_BYTES_MAX, SyntaxError};
+use crate::invocation::{Invocation, Refusal, understand};
+use crate::outcome::Ending;
+use crate::parameters::{AGENT, parameter};
+
+/// Runs the agent that started at `start_boot_ms` with these arguments.
+pub fn run(arguments: &[OsString], start_boot_ms: u64) -> ExitCode {
+    let input = match read(arguments) {
+        Ok(input) => input,
+        Err(SyntaxError(text)) => return Ending::failure(&text).conclude(false),
+    };
+    let quiet = input.value(parameter("quiet")).is_some_and(|value| value == "1");
+    let environment = |name: &str| std::env::var(name).ok();
+    match understand(&input, &environment) {
+        Ok(invocation) => {
+            report_unknown(&input, &invocation);
+            perform(&invocation, start_boot_ms).conclude(quiet)
+        }
+        Err(refusal @ Refusal::UnknownAction(_)) => {
+            Ending::failure_as_said(&refusal.to_string()).conclude(quiet)
+        }
+        Err(refusal) => Ending::failure(&refusal.to_string()).conclude(quiet),
+    }
+}
+
+fn read(arguments: &[OsString]) -> Result<RawInput, SyntaxError> {
+    if !arguments.is_empty() {
+        return RawInput::from_arguments(arguments);
+    }
+    let mut bytes = Vec::new();
+    io::stdin()
+        .take(STDIN_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| SyntaxError(format!("cannot read the options: {error}")))?;
+    RawInput::from_stdin(&bytes)
+}
+
+fn perform(invocation: &Invocation, start_boot_ms: u64) -> Ending {
+    match invocation {
+        Invocation::Help => Ending::success(help::help()),
+        Invocation::Version => Ending::success(help::version()),
+        Invocation::Metadata => Ending::success(metadata::metadata()),
+        Invocation::ValidateAll => Ending::success(""),
+        Invocation::Probe(probe) => probe::run(probe, start_boot_ms),
+        Invocation::Fence(fence) => fence::run(fence, start_boot_ms),
+    }
+}
+
+/// Options that nobody knows are ignored, as the fence agent API wants it; a fence leaves a note.
+fn report_unknown(input: &RawInput, invocation: &Invocation) {
+    if input.unknown.is_empty() || !matches!(invocation, Invocation::Fence(_)) {
+        return;
+    }
+    if let Some(mut syslog) = Syslog::connect(AGENT) {
+        syslog.send(Level::Warn, &format!("ignored options: {}", input.unknown.join(" ")));
+    }
+}

@@ -1,0 +1,124 @@
+//! How a run ends: the exit code, and the words on standard output and standard error.
+//!
+//! Pacemaker logs each line of standard error as a warning, even of a run that succeeded, and reads
+//! some words in it: so there is none on success and one on failure, and those words stand there only
+//! where they are meant.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use fence_log::one_line;
+use fence_protocol::bounded;
+
+use crate::parameters::AGENT;
+
+/// The end of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    code: u8,
+    stdout: String,
+    stderr: Vec<String>,
+}
+
+/// The longest line on standard error, in bytes.
+const LINE_BYTES_MAX: usize = 1024;
+
+impl Ending {
+    /// Success, with this on standard output.
+    pub fn success(stdout: impl Into<String>) -> Self {
+        Ending { code: 0, stdout: stdout.into(), stderr: Vec::new() }
+    }
+
+    /// A `status` of off: the one exit code that is neither success nor failure.
+    pub fn status_off() -> Self {
+        Ending { code: 2, stdout: "Status: OFF\n".into(), stderr: Vec::new() }
+    }
+
+    /// Failure: what failed, for which target, what to do.
+    pub fn failure(text: &str) -> Self {
+        Ending::failure_as_said(&without_read_words(text))
+    }
+
+    /// A failure whose words Pacemaker is to read: an expired time, an unknown action.
+    pub fn failure_as_said(text: &str) -> Self {
+        Ending { code: 1, stdout: String::new(), stderr: vec![bounded(text, LINE_BYTES_MAX)] }
+    }
+
+    /// The same ending, with what else went wrong on the way; it changes nothing of the result.
+    #[must_use]
+    pub fn with_problems(mut self, problems: &[String]) -> Self {
+        let problems =
+            problems.iter().map(|text| bounded(&without_read_words(text), LINE_BYTES_MAX));
+        self.stderr.extend(problems);
+        self
+    }
+
+    /// Whether the run did not fail.
+    pub fn is_success(&self) -> bool {
+        self.code == 0
+    }
+
+    /// Says the words and gives the exit code. A reader that is gone changes nothing.
+    pub fn conclude(self, quiet: bool) -> ExitCode {
+        let _ = io::stdout().write_all(self.stdout.as_bytes());
+        if !quiet && !self.stderr.is_empty() {
+            let _ = io::stderr().write_all(self.stderr_line().as_bytes());
+        }
+        ExitCode::from(self.code)
+    }
+
+    fn stderr_line(&self) -> String {
+        format!("{AGENT}: {}\n", one_line(&self.stderr.join("; ")))
+    }
+}
+
+/// `text` without the words from which Pacemaker concludes an expired time or an unknown action:
+/// they may stand in a device's message or in a path.
+fn without_read_words(text: &str) -> String {
+    let words = [
+        ("timeout", "time-out"),
+        ("timed out", "timed-out"),
+        ("unsupported action", "unsupported-action"),
+        ("unrecognised", "un-recognised"),
+        ("unrecognized", "un-recognized"),
+    ];
+    let mut text = text.to_owned();
+    for (word, other) in words {
+        while let Some(at) = text.to_ascii_lowercase().find(word) {
+            text.replace_range(at..at + word.len(), other);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_devices_message_cannot_make_pacemaker_conclude_what_is_not_so() {
+        let text =
+            "the device said 'Connection Timed Out (TIMEOUT)', UNRECOGNIZED, Unsupported action";
+
+        let line = Ending::failure(text).stderr_line().to_ascii_lowercase();
+
+        for word in ["timeout", "timed out", "unrecognized", "unrecognised", "unsupported action"] {
+            assert!(!line.contains(word), "{line}");
+        }
+        assert!(Ending::failure_as_said("timed out").stderr_line().contains("timed out"));
+    }
+
+    #[test]
+    fn whatever_goes_wrong_is_one_line() {
+        let ending = Ending::failure("a\nb").with_problems(&["c\u{85}d".into(), "e".into()]);
+
+        assert_eq!(ending.stderr_line(), "fence_gfs2_recorder: a\\nb; c\\u{85}d; e\n");
+    }
+
+    #[test]
+    fn a_problem_on_the_way_does_not_undo_a_success() {
+        let ending = Ending::success("Success: Rebooted\n").with_problems(&["no log".into()]);
+
+        assert!(ending.is_success());
+    }
+}

@@ -1,0 +1,221 @@
+//! `monitor`, `status`, `list` and `list-status`: questions. They write no request, because some
+//! responders take every request for a fence.
+
+use std::time::Duration;
+
+use fence_protocol::{NodeName, PowerState, Query, QueryAnswer, QueryKind, RequestId};
+use fence_spool::{ClientSpool, Liveness};
+
+use crate::clock::boot_ms;
+use crate::invocation::{Probe, Question, Responder};
+use crate::outcome::Ending;
+use crate::progress::Progress;
+use crate::signals::Signals;
+
+/// Asks, for an agent that started at `start_boot_ms`.
+pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
+    let progress = Progress::open(&probe.telling);
+    let problems: Vec<String> = progress.problem().map(str::to_owned).into_iter().collect();
+    let time_max = u64::try_from(probe.time_max.as_millis()).unwrap_or(u64::MAX);
+    let mut asking =
+        Asking { probe, progress, deadline_boot_ms: start_boot_ms.saturating_add(time_max) };
+    asking.answer().unwrap_or_else(Failure::into_ending).with_problems(&problems)
+}
+
+/// Why there is no answer.
+enum Failure {
+    Other(String),
+    TimedOut(String),
+}
+
+impl Failure {
+    fn into_ending(self) -> Ending {
+        match self {
+            Failure::Other(text) => Ending::failure(&text),
+            Failure::TimedOut(text) => Ending::failure_as_said(&text),
+        }
+    }
+}
+
+struct Asking<'a> {
+    probe: &'a Probe,
+    progress: Progress,
+    deadline_boot_ms: u64,
+}
+
+/// The longest time between two looks for an answer that no event announced.
+const LOOK_INTERVAL_MS: u64 = 500;
+
+impl Asking<'_> {
+    fn answer(&mut self) -> Result<Ending, Failure> {
+        let name = match self.probe.responder {
+            Responder::FenceWatcher => return self.ask_watcher(),
+            Responder::Script => "script",
+            Responder::Nnf => "nnf",
+        };
+        match &self.probe.question {
+            Question::Monitor => {
+                self.open()?;
+                self.progress.step(&format!(
+                    "monitor: the directories are usable; responder '{name}' itself cannot be asked"
+                ));
+                Ok(Ending::success(""))
+            }
+            Question::Status(target) => Err(Failure::Other(format!(
+                "the state of '{target}' is unknown: responder '{name}' cannot be asked"
+            ))),
+            Question::List | Question::ListStatus(_) => Err(Failure::Other(format!(
+                "responder '{name}' cannot be asked for its nodes: name them with pcmk_host_list"
+            ))),
+        }
+    }
+
+    fn ask_watcher(&mut self) -> Result<Ending, Failure> {
+        let spool = self.open()?;
+        match &self.probe.question {
+            Question::Monitor => {
+                let answer = self.ask(&spool, QueryKind::Reachable, None)?;
+                self.progress.step(&format!("monitor: {}", answer.message));
+                positive(answer, "the fence device is not usable").map(|_| Ending::success(""))
+            }
+            Question::Status(target) => match self.power(&spool, target)? {
+                (PowerState::On, _) => Ok(Ending::success("Status: ON\n")),
+                (PowerState::Off, _) => Ok(Ending::status_off()),
+                (PowerState::Unknown, why) => {
+                    Err(Failure::Other(format!("the state of '{target}' is unknown: {why}")))
+                }
+            },
+            Question::List => {
+                let names = self.targets(&spool)?;
+                Ok(Ending::success(
+                    names.iter().fold(String::new(), |text, name| text + name.as_str() + "\n"),
+                ))
+            }
+            Question::ListStatus(separator) => {
+                let mut text = String::new();
+                for name in self.targets(&spool)? {
+                    let state = match self.power(&spool, &name) {
+                        Ok((PowerState::On, _)) => "ON",
+                        Ok((PowerState::Off, _)) => "OFF",
+                        Ok((PowerState::Unknown, _)) | Err(_) => "UNKNOWN",
+                    };
+                    text += &[name.as_str(), separator, state, "\n"].concat();
+                }
+                Ok(Ending::success(text))
+            }
+        }
+    }
+
+    fn open(&self) -> Result<ClientSpool, Failure> {
+        ClientSpool::open(&self.probe.places).map_err(|error| Failure::Other(error.to_string()))
+    }
+
+    fn targets(&mut self, spool: &ClientSpool) -> Result<Vec<NodeName>, Failure> {
+        let answer = self.ask(spool, QueryKind::Targets, None)?;
+        let answer = positive(answer, "there is no list of nodes")?;
+        let (listable, other): (Vec<_>, Vec<_>) =
+            answer.targets.into_iter().partition(|name| is_listable(name));
+        for name in other {
+            self.progress.step(&format!("left out of the list: '{name}'"));
+        }
+        Ok(listable.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    fn power(
+        &self,
+        spool: &ClientSpool,
+        target: &NodeName,
+    ) -> Result<(PowerState, String), Failure> {
+        let answer = self.ask(spool, QueryKind::Power, Some(target))?;
+        match answer.power {
+            Some(state) if answer.code == 0 => Ok((state, answer.message)),
+            _ => Ok((PowerState::Unknown, answer.message)),
+        }
+    }
+
+    fn ask(
+        &self,
+        spool: &ClientSpool,
+        kind: QueryKind,
+        target: Option<&NodeName>,
+    ) -> Result<QueryAnswer, Failure> {
+        alive(spool)?;
+        let query = Query {
+            query_id: RequestId::random().as_str().to_owned(),
+            query: kind,
+            device: self.probe.device.clone(),
+            target: target.map(|name| name.as_str().to_owned()),
+            deadline_boottime_ms: self.deadline_boot_ms,
+        };
+        let asked = spool.ask(&query).map_err(|error| Failure::Other(error.to_string()))?;
+        loop {
+            let now = boot_ms();
+            if let Some(bytes) = spool.answer_of(&asked) {
+                return match QueryAnswer::parse(&bytes) {
+                    Ok(answer) if answer.query_id == query.query_id => Ok(answer),
+                    Ok(_) => Err(Failure::Other("fence-watcher answered another question".into())),
+                    Err(error) => {
+                        Err(Failure::Other(format!("fence-watcher's answer is malformed: {error}")))
+                    }
+                };
+            }
+            alive(spool)?;
+            if now >= self.deadline_boot_ms {
+                return Err(Failure::TimedOut(self.no_answer()));
+            }
+            let until = self.deadline_boot_ms.min(now + LOOK_INTERVAL_MS);
+            Signals::untouched().wait(asked.wait_fd(), until);
+            asked.drain();
+        }
+    }
+
+    fn no_answer(&self) -> String {
+        let Probe { time_max, .. } = self.probe;
+        let seconds = Duration::as_secs_f64(time_max);
+        format!(
+            "timed out after {seconds} s: fence-watcher is running but does not answer; see \
+             'journalctl -u fence-watcher'"
+        )
+    }
+}
+
+fn alive(spool: &ClientSpool) -> Result<(), Failure> {
+    let state = match spool.watcher() {
+        Liveness::Alive { .. } => return Ok(()),
+        Liveness::Dead { pid: Some(pid) } => format!("process {pid} has ended"),
+        Liveness::Dead { pid: None } => "it has ended".to_owned(),
+        Liveness::Never => "it was never started on this spool".to_owned(),
+    };
+    Err(Failure::Other(format!(
+        "no fence-watcher is running on this node ({state}); start it: systemctl start fence-watcher"
+    )))
+}
+
+fn positive(answer: QueryAnswer, otherwise: &str) -> Result<QueryAnswer, Failure> {
+    if answer.code == 0 {
+        return Ok(answer);
+    }
+    Err(Failure::Other(format!("{otherwise}: {}; see 'fence-watcher check'", answer.message)))
+}
+
+/// Whether Pacemaker reads `name` as one node. It takes every run of these characters for a name of
+/// its own, so another one in it would make two nodes of it that perhaps exist.
+fn is_listable(name: &str) -> bool {
+    name.parse::<NodeName>().is_ok()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_pacemaker_would_read_as_two_is_not_listed() {
+        for good in ["n3", "compute-node-16", "a.example", "a_b"] {
+            assert!(is_listable(good), "{good}");
+        }
+        for bad in ["", "a,b", "a:b", "a b", "a@b", "-a", "../a", "a\nb"] {
+            assert!(!is_listable(bad), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Waiting for a signal, an event or the time, whichever is first.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::clock::boot_ms;
+
+/// The signals that stop the agent, taken as events.
+#[derive(Debug)]
+pub(crate) struct Signals(Option<SignalFd>);
+
+impl Signals {
+    /// Keeps SIGTERM, SIGINT and SIGHUP from ending the process; [`Signals::wait`] reports them.
+    ///
+    /// Where the system has no descriptor left for it they end the process, and its request is void
+    /// because nobody holds it any more.
+    pub(crate) fn take_over() -> Self {
+        let mut signals = SigSet::empty();
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            signals.add(signal);
+        }
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let descriptor = SignalFd::with_flags(&signals, flags).ok();
+        Signals(descriptor.filter(|_| signals.thread_block().is_ok()))
+    }
+
+    /// Leaves the signals to the system.
+    pub(crate) fn untouched() -> Self {
+        Signals(None)
+    }
+
+    /// Waits until a signal comes, `event` becomes readable or the instant is reached; gives the
+    /// signal's name. It may return early.
+    pub(crate) fn wait(
+        &self,
+        event: Option<BorrowedFd<'_>>,
+        until_boot_ms: u64,
+    ) -> Option<&'static str> {
+        let time = Duration::from_millis(until_boot_ms.saturating_sub(boot_ms()));
+        let mut descriptors: Vec<PollFd<'_>> = self
+            .0
+            .as_ref()
+            .map(AsFd::as_fd)
+            .into_iter()
+            .chain(event)
+            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
+            .collect();
+        match poll(&mut descriptors, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            // The kernel is short of memory: what is looked at next needs none.
+            Err(_) => thread::sleep(time.min(Duration::from_millis(100))),
+        }
+        self.pending()
+    }
+
+    fn pending(&self) -> Option<&'static str> {
+        let info = self.0.as_ref()?.read_signal().ok().flatten()?;
+        let number = i32::try_from(info.ssi_signo).ok()?;
+        Signal::try_from(number).ok().map(Signal::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::raise;
+
+    #[test]
+    fn a_signal_ends_the_wait_and_not_the_process() {
+        let signals = Signals::take_over();
+        raise(Signal::SIGTERM).unwrap();
+
+        assert_eq!(signals.wait(None, u64::MAX), Some("SIGTERM"));
+        assert_eq!(signals.wait(None, 0), None);
+    }
+
+    #[test]
+    fn an_event_ends_the_wait() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        std::io::Write::write_all(&mut writer, b"x").unwrap();
+
+        assert_eq!(Signals::untouched().wait(Some(reader.as_fd()), u64::MAX), None);
+    }
+}

@@ -1,0 +1,239 @@
+//! What the end of the waiting means, in words: for the audit and for the one line on standard error.
+//!
+//! The decision itself is `fence_core::agent`'s.
+
+use std::time::Duration;
+
+use fence_core::agent::{Outcome, Reason, Watcher};
+use fence_protocol::{FenceAction, ReceivedAnswer, bounded};
+
+use crate::invocation::{Fence, Responder};
+use crate::outcome::Ending;
+
+/// The end of a fence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The word in the audit.
+    pub result: String,
+    /// What happened, for the audit.
+    pub details: String,
+    /// How the agent ends.
+    pub ending: Ending,
+}
+
+/// What `outcome` means, after `waited` since the agent's start, and with the watcher as it is now.
+pub fn verdict(order: &Fence, outcome: Outcome, waited: Duration, watcher: Watcher) -> Verdict {
+    match outcome {
+        Outcome::Success(answer) => {
+            Verdict { result: "success".into(), details: told(&answer), ending: done(order.action) }
+        }
+        Outcome::Failure(answer) => {
+            let result = bounded(answer.result.as_deref().unwrap_or("unknown"), 64);
+            let advice = advice(&result, order);
+            failed(order, &result, &format!("{result}: {}; {advice}", told(&answer)))
+        }
+        Outcome::WrongAnswer(why) => {
+            let place = order.places.responses.display();
+            failed(order, "unknown", &format!("{why}; find out who else answers in '{place}'"))
+        }
+        Outcome::Withdrawn(reason) => {
+            let rest = match (order.responder, watcher) {
+                (Responder::FenceWatcher, Watcher::Alive) => {
+                    "the request was withdrawn before anything was started; see 'fence-watcher status'"
+                }
+                (Responder::FenceWatcher, _) => NO_WATCHER,
+                _ => {
+                    "the request was withdrawn, but the responder may have begun it: check the target"
+                }
+            };
+            let result = if timed_out(&reason) { "timed-out" } else { "withdrawn" };
+            gave_up(order, &reason, waited, result, rest)
+        }
+        Outcome::Unknown(reason) => gave_up(
+            order,
+            &reason,
+            waited,
+            "unknown",
+            "the request had been taken, so the outcome is \
+                unknown: check the target, and see 'fence-watcher history'",
+        ),
+        Outcome::Stuck(reason, why) => {
+            let rest = format!("the request could not be withdrawn ({why}): check the target");
+            gave_up(order, &reason, waited, "unknown", &rest)
+        }
+    }
+}
+
+/// The end of a fence for which no request was written, or none is needed.
+pub fn done(action: FenceAction) -> Ending {
+    Ending::success(match action {
+        FenceAction::Off => "Success: Powered OFF\n",
+        FenceAction::On => "Success: Powered ON\n",
+        FenceAction::Reboot => "Success: Rebooted\n",
+    })
+}
+
+/// The end of a fence that failed for the reason `why`.
+pub fn failed(order: &Fence, result: &str, why: &str) -> Verdict {
+    let text = format!("{} of '{}' failed: {why}", order.action, order.target);
+    Verdict { result: result.to_owned(), ending: Ending::failure(&text), details: why.to_owned() }
+}
+
+const NO_WATCHER: &str = "the request was withdrawn: no fence-watcher is running on this node; start \
+                          it: systemctl start fence-watcher";
+
+fn gave_up(order: &Fence, reason: &Reason, waited: Duration, result: &str, rest: &str) -> Verdict {
+    let why = match reason {
+        Reason::Signal(signal) => format!("stopped by {signal}; {rest}"),
+        Reason::WatcherDead => format!("the fence-watcher of this node has died; {rest}"),
+        Reason::TimedOut { unreadable } => {
+            let seconds = waited.as_secs_f64();
+            let seen = unreadable
+                .as_ref()
+                .map(|why| format!("what lies there as an answer cannot be read ({why}); "))
+                .unwrap_or_default();
+            let why = format!("no answer within {seconds:.1} s; {seen}{rest}");
+            let text = format!("{} of '{}' timed out: {why}", order.action, order.target);
+            let ending = Ending::failure_as_said(&text);
+            return Verdict {
+                result: result.to_owned(),
+                details: format!("timed out: {why}"),
+                ending,
+            };
+        }
+    };
+    failed(order, result, &why)
+}
+
+fn timed_out(reason: &Reason) -> bool {
+    matches!(reason, Reason::TimedOut { .. })
+}
+
+/// The responder's words, with the device and whether it showed the state.
+fn told(answer: &ReceivedAnswer) -> String {
+    let message = match answer.message.trim() {
+        "" => "the responder gave no message",
+        message => message,
+    };
+    let device = answer.device.as_ref().map(|device| format!(" (device '{device}')"));
+    let verified = if answer.verified == Some(true) { ", verified" } else { "" };
+    format!("{message}{}{verified}", device.unwrap_or_default())
+}
+
+fn advice(result: &str, order: &Fence) -> &'static str {
+    match (order.responder, result) {
+        (Responder::FenceWatcher, "unreachable") => {
+            "check the way to the device: fence-watcher check"
+        }
+        (Responder::FenceWatcher, "device-failure" | "rejected") => {
+            "check the devices' configuration: fence-watcher check"
+        }
+        (Responder::FenceWatcher, "expired" | "withdrawn") => "nothing was started: fence again",
+        (Responder::FenceWatcher, "unacknowledged" | "interrupted") => {
+            "its state is unknown: check the target"
+        }
+        (Responder::FenceWatcher, _) => "see the log of fence-watcher",
+        (Responder::Script | Responder::Nnf, _) => "see the log of the responder",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::RawInput;
+    use crate::invocation::{Invocation, understand};
+
+    fn order(responder: &str) -> Fence {
+        let text = format!("action=reboot\nplug=n3\nresponder={responder}\n");
+        let input = RawInput::from_stdin(text.as_bytes()).unwrap();
+        match understand(&input, &|_| None).unwrap() {
+            Invocation::Fence(fence) => *fence,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answer(message: &str, result: Option<&str>) -> ReceivedAnswer {
+        ReceivedAnswer {
+            request_id: None,
+            target_node: None,
+            success: None,
+            action_performed: None,
+            message: message.into(),
+            result: result.map(str::to_owned),
+            verified: Some(true),
+            device: Some("pdu".into()),
+        }
+    }
+
+    fn all_reasons() -> Vec<Reason> {
+        vec![
+            Reason::TimedOut { unreadable: None },
+            Reason::TimedOut { unreadable: Some("EOF".into()) },
+            Reason::Signal("SIGTERM"),
+            Reason::WatcherDead,
+        ]
+    }
+
+    fn stderr(verdict: &Verdict) -> String {
+        format!("{:?}", verdict.ending)
+    }
+
+    #[test]
+    fn only_the_outcome_success_ends_in_success() {
+        let mut outcomes = vec![
+            Outcome::Failure(answer("x", Some("success"))),
+            Outcome::Failure(answer("x", None)),
+            Outcome::WrongAnswer("x".into()),
+        ];
+        for reason in all_reasons() {
+            outcomes.push(Outcome::Withdrawn(reason.clone()));
+            outcomes.push(Outcome::Unknown(reason.clone()));
+            outcomes.push(Outcome::Stuck(reason, "x".into()));
+        }
+        for responder in ["fence-watcher", "script", "nnf"] {
+            let end = |outcome, watcher| {
+                verdict(&order(responder), outcome, Duration::from_secs(9), watcher)
+            };
+            for outcome in &outcomes {
+                for watcher in [Watcher::Alive, Watcher::Dead, Watcher::Never] {
+                    let verdict = end(outcome.clone(), watcher);
+                    assert!(!verdict.ending.is_success(), "{outcome:?}");
+                    assert!(stderr(&verdict).contains("'n3'"), "{verdict:?}");
+                }
+            }
+            let verdict = end(Outcome::Success(answer("x", None)), Watcher::Alive);
+            assert!(verdict.ending.is_success());
+            assert_eq!(
+                (verdict.result.as_str(), verdict.details.as_str()),
+                ("success", "x (device 'pdu'), verified")
+            );
+        }
+    }
+
+    #[test]
+    fn only_an_expired_time_is_told_in_the_words_for_it() {
+        for reason in all_reasons() {
+            let is_timeout = timed_out(&reason);
+            let outcome = Outcome::Unknown(reason);
+            let verdict =
+                verdict(&order("script"), outcome, Duration::from_secs(9), Watcher::Never);
+            assert_eq!(stderr(&verdict).contains("timed out"), is_timeout, "{verdict:?}");
+        }
+        let outcome = Outcome::Failure(answer("connection timed out", Some("unreachable")));
+        let verdict = verdict(&order("script"), outcome, Duration::ZERO, Watcher::Never);
+        assert!(!stderr(&verdict).contains("timed out"));
+        assert!(verdict.details.contains("connection timed out"), "the audit keeps the words");
+    }
+
+    #[test]
+    fn a_request_taken_back_from_a_responder_that_does_not_claim_may_have_been_begun() {
+        let reason = || Reason::TimedOut { unreadable: None };
+        let end = |responder, watcher| {
+            let outcome = Outcome::Withdrawn(reason());
+            stderr(&verdict(&order(responder), outcome, Duration::from_secs(9), watcher))
+        };
+        assert!(end("script", Watcher::Never).contains("may have begun it"));
+        assert!(end("fence-watcher", Watcher::Alive).contains("before anything was started"));
+        assert!(end("fence-watcher", Watcher::Never).contains("systemctl start fence-watcher"));
+    }
+}

@@ -1,0 +1,828 @@
+//! The real agent binary, driven from outside: its options, its files, its words and its exit codes.
+//!
+//! The other half is played by the test itself, so that it can answer in ways that no watcher should.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+
+use fence_protocol::{PowerState, Query, QueryAnswer, QueryKind};
+use fence_spool::{Places, WatcherSpool};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+const AGENT: &str = env!("CARGO_BIN_EXE_fence_gfs2_recorder");
+
+/// A spool of its own for one test.
+struct Spool {
+    root: PathBuf,
+}
+
+impl Spool {
+    fn new() -> Self {
+        let name = format!("agent-cli-{}", fence_protocol::RequestId::random());
+        let spool = Spool { root: std::env::temp_dir().join(name) };
+        for directory in ["", "requests", "responses", "queries", "log"] {
+            let path = spool.path(directory);
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        }
+        spool
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The lines of standard input that lead the agent here.
+    fn lines(&self) -> String {
+        let root = self.root.display();
+        format!("request_dir={root}/requests\nresponse_dir={root}/responses\nlog_dir={root}/log\n")
+    }
+
+    /// A started agent that reads `lines` beside those that lead it here.
+    fn start(&self, lines: &str) -> Child {
+        start(Command::new(AGENT).env_clear(), &(self.lines() + lines))
+    }
+
+    /// The same, run to its end.
+    fn run(&self, lines: &str) -> Output {
+        self.start(lines).wait_with_output().unwrap()
+    }
+
+    /// An agent whose request, once it is there, is answered with what `answer` makes of it.
+    fn run_answered(&self, lines: &str, answer: impl FnOnce(&Responder<'_>)) -> Output {
+        let arrivals = Arrivals::watch(&self.path("requests"));
+        let child = self.start(lines);
+        answer(&Responder::new(self, &arrivals.next()));
+        child.wait_with_output().unwrap()
+    }
+
+    fn files(&self, directory: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(directory)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    fn audit(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.path("log/fence-events-detailed.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+fn start(command: &mut Command, input: &str) -> Child {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child
+}
+
+fn arguments<S: AsRef<OsStr>>(words: &[S]) -> Output {
+    Command::new(AGENT).env_clear().args(words).stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// Exit 0 with exactly this on standard output, and nothing on standard error.
+#[track_caller]
+fn assert_success(output: &Output, stdout: &str) {
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(text(&output.stdout), stdout);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+/// Exit 1 with one line on standard error, which is given back, and nothing on standard output.
+#[track_caller]
+fn assert_failure(output: &Output) -> &str {
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(text(&output.stdout), "");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.starts_with("fence_gfs2_recorder: ") && stderr.ends_with('\n'), "{stderr}");
+    stderr
+}
+
+/// The names that appear in a directory, in their order.
+struct Arrivals(Inotify);
+
+impl Arrivals {
+    fn watch(directory: &Path) -> Self {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+        inotify
+            .add_watch(directory, AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MODIFY)
+            .unwrap();
+        Arrivals(inotify)
+    }
+
+    fn next(&self) -> String {
+        loop {
+            for event in self.0.read_events().unwrap() {
+                let name = event.name.and_then(|name| name.into_string().ok());
+                if let Some(name) = name.filter(|name| !name.starts_with('.')) {
+                    return name;
+                }
+            }
+        }
+    }
+}
+
+/// A responder that has seen one request.
+struct Responder<'a> {
+    spool: &'a Spool,
+    file: String,
+    request: Value,
+}
+
+impl<'a> Responder<'a> {
+    fn new(spool: &'a Spool, file: &str) -> Self {
+        let bytes = fs::read(spool.path("requests").join(file)).unwrap();
+        Responder { spool, file: file.to_owned(), request: serde_json::from_slice(&bytes).unwrap() }
+    }
+
+    fn id(&self) -> &str {
+        self.request["request_id"].as_str().unwrap()
+    }
+
+    fn pending(&self) -> PathBuf {
+        self.spool.path("requests").join(&self.file)
+    }
+
+    fn response(&self, name: &str) -> PathBuf {
+        self.spool.path("responses").join(name)
+    }
+
+    fn success(&self) -> Value {
+        json!({
+            "request_id": self.id(), "success": true, "action_performed": self.request["action"],
+            "target_node": self.request["target_node"], "message": "done",
+        })
+    }
+
+    /// Answers under `name` as a simple watcher does: in place, then the request is removed.
+    fn answer_as(&self, name: &str, answer: &Value) {
+        let file = self.response(name);
+        fs::write(&file, answer.to_string()).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        fs::remove_file(self.pending()).unwrap();
+    }
+
+    fn answer(&self, answer: &Value) {
+        self.answer_as(&self.file, answer);
+    }
+
+    /// Wakes the agent without taking its request.
+    fn nudge(&self) {
+        fs::set_permissions(self.pending(), Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+#[test]
+fn each_refusal_is_one_line_and_leaves_all_directories_empty() {
+    let long = format!("action=off\nplug={}\n", "x".repeat(254));
+    for lines in [
+        "",
+        "plug=n3\n",
+        "action=\nplug=n3\n",
+        "action=off\n",
+        "action=on\n",
+        "action=reboot\n",
+        "action=status\n",
+        "action=off\nplug=\nnodename=n3\n",
+        "action=off\nplug=n3\nport=n4\n",
+        "action=off\nplug=n3,n4\n",
+        "action=off\nplug=n3;n4\nplug_separator=;\n",
+        "action=off\nplug=../n3\n",
+        "action=off\nplug=-x\n",
+        "action=off\nplug=.n3\n",
+        "action=off\nplug=n\u{85}3\n",
+        "action=off\nplug=n\t3\n",
+        "action=off\nplug=n 3\n",
+        &long,
+        "action=off\nplug=n3\nfence_timeout=0\n",
+        "action=off\nplug=n3\nfence_timeout=x\n",
+        "action=off\nplug=n3\nfence_timeout=1.5\n",
+        "action=off\nplug=n3\nfence_timeout=86401\n",
+        "action=off\nplug=n3\ndelay=58\n",
+        "action=off\nplug=n3\ndelay=-1\n",
+        "action=off\nplug=n3\npoll_interval=x\n",
+        "action=off\nplug=n3\nresponder=nobody\n",
+        "action=off\nplug=n3\nrequest_dir=requests\n",
+        "action=off\nplug=n3\nresponse_dir=../responses\n",
+        "action=off\nplug=n3\nlog_dir=log\n",
+        "action=off\nplug=n3\ngfs2_discovery_enabled=perhaps\n",
+    ] {
+        let spool = Spool::new();
+        let output = spool.run(lines);
+        let stderr = assert_failure(&output);
+        assert!(!stderr.contains("timeout") && !stderr.contains("timed out"), "{lines}: {stderr}");
+        for directory in ["requests", "responses", "queries", "log"] {
+            assert_eq!(spool.files(directory), [""; 0], "{lines}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_action_is_told_in_the_word_that_pacemaker_knows() {
+    let output = arguments(&["-o", "explode", "-n", "n3"]);
+    assert_eq!(assert_failure(&output), "fence_gfs2_recorder: Unrecognised action 'explode'\n");
+}
+
+#[test]
+fn an_unknown_option_is_an_error_on_the_command_line_and_ignored_on_standard_input() {
+    let output = arguments(&["-o", "metadata", "--nonsense=1"]);
+    assert!(assert_failure(&output).contains("Parse error: "));
+
+    let spool = Spool::new();
+    let output = spool.run_answered(
+        "action=off\nplug=n3\nnonsense=1\npcmk_foo=2\nnodeid=3\n",
+        |responder| {
+            responder.answer(&responder.success());
+        },
+    );
+    assert_success(&output, "Success: Powered OFF\n");
+}
+
+#[test]
+fn texts_about_the_agent_need_no_directory_no_environment_and_no_input() {
+    let metadata = arguments(&["-o", "metadata"]);
+    assert_eq!((metadata.status.code(), text(&metadata.stderr)), (Some(0), ""));
+    assert!(text(&metadata.stdout).starts_with("<?xml version=\"1.0\" ?>\n<resource-agent "));
+    for word in ["meta-data", "manpage", "METADATA"] {
+        assert_success(&arguments(&["--action", word]), text(&metadata.stdout));
+        let spool = Spool::new();
+        assert_success(&spool.run(&format!("action={word}\n")), text(&metadata.stdout));
+        assert_eq!(spool.files("log"), [""; 0]);
+    }
+    for option in ["-h", "--help"] {
+        let output = arguments(&[option]);
+        assert!(
+            text(&output.stdout).starts_with("Usage:\n\tfence_gfs2_recorder [options]\nOptions:\n")
+        );
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+    }
+    let version = format!("fence_gfs2_recorder {}\n", env!("CARGO_PKG_VERSION"));
+    assert_success(&arguments(&["-V"]), &version);
+}
+
+#[test]
+fn the_metadata_is_well_formed() {
+    let metadata = arguments(&["-o", "metadata"]).stdout;
+    let Ok(mut xmllint) =
+        Command::new("xmllint").args(["--noout", "-"]).stdin(Stdio::piped()).spawn()
+    else {
+        writeln!(io::stdout(), "skipped: xmllint is not installed").unwrap();
+        return;
+    };
+    xmllint.stdin.take().unwrap().write_all(&metadata).unwrap();
+    assert!(xmllint.wait().unwrap().success());
+}
+
+#[test]
+fn validate_all_accepts_a_made_up_node_and_changes_nothing() {
+    let spool = Spool::new();
+    assert_success(&spool.run("action=validate-all\nplug=node1\nnodename=node1\n"), "");
+    assert_success(&spool.run("action=validate-all\n"), "");
+    for directory in ["requests", "responses", "queries", "log"] {
+        assert_eq!(spool.files(directory), [""; 0]);
+    }
+}
+
+#[test]
+fn each_action_succeeds_with_its_own_words_and_a_complete_audit() {
+    for (action, words) in [
+        ("off", "Success: Powered OFF\n"),
+        ("on", "Success: Powered ON\n"),
+        ("reboot", "Success: Rebooted\n"),
+    ] {
+        let spool = Spool::new();
+        let output = spool.run_answered(
+            &format!("action={action}\nport=n3\nnodename=rack1-n3\n"),
+            |responder| {
+                responder.answer(&responder.success());
+            },
+        );
+
+        assert_success(&output, words);
+        let audit = spool.audit();
+        assert_eq!(audit.len(), 2);
+        assert_eq!((&audit[0]["status"], &audit[0]["result"]), (&json!("requested"), &Value::Null));
+        assert_eq!(audit[1]["status"], "completed");
+        assert_eq!(audit[1]["result"], "success");
+        for event in &audit {
+            assert_eq!(event["action"], action);
+            assert_eq!(event["pacemaker_action"], action);
+            assert_eq!(event["target_node"], "n3");
+            assert_eq!(event["request_id"], audit[0]["request_id"]);
+        }
+        assert!(audit[0]["details"].as_str().unwrap().contains("rack1-n3"));
+        assert_eq!(spool.files("responses").len(), 1, "an answer is never removed");
+    }
+}
+
+#[test]
+fn the_command_line_and_the_environment_lead_to_the_same_fence_as_standard_input() {
+    let spool = Spool::new();
+    let arrivals = Arrivals::watch(&spool.path("requests"));
+    let child = Command::new(AGENT)
+        .env_clear()
+        .env("REQUEST_DIR", spool.path("requests"))
+        .env("RESPONSE_DIR", "/nonexistent")
+        .env("LOG_DIR", spool.path("log"))
+        .arg(format!("--response_dir={}", spool.path("responses").display()))
+        .args(["-o", "off", "-n", "n3", "--fence-timeout", "20", "--device=pdu"])
+        .current_dir(&spool.root)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let responder = Responder::new(&spool, &arrivals.next());
+    let cwd = fs::read_link(format!("/proc/{}/cwd", child.id())).unwrap();
+    assert_eq!(cwd, Path::new("/"), "a working directory on GFS2 could hang the agent");
+    assert_eq!(responder.request["device"], "pdu");
+    responder.answer(&responder.success());
+    assert_success(&child.wait_with_output().unwrap(), "Success: Powered OFF\n");
+}
+
+#[test]
+fn a_request_is_complete_private_and_held() {
+    let spool = Spool::new();
+    let output = spool.run_answered("action=reboot\nplug=n3\n", |responder| {
+        let request = &responder.request;
+        assert_eq!(responder.file, format!("{}.json", responder.id()));
+        assert_eq!((&request["action"], &request["target_node"]), (&json!("reboot"), &json!("n3")));
+        assert_eq!((&request["held"], &request["gfs2_filesystems"]), (&json!(true), &json!([])));
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        assert_eq!(request["boot_id"], boot_id.trim());
+        let deadline = request["deadline_boottime_ms"].as_u64().unwrap();
+        let left = deadline.checked_sub(fence_agent::clock::boot_ms()).unwrap();
+        assert!(left <= 58_000, "{left} ms of 60 s, 2 of them kept in reserve");
+        let file = File::open(responder.pending()).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(file.try_lock_shared().is_err(), "the agent holds its request");
+        responder.answer(&responder.success());
+    });
+    assert_success(&output, "Success: Rebooted\n");
+}
+
+#[test]
+fn the_answer_is_found_under_each_of_its_names() {
+    for name in ["ID.json", "n3-ID.json"] {
+        for responder in ["fence-watcher", "script", "nnf"] {
+            let spool = Spool::new();
+            let lines = format!("action=off\nplug=n3\nresponder={responder}\npoll_interval=0.05\n");
+            let output = spool.run_answered(&lines, |responder| {
+                let name = name.replace("ID", responder.id());
+                responder.answer_as(&name, &responder.success());
+            });
+            assert_success(&output, "Success: Powered OFF\n");
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_proves_nothing_fails_at_once_and_takes_the_request_back() {
+    let other_id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+    let wrong = [
+        ("another request", "request_id", json!(other_id)),
+        ("no request_id", "request_id", Value::Null),
+        ("another target", "target_node", json!("n4")),
+        ("no boolean", "success", json!("true")),
+        ("no boolean", "success", json!(1)),
+        ("\"on\"", "action_performed", json!("on")),
+        ("\"expired\"", "result", json!("expired")),
+    ];
+    for (words, member, value) in wrong {
+        let spool = Spool::new();
+        let output = spool.run_answered("action=off\nplug=n3\n", |responder| {
+            let mut answer = responder.success();
+            answer[member] = value;
+            fs::write(responder.response(&responder.file), answer.to_string()).unwrap();
+            responder.nudge();
+        });
+        let stderr = assert_failure(&output);
+        assert!(stderr.contains(words), "{words}: {stderr}");
+        assert_eq!(spool.files("requests"), [""; 0], "{words}");
+        let end = &spool.audit()[1];
+        assert_eq!((&end["status"], &end["result"]), (&json!("failed"), &json!("unknown")));
+    }
+}
+
+#[test]
+fn an_answer_behind_a_link_is_not_believed() {
+    let spool = Spool::new();
+    let output = spool.run_answered("action=off\nplug=n3\n", |responder| {
+        let elsewhere = spool.path("elsewhere");
+        fs::write(&elsewhere, responder.success().to_string()).unwrap();
+        symlink(&elsewhere, responder.response(&responder.file)).unwrap();
+        responder.nudge();
+    });
+    assert_failure(&output);
+}
+
+#[test]
+fn the_responders_failure_is_told_with_its_message() {
+    let spool = Spool::new();
+    let output = spool.run_answered("action=off\nplug=n3\n", |responder| {
+        let mut answer = responder.success();
+        answer["success"] = json!(false);
+        answer["result"] = json!("unreachable");
+        answer["message"] = json!("connection timed out");
+        answer["device"] = json!("pdu");
+        responder.answer(&answer);
+    });
+    let stderr = assert_failure(&output);
+    assert!(stderr.contains("'n3'") && stderr.contains("unreachable") && stderr.contains("'pdu'"));
+    assert!(!stderr.contains("timed out"), "Pacemaker would read an expired time: {stderr}");
+    assert_eq!(spool.audit()[1]["result"], "unreachable");
+}
+
+#[test]
+fn a_half_written_answer_is_waited_for_until_it_is_whole() {
+    let spool = Spool::new();
+    let output = spool.run_answered("action=off\nplug=n3\npoll_interval=0.01\n", |responder| {
+        let answer = responder.success().to_string();
+        let mut file = File::create(responder.response(&responder.file)).unwrap();
+        file.write_all(&answer.as_bytes()[..20]).unwrap();
+        responder.nudge();
+        file.write_all(&answer.as_bytes()[20..]).unwrap();
+        fs::remove_file(responder.pending()).unwrap();
+    });
+    assert_success(&output, "Success: Powered OFF\n");
+}
+
+#[test]
+fn an_answer_that_stays_half_written_is_a_failure_that_says_so() {
+    let spool = Spool::new();
+    let output = spool.run_answered("action=off\nplug=n3\nfence_timeout=1\n", |responder| {
+        fs::write(responder.response(&responder.file), "{\"success\": tr").unwrap();
+        responder.nudge();
+    });
+    assert!(assert_failure(&output).contains("cannot be read"));
+}
+
+#[test]
+fn silence_ends_in_time_with_the_request_withdrawn() {
+    let spool = Spool::new();
+    let output = spool.run("action=off\nplug=n3\nrecorder_timeout=1\n");
+
+    let stderr = assert_failure(&output);
+    assert!(stderr.contains("timed out") && stderr.contains("withdrawn"), "{stderr}");
+    assert_eq!(spool.files("requests"), [""; 0]);
+    let audit = spool.audit();
+    assert_eq!((&audit[1]["status"], &audit[1]["result"]), (&json!("failed"), &json!("timed-out")));
+    assert!(
+        audit[1]["duration_ms"].as_u64().unwrap() < 1000,
+        "it is gone before its second is over"
+    );
+}
+
+#[test]
+fn a_request_that_was_taken_and_not_answered_has_an_unknown_outcome() {
+    let spool = Spool::new();
+    let output = spool.run_answered("action=off\nplug=n3\nfence_timeout=1\n", |responder| {
+        fs::rename(responder.pending(), spool.path("requests/.claimed.json")).unwrap();
+    });
+    assert!(assert_failure(&output).contains("unknown"));
+    assert_eq!(spool.audit()[1]["result"], "unknown");
+}
+
+#[test]
+fn each_signal_withdraws_the_request() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let spool = Spool::new();
+        let arrivals = Arrivals::watch(&spool.path("requests"));
+        let child = spool.start("action=off\nplug=n3\n");
+        arrivals.next();
+        signal_child(&child, signal);
+
+        let output = child.wait_with_output().unwrap();
+        let stderr = assert_failure(&output);
+        assert!(stderr.contains(signal.as_str()), "{stderr}");
+        assert_eq!(spool.files("requests"), [""; 0]);
+        assert_eq!(spool.audit()[1]["result"], "withdrawn");
+    }
+}
+
+#[test]
+fn a_signal_during_the_delay_ends_it_before_anything_is_requested() {
+    let spool = Spool::new();
+    let steps = Arrivals::watch(&spool.path("log"));
+    let debug = spool.path("log/debug");
+    let child = spool.start(&format!("action=off\nplug=n3\ndelay=50\ndebug={}\n", debug.display()));
+    while steps.next() != "debug" {}
+    signal_child(&child, Signal::SIGTERM);
+
+    let output = child.wait_with_output().unwrap();
+    assert!(assert_failure(&output).contains("nothing was requested"));
+    assert_eq!(spool.files("requests"), [""; 0]);
+    assert_eq!(spool.audit()[0]["result"], "withdrawn");
+}
+
+#[test]
+fn a_killed_agent_leaves_a_request_that_nobody_holds() {
+    let spool = Spool::new();
+    let arrivals = Arrivals::watch(&spool.path("requests"));
+    let mut child = spool.start("action=off\nplug=n3\n");
+    let file = spool.path("requests").join(arrivals.next());
+    let request = File::open(&file).unwrap();
+    assert!(request.try_lock_shared().is_err());
+    signal_child(&child, Signal::SIGKILL);
+
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert!(file.exists());
+    request.try_lock_shared().expect("the lock ended with the agent");
+}
+
+#[test]
+fn without_a_watch_left_the_agent_looks_from_time_to_time_and_succeeds() {
+    let spool = Spool::new();
+    let limit = "echo 0 > /proc/sys/user/max_inotify_instances";
+    let unshare = ["--user", "--map-root-user", "sh", "-c"];
+    let possible = Command::new("unshare").args(unshare).arg(limit).output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        writeln!(io::stdout(), "skipped: no user namespace can be made here").unwrap();
+        return;
+    }
+    let arrivals = Arrivals::watch(&spool.path("requests"));
+    let script = format!("{limit} && exec {AGENT}");
+    let debug = spool.path("log/debug");
+    let lines = format!("action=off\nplug=n3\npoll_interval=0.05\ndebug={}\n", debug.display());
+    let child = start(Command::new("unshare").args(unshare).arg(script), &(spool.lines() + &lines));
+
+    let responder = Responder::new(&spool, &arrivals.next());
+    responder.answer(&responder.success());
+
+    assert_success(&child.wait_with_output().unwrap(), "Success: Powered OFF\n");
+    assert!(fs::read_to_string(debug).unwrap().contains("no watch is left"));
+}
+
+#[test]
+fn a_message_cannot_forge_a_line_of_a_log() {
+    let spool = Spool::new();
+    let forged = "x\n[2026-01-01T00:00:00Z] ACTION=off TARGET=n4 GFS2=[] STATUS=completed DETAILS=\
+                  \u{85}y\u{2028}z\r{\"status\":\"completed\"}";
+    let output =
+        spool.run_answered("action=off\nplug=n3\nnodename=a\u{2028}b\u{85}c\n", |responder| {
+            let mut answer = responder.success();
+            answer["message"] = json!(forged);
+            responder.answer(&answer);
+        });
+    assert_success(&output, "Success: Powered OFF\n");
+    for log in ["fence-events.log", "fence-events-readable.log", "fence-events-detailed.jsonl"] {
+        let text = fs::read_to_string(spool.path("log").join(log)).unwrap();
+        assert_eq!(text.split(is_line_end).count(), 3, "{log}: {text:?}");
+        assert!(text.ends_with('\n'));
+    }
+    assert!(spool.audit()[1]["details"].as_str().unwrap().contains(forged));
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_one_line_and_no_failure() {
+    let spool = Spool::new();
+    fs::remove_dir(spool.path("log")).unwrap();
+    let output = spool.run_answered("action=off\nplug=n3\n", |responder| {
+        responder.answer(&responder.success());
+    });
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stdout), "Success: Powered OFF\n");
+    let stderr = text(&output.stderr);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains(&spool.path("log").display().to_string()), "{stderr}");
+}
+
+#[test]
+fn quiet_keeps_standard_error_empty_and_verbose_tells_the_steps() {
+    let spool = Spool::new();
+    let output = spool.run("action=off\nplug=n3\nfence_timeout=1\nquiet=1\n");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), ""));
+
+    let debug = spool.path("log/debug");
+    let lines = format!("action=off\nplug=n3\nverbose=1\ndebug_file={}\n", debug.display());
+    let output = spool.run_answered(&lines, |responder| responder.answer(&responder.success()));
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stderr).contains("completed: target=n3 action=off"));
+    assert!(fs::read_to_string(debug).unwrap().contains("completed: target=n3 action=off"));
+}
+
+#[test]
+fn a_spool_that_is_missing_or_open_to_others_is_named_with_its_mend() {
+    let spool = Spool::new();
+    fs::set_permissions(spool.path("requests"), Permissions::from_mode(0o777)).unwrap();
+    let output = spool.run("action=off\nplug=n3\n");
+    assert!(assert_failure(&output).contains("chmod"));
+    assert_eq!(spool.files("requests"), [""; 0]);
+
+    fs::remove_dir(spool.path("requests")).unwrap();
+    let output = spool.run("action=off\nplug=n3\n");
+    assert!(assert_failure(&output).contains("install -d"));
+    assert_eq!(spool.audit().len(), 4, "a request that could not be written is in the audit");
+}
+
+#[test]
+fn nnf_gets_its_file_name_and_is_never_told_to_switch_on() {
+    let spool = Spool::new();
+    let output = spool.run_answered("action=reboot\nplug=n3\nresponder=nnf\n", |responder| {
+        assert_eq!(responder.file, format!("n3-{}.json", responder.id()));
+        let mut answer = responder.success();
+        answer["action_performed"] = json!("off");
+        responder.answer(&answer);
+    });
+    assert_success(&output, "Success: Rebooted\n");
+
+    let spool = Spool::new();
+    let arrivals = Arrivals::watch(&spool.path("requests"));
+    let output = spool.run("action=on\nplug=n3\nresponder=nnf\n");
+    assert_success(&output, "Success: Powered ON\n");
+    fs::write(spool.path("requests/last"), "x").unwrap();
+    assert_eq!(arrivals.next(), "last", "nothing was written before");
+    let audit = spool.audit();
+    assert_eq!((audit.len(), &audit[0]["status"]), (1, &json!("completed")));
+}
+
+#[test]
+fn a_responder_that_cannot_be_asked_is_not_asked() {
+    for responder in ["script", "nnf"] {
+        let spool = Spool::new();
+        let run = |lines: &str| spool.run(&format!("{lines}\nresponder={responder}\n"));
+
+        assert_success(&run("action=monitor"), "");
+        let output = run("action=monitor\nverbose=1");
+        assert!(text(&output.stderr).contains("cannot be asked"));
+        assert_failure(&run("action=status\nplug=n3"));
+        assert!(assert_failure(&run("action=list")).contains("pcmk_host_list"));
+        assert!(assert_failure(&run("action=list-status")).contains("pcmk_host_list"));
+        for directory in ["requests", "responses", "queries", "log"] {
+            assert_eq!(spool.files(directory), [""; 0]);
+        }
+        fs::remove_dir(spool.path("requests")).unwrap();
+        assert_failure(&run("action=monitor"));
+    }
+}
+
+#[test]
+fn questions_to_a_watcher_that_does_not_run_fail_at_once() {
+    let spool = Spool::new();
+    for never in [true, false] {
+        if !never {
+            let watcher = WatcherSpool::open(&places(&spool), false).unwrap();
+            drop(watcher.lock().unwrap());
+        }
+        for lines in ["action=monitor\n", "action=status\nplug=n3\n", "action=list\n"] {
+            let output = spool.run(lines);
+            let stderr = assert_failure(&output);
+            assert!(stderr.contains("no fence-watcher is running on this node"), "{stderr}");
+            assert!(stderr.contains("systemctl start fence-watcher"), "{stderr}");
+        }
+    }
+    assert_eq!(spool.files("queries"), [""; 0]);
+}
+
+#[test]
+fn questions_to_a_living_watcher_give_its_answers_and_nothing_else() {
+    let spool = Spool::new();
+    let _watcher = Watcher::start(&spool);
+
+    assert_success(&spool.run("action=monitor\n"), "");
+    assert!(assert_failure(&spool.run("action=monitor\ndevice=dead\n")).contains("no route"));
+    assert_success(&spool.run("action=status\nplug=on\n"), "Status: ON\n");
+    let off = spool.run("action=status\nplug=off\n");
+    assert_eq!(
+        (off.status.code(), text(&off.stdout), text(&off.stderr)),
+        (Some(2), "Status: OFF\n", "")
+    );
+    assert!(assert_failure(&spool.run("action=status\nplug=n9\n")).contains("unknown"));
+    assert_success(&spool.run("action=list\n"), "on\noff\nn9\n");
+    assert_success(&spool.run("action=list-status\n"), "on,ON\noff,OFF\nn9,UNKNOWN\n");
+    assert_success(
+        &spool.run("action=list-status\nseparator=: \n"),
+        "on:ON\noff:OFF\nn9:UNKNOWN\n",
+    );
+    assert_failure(&spool.run("action=list\ndevice=dead\n"));
+    assert_eq!(spool.files("queries"), [""; 0], "questions leave nothing behind");
+    assert_eq!(spool.files("responses"), [".started"], "and are no fences");
+}
+
+#[test]
+fn a_watcher_that_lives_but_does_not_answer_is_an_expired_time() {
+    let spool = Spool::new();
+    let watcher = WatcherSpool::open(&places(&spool), false).unwrap();
+    let _lock = watcher.lock().unwrap();
+
+    let output = spool.run("action=monitor\nfence_timeout=1\n");
+
+    assert!(assert_failure(&output).contains("timed out"));
+    assert_eq!(spool.files("queries"), [""; 0]);
+}
+
+#[test]
+fn a_terminal_sees_the_waiting_and_afterwards_only_the_result() {
+    let spool = Spool::new();
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut child = Command::new(AGENT)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(pty.slave))
+        .spawn()
+        .unwrap();
+    let lines = spool.lines() + "action=off\nplug=n3\nfence_timeout=1\n";
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let mut shown = Vec::new();
+    // The terminal ends with an error when its last program is gone.
+    let _ = File::from(pty.master).read_to_end(&mut shown);
+
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let shown = text(&shown);
+    assert!(shown.contains("waiting for fence-watcher: off of 'n3' (0 s of "), "{shown:?}");
+    let (_, last) = shown.rsplit_once("\r\x1b[K").unwrap();
+    assert!(last.starts_with("fence_gfs2_recorder: off of 'n3' timed out"), "{shown:?}");
+}
+
+/// A watcher that lives and answers questions, until it is dropped.
+struct Watcher {
+    thread: Option<thread::JoinHandle<()>>,
+    queries: PathBuf,
+}
+
+impl Watcher {
+    fn start(spool: &Spool) -> Self {
+        let watcher = WatcherSpool::open(&places(spool), false).unwrap();
+        let lock = watcher.lock().unwrap();
+        let queries = spool.path("queries");
+        let arrivals = Arrivals::watch(&queries);
+        let thread = thread::spawn(move || {
+            let _lock = lock;
+            loop {
+                let name = arrivals.next();
+                if name == "stop" {
+                    return;
+                }
+                // Its own answers appear here as well.
+                let query = watcher.read_query(&name).and_then(|bytes| Query::parse(&bytes).ok());
+                if let Some(query) = query {
+                    let answer = answer_to(&query).to_json();
+                    watcher.answer_query(&query.query_id, &answer).unwrap();
+                    watcher.remove_query(&name).unwrap();
+                }
+            }
+        });
+        Watcher { thread: Some(thread), queries }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        fs::write(self.queries.join("stop"), "x").unwrap();
+        let _ = self.thread.take().unwrap().join();
+    }
+}
+
+fn answer_to(query: &Query) -> QueryAnswer {
+    if query.device.as_deref() == Some("dead") {
+        return QueryAnswer::new(&query.query_id, 1, "no route to the device");
+    }
+    let mut answer = QueryAnswer::new(&query.query_id, 0, "asked");
+    match query.query {
+        QueryKind::Targets => {
+            answer.targets = ["on", "off", "n9", "a,b", "List option"].map(str::to_owned).to_vec();
+        }
+        QueryKind::Power => {
+            answer.power = Some(match query.target.as_deref() {
+                Some("on") => PowerState::On,
+                Some("off") => PowerState::Off,
+                _ => PowerState::Unknown,
+            });
+        }
+        QueryKind::Reachable | QueryKind::State => {}
+    }
+    answer
+}
+
+fn places(spool: &Spool) -> Places {
+    Places::new(spool.path("requests"), spool.path("responses"))
+}
+
+fn signal_child(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+}
+
+fn is_line_end(c: char) -> bool {
+    matches!(c, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
