@@ -220,3 +220,122 @@ fn wait_until(limit: Limit) {
         thread::sleep(Duration::from_millis(limit.left_ms().min(1000)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fence_protocol::{FenceAction, RequestId};
+
+    /// A device in a directory of its own, and what was made of one order.
+    struct Rig {
+        directory: PathBuf,
+        device: SimulatedDevice,
+    }
+
+    impl Rig {
+        fn new(name: &str, fail: SimulatedFailure) -> Self {
+            let directory = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+            fs::create_dir(&directory).unwrap();
+            let state_file = directory.join("states");
+            let device = SimulatedDevice::new(SimulatedSettings { state_file, delay_ms: 0, fail });
+            Rig { directory, device }
+        }
+
+        fn order(&self, order: Order, limit: Limit) -> OrderReport {
+            let (target, request_id) = ("n3".parse().unwrap(), RequestId::random());
+            let job = Job {
+                target: &target,
+                action: FenceAction::Off,
+                request_id: &request_id,
+                gfs2_filesystems: &[],
+                request_json: b"{}",
+            };
+            self.device.order(order, &job, limit)
+        }
+
+        fn off(&self) -> OrderReport {
+            self.order(Order::Off, Limit::in_ms(60_000))
+        }
+
+        fn power(&self) -> PowerState {
+            self.device.power(&"n3".parse().unwrap(), Limit::in_ms(60_000)).state
+        }
+
+        fn orders(&self) -> usize {
+            let orders = fs::read_to_string(self.directory.join("states.orders"));
+            orders.unwrap_or_default().lines().count()
+        }
+    }
+
+    impl Drop for Rig {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+
+    #[test]
+    fn it_remembers_what_it_did() {
+        let rig = Rig::new("simulated-remembers", SimulatedFailure::None);
+        assert_eq!(rig.power(), PowerState::On);
+
+        let OrderReport::Acknowledged(text) = rig.off() else { panic!() };
+        assert!(text.starts_with("simulated:"), "{text}");
+        assert_eq!(rig.power(), PowerState::Off);
+        let nodes = rig.device.targets(Limit::in_ms(60_000));
+        assert_eq!(nodes, TargetList::Nodes(vec!["n3".parse().unwrap()]));
+
+        rig.order(Order::Cycle, Limit::in_ms(60_000));
+        assert_eq!(rig.power(), PowerState::On);
+        assert_eq!(rig.orders(), 2);
+        let orders = fs::read_to_string(rig.directory.join("states.orders")).unwrap();
+        let words: Vec<&str> = orders.lines().next().unwrap().split(' ').collect();
+        assert_eq!((words.len(), words[2], words[3]), (5, "off", "n3"));
+    }
+
+    #[test]
+    fn a_file_beside_it_steers_it_while_it_runs() {
+        let rig = Rig::new("simulated-steered", SimulatedFailure::DeviceFailure);
+        assert!(matches!(rig.off(), OrderReport::Failed(_)));
+
+        for (behaviour, kind) in [
+            ("unreachable", "Unreachable"),
+            ("unacknowledged", "Unacknowledged"),
+            ("device-failure", "Failed"),
+            ("lie 1", "Acknowledged"),
+        ] {
+            fs::write(rig.directory.join("states.behave"), behaviour).unwrap();
+            let report = format!("{:?}", rig.off());
+            assert!(report.starts_with(kind), "{behaviour}: {report}");
+        }
+        fs::remove_file(rig.directory.join("states.behave")).unwrap();
+        assert_eq!(rig.power(), PowerState::On);
+        assert_eq!(rig.orders(), 5);
+    }
+
+    #[test]
+    fn it_never_takes_longer_than_its_limit_and_does_nothing_late() {
+        let rig = Rig::new("simulated-late", SimulatedFailure::None);
+
+        fs::write(rig.directory.join("states.behave"), "none 600000").unwrap();
+        let report = rig.order(Order::Off, Limit::in_ms(20));
+        assert!(matches!(report, OrderReport::Unacknowledged(_)), "{report:?}");
+        fs::write(rig.directory.join("states.behave"), "hang").unwrap();
+        let report = rig.order(Order::Off, Limit::in_ms(20));
+        assert!(matches!(report, OrderReport::Unacknowledged(_)), "{report:?}");
+        assert_eq!(rig.orders(), 2);
+
+        assert_eq!(rig.order(Order::Off, Limit::in_ms(0)), OrderReport::TooLate);
+        assert_eq!(rig.orders(), 2);
+        fs::remove_file(rig.directory.join("states.behave")).unwrap();
+        assert_eq!(rig.power(), PowerState::On);
+    }
+
+    #[test]
+    fn an_unreadable_state_is_no_state() {
+        let rig = Rig::new("simulated-unreadable", SimulatedFailure::None);
+        fs::write(rig.directory.join("states"), "{").unwrap();
+
+        assert_eq!(rig.power(), PowerState::Unknown);
+        assert!(matches!(rig.off(), OrderReport::Unacknowledged(_)));
+    }
+}

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -21,6 +22,9 @@ use nix::unistd::Pid;
 use super::family::kill_session;
 use super::{Command, Greeting, JobLine, Outcome, ResultLine, json_line};
 use crate::Limit;
+
+/// How long a new watcher waits for the executor of an earlier one.
+const EARLIER_TIME_MS_MAX: u64 = 5_000;
 
 /// How long an executor may take to start and to get its lock.
 const START_TIME_MAX: Duration = Duration::from_secs(5);
@@ -42,10 +46,14 @@ pub struct ExecutorClient {
 }
 
 impl ExecutorClient {
-    /// Starts `program args… lock_file`, which must call [`executor_main`](crate::executor_main) with
-    /// that path, and waits until it holds its shared lock. The caller must not hold that lock
-    /// exclusively at this time.
+    /// Waits until no executor of an earlier watcher is left, then starts `program args… lock_file`,
+    /// which must call [`executor_main`](crate::executor_main) with that path and then holds a
+    /// shared lock on it.
+    ///
+    /// After this, nothing that an earlier watcher started runs any more. The caller must not hold
+    /// the lock itself.
     pub fn start(program: &Path, args: &[&str], lock_file: &Path) -> io::Result<Self> {
+        wait_for_earlier(lock_file)?;
         let mut arguments: Vec<OsString> = args.iter().map(OsString::from).collect();
         arguments.push(lock_file.into());
         let shared = Shared {
@@ -174,7 +182,7 @@ impl Connection {
         })
     }
 
-    /// Hands out results until the executor is gone, then tells everybody who still waits.
+    /// Hands out results until the executor is gone.
     fn distribute(&self, mut results: BufReader<UnixStream>) {
         let mut line = Vec::new();
         while results.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
@@ -187,26 +195,50 @@ impl Connection {
             line.clear();
         }
         self.abandon();
-        let waiting = lock(&self.waiting).take();
-        for sender in waiting.into_iter().flatten().map(|(_, sender)| sender) {
-            let _ = sender.send(Outcome::ExecutorLost);
-        }
         let executor = lock(&self.executor).take();
         // The result says nothing: it was killed.
         let _ = executor.map(|mut executor| executor.wait());
     }
 
-    /// Kills the executor and everything it started.
+    /// Kills the executor and everything it started, then tells everybody who waits.
     ///
     /// In this order: once the signal is sent the executor starts nothing more, and until it has been
-    /// waited for its number is nobody else's, so that the session found is its own.
+    /// waited for its number is nobody else's, so that the session found is its own. Who is told
+    /// may give the next order for the same target.
     fn abandon(&self) {
         if let Some(executor) = &mut *lock(&self.executor)
             && executor.kill().is_ok()
         {
             kill_session(self.session);
         }
+        let waiting = lock(&self.waiting).take();
+        for sender in waiting.into_iter().flatten().map(|(_, sender)| sender) {
+            // A job that was not sent has nobody who waits, and one that has just given up neither.
+            let _ = sender.send(Outcome::ExecutorLost);
+        }
     }
+}
+
+/// Waits until no executor holds its lock. It kills what it runs within seconds when its watcher has
+/// died, so one that stays is one that cannot be relied on.
+fn wait_for_earlier(lock_file: &Path) -> io::Result<()> {
+    // Without a file there never was one; with a bad path the executor will say what is wrong.
+    let Ok(lock) = File::open(lock_file) else { return Ok(()) };
+    let until = Limit::in_ms(EARLIER_TIME_MS_MAX);
+    // There is no waiting for a lock with a bound.
+    while let Err(error) = lock.try_lock() {
+        match error {
+            TryLockError::Error(error) => return Err(error),
+            TryLockError::WouldBlock if until.has_passed() => {
+                let path = lock_file.display();
+                return Err(io::Error::other(format!(
+                    "an executor of another watcher still holds \"{path}\"; end it first"
+                )));
+            }
+            TryLockError::WouldBlock => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+    Ok(())
 }
 
 /// Waits for the executor's first line.

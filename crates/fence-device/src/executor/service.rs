@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::env;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -24,7 +24,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, setsid};
+use nix::unistd::{Pid, close, setsid};
 
 use super::family::{kill_programs, kill_session};
 use super::output::Output;
@@ -49,6 +49,7 @@ const LAST_WAIT_MS: u64 = 3_000;
 /// `lock_file` is made if needed, and locked in shared mode until the process ends. To be called
 /// first in a fresh, single-threaded process.
 pub fn executor_main(lock_file: &Path) -> io::Result<()> {
+    close_inherited()?;
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     socket.peer_addr().map_err(|_| io::Error::other("this mode is for the watcher's own use"))?;
     let problem = |error: io::Error| format!("executor: \"{}\": {error}", lock_file.display());
@@ -84,6 +85,19 @@ fn prepare(lock_file: &Path) -> io::Result<File> {
         .open(lock_file)?;
     lock.lock_shared()?;
     Ok(lock)
+}
+
+/// Closes what whoever started the watcher left open, so that no program gets it.
+fn close_inherited() -> io::Result<()> {
+    let mut inherited: Vec<RawFd> = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        inherited.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    for number in inherited.into_iter().filter(|number| *number > 2) {
+        // One of them was the directory that was read, and is closed by now.
+        let _ = close(number);
+    }
+    Ok(())
 }
 
 /// What an event is about: these, or `2 * job + output`.

@@ -1,0 +1,97 @@
+//! What the tests with real programs share: a directory, an executor, commands and waiting.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of this module")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use fence_device::{Command, ExecutorClient, Limit, OUTPUT_BYTES_MAX, boot_ms_now};
+
+/// A process that is just being started holds everything open that we do, and a script that is open
+/// for writing cannot be run: so nothing is started while a script is being written.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// A directory that is removed again.
+#[derive(Debug)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path =
+            std::env::temp_dir().join(format!("fence-device-{}-{count}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Directory(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A shell script in it.
+    pub fn script(&self, name: &str, body: &str) -> String {
+        let _no_start = STARTING.lock();
+        let path = self.path(name);
+        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path.into_os_string().into_string().unwrap()
+    }
+
+    /// What stands in one of its files; empty while there is none.
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    pub fn executor(&self) -> ExecutorClient {
+        let _no_writing = STARTING.lock();
+        ExecutorClient::start(&executor_program(), &[], &self.path("lock")).unwrap()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The example `executor`, which cargo builds for these tests beside them.
+pub fn executor_program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().and_then(Path::parent).unwrap().join("examples/executor")
+}
+
+pub fn command(argv: &[&str]) -> Command {
+    let limit = Limit::in_ms(60_000);
+    Command {
+        argv: argv.iter().map(|&argument| argument.to_owned()).collect(),
+        env: vec![("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())],
+        stdin: String::new(),
+        limit,
+        start_not_after_boot_ms: limit.not_after_boot_ms,
+        output_bytes_max: OUTPUT_BYTES_MAX,
+    }
+}
+
+pub fn shell(script: &str) -> Command {
+    command(&["/bin/sh", "-c", script])
+}
+
+/// Waits until `condition` holds, for states that no event announces to us.
+pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let until = boot_ms_now() + 20_000;
+    while !condition() {
+        assert!(boot_ms_now() < until, "in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Whether a process of this number runs (and is not merely waiting to be waited for).
+pub fn is_alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    !state.is_empty() && !state.starts_with(['Z', 'X'])
+}
