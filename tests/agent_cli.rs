@@ -186,9 +186,9 @@ impl<'a> Responder<'a> {
         self.answer_as(&self.file, answer);
     }
 
-    /// Wakes the agent without taking its request.
+    /// Wakes the agent without taking its request, which may be gone already.
     fn nudge(&self) {
-        fs::set_permissions(self.pending(), Permissions::from_mode(0o600)).unwrap();
+        let _ = fs::set_permissions(self.pending(), Permissions::from_mode(0o600));
     }
 }
 

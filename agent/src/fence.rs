@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use fence_audit::{AuditEvent, AuditLog, Status};
-use fence_core::agent::{self as core, Event, Expected, Judgement, Sight, Step, Waiting};
+use fence_core::agent::{self as core, Event, Expected, Judgement, Outcome, Sight, Step, Waiting};
 use fence_log::Syslog;
 use fence_protocol::{RecordName, Request, RequestId, Requested, bounded};
 use fence_spool::{ClientSpool, Liveness, Look, SpoolError, Submitted, Withdrawal};
@@ -180,8 +180,11 @@ impl<'a> Attempt<'a> {
                 Step::Done(outcome) => break outcome,
             }
         };
-        // An answered request is done with: no responder that left it lying may run it later.
-        let _ = spool.withdraw(submitted);
+        if let Outcome::WrongAnswer(_) = outcome {
+            // Nobody has dealt with the request, and nobody may do so later. An answered one is the
+            // responder's to remove, and a simple one may fail when it finds it gone.
+            let _ = spool.withdraw(submitted);
+        }
         verdict(order, outcome, self.elapsed(), watcher(spool))
     }
 

@@ -68,7 +68,7 @@ pub fn read(
     log_dir: &Path,
     filter: Filter,
 ) -> Result<impl Iterator<Item = AuditEvent> + use<>, HistoryError> {
-    let directory = fence_spool::open_dir(log_dir).map_err(HistoryError::Place)?;
+    let directory = fence_spool::open_log_dir(log_dir).map_err(HistoryError::Place)?;
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = match openat(&directory, DETAILED_LOG, flags, Mode::empty()) {
         Ok(file) => Some(File::from(file)),
