@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -22,9 +21,6 @@ use nix::unistd::Pid;
 use super::family::kill_session;
 use super::{Command, Greeting, JobLine, Outcome, ResultLine, json_line};
 use crate::Limit;
-
-/// How long a new watcher waits for the executor of an earlier one.
-const EARLIER_TIME_MS_MAX: u64 = 5_000;
 
 /// How long an executor may take to start and to get its lock.
 const START_TIME_MAX: Duration = Duration::from_secs(5);
@@ -46,14 +42,12 @@ pub struct ExecutorClient {
 }
 
 impl ExecutorClient {
-    /// Waits until no executor of an earlier watcher is left, then starts `program args… lock_file`,
-    /// which must call [`executor_main`](crate::executor_main) with that path and then holds a
-    /// shared lock on it.
+    /// Starts `program args… lock_file`, which must call [`executor_main`](crate::executor_main) with
+    /// that path, and waits until it holds its shared lock.
     ///
-    /// After this, nothing that an earlier watcher started runs any more. The caller must not hold
-    /// the lock itself.
+    /// A watcher first takes that lock exclusively and lets go of it again: then nothing that an
+    /// earlier one started runs any more.
     pub fn start(program: &Path, args: &[&str], lock_file: &Path) -> io::Result<Self> {
-        wait_for_earlier(lock_file)?;
         let mut arguments: Vec<OsString> = args.iter().map(OsString::from).collect();
         arguments.push(lock_file.into());
         let shared = Shared {
@@ -217,28 +211,6 @@ impl Connection {
             let _ = sender.send(Outcome::ExecutorLost);
         }
     }
-}
-
-/// Waits until no executor holds its lock. It kills what it runs within seconds when its watcher has
-/// died, so one that stays is one that cannot be relied on.
-fn wait_for_earlier(lock_file: &Path) -> io::Result<()> {
-    // Without a file there never was one; with a bad path the executor will say what is wrong.
-    let Ok(lock) = File::open(lock_file) else { return Ok(()) };
-    let until = Limit::in_ms(EARLIER_TIME_MS_MAX);
-    // There is no waiting for a lock with a bound.
-    while let Err(error) = lock.try_lock() {
-        match error {
-            TryLockError::Error(error) => return Err(error),
-            TryLockError::WouldBlock if until.has_passed() => {
-                let path = lock_file.display();
-                return Err(io::Error::other(format!(
-                    "an executor of another watcher still holds \"{path}\"; end it first"
-                )));
-            }
-            TryLockError::WouldBlock => thread::sleep(Duration::from_millis(10)),
-        }
-    }
-    Ok(())
 }
 
 /// Waits for the executor's first line.
