@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
@@ -12,9 +14,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use fence_protocol::{PowerState, Query, QueryAnswer, QueryKind};
 use fence_spool::{Places, WatcherSpool};
+use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -118,26 +122,35 @@ fn assert_failure(output: &Output) -> &str {
     stderr
 }
 
-/// The names that appear in a directory, in their order.
-struct Arrivals(Inotify);
+/// The names that appear in a directory, in their order, hidden ones left out.
+struct Arrivals {
+    inotify: Inotify,
+    names: RefCell<VecDeque<String>>,
+}
 
 impl Arrivals {
     fn watch(directory: &Path) -> Self {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
-        inotify
-            .add_watch(directory, AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MODIFY)
-            .unwrap();
-        Arrivals(inotify)
+        // The user's few instances may be in use elsewhere on this machine, and nothing tells when
+        // one becomes free.
+        let inotify = loop {
+            match Inotify::init(InitFlags::IN_CLOEXEC) {
+                Err(Errno::EMFILE) => thread::sleep(Duration::from_millis(10)),
+                other => break other.unwrap(),
+            }
+        };
+        let events = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MODIFY;
+        inotify.add_watch(directory, events).unwrap();
+        Arrivals { inotify, names: RefCell::default() }
     }
 
     fn next(&self) -> String {
         loop {
-            for event in self.0.read_events().unwrap() {
-                let name = event.name.and_then(|name| name.into_string().ok());
-                if let Some(name) = name.filter(|name| !name.starts_with('.')) {
-                    return name;
-                }
+            if let Some(name) = self.names.borrow_mut().pop_front() {
+                return name;
             }
+            let events = self.inotify.read_events().unwrap();
+            let names = events.into_iter().filter_map(|event| event.name?.into_string().ok());
+            self.names.borrow_mut().extend(names.filter(|name| !name.starts_with('.')));
         }
     }
 }
