@@ -623,7 +623,7 @@ fn a_log_that_cannot_be_written_is_one_line_and_no_failure() {
 #[test]
 fn quiet_keeps_standard_error_empty_and_verbose_tells_the_steps() {
     let spool = Spool::new();
-    let output = spool.run("action=off\nplug=n3\nfence_timeout=1\nquiet=1\n");
+    let output = spool.run("action=off\nplug=n3\nfence_timeout=1\nquiet=yes\n");
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), ""));
 
     let debug = spool.path("log/debug");

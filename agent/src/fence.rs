@@ -139,7 +139,7 @@ impl<'a> Attempt<'a> {
             held: true,
         };
         let submitted = spool.submit(&names[0], &request.to_json())?;
-        self.progress.step(&format!("requested: request={id} file={}.json", names[0]));
+        self.progress.step(&format!("written: request={id} file={}.json", names[0]));
         Ok((spool, submitted))
     }
 

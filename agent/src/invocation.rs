@@ -220,6 +220,15 @@ pub fn understand(
     }
 }
 
+/// The meaning of a boolean's text.
+pub fn yes_or_no(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "yes" | "on" | "true" => Some(true),
+        "0" | "no" | "off" | "false" => Some(false),
+        _ => None,
+    }
+}
+
 /// The options that hold: what was given, else the environment's, else the default.
 struct Options<'a> {
     input: &'a RawInput,
@@ -383,11 +392,7 @@ impl Options<'_> {
         let Some(text) = self.text(name) else {
             return Ok(false);
         };
-        match text.to_ascii_lowercase().as_str() {
-            "1" | "yes" | "on" | "true" => Ok(true),
-            "0" | "no" | "off" | "false" => Ok(false),
-            _ => Err(Refusal::Value { what: name, value: text, should: "yes or no" }),
-        }
+        yes_or_no(&text).ok_or(Refusal::Value { what: name, value: text, should: "yes or no" })
     }
 
     /// The value that holds. An empty one is none where the parameter is a text that may be absent.

@@ -28,7 +28,7 @@ use fence_log::Syslog;
 use log::Level;
 
 use crate::input::{RawInput, STDIN_BYTES_MAX, SyntaxError};
-use crate::invocation::{Invocation, Refusal, understand};
+use crate::invocation::{Invocation, Refusal, understand, yes_or_no};
 use crate::outcome::Ending;
 use crate::parameters::{AGENT, parameter};
 
@@ -38,7 +38,8 @@ pub fn run(arguments: &[OsString], start_boot_ms: u64) -> ExitCode {
         Ok(input) => input,
         Err(SyntaxError(text)) => return Ending::failure(&text).conclude(false),
     };
-    let quiet = input.value(parameter("quiet")).is_some_and(|value| value == "1");
+    // Also a refusal is kept quiet; a value that is neither yes nor no is one itself.
+    let quiet = input.value(parameter("quiet")).and_then(yes_or_no).unwrap_or(false);
     let environment = |name: &str| std::env::var(name).ok();
     match understand(&input, &environment) {
         Ok(invocation) => {
