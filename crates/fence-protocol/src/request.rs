@@ -102,6 +102,10 @@ impl Request {
                 _ => RequestError::NotJson(bounded(&error.to_string(), 200)),
             })
         })?;
+        // A list whose values stand in the order of our members would be read as an object, too.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Rejection::of(RequestError::NotJson("it is not an object".to_owned())));
+        }
         raw.check().map_err(|error| Rejection {
             error,
             request_id: raw.text("request_id").ok().and_then(|id| id.parse().ok()),
@@ -307,6 +311,28 @@ mod tests {
         request.held = true;
 
         assert_eq!(Request::parse(&request.to_json()), Ok(request));
+    }
+
+    #[test]
+    fn a_list_of_the_members_values_is_no_request() {
+        let values = serde_json::json!([
+            ID,
+            "2026-11-21T20:00:00Z",
+            "off",
+            "n3",
+            [],
+            "n1",
+            null,
+            null,
+            null,
+            null,
+            false
+        ]);
+        let error = Request::parse(&serde_json::to_vec(&values).unwrap()).unwrap_err().error;
+
+        assert_eq!(error, RequestError::NotJson("it is not an object".to_owned()));
+        let blank_before = [b" \n", &first_version(|_| {})[..]].concat();
+        assert!(Request::parse(&blank_before).is_ok());
     }
 
     #[test]
