@@ -48,17 +48,23 @@ pub(super) fn watch_signals(signals: SigSet, wake: Sender<Wake>) -> std::io::Res
 
 /// Watches the directories of requests and queries for as long as the value lives. Where inotify is
 /// not to be had (a user has a bounded number of instances) the periodic look has to do.
+///
+/// The directories above are watched as well: the removal of a directory that we hold open shows
+/// there alone.
 pub(super) fn watch_spool(places: &Places, wake: Sender<Wake>) -> Option<RecommendedWatcher> {
-    let (requests, queries) = (places.requests.clone(), places.queries.clone());
+    let watched = places.clone();
     let handler = move |event: notify::Result<notify::Event>| {
-        for wake_up in translate(event, &requests, &queries) {
+        for wake_up in translate(event, &watched) {
             // The receiver is gone only when the daemon is.
             let _ = wake.send(wake_up);
         }
     };
+    let above = [places.requests.parent(), places.responses.parent()];
+    let directories = [places.requests.as_path(), &places.queries];
     let started = notify::recommended_watcher(handler).and_then(|mut watcher| {
-        watcher.watch(&places.requests, RecursiveMode::NonRecursive)?;
-        watcher.watch(&places.queries, RecursiveMode::NonRecursive)?;
+        for directory in directories.into_iter().chain(above.into_iter().flatten()) {
+            watcher.watch(directory, RecursiveMode::NonRecursive)?;
+        }
         Ok(watcher)
     });
     started
@@ -68,7 +74,7 @@ pub(super) fn watch_spool(places: &Places, wake: Sender<Wake>) -> Option<Recomme
         .ok()
 }
 
-fn translate(event: notify::Result<notify::Event>, requests: &Path, queries: &Path) -> Vec<Wake> {
+fn translate(event: notify::Result<notify::Event>, places: &Places) -> Vec<Wake> {
     let Ok(event) = event else { return vec![Wake::Rescan] };
     if event.need_rescan() {
         return vec![Wake::Rescan];
@@ -77,17 +83,17 @@ fn translate(event: notify::Result<notify::Event>, requests: &Path, queries: &Pa
         EventKind::Access(AccessKind::Close(AccessMode::Write))
         | EventKind::Create(_)
         | EventKind::Modify(ModifyKind::Name(_)) => true,
-        EventKind::Remove(_) => event.paths.iter().any(|path| path == requests || path == queries),
+        EventKind::Remove(_) => event.paths.iter().any(|path| is_directory(path, places)),
         _ => false,
     };
     if !is_news {
         return Vec::new();
     }
-    event.paths.iter().filter_map(|path| wake_for(path, requests, queries)).collect()
+    event.paths.iter().filter_map(|path| wake_for(path, places)).collect()
 }
 
-fn wake_for(path: &Path, requests: &Path, queries: &Path) -> Option<Wake> {
-    if path == requests || path == queries {
+fn wake_for(path: &Path, places: &Places) -> Option<Wake> {
+    if is_directory(path, places) {
         return Some(Wake::Rescan);
     }
     let file_name = path.file_name()?.to_str()?;
@@ -95,10 +101,14 @@ fn wake_for(path: &Path, requests: &Path, queries: &Path) -> Option<Wake> {
         return None;
     }
     match path.parent()? {
-        parent if parent == requests => Some(Wake::Request(file_name.to_owned())),
-        parent if parent == queries => Some(Wake::Query(file_name.to_owned())),
+        parent if parent == places.requests => Some(Wake::Request(file_name.to_owned())),
+        parent if parent == places.queries => Some(Wake::Query(file_name.to_owned())),
         _ => None,
     }
+}
+
+fn is_directory(path: &Path, places: &Places) -> bool {
+    [&places.requests, &places.responses, &places.queries].iter().any(|known| *known == path)
 }
 
 #[cfg(test)]
@@ -107,9 +117,13 @@ mod tests {
     use notify::Event;
     use notify::event::{CreateKind, DataChange, Flag, RemoveKind, RenameMode};
 
+    fn places() -> Places {
+        Places::new("/s/requests", "/s/responses")
+    }
+
     fn woken_by(kind: EventKind, path: &str) -> String {
         let event = Event::new(kind).add_path(path.into());
-        format!("{:?}", translate(Ok(event), "/s/requests".as_ref(), "/s/queries".as_ref()))
+        format!("{:?}", translate(Ok(event), &places()))
     }
 
     #[test]
@@ -128,9 +142,15 @@ mod tests {
     #[test]
     fn lost_events_and_removed_directories_make_the_loop_look_at_everything() {
         let removed = EventKind::Remove(RemoveKind::Folder);
-        assert_eq!(woken_by(removed, "/s/requests"), "[Rescan]");
+        for directory in ["/s/requests", "/s/responses", "/s/queries"] {
+            assert_eq!(woken_by(removed, directory), "[Rescan]");
+        }
+        let removed = EventKind::Remove(RemoveKind::File);
+        assert_eq!(woken_by(removed, "/s/requests/a.json"), "[]");
+        let created = EventKind::Create(CreateKind::File);
+        assert_eq!(woken_by(created, "/s/other.json"), "[]");
         let lost = Event::new(EventKind::Other).set_flag(Flag::Rescan);
-        let wake = translate(Ok(lost), "/s/requests".as_ref(), "/s/queries".as_ref());
+        let wake = translate(Ok(lost), &places());
         assert!(matches!(wake[..], [Wake::Rescan]));
     }
 }
