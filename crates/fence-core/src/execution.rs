@@ -297,7 +297,7 @@ impl Plan {
         };
         if report.state == wanted {
             let text = match acknowledged {
-                true => "the device shows it".to_owned(),
+                true => with_words("the device shows it", words),
                 false => with_words("learned by asking for the state: the order failed", words),
             };
             return self.achieved(Confirmed { verified: true, text }, now);
@@ -408,6 +408,16 @@ mod tests {
         let verdict = verdict(plan.next(power(PowerState::Off), 4_000));
         assert_eq!((verdict.result, verdict.verified), (FenceResult::Success, true));
         assert_eq!(verdict.performed, "off");
+    }
+
+    #[test]
+    fn a_verified_success_keeps_the_devices_words() {
+        let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
+        let words = Report::Order(OrderReport::Acknowledged("simulated: done".into()));
+
+        let verdict = verdict(run(&mut plan, [words, power(PowerState::Off)]));
+
+        assert_eq!(verdict.message, "the device shows it (simulated: done)");
     }
 
     #[test]
