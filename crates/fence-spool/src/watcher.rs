@@ -153,9 +153,34 @@ impl WatcherSpool {
             })
     }
 
-    /// Records that the request `id` is started, for one whose answer is not named after it; false
-    /// when that was recorded before, and it must not be started again.
-    pub fn mark_started(&self, id: &RequestId) -> Result<bool, SpoolError> {
+    /// Whether there is an answer of this very name. In doubt there is.
+    pub fn has_answer(&self, name: &RecordName) -> bool {
+        self.responses.has(&name.file_name())
+    }
+
+    /// Whether the request `id`, just claimed as `name`, was begun before: under another name, or by
+    /// another watcher that should not be there. To be asked between the claim and the start.
+    ///
+    /// A name that does not show the identity leaves a mark of it. Two that are claimed at the same
+    /// moment each look for what the other one has left by then, so that at most one of them starts.
+    pub fn was_begun(
+        &self,
+        name: &RecordName,
+        id: &RequestId,
+        target: Option<&NodeName>,
+    ) -> Result<bool, SpoolError> {
+        let of_target = target.and_then(|target| RecordName::of_target_and_id(target, id).ok());
+        let shown_by = [Some(RecordName::of_id(id)), of_target];
+        let shows_id = shown_by.iter().flatten().any(|shown| shown == name);
+        if self.answered(name, Some(id), target) || (!shows_id && !self.mark_started(id)?) {
+            return Ok(true);
+        }
+        let others = shown_by.iter().flatten().filter(|shown| *shown != name);
+        Ok(others.map(RecordName::file_name).any(|other| self.claimed.has(&other)))
+    }
+
+    /// Marks the request `id` as started; false when that was done before.
+    pub(crate) fn mark_started(&self, id: &RequestId) -> Result<bool, SpoolError> {
         match self.started.file(id.as_str(), OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL) {
             Ok(_) => self.started.sync().map(|()| true),
             Err(Errno::EEXIST) => Ok(false),

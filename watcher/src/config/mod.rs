@@ -76,7 +76,8 @@ pub struct LogSettings {
 /// Where the daemon's own lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogTarget {
-    /// The journal where systemd connects stderr with it, else stderr.
+    /// The journal where systemd connects stderr with it, syslog where stderr is `/dev/null`, else
+    /// stderr.
     Auto,
     /// Plain lines on stderr.
     Stderr,

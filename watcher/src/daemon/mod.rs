@@ -99,11 +99,21 @@ fn start_log(settings: &Settings) -> anyhow::Result<()> {
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let target = match settings.log.target {
         LogTarget::Auto if in_journal => fence_log::Target::Journal,
+        LogTarget::Auto if stderr_leads_nowhere() => fence_log::Target::Syslog,
         LogTarget::Auto | LogTarget::Stderr => fence_log::Target::Stderr,
         LogTarget::Journal => fence_log::Target::Journal,
         LogTarget::Syslog => fence_log::Target::Syslog,
     };
     fence_log::init("fence-watcher", target, settings.log.level).context("cannot start the log")
+}
+
+/// Whether what is written to stderr is lost, as for a daemon that an init script starts.
+fn stderr_leads_nowhere() -> bool {
+    match (nix::sys::stat::fstat(std::io::stderr()), nix::sys::stat::stat("/dev/null")) {
+        (Ok(stderr), Ok(null)) => stderr.st_rdev == null.st_rdev && null.st_rdev != 0,
+        (Err(_), _) => true,
+        (Ok(_), Err(_)) => false,
+    }
 }
 
 fn serve(settings: &Settings, wake: &Sender<Wake>, events: &Receiver<Wake>) -> anyhow::Result<End> {
@@ -293,7 +303,14 @@ impl Daemon {
             return self.end(End::SpoolReplaced);
         }
         match self.spooler.spool.pending() {
-            Ok(file_names) => file_names.iter().for_each(|file_name| self.see(file_name)),
+            Ok(file_names) => {
+                for file_name in &file_names {
+                    let name = RecordName::from_file_name(file_name);
+                    if !name.is_some_and(|name| self.core.knows(&name)) {
+                        self.see(file_name);
+                    }
+                }
+            }
             Err(problem) => error!("cannot look through the requests: {problem}"),
         }
         match self.spooler.spool.queries() {

@@ -7,7 +7,7 @@ use std::thread;
 use chrono::Utc;
 use fence_core::Now;
 use fence_core::watcher::{Claim, Content, Effect, Event, Sight};
-use fence_protocol::{Answer, RecordName, Rejection, Request, RequestError};
+use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError, RequestId};
 use fence_spool::{Claim as SpoolClaim, Sight as SpoolSight, WatcherSpool};
 use log::{error, info, warn};
 
@@ -49,7 +49,9 @@ impl Spooler {
 
     /// What the disk shows of a pending request; `None` when it could not be seen this time.
     pub(super) fn look(&self, name: &RecordName) -> Option<Sight> {
-        self.sight_of(name, self.spool.inspect(name))
+        let is_answered =
+            |id: Option<&_>, target: Option<&_>| self.spool.answered(name, id, target);
+        sight_of(name, self.spool.inspect(name), is_answered)
     }
 
     /// What was claimed and never answered by the watcher before us.
@@ -61,7 +63,10 @@ impl Spooler {
         names
             .into_iter()
             .filter_map(|name| {
-                let sight = self.sight_of(&name, self.spool.inspect_claimed(&name))?;
+                // Only an answer of its own name: what was begun has other traces without being
+                // answered.
+                let is_answered = |_: Option<&_>, _: Option<&_>| self.spool.has_answer(&name);
+                let sight = sight_of(&name, self.spool.inspect_claimed(&name), is_answered)?;
                 Some((name, sight))
             })
             .collect()
@@ -82,8 +87,8 @@ impl Spooler {
                 let sight = self.look(&name)?;
                 Some(Event::Seen(name, sight))
             }
-            Effect::Claim { name, sync, mark } => {
-                let claim = self.claim(&name, sync, mark.as_ref());
+            Effect::Claim { name, sync } => {
+                let claim = self.claim(&name, sync);
                 Some(Event::Claim(name, claim))
             }
             Effect::RemoveClaimed(name) => told(&name, self.spool.remove_claimed(&name)),
@@ -123,12 +128,7 @@ impl Spooler {
         }
     }
 
-    fn claim(
-        &self,
-        name: &RecordName,
-        sync: bool,
-        mark: Option<&fence_protocol::RequestId>,
-    ) -> Claim {
+    fn claim(&self, name: &RecordName, sync: bool) -> Claim {
         let (sight, client_gone) = match self.spool.claim(name, sync) {
             SpoolClaim::Gone => return Claim::Gone,
             SpoolClaim::Failed(problem) => return Claim::Failed(problem.to_string()),
@@ -138,44 +138,49 @@ impl Spooler {
             SpoolSight::Content { bytes, .. } => Request::parse(&bytes),
             other => Err(Rejection::of(RequestError::NotJson(format!("{other:?}")))),
         };
-        // Without its mark a request could be begun again under another name: in doubt, it was.
-        let begun_before = match mark.map(|id| self.spool.mark_started(id)) {
-            None | Some(Ok(true)) => false,
-            Some(Ok(false)) => true,
-            Some(Err(problem)) => {
+        let begun_before = parsed.as_ref().is_ok_and(|request| {
+            let was_begun =
+                self.spool.was_begun(name, &request.request_id, request.target_node.as_ref());
+            // In doubt it was.
+            was_begun.unwrap_or_else(|problem| {
                 error!("request {name}: {problem}");
                 true
-            }
-        };
+            })
+        });
         Claim::Claimed { parsed, client_gone, begun_before }
     }
+}
 
-    fn sight_of(&self, name: &RecordName, sight: SpoolSight) -> Option<Sight> {
-        let content = |parsed, size, mtime_ms| {
-            Sight::Content(Box::new(Content { parsed, changed: (size, mtime_ms) }))
-        };
-        let sight = match sight {
-            SpoolSight::Gone => return Some(Sight::Gone),
-            SpoolSight::Untrusted(why) => return Some(Sight::Untrusted(why)),
-            SpoolSight::TooLarge(size) => {
-                content(Err(Rejection::of(RequestError::TooLarge(size))), size, 0)
-            }
-            SpoolSight::Failed(problem) => {
-                // The next look through the spool sees it again.
-                error!("request {name}: {problem}");
-                return None;
-            }
-            SpoolSight::Content { bytes, facts } => {
-                content(Request::parse(&bytes), facts.size, facts.mtime_ms)
-            }
-        };
-        let Sight::Content(read) = &sight else { return Some(sight) };
-        let (id, target) = match &read.parsed {
-            Ok(request) => (Some(&request.request_id), request.target_node.as_ref()),
-            Err(rejection) => (rejection.request_id.as_ref(), rejection.target_node.as_ref()),
-        };
-        Some(if self.spool.answered(name, id, target) { Sight::Answered } else { sight })
-    }
+/// What the core is to know of what lies there; `is_answered` tells whether that is settled.
+fn sight_of(
+    name: &RecordName,
+    sight: SpoolSight,
+    is_answered: impl Fn(Option<&RequestId>, Option<&NodeName>) -> bool,
+) -> Option<Sight> {
+    let content = |parsed, size, mtime_ms| {
+        Sight::Content(Box::new(Content { parsed, changed: (size, mtime_ms) }))
+    };
+    let sight = match sight {
+        SpoolSight::Gone => return Some(Sight::Gone),
+        SpoolSight::Untrusted(why) => return Some(Sight::Untrusted(why)),
+        SpoolSight::TooLarge(size) => {
+            content(Err(Rejection::of(RequestError::TooLarge(size))), size, 0)
+        }
+        SpoolSight::Failed(problem) => {
+            // The next look through the spool sees it again.
+            error!("request {name}: {problem}");
+            return None;
+        }
+        SpoolSight::Content { bytes, facts } => {
+            content(Request::parse(&bytes), facts.size, facts.mtime_ms)
+        }
+    };
+    let Sight::Content(read) = &sight else { return Some(sight) };
+    let (id, target) = match &read.parsed {
+        Ok(request) => (Some(&request.request_id), request.target_node.as_ref()),
+        Err(rejection) => (rejection.request_id.as_ref(), rejection.target_node.as_ref()),
+    };
+    Some(if is_answered(id, target) { Sight::Answered } else { sight })
 }
 
 fn told(name: &RecordName, done: Result<(), fence_spool::SpoolError>) -> Option<Event> {

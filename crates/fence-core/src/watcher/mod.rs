@@ -87,7 +87,7 @@ pub enum Claim {
         parsed: Result<Request, Rejection>,
         /// The client no longer holds its lock on the file.
         client_gone: bool,
-        /// The request's identity was begun before, under another file name.
+        /// The request's identity was begun before, under another file name or by another watcher.
         begun_before: bool,
     },
 }
@@ -124,8 +124,6 @@ pub enum Effect {
         name: RecordName,
         /// The claim must survive a crash of the host, because no boot identity protects it.
         sync: bool,
-        /// Note this identity as begun first: the record's name does not show it.
-        mark: Option<RequestId>,
     },
     /// Fence, and report [`Event::Finished`].
     Execute(RecordName, Job),
@@ -241,6 +239,11 @@ impl Watcher {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    /// Whether `name` is known: a file of that name need not be looked at again but for a change.
+    pub fn knows(&self, name: &RecordName) -> bool {
+        self.records.contains_key(name)
+    }
+
     /// Whether nothing is being claimed, executed or answered.
     pub fn is_idle(&self) -> bool {
         self.records.values().all(|(state, _)| {
@@ -302,14 +305,8 @@ impl Watcher {
                 self.expire(name, &job, effects);
                 continue;
             }
-            let id = &job.request.request_id;
-            let of_target = RecordName::of_target_and_id(&job.target, id).ok();
-            let shows_id = name == RecordName::of_id(id) || of_target.as_ref() == Some(&name);
-            effects.push(Effect::Claim {
-                sync: job.request.boot_id.is_none(),
-                mark: (!shows_id).then(|| id.clone()),
-                name: name.clone(),
-            });
+            let sync = job.request.boot_id.is_none();
+            effects.push(Effect::Claim { name: name.clone(), sync });
             self.put(name, State::Claiming(job), None);
         }
     }

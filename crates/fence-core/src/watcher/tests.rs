@@ -100,7 +100,7 @@ fn a_request_is_claimed_executed_answered_and_removed_in_this_order() {
     let record = name(&request);
 
     let effects = see(&mut watcher, &request, NOON);
-    assert_eq!(effects, [Effect::Claim { name: record.clone(), sync: false, mark: None }]);
+    assert_eq!(effects, [Effect::Claim { name: record.clone(), sync: false }]);
 
     let effects = watcher.handle(Event::Claim(record.clone(), claimed(&request)), NOON);
     assert!(matches!(&effects[..], [Effect::Execute(_, job)] if job.device == "pdu"));
@@ -292,16 +292,6 @@ fn an_identity_that_is_under_way_is_not_run_under_another_name() {
     let again = Event::Seen("again".parse().unwrap(), content(Ok(request)));
     let effects = watcher.handle(again, NOON);
     assert_eq!(effects.last(), Some(&Effect::RemovePending("again".parse().unwrap())));
-}
-
-#[test]
-fn a_name_that_hides_the_identity_has_it_marked_with_the_claim() {
-    let request = request(1, "n3");
-    let event = Event::Seen("job7".parse().unwrap(), content(Ok(request.clone())));
-    let effects = watcher().handle(event, NOON);
-    assert!(
-        matches!(&effects[..], [Effect::Claim { mark: Some(id), .. }] if *id == request.request_id)
-    );
 }
 
 #[test]

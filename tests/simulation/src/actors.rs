@@ -1,0 +1,378 @@
+//! Agents and watchers, step by step.
+//!
+//! These are the shells of the two programs, written once more for a world where each system call is
+//! a step of its own. What they decide is decided by `fence-core`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use chrono::DateTime;
+use fence_core::Now;
+use fence_core::agent::{self, Expected, Responder, Waiting};
+use fence_core::execution::{Method, Plan};
+use fence_core::watcher::{self as core, Claim, Content, Effect, Event, Job, Sight, Watcher};
+use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError};
+
+use crate::disk::{Dir, Disk};
+use crate::world::{ABLE, Config};
+
+/// Where an agent stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// Its request is about to be written.
+    Start,
+    /// It is written, under a temporary name.
+    Written,
+    /// It is visible.
+    Waiting(Waiting),
+    /// It is to be taken back.
+    Withdrawing(Waiting),
+    /// That was tried.
+    Tried(Waiting, agent::Withdrawal),
+    /// The agent ended with this outcome, or without one.
+    Ended(Option<agent::Outcome>),
+}
+
+/// One agent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Agent {
+    pub(crate) request: Request,
+    pub(crate) expected: Expected,
+    pub(crate) name: RecordName,
+    pub(crate) stop_boot_ms: u64,
+    pub(crate) place: Place,
+}
+
+impl Agent {
+    pub(crate) fn is_alive(&self) -> bool {
+        !matches!(self.place, Place::Ended(_))
+    }
+
+    /// The next step of an agent that is alive. `signalled` tells that it got a signal.
+    pub(crate) fn step(&mut self, index: usize, signalled: bool, disk: &mut Disk, now: Now) {
+        let sight = self.look(disk);
+        self.place = match std::mem::replace(&mut self.place, Place::Ended(None)) {
+            Place::Start => {
+                let bytes = self.request.to_json();
+                let temporary = self.name.temporary();
+                let holder = Some(index);
+                if disk.create(Dir::Requests, &temporary, bytes, now.wall_ms, holder, true) {
+                    Place::Written
+                } else {
+                    Place::Ended(None)
+                }
+            }
+            Place::Written => {
+                let (temporary, name) = (self.name.temporary(), self.name.file_name());
+                if disk.rename(Dir::Requests, &temporary, Dir::Requests, &name) {
+                    disk.sync(Dir::Requests);
+                    let responder = Responder::FenceWatcher;
+                    Place::Waiting(Waiting::new(responder, self.stop_boot_ms, 500))
+                } else {
+                    Place::Ended(None)
+                }
+            }
+            Place::Waiting(waiting) => {
+                let event = if signalled {
+                    agent::Event::Signal("SIGTERM", sight)
+                } else {
+                    agent::Event::Looked(sight)
+                };
+                after(waiting, event, now)
+            }
+            Place::Withdrawing(waiting) => {
+                let was_there = disk.unlink(Dir::Requests, &self.name.file_name());
+                let taken = agent::Withdrawal::Taken;
+                let withdrawal = if was_there { agent::Withdrawal::Withdrawn } else { taken };
+                Place::Tried(waiting, withdrawal)
+            }
+            Place::Tried(waiting, withdrawal) => {
+                after(waiting, agent::Event::Withdrawal(withdrawal, sight), now)
+            }
+            ended @ Place::Ended(_) => ended,
+        };
+        if !self.is_alive() {
+            disk.release(index);
+        }
+    }
+
+    fn look(&self, disk: &Disk) -> agent::Sight {
+        let names = [self.name.file_name(), self.other_name()];
+        let answers = names
+            .iter()
+            .filter_map(|name| Some(self.expected.judge(&disk.file(Dir::Responses, name)?.bytes)))
+            .collect();
+        agent::Sight { answers, watcher: agent::Watcher::Alive }
+    }
+
+    /// The other name under which the answer may lie.
+    pub(crate) fn other_name(&self) -> String {
+        format!("{}-{}.json", self.expected.target, self.request.request_id)
+    }
+}
+
+fn after(mut waiting: Waiting, event: agent::Event, now: Now) -> Place {
+    match waiting.next(event, now.boot_ms) {
+        agent::Step::Wait(_) => Place::Waiting(waiting),
+        agent::Step::Withdraw => Place::Withdrawing(waiting),
+        agent::Step::Done(outcome) => Place::Ended(Some(outcome)),
+    }
+}
+
+/// A step that a watcher has before it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Todo {
+    Recover(RecordName),
+    Scan,
+    Look(RecordName),
+    Effect(Box<Effect>),
+    /// The rest of a claim, after the rename.
+    Claimed(RecordName, bool),
+    /// The rest of an answer, after its temporary was written.
+    Publish(RecordName),
+}
+
+/// An execution, as its thread sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Execution {
+    pub(crate) job: Job,
+    pub(crate) plan: Plan,
+    pub(crate) step: fence_core::execution::Step,
+    /// The device was given an order.
+    pub(crate) has_begun: bool,
+    /// The device showed the state that proves success.
+    pub(crate) has_proof: bool,
+    pub(crate) until_boot_ms: u64,
+}
+
+/// One watcher process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct WatcherProcess {
+    pub(crate) core: Watcher,
+    /// Steps that follow from each other; nothing else happens in the process before they are done.
+    pub(crate) todo: VecDeque<Todo>,
+    pub(crate) executions: BTreeMap<RecordName, Execution>,
+    pub(crate) finished: VecDeque<(RecordName, fence_core::execution::Verdict)>,
+    pub(crate) is_stopping: bool,
+}
+
+/// What a step of a watcher did that the world has to know of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Deed {
+    Nothing,
+    Claimed(RecordName),
+    /// The claim of this record was found good: its client held it at this moment.
+    Checked(RecordName),
+    Answered(RecordName, Option<Box<Answer>>),
+}
+
+impl WatcherProcess {
+    pub(crate) fn start(config: &Config, boot: u32, disk: &Disk) -> Self {
+        let settings = core::Settings {
+            boot_id: format!("boot-{boot}"),
+            default_deadline_ms: 60_000,
+            max_running: 8,
+        };
+        let device = core::Device {
+            name: "pdu".to_owned(),
+            here: true,
+            coverage: core::Coverage::Any,
+            max_concurrent: config.max_concurrent,
+            actions: [
+                fence_protocol::FenceAction::Off,
+                fence_protocol::FenceAction::On,
+                fence_protocol::FenceAction::Reboot,
+            ]
+            .into(),
+        };
+        let claimed = disk.list(Dir::Claimed);
+        let recover = claimed.iter().filter_map(|name| RecordName::from_file_name(name));
+        let mut todo: VecDeque<_> = recover.map(Todo::Recover).collect();
+        todo.push_back(Todo::Scan);
+        WatcherProcess {
+            core: Watcher::new(settings, vec![device]),
+            todo,
+            executions: BTreeMap::new(),
+            finished: VecDeque::new(),
+            is_stopping: false,
+        }
+    }
+
+    pub(crate) fn feed(&mut self, event: Event, now: Now) {
+        let effects = self.core.handle(event, now);
+        self.todo.extend(effects.into_iter().map(|effect| Todo::Effect(Box::new(effect))));
+    }
+
+    /// Carries out the first step that is to be done.
+    pub(crate) fn step(&mut self, disk: &mut Disk, now: Now) -> Deed {
+        let Some(todo) = self.todo.pop_front() else { return Deed::Nothing };
+        match todo {
+            Todo::Recover(name) => {
+                let sight = claimed_sight(disk, &name);
+                self.first(Event::Recovered(name, sight), now);
+            }
+            Todo::Scan => {
+                for name in disk.list(Dir::Requests) {
+                    if let Some(name) = RecordName::from_file_name(&name) {
+                        self.todo.push_back(Todo::Look(name));
+                    }
+                }
+            }
+            Todo::Look(name) => {
+                let sight = sight(disk, Dir::Requests, &name);
+                self.first(Event::Seen(name, sight), now);
+            }
+            Todo::Effect(effect) => return self.carry_out(*effect, disk, now),
+            Todo::Claimed(name, sync) => {
+                if sync {
+                    disk.sync(Dir::Claimed);
+                    disk.sync(Dir::Requests);
+                }
+                let claim = rest_of_claim(disk, &name, now);
+                let is_held = matches!(claim, Claim::Claimed { client_gone: false, .. });
+                self.first(Event::Claim(name.clone(), claim), now);
+                return if is_held { Deed::Checked(name) } else { Deed::Nothing };
+            }
+            Todo::Publish(name) => {
+                let (temporary, file_name) = (name.temporary(), name.file_name());
+                let is_new = disk.rename(Dir::Responses, &temporary, Dir::Responses, &file_name);
+                disk.unlink(Dir::Responses, &temporary);
+                disk.sync(Dir::Responses);
+                self.first(Event::Answered(name.clone(), Ok(())), now);
+                return if is_new { Deed::Answered(name, None) } else { Deed::Nothing };
+            }
+        }
+        Deed::Nothing
+    }
+
+    /// Feeds the core; what it wants is done before anything else.
+    fn first(&mut self, event: Event, now: Now) {
+        let effects = self.core.handle(event, now);
+        for effect in effects.into_iter().rev() {
+            self.todo.push_front(Todo::Effect(Box::new(effect)));
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect, disk: &mut Disk, now: Now) -> Deed {
+        match effect {
+            Effect::Claim { name, sync } => {
+                let file_name = name.file_name();
+                if !disk.has(Dir::Requests, &file_name) {
+                    self.first(Event::Claim(name, Claim::Gone), now);
+                } else if disk.is_full
+                    || !disk.rename(Dir::Requests, &file_name, Dir::Claimed, &file_name)
+                {
+                    self.first(Event::Claim(name, Claim::Failed("full".to_owned())), now);
+                } else {
+                    self.todo.push_front(Todo::Claimed(name.clone(), sync));
+                    return Deed::Claimed(name);
+                }
+            }
+            Effect::Execute(name, job) => {
+                let plan =
+                    Plan::new(job.action, ABLE, Method::OnOff, 2, 40_000, job.deadline_boot_ms);
+                let mut execution = Execution {
+                    job: job.clone(),
+                    plan,
+                    step: fence_core::execution::Step::Pause(0),
+                    has_begun: false,
+                    has_proof: false,
+                    until_boot_ms: now.boot_ms,
+                };
+                execution.step =
+                    execution.plan.next(fence_core::execution::Report::Begin, now.boot_ms);
+                self.executions.insert(name, execution);
+            }
+            Effect::Inquire(name, _) => {
+                self.first(Event::Inquired(name, true, "on".to_owned()), now);
+            }
+            Effect::Answer(name, answer) => {
+                let bytes = answer.to_json(DateTime::UNIX_EPOCH);
+                let temporary = name.temporary();
+                disk.unlink(Dir::Responses, &temporary);
+                if disk.create(Dir::Responses, &temporary, bytes, now.wall_ms, None, true) {
+                    self.todo.push_front(Todo::Publish(name.clone()));
+                    return Deed::Answered(name, Some(Box::new(answer)));
+                }
+                self.first(Event::Answered(name, Err("full".to_owned())), now);
+            }
+            Effect::RemoveClaimed(name) => {
+                disk.unlink(Dir::Claimed, &name.file_name());
+            }
+            Effect::RemovePending(name) | Effect::SetAside(name, _) => {
+                disk.unlink(Dir::Requests, &name.file_name());
+            }
+            Effect::Look(name) => {
+                let sight = sight(disk, Dir::Requests, &name);
+                self.first(Event::Seen(name, sight), now);
+            }
+            Effect::Note(..) => {}
+        }
+        Deed::Nothing
+    }
+
+    /// Targets on which something runs.
+    pub(crate) fn busy(&self) -> BTreeSet<&NodeName> {
+        self.executions.values().map(|execution| &execution.job.target).collect()
+    }
+}
+
+fn rest_of_claim(disk: &mut Disk, name: &RecordName, now: Now) -> Claim {
+    let file = disk.file(Dir::Claimed, &name.file_name());
+    let client_gone = file.is_none_or(|file| file.held_by.is_none());
+    let parsed = file.map_or_else(
+        || Err(Rejection::of(RequestError::Incomplete)),
+        |file| Request::parse(&file.bytes),
+    );
+    let begun_before = parsed.as_ref().is_ok_and(|request| was_begun(disk, name, request, now));
+    Claim::Claimed { parsed, client_gone, begun_before }
+}
+
+/// As `fence_spool::WatcherSpool::was_begun`.
+fn was_begun(disk: &mut Disk, name: &RecordName, request: &Request, now: Now) -> bool {
+    let shown_by = shown_by(request);
+    if is_answered(disk, name, request) {
+        return true;
+    }
+    if !shown_by.contains(&name.file_name()) {
+        let id = request.request_id.as_str();
+        let is_new = disk.create(Dir::Started, id, Vec::new(), now.wall_ms, None, true);
+        disk.sync(Dir::Started);
+        if !is_new {
+            return true;
+        }
+    }
+    shown_by.iter().any(|other| *other != name.file_name() && disk.has(Dir::Claimed, other))
+}
+
+/// The names that show the identity of a request.
+fn shown_by(request: &Request) -> Vec<String> {
+    let id = &request.request_id;
+    let of_target = request.target_node.as_ref().map(|target| format!("{target}-{id}.json"));
+    [Some(format!("{id}.json")), of_target].into_iter().flatten().collect()
+}
+
+/// As `fence_spool::WatcherSpool::answered`.
+fn is_answered(disk: &Disk, name: &RecordName, request: &Request) -> bool {
+    disk.has(Dir::Responses, &name.file_name())
+        || shown_by(request).iter().any(|other| disk.has(Dir::Responses, other))
+        || disk.has(Dir::Started, request.request_id.as_str())
+}
+
+fn claimed_sight(disk: &Disk, name: &RecordName) -> Sight {
+    let Some(file) = disk.file(Dir::Claimed, &name.file_name()) else { return Sight::Gone };
+    if disk.has(Dir::Responses, &name.file_name()) {
+        return Sight::Answered;
+    }
+    let parsed = Request::parse(&file.bytes);
+    Sight::Content(Box::new(Content { parsed, changed: (file.bytes.len() as u64, file.mtime_ms) }))
+}
+
+fn sight(disk: &Disk, dir: Dir, name: &RecordName) -> Sight {
+    let Some(file) = disk.file(dir, &name.file_name()) else { return Sight::Gone };
+    let parsed = Request::parse(&file.bytes);
+    let known = parsed.as_ref().is_ok_and(|request| is_answered(disk, name, request));
+    if disk.has(Dir::Responses, &name.file_name()) || known {
+        return Sight::Answered;
+    }
+    Sight::Content(Box::new(Content { parsed, changed: (file.bytes.len() as u64, file.mtime_ms) }))
+}

@@ -1,0 +1,20 @@
+//! A world in which agents, watchers, disks and devices fail at every step.
+//!
+//! The agent's and the watcher's decisions are those of `fence-core`, the code that ships. Around them
+//! stands a pretended spool that forgets what was not synced, clocks that jump, devices that hang and
+//! lie, and clients and responders of other makes. One [`World`] knows which [`Action`]s can happen
+//! next; each changes it and checks S1 to S6. A seeded run picks at random ([`run_seed`]); a
+//! model checker picks everything.
+//!
+//! - `disk`: the spool, and what a crash of the host leaves of it.
+//! - `actors`: agents and watchers, step by step: their shells, written once more for this world.
+//! - `world`: what can happen, and the invariants.
+//! - `run`: seeded histories.
+
+mod actors;
+mod disk;
+mod run;
+mod world;
+
+pub use run::{History, run_seed};
+pub use world::{Action, Budget, Config, Mutation, World};

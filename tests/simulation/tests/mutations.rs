@@ -1,0 +1,56 @@
+//! A checker that finds nothing proves nothing: each bug that is put in must be found.
+#![expect(clippy::print_stdout, reason = "the figures are what the run is read for")]
+
+use fence_simulation::{Mutation, run_seed};
+
+fn is_found(mutation: Mutation, invariant: &str) {
+    for seed in 0..20_000 {
+        let history = run_seed(seed, |config| {
+            config.mutation = Some(mutation);
+            config.lock = true;
+            config.in_memory = false;
+        });
+        if let Some(violation) = history.violation
+            && violation.starts_with(invariant)
+        {
+            println!("{mutation:?}: found by seed {seed}: {violation}");
+            return;
+        }
+    }
+    panic!("{mutation:?} is not found");
+}
+
+#[test]
+fn a_claim_after_the_start_is_found() {
+    is_found(Mutation::ClaimAfterStart, "S1");
+}
+
+#[test]
+fn a_deadline_that_nobody_looks_at_is_found() {
+    is_found(Mutation::NoDeadlineCheck, "S4");
+}
+
+#[test]
+fn an_answer_before_the_confirmation_is_found() {
+    is_found(Mutation::AnswerBeforeConfirmation, "S3");
+}
+
+#[test]
+fn a_claim_that_is_removed_before_its_answer_is_found() {
+    is_found(Mutation::DeleteBeforeAnswer, "S5");
+}
+
+#[test]
+fn a_retry_after_a_crash_is_found() {
+    is_found(Mutation::RetryAfterCrash, "S2");
+}
+
+#[test]
+fn a_client_that_is_not_looked_for_is_found() {
+    is_found(Mutation::ClientNotChecked, "S4");
+}
+
+#[test]
+fn an_identity_that_is_forgotten_is_found() {
+    is_found(Mutation::IdentityForgotten, "S2");
+}
