@@ -27,7 +27,8 @@ use crate::verdict::{Verdict, done, failed, verdict};
 pub(crate) fn run(order: &Fence, start_boot_ms: u64) -> Ending {
     let signals = Signals::take_over();
     let mut attempt = Attempt::new(order, start_boot_ms);
-    let verdict = attempt.carry_out(&signals);
+    // The request is dropped after the audit, which leaves the kernel the time to forget its watch.
+    let (verdict, _request) = attempt.carry_out(&signals);
     attempt.conclude(verdict)
 }
 
@@ -61,11 +62,11 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn carry_out(&mut self, signals: &Signals) -> Verdict {
+    fn carry_out(&mut self, signals: &Signals) -> (Verdict, Option<Submitted>) {
         let order = self.order;
         if let Some(signal) = self.sleep(signals) {
             let why = format!("stopped by {signal} during the delay; nothing was requested");
-            return failed(order, "withdrawn", &why);
+            return (failed(order, "withdrawn", &why), None);
         }
         if order.discovery {
             self.discovery = discover(&order.target, DISCOVERY_TIME_MAX);
@@ -73,19 +74,25 @@ impl<'a> Attempt<'a> {
         if order.responder == Responder::Nnf && order.action == fence_protocol::FenceAction::On {
             let details =
                 "nothing requested: responder nnf takes every request for a fence".to_owned();
-            return Verdict { result: "success".into(), details, ending: done(order.action) };
+            let ending = done(order.action);
+            return (Verdict { result: "success".into(), details, ending }, None);
         }
         let id = RequestId::random();
         let names = match names(order, &id) {
             Ok(names) => names,
-            Err(error) => return failed(order, "rejected", &error.to_string()),
+            Err(error) => return (failed(order, "rejected", &error.to_string()), None),
         };
         self.request_id = Some(id.clone());
         let found = self.discovery.to_words();
         self.record(Status::Requested, &self.introduction(&found), None);
         match self.submit(&id, &names) {
-            Ok((spool, submitted)) => self.wait(signals, &id, &names, &spool, &submitted),
-            Err(error) => failed(order, "rejected", &format!("nothing was requested: {error}")),
+            Ok((spool, submitted)) => {
+                let verdict = self.wait(signals, &id, &names, &spool, &submitted);
+                (verdict, Some(submitted))
+            }
+            Err(error) => {
+                (failed(order, "rejected", &format!("nothing was requested: {error}")), None)
+            }
         }
     }
 
@@ -180,12 +187,17 @@ impl<'a> Attempt<'a> {
                 Step::Done(outcome) => break outcome,
             }
         };
+        submitted.unwatch();
         if let Outcome::WrongAnswer(_) = outcome {
             // Nobody has dealt with the request, and nobody may do so later. An answered one is the
             // responder's to remove, and a simple one may fail when it finds it gone.
             let _ = spool.withdraw(submitted);
         }
-        verdict(order, outcome, self.elapsed(), watcher(spool))
+        let watcher = match outcome {
+            Outcome::Success(_) => core::Watcher::Alive,
+            _ => watcher(spool),
+        };
+        verdict(order, outcome, self.elapsed(), watcher)
     }
 
     /// Shows the waiting to whoever sees it, and gives the instant until which to wait.
@@ -281,7 +293,7 @@ fn names(order: &Fence, id: &RequestId) -> Result<Vec<RecordName>, fence_protoco
 }
 
 fn look(spool: &ClientSpool, names: &[RecordName], expected: &Expected) -> Sight {
-    let answers = names
+    let answers: Vec<_> = names
         .iter()
         .filter_map(|name| match spool.look(name) {
             Look::Absent => None,
@@ -289,7 +301,9 @@ fn look(spool: &ClientSpool, names: &[RecordName], expected: &Expected) -> Sight
             Look::Refused(why) => Some(Judgement::Wrong(why)),
         })
         .collect();
-    Sight { answers, watcher: watcher(spool) }
+    // Whether it lives matters only to one who has nothing to read.
+    let watcher = if answers.is_empty() { watcher(spool) } else { core::Watcher::Alive };
+    Sight { answers, watcher }
 }
 
 fn watcher(spool: &ClientSpool) -> core::Watcher {

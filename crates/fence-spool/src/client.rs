@@ -8,14 +8,13 @@
 
 use fence_protocol::{Query, RecordName, RequestId};
 use nix::errno::Errno;
-use nix::sys::inotify::Inotify;
 use std::fs::{File, TryLockError};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use crate::dir::Dir;
 use crate::record::{self, Sight};
-use crate::watch::{Watched, watch};
+use crate::watch::{Watch, Watched, watch};
 use crate::{Liveness, Places, SpoolError, lock};
 
 /// The directories, as a client uses them.
@@ -82,7 +81,7 @@ impl ClientSpool {
         &self,
         name: &RecordName,
         bytes: &[u8],
-        start: fn(&File) -> nix::Result<Inotify>,
+        start: fn(&File) -> nix::Result<Watch>,
     ) -> Result<Submitted, SpoolError> {
         let file = publish(&self.requests, name, bytes, hold)?;
         let submitted = Submitted { name: name.clone(), watched: Watched::new(file, start) };
@@ -168,6 +167,12 @@ impl Submitted {
     pub fn drain(&self) {
         self.watched.drain();
     }
+
+    /// Ends the watching, once nothing is waited for any more. Do something else before dropping the
+    /// value: the kernel then needs no time to close it.
+    pub fn unwatch(&self) {
+        self.watched.unwatch();
+    }
 }
 
 impl Asked {
@@ -180,6 +185,11 @@ impl Asked {
     /// Forgets the events so far.
     pub fn drain(&self) {
         self.watched.drain();
+    }
+
+    /// Ends the watching. See [`Submitted::unwatch`].
+    pub fn unwatch(&self) {
+        self.watched.unwatch();
     }
 }
 
@@ -306,7 +316,7 @@ mod tests {
     fn without_a_watch_to_be_had_a_request_is_submitted_all_the_same() {
         let pair = Pair::new();
         for errno in [Errno::EMFILE, Errno::ENOSPC, Errno::ENOSYS] {
-            let start: fn(&File) -> nix::Result<Inotify> = match errno {
+            let start: fn(&File) -> nix::Result<Watch> = match errno {
                 Errno::EMFILE => |_| Err(Errno::EMFILE),
                 Errno::ENOSPC => |_| Err(Errno::ENOSPC),
                 _ => |_| Err(Errno::ENOSYS),

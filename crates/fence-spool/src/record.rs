@@ -107,7 +107,7 @@ fn read(dir: &Dir, name: &str, file: &File) -> Sight {
     if size(&stat) > RECORD_BYTES_MAX {
         return Sight::TooLarge(size(&stat));
     }
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(usize::try_from(size(&stat)).unwrap_or(0) + 1);
     // One byte more than allowed, because the file may be growing.
     match file.take(RECORD_BYTES_MAX + 1).read_to_end(&mut bytes) {
         Err(source) => {

@@ -359,12 +359,13 @@ impl Daemon {
     fn carry_out(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Execute(name, job) => {
-                info!(
+                let line = format!(
                     "begun: request={} target={} action={} device={}",
                     job.request.request_id, job.target, job.action, job.device
                 );
                 let request_json = job.request.to_json();
                 worker::execute(&self.devices, name, job, request_json, &self.wake);
+                info!("{line}");
                 None
             }
             Effect::Inquire(name, request) => {

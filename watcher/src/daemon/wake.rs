@@ -8,7 +8,7 @@ use std::thread;
 use fence_spool::Places;
 use log::warn;
 use nix::sys::signal::{SigSet, Signal};
-use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::Wake;
@@ -80,9 +80,9 @@ fn translate(event: notify::Result<notify::Event>, places: &Places) -> Vec<Wake>
         return vec![Wake::Rescan];
     }
     let is_news = match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write))
-        | EventKind::Create(_)
-        | EventKind::Modify(ModifyKind::Name(_)) => true,
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Create(_) => true,
+        // A name that vanishes is noticed when its turn comes.
+        EventKind::Modify(ModifyKind::Name(mode)) => mode != RenameMode::From,
         EventKind::Remove(_) => event.paths.iter().any(|path| is_directory(path, places)),
         _ => false,
     };
@@ -115,7 +115,7 @@ fn is_directory(path: &Path, places: &Places) -> bool {
 mod tests {
     use super::*;
     use notify::Event;
-    use notify::event::{CreateKind, DataChange, Flag, RemoveKind, RenameMode};
+    use notify::event::{CreateKind, DataChange, Flag, RemoveKind};
 
     fn places() -> Places {
         Places::new("/s/requests", "/s/responses")
