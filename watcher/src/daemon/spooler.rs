@@ -8,7 +8,7 @@ use chrono::Utc;
 use fence_core::Now;
 use fence_core::watcher::{Claim, Content, Effect, Event, Sight};
 use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError, RequestId};
-use fence_spool::{Claim as SpoolClaim, Sight as SpoolSight, WatcherSpool};
+use fence_spool::{Claim as SpoolClaim, Places, Sight as SpoolSight, WatcherSpool};
 use log::{error, info, warn};
 
 use crate::config::SpoolSettings;
@@ -18,6 +18,7 @@ const PRUNE_EVERY_MS: u64 = 3_600_000;
 
 pub(super) struct Spooler {
     pub(super) spool: Arc<WatcherSpool>,
+    places: Places,
     keep_answers_ms: i64,
     keep_answers_max: usize,
     next_prune_boot_ms: u64,
@@ -28,6 +29,7 @@ impl Spooler {
     pub(super) fn new(spool: Arc<WatcherSpool>, settings: &SpoolSettings) -> Self {
         Spooler {
             spool,
+            places: Places::new(&settings.request_dir, &settings.response_dir),
             keep_answers_ms: i64::try_from(settings.keep_answers_ms).unwrap_or(i64::MAX),
             keep_answers_max: settings.keep_answers_max,
             next_prune_boot_ms: 0,
@@ -73,7 +75,14 @@ impl Spooler {
     }
 
     pub(super) fn answer(&self, name: RecordName, answer: &Answer) -> Event {
-        let written = self.spool.answer(&name, &answer.to_json(Utc::now()));
+        let bytes = answer.to_json(Utc::now());
+        let written = self.spool.answer(&name, &bytes).or_else(|problem| {
+            if self.spool.is_current() {
+                return Err(problem);
+            }
+            // The directory was removed while the device worked; what came of that is still known.
+            WatcherSpool::open(&self.places, true)?.answer(&name, &bytes)
+        });
         if written.is_ok() {
             log_answer(&name, answer);
         }
