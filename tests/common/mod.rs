@@ -1,0 +1,551 @@
+//! What the tests of the real programs share: a place of one's own with a spool, a configuration and
+//! device programs in it; the two programs; requests as the different clients write them; and waiting.
+//!
+//! Whatever a test starts is killed with the value that stands for it, and the place is removed.
+//! Waiting is always for a condition, with a limit that only a failing test reaches.
+
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its part of this module")]
+
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use chrono::{SecondsFormat, Utc};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+/// How long a condition is waited for: far longer than it takes even where all tests run at once.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Waits until `condition` holds.
+pub fn wait_for(what: &str, condition: impl FnMut() -> bool) {
+    assert!(holds_within(PATIENCE, condition), "in vain: {what}");
+}
+
+/// Whether `condition` holds before `limit` has passed.
+pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + limit;
+    while !condition() {
+        if Instant::now() >= until {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+    true
+}
+
+/// Whether the tests run as root, which a few of them need.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Whether the test `name` can be run, which needs root; if not, this says so.
+pub fn can_be_run_as_root(name: &str) -> bool {
+    if !is_root() {
+        let _ = writeln!(std::io::stderr(), "{name}: left out, it needs root");
+    }
+    is_root()
+}
+
+/// Whether a process of this number runs, and is not merely waiting to be waited for.
+pub fn is_alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    !state.is_empty() && !state.starts_with(['Z', 'X'])
+}
+
+/// The names in a directory, sorted.
+pub fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// A directory for one test.
+pub struct Site {
+    path: PathBuf,
+    /// The spool in it.
+    pub spool: Spool,
+    started: Cell<u32>,
+}
+
+impl Site {
+    pub fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let unique = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = parent.join(format!("fence-test-{unique}"));
+        fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+        Site { spool: Spool::at(&path), path, started: Cell::new(0) }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// What stands in one of its files; empty while there is none.
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    pub fn lines(&self, name: &str) -> Vec<String> {
+        self.read(name).lines().map(str::to_owned).collect()
+    }
+
+    /// A shell script in it; gives its path.
+    pub fn program(&self, name: &str, script: &str) -> String {
+        let path = self.path(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).unwrap();
+        path.display().to_string()
+    }
+
+    /// A configuration with this site's spool and what `text` adds: tables, or keys of `[log]`.
+    pub fn configure(&self, text: &str) {
+        self.configure_for(&self.path, text);
+    }
+
+    /// The same with a spool in `spool`.
+    pub fn configure_for(&self, spool: &Path, text: &str) {
+        let (spool, path) = (spool.display(), self.path.display());
+        let text = format!(
+            "[spool]\nrequest_dir = '{spool}/requests'\nresponse_dir = '{spool}/responses'\n\
+             default_deadline = '300s'\n[log]\nlog_dir = '{path}/log'\ntarget = 'stderr'\n{text}"
+        );
+        fs::write(self.path("w.toml"), text).unwrap();
+        fs::set_permissions(self.path("w.toml"), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
+    /// A command device, whose one program notes each execution in the file `executed` and then does
+    /// `script`. It cannot be asked for the power state.
+    pub fn recorder(&self, name: &str, targets: &str, script: &str) -> String {
+        let executed = self.path("executed");
+        let program = self.program(
+            &format!("{name}.sh"),
+            &format!(
+                "echo \"$FENCE_ACTION $FENCE_TARGET $FENCE_REQUEST_ID\" >>'{}'\n{script}",
+                executed.display()
+            ),
+        );
+        format!(
+            "[[device]]\nname = '{name}'\ntype = 'command'\ntargets = '{targets}'\n\
+             off = ['{program}']\non = ['{program}']\nreboot = ['{program}']\n"
+        )
+    }
+
+    /// One line for each execution: `action target request_id`.
+    pub fn executed(&self) -> Vec<String> {
+        self.lines("executed")
+    }
+
+    /// How often the request was executed.
+    pub fn executions_of(&self, id: &str) -> usize {
+        self.executed().iter().filter(|line| line.ends_with(id)).count()
+    }
+
+    /// Waits until the request is being executed.
+    pub fn await_execution(&self, id: &str) {
+        wait_for("the execution", || self.executions_of(id) > 0);
+    }
+
+    /// A script that never ends of itself, with a child in its own process group and one that
+    /// `starter` puts into another. The numbers of the three stand in the file `pids`.
+    pub fn endless(&self, starter: &str) -> String {
+        let pids = self.path("pids");
+        let pids = pids.display();
+        format!(
+            "trap '' TERM INT HUP\nsleep 1000 &\necho $! >>'{pids}'\n{starter} sleep 1000 &\n\
+             echo $! >>'{pids}'\necho $$ >>'{pids}'\nwait\nsleep 1000"
+        )
+    }
+
+    /// A part of a script: it waits until [`Site::release`].
+    pub fn held(&self) -> String {
+        format!("until [ -e '{}' ]; do sleep 0.01; done", self.path("release").display())
+    }
+
+    /// Lets go on what waits in [`Site::held`].
+    pub fn release(&self) {
+        fs::write(self.path("release"), "").unwrap();
+    }
+
+    /// A simulated device, with its state in the file `state`.
+    pub fn simulated(&self, name: &str, more: &str) -> String {
+        format!(
+            "[[device]]\nname = '{name}'\ntype = 'simulated'\ntargets = '*'\nstate_file = '{}'\n{more}\n",
+            self.path("state").display()
+        )
+    }
+
+    /// `fence-watcher` with this site's configuration.
+    pub fn watcher_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fence-watcher"));
+        command.arg("--config").arg(self.path("w.toml")).args(arguments);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the service and waits until it says that it is ready.
+    pub fn start(&self) -> Watcher {
+        self.start_as(self.watcher_command(SERVICE)).0
+    }
+
+    /// The same for another command; gives the socket to which the service tells its state as well.
+    pub fn start_as(&self, mut command: Command) -> (Watcher, UnixDatagram) {
+        let number = self.started.replace(self.started.get() + 1);
+        let socket = self.path(&format!("notify-{number}"));
+        let told = UnixDatagram::bind(&socket).unwrap();
+        told.set_read_timeout(Some(PATIENCE)).unwrap();
+        let log = self.path(&format!("watcher-{number}.log"));
+        let child = command
+            .env("NOTIFY_SOCKET", socket)
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let watcher = Watcher { child, log };
+        assert_eq!(next_told(&told), "READY=1", "{}", watcher.log());
+        (watcher, told)
+    }
+
+    /// What the service says of itself.
+    pub fn state(&self) -> Value {
+        let output = self.watcher_command(&["status", "--json"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The agent on this site's spool, with these options on its standard input.
+    pub fn agent(&self, options: &str) -> Agent {
+        self.agent_as(Command::new(agent_program()), options)
+    }
+
+    /// The same, started by another command.
+    pub fn agent_as(&self, mut command: Command, options: &str) -> Agent {
+        // As the service's unit and tmpfiles.d do.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(self.path("log"));
+        made.unwrap();
+        let path = self.path.display();
+        let common = format!(
+            "request_dir={path}/requests\nresponse_dir={path}/responses\nlog_dir={path}/log\n"
+        );
+        let mut child = command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all((common + options + "\n").as_bytes()).unwrap();
+        Agent { child: Some(child) }
+    }
+
+    /// The events that the agents wrote down.
+    pub fn audit(&self) -> Vec<Value> {
+        let lines = self.lines("log/fence-events-detailed.jsonl");
+        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// The arguments with which a service is started.
+pub const SERVICE: &[&str] = &["run", "--node", "n1"];
+
+/// The next thing that a service tells about itself.
+pub fn next_told(socket: &UnixDatagram) -> String {
+    let mut message = [0; 256];
+    let length = socket.recv(&mut message).expect("the watcher says nothing of itself");
+    String::from_utf8_lossy(&message[..length]).trim_end().to_owned()
+}
+
+/// The directories of requests and answers, as the other programs see them.
+#[derive(Clone)]
+pub struct Spool {
+    pub requests: PathBuf,
+    pub responses: PathBuf,
+}
+
+impl Spool {
+    pub fn at(path: &Path) -> Self {
+        Spool { requests: path.join("requests"), responses: path.join("responses") }
+    }
+
+    /// Where the request `name` is pending.
+    pub fn request(&self, name: &str) -> PathBuf {
+        self.requests.join(format!("{name}.json"))
+    }
+
+    /// Where it is while it is executed.
+    pub fn claimed(&self, name: &str) -> PathBuf {
+        self.requests.join(format!(".claimed/{name}.json"))
+    }
+
+    /// Writes a request as a careful client does: under another name, then renamed.
+    pub fn submit(&self, name: &str, request: &Value) {
+        self.submit_bytes(name, request.to_string().as_bytes());
+    }
+
+    pub fn submit_bytes(&self, name: &str, bytes: &[u8]) {
+        drop(self.place(name, bytes, false));
+    }
+
+    /// Writes a request as our agent does. Its client lives for as long as the file is open.
+    pub fn submit_held(&self, name: &str, request: &Value) -> File {
+        self.place(name, request.to_string().as_bytes(), true)
+    }
+
+    fn place(&self, name: &str, bytes: &[u8], held: bool) -> File {
+        let temporary = self.requests.join(format!(".{name}.json.tmp"));
+        let mut file = File::create(&temporary).unwrap();
+        file.set_permissions(PermissionsExt::from_mode(0o600)).unwrap();
+        if held {
+            file.lock().unwrap();
+        }
+        file.write_all(bytes).unwrap();
+        fs::rename(temporary, self.request(name)).unwrap();
+        file
+    }
+
+    /// The answer of this name, once it is there.
+    pub fn answer(&self, name: &str) -> Option<Value> {
+        let bytes = fs::read(self.responses.join(format!("{name}.json"))).ok()?;
+        Some(serde_json::from_slice(&bytes).expect("an answer is never half-written"))
+    }
+
+    pub fn await_answer(&self, name: &str) -> Value {
+        let mut answer = None;
+        wait_for(&format!("an answer to {name}"), || {
+            answer = self.answer(name);
+            answer.is_some()
+        });
+        answer.unwrap()
+    }
+
+    /// Waits for the answer and checks that its result is `result` and nothing else about it could
+    /// be read in another way.
+    pub fn await_result(&self, name: &str, result: &str) -> Value {
+        let answer = self.await_answer(name);
+        let success = result == "success";
+        assert_eq!(answer["result"], result, "{name}: {answer}");
+        assert_eq!(answer["success"], success, "{name}: {answer}");
+        assert_eq!(answer["result_code"] == 0, success, "{name}: {answer}");
+        assert_eq!(answer["status"] == "success", success, "{name}: {answer}");
+        if !success {
+            assert_eq!(answer["action_performed"], "none", "{name}: {answer}");
+        }
+        answer
+    }
+
+    /// Waits until nothing is pending or claimed.
+    pub fn await_quiet(&self) {
+        wait_for("an empty spool", || {
+            names(&self.requests).iter().all(|name| name.starts_with('.'))
+                && names(&self.requests.join(".claimed")).is_empty()
+        });
+    }
+
+    /// What was set aside.
+    pub fn rejected(&self) -> Vec<String> {
+        names(&self.requests.join(".rejected"))
+    }
+}
+
+/// A new request's identity.
+pub fn new_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap().trim().to_owned()
+}
+
+/// The instant that lies `seconds` ahead, or back.
+pub fn instant(seconds: i64) -> String {
+    let then = Utc::now() + chrono::TimeDelta::seconds(seconds);
+    then.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// The present instant of `CLOCK_BOOTTIME`, in milliseconds.
+pub fn boot_ms() -> u64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap();
+    let hundredths = text.split(' ').next().unwrap().replace('.', "");
+    hundredths.parse::<u64>().unwrap() * 10
+}
+
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned()
+}
+
+/// A request with the seven members of the first version.
+pub fn request(id: &str, action: &str, target: &str) -> Value {
+    json!({
+        "request_id": id, "timestamp": instant(0), "action": action, "target_node": target,
+        "gfs2_filesystems": [], "recorder_node": "n1",
+    })
+}
+
+/// `value` with these members in it.
+pub fn with(mut value: Value, members: Value) -> Value {
+    let Value::Object(members) = members else { panic!("no members: {members}") };
+    value.as_object_mut().unwrap().extend(members);
+    value
+}
+
+/// A request as our agent writes it, to be executed within a minute.
+pub fn our_request(id: &str, action: &str, target: &str) -> Value {
+    let members = json!({
+        "deadline": instant(60), "boot_id": boot_id(), "deadline_boottime_ms": boot_ms() + 60_000,
+        "held": true,
+    });
+    with(request(id, action, target), members)
+}
+
+/// A running service.
+pub struct Watcher {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Watcher {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    pub fn await_log(&self, text: &str) {
+        wait_for(&format!("{text:?} in the log"), || self.log().contains(text));
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_for("the watcher's end", || self.child.try_wait().unwrap().is_some());
+        self.child.wait().unwrap()
+    }
+
+    /// Tells it to stop, and checks that it does so in peace.
+    pub fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.wait().code(), Some(0), "{}", self.log());
+    }
+
+    /// Kills it without a warning.
+    pub fn crash(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A running agent.
+pub struct Agent {
+    child: Option<Child>,
+}
+
+/// How an agent ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// `None` when a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Checks that it succeeded, and without a word on standard error.
+    pub fn assert_success(&self) {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
+    }
+
+    /// Checks that it failed, with one line on standard error that holds all of these.
+    pub fn assert_failure(&self, words: &[&str]) {
+        assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
+        assert_eq!(self.stderr.lines().count(), 1, "{self:?}");
+        assert!(self.stderr.starts_with("fence_gfs2_recorder: "), "{self:?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "no {word:?}: {self:?}");
+        }
+    }
+}
+
+impl Agent {
+    pub fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().unwrap();
+        kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Ended {
+        let mut child = self.child.take().unwrap();
+        let ended = holds_within(PATIENCE, || child.try_wait().unwrap().is_some());
+        if !ended {
+            child.kill().unwrap();
+        }
+        let output = child.wait_with_output().unwrap();
+        assert!(ended, "the agent did not end: {output:?}");
+        Ended {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The agent's program. Cargo gives a test the programs of its own package alone, so it is built here,
+/// beside the watcher's: it cannot be an old one.
+pub fn agent_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let directory = Path::new(env!("CARGO_BIN_EXE_fence-watcher")).parent().unwrap();
+        let profile = match directory.file_name().unwrap().to_str().unwrap() {
+            "debug" => "dev",
+            other => other,
+        };
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "fence-agent", "--profile", profile])
+            .arg("--target-dir")
+            .arg(directory.parent().unwrap())
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .unwrap();
+        assert!(built.success(), "the agent could not be built");
+        directory.join("fence_gfs2_recorder")
+    })
+}

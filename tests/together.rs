@@ -1,0 +1,560 @@
+//! The real agent and the real watcher: what becomes of a fence whose one half, or other half, is
+//! slow, fails, is killed, or comes back.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::process::Command;
+
+use common::{
+    Agent, SERVICE, Site, agent_program, can_be_run_as_root, is_alive, names, wait_for, with,
+};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+/// A site with a simulated device for every target, and its running watcher.
+fn simulated(more: &str) -> (Site, common::Watcher) {
+    let site = Site::new();
+    site.configure(&site.simulated("demo", more));
+    let watcher = site.start();
+    (site, watcher)
+}
+
+/// A site with a device that notes each execution and then waits to be released.
+fn held() -> (Site, common::Watcher) {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", &site.held()));
+    let watcher = site.start();
+    (site, watcher)
+}
+
+/// The orders that the simulated device got: `order target request_id`.
+fn orders(site: &Site) -> Vec<String> {
+    let lines = site.lines("state.orders");
+    lines.iter().map(|line| line.split(' ').skip(2).collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// The name of the one request that is pending.
+fn await_pending(site: &Site) -> String {
+    let mut pending = Vec::new();
+    wait_for("one pending request", || {
+        pending = names(&site.spool.requests);
+        pending.retain(|name| !name.starts_with('.'));
+        pending.len() == 1
+    });
+    pending[0].trim_end_matches(".json").to_owned()
+}
+
+/// Has one agent's fence executed, and gives that agent and the request's identity.
+fn running(site: &Site, target: &str) -> (Agent, String) {
+    let agent = site.agent(&format!("action=off\nplug={target}"));
+    wait_for("the execution", || !site.executed().is_empty());
+    let id = site.executed()[0].rsplit(' ').next().unwrap().to_owned();
+    (agent, id)
+}
+
+/// Has one agent's fence executed and another's queued behind it.
+fn queued_behind_a_busy_target(site: &Site, options: &str) -> (Agent, Agent, String) {
+    let (first, _) = running(site, "n1");
+    let second = site.agent(&format!("action=off\nplug=n1\n{options}"));
+    let id = await_pending(site);
+    (first, second, id)
+}
+
+/// The audit's last event.
+fn last_event(site: &Site) -> Value {
+    site.audit().pop().unwrap()
+}
+
+#[test]
+fn each_action_succeeds_in_silence_and_leaves_its_trace_in_all_three_logs() {
+    let (site, _watcher) = simulated("");
+    for (action, orders_of_it, said) in [
+        ("off", &["off"][..], "Success: Powered OFF\n"),
+        ("on", &["on"], "Success: Powered ON\n"),
+        ("reboot", &["off", "on"], "Success: Rebooted\n"),
+    ] {
+        let before = orders(&site).len();
+
+        let ended = site.agent(&format!("action={action}\nplug=n1")).wait();
+
+        ended.assert_success();
+        assert_eq!(ended.stdout, said);
+        let events = site.audit();
+        let [.., asked, done] = &events[..] else { panic!("{events:?}") };
+        let id = asked["request_id"].as_str().unwrap();
+        for (event, status) in [(asked, "requested"), (done, "completed")] {
+            assert_eq!((&event["status"], &event["action"]), (&json!(status), &json!(action)));
+            assert_eq!((&event["target_node"], &event["request_id"]), (&json!("n1"), &json!(id)));
+            assert_eq!(event["pacemaker_action"], action);
+        }
+        assert_eq!(done["result"], "success");
+        let expected: Vec<String> =
+            orders_of_it.iter().map(|order| format!("{order} n1 {id}")).collect();
+        assert_eq!(orders(&site)[before..], expected);
+        let answer = site.spool.await_result(id, "success");
+        assert_eq!((&answer["verified"], &answer["action"]), (&json!(true), &json!(action)));
+        for log in ["log/fence-events.log", "log/fence-events-readable.log"] {
+            let lines = site.lines(log);
+            assert_eq!(lines.len(), events.len(), "{log}");
+            assert!(lines.iter().all(|line| line.contains("n1")), "{lines:?}");
+        }
+        let readable = site.lines("log/fence-events-readable.log").pop().unwrap();
+        let words = format!("ACTION={action} TARGET=n1 GFS2=[] STATUS=completed DETAILS=");
+        assert!(readable.contains(&words), "{readable}");
+    }
+    site.spool.await_quiet();
+}
+
+#[test]
+fn each_failure_of_a_device_fails_the_agent_with_one_line() {
+    let (site, _watcher) = simulated("timeout = '1s'");
+    for (behaviour, result) in [
+        ("unreachable", "unreachable"),
+        ("unacknowledged", "unacknowledged"),
+        ("device-failure", "device-failure"),
+        ("lie", "unacknowledged"),
+        ("hang", "unacknowledged"),
+    ] {
+        fs::write(site.path("state.behave"), behaviour).unwrap();
+        for action in ["off", "reboot"] {
+            let before = orders(&site).len();
+
+            let ended = site.agent(&format!("action={action}\nplug=n1")).wait();
+
+            ended.assert_failure(&["'n1'", action, result]);
+            assert_eq!(orders(&site).len(), before + 1, "{behaviour}");
+            let event = last_event(&site);
+            assert_eq!((&event["status"], &event["result"]), (&json!("failed"), &json!(result)));
+            let id = event["request_id"].as_str().unwrap();
+            site.spool.await_result(id, result);
+        }
+    }
+    fs::remove_file(site.path("state.behave")).unwrap();
+    site.agent("action=off\nplug=n1").wait().assert_success();
+}
+
+#[test]
+fn a_reboot_succeeds_when_the_target_is_off_and_cannot_be_switched_on() {
+    let site = Site::new();
+    let off = site.path("off");
+    let program = |name: &str, script: String| site.program(name, &script);
+    let device = format!(
+        "[[device]]\nname = 'power'\ntype = 'command'\ntargets = '*'\ntimeout = '1s'\n\
+         off = ['{}']\non = ['{}']\nstatus = ['{}']\n",
+        program("o", format!("touch '{}'", off.display())),
+        program("i", "exit 1".to_owned()),
+        program("s", format!("[ ! -e '{}' ] || exit 2", off.display())),
+    );
+    site.configure(&device);
+    let _watcher = site.start();
+
+    site.agent("action=reboot\nplug=n1").wait().assert_success();
+
+    assert!(off.exists());
+}
+
+#[test]
+fn a_request_that_nobody_covers_fails_at_once() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "n[1-9]", ""));
+    let _watcher = site.start();
+
+    site.agent("action=off\nplug=stranger").wait().assert_failure(&["'stranger'", "rejected"]);
+    site.agent("action=off\nplug=n1\ndevice=nowhere").wait().assert_failure(&["'n1'", "rejected"]);
+
+    assert_eq!(site.executed(), [""; 0]);
+}
+
+#[test]
+fn the_device_that_the_cluster_names_is_used() {
+    let site = Site::new();
+    site.configure(&(site.recorder("first", "*", "") + &site.recorder("second", "*", "")));
+    let _watcher = site.start();
+
+    for (options, device) in [("", "first"), ("device=second", "second"), ("device=first", "first")]
+    {
+        site.agent(&format!("action=off\nplug=n1\n{options}")).wait().assert_success();
+        let id = last_event(&site)["request_id"].as_str().unwrap().to_owned();
+        assert_eq!(site.spool.await_answer(&id)["device"], device);
+    }
+}
+
+#[test]
+fn nothing_starts_for_an_agent_that_was_killed_while_its_request_waited() {
+    let (site, _watcher) = held();
+    let (first, second, id) = queued_behind_a_busy_target(&site, "");
+
+    second.signal(Signal::SIGKILL);
+    assert_eq!(second.wait().code, None);
+    assert!(site.spool.request(&id).exists(), "a killed agent withdraws nothing");
+    site.release();
+
+    first.wait().assert_success();
+    site.spool.await_result(&id, "withdrawn");
+    site.spool.await_quiet();
+    assert_eq!(site.executions_of(&id), 0);
+    assert_eq!(site.executed().len(), 1);
+}
+
+#[test]
+fn an_agent_that_is_told_to_stop_withdraws_its_request() {
+    for (signal, name) in
+        [(Signal::SIGTERM, "SIGTERM"), (Signal::SIGINT, "SIGINT"), (Signal::SIGHUP, "SIGHUP")]
+    {
+        let (site, _watcher) = held();
+        let (first, second, id) = queued_behind_a_busy_target(&site, "");
+
+        second.signal(signal);
+
+        second.wait().assert_failure(&["'n1'", name, "withdrawn"]);
+        assert!(!site.spool.request(&id).exists());
+        site.release();
+        first.wait().assert_success();
+        let results: Vec<Value> = site.audit().iter().map(|e| e["result"].clone()).collect();
+        assert!(results.contains(&json!("withdrawn")), "{results:?}");
+        assert_eq!((site.executions_of(&id), site.executed().len()), (0, 1));
+        assert_eq!(site.spool.answer(&id), None);
+    }
+}
+
+#[test]
+fn an_agent_whose_time_is_over_withdraws_its_request() {
+    let (site, _watcher) = held();
+    let (first, second, id) = queued_behind_a_busy_target(&site, "fence_timeout=2");
+
+    let ended = second.wait();
+
+    site.release();
+    first.wait().assert_success();
+    // The watcher may have been a moment earlier: the deadline lies before the agent's end.
+    match site.spool.answer(&id) {
+        None => ended.assert_failure(&["'n1'", "timed out", "withdrawn"]),
+        Some(answer) => {
+            assert_eq!(answer["result"], "expired");
+            ended.assert_failure(&["'n1'", "expired"]);
+        }
+    }
+    assert!(!site.spool.request(&id).exists());
+    assert_eq!((site.executions_of(&id), site.executed().len()), (0, 1));
+}
+
+#[test]
+fn an_agent_without_a_watcher_times_out_and_leaves_nothing() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", ""));
+    for directory in [&site.spool.requests, &site.spool.responses] {
+        fs::DirBuilder::new().mode(0o700).create(directory).unwrap();
+    }
+
+    let ended = site.agent("action=off\nplug=n1\nfence_timeout=1").wait();
+
+    ended.assert_failure(&["'n1'", "timed out", "no fence-watcher is running"]);
+    assert_eq!(names(&site.spool.requests), [""; 0]);
+    let _watcher = site.start();
+    site.spool.await_quiet();
+    assert_eq!(site.executed(), [""; 0]);
+}
+
+#[test]
+fn an_agent_gives_up_on_a_dead_watcher_before_its_time_is_over() {
+    let (site, watcher) = held();
+    watcher.stop();
+
+    let ended = site.agent("action=off\nplug=n1\nfence_timeout=86400").wait();
+
+    ended.assert_failure(&["'n1'", "died", "systemctl start fence-watcher"]);
+    assert!(names(&site.spool.requests).iter().all(|name| name.starts_with('.')));
+}
+
+#[test]
+fn an_agent_that_is_stopped_while_its_request_is_executed_says_that_the_outcome_is_unknown() {
+    let (site, _watcher) = held();
+    let (agent, id) = running(&site, "n1");
+
+    agent.signal(Signal::SIGTERM);
+
+    agent.wait().assert_failure(&["'n1'", "SIGTERM", "unknown"]);
+    assert_eq!(last_event(&site)["result"], "unknown");
+    site.release();
+    site.spool.await_result(&id, "success");
+    assert_eq!(site.executions_of(&id), 1);
+}
+
+#[test]
+fn an_execution_goes_on_when_its_agent_is_killed() {
+    let (site, _watcher) = held();
+    let (agent, id) = running(&site, "n1");
+
+    agent.signal(Signal::SIGKILL);
+    agent.wait();
+    site.release();
+
+    site.spool.await_result(&id, "success");
+    assert_eq!(site.executions_of(&id), 1);
+}
+
+#[test]
+fn a_watcher_that_is_killed_in_mid_execution_and_started_again_fails_the_waiting_agent() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", &site.endless("setsid")));
+    let watcher = site.start();
+    let (agent, id) = running(&site, "n1");
+    wait_for("all of it to run", || site.lines("pids").len() == 3);
+
+    watcher.crash();
+    let pids = site.lines("pids");
+    wait_for("the end of all that ran", || !pids.iter().any(|pid| is_alive(pid)));
+    let _next = site.start();
+
+    agent.wait().assert_failure(&["'n1'", "interrupted", "unknown"]);
+    site.spool.await_result(&id, "interrupted");
+    site.spool.await_quiet();
+    assert_eq!(site.executed().len(), 1);
+    assert_eq!(last_event(&site)["result"], "interrupted");
+}
+
+#[test]
+fn a_watcher_that_is_killed_while_a_request_waits_serves_it_after_its_return() {
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        let (site, mut watcher) = held();
+        let (first, second, id) = queued_behind_a_busy_target(&site, "");
+
+        watcher.signal(signal);
+        if signal == Signal::SIGTERM {
+            watcher.await_log("no new request is begun");
+            site.release();
+        }
+        watcher.wait();
+        site.release();
+        let _next = site.start();
+
+        second.wait().assert_success();
+        let first = first.wait();
+        if signal == Signal::SIGTERM {
+            first.assert_success();
+        } else {
+            first.assert_failure(&["'n1'", "interrupted"]);
+        }
+        assert_eq!(site.executions_of(&id), 1);
+        assert_eq!(site.executed().len(), 2);
+    }
+}
+
+#[test]
+fn a_watcher_that_comes_after_the_request_serves_it() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", ""));
+    for directory in [&site.spool.requests, &site.spool.responses] {
+        fs::DirBuilder::new().mode(0o700).create(directory).unwrap();
+    }
+    let agent = site.agent("action=off\nplug=n1");
+    let id = await_pending(&site);
+
+    let _watcher = site.start();
+
+    agent.wait().assert_success();
+    assert_eq!(site.executed(), [format!("off n1 {id}")]);
+}
+
+#[test]
+fn of_two_watchers_on_one_spool_one_serves_and_the_other_can_take_over() {
+    let (site, first) = held();
+    let (agent, id) = running(&site, "n1");
+    for _ in 0..3 {
+        let second = site.watcher_command(SERVICE).output().unwrap();
+        assert_eq!(second.status.code(), Some(1), "{second:?}");
+    }
+    site.release();
+    agent.wait().assert_success();
+    assert_eq!(site.executions_of(&id), 1);
+
+    first.crash();
+    let _second = site.start();
+
+    site.agent("action=off\nplug=n1").wait().assert_success();
+    assert_eq!(site.executed().len(), 2);
+}
+
+#[test]
+fn watchers_that_race_for_one_spool_execute_each_request_once() {
+    let site = Site::new();
+    site.configure(&(site.recorder("power", "*", "") + "max_concurrent = 8\n"));
+    site.start().stop();
+    let agents: Vec<Agent> =
+        (0..20).map(|number| site.agent(&format!("action=off\nplug=n{number}"))).collect();
+
+    let mut watchers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut command = site.watcher_command(SERVICE);
+            command.stderr(File::create("/dev/null").unwrap()).spawn().unwrap()
+        })
+        .collect();
+
+    let ended: Vec<_> = agents.into_iter().map(Agent::wait).collect();
+    let losers: Vec<_> =
+        watchers.iter_mut().filter_map(|watcher| watcher.try_wait().unwrap()).collect();
+    for watcher in &mut watchers {
+        let _ = watcher.kill();
+        let _ = watcher.wait();
+    }
+    ended.iter().for_each(common::Ended::assert_success);
+    assert!(losers.iter().all(|status| status.code() == Some(1)), "{losers:?}");
+    assert_eq!(site.executed().len(), 20);
+}
+
+#[test]
+fn two_hundred_agents_at_once_all_succeed_and_each_is_executed_once() {
+    let (site, _watcher) = simulated("max_concurrent = 200\ndelay = '1s'");
+
+    let agents: Vec<Agent> =
+        (0..200).map(|number| site.agent(&format!("action=off\nplug=n{number}"))).collect();
+
+    for agent in agents {
+        agent.wait().assert_success();
+    }
+    let mut targets = orders(&site);
+    assert_eq!(targets.len(), 200);
+    for order in &mut targets {
+        order.truncate(order.rfind(' ').unwrap());
+    }
+    targets.sort();
+    targets.dedup();
+    assert_eq!(targets.len(), 200, "a target was fenced twice");
+    let events = site.audit();
+    assert_eq!(events.len(), 400, "a line of the audit was lost");
+    assert_eq!(events.iter().filter(|event| event["status"] == "completed").count(), 200);
+    site.spool.await_quiet();
+}
+
+#[test]
+fn answers_are_found_among_thousands_of_other_files() {
+    let (site, _watcher) = simulated("");
+    for number in 0..5_000 {
+        let answer = json!({"request_id": number.to_string(), "success": true});
+        fs::write(site.spool.responses.join(format!("old-{number}.json")), answer.to_string())
+            .unwrap();
+        fs::write(site.spool.requests.join(format!(".other-{number}")), "").unwrap();
+    }
+
+    for action in ["off", "on", "reboot"] {
+        site.agent(&format!("action={action}\nplug=n1")).wait().assert_success();
+    }
+
+    assert_eq!(orders(&site).len(), 4);
+}
+
+#[test]
+fn an_answer_by_another_of_its_names_counts_and_one_for_another_request_does_not() {
+    let site = Site::new();
+    for directory in [&site.spool.requests, &site.spool.responses] {
+        fs::DirBuilder::new().mode(0o700).create(directory).unwrap();
+    }
+    for (other, is_success) in [(json!({}), true), (json!({"request_id": common::new_id()}), false)]
+    {
+        let agent = site.agent("action=off\nplug=n1\nresponder=script");
+        let id = await_pending(&site);
+        let answer = json!({
+            "request_id": id, "success": true, "action_performed": "off", "target_node": "n1"
+        });
+        let answer = with(answer, other).to_string();
+        let name = site.spool.responses.join(format!("n1-{id}.json"));
+        fs::write(site.spool.responses.join(".new"), answer).unwrap();
+        fs::rename(site.spool.responses.join(".new"), &name).unwrap();
+        fs::remove_file(site.spool.request(&id)).unwrap();
+
+        let ended = agent.wait();
+
+        if is_success {
+            ended.assert_success();
+        } else {
+            ended.assert_failure(&["'n1'", "for another request"]);
+        }
+        assert!(name.exists(), "the agent removed an answer");
+    }
+}
+
+#[test]
+fn the_other_responders_ways_work_with_this_watcher() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", ""));
+    let _watcher = site.start();
+
+    site.agent("action=off\nplug=n1\nresponder=script").wait().assert_success();
+    site.agent("action=off\nplug=n2\nresponder=nnf").wait().assert_success();
+    let id = last_event(&site)["request_id"].as_str().unwrap().to_owned();
+    site.spool.await_result(&format!("n2-{id}"), "success");
+    site.agent("action=on\nplug=n2\nresponder=nnf").wait().assert_success();
+
+    assert_eq!(site.executed().len(), 2, "that responder fences on every file");
+}
+
+#[test]
+fn questions_are_answered_while_a_fence_runs_and_start_nothing() {
+    let site = Site::new();
+    let slow = site.recorder("slow", "s[1-2]", &site.held());
+    site.configure(&(slow + &site.simulated("demo", "").replace("'*'", "'n[1-2]'")));
+    let _watcher = site.start();
+    let (agent, _) = running(&site, "s1");
+
+    let ask = |options: &str| site.agent(options).wait();
+    ask("action=monitor").assert_success();
+    let list = ask("action=list");
+    list.assert_success();
+    assert_eq!(list.stdout.split_whitespace().count(), 4, "{list:?}");
+    assert_eq!(ask("action=status\nplug=n1").code, Some(0));
+    assert_eq!(ask("action=status\nplug=s1").code, Some(1), "it cannot be asked");
+    ask("action=off\nplug=n1").assert_success();
+    assert_eq!(ask("action=status\nplug=n1").code, Some(2));
+    fs::write(site.path("state.behave"), "unreachable").unwrap();
+    assert_eq!(ask("action=monitor").code, Some(1));
+    assert_eq!(ask("action=monitor\ndevice=slow").code, Some(0));
+
+    assert_eq!((site.executed().len(), orders(&site).len()), (1, 1));
+    assert_eq!(names(&site.path("queries")), [""; 0]);
+    site.release();
+    agent.wait().assert_success();
+    assert_eq!(site.agent("action=monitor").wait().code, Some(1));
+}
+
+#[test]
+fn a_monitor_fails_when_the_watcher_is_gone() {
+    let (site, watcher) = simulated("");
+    site.agent("action=monitor").wait().assert_success();
+
+    watcher.crash();
+
+    site.agent("action=monitor").wait().assert_failure(&["fence-watcher"]);
+}
+
+#[test]
+fn an_agent_that_cannot_write_its_request_fails() {
+    if !can_be_run_as_root("an_agent_that_cannot_write_its_request_fails") {
+        return;
+    }
+    let site = Site::new();
+    for directory in [&site.spool.requests, &site.spool.responses] {
+        fs::DirBuilder::new().mode(0o700).create(directory).unwrap();
+    }
+    let fill = "dd if=/dev/zero of=\"$1/.ballast\" bs=4k 2>/dev/null";
+    for (options, spoil, why) in
+        [("size=64k", fill, "No space left"), ("ro", "true", "Read-only file system")]
+    {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c"])
+            .arg(format!(
+                "mount -t tmpfs -o mode=0700,{options} tmpfs \"$1\" || exit 9; {spoil}; exec \"$0\""
+            ))
+            .arg(agent_program())
+            .arg(&site.spool.requests);
+
+        let ended = site.agent_as(command, "action=off\nplug=n1").wait();
+
+        ended.assert_failure(&["'n1'", why, site.spool.requests.to_str().unwrap()]);
+        assert_eq!(last_event(&site)["status"], "failed");
+    }
+}

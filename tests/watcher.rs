@@ -1,0 +1,23 @@
+//! The real `fence-watcher` on its own. The tests write requests by hand, in the style of each kind
+//! of client, and count what a device was really told to do.
+//!
+//! - `bad_input`: whatever lies in the directory of requests, nothing but a request is executed.
+//! - `execution`: what is begun, when, and what a device's program is given.
+//! - `crashes`: signals, crashes, and what the next watcher makes of them.
+//! - `places`: the directories, lost events and full disks.
+//! - `service`: the configuration, and what the service tells of itself.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod common;
+
+#[path = "watcher/bad_input.rs"]
+mod bad_input;
+#[path = "watcher/crashes.rs"]
+mod crashes;
+#[path = "watcher/execution.rs"]
+mod execution;
+#[path = "watcher/places.rs"]
+mod places;
+#[path = "watcher/service.rs"]
+mod service;

@@ -1,0 +1,562 @@
+//! Files that are no requests, that may not be believed, or that must not be executed.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::stat::{Mode, SFlag, mknod};
+use nix::unistd::mkfifo;
+use serde_json::{Value, json};
+
+use crate::common::{
+    Site, Watcher, boot_id, boot_ms, instant, is_root, names, new_id, our_request, request,
+    wait_for, with,
+};
+
+/// A watcher with a device for the targets `n1` to `n9` that notes each execution.
+fn serving() -> (Site, Watcher) {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "n[1-9]", ""));
+    let watcher = site.start();
+    (site, watcher)
+}
+
+/// Checks that the watcher lives, serves a request, and has executed nothing else.
+fn assert_only_a_good_request_is_executed(site: &Site) {
+    let id = new_id();
+    site.spool.submit(&id, &request(&id, "off", "n9"));
+    site.spool.await_result(&id, "success");
+    assert_eq!(site.executed(), [format!("off n9 {id}")]);
+}
+
+/// A request of which one member is another.
+fn with_member(member: &str, value: Value) -> Vec<u8> {
+    let mut members = request(&new_id(), "off", "n1");
+    members[member] = value;
+    members.to_string().into_bytes()
+}
+
+/// A request without one of its members.
+fn without(member: &str) -> Vec<u8> {
+    let mut members = request(&new_id(), "off", "n1");
+    members.as_object_mut().unwrap().remove(member).unwrap();
+    members.to_string().into_bytes()
+}
+
+fn good_text() -> String {
+    request(&new_id(), "off", "n1").to_string()
+}
+
+/// What does not even have the form of a request.
+fn malformed() -> Vec<(&'static str, Vec<u8>)> {
+    let good = good_text();
+    let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+    let replaced = |from: &str, to: &[u8]| {
+        let at = good.find(from).unwrap();
+        [&good.as_bytes()[..at], to, &good.as_bytes()[at + from.len()..]].concat()
+    };
+    vec![
+        ("empty", Vec::new()),
+        ("blank", b" \n\n".to_vec()),
+        ("truncated", good.as_bytes()[..good.len() - 9].to_vec()),
+        ("not JSON", b"off n1\n".to_vec()),
+        ("a number", b"7".to_vec()),
+        ("null", b"null".to_vec()),
+        ("a list of requests", format!("[{good}]").into_bytes()),
+        ("two requests", format!("{good}{good}").into_bytes()),
+        ("a byte order mark", format!("\u{feff}{good}").into_bytes()),
+        ("invalid UTF-8", replaced("n1", b"n\xff\xfe")),
+        ("a NUL", replaced("n1", b"n1\0")),
+        ("nothing but NUL", vec![0; 512]),
+        ("NUL behind it", [good.as_bytes(), &[0; 8]].concat()),
+        ("nested", deep.clone().into_bytes()),
+        ("nested and unfinished", "[{\"a\":".repeat(10_000).into_bytes()),
+        ("nested in a member", replaced("[]", deep.as_bytes())),
+        ("a member twice", replaced("\"n1\",", b"\"n1\",\"target_node\":\"n2\",")),
+    ]
+}
+
+/// What has the form of a request, and members that no request has.
+fn with_wrong_members() -> Vec<(&'static str, Vec<u8>)> {
+    let mut cases: Vec<(&str, Vec<u8>)> = Vec::new();
+    for member in ["request_id", "timestamp", "action", "target_node"] {
+        cases.push((member, without(member)));
+        cases.push((member, with_member(member, Value::Null)));
+        cases.push((member, with_member(member, json!(7))));
+        cases.push((member, with_member(member, json!(["n1"]))));
+        cases.push((member, with_member(member, json!("x".repeat(100_000)))));
+    }
+    for (member, value) in [
+        ("request_id", json!("")),
+        ("request_id", json!("../../../escaped")),
+        ("request_id", json!("67e5504410b1426f9247bb680e5fe0c8")),
+        ("request_id", json!("67e55044-10b1-426f-9247-bb680e5fe0c8\n")),
+        ("timestamp", json!("")),
+        ("timestamp", json!("yesterday")),
+        ("timestamp", json!("2026-01-31T12:00:00")),
+        ("target_node", json!("")),
+        ("target_node", json!("../n1")),
+        ("target_node", json!("n1/../n2")),
+        ("target_node", json!("/etc/passwd")),
+        ("target_node", json!("..")),
+        ("target_node", json!("-x")),
+        ("target_node", json!("--force")),
+        ("target_node", json!(".n1")),
+        ("target_node", json!("n1\nn2")),
+        ("target_node", json!("n1\u{0}")),
+        ("target_node", json!("n1\u{1b}[2J")),
+        ("target_node", json!("n1 n2")),
+        ("target_node", json!("$(reboot)")),
+        ("target_node", json!("n1;reboot")),
+        ("target_node", json!("n".repeat(254))),
+        ("gfs2_filesystems", json!("home")),
+        ("gfs2_filesystems", json!([1])),
+        ("gfs2_filesystems", json!({"a": 1})),
+        ("recorder_node", json!(7)),
+        ("deadline", json!(7)),
+        ("deadline", json!("soon")),
+        ("boot_id", json!(7)),
+        ("deadline_boottime_ms", json!("60000")),
+        ("deadline_boottime_ms", json!(-1)),
+        ("deadline_boottime_ms", json!(1.5)),
+        ("device", json!(["power"])),
+        ("held", json!("yes")),
+        ("held", json!(1)),
+    ] {
+        cases.push((member, with_member(member, value)));
+    }
+    cases
+}
+
+#[test]
+fn what_is_no_request_is_answered_rejected_set_aside_and_never_executed() {
+    let (site, watcher) = serving();
+    let before = names(&site.path(""));
+    let cases = [malformed(), with_wrong_members()].concat();
+    assert!(cases.len() < 100, "more than are kept aside");
+    let submitted: Vec<_> = cases.iter().map(|(what, bytes)| (what, new_id(), bytes)).collect();
+    for (_, name, bytes) in &submitted {
+        site.spool.submit_bytes(name, bytes);
+    }
+
+    for (what, name, _) in &submitted {
+        let answer = site.spool.await_result(name, "rejected");
+        assert!(!answer["message"].as_str().unwrap().is_empty(), "{what}: {answer}");
+        watcher.await_log(name);
+    }
+    site.spool.await_quiet();
+    assert_eq!(site.spool.rejected().len(), cases.len());
+    assert_only_a_good_request_is_executed(&site);
+    fs::remove_file(site.path("executed")).unwrap();
+    assert_eq!(names(&site.path("")), before, "something was written elsewhere");
+}
+
+#[test]
+fn the_answer_to_what_is_no_request_names_what_could_be_read_of_it() {
+    let (site, _watcher) = serving();
+    let (id, name) = (new_id(), new_id());
+    let mut bad = request(&id, "off", "n1");
+    bad["timestamp"] = json!(7);
+    site.spool.submit("by its content", &bad);
+    site.spool.submit_bytes(&name, b"}");
+    site.spool.submit_bytes(&format!("n1-{name}"), b"}");
+
+    let answer = site.spool.await_result("by its content", "rejected");
+    assert_eq!((&answer["request_id"], &answer["target_node"]), (&json!(id), &json!("n1")));
+    assert_eq!(site.spool.await_result(&name, "rejected")["request_id"], json!(name));
+    let by_both = site.spool.await_result(&format!("n1-{name}"), "rejected");
+    assert_eq!(by_both["request_id"], json!(name));
+}
+
+#[test]
+fn a_list_of_values_is_no_request_even_if_each_stands_where_its_member_would() {
+    let (site, _watcher) = serving();
+    let id = new_id();
+    let list = json!([
+        id,
+        instant(0),
+        "off",
+        "n1",
+        [],
+        "n1",
+        instant(60),
+        boot_id(),
+        boot_ms() + 60_000,
+        "power",
+        false
+    ]);
+
+    site.spool.submit(&id, &list);
+
+    site.spool.await_result(&id, "rejected");
+    assert_only_a_good_request_is_executed(&site);
+}
+
+#[test]
+fn deep_nesting_in_a_member_that_nobody_knows_does_no_harm() {
+    let (site, _watcher) = serving();
+    let id = new_id();
+    let deep = "[".repeat(400_000) + &"]".repeat(400_000);
+    let text = request(&id, "off", "n1").to_string().replacen('{', &format!("{{\"x\":{deep},"), 1);
+
+    site.spool.submit_bytes(&id, text.as_bytes());
+
+    site.spool.await_answer(&id);
+    let other = new_id();
+    site.spool.submit(&other, &request(&other, "off", "n2"));
+    site.spool.await_result(&other, "success");
+    assert!(site.executions_of(&id) <= 1);
+}
+
+#[test]
+fn files_of_100_mb_are_refused_unread() {
+    let (site, watcher) = serving();
+    let (sparse, real, valid) = (new_id(), new_id(), new_id());
+    let hundred_mb: usize = 100 * 1024 * 1024;
+    let file = File::create(site.spool.request(&format!(".{sparse}"))).unwrap();
+    file.set_len(hundred_mb as u64).unwrap();
+    fs::rename(site.spool.request(&format!(".{sparse}")), site.spool.request(&sparse)).unwrap();
+    site.spool.submit_bytes(&real, &b"{\"request_id\":".repeat(hundred_mb / 14));
+    // Whole and right, but for its size.
+    let padded = format!("{}{}", request(&valid, "off", "n1"), " ".repeat(1024 * 1024));
+    site.spool.submit_bytes(&valid, padded.as_bytes());
+
+    for name in [&sparse, &real, &valid] {
+        let answer = site.spool.await_result(name, "rejected");
+        assert!(answer["message"].as_str().unwrap().contains("bytes"), "{answer}");
+    }
+    site.spool.await_quiet();
+    assert_eq!(site.spool.rejected(), [""; 0], "so much is not kept");
+    assert_only_a_good_request_is_executed(&site);
+    let status = fs::read_to_string(format!("/proc/{}/status", watcher.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak_kb: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak_kb < 64 * 1024, "{peak_kb} kB of memory were used");
+}
+
+#[test]
+fn at_most_100_files_are_kept_aside() {
+    let (site, _watcher) = serving();
+    let ids: Vec<String> = (0..130).map(|_| new_id()).collect();
+    for id in &ids {
+        site.spool.submit_bytes(id, b"}");
+    }
+
+    for id in &ids {
+        site.spool.await_result(id, "rejected");
+    }
+    site.spool.await_quiet();
+    assert_eq!(site.spool.rejected().len(), 100);
+    assert_only_a_good_request_is_executed(&site);
+}
+
+#[test]
+fn a_request_that_is_written_in_place_is_executed_once_when_it_is_whole() {
+    let (site, _watcher) = serving();
+    let (id, marker) = (new_id(), new_id());
+    let text = request(&id, "off", "n1").to_string();
+    let (half, rest) = text.split_at(text.len() / 2);
+    let mut file = File::create(site.spool.request(&id)).unwrap();
+    file.set_permissions(PermissionsExt::from_mode(0o600)).unwrap();
+    file.write_all(half.as_bytes()).unwrap();
+    drop(file);
+    // What came later is answered: so the half was seen.
+    site.spool.submit(&marker, &request(&marker, "off", "n2"));
+    site.spool.await_result(&marker, "success");
+    assert_eq!(site.spool.answer(&id), None, "it was not waited for");
+
+    let mut file = OpenOptions::new().append(true).open(site.spool.request(&id)).unwrap();
+    file.write_all(rest.as_bytes()).unwrap();
+    drop(file);
+
+    site.spool.await_result(&id, "success");
+    site.spool.await_quiet();
+    assert_eq!(site.executions_of(&id), 1);
+}
+
+#[test]
+fn a_request_that_grows_slowly_is_followed() {
+    let (site, watcher) = serving();
+    let id = new_id();
+    let text = request(&id, "off", "n1").to_string();
+    let mut file = File::create(site.spool.request(&id)).unwrap();
+    file.set_permissions(PermissionsExt::from_mode(0o600)).unwrap();
+
+    // For longer than a file that does not grow is waited for.
+    for part in text.as_bytes().chunks(text.len() / 9) {
+        thread::sleep(Duration::from_millis(500));
+        file.write_all(part).unwrap();
+    }
+    drop(file);
+
+    site.spool.await_result(&id, "success");
+    assert_eq!(site.executions_of(&id), 1, "{}", watcher.log());
+}
+
+/// Something under the name of a request that must not be read.
+fn place_untrusted(site: &Site, what: &str, name: &str) {
+    let path = site.spool.request(name);
+    let request = request(&new_id(), "off", "n1");
+    let outside = site.path("outside.json");
+    match what {
+        "a link to a request" => symlink(&outside, &path).unwrap(),
+        "a link to a hidden request" => {
+            fs::write(site.spool.requests.join(".hidden"), request.to_string()).unwrap();
+            symlink(".hidden", &path).unwrap();
+        }
+        "a link to nothing" => symlink(site.path("nothing"), &path).unwrap(),
+        "a link to a FIFO" => {
+            mkfifo(&site.path("pipe"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+            symlink(site.path("pipe"), &path).unwrap();
+        }
+        "a link to a directory" => symlink(&site.spool.responses, &path).unwrap(),
+        "a link to itself" => symlink(&path, &path).unwrap(),
+        "a FIFO" => mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap(),
+        "an empty directory" => fs::create_dir(&path).unwrap(),
+        "a full directory" => fs::create_dir_all(path.join("inner.json")).unwrap(),
+        "a socket" => drop(std::os::unix::net::UnixListener::bind(&path).unwrap()),
+        "a device" => {
+            let zero = nix::sys::stat::makedev(1, 5);
+            mknod(&path, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, zero).unwrap();
+        }
+        _ => {
+            // Made complete elsewhere, so that it comes with the owner and the mode.
+            let made = site.spool.requests.join(".made");
+            fs::write(&made, request.to_string()).unwrap();
+            match what {
+                "writable by its group" => set_mode(&made, 0o620),
+                "writable by others" => set_mode(&made, 0o602),
+                "another user's" => chown(&made, Some(65534), Some(65534)).unwrap(),
+                other => unreachable!("{other}"),
+            }
+            fs::rename(made, path).unwrap();
+        }
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn what_may_not_be_believed_is_refused_without_blocking() {
+    let (site, watcher) = serving();
+    let outside = request(&new_id(), "off", "n1").to_string();
+    fs::write(site.path("outside.json"), &outside).unwrap();
+    let mut cases = vec![
+        "a link to a request",
+        "a link to a hidden request",
+        "a link to nothing",
+        "a link to a FIFO",
+        "a link to a directory",
+        "a link to itself",
+        "a FIFO",
+        "an empty directory",
+        "a full directory",
+        "a socket",
+        "writable by its group",
+        "writable by others",
+    ];
+    if is_root() {
+        cases.extend(["a device", "another user's"]);
+    }
+
+    for what in cases {
+        let name = new_id();
+        place_untrusted(&site, what, &name);
+        let place = site.spool.request(&name);
+        wait_for(&format!("{what} to be out of the way"), || place.symlink_metadata().is_err());
+        watcher.await_log(&name);
+        assert_eq!(site.spool.answer(&name), None, "{what}");
+    }
+    assert_eq!(site.read("outside.json"), outside);
+    assert_only_a_good_request_is_executed(&site);
+}
+
+#[test]
+fn a_good_request_that_an_untrusted_user_could_write_to_is_never_executed_at_a_start_either() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "n[1-9]", ""));
+    site.start().stop();
+    let (open, linked) = (new_id(), new_id());
+    site.spool.submit(&open, &request(&open, "off", "n1"));
+    set_mode(&site.spool.request(&open), 0o666);
+    fs::write(site.path("outside.json"), good_text()).unwrap();
+    symlink(site.path("outside.json"), site.spool.request(&linked)).unwrap();
+
+    let _watcher = site.start();
+
+    site.spool.await_quiet();
+    assert_only_a_good_request_is_executed(&site);
+}
+
+#[test]
+fn a_file_whose_name_is_no_name_is_put_aside_and_hidden_ones_are_left_alone() {
+    let (site, watcher) = serving();
+    let requests = &site.spool.requests;
+    let long = format!("{}.json", "x".repeat(246));
+    let bad = ["a\nb.json", "a\u{1b}[2J.json", "a..b.json", "a\\b.json", "\u{85}.json", &long];
+    for name in bad {
+        fs::write(requests.join(name), good_text()).unwrap();
+    }
+    let kept = [".hidden.json", ".n.json.tmp", "note.txt", "n.JSON", "json", ".json"];
+    for name in kept {
+        fs::write(requests.join(name), good_text()).unwrap();
+    }
+    fs::write(requests.join(OsStr::from_bytes(b"n\xff.json")), good_text()).unwrap();
+
+    for name in bad {
+        wait_for(&format!("{name:?} to be put aside"), || !requests.join(name).exists());
+    }
+    assert_only_a_good_request_is_executed(&site);
+    for name in kept {
+        assert!(requests.join(name).exists(), "{name} is gone");
+    }
+    assert_eq!(site.spool.rejected().len(), bad.len());
+    watcher.await_log("nb.json");
+    assert!(!watcher.log().contains('\u{1b}'), "an escape sequence reached the log");
+}
+
+/// Requests that are right in themselves and must not be executed, and the result of each.
+fn not_to_be_executed() -> Vec<(&'static str, Value, &'static str)> {
+    let base = |target: &str| request(&new_id(), "off", target);
+    let of = |members: Value| with(base("n1"), members);
+    let other_boot = "00000000-0000-4000-8000-000000000000";
+    vec![
+        ("an unknown device", of(json!({"device": "nowhere"})), "rejected"),
+        ("a device of another node", of(json!({"device": "elsewhere"})), "rejected"),
+        ("a device for other targets", of(json!({"device": "other"})), "rejected"),
+        ("a target of nobody", base("n10"), "rejected"),
+        ("a target of a device of another node", base("e1"), "rejected"),
+        ("a device that cannot do it", with(base("o1"), json!({"action": "on"})), "rejected"),
+        ("an unknown action", of(json!({"action": "cycle"})), "rejected"),
+        ("an empty action", of(json!({"action": ""})), "rejected"),
+        ("an action in capitals", of(json!({"action": "OFF"})), "rejected"),
+        ("an action with a blank", of(json!({"action": "off "})), "rejected"),
+        ("an option for an action", of(json!({"action": "--off"})), "rejected"),
+        ("a past deadline", of(json!({"deadline": instant(-1)})), "expired"),
+        ("written long ago", of(json!({"timestamp": instant(-600)})), "expired"),
+        (
+            "a past instant of this boot",
+            of(json!({"boot_id": boot_id(), "deadline_boottime_ms": boot_ms() - 1})),
+            "expired",
+        ),
+        (
+            "a past instant of this boot and a good deadline",
+            of(json!({
+                "boot_id": boot_id(), "deadline_boottime_ms": boot_ms() - 1,
+                "deadline": instant(60)
+            })),
+            "expired",
+        ),
+        (
+            "another boot",
+            of(json!({
+                "boot_id": other_boot, "deadline_boottime_ms": boot_ms() + 60_000,
+                "deadline": instant(60)
+            })),
+            "expired",
+        ),
+        ("a client that is gone", our_request(&new_id(), "off", "n1"), "withdrawn"),
+    ]
+}
+
+#[test]
+fn what_must_not_be_executed_has_a_result_of_its_own() {
+    let site = Site::new();
+    let only_off = site.recorder("other", "o[1-9]", "");
+    let only_off: Vec<&str> = only_off.lines().filter(|line| !line.starts_with("on ")).collect();
+    let devices = [
+        site.recorder("power", "n[1-9]", ""),
+        site.recorder("elsewhere", "e[1-9],n1", "") + "nodes = 'n2'\n",
+        only_off.join("\n"),
+    ];
+    site.configure(&devices.concat());
+    let watcher = site.start();
+
+    for (what, request, result) in not_to_be_executed() {
+        let id = request["request_id"].as_str().unwrap();
+        site.spool.submit(id, &request);
+        let answer = site.spool.await_result(id, result);
+        assert_eq!(answer["request_id"], request["request_id"], "{what}");
+        assert_eq!(answer["target_node"], request["target_node"], "{what}");
+        assert_eq!(answer["action"], request["action"], "{what}");
+        watcher.await_log(id);
+    }
+    site.spool.await_quiet();
+    assert_eq!(site.spool.rejected(), [""; 0], "these are requests");
+    assert_only_a_good_request_is_executed(&site);
+}
+
+#[test]
+fn a_file_with_an_impossible_time_is_not_executed() {
+    let (site, _watcher) = serving();
+    let hour = Duration::from_hours(1);
+    let before_this_boot = SystemTime::UNIX_EPOCH + hour;
+    for written in [before_this_boot, SystemTime::now() + hour] {
+        let id = new_id();
+        let made = site.spool.requests.join(".made");
+        fs::write(&made, request(&id, "off", "n1").to_string()).unwrap();
+        set_mode(&made, 0o600);
+        File::options().write(true).open(&made).unwrap().set_modified(written).unwrap();
+        fs::rename(made, site.spool.request(&id)).unwrap();
+
+        site.spool.await_result(&id, "expired");
+    }
+    assert_only_a_good_request_is_executed(&site);
+}
+
+#[test]
+fn a_question_that_came_as_a_request_is_answered_without_fencing() {
+    let (site, _watcher) = serving();
+    for action in ["status", "list", "monitor"] {
+        let id = new_id();
+        site.spool.submit(&id, &request(&id, action, "n1"));
+        let answer = site.spool.await_answer(&id);
+        assert_eq!(answer["success"], false, "it reads as a fence: {answer}");
+        assert_eq!(answer["status"], "error", "it reads as a fence: {answer}");
+        assert_eq!(answer["action_performed"], "none", "{answer}");
+
+        let id = new_id();
+        let mut question = request(&id, action, "");
+        site.spool.submit(&id, &question);
+        assert_eq!(site.spool.await_answer(&id)["action_performed"], "none");
+
+        question["request_id"] = json!(new_id());
+        question.as_object_mut().unwrap().remove("target_node");
+        site.spool.submit("without a target", &question);
+        site.spool.await_answer("without a target");
+        fs::remove_file(site.spool.responses.join("without a target.json")).unwrap();
+    }
+    site.spool.await_quiet();
+    assert_only_a_good_request_is_executed(&site);
+}
+
+#[test]
+fn a_pending_request_is_only_read_and_keeps_its_content() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "n[1-9]", &site.held()));
+    let watcher = site.start();
+    let (first, second) = (new_id(), new_id());
+    site.spool.submit(&first, &request(&first, "off", "n1"));
+    site.await_execution(&first);
+    let text = request(&second, "off", "n1").to_string();
+    site.spool.submit_bytes(&second, text.as_bytes());
+    wait_for("the second to be queued", || {
+        site.state()["queued"].as_array().is_some_and(|queued| queued.len() == 1)
+    });
+
+    let mut pending = File::open(site.spool.request(&second)).unwrap();
+    let mut found = String::new();
+    pending.rewind().unwrap();
+    pending.read_to_string(&mut found).unwrap();
+
+    assert_eq!(found, text, "{}", watcher.log());
+    site.release();
+    site.spool.await_result(&second, "success");
+}

@@ -1,0 +1,275 @@
+//! Signals, crashes, and what the next watcher makes of what lies there.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::common::{SERVICE, Site, is_alive, names, new_id, our_request, request, wait_for, with};
+
+fn submit(site: &Site, target: &str) -> String {
+    let id = new_id();
+    site.spool.submit(&id, &request(&id, "off", target));
+    id
+}
+
+#[test]
+fn a_watcher_that_is_told_to_stop_finishes_what_runs_and_leaves_the_rest_to_the_next() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let site = Site::new();
+        site.configure(&site.recorder("power", "*", &site.held()));
+        let mut watcher = site.start();
+        let running = submit(&site, "n1");
+        site.await_execution(&running);
+        let queued = submit(&site, "n2");
+        wait_for("it to be queued", || site.state()["queued"][0]["request_id"] == json!(queued));
+
+        watcher.signal(signal);
+        watcher.await_log("no new request is begun");
+        let late = submit(&site, "n3");
+        site.release();
+
+        assert_eq!(watcher.wait().code(), Some(0), "{}", watcher.log());
+        site.spool.await_result(&running, "success");
+        for id in [&queued, &late] {
+            assert!(site.spool.request(id).exists(), "a pending request is gone");
+            assert_eq!(site.spool.answer(id), None);
+        }
+        assert_eq!(names(&site.spool.requests.join(".claimed")), [""; 0]);
+        let _next = site.start();
+        for id in [&queued, &late] {
+            site.spool.await_result(id, "success");
+        }
+        for id in [&running, &queued, &late] {
+            assert_eq!(site.executions_of(id), 1);
+        }
+    }
+}
+
+#[test]
+fn a_watcher_that_is_told_to_stop_does_not_wait_for_ever() {
+    let site = Site::new();
+    let device = site.recorder("power", "*", &site.endless("setsid"));
+    site.configure(&format!("[service]\nstop_limit = '1s'\n{device}"));
+    let mut watcher = site.start();
+    let id = submit(&site, "n1");
+    wait_for("it to run", || site.lines("pids").len() == 3);
+
+    watcher.signal(Signal::SIGTERM);
+
+    assert_eq!(watcher.wait().code(), Some(0), "{}", watcher.log());
+    site.spool.await_result(&id, "interrupted");
+    let pids = site.lines("pids");
+    wait_for("the end of all that ran", || !pids.iter().any(|pid| is_alive(pid)));
+    let _next = site.start();
+    assert_eq!(site.spool.await_answer(&id)["result"], "interrupted");
+    assert_eq!(site.executions_of(&id), 1);
+}
+
+#[test]
+fn a_hangup_neither_ends_nor_disturbs_the_service() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", ""));
+    let watcher = site.start();
+
+    watcher.signal(Signal::SIGHUP);
+
+    watcher.await_log("SIGHUP");
+    let id = submit(&site, "n1");
+    site.spool.await_result(&id, "success");
+    watcher.stop();
+}
+
+#[test]
+fn what_runs_dies_with_a_killed_watcher_and_is_answered_interrupted_by_the_next() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", &site.endless("setsid")));
+    let watcher = site.start();
+    let id = new_id();
+    let client = site.spool.submit_held(&id, &our_request(&id, "off", "n1"));
+    wait_for("it to run", || site.lines("pids").len() == 3);
+    let queued = submit(&site, "n2");
+    assert!(site.spool.claimed(&id).exists());
+    let pids = site.lines("pids");
+    assert!(pids.iter().all(|pid| is_alive(pid)), "the test sees nothing die");
+
+    watcher.crash();
+
+    wait_for("the end of all that ran", || !pids.iter().any(|pid| is_alive(pid)));
+    assert!(site.spool.claimed(&id).exists() && site.spool.answer(&id).is_none());
+    site.program("power.sh", &format!("echo n2 {queued} >>'{}'", site.path("executed").display()));
+    let _next = site.start();
+    let answer = site.spool.await_result(&id, "interrupted");
+    assert_eq!((&answer["target_node"], &answer["request_id"]), (&json!("n1"), &json!(id)));
+    site.spool.await_result(&queued, "success");
+    site.spool.await_quiet();
+    drop(client);
+    assert_eq!((site.executions_of(&id), site.executions_of(&queued)), (1, 1));
+}
+
+#[test]
+fn a_request_of_any_name_is_answered_interrupted_after_a_crash_and_never_executed_again() {
+    let site = Site::new();
+    site.configure(&(site.recorder("power", "*", &site.held()) + "max_concurrent = 3\n"));
+    let watcher = site.start();
+    let ids = [new_id(), new_id(), new_id()];
+    let requests = [ids[0].clone(), format!("n1-{}", ids[1]), "a name of its own".to_owned()];
+    for (number, (name, id)) in requests.iter().zip(&ids).enumerate() {
+        site.spool.submit(name, &request(id, "off", &format!("n{number}")));
+        site.await_execution(id);
+    }
+
+    watcher.crash();
+    site.release();
+    let _next = site.start();
+
+    for (number, (name, id)) in requests.iter().zip(&ids).enumerate() {
+        assert_eq!(site.spool.await_result(name, "interrupted")["request_id"], json!(id));
+        // A client that does not believe it, and says it again in another way.
+        let twin = format!("twin of {id}");
+        site.spool.submit(&twin, &request(id, "off", &format!("n{number}")));
+        wait_for("the twin to be removed", || !site.spool.request(&twin).exists());
+    }
+    site.spool.await_quiet();
+    assert_eq!(site.executed().len(), 3);
+}
+
+#[test]
+fn nothing_is_started_before_the_last_child_of_a_killed_watcher_is_gone() {
+    let site = Site::new();
+    // Each notes its number and looks whether the process that noted one before it still lives.
+    let script = format!(
+        "for pid in $(cat '{0}'); do\ncase $(cat /proc/$pid/stat) in *') Z '*|*') X '*|'') ;; \
+         *) touch '{1}' ;; esac\ndone\necho $$ >'{0}'\n\
+         while [ $FENCE_TARGET = n1 ]; do sleep 0.01; done",
+        site.path("last").display(),
+        site.path("met").display()
+    );
+    site.configure(&site.recorder("power", "*", &script));
+    for _ in 0..5 {
+        let watcher = site.start();
+        let first = submit(&site, "n1");
+        wait_for("its number", || !site.read("last").is_empty());
+        let second = submit(&site, "n2");
+
+        watcher.crash();
+        let next = site.start();
+
+        site.spool.await_result(&first, "interrupted");
+        site.spool.await_result(&second, "success");
+        next.stop();
+        fs::remove_file(site.path("last")).unwrap();
+    }
+    assert!(!site.path("met").exists(), "two executions met");
+}
+
+#[test]
+fn a_watcher_that_is_killed_again_and_again_executes_each_request_at_most_once() {
+    let site = Site::new();
+    site.configure(&(site.recorder("power", "*", "sleep 0.02") + "max_concurrent = 4\n"));
+    site.start().stop();
+    let ids: Vec<String> = (0..60).map(|number| submit(&site, &format!("n{number}"))).collect();
+    let answered = || ids.iter().filter(|id| site.spool.answer(id).is_some()).count();
+
+    let mut crashes = 0;
+    while answered() < ids.len() && crashes < 8 {
+        let watcher = site.start();
+        let before = answered();
+        wait_for("some more answers", || answered() > (before + 5).min(ids.len() - 1));
+        watcher.crash();
+        crashes += 1;
+    }
+    let _watcher = site.start();
+    site.spool.await_quiet();
+
+    assert!(crashes >= 3, "it was hardly ever killed");
+    for id in &ids {
+        let answer = site.spool.await_answer(id);
+        let executions = site.executions_of(id);
+        match answer["result"].as_str().unwrap() {
+            "success" => assert_eq!(executions, 1, "{answer}"),
+            // It may have been killed between the claim and the start.
+            "interrupted" => assert!(executions <= 1, "{answer}"),
+            _ => panic!("{answer}"),
+        }
+    }
+}
+
+/// Puts a claimed request there, as a watcher that died left it.
+fn leave_claimed(site: &Site, name: &str, text: &str) {
+    fs::write(site.spool.claimed(name), text).unwrap();
+    fs::set_permissions(site.spool.claimed(name), PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn whatever_a_dead_watcher_left_claimed_is_answered_once_and_never_executed() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", ""));
+    site.start().stop();
+    let (whole, empty, half, done, also_pending) =
+        (new_id(), new_id(), new_id(), new_id(), new_id());
+    let text = |id: &str| request(id, "off", "n1").to_string();
+    leave_claimed(&site, &whole, &text(&whole));
+    leave_claimed(&site, &empty, "");
+    leave_claimed(&site, &half, &text(&half)[..40]);
+    leave_claimed(&site, &done, &text(&done));
+    let answer = json!({"request_id": done, "success": true}).to_string();
+    fs::write(site.spool.responses.join(format!("{done}.json")), &answer).unwrap();
+    leave_claimed(&site, &also_pending, &text(&also_pending));
+    site.spool.submit_bytes(&also_pending, text(&also_pending).as_bytes());
+    site.spool.submit_bytes("twin", text(&also_pending).as_bytes());
+
+    let _watcher = site.start();
+
+    for name in [&whole, &empty, &half, &also_pending] {
+        let answer = site.spool.await_result(name, "interrupted");
+        assert_eq!(answer["request_id"], json!(name));
+    }
+    site.spool.await_quiet();
+    assert_eq!(site.spool.answer(&done).unwrap().to_string(), answer, "an answer was replaced");
+    assert_eq!(site.executed(), [""; 0]);
+}
+
+#[test]
+fn what_lies_there_at_a_start_is_treated_by_its_deadline() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", ""));
+    site.start().stop();
+    let (good, late, dead, other_boot) = (new_id(), new_id(), new_id(), new_id());
+    let members = json!({"timestamp": crate::common::instant(-301)});
+    site.spool.submit(&good, &request(&good, "off", "n1"));
+    site.spool.submit(&late, &with(request(&late, "off", "n2"), members));
+    drop(site.spool.submit_held(&dead, &our_request(&dead, "off", "n3")));
+    let members = json!({"boot_id": "00000000-0000-4000-8000-000000000000", "held": false});
+    let request = with(our_request(&other_boot, "off", "n4"), members);
+    site.spool.submit(&other_boot, &request);
+
+    let _watcher = site.start();
+
+    site.spool.await_result(&good, "success");
+    site.spool.await_result(&late, "expired");
+    site.spool.await_result(&dead, "withdrawn");
+    site.spool.await_result(&other_boot, "expired");
+    assert_eq!(site.executed(), [format!("off n1 {good}")]);
+}
+
+#[test]
+fn a_second_watcher_on_the_same_spool_refuses_and_names_the_first() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", &site.held()));
+    let first = site.start();
+    let id = submit(&site, "n1");
+    site.await_execution(&id);
+
+    let second = site.watcher_command(SERVICE).output().unwrap();
+
+    assert_eq!(second.status.code(), Some(1), "{second:?}");
+    let stderr = String::from_utf8(second.stderr).unwrap();
+    assert!(stderr.contains(&format!("process {} ", first.pid())), "{stderr}");
+    assert!(stderr.contains(site.spool.requests.to_str().unwrap()), "{stderr}");
+    assert_eq!(site.spool.answer(&id), None, "the second one meddled");
+    site.release();
+    site.spool.await_result(&id, "success");
+    assert_eq!(site.executions_of(&id), 1);
+}

@@ -1,0 +1,411 @@
+//! The directories: which are refused, what happens when they are replaced, lost events, full disks,
+//! and what is kept there.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::common::{
+    SERVICE, Site, Spool, Watcher, can_be_run_as_root, is_root, names, new_id, request, wait_for,
+};
+
+fn submit(spool: &Spool, target: &str) -> String {
+    let id = new_id();
+    spool.submit(&id, &request(&id, "off", target));
+    id
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn the_directories_are_made_for_the_owner_alone() {
+    let site = Site::new();
+    let place = site.path("not/yet/there");
+    site.configure_for(&place, &site.recorder("power", "*", ""));
+
+    let _watcher = site.start();
+
+    let spool = Spool::at(&place);
+    for directory in [&spool.requests, &spool.responses, &place.join("queries")] {
+        assert_eq!(fs::metadata(directory).unwrap().mode() & 0o7777, 0o700);
+    }
+    let id = submit(&spool, "n1");
+    spool.await_result(&id, "success");
+}
+
+/// Starts a service that must refuse to, and gives what it says.
+fn refused(site: &Site) -> String {
+    let output = site.watcher_command(SERVICE).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(output.stdout, b"");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_place_that_cannot_be_used_is_named_with_the_way_to_mend_it() {
+    type Spoil = fn(&Spool);
+    let mut cases: Vec<(&str, Spoil, &str, &str)> = vec![
+        ("open", |s| set_mode(&s.requests, 0o777), "requests", "chmod go-w"),
+        ("sticky", |s| set_mode(&s.requests, 0o1777), "requests", "chmod go-w"),
+        ("for a group", |s| set_mode(&s.responses, 0o770), "responses", "chmod go-w"),
+        (
+            "claims open",
+            |s| set_mode(&s.requests.join(".claimed"), 0o703),
+            "requests/.claimed",
+            "chmod go-w",
+        ),
+        (
+            "no directory",
+            |s| {
+                fs::remove_dir_all(&s.responses).unwrap();
+                fs::write(&s.responses, "").unwrap();
+            },
+            "responses",
+            "remove it",
+        ),
+        (
+            "a circle",
+            |s| {
+                fs::remove_dir_all(&s.responses).unwrap();
+                symlink(&s.responses, &s.responses).unwrap();
+            },
+            "responses",
+            "give the real path",
+        ),
+        (
+            "an open parent",
+            |s| set_mode(s.requests.parent().unwrap(), 0o777),
+            "spool",
+            "chmod go-w",
+        ),
+        (
+            "a lock of others",
+            |s| set_mode(&s.requests.join(".watcher.lock"), 0o666),
+            "requests/.watcher.lock",
+            "",
+        ),
+    ];
+    if is_root() {
+        cases.push((
+            "another's",
+            |s| chown(&s.requests, Some(65534), None).unwrap(),
+            "requests",
+            "chown root:",
+        ));
+    }
+
+    for (what, spoil, named, mend) in cases {
+        let site = Site::new();
+        let place = site.path("spool");
+        site.configure_for(&place, &site.recorder("power", "*", ""));
+        site.start().stop();
+        let spool = Spool::at(&place);
+        spoil(&spool);
+
+        let stderr = refused(&site);
+
+        let path = if named == "spool" { place } else { place.join(named) };
+        assert!(stderr.contains(&format!("'{}'", path.display())), "{what}: {stderr}");
+        assert!(stderr.contains(mend), "{what}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{what}: {stderr}");
+    }
+}
+
+/// The service's command in a mount namespace of its own, with a small file system in `place`.
+fn on_a_file_system_of_its_own(site: &Site, place: &Path, options: &str) -> Command {
+    let watcher = site.watcher_command(SERVICE);
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c"])
+        .arg(format!("mount -t tmpfs -o mode=0700,{options} tmpfs \"$0\" && exec \"$@\""))
+        .arg(place)
+        .arg(watcher.get_program())
+        .args(watcher.get_args());
+    command
+}
+
+#[test]
+fn a_spool_that_cannot_be_written_is_named() {
+    if !can_be_run_as_root("a_spool_that_cannot_be_written_is_named") {
+        return;
+    }
+    let site = Site::new();
+    let place = site.path("spool");
+    fs::create_dir(&place).unwrap();
+    site.configure_for(&place, &site.recorder("power", "*", ""));
+
+    let output = on_a_file_system_of_its_own(&site, &place, "ro").output().unwrap();
+
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains(&format!("'{}/requests'", place.display())), "{stderr}");
+    assert!(stderr.contains("Read-only file system"), "{stderr}");
+}
+
+/// A service on a full disk that a test can fill and empty. The disk goes with the service.
+struct SmallDisk {
+    site: Site,
+    watcher: Watcher,
+    spool: Spool,
+    ballast: PathBuf,
+}
+
+impl SmallDisk {
+    fn new() -> Self {
+        let site = Site::new();
+        let place = site.path("spool");
+        fs::create_dir(&place).unwrap();
+        site.configure_for(&place, &site.recorder("power", "*", &site.held()));
+        let command = on_a_file_system_of_its_own(&site, &place, "size=512k");
+        let (watcher, _told) = site.start_as(command);
+        let seen = PathBuf::from(format!("/proc/{}/root{}", watcher.pid(), place.display()));
+        SmallDisk { spool: Spool::at(&seen), ballast: seen.join("ballast"), site, watcher }
+    }
+
+    fn fill(&self) {
+        let mut file = File::create(&self.ballast).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+        assert!(fs::write(self.spool.responses.join(".probe"), "x").is_err(), "it is not full");
+        fs::remove_file(self.spool.responses.join(".probe")).unwrap();
+    }
+
+    fn empty(&self) {
+        fs::remove_file(&self.ballast).unwrap();
+    }
+}
+
+#[test]
+fn an_answer_that_finds_the_disk_full_is_written_when_there_is_room_and_nothing_is_done_twice() {
+    if !can_be_run_as_root("an_answer_that_finds_the_disk_full_is_written_when_there_is_room") {
+        return;
+    }
+    let disk = SmallDisk::new();
+    let id = submit(&disk.spool, "n1");
+    disk.site.await_execution(&id);
+    let queued = submit(&disk.spool, "n2");
+    disk.spool.submit_bytes("bad", b"}");
+    disk.spool.await_result("bad", "rejected");
+    disk.fill();
+    disk.site.release();
+
+    disk.watcher.await_log(&format!("{id}: cannot write its answer yet"));
+    let spool = &disk.spool;
+    assert!(spool.claimed(&id).exists(), "it is forgotten");
+    assert_eq!(spool.answer(&id), None);
+    // The device is free again, though nobody can be told.
+    disk.site.await_execution(&queued);
+    disk.watcher.await_log(&format!("{queued}: cannot write its answer yet"));
+    disk.empty();
+
+    for id in [&id, &queued] {
+        let answer = spool.await_result(id, "success");
+        assert_eq!(answer["request_id"], json!(id));
+        assert_eq!(disk.site.executions_of(id), 1);
+    }
+    spool.await_quiet();
+    assert_eq!(names(&spool.responses).len(), 4, "three answers and a directory");
+}
+
+#[test]
+fn a_watcher_that_ends_with_an_unwritten_answer_leaves_the_request_claimed() {
+    if !can_be_run_as_root("a_watcher_that_ends_with_an_unwritten_answer") {
+        return;
+    }
+    let mut disk = SmallDisk::new();
+    let keep = File::open(&disk.spool.requests).unwrap();
+    let id = submit(&disk.spool, "n1");
+    disk.site.await_execution(&id);
+    disk.fill();
+    disk.site.release();
+    disk.watcher.await_log("cannot write its answer yet");
+
+    disk.watcher.signal(Signal::SIGKILL);
+    disk.watcher.wait();
+
+    let claimed = format!("/proc/self/fd/{}/.claimed", std::os::fd::AsRawFd::as_raw_fd(&keep));
+    assert_eq!(names(Path::new(&claimed)), [format!("{id}.json")], "nobody would be told");
+}
+
+/// What is done to a directory under a running watcher.
+fn replace(directory: &Path, how: &str) {
+    match how {
+        "removed" => fs::remove_dir_all(directory).unwrap(),
+        "moved away" => fs::rename(directory, directory.with_extension("old")).unwrap(),
+        "made again" => {
+            fs::remove_dir_all(directory).unwrap();
+            // The watcher may be as quick.
+            let _ = fs::DirBuilder::new().mode(0o700).create(directory);
+        }
+        other => unreachable!("{other}"),
+    }
+}
+
+#[test]
+fn the_directory_of_requests_may_be_removed_moved_or_made_again_under_the_watcher() {
+    let site = Site::new();
+    // What is noticed here is noticed by events.
+    let device = site.recorder("power", "*", "");
+    site.configure(&format!("[service]\nrescan = '1h'\n{device}"));
+    let watcher = site.start();
+    for how in ["made again", "removed", "moved away", "made again"] {
+        replace(&site.spool.requests, how);
+        wait_for("the directory to be there", || site.spool.requests.is_dir());
+
+        let id = submit(&site.spool, "n1");
+
+        site.spool.await_result(&id, "success");
+        assert_eq!(site.executions_of(&id), 1, "{how}: {}", watcher.log());
+    }
+    watcher.stop();
+}
+
+#[test]
+fn other_directories_of_the_spool_that_vanish_are_made_again() {
+    let site = Site::new();
+    let device = site.recorder("power", "*", "");
+    site.configure(&format!("[service]\nrescan = '1s'\n{device}"));
+    let watcher = site.start();
+    let beside = site.path("queries");
+    let inside = [".claimed", ".rejected"].map(|name| site.spool.requests.join(name));
+    for directory in [&site.spool.responses, &beside, &inside[0], &inside[1]] {
+        replace(directory, "removed");
+        wait_for(&format!("{} to be there", directory.display()), || directory.is_dir());
+
+        let id = submit(&site.spool, "n1");
+        site.spool.await_result(&id, "success");
+        assert_eq!(site.executions_of(&id), 1, "{}", watcher.log());
+        let bad = new_id();
+        site.spool.submit_bytes(&bad, b"}");
+        site.spool.await_result(&bad, "rejected");
+        wait_for("the state", || !site.state()["pid"].is_null());
+    }
+}
+
+#[test]
+fn a_fence_that_runs_while_the_requests_are_removed_is_finished_and_answered() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", &site.held()));
+    let watcher = site.start();
+    let id = submit(&site.spool, "n1");
+    site.await_execution(&id);
+
+    replace(&site.spool.requests, "made again");
+    let next = submit(&site.spool, "n1");
+    site.release();
+
+    site.spool.await_result(&id, "success");
+    site.spool.await_result(&next, "success");
+    assert_eq!((site.executions_of(&id), site.executions_of(&next)), (1, 1), "{}", watcher.log());
+}
+
+#[test]
+fn a_fence_that_runs_while_the_answers_are_removed_is_answered_as_it_ended() {
+    for how in ["made again", "removed", "moved away"] {
+        let site = Site::new();
+        let device = site.recorder("power", "*", &site.held());
+        site.configure(&format!("[service]\nrescan = '1h'\n{device}"));
+        let watcher = site.start();
+        let id = submit(&site.spool, "n1");
+        site.await_execution(&id);
+
+        replace(&site.spool.responses, how);
+        site.release();
+
+        // Where its client, which has the directory open, still finds it.
+        let mut moved = site.spool.clone();
+        moved.responses = site.path("responses.old");
+        let seen_in = if how == "moved away" { &moved } else { &site.spool };
+        seen_in.await_result(&id, "success");
+        assert_eq!(site.executions_of(&id), 1, "{how}: {}", watcher.log());
+        let next = submit(&site.spool, "n1");
+        site.spool.await_result(&next, "success");
+        site.spool.await_quiet();
+    }
+}
+
+#[test]
+fn without_events_the_periodic_look_finds_requests() {
+    if !can_be_run_as_root("without_events_the_periodic_look_finds_requests") {
+        return;
+    }
+    let site = Site::new();
+    let device = site.recorder("power", "*", "");
+    site.configure(&format!("[service]\nrescan = '1s'\n{device}"));
+    let watcher = site.watcher_command(SERVICE);
+    // A user namespace has a bound of its own on what root may have in it.
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "sh", "-c"])
+        .arg("echo 0 >/proc/sys/user/max_inotify_instances && exec \"$@\"")
+        .arg("sh")
+        .arg(watcher.get_program())
+        .args(watcher.get_args());
+    let (watcher, _) = site.start_as(command);
+    watcher.await_log("inotify is not available");
+
+    let id = submit(&site.spool, "n1");
+
+    site.spool.await_result(&id, "success");
+    assert_eq!(site.executions_of(&id), 1);
+}
+
+#[test]
+fn requests_whose_events_were_lost_are_found_at_once() {
+    let site = Site::new();
+    let device = site.recorder("power", "*", "");
+    site.configure(&format!("[service]\nrescan = '1h'\n{device}"));
+    let watcher = site.start();
+    let bound = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let bound: usize = bound.trim().parse().unwrap();
+    watcher.signal(Signal::SIGSTOP);
+    // Each makes at least two events, for two names by turns, so that none swallows another.
+    for number in 0..=bound / 2 {
+        let path = site.spool.requests.join(format!(".noise-{}", number % 2));
+        fs::write(&path, "x").unwrap();
+        fs::remove_file(path).unwrap();
+    }
+    let ids: Vec<String> = (0..3).map(|_| submit(&site.spool, "n1")).collect();
+
+    watcher.signal(Signal::SIGCONT);
+
+    for id in &ids {
+        site.spool.await_result(id, "success");
+        assert_eq!(site.executions_of(id), 1);
+    }
+}
+
+#[test]
+fn old_answers_are_removed_by_number_and_by_age_and_young_ones_stay() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", ""));
+    site.start().stop();
+    let text = fs::read_to_string(site.path("w.toml")).unwrap();
+    let bounds = "keep_answers = '1h'\nkeep_answers_max = 20\n[log]";
+    fs::write(site.path("w.toml"), text.replace("[log]", bounds)).unwrap();
+    let written = |number: u64, age: Duration| {
+        let path = site.spool.responses.join(format!("old-{number:02}.json"));
+        fs::write(&path, "{}").unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    };
+    // 30 that are young enough, of which the last ten are the oldest, and one that is too old.
+    (0..30).for_each(|number| written(number, Duration::from_secs(60 + number)));
+    written(99, Duration::from_hours(2));
+
+    let _watcher = site.start();
+
+    let answers = || -> Vec<String> {
+        names(&site.spool.responses).into_iter().filter(|name| !name.starts_with('.')).collect()
+    };
+    wait_for("twenty answers", || answers().len() <= 20);
+    let kept: Vec<String> = (0..20).map(|number| format!("old-{number:02}.json")).collect();
+    assert_eq!(answers(), kept);
+}
