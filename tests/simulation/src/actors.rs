@@ -12,8 +12,9 @@ use fence_core::execution::{Method, Plan};
 use fence_core::watcher::{self as core, Claim, Content, Effect, Event, Job, Sight, Watcher};
 use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError};
 
+use crate::action::Config;
 use crate::disk::{Dir, Disk};
-use crate::world::{ABLE, Config};
+use crate::world::ABLE;
 
 /// Where an agent stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

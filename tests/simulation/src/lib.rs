@@ -6,15 +6,23 @@
 //! next; each changes it and checks S1 to S6. A seeded run picks at random ([`run_seed`]); a
 //! model checker picks everything.
 //!
+//! - `device`: the fence device.
 //! - `disk`: the spool, and what a crash of the host leaves of it.
 //! - `actors`: agents and watchers, step by step: their shells, written once more for this world.
-//! - `world`: what can happen, and the invariants.
+//! - `action`: how a world is made, what can happen in it, which bugs can be put in.
+//! - `possible`: what can happen next.
+//! - `world`: what happens, and the invariants. `foreign`: clients and responders of other makes.
 //! - `run`: seeded histories.
 
+mod action;
 mod actors;
+mod device;
 mod disk;
+mod foreign;
+mod possible;
 mod run;
 mod world;
 
+pub use action::{Action, Budget, Config, Mutation, Reaction};
 pub use run::{History, run_seed};
-pub use world::{Action, Budget, Config, Mutation, World};
+pub use world::World;

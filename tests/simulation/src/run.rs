@@ -1,6 +1,7 @@
 //! Seeded histories: the same seed gives the same history.
 
-use crate::world::{Action, Budget, Config, World};
+use crate::action::{Action, Budget, Config};
+use crate::world::World;
 
 /// What came of a history.
 #[derive(Debug)]

@@ -1,175 +1,42 @@
-//! What can happen next, and what must never have happened.
+//! What happens, and what must never have happened.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::DateTime;
 use fence_core::Now;
 use fence_core::agent::{Expected, Outcome};
-use fence_core::execution::{Abilities, Order, OrderReport, PowerReport, Report, Step, Verdict};
+use fence_core::execution::Abilities;
 use fence_core::watcher::{Event, Job};
 use fence_protocol::{
     FenceAction, FenceResult, NodeName, PowerState, RecordName, Request, RequestId, Requested,
 };
 
-use crate::actors::{Agent, Deed, Execution, Place, Todo, WatcherProcess};
+use crate::action::{Action, Budget, Config, Mutation, Reaction};
+use crate::actors::{Agent, Deed, Place, Todo, WatcherProcess};
 use crate::disk::{Dir, Disk};
 
 /// What the one device of this world can do.
 pub(crate) const ABLE: Abilities = Abilities { off: true, on: true, cycle: false, power: true };
 
-/// How a world is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Config {
-    /// How many targets there are.
-    pub targets: u8,
-    /// How many executions the device allows at the same time.
-    pub max_concurrent: usize,
-    /// The spool lies in memory: a crash of the host loses it.
-    pub in_memory: bool,
-    /// How many watcher processes there can be. With the lock only one of them lives at a time.
-    pub watchers: usize,
-    /// The watchers respect the lock that keeps them apart. Without it only S1 to S4 can hold.
-    pub lock: bool,
-    /// Keeps a small world small: pauses between two looks at the power take no time, there is no
-    /// reboot, older clients are whole ones, and a look at the directory is a look at each file.
-    pub is_small: bool,
-    /// How long an agent waits, in milliseconds.
-    pub patience_ms: u64,
-    /// What may go wrong, and how often.
-    pub budget: Budget,
-    /// A bug that is put in, to show that it is found.
-    pub mutation: Option<Mutation>,
-}
-
-/// How often each thing may still happen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Budget {
-    /// New agents.
-    pub agents: u8,
-    /// SIGKILL to an agent.
-    pub agent_kills: u8,
-    /// SIGTERM to an agent.
-    pub signals: u8,
-    /// SIGKILL to a watcher.
-    pub watcher_kills: u8,
-    /// SIGTERM to a watcher.
-    pub watcher_stops: u8,
-    /// Crashes of the host.
-    pub host_crashes: u8,
-    /// Times that the disk gets full.
-    pub full_disks: u8,
-    /// Steps of the wall clock.
-    pub clock_steps: u8,
-    /// Requests of older clients, and files that are none.
-    pub foreign_requests: u8,
-    /// Answers by others, most of them wrong.
-    pub foreign_answers: u8,
-    /// Odd behaviour of the device.
-    pub device_faults: u8,
-    /// Spans of time that pass for no reason.
-    pub idle_spans: u8,
-}
-
-/// A bug.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mutation {
-    /// The action is started, and the request claimed afterwards.
-    ClaimAfterStart,
-    /// Nobody looks at the clock before an action.
-    NoDeadlineCheck,
-    /// An order that was acknowledged counts as done.
-    AnswerBeforeConfirmation,
-    /// The claimed file is removed before its answer is written.
-    DeleteBeforeAnswer,
-    /// What was under way at a crash is done again.
-    RetryAfterCrash,
-    /// A request is executed although its client is gone.
-    ClientNotChecked,
-    /// An identity that was begun is forgotten when its file's name does not show it.
-    IdentityForgotten,
-}
-
-/// One thing that can happen.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// An agent is started: its target and its action.
-    NewAgent(u8, FenceAction),
-    /// An agent does its next step.
-    AgentStep(usize),
-    /// An agent gets SIGTERM.
-    SignalAgent(usize),
-    /// An agent gets SIGKILL.
-    KillAgent(usize),
-    /// A watcher process starts.
-    StartWatcher(usize),
-    /// A watcher does its next step.
-    WatcherStep(usize),
-    /// A watcher hears of a file through inotify.
-    Hear(usize, String),
-    /// A watcher looks through the directory.
-    Rescan(usize),
-    /// A timer of a watcher goes off.
-    Tick(usize),
-    /// A watcher gets SIGTERM.
-    StopWatcher(usize),
-    /// A watcher gets SIGKILL; its children die with it.
-    KillWatcher(usize),
-    /// The device does something about an execution.
-    Device(usize, String, Reaction),
-    /// A watcher learns that an execution is over.
-    Finish(usize),
-    /// The host crashes and boots; the bits tell what of the unsynced is left.
-    CrashHost(u64),
-    /// The disk becomes full, or writable again.
-    FillDisk(bool),
-    /// The wall clock is set, by so many milliseconds.
-    StepClock(i64),
-    /// Time passes.
-    Advance(u64),
-    /// An older client writes a file: its kind, its target.
-    ForeignRequest(u8, u8),
-    /// It goes on writing a file that it began.
-    ForeignCompletes(String),
-    /// Somebody else writes an answer to an agent: its kind.
-    ForeignAnswer(usize, u8),
-}
-
-/// What the device does about an order or a question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reaction {
-    /// It does what it is told and says so; it shows what is so.
-    Honest,
-    /// It says yes and does nothing.
-    Lies,
-    /// It does it and says nothing.
-    SilentlyDoes,
-    /// It cannot be reached.
-    Unreachable,
-    /// It hangs until the limit and does it then.
-    Hangs,
-    /// It does not show the state.
-    Mute,
-}
-
 /// What is true, whatever the files say.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Birth {
-    boot: u32,
-    deadline_boot_ms: u64,
-    agent: Option<usize>,
+pub(crate) struct Birth {
+    pub(crate) boot: u32,
+    pub(crate) deadline_boot_ms: u64,
+    pub(crate) agent: Option<usize>,
     /// The wall clock was set back while it lay there: its age cannot be known from files.
-    age_is_lost: bool,
+    pub(crate) age_is_lost: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Ledger {
-    births: BTreeMap<RequestId, Birth>,
-    executed: BTreeMap<RequestId, u32>,
+pub(crate) struct Ledger {
+    pub(crate) births: BTreeMap<RequestId, Birth>,
+    pub(crate) executed: BTreeMap<RequestId, u32>,
     executions: u32,
     withdrawn: BTreeSet<RequestId>,
     /// Identities that an older client uses: what an agent withdraws of them is not all there is.
-    shared: BTreeSet<RequestId>,
-    proven: BTreeSet<RequestId>,
+    pub(crate) shared: BTreeSet<RequestId>,
+    pub(crate) proven: BTreeSet<RequestId>,
     claimed: BTreeSet<RecordName>,
     checked: BTreeSet<RecordName>,
 }
@@ -177,23 +44,20 @@ struct Ledger {
 /// Everything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
-    config: Config,
-    budget: Budget,
-    boot: u32,
-    now: Now,
-    disk: Disk,
-    agents: Vec<Agent>,
-    watchers: Vec<Option<WatcherProcess>>,
-    power: BTreeMap<NodeName, PowerState>,
+    pub(crate) config: Config,
+    pub(crate) budget: Budget,
+    pub(crate) boot: u32,
+    pub(crate) now: Now,
+    pub(crate) disk: Disk,
+    pub(crate) agents: Vec<Agent>,
+    pub(crate) watchers: Vec<Option<WatcherProcess>>,
+    pub(crate) power: BTreeMap<NodeName, PowerState>,
     /// Files that a client which lives has still to complete.
-    half_written: BTreeSet<String>,
-    ledger: Ledger,
-    ids: u32,
+    pub(crate) half_written: BTreeSet<String>,
+    pub(crate) ledger: Ledger,
+    pub(crate) ids: u32,
     violation: Option<String>,
 }
-
-/// When the time of a small world is over: everybody's deadline has passed by then.
-const SMALL_WORLD_ENDS_MS: u64 = 33_000;
 
 const WALL_MS: i64 = 1_800_000_000_000;
 
@@ -230,178 +94,6 @@ impl World {
     pub fn successes(&self) -> usize {
         let success = |a: &&Agent| matches!(a.place, Place::Ended(Some(Outcome::Success(_))));
         self.agents.iter().filter(success).count()
-    }
-
-    /// All that can happen next, without faults if `calm`.
-    pub fn actions(&self, calm: bool) -> Vec<Action> {
-        let mut actions = Vec::new();
-        if self.violation.is_some() {
-            return actions;
-        }
-        for (index, agent) in self.agents.iter().enumerate().filter(|(_, a)| a.is_alive()) {
-            // Between two looks nothing changes by looking again, but for the clock.
-            if self.agent_can_move(agent) {
-                actions.push(Action::AgentStep(index));
-            }
-        }
-        for index in 0..self.watchers.len() {
-            self.watcher_actions(index, calm, &mut actions);
-        }
-        if let Some(span) = self.next_instant() {
-            actions.push(Action::Advance(span));
-        }
-        if !calm {
-            self.faults(&mut actions);
-        }
-        actions
-    }
-
-    fn agent_can_move(&self, agent: &Agent) -> bool {
-        match &agent.place {
-            Place::Waiting(_) => {
-                let answers = [agent.name.file_name(), agent.other_name()];
-                self.now.boot_ms >= agent.stop_boot_ms
-                    || answers.iter().any(|name| self.disk.has(Dir::Responses, name))
-            }
-            _ => true,
-        }
-    }
-
-    fn watcher_actions(&self, index: usize, calm: bool, actions: &mut Vec<Action>) {
-        let Some(watcher) = &self.watchers[index] else {
-            let is_free = !self.config.lock || self.watchers.iter().all(Option::is_none);
-            if is_free && (!calm || index == 0) {
-                actions.push(Action::StartWatcher(index));
-            }
-            return;
-        };
-        for (name, execution) in &watcher.executions {
-            self.device_actions(index, name, &execution.step, calm, actions);
-        }
-        if !watcher.todo.is_empty() {
-            actions.push(Action::WatcherStep(index));
-            return;
-        }
-        if !watcher.finished.is_empty() {
-            actions.push(Action::Finish(index));
-        }
-        if watcher.core.next_tick_boot_ms().is_some_and(|at| at <= self.now.boot_ms) {
-            actions.push(Action::Tick(index));
-        }
-        for file_name in self.disk.list(Dir::Requests) {
-            let Some(name) = RecordName::from_file_name(&file_name) else { continue };
-            let is_dull = calm || self.config.is_small;
-            if !is_dull || !watcher.core.knows(&name) {
-                actions.push(Action::Hear(index, file_name));
-            }
-        }
-    }
-
-    fn device_actions(
-        &self,
-        index: usize,
-        name: &RecordName,
-        step: &Step,
-        calm: bool,
-        actions: &mut Vec<Action>,
-    ) {
-        let mut push = |reaction| {
-            actions.push(Action::Device(index, name.as_str().to_owned(), reaction));
-        };
-        match step {
-            Step::Pause(_) | Step::Done(_) => {
-                let execution = self.watchers[index].as_ref().and_then(|w| w.executions.get(name));
-                let is_over =
-                    |e: &Execution| self.config.is_small || self.now.boot_ms >= e.until_boot_ms;
-                if execution.is_some_and(is_over) {
-                    push(Reaction::Honest);
-                }
-            }
-            Step::Order(..) | Step::AskPower(_) => {
-                push(Reaction::Honest);
-                if !calm && self.budget.device_faults > 0 {
-                    let faults: &[_] = match step {
-                        Step::Order(..) => &[
-                            Reaction::Lies,
-                            Reaction::SilentlyDoes,
-                            Reaction::Unreachable,
-                            Reaction::Hangs,
-                        ],
-                        _ => &[Reaction::Mute, Reaction::Hangs],
-                    };
-                    for fault in faults {
-                        push(*fault);
-                    }
-                }
-            }
-        }
-    }
-
-    fn faults(&self, actions: &mut Vec<Action>) {
-        let budget = &self.budget;
-        for target in 0..self.config.targets {
-            if budget.agents > 0 {
-                actions.push(Action::NewAgent(target, FenceAction::Off));
-                if !self.config.is_small {
-                    actions.push(Action::NewAgent(target, FenceAction::Reboot));
-                }
-            }
-            if budget.foreign_requests > 0 {
-                let kinds: &[u8] = if self.config.is_small { &[0, 3] } else { &[0, 1, 2, 3, 4] };
-                actions.extend(kinds.iter().map(|kind| Action::ForeignRequest(*kind, target)));
-            }
-        }
-        for (index, _) in self.agents.iter().enumerate().filter(|(_, a)| a.is_alive()) {
-            if budget.agent_kills > 0 {
-                actions.push(Action::KillAgent(index));
-            }
-            if budget.signals > 0 && matches!(self.agents[index].place, Place::Waiting(_)) {
-                actions.push(Action::SignalAgent(index));
-            }
-            if budget.foreign_answers > 0 {
-                actions.extend((0..5).map(|kind| Action::ForeignAnswer(index, kind)));
-            }
-        }
-        for (index, _) in self.watchers.iter().enumerate().filter(|(_, w)| w.is_some()) {
-            if budget.watcher_kills > 0 {
-                actions.push(Action::KillWatcher(index));
-            }
-            if budget.watcher_stops > 0 {
-                actions.push(Action::StopWatcher(index));
-            }
-            let is_free = self.watchers[index].as_ref().is_some_and(|w| w.todo.is_empty());
-            if is_free && !self.config.is_small && !self.disk.list(Dir::Requests).is_empty() {
-                actions.push(Action::Rescan(index));
-            }
-        }
-        if budget.host_crashes > 0 {
-            actions.extend([0, u64::MAX, 0x5555_5555_5555_5555].map(Action::CrashHost));
-        }
-        if budget.full_disks > 0 || self.disk.is_full {
-            actions.push(Action::FillDisk(!self.disk.is_full));
-        }
-        if budget.clock_steps > 0 {
-            actions.extend([3_600_000, -3_600_000, -20_000].map(Action::StepClock));
-        }
-        if budget.idle_spans > 0 {
-            actions.push(Action::Advance(7_000));
-        }
-        actions.extend(self.half_written.iter().cloned().map(Action::ForeignCompletes));
-    }
-
-    /// How long until a clock moves somebody on; `None` when nobody waits for one.
-    fn next_instant(&self) -> Option<u64> {
-        if self.config.is_small && self.now.boot_ms > SMALL_WORLD_ENDS_MS {
-            return None;
-        }
-        let agents = self.agents.iter().filter(|a| a.is_alive()).map(|a| a.stop_boot_ms);
-        let watchers = self.watchers.iter().flatten().flat_map(|watcher| {
-            let pausing = watcher.executions.values().filter(|_| !self.config.is_small);
-            let pauses = pausing.map(|execution| execution.until_boot_ms);
-            watcher.core.next_tick_boot_ms().into_iter().chain(pauses).collect::<Vec<_>>()
-        });
-        let next = agents.chain(watchers).filter(|at| *at > self.now.boot_ms).min()?;
-        Some(next - self.now.boot_ms)
     }
 
     /// Does `action` and checks the invariants.
@@ -492,13 +184,13 @@ impl World {
         *count = count.saturating_sub(1);
     }
 
-    fn new_id(&mut self) -> RequestId {
+    pub(crate) fn new_id(&mut self) -> RequestId {
         self.ids += 1;
         let text = format!("00000000-0000-4000-8000-{:012}", self.ids);
         text.parse().expect("the text has a UUID's form")
     }
 
-    fn target(index: u8) -> NodeName {
+    pub(crate) fn target(index: u8) -> NodeName {
         format!("n{index}").parse().expect("a letter and digits are a name")
     }
 
@@ -648,7 +340,7 @@ impl World {
     }
 
     /// The device is about to be given the first order of an execution.
-    fn check_start(&mut self, index: usize, name: &RecordName, job: &Job) {
+    pub(crate) fn check_start(&mut self, index: usize, name: &RecordName, job: &Job) {
         let (id, target) = (&job.request.request_id, &job.target);
         if !self.ledger.claimed.contains(name) {
             return self.broken(format!("S1: {name} is executed and not claimed"));
@@ -689,97 +381,6 @@ impl World {
         }
     }
 
-    fn device(&mut self, index: usize, name: &str, reaction: Reaction) {
-        let Ok(name) = name.parse::<RecordName>() else { return };
-        let mutation = self.config.mutation;
-        let now = self.now.boot_ms;
-        let Some(watcher) = &mut self.watchers[index] else { return };
-        let Some(execution) = watcher.executions.get_mut(&name) else { return };
-        let mut begun = None;
-        let target = execution.job.target.clone();
-        let mut late = None;
-        let report = match execution.step.clone() {
-            Step::Done(verdict) => {
-                let id = execution.job.request.request_id.clone();
-                let has_proof = execution.has_proof;
-                watcher.executions.remove(&name);
-                return self.over(index, name, &id, has_proof, verdict);
-            }
-            Step::Pause(_) => Report::Paused,
-            Step::Order(..)
-                if now >= execution.job.deadline_boot_ms
-                    && mutation != Some(Mutation::NoDeadlineCheck) =>
-            {
-                Report::Order(OrderReport::TooLate)
-            }
-            Step::Order(order, limit) => {
-                if !std::mem::replace(&mut execution.has_begun, true) {
-                    begun = Some(execution.job.clone());
-                }
-                late = (reaction == Reaction::Hangs).then_some(limit);
-                let (is_done, report) = ordered(reaction);
-                if is_done {
-                    let off = order == Order::Off;
-                    self.power.insert(target, if off { PowerState::Off } else { PowerState::On });
-                }
-                Report::Order(report)
-            }
-            Step::AskPower(limit) => {
-                let state = match reaction {
-                    Reaction::Honest => self.power.get(&target).copied().unwrap_or(PowerState::On),
-                    _ => PowerState::Unknown,
-                };
-                late = (reaction == Reaction::Hangs).then_some(limit);
-                execution.has_proof |= match execution.job.action {
-                    FenceAction::On => state == PowerState::On,
-                    FenceAction::Off | FenceAction::Reboot => state == PowerState::Off,
-                };
-                Report::Power(PowerReport { state, detail: String::new() })
-            }
-        };
-        let now = late.unwrap_or(now).max(now);
-        execution.step = match (&report, mutation) {
-            (
-                Report::Order(OrderReport::Acknowledged(_)),
-                Some(Mutation::AnswerBeforeConfirmation),
-            ) => Step::Done(Verdict {
-                result: FenceResult::Success,
-                verified: true,
-                performed: execution.job.action.as_str(),
-                message: String::new(),
-            }),
-            _ => execution.plan.next(report, now),
-        };
-        execution.until_boot_ms = match execution.step {
-            Step::Pause(span_ms) => now + span_ms,
-            _ => now,
-        };
-        if let Some(job) = begun {
-            self.check_start(index, &name, &job);
-        }
-    }
-
-    fn over(
-        &mut self,
-        index: usize,
-        name: RecordName,
-        id: &RequestId,
-        has_proof: bool,
-        verdict: Verdict,
-    ) {
-        if verdict.result == FenceResult::Success {
-            if has_proof {
-                self.ledger.proven.insert(id.clone());
-            } else {
-                return self
-                    .broken(format!("S3: {id} counts as done and the device showed nothing"));
-            }
-        }
-        if let Some(watcher) = &mut self.watchers[index] {
-            watcher.finished.push_back((name, verdict));
-        }
-    }
-
     fn crash_host(&mut self, bits: u64) {
         for index in 0..self.agents.len() {
             if self.agents[index].is_alive() {
@@ -802,91 +403,6 @@ impl World {
         self.boot += 1;
         self.now.boot_ms = 10_000;
         self.now.wall_ms += 30_000;
-    }
-
-    /// 0: whole, under its id. 1: half, to be completed. 2: the identity of an agent, under another
-    /// name. 3: an identity of an older client again, under another name. 4: no request at all.
-    fn foreign_request(&mut self, kind: u8, target: u8) {
-        let again = self.ledger.births.iter().find(|(_, b)| match kind {
-            2 => b.agent.is_some(),
-            _ => b.agent.is_none(),
-        });
-        let again = again.map(|(id, birth)| (id.clone(), birth.agent.is_some(), birth.boot));
-        let id = match (kind, again) {
-            (2 | 3, Some((id, was_an_agents, boot))) => {
-                if was_an_agents && boot != self.boot {
-                    // Its own file is protected by its boot identity and leaves no durable trace
-                    // before its answer: whoever uses the identity anew asks anew.
-                    self.ledger.executed.remove(&id);
-                }
-                id
-            }
-            _ => self.new_id(),
-        };
-        let request = Request {
-            request_id: id.clone(),
-            timestamp: instant(self.now.wall_ms),
-            action: Requested::Fence(FenceAction::Off),
-            target_node: Some(Self::target(target)),
-            gfs2_filesystems: Vec::new(),
-            recorder_node: String::new(),
-            deadline: None,
-            boot_id: None,
-            deadline_boottime_ms: None,
-            device: None,
-            held: false,
-        };
-        let name = match kind {
-            2 | 3 => format!("job-{}.json", self.ids),
-            _ => format!("{id}.json"),
-        };
-        let mut bytes = request.to_json();
-        match kind {
-            1 => bytes.truncate(bytes.iter().rposition(|b| *b == b'"').map_or(0, |at| at + 1)),
-            4 => bytes = b"[]".to_vec(),
-            _ => {}
-        }
-        let is_new = self.disk.create(Dir::Requests, &name, bytes, self.now.wall_ms, None, false);
-        if is_new {
-            if kind == 1 {
-                self.half_written.insert(name);
-            }
-            let birth = Birth {
-                boot: self.boot,
-                deadline_boot_ms: self.now.boot_ms + 60_000,
-                agent: None,
-                age_is_lost: self.ledger.births.get(&id).is_some_and(|birth| birth.age_is_lost),
-            };
-            // Asked for anew under an identity that exists, it lives anew; that it runs once is S2.
-            self.ledger.shared.insert(id.clone());
-            self.ledger.births.insert(id, birth);
-        }
-    }
-
-    fn foreign_completes(&mut self, name: &str) {
-        self.half_written.remove(name);
-        let Some(file) = self.disk.file(Dir::Requests, name) else { return };
-        let mut bytes = file.bytes.clone();
-        bytes.extend_from_slice(b"}\n");
-        self.disk.write(Dir::Requests, name, bytes, self.now.wall_ms);
-    }
-
-    /// Every kind is one that proves nothing.
-    fn foreign_answer(&mut self, index: usize, kind: u8) {
-        let agent = &self.agents[index];
-        let (id, target) = (&agent.request.request_id, &agent.expected.target);
-        let text = match kind {
-            0 => format!(r#"{{"request_id":"{id}","success":tr"#),
-            1 => format!(
-                r#"{{"request_id":"00000000-0000-4000-8000-999999999999","success":true,"target_node":"{target}"}}"#
-            ),
-            2 => format!(r#"{{"request_id":"{id}","success":true,"target_node":"other"}}"#),
-            3 => format!(r#"{{"request_id":"{id}","success":"true","target_node":"{target}"}}"#),
-            _ => format!(r#"{{"request_id":"{id}","success":true,"action_performed":"on"}}"#),
-        };
-        let name = if kind.is_multiple_of(2) { agent.name.file_name() } else { agent.other_name() };
-        let bytes = text.into_bytes();
-        self.disk.create(Dir::Responses, &name, bytes, self.now.wall_ms, None, false);
     }
 
     /// Whether nothing is left to happen but faults, while a watcher is there.
@@ -918,23 +434,11 @@ impl World {
         }
     }
 
-    fn broken(&mut self, what: String) {
+    pub(crate) fn broken(&mut self, what: String) {
         self.violation.get_or_insert(what);
     }
 }
 
-/// Whether the device does what it is told, and what it says.
-fn ordered(reaction: Reaction) -> (bool, OrderReport) {
-    match reaction {
-        Reaction::Honest => (true, OrderReport::Acknowledged(String::new())),
-        Reaction::Lies => (false, OrderReport::Acknowledged(String::new())),
-        Reaction::Unreachable => (false, OrderReport::Unreachable(String::new())),
-        Reaction::SilentlyDoes => (true, OrderReport::Unacknowledged(String::new())),
-        Reaction::Hangs => (true, OrderReport::Unacknowledged("hangs".to_owned())),
-        Reaction::Mute => (false, OrderReport::Unacknowledged("mute".to_owned())),
-    }
-}
-
-fn instant(wall_ms: i64) -> DateTime<chrono::Utc> {
+pub(crate) fn instant(wall_ms: i64) -> DateTime<chrono::Utc> {
     DateTime::from_timestamp_millis(wall_ms).unwrap_or_default()
 }
