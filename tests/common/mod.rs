@@ -502,6 +502,11 @@ impl Agent {
         kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().unwrap().try_wait().unwrap().is_some()
+    }
+
     /// Waits for its end.
     pub fn wait(mut self) -> Ended {
         let mut child = self.child.take().unwrap();

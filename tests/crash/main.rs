@@ -1,0 +1,228 @@
+//! Crash injection: the programs that ship, killed at every system call that matters.
+//!
+//! First a sweep: for each victim and each kind of call the first, the second, … until the victim gets
+//! through unharmed. Then, for as long as there is time, rounds of several kills at random calls, so
+//! that a watcher is killed which mends what the one before it left. A finding is printed with the
+//! words that repeat its round.
+//!
+//! `CRASH_SECONDS` is the time that is given (an hour makes tens of thousands of kills),
+//! `CRASH_SEED` chooses the random rounds, and `CRASH_REPLAY='watcher:fsync:3,agent:write:2'` repeats
+//! one round.
+//!
+//! - `kill`: one kill. `round`: a round of them. `audit`: what must hold then.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod audit;
+#[path = "../common/mod.rs"]
+mod common;
+mod kill;
+mod round;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::{Write, stdout};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kill::{Kill, LOOKS, Victim};
+use round::Report;
+
+/// How long the rounds take where nobody says otherwise.
+const SECONDS: u64 = 75;
+
+/// Rounds that run at once; each is mostly a waiting for the others' processes.
+const AT_ONCE: usize = 4;
+
+/// After so many findings the rest would be the same.
+const FINDINGS_MAX: usize = 5;
+
+/// A call that is made more often than this is made for ever.
+const NTH_MAX: u32 = 60;
+
+#[test]
+fn whoever_is_killed_at_whichever_system_call_nothing_is_lost_and_nothing_done_twice() {
+    if !can_trace() {
+        return;
+    }
+    common::agent_program();
+    let rounds = Rounds::new();
+    if let Ok(text) = env::var("CRASH_REPLAY") {
+        rounds.run(&text.split(',').map(|kill| kill.parse().unwrap()).collect::<Vec<_>>());
+    } else {
+        thread::scope(|scope| {
+            for _ in 0..AT_ONCE {
+                scope.spawn(|| {
+                    rounds.sweep();
+                    rounds.wander();
+                });
+            }
+        });
+    }
+    rounds.conclude();
+}
+
+#[test]
+fn a_watcher_that_retries_what_a_dead_one_had_claimed_would_be_found() {
+    if !can_trace() {
+        return;
+    }
+    common::agent_program();
+    let found = (1..NTH_MAX).any(|nth| {
+        let kill = Kill { victim: Victim::Starting, call: "fsync".to_owned(), nth };
+        let report = round::run(&[kill], true);
+        report.findings.iter().any(|finding| finding.contains("S2: executed more than once"))
+    });
+    assert!(found);
+}
+
+/// Whether strace is there and may trace; says so if not. In CI it must.
+fn can_trace() -> bool {
+    let mut strace = Command::new("strace");
+    strace.args(["-o", "/dev/null", "true"]).stderr(Stdio::null());
+    let works = strace.status().is_ok_and(|status| status.success());
+    if !works {
+        assert!(env::var_os("CI").is_none(), "strace is missing, or may not trace");
+        let _ = writeln!(stdout(), "crash: left out, strace is missing or may not trace");
+    }
+    works
+}
+
+struct Rounds {
+    began: Instant,
+    until: Instant,
+    seed: u64,
+    /// The sweeps that nobody has begun.
+    sweeps: Mutex<Vec<(Victim, &'static str)>>,
+    next_seed: Mutex<u64>,
+    figures: Mutex<Figures>,
+}
+
+#[derive(Default)]
+struct Figures {
+    rounds: u32,
+    kills: BTreeMap<(Victim, String), u32>,
+    results: BTreeMap<String, u32>,
+    swept: u32,
+    findings: Vec<String>,
+}
+
+impl Rounds {
+    fn new() -> Self {
+        let number = |name| env::var(name).ok().map(|text| text.parse().unwrap());
+        let seed = number("CRASH_SEED").unwrap_or(1);
+        let began = Instant::now();
+        let all = Victim::ALL.iter().rev();
+        let sweeps = all.flat_map(|victim| victim.deeds().iter().map(|call| (*victim, *call)));
+        Rounds {
+            began,
+            until: began + Duration::from_secs(number("CRASH_SECONDS").unwrap_or(SECONDS)),
+            seed,
+            sweeps: Mutex::new(sweeps.collect()),
+            next_seed: Mutex::new(seed),
+            figures: Mutex::default(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.until || self.figures.lock().unwrap().findings.len() >= FINDINGS_MAX
+    }
+
+    /// Kills at every call that does something, one round each.
+    fn sweep(&self) {
+        while let Some((victim, call)) = { self.sweeps.lock().unwrap().pop() } {
+            let hits = |nth: &u32| {
+                let kill = Kill { victim, call: call.to_owned(), nth: *nth };
+                !self.is_over() && self.run(&[kill]).first() == Some(&true)
+            };
+            if (1..=NTH_MAX).find(|nth| !hits(nth)).is_some() && !self.is_over() {
+                self.figures.lock().unwrap().swept += 1;
+            }
+        }
+    }
+
+    /// Kills several at random calls in one round.
+    fn wander(&self) {
+        while !self.is_over() {
+            let seed = {
+                let mut next = self.next_seed.lock().unwrap();
+                *next += 1;
+                *next
+            };
+            let mut random = Random(seed);
+            let kills: Vec<Kill> = (0..=random.below(4)).map(|_| random.kill()).collect();
+            self.run(&kills);
+        }
+    }
+
+    /// Runs a round, counts it, and says which kills reached anybody.
+    fn run(&self, kills: &[Kill]) -> Vec<bool> {
+        let report = catch_unwind(AssertUnwindSafe(|| round::run(kills, false)));
+        let report = report.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+            Report { findings: vec![text], ..Report::default() }
+        });
+        let mut figures = self.figures.lock().unwrap();
+        figures.rounds += 1;
+        for (kill, _) in kills.iter().zip(&report.hits).filter(|(_, hit)| **hit) {
+            *figures.kills.entry((kill.victim, kill.call.clone())).or_default() += 1;
+        }
+        for (result, count) in report.results {
+            *figures.results.entry(result).or_default() += count;
+        }
+        let words = kills.iter().map(Kill::to_string).collect::<Vec<_>>().join(",");
+        figures.findings.extend(
+            report.findings.into_iter().map(|text| format!("CRASH_REPLAY='{words}': {text}")),
+        );
+        report.hits
+    }
+
+    fn conclude(&self) {
+        let figures = self.figures.lock().unwrap();
+        let total: u32 = figures.kills.values().sum();
+        let mut out = stdout().lock();
+        writeln!(
+            out,
+            "crash: {} rounds, {total} kills in {} s, {} of {} sweeps to their end, seed {}",
+            figures.rounds,
+            self.began.elapsed().as_secs(),
+            figures.swept,
+            Victim::ALL.iter().map(|victim| victim.deeds().len()).sum::<usize>(),
+            self.seed
+        )
+        .unwrap();
+        for victim in Victim::ALL {
+            let of = figures.kills.iter().filter(|((of, _), _)| *of == victim);
+            let calls: Vec<_> = of.map(|((_, call), count)| format!("{call} {count}")).collect();
+            writeln!(out, "crash: {victim:?}: {}", calls.join(", ")).unwrap();
+        }
+        writeln!(out, "crash: answers {:?}", figures.results).unwrap();
+        drop(out);
+        let findings = &figures.findings;
+        assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n\n"));
+        assert!(total > 0, "nobody was killed");
+    }
+}
+
+/// xorshift64*: small, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let number = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
+        usize::try_from(number).unwrap() % limit
+    }
+
+    fn kill(&mut self) -> Kill {
+        let victim = Victim::ALL[self.below(Victim::ALL.len())];
+        let (calls, most) = if self.below(3) == 0 { (LOOKS, 150) } else { (victim.deeds(), 12) };
+        let call = calls[self.below(calls.len())].to_owned();
+        Kill { victim, call, nth: u32::try_from(1 + self.below(most)).unwrap() }
+    }
+}

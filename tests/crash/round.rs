@@ -1,0 +1,377 @@
+//! One round: a private spool, one kill after another, a last watcher that nobody kills, the audit.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use fence_spool::{Places, WatcherSpool};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::audit::{Fate, Remains, audit, audit_log};
+use crate::common::{
+    Agent, SERVICE, Site, agent_program, is_alive, names, new_id, request, wait_for,
+};
+use crate::kill::{Kill, Victim};
+
+/// What came of a round.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// Which of the kills reached anybody.
+    pub(crate) hits: Vec<bool>,
+    /// How often which result was answered; withdrawn without an answer is `none`.
+    pub(crate) results: BTreeMap<String, u32>,
+    /// What is wrong.
+    pub(crate) findings: Vec<String>,
+}
+
+/// Runs a round. With `retry` something puts back into the queue what a dead watcher had claimed, as
+/// no watcher may do: to see that the audit finds it.
+pub(crate) fn run(kills: &[Kill], retry: bool) -> Report {
+    let mut round = Round::new();
+    for kill in kills {
+        let hit = round.step(kill);
+        round.report.hits.push(hit);
+        round.keep_answers();
+        if retry {
+            for name in names(&round.site.spool.requests.join(".claimed")) {
+                let claimed = round.site.spool.requests.join(".claimed").join(&name);
+                fs::rename(claimed, round.site.spool.requests.join(name)).unwrap();
+            }
+        }
+    }
+    round.settle();
+    round.audit();
+    round.report
+}
+
+struct Round {
+    site: Site,
+    started: u32,
+    clients: Vec<Client>,
+    kept: BTreeMap<String, Vec<u8>>,
+    report: Report,
+}
+
+struct Client {
+    target: String,
+    who: Who,
+}
+
+enum Who {
+    Foreign(String),
+    Agent(Agent, Known),
+    Gone(Fate),
+}
+
+/// Whether a watcher was there that could see an agent's request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Seen,
+    Unseen,
+}
+
+/// A watcher that dies with this value.
+struct Running(Child);
+
+impl Running {
+    fn is_over(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().cast_signed()), signal).unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Round {
+    fn new() -> Self {
+        let site = Site::new();
+        // As tmpfiles.d does, so that clients can come before the first watcher.
+        for name in ["requests", "responses", "log"] {
+            fs::DirBuilder::new().mode(0o700).create(site.path(name)).unwrap();
+        }
+        let simulated = site.simulated("simulated", "max_concurrent = 2");
+        let simulated = simulated.replace("targets = '*'", "targets = 's[0-99]'");
+        site.configure(&(site.recorder("command", "n[0-99]", "") + &simulated));
+        Round {
+            site,
+            started: 0,
+            clients: Vec::new(),
+            kept: BTreeMap::new(),
+            report: Report::default(),
+        }
+    }
+
+    /// Brings about one kill, and says whether it reached anybody.
+    fn step(&mut self, kill: &Kill) -> bool {
+        match kill.victim {
+            Victim::Starting | Victim::Watcher | Victim::Anyone => self.kill_watcher(kill),
+            Victim::Executor => self.kill_executor(kill),
+            Victim::Agent => self.kill_agent(kill),
+            Victim::UnseenAgent => self.kill_unseen_agent(kill),
+        }
+    }
+
+    fn kill_watcher(&mut self, kill: &Kill) -> bool {
+        if kill.victim == Victim::Starting {
+            self.wave();
+        }
+        let trace = self.next_path("trace");
+        let mut watcher = self.start(Some(kill), &trace);
+        if kill.victim != Victim::Starting {
+            self.wave();
+        }
+        wait_for("the watcher's death or everybody's answer", || {
+            watcher.is_over() || self.is_settled()
+        });
+        if !watcher.is_over() {
+            // In the traces of many the death may be that of a device's program alone.
+            return fs::read_to_string(&trace).unwrap().contains("killed by SIGKILL");
+        }
+        let status = watcher.0.wait().unwrap();
+        // A watcher may give up when it is the executor that was killed, at its start.
+        if status.signal() != Some(Signal::SIGKILL as i32) && kill.victim != Victim::Anyone {
+            self.finding(&format!("the watcher ended by itself: {status}"));
+        }
+        true
+    }
+
+    fn kill_executor(&mut self, kill: &Kill) -> bool {
+        let mut watcher = self.start(None, Path::new(""));
+        let pid = child_of(&watcher.pid());
+        let mut strace = kill.upon_process(&pid, &self.next_path("trace"));
+        let tracer = strace.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut tracer = Running(tracer);
+        wait_for("the tracer", || {
+            tracer.is_over() || status_of(&pid, "TracerPid").is_none_or(|by| by != "0")
+        });
+        self.wave();
+        wait_for("everybody's answer", || self.is_settled() || watcher.is_over());
+        let died = watcher.is_over();
+        if died {
+            self.finding("the watcher died with its executor");
+        }
+        !is_alive(&pid)
+    }
+
+    fn kill_agent(&mut self, kill: &Kill) -> bool {
+        let watcher = self.start(None, Path::new(""));
+        self.wave();
+        let hit = self.traced_agent(kill, "", Known::Seen);
+        // Sometimes the watcher dies as well, sometimes it sees that nobody waits any more.
+        if kill.nth.is_multiple_of(2) {
+            wait_for("everybody's answer", || self.is_settled());
+        }
+        drop(watcher);
+        hit
+    }
+
+    fn kill_unseen_agent(&mut self, kill: &Kill) -> bool {
+        let watcher = self.start(None, Path::new(""));
+        watcher.signal(Signal::SIGSTOP);
+        let hit = self.traced_agent(kill, "fence_timeout=1", Known::Unseen);
+        watcher.signal(Signal::SIGCONT);
+        wait_for("everybody's answer", || self.is_settled());
+        hit
+    }
+
+    /// An agent that is killed; waits for its end.
+    fn traced_agent(&mut self, kill: &Kill, options: &str, known: Known) -> bool {
+        let target = self.next_target('n');
+        let command = kill.upon(&Command::new(agent_program()), &self.next_path("trace"));
+        let agent = self.site.agent_as(command, &format!("action=off\nplug={target}\n{options}"));
+        let fate = fate(agent, known);
+        self.clients.push(Client { target, who: Who::Gone(fate.0) });
+        fate.1
+    }
+
+    /// Some clients of different kinds: for either device an agent and somebody who writes and leaves.
+    fn wave(&mut self) {
+        for device in ['n', 's'] {
+            let target = self.next_target(device);
+            let id = new_id();
+            let name = if device == 'n' { id.clone() } else { format!("{target}-{id}") };
+            self.site.spool.submit(&name, &request(&id, "off", &target));
+            self.clients.push(Client { target, who: Who::Foreign(name) });
+
+            let target = self.next_target(device);
+            let options = format!("action=off\nplug={target}\nfence_timeout=60");
+            let agent = self.site.agent(&options);
+            self.clients.push(Client { target, who: Who::Agent(agent, Known::Seen) });
+        }
+    }
+
+    fn is_settled(&mut self) -> bool {
+        let spool = &self.site.spool;
+        let is_done = |client: &mut Client| match &mut client.who {
+            Who::Foreign(name) => spool.answer(name).is_some(),
+            Who::Agent(agent, _) => agent.has_ended(),
+            Who::Gone(_) => true,
+        };
+        self.clients.iter_mut().all(is_done)
+            && names(&spool.requests).iter().all(|name| name.starts_with('.'))
+            && names(&spool.requests.join(".claimed")).is_empty()
+    }
+
+    /// Starts a watcher and waits until it is ready, or dead.
+    fn start(&mut self, kill: Option<&Kill>, trace: &Path) -> Running {
+        let command = self.site.watcher_command(SERVICE);
+        let mut command = match kill {
+            Some(kill) => kill.upon(&command, trace),
+            None => command,
+        };
+        self.started += 1;
+        let log = self.site.path(&format!("watcher-{}.log", self.started));
+        let child = command.stdin(Stdio::null()).stderr(File::create(&log).unwrap()).spawn();
+        let mut watcher = Running(child.unwrap());
+        wait_for("the watcher to be ready", || {
+            let is_ready = fs::read_to_string(&log).unwrap().contains(": ready: ");
+            is_ready || watcher.is_over()
+        });
+        if kill.is_none() && watcher.is_over() {
+            self.finding("the watcher does not start");
+        }
+        watcher
+    }
+
+    /// Lets a watcher that nobody kills finish what there is.
+    fn settle(&mut self) {
+        let mut watcher = self.start(None, Path::new(""));
+        wait_for("everybody's answer from the last watcher", || self.is_settled());
+        watcher.signal(Signal::SIGTERM);
+        wait_for("the last watcher's end", || watcher.is_over());
+        self.keep_answers();
+    }
+
+    /// Notes the answers; one that was there must be there still, as it was.
+    fn keep_answers(&mut self) {
+        let directory = self.site.spool.responses.clone();
+        let mut now = BTreeMap::new();
+        for name in names(&directory).into_iter().filter(|name| !name.starts_with('.')) {
+            now.insert(name.clone(), fs::read(directory.join(name)).unwrap());
+        }
+        for (name, before) in &self.kept {
+            if now.get(name) != Some(before) {
+                let text = format!("S5: the answer {name} was changed or removed");
+                self.report.findings.push(text);
+            }
+        }
+        self.kept = now;
+    }
+
+    fn audit(&mut self) {
+        let mut remains = Remains::default();
+        for Client { target, who } in self.clients.drain(..) {
+            let fate = match who {
+                Who::Foreign(_) => Fate::Foreign,
+                Who::Agent(agent, known) => fate(agent, known).0,
+                Who::Gone(fate) => fate,
+            };
+            remains.clients.insert(target, fate);
+        }
+        let lines = [(self.site.executed(), 1), (self.site.lines("state.orders"), 3)];
+        for (line, at) in lines.iter().flat_map(|(lines, at)| lines.iter().map(move |l| (l, *at))) {
+            let words: Vec<&str> = line.split(' ').collect();
+            remains.executions.push((words[at].to_owned(), words[at + 1].to_owned()));
+        }
+        for (name, bytes) in &self.kept {
+            let answer: Value = serde_json::from_slice(bytes).unwrap();
+            let result = answer["result"].as_str().unwrap_or_default().to_owned();
+            *self.report.results.entry(result).or_default() += 1;
+            remains.answers.insert(name.clone(), answer);
+        }
+        let silent = remains.clients.len().saturating_sub(remains.answers.len());
+        *self.report.results.entry("none".to_owned()).or_default() +=
+            u32::try_from(silent).unwrap();
+        for finding in audit(&remains) {
+            self.finding(&finding);
+        }
+        self.audit_logs();
+        self.audit_leftovers();
+    }
+
+    fn audit_logs(&mut self) {
+        let watchers = (1..=self.started).map(|number| format!("watcher-{number}.log"));
+        let agents = names(&self.site.path("log")).into_iter().map(|name| format!("log/{name}"));
+        for name in watchers.chain(agents) {
+            if let Some(problem) = audit_log(&name, &self.site.read(&name)) {
+                self.finding(&problem);
+            }
+        }
+    }
+
+    /// A pruning for which everything is old must leave nothing: no unfinished file is forgotten.
+    fn audit_leftovers(&mut self) {
+        let spool = self.site.spool.clone();
+        let places = Places::new(&spool.requests, &spool.responses);
+        WatcherSpool::open(&places, false).unwrap().prune_answers(i64::MAX, 0).unwrap();
+        for (directory, kept) in [
+            (&spool.requests, &[".claimed", ".rejected", ".running.lock", ".watcher.lock"][..]),
+            (&spool.requests.join(".claimed"), &[]),
+            (&spool.requests.join(".rejected"), &[]),
+            (&spool.responses, &[".started"]),
+        ] {
+            if names(directory) != kept {
+                self.finding(&format!("{}: {:?}", directory.display(), names(directory)));
+            }
+        }
+    }
+
+    fn next_target(&self, device: char) -> String {
+        format!("{device}{}", self.clients.len())
+    }
+
+    fn next_path(&self, name: &str) -> std::path::PathBuf {
+        self.site.path(&format!("{name}-{}-{}", self.started, self.clients.len()))
+    }
+
+    /// Notes what is wrong, with all that the watchers said.
+    fn finding(&mut self, text: &str) {
+        let logs = (1..=self.started).map(|number| {
+            format!("-- watcher {number}\n{}", self.site.read(&format!("watcher-{number}.log")))
+        });
+        let logs: String = logs.collect();
+        self.report.findings.push(format!("{text}\n{logs}"));
+    }
+}
+
+/// How an agent ended, and whether it was killed.
+fn fate(agent: Agent, known: Known) -> (Fate, bool) {
+    let ended = agent.wait();
+    let fate = match ended.code {
+        Some(0) => Fate::Ended(0),
+        _ if known == Known::Unseen => Fate::Unseen,
+        Some(code) => Fate::Ended(code),
+        None => Fate::Killed,
+    };
+    (fate, ended.code.is_none())
+}
+
+/// The one child of a process.
+fn child_of(parent: &str) -> String {
+    let is_child = |pid: &String| status_of(pid, "PPid").is_some_and(|found| found == parent);
+    let processes = names(Path::new("/proc")).into_iter();
+    processes.filter(|name| name.bytes().all(|b| b.is_ascii_digit())).find(is_child).unwrap()
+}
+
+fn status_of(pid: &str, member: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(&format!("{member}:")))?;
+    Some(line.split_whitespace().nth(1)?.to_owned())
+}
