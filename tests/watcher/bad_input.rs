@@ -318,7 +318,11 @@ fn place_untrusted(site: &Site, what: &str, name: &str) {
         "a link to itself" => symlink(&path, &path).unwrap(),
         "a FIFO" => mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap(),
         "an empty directory" => fs::create_dir(&path).unwrap(),
-        "a full directory" => fs::create_dir_all(path.join("inner.json")).unwrap(),
+        "a full directory" => {
+            let made = site.spool.requests.join(".made");
+            fs::create_dir_all(made.join("inner.json")).unwrap();
+            fs::rename(made, path).unwrap();
+        }
         "a socket" => drop(std::os::unix::net::UnixListener::bind(&path).unwrap()),
         "a device" => {
             let zero = nix::sys::stat::makedev(1, 5);
