@@ -6,7 +6,8 @@
 
 use std::fmt;
 
-use crate::{NameError, NodeName};
+use crate::names::NODE_NAME_BYTES_MAX;
+use crate::{NameError, NodeName, bounded};
 
 /// The most nodes that one expression may name.
 pub const NODES_MAX: usize = 65_536;
@@ -87,26 +88,38 @@ fn expand_one(part: &str) -> Result<Vec<String>, HostlistError> {
         names = names
             .iter()
             .flat_map(|name| numbers.iter().map(move |number| format!("{name}{literal}{number}")))
-            .collect();
+            .map(short)
+            .collect::<Result<_, _>>()?;
         rest = after;
     }
-    for name in &mut names {
-        name.push_str(rest);
-    }
-    Ok(names)
+    names.into_iter().map(|name| short(name + rest)).collect()
 }
+
+/// Refuses a name that is too long as soon as it is made: thousands of them would fill the memory
+/// before the first one is looked at.
+fn short(name: String) -> Result<String, HostlistError> {
+    if name.len() > NODE_NAME_BYTES_MAX {
+        let error = NameError::TooLong(NODE_NAME_BYTES_MAX);
+        return Err(HostlistError::Name(bounded(&name, SHOWN_BYTES_MAX), error));
+    }
+    Ok(name)
+}
+
+/// How much of a part that is wrong is shown.
+const SHOWN_BYTES_MAX: usize = 64;
 
 fn expand_ranges(ranges: &str) -> Result<Vec<String>, HostlistError> {
     let mut numbers = Vec::new();
     for range in ranges.split(',') {
-        let wrong = || HostlistError::Range(range.to_owned());
+        let wrong = || HostlistError::Range(bounded(range, SHOWN_BYTES_MAX));
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         // `parse` alone would take "+1".
         let number = |digits: &str| {
             digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u32>().ok()).flatten()
         };
         let (from, to) = number(first).zip(number(last)).ok_or_else(wrong)?;
-        if from > to {
+        // No name is as wide, and the formatter panics at 65,536.
+        if from > to || first.len() > NODE_NAME_BYTES_MAX {
             return Err(wrong());
         }
         if (to - from) as usize >= NODES_MAX || numbers.len() + (to - from) as usize >= NODES_MAX {
@@ -155,5 +168,30 @@ mod tests {
             assert_eq!(expand_hostlist(big), Err(HostlistError::TooMany), "{big}");
         }
         assert_eq!(expand_hostlist("n[1-65536]").unwrap().len(), NODES_MAX);
+    }
+
+    #[test]
+    fn a_number_wider_than_any_name_is_refused_in_few_words() {
+        for zeros in [60_000, 70_000] {
+            let text = format!("n[{}1-65535]", "0".repeat(zeros));
+            let error = expand_hostlist(&text).unwrap_err();
+            assert!(matches!(error, HostlistError::Range(_)), "{error}");
+            assert!(error.to_string().len() < 200, "{error}");
+        }
+        assert!(expand_hostlist(&format!("[{}1]", "0".repeat(252))).is_ok());
+    }
+
+    #[test]
+    fn names_that_are_too_long_are_refused_before_all_of_them_are_made() {
+        let long = "x".repeat(1_000_000);
+        for text in [
+            format!("{long}[1-65536]"),
+            format!("[1-65536]{long}"),
+            format!("[1-9]{}", "[1]".repeat(300_000)),
+        ] {
+            let error = expand_hostlist(&text).unwrap_err();
+            assert!(matches!(error, HostlistError::Name(_, NameError::TooLong(_))), "{error}");
+            assert!(error.to_string().len() < 200, "{error}");
+        }
     }
 }

@@ -45,7 +45,7 @@ impl std::error::Error for NameError {}
 pub struct NodeName(String);
 
 /// The longest target name, in bytes: the longest DNS name.
-const NODE_NAME_BYTES_MAX: usize = 253;
+pub(crate) const NODE_NAME_BYTES_MAX: usize = 253;
 
 impl NodeName {
     /// The name's text.
