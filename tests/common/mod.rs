@@ -12,7 +12,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -56,11 +56,41 @@ pub fn can_be_run_as_root(name: &str) -> bool {
     is_root()
 }
 
+/// Runs a program that ends by itself; one that does not is killed, and fails the test.
+pub fn output_of(command: &mut Command) -> Output {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    ended(child.spawn().unwrap())
+}
+
+fn ended(mut child: Child) -> Output {
+    let in_time = holds_within(PATIENCE, || child.try_wait().unwrap().is_some());
+    if !in_time {
+        child.kill().unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(in_time, "it did not end: {output:?}");
+    output
+}
+
 /// Whether a process of this number runs, and is not merely waiting to be waited for.
 pub fn is_alive(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     !state.is_empty() && !state.starts_with(['Z', 'X'])
+}
+
+/// The one child of a process.
+pub fn child_of(parent: &str) -> String {
+    let is_child = |pid: &String| process_status(pid, "PPid").is_some_and(|found| found == parent);
+    let processes = names(Path::new("/proc")).into_iter();
+    processes.filter(|name| name.bytes().all(|b| b.is_ascii_digit())).find(is_child).unwrap()
+}
+
+/// The first word of what the kernel says of a process under this name; `None` when it is gone.
+pub fn process_status(pid: &str, member: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(&format!("{member}:")))?;
+    Some(line.split_whitespace().nth(1)?.to_owned())
 }
 
 /// The names in a directory, sorted.
@@ -221,7 +251,7 @@ impl Site {
 
     /// What the service says of itself.
     pub fn state(&self) -> Value {
-        let output = self.watcher_command(&["status", "--json"]).output().unwrap();
+        let output = output_of(&mut self.watcher_command(&["status", "--json"]));
         assert!(output.status.success(), "{output:?}");
         serde_json::from_slice(&output.stdout).unwrap()
     }
@@ -509,13 +539,7 @@ impl Agent {
 
     /// Waits for its end.
     pub fn wait(mut self) -> Ended {
-        let mut child = self.child.take().unwrap();
-        let ended = holds_within(PATIENCE, || child.try_wait().unwrap().is_some());
-        if !ended {
-            child.kill().unwrap();
-        }
-        let output = child.wait_with_output().unwrap();
-        assert!(ended, "the agent did not end: {output:?}");
+        let output = ended(self.child.take().unwrap());
         Ended {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),

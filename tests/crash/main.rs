@@ -79,6 +79,27 @@ fn a_watcher_that_retries_what_a_dead_one_had_claimed_would_be_found() {
     assert!(found);
 }
 
+#[test]
+fn a_watcher_that_gets_no_inotify_finds_requests_without_waiting_for_the_usual_look() {
+    if !can_trace() {
+        return;
+    }
+    let site = common::Site::new();
+    site.configure(&format!("[service]\nrescan = '1h'\n{}", site.recorder("power", "*", "")));
+    let service = site.watcher_command(common::SERVICE);
+    let mut blind = Command::new("strace");
+    blind.args(["-D", "-q", "-o", "/dev/null", "-e", "inject=inotify_init1:error=EMFILE", "--"]);
+    blind.arg(service.get_program()).args(service.get_args());
+    let (watcher, _told) = site.start_as(blind);
+    watcher.await_log("inotify is not available");
+    // The first may be found by the look at the start.
+    for _ in 0..2 {
+        let id = common::new_id();
+        site.spool.submit(&id, &common::request(&id, "off", "n1"));
+        site.spool.await_result(&id, "success");
+    }
+}
+
 /// Whether strace is there and may trace; says so if not. In CI it must.
 fn can_trace() -> bool {
     let mut strace = Command::new("strace");

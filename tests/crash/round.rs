@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use crate::audit::{Fate, Remains, audit, audit_log};
 use crate::common::{
-    Agent, SERVICE, Site, agent_program, is_alive, names, new_id, request, wait_for,
+    Agent, SERVICE, Site, agent_program, child_of, is_alive, names, new_id, process_status,
+    request, wait_for,
 };
 use crate::kill::{Kill, Victim};
 
@@ -159,7 +160,7 @@ impl Round {
         let tracer = strace.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut tracer = Running(tracer);
         wait_for("the tracer", || {
-            tracer.is_over() || status_of(&pid, "TracerPid").is_none_or(|by| by != "0")
+            tracer.is_over() || process_status(&pid, "TracerPid").is_none_or(|by| by != "0")
         });
         self.wave();
         wait_for("everybody's answer", || self.is_settled() || watcher.is_over());
@@ -361,17 +362,4 @@ fn fate(agent: Agent, known: Known) -> (Fate, bool) {
         None => Fate::Killed,
     };
     (fate, ended.code.is_none())
-}
-
-/// The one child of a process.
-fn child_of(parent: &str) -> String {
-    let is_child = |pid: &String| status_of(pid, "PPid").is_some_and(|found| found == parent);
-    let processes = names(Path::new("/proc")).into_iter();
-    processes.filter(|name| name.bytes().all(|b| b.is_ascii_digit())).find(is_child).unwrap()
-}
-
-fn status_of(pid: &str, member: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with(&format!("{member}:")))?;
-    Some(line.split_whitespace().nth(1)?.to_owned())
 }

@@ -7,9 +7,11 @@
 //! - `spooler` carries out the core's wishes on the disk.
 //! - `worker` drives one execution, step by step, in a thread of its own.
 //! - `queries` answers questions, beside whatever else happens.
+//! - `manager` tells the service manager how the service is.
 //! - `wake` turns inotify and signals into events.
 //! - `report` describes all this for `fence-watcher status`.
 
+mod manager;
 mod queries;
 mod report;
 mod spooler;
@@ -29,10 +31,10 @@ use fence_device::ExecutorClient;
 use fence_protocol::{FenceResult, NodeName, RecordName};
 use fence_spool::{Places, WatcherSpool};
 use log::{error, info, warn};
-use sd_notify::NotifyState;
 
 use crate::config::{LogTarget, Settings};
 use crate::devices::Devices;
+use manager::Manager;
 use report::Reporter;
 use spooler::Spooler;
 
@@ -70,6 +72,10 @@ enum End {
 /// How long a new watcher waits for the children of the one before it, in milliseconds. They get
 /// SIGKILL at its death; one that is stuck in the kernel longer can do nothing more on its own.
 const CHILDREN_GONE_MS: u64 = 5_000;
+
+/// How often a watcher without inotify looks for requests, in milliseconds: a burst of agents can have
+/// used up what the kernel gives one user.
+const BLIND_PERIOD_MS: u64 = 1_000;
 
 /// Runs the service until a signal ends it.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
@@ -129,12 +135,14 @@ fn serve(settings: &Settings, wake: &Sender<Wake>, events: &Receiver<Wake>) -> a
     .context("cannot start the helper process that runs commands")?;
     let devices = Arc::new(Devices::build(settings, &executor));
     let mut daemon = Daemon::new(settings, spool, devices, wake.clone())?;
-    let _inotify = wake::watch_spool(&places, wake.clone());
+    let inotify = wake::watch_spool(&places, wake.clone());
+    if inotify.is_none() {
+        daemon.period_ms = daemon.period_ms.min(BLIND_PERIOD_MS);
+    }
     daemon.recover();
     daemon.rescan();
     daemon.discover();
-    // Under no service manager there is nobody to tell, and that is no error.
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    daemon.manager.is_ready();
     info!(
         "ready: node={} pid={} requests='{}'",
         settings.node,
@@ -167,6 +175,7 @@ struct Daemon {
     devices: Arc<Devices>,
     reporter: Reporter,
     queries: queries::Desk,
+    manager: Manager,
     wake: Sender<Wake>,
     stop_limit_ms: u64,
     period_ms: u64,
@@ -200,6 +209,7 @@ impl Daemon {
             spooler: Spooler::new(Arc::clone(&spool), &settings.spool),
             reporter: Reporter::new(&settings.node),
             queries: queries::Desk::new(spool, Arc::clone(&devices), wake.clone()),
+            manager: Manager::find(),
             devices,
             wake,
             stop_limit_ms: settings.service.stop_limit_ms,
@@ -252,7 +262,7 @@ impl Daemon {
             Wake::QueryDone => self.queries.done(),
             Wake::Stop(signal) => {
                 info!("{signal}: no new request is begun; what runs is finished");
-                let _ = sd_notify::notify(&[NotifyState::Stopping]);
+                self.manager.is_stopping();
                 self.end(End::Stopped);
             }
         }
@@ -293,7 +303,7 @@ impl Daemon {
     /// What is due now and then: the watchdog, the look at the whole spool, old answers.
     fn round(&mut self) {
         self.next_round_boot_ms = now().boot_ms + self.period_ms;
-        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        self.manager.is_alive();
         self.rescan();
         self.spooler.prune_now_and_then(now());
     }
