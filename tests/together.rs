@@ -10,7 +10,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::process::Command;
 
 use common::{
-    Agent, SERVICE, Site, agent_program, can_be_run_as_root, is_alive, names, wait_for, with,
+    Agent, SERVICE, Site, agent_program, can_be_run_as_root, is_alive, names, output_of, wait_for,
+    with,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -365,7 +366,7 @@ fn of_two_watchers_on_one_spool_one_serves_and_the_other_can_take_over() {
     let (site, first) = held();
     let (agent, id) = running(&site, "n1");
     for _ in 0..3 {
-        let second = site.watcher_command(SERVICE).output().unwrap();
+        let second = output_of(&mut site.watcher_command(SERVICE));
         assert_eq!(second.status.code(), Some(1), "{second:?}");
     }
     site.release();

@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::common::{SERVICE, Site, is_alive, names, new_id, our_request, request, wait_for, with};
+use crate::common::{
+    SERVICE, Site, is_alive, names, new_id, our_request, output_of, request, wait_for, with,
+};
 
 fn submit(site: &Site, target: &str) -> String {
     let id = new_id();
@@ -262,7 +264,7 @@ fn a_second_watcher_on_the_same_spool_refuses_and_names_the_first() {
     let id = submit(&site, "n1");
     site.await_execution(&id);
 
-    let second = site.watcher_command(SERVICE).output().unwrap();
+    let second = output_of(&mut site.watcher_command(SERVICE));
 
     assert_eq!(second.status.code(), Some(1), "{second:?}");
     let stderr = String::from_utf8(second.stderr).unwrap();

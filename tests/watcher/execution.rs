@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::path::Path;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::common::{
-    SERVICE, Site, boot_id, boot_ms, instant, is_alive, new_id, our_request, request, wait_for,
-    with,
+    SERVICE, Site, boot_id, boot_ms, instant, is_alive, names, new_id, our_request, output_of,
+    request, wait_for, with,
 };
 
 /// Submits a first-version request under its identity; gives that.
@@ -610,10 +612,14 @@ fn a_device_is_used_for_the_targets_that_it_lists() {
 }
 
 /// The processes whose parent is `pid`.
-fn children_of(pid: u32) -> Vec<String> {
-    let output = Command::new("ps").args(["-o", "pid=", "--ppid", &pid.to_string()]).output();
-    let text = String::from_utf8(output.unwrap().stdout).unwrap();
-    text.split_whitespace().map(str::to_owned).collect()
+fn children_of(pid: u32) -> Vec<Pid> {
+    let parent = |child: &str| {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
+    };
+    let processes = names(Path::new("/proc"));
+    let children = processes.iter().filter(|process| parent(process) == Some(pid));
+    children.map(|child| Pid::from_raw(child.parse().unwrap())).collect()
 }
 
 #[test]
@@ -630,9 +636,8 @@ fn when_the_helper_process_is_killed_what_ran_has_failed_and_the_next_request_is
     let helpers = children_of(watcher.pid());
     assert_eq!(helpers.len(), 1);
 
-    let killed = Command::new("kill").args(["-9", &helpers[0]]).status().unwrap();
+    kill(helpers[0], Signal::SIGKILL).unwrap();
 
-    assert!(killed.success());
     let answer = site.spool.await_answer(&first);
     assert_eq!((&answer["success"], &answer["result"]), (&json!(false), &json!("unacknowledged")));
     let pids = site.lines("pids");
@@ -648,7 +653,7 @@ fn a_program_that_others_could_replace_is_not_started() {
     site.configure(&site.recorder("power", "*", ""));
     fs::set_permissions(site.path("power.sh"), PermissionsExt::from_mode(0o777)).unwrap();
 
-    let output = site.watcher_command(SERVICE).output().unwrap();
+    let output = output_of(&mut site.watcher_command(SERVICE));
 
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let stderr = String::from_utf8(output.stderr).unwrap();

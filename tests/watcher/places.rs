@@ -12,7 +12,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::common::{
-    SERVICE, Site, Spool, Watcher, can_be_run_as_root, is_root, names, new_id, request, wait_for,
+    SERVICE, Site, Spool, Watcher, can_be_run_as_root, is_root, names, new_id, output_of, request,
+    wait_for,
 };
 
 fn submit(spool: &Spool, target: &str) -> String {
@@ -43,7 +44,7 @@ fn the_directories_are_made_for_the_owner_alone() {
 
 /// Starts a service that must refuse to, and gives what it says.
 fn refused(site: &Site) -> String {
-    let output = site.watcher_command(SERVICE).output().unwrap();
+    let output = output_of(&mut site.watcher_command(SERVICE));
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(output.stdout, b"");
     String::from_utf8(output.stderr).unwrap()
@@ -142,7 +143,7 @@ fn a_spool_that_cannot_be_written_is_named() {
     fs::create_dir(&place).unwrap();
     site.configure_for(&place, &site.recorder("power", "*", ""));
 
-    let output = on_a_file_system_of_its_own(&site, &place, "ro").output().unwrap();
+    let output = output_of(&mut on_a_file_system_of_its_own(&site, &place, "ro"));
 
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let stderr = String::from_utf8(output.stderr).unwrap();

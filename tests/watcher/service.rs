@@ -9,7 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::common::{SERVICE, Site, holds_within, names, new_id, next_told, request, wait_for};
+use crate::common::{
+    SERVICE, Site, holds_within, names, new_id, next_told, output_of, request, wait_for,
+};
 
 fn submit(site: &Site, action: &str, target: &str) -> String {
     let id = new_id();
@@ -19,7 +21,7 @@ fn submit(site: &Site, action: &str, target: &str) -> String {
 
 /// Starts a service that must refuse its configuration, and gives what it says.
 fn refused(site: &Site) -> Vec<String> {
-    let output = site.watcher_command(SERVICE).output().unwrap();
+    let output = output_of(&mut site.watcher_command(SERVICE));
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(!site.spool.requests.exists(), "something was begun");
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -102,7 +104,7 @@ fn without_a_configuration_file_the_environment_alone_starts_nothing() {
     let mut command = site.watcher_command(SERVICE);
     command.env("REQUEST_DIR", &site.spool.requests).env("RESPONSE_DIR", &site.spool.responses);
 
-    let output = command.output().unwrap();
+    let output = output_of(&mut command);
 
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("there is no configuration file"));
@@ -125,7 +127,7 @@ fn a_watcher_without_a_device_for_its_node_does_not_start() {
     let site = Site::new();
     site.configure(&site.simulated("demo", "nodes = 'n2'"));
 
-    let output = site.watcher_command(SERVICE).output().unwrap();
+    let output = output_of(&mut site.watcher_command(SERVICE));
 
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("\"n1\""));
@@ -239,7 +241,7 @@ fn the_status_shows_what_runs_what_waits_and_what_came_of_the_last() {
 fn every_line_about_a_request_names_it() {
     let site = Site::new();
     site.configure(&site.recorder("power", "n1", ""));
-    let watcher = site.start();
+    let (watcher, _told) = site.start_as(site.watcher_command(SERVICE));
     let (done, refused) = (submit(&site, "off", "n1"), submit(&site, "off", "n2"));
     site.spool.await_result(&done, "success");
     site.spool.await_result(&refused, "rejected");
