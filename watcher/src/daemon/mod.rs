@@ -7,11 +7,9 @@
 //! - `spooler` carries out the core's wishes on the disk.
 //! - `worker` drives one execution, step by step, in a thread of its own.
 //! - `queries` answers questions, beside whatever else happens.
-//! - `manager` tells the service manager how the service is.
 //! - `wake` turns inotify and signals into events.
 //! - `report` describes all this for `fence-watcher status`.
 
-mod manager;
 mod queries;
 mod report;
 mod spooler;
@@ -31,10 +29,10 @@ use fence_device::ExecutorClient;
 use fence_protocol::{FenceResult, NodeName, RecordName};
 use fence_spool::{Places, WatcherSpool};
 use log::{error, info, warn};
+use sd_notify::NotifyState;
 
 use crate::config::{LogTarget, Settings};
 use crate::devices::Devices;
-use manager::Manager;
 use report::Reporter;
 use spooler::Spooler;
 
@@ -142,7 +140,8 @@ fn serve(settings: &Settings, wake: &Sender<Wake>, events: &Receiver<Wake>) -> a
     daemon.recover();
     daemon.rescan();
     daemon.discover();
-    daemon.manager.is_ready();
+    // Under no service manager there is nobody to tell, and that is no error.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
     info!(
         "ready: node={} pid={} requests='{}'",
         settings.node,
@@ -175,7 +174,6 @@ struct Daemon {
     devices: Arc<Devices>,
     reporter: Reporter,
     queries: queries::Desk,
-    manager: Manager,
     wake: Sender<Wake>,
     stop_limit_ms: u64,
     period_ms: u64,
@@ -209,7 +207,6 @@ impl Daemon {
             spooler: Spooler::new(Arc::clone(&spool), &settings.spool),
             reporter: Reporter::new(&settings.node),
             queries: queries::Desk::new(spool, Arc::clone(&devices), wake.clone()),
-            manager: Manager::find(),
             devices,
             wake,
             stop_limit_ms: settings.service.stop_limit_ms,
@@ -262,7 +259,7 @@ impl Daemon {
             Wake::QueryDone => self.queries.done(),
             Wake::Stop(signal) => {
                 info!("{signal}: no new request is begun; what runs is finished");
-                self.manager.is_stopping();
+                let _ = sd_notify::notify(&[NotifyState::Stopping]);
                 self.end(End::Stopped);
             }
         }
@@ -303,7 +300,7 @@ impl Daemon {
     /// What is due now and then: the watchdog, the look at the whole spool, old answers.
     fn round(&mut self) {
         self.next_round_boot_ms = now().boot_ms + self.period_ms;
-        self.manager.is_alive();
+        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
         self.rescan();
         self.spooler.prune_now_and_then(now());
     }
