@@ -21,7 +21,10 @@ impl Scratch {
     fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let unique = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(format!("fence-watcher-cli-{unique}"));
+        // In memory where that is to be had: a busy disk makes each sync take seconds.
+        let memory = PathBuf::from("/dev/shm");
+        let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        let path = parent.join(format!("fence-watcher-cli-{unique}"));
         fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
         Scratch(path)
     }

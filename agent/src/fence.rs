@@ -299,6 +299,7 @@ fn look(spool: &ClientSpool, names: &[RecordName], expected: &Expected) -> Sight
             Look::Absent => None,
             Look::Found(bytes) => Some(expected.judge(&bytes)),
             Look::Refused(why) => Some(Judgement::Wrong(why)),
+            Look::Failed(why) => Some(Judgement::NotYet(why)),
         })
         .collect();
     // Whether it lives matters only to one who has nothing to read.

@@ -159,6 +159,8 @@ mod tests {
             success: None,
             action_performed: None,
             message: message.into(),
+            result_code: None,
+            status: None,
             result: result.map(str::to_owned),
             verified: Some(true),
             device: Some("pdu".into()),

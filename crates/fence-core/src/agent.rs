@@ -72,12 +72,11 @@ impl Expected {
             let performed = bounded(performed, 64);
             return Some(format!("the answer says {performed:?} was done, not {}", self.action));
         }
-        match answer.result.as_deref() {
-            None | Some("success") => None,
-            Some(result) => {
-                Some(format!("the answer says success and {:?} at once", bounded(result, 64)))
-            }
-        }
+        let words = [answer.result.as_deref(), answer.status.as_deref()];
+        let other = words.into_iter().flatten().find(|word| *word != "success").map(str::to_owned);
+        let code = answer.result_code.filter(|code| *code != 0).map(|code| code.to_string());
+        let other = other.or(code)?;
+        Some(format!("the answer says success and {:?} at once", bounded(&other, 64)))
     }
 }
 
@@ -325,6 +324,15 @@ mod tests {
                 false,
             ),
             (FenceAction::Off, r#"{"request_id":"ID","success":true,"result":"expired"}"#, false),
+            (FenceAction::Off, r#"{"request_id":"ID","success":true,"result":2}"#, false),
+            (FenceAction::Off, r#"{"request_id":"ID","success":true,"result_code":1}"#, false),
+            (FenceAction::Off, r#"{"request_id":"ID","success":true,"status":"error"}"#, false),
+            (
+                FenceAction::Off,
+                r#"{"request_id":"ID","success":true,"status":"success","result_code":0}"#,
+                true,
+            ),
+            (FenceAction::Off, r#"{"request_id":"ID","success":false,"success":true}"#, false),
             (FenceAction::Off, r#"{"request_id":"ID","success":true,"target_node":"n4"}"#, false),
             (FenceAction::Off, r#"{"request_id":"ID","success":true,"target_node":7}"#, false),
             (FenceAction::Off, r#"{"request_id":"other","success":true}"#, false),

@@ -136,6 +136,13 @@ pub enum Report {
 /// state a dozen seconds after they took an order; more would keep the cluster from trying elsewhere.
 const DOUBT_MS: u64 = 15_000;
 
+/// How long the `on` of a reboot may take with its confirmation, in milliseconds. The target is known
+/// to be off by then, and until the answer is written the cluster does not recover its file systems.
+const ON_AFTER_OFF_MS: u64 = 10_000;
+
+/// How long before the deadline the `on` of a reboot ends, in milliseconds: the answer has to arrive.
+const ANSWER_RESERVE_MS: u64 = 2_000;
+
 /// The pause before an order is given again to a device that was not reached, in milliseconds.
 const RETRY_PAUSE_MS: u64 = 1_000;
 
@@ -228,7 +235,15 @@ impl Plan {
             return self.after_order(OrderReport::TooLate, now);
         }
         self.phase = Phase::Ordering;
-        self.limit_boot_ms = now.saturating_add(self.timeout_ms).min(self.deadline_boot_ms);
+        let (span, end) = match self.off {
+            None => (self.timeout_ms, self.deadline_boot_ms),
+            // The cluster is waiting for what is already certain.
+            Some(_) => (
+                self.timeout_ms.min(ON_AFTER_OFF_MS),
+                self.deadline_boot_ms.saturating_sub(ANSWER_RESERVE_MS).max(now + 1),
+            ),
+        };
+        self.limit_boot_ms = now.saturating_add(span).min(end);
         self.attempts_left -= 1;
         Step::Order(self.order, self.limit_boot_ms)
     }
@@ -245,7 +260,9 @@ impl Plan {
                 };
                 self.achieved(Confirmed { verified: false, text: with_words(text, &words) }, now)
             }
-            OrderReport::Unacknowledged(words) if self.can_ask && self.order != Order::Cycle => {
+            OrderReport::Unacknowledged(words)
+                if self.can_ask && self.order != Order::Cycle && self.off.is_none() =>
+            {
                 self.limit_boot_ms =
                     now.saturating_add(DOUBT_MS.min(self.timeout_ms)).min(self.deadline_boot_ms);
                 self.confirm(false, words, now)
@@ -493,6 +510,19 @@ mod tests {
             let verdict = verdict(run(&mut plan, steps));
             assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "off"));
         }
+    }
+
+    #[test]
+    fn an_on_that_hangs_does_not_hold_back_a_confirmed_off() {
+        let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::OnOff);
+        let step = run(&mut plan, [acknowledged(), power(PowerState::Off)]);
+        assert_eq!(step, Step::Order(Order::On, 2_000 + ON_AFTER_OFF_MS));
+        let verdict = verdict(plan.next(unacknowledged(), 2_000 + ON_AFTER_OFF_MS));
+        assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "off"));
+
+        let mut late = Plan::new(FenceAction::Reboot, ASKABLE, Method::OnOff, 1, 45_000, 5_000);
+        let step = run(&mut late, [acknowledged(), power(PowerState::Off)]);
+        assert_eq!(step, Step::Order(Order::On, 5_000 - ANSWER_RESERVE_MS));
     }
 
     #[test]

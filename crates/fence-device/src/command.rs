@@ -160,7 +160,13 @@ impl FenceDevice for CommandDevice {
         let values = Values { target: Some(target), ..Values::question("status") };
         match self.run(argv, &values, limit, OUTPUT_BYTES_MAX) {
             Outcome::Exited { code: code @ (0 | 2), stdout, stderr } => PowerReport {
-                state: power_shown(code, &stdout),
+                state: if code == 2 && stdout.trim().is_empty() && !stderr.trim().is_empty() {
+                    // So ends a shell that cannot read its script, and many a program that does not
+                    // understand its arguments: it says nothing about the power.
+                    PowerState::Unknown
+                } else {
+                    power_shown(code, &stdout)
+                },
                 detail: message(&stdout, &stderr).unwrap_or_else(|| format!("exit code {code}")),
             },
             outcome => PowerReport { state: PowerState::Unknown, detail: failure(argv, &outcome) },
@@ -321,12 +327,14 @@ fn safe_list(names: &[String]) -> String {
     list
 }
 
-fn listed_nodes(stdout: &str) -> Result<Vec<NodeName>, String> {
+/// The nodes that a `list` program wrote, one `name` or `name,alias` a line. One bad name spoils the
+/// list: it may be cut off, or none at all.
+pub fn listed_nodes(stdout: &str) -> Result<Vec<NodeName>, String> {
     let lines = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
     lines
         .map(|line| {
             let name = line.split_once(',').map_or(line, |(name, _)| name.trim_end());
-            let problem = |error| format!("the list holds \"{}\": {error}", bounded(name, 64));
+            let problem = |error| format!("the list holds {:?}: {error}", bounded(name, 64));
             name.parse().map_err(problem)
         })
         .collect()
@@ -337,7 +345,7 @@ fn listed_nodes(stdout: &str) -> Result<Vec<NodeName>, String> {
 /// The words only ever take certainty away, with one exception: a program that always exits with 0
 /// and writes the state as the last word of its only line. To take "off" from longer output would
 /// let a remark ("certificate check is off") confirm a fence that never happened.
-fn power_shown(code: i32, stdout: &str) -> PowerState {
+pub fn power_shown(code: i32, stdout: &str) -> PowerState {
     let words: Vec<String> = stdout
         .split(|c: char| !c.is_alphanumeric())
         .filter(|word| !word.is_empty())
@@ -357,7 +365,7 @@ fn power_shown(code: i32, stdout: &str) -> PowerState {
 }
 
 /// What a program wrote, as one line; `None` when it wrote nothing.
-fn message(stdout: &str, stderr: &str) -> Option<String> {
+pub fn message(stdout: &str, stderr: &str) -> Option<String> {
     let words: Vec<&str> = stdout.split_whitespace().chain(stderr.split_whitespace()).collect();
     (!words.is_empty()).then(|| bounded(&words.join(" "), MESSAGE_BYTES_MAX))
 }

@@ -23,6 +23,9 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 pub use command::{CommandDevice, CommandSettings};
+// For the fuzz targets alone.
+#[doc(hidden)]
+pub use command::{listed_nodes, message, power_shown};
 pub use executor::{Command, ExecutorClient, OUTPUT_BYTES_MAX, Outcome, executor_main};
 pub use simulated::{SimulatedDevice, SimulatedFailure, SimulatedSettings};
 

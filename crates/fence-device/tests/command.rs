@@ -191,6 +191,8 @@ fn the_power_is_what_exit_code_and_words_agree_on() {
     for (body, state) in [
         ("exit 0", PowerState::On),
         ("exit 2", PowerState::Off),
+        ("echo \"syntax error\" >&2; exit 2", PowerState::Unknown),
+        ("echo warning >&2; echo \"Status: OFF\"; exit 2", PowerState::Off),
         ("exit 1", PowerState::Unknown),
         ("kill -9 $$", PowerState::Unknown),
         ("echo \"Status: ON\"", PowerState::On),

@@ -4,7 +4,7 @@
 //! believes nothing that it does not know.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
 
@@ -162,6 +162,10 @@ pub struct ReceivedAnswer {
     pub message: String,
     /// `result`, if the responder gives one.
     pub result: Option<String>,
+    /// `result_code`, if the responder gives one.
+    pub result_code: Option<u64>,
+    /// `status`, if the responder gives one.
+    pub status: Option<String>,
     /// `verified`, if the responder gives it.
     pub verified: Option<bool>,
     /// The fence device that was used, if the responder says so.
@@ -178,29 +182,59 @@ pub enum AnswerError {
 }
 
 impl ReceivedAnswer {
-    /// Reads an answer file's content.
+    /// Reads an answer file's content. A member that decides and has the wrong type, or that stands
+    /// there twice, makes it malformed: another reader could take it for something else.
     pub fn parse(bytes: &[u8]) -> Result<Self, AnswerError> {
-        let value: Value = serde_json::from_slice(bytes)
-            .map_err(|error| AnswerError::NotYet(bounded(&error.to_string(), 200)))?;
-        let Value::Object(members) = value else {
-            return Err(AnswerError::Malformed("it is not an object".into()));
+        let raw: Raw = serde_json::from_slice(bytes).map_err(|error| {
+            let why = bounded(&error.to_string(), 200);
+            match error.classify() {
+                serde_json::error::Category::Data => AnswerError::Malformed(why),
+                _ => AnswerError::NotYet(why),
+            }
+        })?;
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(AnswerError::Malformed("it is not an object".to_owned()));
+        }
+        let malformed = |member: &str, what: &str| {
+            AnswerError::Malformed(format!("\"{member}\" is not {what}"))
         };
-        let text = |member: &str| match members.get(member) {
-            None | Some(Value::Null) => Ok(None),
+        let text = |member: &str, value: &Option<Value>| match value {
+            None => Ok(None),
             Some(Value::String(text)) => Ok(Some(bounded(text, TEXT_BYTES_MAX))),
-            Some(_) => Err(AnswerError::Malformed(format!("\"{member}\" is not a string"))),
+            Some(_) => Err(malformed(member, "a string")),
         };
         Ok(ReceivedAnswer {
-            request_id: text("request_id")?,
-            target_node: text("target_node")?,
-            action_performed: text("action_performed")?,
-            success: members.get("success").and_then(Value::as_bool),
-            message: text("message").ok().flatten().unwrap_or_default(),
-            result: text("result").ok().flatten(),
-            verified: members.get("verified").and_then(Value::as_bool),
-            device: text("device").ok().flatten(),
+            request_id: text("request_id", &raw.request_id)?,
+            target_node: text("target_node", &raw.target_node)?,
+            action_performed: text("action_performed", &raw.action_performed)?,
+            success: raw.success.as_ref().and_then(Value::as_bool),
+            message: text("message", &raw.message).ok().flatten().unwrap_or_default(),
+            result: text("result", &raw.result)?,
+            result_code: match &raw.result_code {
+                None => None,
+                Some(code) => {
+                    Some(code.as_u64().ok_or_else(|| malformed("result_code", "a whole number"))?)
+                }
+            },
+            status: text("status", &raw.status)?,
+            verified: raw.verified.as_ref().and_then(Value::as_bool),
+            device: text("device", &raw.device).ok().flatten(),
         })
     }
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    request_id: Option<Value>,
+    target_node: Option<Value>,
+    success: Option<Value>,
+    action_performed: Option<Value>,
+    message: Option<Value>,
+    result: Option<Value>,
+    result_code: Option<Value>,
+    status: Option<Value>,
+    verified: Option<Value>,
+    device: Option<Value>,
 }
 
 #[cfg(test)]
@@ -258,7 +292,17 @@ mod tests {
             let error = ReceivedAnswer::parse(text.as_bytes()).unwrap_err();
             assert!(matches!(error, AnswerError::NotYet(_)), "{text:?}");
         }
-        assert!(matches!(ReceivedAnswer::parse(b"[]"), Err(AnswerError::Malformed(_))));
+        for text in [
+            "[]",
+            "7",
+            r#"["id","n3",true]"#,
+            r#"{"result":2}"#,
+            r#"{"result_code":"0"}"#,
+            r#"{"success":false,"success":true}"#,
+        ] {
+            let error = ReceivedAnswer::parse(text.as_bytes()).unwrap_err();
+            assert!(matches!(error, AnswerError::Malformed(_)), "{text}: {error:?}");
+        }
         assert!(matches!(
             ReceivedAnswer::parse(br#"{"request_id":5}"#),
             Err(AnswerError::Malformed(_))

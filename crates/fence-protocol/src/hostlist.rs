@@ -29,9 +29,9 @@ impl fmt::Display for HostlistError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HostlistError::Bracket => f.write_str("its brackets do not match"),
-            HostlistError::Range(part) => write!(f, "\"{part}\" is not a range such as 1-16"),
+            HostlistError::Range(part) => write!(f, "{part:?} is not a range such as 1-16"),
             HostlistError::TooMany => write!(f, "it names more than {NODES_MAX} nodes"),
-            HostlistError::Name(name, error) => write!(f, "\"{name}\" is not a node name: {error}"),
+            HostlistError::Name(name, error) => write!(f, "{name:?} is not a node name: {error}"),
         }
     }
 }
@@ -168,6 +168,14 @@ mod tests {
             assert_eq!(expand_hostlist(big), Err(HostlistError::TooMany), "{big}");
         }
         assert_eq!(expand_hostlist("n[1-65536]").unwrap().len(), NODES_MAX);
+    }
+
+    #[test]
+    fn a_part_that_is_wrong_is_shown_on_one_line() {
+        for (bad, shown) in [("n[0\n1-3]", r#""0\n1-3" is"#), ("a\u{1b}b", r#""a\u{1b}b" is"#)] {
+            let text = expand_hostlist(bad).unwrap_err().to_string();
+            assert!(text.starts_with(shown), "{text}");
+        }
     }
 
     #[test]

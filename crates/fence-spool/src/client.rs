@@ -51,6 +51,8 @@ pub enum Look {
     Found(Vec<u8>),
     /// Something that may not, and why.
     Refused(String),
+    /// Something that could not be read this time, and why not.
+    Failed(String),
 }
 
 /// A query that was asked. Dropping it removes the query and its answer.
@@ -110,7 +112,7 @@ impl ClientSpool {
             Sight::Gone => Look::Absent,
             Sight::Content { bytes, .. } => Look::Found(bytes),
             Sight::Untrusted(reason) => Look::Refused(reason),
-            Sight::Failed(error) => Look::Refused(error.to_string()),
+            Sight::Failed(error) => Look::Failed(error.to_string()),
             Sight::TooLarge(size) => {
                 let path = self.responses.join(&file_name);
                 Look::Refused(format!("'{}' is too large ({size} bytes)", path.display()))

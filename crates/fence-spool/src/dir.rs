@@ -36,6 +36,8 @@ impl Dir {
         match open_dir(&self.path) {
             // An inode is not used again while we hold it open, so equality is identity.
             Ok(now) => identity(&now).is_ok_and(|now| identity(&self.fd) == Ok(now)),
+            // A failure that may pass, such as too many open files, says nothing about the path.
+            Err(PlaceError::Io { .. }) => true,
             Err(_) => false,
         }
     }

@@ -161,22 +161,23 @@ impl WatcherSpool {
     /// Whether the request `id`, just claimed as `name`, was begun before: under another name, or by
     /// another watcher that should not be there. To be asked between the claim and the start.
     ///
-    /// A name that does not show the identity leaves a mark of it. Two that are claimed at the same
-    /// moment each look for what the other one has left by then, so that at most one of them starts.
+    /// A name other than `<id>` leaves a mark of the identity: whoever claims the same identity under
+    /// another name, perhaps for another target, would not find it otherwise. Two that are claimed at
+    /// the same moment each look for what the other one has left by then, so that at most one starts.
     pub fn was_begun(
         &self,
         name: &RecordName,
         id: &RequestId,
         target: Option<&NodeName>,
     ) -> Result<bool, SpoolError> {
-        let of_target = target.and_then(|target| RecordName::of_target_and_id(target, id).ok());
-        let shown_by = [Some(RecordName::of_id(id)), of_target];
-        let shows_id = shown_by.iter().flatten().any(|shown| shown == name);
-        if self.answered(name, Some(id), target) || (!shows_id && !self.mark_started(id)?) {
+        if self.answered(name, Some(id), target) {
             return Ok(true);
         }
-        let others = shown_by.iter().flatten().filter(|shown| *shown != name);
-        Ok(others.map(RecordName::file_name).any(|other| self.claimed.has(&other)))
+        let of_id = RecordName::of_id(id);
+        if *name == of_id {
+            return Ok(false);
+        }
+        Ok(!self.mark_started(id)? || self.claimed.has(&of_id.file_name()))
     }
 
     /// Marks the request `id` as started; false when that was done before.

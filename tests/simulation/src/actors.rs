@@ -330,22 +330,20 @@ fn rest_of_claim(disk: &mut Disk, name: &RecordName, now: Now) -> Claim {
 
 /// As `fence_spool::WatcherSpool::was_begun`.
 fn was_begun(disk: &mut Disk, name: &RecordName, request: &Request, now: Now) -> bool {
-    let shown_by = shown_by(request);
     if is_answered(disk, name, request) {
         return true;
     }
-    if !shown_by.contains(&name.file_name()) {
-        let id = request.request_id.as_str();
-        let is_new = disk.create(Dir::Started, id, Vec::new(), now.wall_ms, None, true);
-        disk.sync(Dir::Started);
-        if !is_new {
-            return true;
-        }
+    let id = request.request_id.as_str();
+    let of_id = format!("{id}.json");
+    if name.file_name() == of_id {
+        return false;
     }
-    shown_by.iter().any(|other| *other != name.file_name() && disk.has(Dir::Claimed, other))
+    let is_new = disk.create(Dir::Started, id, Vec::new(), now.wall_ms, None, true);
+    disk.sync(Dir::Started);
+    !is_new || disk.has(Dir::Claimed, &of_id)
 }
 
-/// The names that show the identity of a request.
+/// The names under which an answer is looked for.
 fn shown_by(request: &Request) -> Vec<String> {
     let id = &request.request_id;
     let of_target = request.target_node.as_ref().map(|target| format!("{target}-{id}.json"));

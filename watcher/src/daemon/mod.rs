@@ -7,9 +7,11 @@
 //! - `spooler` carries out the core's wishes on the disk.
 //! - `worker` drives one execution, step by step, in a thread of its own.
 //! - `queries` answers questions, beside whatever else happens.
+//! - `manager` tells the service manager how the service is.
 //! - `wake` turns inotify and signals into events.
 //! - `report` describes all this for `fence-watcher status`.
 
+mod manager;
 mod queries;
 mod report;
 mod spooler;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use fence_core::Now;
 use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
@@ -29,10 +31,10 @@ use fence_device::ExecutorClient;
 use fence_protocol::{FenceResult, NodeName, RecordName};
 use fence_spool::{Places, WatcherSpool};
 use log::{error, info, warn};
-use sd_notify::NotifyState;
 
 use crate::config::{LogTarget, Settings};
 use crate::devices::Devices;
+use manager::Manager;
 use report::Reporter;
 use spooler::Spooler;
 
@@ -63,6 +65,8 @@ pub(crate) enum Wake {
 #[derive(PartialEq)]
 enum End {
     Stopped,
+    /// What ran did not come to its end in time: its programs have to be ended with this process.
+    Overran,
     /// A directory of the spool was replaced: begin anew with what is there now.
     SpoolReplaced,
 }
@@ -87,6 +91,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         match serve(settings, &wake, &events) {
             Ok(End::SpoolReplaced) => warn!("the spool was replaced: beginning anew"),
             Ok(End::Stopped) => break Ok(()),
+            Ok(End::Overran) => {
+                break Err(anyhow!("what ran did not come to its end in time and is interrupted"));
+            }
             Err(problem) => break Err(problem),
         }
     };
@@ -124,7 +131,7 @@ fn serve(settings: &Settings, wake: &Sender<Wake>, events: &Receiver<Wake>) -> a
     let places = Places::new(&settings.spool.request_dir, &settings.spool.response_dir);
     let spool = Arc::new(WatcherSpool::open(&places, true)?);
     let lock = spool.lock()?;
-    wait_for_children_of_a_predecessor(&spool);
+    wait_for_children_of_a_predecessor(&spool)?;
     let executor = ExecutorClient::start(
         "/proc/self/exe".as_ref(),
         &["--executor"],
@@ -140,8 +147,7 @@ fn serve(settings: &Settings, wake: &Sender<Wake>, events: &Receiver<Wake>) -> a
     daemon.recover();
     daemon.rescan();
     daemon.discover();
-    // Under no service manager there is nobody to tell, and that is no error.
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    daemon.manager.is_ready();
     info!(
         "ready: node={} pid={} requests='{}'",
         settings.node,
@@ -154,18 +160,20 @@ fn serve(settings: &Settings, wake: &Sender<Wake>, events: &Receiver<Wake>) -> a
 }
 
 /// Nothing is started while a child of the watcher before us may still run.
-fn wait_for_children_of_a_predecessor(spool: &WatcherSpool) {
+fn wait_for_children_of_a_predecessor(spool: &WatcherSpool) -> anyhow::Result<()> {
     let patience = now().boot_ms + CHILDREN_GONE_MS;
     while !spool.running_lock().try_exclusive() {
         if now().boot_ms >= patience {
-            error!(
-                "a child of the previous watcher is stuck in the kernel and outlives its SIGKILL"
+            bail!(
+                "the previous watcher's helper process still runs children: end it (it holds '{}'), or \
+                 wait until it has ended",
+                spool.running_lock().path().display()
             );
-            return;
         }
         // There is no event for the end of somebody else's lock but to block on it, without bound.
         std::thread::sleep(Duration::from_millis(5));
     }
+    Ok(())
 }
 
 struct Daemon {
@@ -174,6 +182,7 @@ struct Daemon {
     devices: Arc<Devices>,
     reporter: Reporter,
     queries: queries::Desk,
+    manager: Manager,
     wake: Sender<Wake>,
     stop_limit_ms: u64,
     period_ms: u64,
@@ -207,6 +216,7 @@ impl Daemon {
             spooler: Spooler::new(Arc::clone(&spool), &settings.spool),
             reporter: Reporter::new(&settings.node),
             queries: queries::Desk::new(spool, Arc::clone(&devices), wake.clone()),
+            manager: Manager::find(),
             devices,
             wake,
             stop_limit_ms: settings.service.stop_limit_ms,
@@ -227,7 +237,10 @@ impl Daemon {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the daemon holds a sender"),
             }
-            while let Ok(event) = events.try_recv() {
+            // A flood of events delays neither the watchdog nor a deadline.
+            while now().boot_ms < self.next_round_boot_ms
+                && let Ok(event) = events.try_recv()
+            {
                 self.woken(event);
             }
             self.feed(Event::Tick);
@@ -259,7 +272,7 @@ impl Daemon {
             Wake::QueryDone => self.queries.done(),
             Wake::Stop(signal) => {
                 info!("{signal}: no new request is begun; what runs is finished");
-                let _ = sd_notify::notify(&[NotifyState::Stopping]);
+                self.manager.is_stopping();
                 self.end(End::Stopped);
             }
         }
@@ -291,6 +304,11 @@ impl Daemon {
                 };
                 self.feed(Event::Finished(name, verdict));
             }
+            // Stopping anyway, or to be started anew: no program may run on beside its successor.
+            return self.ending.take().map(|(end, _)| match end {
+                End::SpoolReplaced => End::Overran,
+                other => other,
+            });
         } else if !self.core.is_idle() {
             return None;
         }
@@ -300,7 +318,9 @@ impl Daemon {
     /// What is due now and then: the watchdog, the look at the whole spool, old answers.
     fn round(&mut self) {
         self.next_round_boot_ms = now().boot_ms + self.period_ms;
-        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        self.manager.is_alive();
+        // What could not be read at the start may be readable now.
+        self.recover();
         self.rescan();
         self.spooler.prune_now_and_then(now());
     }
@@ -335,7 +355,9 @@ impl Daemon {
     }
 
     fn recover(&mut self) {
-        for (name, sight) in self.spooler.claimed() {
+        let is_news = |(name, _): &(RecordName, _)| !self.core.knows(name);
+        for (name, sight) in self.spooler.claimed().into_iter().filter(is_news).collect::<Vec<_>>()
+        {
             warn!("request {name}: was under way when the previous watcher ended");
             self.feed(Event::Recovered(name, sight));
         }
@@ -350,7 +372,7 @@ impl Daemon {
 
     fn query(&mut self, file_name: &str) {
         let state = || self.reporter.state(&self.core, &self.devices, now());
-        self.queries.take(file_name, state, now());
+        self.queries.take(file_name, self.core.devices(), state, now());
     }
 
     /// Feeds the core and carries out what it wants, until it wants nothing more.
@@ -366,17 +388,16 @@ impl Daemon {
     fn carry_out(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Execute(name, job) => {
-                let line = format!(
+                info!(
                     "begun: request={} target={} action={} device={}",
                     job.request.request_id, job.target, job.action, job.device
                 );
                 let request_json = job.request.to_json();
                 worker::execute(&self.devices, name, job, request_json, &self.wake);
-                info!("{line}");
                 None
             }
             Effect::Inquire(name, request) => {
-                self.queries.inquire(name, request);
+                self.queries.inquire(name, request, self.core.devices());
                 None
             }
             Effect::Answer(name, answer) => {

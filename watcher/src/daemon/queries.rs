@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use std::thread;
 
 use fence_core::Now;
-use fence_core::watcher::route;
+use fence_core::watcher::{Device, route};
 use fence_device::{Limit, Reach, TargetList};
 use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RecordName, Request,
@@ -60,12 +60,18 @@ impl Desk {
     }
 
     /// Takes the question in `file_name`; `state` describes the watcher, should that be asked.
-    pub(super) fn take(&mut self, file_name: &str, state: impl Fn() -> Value, now: Now) {
+    pub(super) fn take(
+        &mut self,
+        file_name: &str,
+        known: &[Device],
+        state: impl Fn() -> Value,
+        now: Now,
+    ) {
         if self.taken.contains(file_name) {
             return;
         }
         let Some(bytes) = self.spool.read_query(file_name) else { return };
-        let query = match Query::parse(&bytes) {
+        let mut query = match Query::parse(&bytes) {
             Ok(query) if file_name == format!("{}.json", query.query_id) => query,
             Ok(_) => return self.refuse(file_name, "its query_id is not its file name"),
             Err(why) => return self.refuse(file_name, &why),
@@ -77,6 +83,9 @@ impl Desk {
             let mut answer = QueryAnswer::new(&query.query_id, 0, "fence-watcher is running");
             answer.state = Some(state());
             return write(&self.spool, file_name, &answer);
+        }
+        if let (QueryKind::Power, Some(Ok(target))) = (query.query, query.target()) {
+            query.device = device_of(known, query.device, &target);
         }
         self.taken.insert(file_name.to_owned());
         let (spool, devices) = (Arc::clone(&self.spool), Arc::clone(&self.devices));
@@ -90,7 +99,10 @@ impl Desk {
     }
 
     /// Answers a question that an older client put as a request.
-    pub(super) fn inquire(&mut self, name: RecordName, request: Request) {
+    pub(super) fn inquire(&mut self, name: RecordName, mut request: Request, known: &[Device]) {
+        if let Some(target) = &request.target_node {
+            request.device = device_of(known, request.device, target);
+        }
         let (devices, wake) = (Arc::clone(&self.devices), self.wake.clone());
         self.spawn(Box::new(move || {
             let (reached, words) = Asker { devices: &devices, wake: &wake }.inquiry(&request);
@@ -110,7 +122,8 @@ impl Desk {
 
     /// A thread is free again.
     pub(super) fn done(&mut self) {
-        self.asking -= 1;
+        // A question to the watcher before a new beginning is not one of ours.
+        self.asking = self.asking.saturating_sub(1);
         while let Ok(file_name) = self.answers.try_recv() {
             self.taken.remove(&file_name);
         }
@@ -152,6 +165,15 @@ fn write(spool: &WatcherSpool, file_name: &str, answer: &QueryAnswer) {
 fn remove(spool: &WatcherSpool, file_name: &str) {
     if let Err(problem) = spool.remove_query(file_name) {
         error!("query {file_name:?}: {problem}");
+    }
+}
+
+/// The device that a fence of `target` would be executed on now, where there is one.
+fn device_of(known: &[Device], named: Option<String>, target: &NodeName) -> Option<String> {
+    match route(known, named.as_deref(), target, FenceAction::Off) {
+        Ok(device) => Some(device.name.clone()),
+        // The one who asks the devices finds the same, and says it.
+        Err(_) => named,
     }
 }
 

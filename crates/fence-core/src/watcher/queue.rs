@@ -14,8 +14,11 @@ pub(super) struct Queue {
     devices: BTreeMap<String, DeviceQueue>,
     busy: BTreeSet<NodeName>,
     /// Those whose target was busy when their turn came.
-    aside: BTreeMap<NodeName, BTreeMap<u64, (String, RecordName)>>,
+    aside: Aside,
 }
+
+/// For each target the devices, for each of these the requests in the order of arrival.
+type Aside = BTreeMap<NodeName, BTreeMap<String, BTreeMap<u64, RecordName>>>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct DeviceQueue {
@@ -42,10 +45,10 @@ impl Queue {
     }
 
     pub(super) fn remove(&mut self, device: &str, target: &NodeName, seq: u64) {
-        if let Some(device) = self.devices.get_mut(device) {
-            device.ready.remove(&seq);
+        if let Some(queue) = self.devices.get_mut(device) {
+            queue.ready.remove(&seq);
         }
-        if let Some(waiting) = self.aside.get_mut(target) {
+        if let Some(waiting) = self.aside.get_mut(target).and_then(|all| all.get_mut(device)) {
             waiting.remove(&seq);
         }
         // It may have been the one that was called up for its target: then the next one is.
@@ -84,37 +87,35 @@ impl Queue {
         self.call_up(target);
     }
 
-    /// Puts the first that stands aside for `target` back into its device's line, if the target is
-    /// free.
+    /// Puts the first that stands aside for `target` on each device back into the device's line, if
+    /// the target is free. The first that begins makes the others step aside again.
     fn call_up(&mut self, target: &NodeName) {
         if self.busy.contains(target) {
             return;
         }
-        let Some(waiting) = self.aside.get_mut(target) else { return };
-        let first = waiting.pop_first();
-        if waiting.is_empty() {
-            self.aside.remove(target);
+        let Some(mut waiting) = self.aside.remove(target) else { return };
+        for (device, requests) in &mut waiting {
+            if let Some((seq, name)) = requests.pop_first() {
+                self.push(device, target.clone(), seq, name);
+            }
         }
-        if let Some((seq, (device, name))) = first {
-            self.push(&device, target.clone(), seq, name);
+        waiting.retain(|_, requests| !requests.is_empty());
+        if !waiting.is_empty() {
+            self.aside.insert(target.clone(), waiting);
         }
     }
 }
 
 impl DeviceQueue {
     /// Moves what stands first and has a busy target out of the way.
-    fn step_aside(
-        &mut self,
-        device: &str,
-        busy: &BTreeSet<NodeName>,
-        aside: &mut BTreeMap<NodeName, BTreeMap<u64, (String, RecordName)>>,
-    ) {
+    fn step_aside(&mut self, device: &str, busy: &BTreeSet<NodeName>, aside: &mut Aside) {
         while let Some(first) = self.ready.first_entry() {
             if !busy.contains(&first.get().0) {
                 return;
             }
             let (seq, (target, name)) = first.remove_entry();
-            aside.entry(target).or_default().insert(seq, (device.to_owned(), name));
+            let waiting = aside.entry(target).or_default().entry(device.to_owned()).or_default();
+            waiting.insert(seq, name);
         }
     }
 }
