@@ -12,8 +12,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::common::{
-    SERVICE, Site, Spool, Watcher, can_be_run_as_root, is_root, names, new_id, output_of, request,
-    wait_for,
+    SERVICE, Site, Spool, Watcher, can_be_run_as_root, is_root, names, new_id, next_told,
+    output_of, request, wait_for,
 };
 
 fn submit(spool: &Spool, target: &str) -> String {
@@ -363,7 +363,11 @@ fn requests_whose_events_were_lost_are_found_at_once() {
     let site = Site::new();
     let device = site.recorder("power", "*", "");
     site.configure(&format!("[service]\nrescan = '1h'\n{device}"));
-    let watcher = site.start();
+    let (watcher, told) = site.start_as(site.watcher_command(SERVICE));
+    // After this there is no periodic look for an hour.
+    assert_eq!(next_told(&told), "WATCHDOG=1");
+    let id = submit(&site.spool, "n1");
+    site.spool.await_result(&id, "success");
     let bound = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let bound: usize = bound.trim().parse().unwrap();
     watcher.signal(Signal::SIGSTOP);
