@@ -4,16 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::sys::statfs::{FsType, statfs};
+use fence_spool::PlaceError;
 use nix::unistd::{AccessFlags, access, geteuid};
 
-/// `GFS2_MAGIC` of `linux/magic.h`.
-const GFS2: FsType = FsType(0x0116_1970);
-
-/// Whether `path` lies on GFS2, where any further look may hang until the fence that is awaited has
-/// been done. Asking for the type does not hang.
+/// Whether the directory `path` lies on GFS2, where any further look may hang until the fence that is
+/// awaited has been done. Nothing below the place where such a file system begins is touched.
 pub(crate) fn is_on_gfs2(path: &Path) -> bool {
-    statfs(path).is_ok_and(|file_system| file_system.filesystem_type() == GFS2)
+    matches!(fence_spool::open_log_dir(path), Err(PlaceError::Gfs2 { .. }))
 }
 
 /// What keeps `program` from being run as somebody's with our rights; `None` when nothing does.
@@ -22,7 +19,7 @@ pub(crate) fn program_problem(program: &str) -> Option<String> {
     if !path.is_absolute() {
         return Some(format!("\"{program}\" is not an absolute path"));
     }
-    if is_on_gfs2(path) {
+    if path.parent().is_some_and(is_on_gfs2) {
         return Some(format!("\"{program}\" lies on GFS2, which hangs while a fence is awaited"));
     }
     let metadata = match fs::metadata(path) {

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 pub use client::{Asked, ClientSpool, Look, Submitted, Withdrawal};
 pub use error::{LockError, SpoolError};
 pub use lock::{Liveness, RunningLock, WatcherLock};
-pub use place::{PlaceError, create_dir, open_append, open_dir, open_log_dir};
+pub use place::{PlaceError, create_dir, open_append, open_dir, open_log_dir, refuse_gfs2};
 pub use record::{Facts, Sight};
 pub use watcher::{Claim, WatcherSpool};
 

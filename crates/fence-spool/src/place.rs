@@ -47,6 +47,19 @@ pub fn open_append(path: &Path) -> Result<File, PlaceError> {
     append(path, GFS2)
 }
 
+/// Refuses what lies on GFS2. `found` is opened with `O_PATH`: nothing else has touched it yet.
+pub fn refuse_gfs2(found: &OwnedFd, path: &Path) -> Result<(), PlaceError> {
+    refuse(found, path, GFS2)
+}
+
+fn refuse(found: &OwnedFd, path: &Path, forbidden: FsType) -> Result<(), PlaceError> {
+    let system = fstatfs(found).map_err(|errno| io("examine", path, errno))?;
+    if system.filesystem_type() == forbidden {
+        return Err(PlaceError::Gfs2 { path: path.to_owned() });
+    }
+    Ok(())
+}
+
 /// Why a place is not used.
 #[derive(Debug)]
 pub enum PlaceError {
@@ -294,11 +307,7 @@ impl Walk<'_> {
     }
 
     fn refuse_forbidden(&self, found: &OwnedFd, path: &Path) -> Result<(), PlaceError> {
-        let system = fstatfs(found).map_err(|errno| io("examine", path, errno))?;
-        if system.filesystem_type() == self.forbidden {
-            return Err(PlaceError::Gfs2 { path: path.to_owned() });
-        }
-        Ok(())
+        refuse(found, path, self.forbidden)
     }
 
     fn check_directory(&self, path: &Path, stat: &FileStat) -> Result<(), PlaceError> {

@@ -74,6 +74,8 @@ fn find(path: &Path) -> Result<Found, Fault> {
         })?;
         let glance = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let entry = openat(&directory, name, glance, Mode::empty()).map_err(fault)?;
+        fence_spool::refuse_gfs2(&entry, &path)
+            .map_err(|error| Fault::Refused(error.to_string()))?;
         let facts = fstat(&entry).map_err(fault)?;
         if SFlag::from_bits_truncate(facts.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK {
             let name = name.to_owned();

@@ -19,6 +19,7 @@ mod wake;
 mod worker;
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
@@ -29,7 +30,7 @@ use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
 use fence_protocol::{FenceResult, NodeName, RecordName};
-use fence_spool::{Places, WatcherSpool};
+use fence_spool::{PlaceError, Places, WatcherSpool};
 use log::{error, info, warn};
 
 use crate::config::{LogTarget, Settings};
@@ -138,6 +139,7 @@ fn serve(settings: &Settings, wake: &Sender<Wake>, events: &Receiver<Wake>) -> a
         &spool.running_lock().path(),
     )
     .context("cannot start the helper process that runs commands")?;
+    make_log_dir(&settings.log.log_dir);
     let devices = Arc::new(Devices::build(settings, &executor));
     let mut daemon = Daemon::new(settings, spool, devices, wake.clone())?;
     let inotify = wake::watch_spool(&places, wake.clone());
@@ -157,6 +159,15 @@ fn serve(settings: &Settings, wake: &Sender<Wake>, events: &Receiver<Wake>) -> a
     let end = daemon.run(events);
     drop(lock);
     Ok(end)
+}
+
+/// The directory of the agent's logs, where nobody made it yet. The watcher itself can do without.
+fn make_log_dir(log_dir: &Path) {
+    if let Err(PlaceError::Missing { .. }) = fence_spool::open_log_dir(log_dir)
+        && let Err(problem) = fence_spool::create_dir(log_dir)
+    {
+        warn!("the agent will have no directory for its logs: {problem}");
+    }
 }
 
 /// Nothing is started while a child of the watcher before us may still run.
