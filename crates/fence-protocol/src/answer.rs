@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
 
-use crate::request::{line, rfc3339};
+use crate::request::{check_passed, line, rfc3339};
 use crate::{NodeName, RequestId, TEXT_BYTES_MAX, bounded};
 
 /// How a request ended. The codes 0 to 3 are those of "The Executioner", section 3.2.3.
@@ -192,9 +192,7 @@ impl ReceivedAnswer {
                 _ => AnswerError::NotYet(why),
             }
         })?;
-        if bytes.trim_ascii_start().first() != Some(&b'{') {
-            return Err(AnswerError::Malformed("it is not an object".to_owned()));
-        }
+        check_passed(bytes).map_err(|why| AnswerError::Malformed(why.to_owned()))?;
         let malformed = |member: &str, what: &str| {
             AnswerError::Malformed(format!("\"{member}\" is not {what}"))
         };
@@ -266,6 +264,14 @@ mod tests {
             assert_eq!(value["result_code"] == 0, result == FenceResult::Success, "{result}");
             assert_eq!(value["status"] == "success", result == FenceResult::Success, "{result}");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused_in_an_unknown_member_too() {
+        let mut text = answer(FenceResult::Success).to_json(DateTime::UNIX_EPOCH);
+        text.splice(1..1, *b"\"other\":\"\xff\",");
+
+        assert!(matches!(ReceivedAnswer::parse(&text), Err(AnswerError::Malformed(_))));
     }
 
     #[test]

@@ -96,16 +96,16 @@ impl Request {
         if bytes.len() as u64 > RECORD_BYTES_MAX {
             return Err(Rejection::of(RequestError::TooLarge(bytes.len() as u64)));
         }
-        let raw: Raw = serde_json::from_slice(bytes).map_err(|error| {
+        let not_json = |error: serde_json::Error| {
             Rejection::of(match error.classify() {
                 serde_json::error::Category::Eof => RequestError::Incomplete,
                 _ => RequestError::NotJson(bounded(&error.to_string(), 200)),
             })
-        })?;
-        // A list whose values stand in the order of our members would be read as an object, too.
-        if bytes.trim_ascii_start().first() != Some(&b'{') {
-            return Err(Rejection::of(RequestError::NotJson("it is not an object".to_owned())));
-        }
+        };
+        let raw: Raw = serde_json::from_slice(bytes).map_err(not_json)?;
+        check_passed(bytes).map_err(|why| Rejection::of(RequestError::NotJson(why.to_owned())))?;
+        // Only what is kept is bounded in its depth, so the members that nobody knows are kept once.
+        let _: Value = serde_json::from_slice(bytes).map_err(not_json)?;
         raw.check().map_err(|error| Rejection {
             error,
             request_id: raw.text("request_id").ok().and_then(|id| id.parse().ok()),
@@ -131,6 +131,15 @@ impl Request {
         };
         line(&wire)
     }
+}
+
+/// What the parser lets pass in a record: it reads a list whose values stand in the order of our
+/// members as an object, and skips the texts of unknown members without looking at their bytes.
+pub(crate) fn check_passed(bytes: &[u8]) -> Result<(), &'static str> {
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err("it is not an object");
+    }
+    str::from_utf8(bytes).map(|_| ()).map_err(|_| "it is not UTF-8 text")
 }
 
 /// `value` as one line of JSON. The types of this crate always have a JSON form.
@@ -336,6 +345,16 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_no_text_are_refused_in_an_unknown_member_too() {
+        let mut text = first_version(|_| {});
+        text.splice(1..1, *b"\"other\":\"\xff\",");
+
+        let error = Request::parse(&text).unwrap_err().error;
+
+        assert_eq!(error, RequestError::NotJson("it is not UTF-8 text".to_owned()));
+    }
+
+    #[test]
     fn a_known_member_of_the_wrong_type_makes_the_request_invalid_and_unknown_ones_do_not() {
         for (member, value) in [
             ("request_id", Value::from(1)),
@@ -406,8 +425,12 @@ mod tests {
             Request::parse(deep.as_bytes()).unwrap_err().error,
             RequestError::NotJson(_)
         ));
-        let deep_member = format!("{{\"other\":{deep}}}");
-        assert!(Request::parse(deep_member.as_bytes()).is_err());
+        let valid = String::from_utf8(first_version(|_| {})).unwrap();
+        let deep_member = valid.replacen('{', &format!("{{\"other\":{deep},"), 1);
+        assert!(matches!(
+            Request::parse(deep_member.as_bytes()).unwrap_err().error,
+            RequestError::NotJson(_)
+        ));
         let large = vec![b' '; usize::try_from(RECORD_BYTES_MAX).unwrap() + 1];
         assert!(matches!(Request::parse(&large).unwrap_err().error, RequestError::TooLarge(_)));
     }
