@@ -342,11 +342,10 @@ impl Daemon {
         }
         match self.spooler.spool.pending() {
             Ok(file_names) => {
-                for file_name in &file_names {
-                    let name = RecordName::from_file_name(file_name);
-                    if !name.is_some_and(|name| self.core.knows(&name)) {
-                        self.see(file_name);
-                    }
+                let unknown = |name: &RecordName| !self.core.knows(name);
+                let seen = self.spooler.look_at_all(&file_names, unknown);
+                for (name, sight) in seen {
+                    self.feed(Event::Seen(name, sight));
                 }
             }
             Err(problem) => error!("cannot look through the requests: {problem}"),

@@ -56,6 +56,25 @@ impl Spooler {
         sight_of(name, self.spool.inspect(name), is_answered)
     }
 
+    /// What the disk shows of those that are `wanted`, the oldest first: whoever asked first is served
+    /// first.
+    pub(super) fn look_at_all(
+        &self,
+        file_names: &[String],
+        wanted: impl Fn(&RecordName) -> bool,
+    ) -> Vec<(RecordName, Sight)> {
+        let names = file_names.iter().filter_map(|file_name| self.record(file_name));
+        let mut seen: Vec<_> = names
+            .filter(wanted)
+            .filter_map(|name| self.look(&name).map(|sight| (name, sight)))
+            .collect();
+        seen.sort_by_key(|(_, sight)| match sight {
+            Sight::Content(content) => content.changed.1,
+            _ => i64::MIN,
+        });
+        seen
+    }
+
     /// What was claimed and never answered by the watcher before us.
     pub(super) fn claimed(&self) -> Vec<(RecordName, Sight)> {
         let names = self.spool.claimed().unwrap_or_else(|problem| {
