@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::request::line;
+use crate::request::{check_passed, line};
 use crate::{NodeName, RequestId};
 
 /// What is asked.
@@ -44,6 +44,7 @@ impl Query {
     /// Reads a query file's content; the error is the parser's text.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let query: Query = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        check_passed(bytes)?;
         query.query_id.parse::<RequestId>().map_err(|error| format!("query_id: {error}"))?;
         Ok(query)
     }
@@ -106,7 +107,9 @@ impl QueryAnswer {
 
     /// Reads an answer file's content; the error is the parser's text.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+        let answer = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        check_passed(bytes)?;
+        Ok(answer)
     }
 
     /// The content of the answer's file.
@@ -139,5 +142,14 @@ mod tests {
     fn a_query_id_that_is_a_path_is_refused() {
         let text = br#"{"query_id":"../../x","query":"state","deadline_boottime_ms":1}"#;
         assert!(Query::parse(text).is_err());
+    }
+
+    #[test]
+    fn a_list_of_the_members_values_is_no_query_and_no_answer() {
+        let id = RequestId::random();
+        let query = format!(r#"["{id}","state",null,null,1]"#);
+        assert_eq!(Query::parse(query.as_bytes()), Err("it is not an object".to_owned()));
+        let answer = format!(r#"["{id}",0,"yes",[],null,null]"#);
+        assert_eq!(QueryAnswer::parse(answer.as_bytes()), Err("it is not an object".to_owned()));
     }
 }
