@@ -20,7 +20,7 @@ use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use fence_protocol::NodeName;
 
-use crate::config::{self, ConfigError, Origin, Settings};
+use crate::config::{self, ConfigError, Origin, Problem, Settings};
 use crate::daemon;
 
 /// Does what the command line says.
@@ -106,7 +106,7 @@ fn execute(arguments: Arguments) -> ExitCode {
     let Arguments { config, run, command } = arguments;
     let input = Input { config, node: run.node, environment: config::environment() };
     match command.unwrap_or(Command::Run(RunArguments { node: None })) {
-        Command::Run(RunArguments { node }) => match input.settings(node, true) {
+        Command::Run(RunArguments { node }) => match input.settings_to_serve(node) {
             Ok(settings) => done(daemon::run(&settings)),
             Err(error) => refuse(&error),
         },
@@ -150,6 +150,21 @@ impl Input {
         programs_must_exist: bool,
     ) -> Result<Settings, ConfigError> {
         config::load(&self.origin(node, programs_must_exist))
+    }
+
+    /// For the service, which is of no use on a node that no device is for.
+    fn settings_to_serve(&self, node: Option<NodeName>) -> Result<Settings, ConfigError> {
+        let settings = self.settings(node, true)?;
+        if settings.devices.iter().any(|device| device.applies_to(&settings.node)) {
+            return Ok(settings);
+        }
+        let text = format!(
+            "no [[device]] is for this node, {:?}: add it to `nodes` of one, or give its name with \
+             --node",
+            settings.node
+        );
+        let problems = vec![Problem { line: None, text }];
+        Err(ConfigError::Problems { path: self.config.clone(), problems })
     }
 
     /// For the commands that only look, which serve other responders' users too: without the usual

@@ -211,9 +211,6 @@ impl Daemon {
     ) -> anyhow::Result<Self> {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .context("cannot read this boot's identity, /proc/sys/kernel/random/boot_id")?;
-        if devices.here().next().is_none() {
-            bail!("no [[device]] of the configuration is for this node, {:?}", settings.node);
-        }
         let core_settings = core::Settings {
             boot_id: boot_id.trim().to_owned(),
             default_deadline_ms: settings.spool.default_deadline_ms,
