@@ -115,6 +115,8 @@ pub enum Action {
     ForeignRequest(u8, u8),
     /// It goes on writing a file that it began.
     ForeignCompletes(String),
+    /// A watcher of another make takes a pending request by a rename, fences, and answers in place.
+    ForeignTakes(String),
     /// Somebody else writes an answer to an agent: its kind.
     ForeignAnswer(usize, u8),
 }

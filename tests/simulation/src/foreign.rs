@@ -16,9 +16,10 @@ impl World {
         let again = again.map(|(id, birth)| (id.clone(), birth.agent.is_some(), birth.boot));
         let id = match (kind, again) {
             (2 | 3, Some((id, was_an_agents, boot))) => {
-                if was_an_agents && boot != self.boot {
-                    // Its own file is protected by its boot identity and leaves no durable trace
-                    // before its answer: whoever uses the identity anew asks anew.
+                if was_an_agents && boot != self.boot || self.ledger.taken.contains(&id) {
+                    // The agent's file is protected by its boot identity and leaves no durable trace
+                    // before its answer; a watcher of another make may leave none at all. Whoever
+                    // uses the identity anew asks anew.
                     self.ledger.executed.remove(&id);
                 }
                 id
@@ -71,6 +72,22 @@ impl World {
         let mut bytes = file.bytes.clone();
         bytes.extend_from_slice(b"}\n");
         self.disk.write(Dir::Requests, name, bytes, self.now.wall_ms);
+    }
+
+    /// It knows nothing of identities, so it is kept from those that an older client uses twice.
+    pub(crate) fn foreign_takes(&mut self, name: &str) {
+        let Some(file) = self.disk.file(Dir::Requests, name) else { return };
+        let Ok(request) = Request::parse(&file.bytes) else { return };
+        let id = request.request_id;
+        if self.ledger.shared.contains(&id) || self.ledger.executed.contains_key(&id) {
+            return;
+        }
+        self.disk.unlink(Dir::Requests, name);
+        self.ledger.executed.insert(id.clone(), 1);
+        self.ledger.proven.insert(id.clone());
+        self.ledger.taken.insert(id.clone());
+        let text = format!(r#"{{"request_id":"{id}","success":true}}"#);
+        self.disk.create(Dir::Responses, name, text.into_bytes(), self.now.wall_ms, None, false);
     }
 
     /// Every kind is one that proves nothing.

@@ -151,6 +151,11 @@ impl World {
                 actions.push(Action::Rescan(index));
             }
         }
+        if budget.foreign_answers > 0 {
+            let visible = |name: &String| RecordName::from_file_name(name).is_some();
+            let pending = self.disk.list(Dir::Requests).into_iter().filter(visible);
+            actions.extend(pending.map(Action::ForeignTakes));
+        }
         if budget.host_crashes > 0 {
             actions.extend([0, u64::MAX, 0x5555_5555_5555_5555].map(Action::CrashHost));
         }

@@ -37,6 +37,8 @@ pub(crate) struct Ledger {
     /// Identities that an older client uses: what an agent withdraws of them is not all there is.
     pub(crate) shared: BTreeSet<RequestId>,
     pub(crate) proven: BTreeSet<RequestId>,
+    /// What watchers of other makes executed.
+    pub(crate) taken: BTreeSet<RequestId>,
     claimed: BTreeSet<RecordName>,
     checked: BTreeSet<RecordName>,
 }
@@ -158,6 +160,7 @@ impl World {
             }
             Action::ForeignRequest(kind, target) => self.foreign_request(*kind, *target),
             Action::ForeignCompletes(name) => self.foreign_completes(name),
+            Action::ForeignTakes(name) => self.foreign_takes(name),
             Action::ForeignAnswer(index, kind) => self.foreign_answer(*index, *kind),
         }
     }
@@ -174,7 +177,7 @@ impl World {
             Action::FillDisk(true) => &mut budget.full_disks,
             Action::StepClock(_) => &mut budget.clock_steps,
             Action::ForeignRequest(..) => &mut budget.foreign_requests,
-            Action::ForeignAnswer(..) => &mut budget.foreign_answers,
+            Action::ForeignAnswer(..) | Action::ForeignTakes(_) => &mut budget.foreign_answers,
             Action::Device(.., reaction) if *reaction != Reaction::Honest => {
                 &mut budget.device_faults
             }
