@@ -140,7 +140,8 @@ const DOUBT_MS: u64 = 15_000;
 /// to be off by then, and until the answer is written the cluster does not recover its file systems.
 const ON_AFTER_OFF_MS: u64 = 10_000;
 
-/// How long before the deadline the `on` of a reboot ends, in milliseconds: the answer has to arrive.
+/// How long before the deadline the `on` of a reboot ends, in milliseconds (a quarter of what is left
+/// where that is less): the answer has to arrive.
 const ANSWER_RESERVE_MS: u64 = 2_000;
 
 /// The pause before an order is given again to a device that was not reached, in milliseconds.
@@ -235,13 +236,12 @@ impl Plan {
             return self.after_order(OrderReport::TooLate, now);
         }
         self.phase = Phase::Ordering;
-        let (span, end) = match self.off {
-            None => (self.timeout_ms, self.deadline_boot_ms),
+        let (span, end) = if self.off.is_none() {
+            (self.timeout_ms, self.deadline_boot_ms)
+        } else {
             // The cluster is waiting for what is already certain.
-            Some(_) => (
-                self.timeout_ms.min(ON_AFTER_OFF_MS),
-                self.deadline_boot_ms.saturating_sub(ANSWER_RESERVE_MS).max(now + 1),
-            ),
+            let reserve = ANSWER_RESERVE_MS.min((self.deadline_boot_ms - now) / 4);
+            (self.timeout_ms.min(ON_AFTER_OFF_MS), self.deadline_boot_ms - reserve)
         };
         self.limit_boot_ms = now.saturating_add(span).min(end);
         self.attempts_left -= 1;
@@ -271,7 +271,8 @@ impl Plan {
                 self.failed(FenceResult::Unacknowledged, with_words("not acknowledged", &words))
             }
             OrderReport::Unreachable(words) => {
-                if self.attempts_left > 0 && now + RETRY_PAUSE_MS < self.deadline_boot_ms {
+                let has_time = now + RETRY_PAUSE_MS < self.deadline_boot_ms;
+                if self.attempts_left > 0 && has_time && self.off.is_none() {
                     self.phase = Phase::Retrying;
                     return Step::Pause(RETRY_PAUSE_MS);
                 }
@@ -520,9 +521,19 @@ mod tests {
         let verdict = verdict(plan.next(unacknowledged(), 2_000 + ON_AFTER_OFF_MS));
         assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "off"));
 
-        let mut late = Plan::new(FenceAction::Reboot, ASKABLE, Method::OnOff, 1, 45_000, 5_000);
-        let step = run(&mut late, [acknowledged(), power(PowerState::Off)]);
-        assert_eq!(step, Step::Order(Order::On, 5_000 - ANSWER_RESERVE_MS));
+        for (deadline, end) in
+            [(11_000, 11_000 - ANSWER_RESERVE_MS), (3_000, 2_750), (2_001, 2_001)]
+        {
+            let mut late =
+                Plan::new(FenceAction::Reboot, ASKABLE, Method::OnOff, 1, 45_000, deadline);
+            let step = run(&mut late, [acknowledged(), power(PowerState::Off)]);
+            assert_eq!(step, Step::Order(Order::On, end));
+        }
+
+        let mut twice = Plan::new(FenceAction::Reboot, ASKABLE, Method::OnOff, 3, 45_000, 58_000);
+        run(&mut twice, [acknowledged(), power(PowerState::Off)]);
+        let unreachable = Report::Order(OrderReport::Unreachable(String::new()));
+        assert!(matches!(twice.next(unreachable, 3_000), Step::Done(_)));
     }
 
     #[test]

@@ -100,11 +100,6 @@ impl ClientSpool {
         Ok(if was_there { Withdrawal::Withdrawn } else { Withdrawal::Taken })
     }
 
-    /// Whether a request still lies where it was put: nobody has claimed it yet.
-    pub fn is_pending(&self, submitted: &Submitted) -> bool {
-        self.requests.has(&submitted.name.file_name())
-    }
-
     /// Looks for the answer of this name. Never blocks, whatever lies there.
     pub fn look(&self, name: &RecordName) -> Look {
         let file_name = name.file_name();
@@ -143,11 +138,6 @@ impl ClientSpool {
             Sight::Content { bytes, .. } => Some(bytes),
             _ => None,
         }
-    }
-
-    /// Removes a query and its answer, as dropping it does.
-    pub fn forget(&self, asked: Asked) {
-        drop(asked);
     }
 }
 
@@ -327,7 +317,7 @@ mod tests {
 
             assert!(submitted.wait_fd().is_none(), "{errno}");
             submitted.drain();
-            assert!(pair.client.is_pending(&submitted));
+            assert!(pair.request("n.json").exists());
             assert_eq!(pair.client.withdraw(&submitted).unwrap(), Withdrawal::Withdrawn);
         }
     }
@@ -337,15 +327,15 @@ mod tests {
         let pair = Pair::new();
         let one = pair.client.submit(&name("one"), b"{}").unwrap();
         let other = pair.client.submit(&name("other"), b"{}").unwrap();
-        assert!(pair.client.is_pending(&one));
+        assert!(pair.request("one.json").exists());
 
         assert_eq!(pair.client.withdraw(&one).unwrap(), Withdrawal::Withdrawn);
-        assert!(!pair.client.is_pending(&one));
+        assert!(!pair.request("one.json").exists());
         assert_eq!(pair.client.withdraw(&one).unwrap(), Withdrawal::Taken);
         assert!(matches!(pair.watcher.claim(&name("one"), false), Claim::Gone));
 
         assert!(matches!(pair.watcher.claim(&name("other"), false), Claim::Claimed { .. }));
-        assert!(!pair.client.is_pending(&other));
+        assert!(!pair.request("other.json").exists());
         assert_eq!(pair.client.withdraw(&other).unwrap(), Withdrawal::Taken);
     }
 
@@ -434,7 +424,7 @@ mod tests {
         assert!(is_ready(asked.wait_fd().unwrap(), 10_000));
         asked.drain();
         assert_eq!(pair.client.answer_of(&asked), Some(b"answer".to_vec()));
-        pair.client.forget(asked);
+        drop(asked);
         assert_eq!(names(&pair.places.queries), [""; 0]);
     }
 

@@ -8,7 +8,7 @@
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
@@ -51,18 +51,12 @@ impl RunningLock<'_> {
         self.requests.join(RUNNING)
     }
 
-    /// Takes a share of the lock, which is kept for as long as the file is open.
-    pub fn hold_shared(&self) -> Result<File, SpoolError> {
+    /// Takes a share of the lock, as the process that runs children does by the file's path.
+    #[cfg(test)]
+    fn hold_shared(&self) -> Result<File, SpoolError> {
         let file = open(self.requests, RUNNING)?;
-        match file.try_lock_shared() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => {
-                Err(self.requests.error("lock", RUNNING, Errno::EWOULDBLOCK))
-            }
-            Err(TryLockError::Error(source)) => {
-                Err(SpoolError::Io { operation: "lock", path: self.path(), source })
-            }
-        }
+        file.try_lock_shared().unwrap();
+        Ok(file)
     }
 
     /// Whether nobody holds a share. In doubt somebody does.

@@ -42,7 +42,7 @@ use spooler::Spooler;
 /// What wakes the loop.
 #[derive(Debug)]
 pub(crate) enum Wake {
-    /// This file appeared in or vanished from the directory of requests, or was written.
+    /// This file appeared in the directory of requests, or was written.
     Request(String),
     /// The same in the directory of queries.
     Query(String),
@@ -73,7 +73,7 @@ enum End {
 }
 
 /// How long a new watcher waits for the children of the one before it, in milliseconds. They get
-/// SIGKILL at its death; one that is stuck in the kernel longer can do nothing more on its own.
+/// SIGKILL at its death. After that it does not start: the service manager tries again.
 const CHILDREN_GONE_MS: u64 = 5_000;
 
 /// How often a watcher without inotify looks for requests, in milliseconds: a burst of agents can have
