@@ -522,6 +522,26 @@ fn questions_are_answered_while_a_fence_runs_and_start_nothing() {
 }
 
 #[test]
+fn the_state_is_asked_of_the_device_that_a_fence_would_use() {
+    let site = Site::new();
+    let device = |name: &str, target: &str, state: &str| {
+        let list = site.program(&format!("list-{name}"), &format!("echo {target}"));
+        let status = site.program(&format!("status-{name}"), state);
+        site.recorder(name, "discover", "")
+            .replace("type = ", &format!("list = ['{list}']\nstatus = ['{status}']\ntype = "))
+    };
+    site.configure(&(device("first", "n1", "exit 0") + &device("second", "n2", "exit 2")));
+    let _watcher = site.start();
+    // Asking for the list makes it known.
+    site.agent("action=list").wait().assert_success();
+
+    let status = |target: &str| site.agent(&format!("action=status\nplug={target}")).wait().code;
+    wait_for("the lists to be known", || status("n2") == Some(2));
+    assert_eq!(status("n1"), Some(0));
+    assert_eq!(status("n3"), Some(1), "no device covers it");
+}
+
+#[test]
 fn a_monitor_fails_when_the_watcher_is_gone() {
     let (site, watcher) = simulated("");
     site.agent("action=monitor").wait().assert_success();

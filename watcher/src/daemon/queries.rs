@@ -85,7 +85,14 @@ impl Desk {
             return write(&self.spool, file_name, &answer);
         }
         if let (QueryKind::Power, Some(Ok(target))) = (query.query, query.target()) {
-            query.device = device_of(known, query.device, &target);
+            match device_of(known, query.device.as_deref(), &target) {
+                Ok(device) => query.device = Some(device),
+                Err(why) => {
+                    let mut answer = QueryAnswer::new(&query.query_id, 1, why);
+                    answer.power = Some(PowerState::Unknown);
+                    return write(&self.spool, file_name, &answer);
+                }
+            }
         }
         self.taken.insert(file_name.to_owned());
         let (spool, devices) = (Arc::clone(&self.spool), Arc::clone(&self.devices));
@@ -100,8 +107,17 @@ impl Desk {
 
     /// Answers a question that an older client put as a request.
     pub(super) fn inquire(&mut self, name: RecordName, mut request: Request, known: &[Device]) {
-        if let Some(target) = &request.target_node {
-            request.device = device_of(known, request.device, target);
+        if let (Requested::Inquiry("status"), Some(target)) =
+            (&request.action, &request.target_node)
+        {
+            match device_of(known, request.device.as_deref(), target) {
+                Ok(device) => request.device = Some(device),
+                Err(why) => {
+                    // The receiver is the daemon that called.
+                    let _ = self.wake.send(Wake::Inquired(name, false, why));
+                    return;
+                }
+            }
         }
         let (devices, wake) = (Arc::clone(&self.devices), self.wake.clone());
         self.spawn(Box::new(move || {
@@ -168,12 +184,11 @@ fn remove(spool: &WatcherSpool, file_name: &str) {
     }
 }
 
-/// The device that a fence of `target` would be executed on now, where there is one.
-fn device_of(known: &[Device], named: Option<String>, target: &NodeName) -> Option<String> {
-    match route(known, named.as_deref(), target, FenceAction::Off) {
-        Ok(device) => Some(device.name.clone()),
-        // The one who asks the devices finds the same, and says it.
-        Err(_) => named,
+/// The device that a fence of `target` would be executed on now, or why there is none.
+fn device_of(known: &[Device], named: Option<&str>, target: &NodeName) -> Result<String, String> {
+    match route(known, named, target, FenceAction::Off) {
+        Ok(device) => Ok(device.name.clone()),
+        Err(why) => Err(why.to_string()),
     }
 }
 
@@ -318,9 +333,8 @@ impl Asker<'_> {
     }
 
     fn power(&self, device: Option<&str>, target: &NodeName, limit: Limit) -> (PowerState, String) {
-        let device = match self.device_of(device, target) {
-            Ok(device) => device,
-            Err(why) => return (PowerState::Unknown, why),
+        let Some(device) = device.and_then(|name| self.devices.get(name)) else {
+            return (PowerState::Unknown, "there is no fence device for this target".to_owned());
         };
         if !device.driver.abilities().power {
             let why = format!("fence device '{}' cannot be asked for the state", device.name);
@@ -338,17 +352,5 @@ impl Asker<'_> {
             return (report.state, words);
         }
         (report.state, format!("{words}: {}", report.detail))
-    }
-
-    /// The device that a fence of `target` would be executed on.
-    fn device_of(
-        &self,
-        named: Option<&str>,
-        target: &NodeName,
-    ) -> Result<&ConfiguredDevice, String> {
-        let facts = self.devices.facts();
-        let device =
-            route(&facts, named, target, FenceAction::Off).map_err(|why| why.to_string())?;
-        self.devices.get(&device.name).ok_or_else(|| format!("no fence device '{}'", device.name))
     }
 }

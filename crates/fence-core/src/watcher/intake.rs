@@ -173,8 +173,8 @@ impl Watcher {
     /// The instant of `CLOCK_BOOTTIME` after which the request must not begin.
     ///
     /// A client that names the boot and its clock is taken at its word, so that a step of the wall
-    /// clock changes nothing. For any other the wall clock decides, but never later than the default
-    /// after the file was last written: a client's clock may be ahead.
+    /// clock changes nothing. For any other the wall clock decides: a deadline that it names, else the
+    /// default after the file was last written at the latest, because its clock may be ahead.
     fn deadline(
         &self,
         request: &Request,
