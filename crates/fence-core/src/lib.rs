@@ -6,11 +6,15 @@
 //!
 //! - [`agent`]: what the agent makes of an answer, and how long it waits for one.
 //! - [`execution`]: the steps of one fence on one device, and what its outcome proves.
+//! - [`PerTarget`]: what a device calls its targets.
 //! - [`watcher`]: which request is begun, when, and what each is answered.
 
 pub mod agent;
 pub mod execution;
+mod per_target;
 pub mod watcher;
+
+pub use per_target::PerTarget;
 
 /// An instant, as both clocks show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

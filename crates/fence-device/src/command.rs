@@ -8,11 +8,12 @@
 //! Exit code 0 of an order means that the device said yes; everything else means that nobody knows.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
 use fence_protocol::{NodeName, PowerState, TEXT_BYTES_MAX, bounded};
+use fence_spool::program_problem;
 
-use crate::check::program_problem;
 use crate::{
     Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach, TargetList,
 };
@@ -120,7 +121,8 @@ impl FenceDevice for CommandDevice {
             (None, Some(argv)) => (argv, "list"),
             (None, None) => {
                 let argvs = self.commands().into_iter().filter_map(|(_, argv)| argv);
-                let mut programs = argvs.map(|argv| argv.first().map_or("", String::as_str));
+                let mut programs =
+                    argvs.map(|argv| Path::new(argv.first().map_or("", String::as_str)));
                 return match programs.find_map(program_problem) {
                     Some(problem) => Reach::Unreachable(problem),
                     None => {
@@ -209,7 +211,9 @@ impl FenceDevice for CommandDevice {
                 problems.push(format!("\"{action}\" is empty; it needs a program"));
                 continue;
             };
-            problems.extend(program_problem(program).map(|problem| format!("{action}: {problem}")));
+            problems.extend(
+                program_problem(Path::new(program)).map(|problem| format!("{action}: {problem}")),
+            );
             for name in arguments.iter().flat_map(|argument| placeholders(argument)) {
                 if !known.contains(&name) {
                     problems.push(format!(

@@ -22,6 +22,8 @@ mod output;
 mod service;
 mod spawn;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Limit;
@@ -36,7 +38,7 @@ pub const OUTPUT_BYTES_MAX: usize = 32 * 1024;
 ///
 /// It starts in `/`, as a process group of its own, with default signals and nothing of the watcher's
 /// environment, and never through a shell.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// The program's absolute path, and its arguments.
     pub argv: Vec<String>,
@@ -50,6 +52,13 @@ pub struct Command {
     pub start_not_after_boot_ms: u64,
     /// How much of each output is kept, in bytes. The rest is read, counted and forgotten.
     pub output_bytes_max: usize,
+}
+
+impl fmt::Debug for Command {
+    /// Only what is in nobody's way: secrets travel in the environment and on standard input.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command").field("argv", &self.argv).finish_non_exhaustive()
+    }
 }
 
 /// What came of running a program. Output is readable text: no control characters but newline and tab.

@@ -7,12 +7,13 @@
 //! - [`FenceDevice`]: the contract of a driver.
 //! - [`CommandDevice`]: a device that programs of the administrator operate.
 //! - [`SimulatedDevice`]: a device that is a file, for demonstrations and tests.
+//! - [`SecretSource`]: where a password comes from.
 //! - [`ExecutorClient`], [`executor_main`]: how a driver runs a program, so that it is killed at its
 //!   limit and does not outlive the watcher.
 
-mod check;
 mod command;
 mod executor;
+mod secret;
 mod simulated;
 
 use std::fmt::Debug;
@@ -27,6 +28,7 @@ pub use command::{CommandDevice, CommandSettings};
 #[doc(hidden)]
 pub use command::{listed_nodes, message, power_shown};
 pub use executor::{Command, ExecutorClient, OUTPUT_BYTES_MAX, Outcome, executor_main};
+pub use secret::{Secret, SecretSource};
 pub use simulated::{SimulatedDevice, SimulatedFailure, SimulatedSettings};
 
 /// How long a device may take: until an instant, never for a span, so that time spent in queues,

@@ -16,9 +16,9 @@ use std::time::Duration;
 use chrono::{SecondsFormat, Utc};
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
 use fence_protocol::{NodeName, PowerState};
+use fence_spool::PlaceError;
 use serde::{Deserialize, Serialize};
 
-use crate::check::is_on_gfs2;
 use crate::{FenceDevice, Job, Limit, Reach, TargetList, boot_ms_now};
 
 /// How a simulated device fails.
@@ -212,6 +212,12 @@ impl FenceDevice for SimulatedDevice {
 
 const UNREACHABLE: &str = "simulated: the device is told to be unreachable";
 const HANGS: &str = "simulated: the device said nothing until the limit";
+
+/// Whether the directory `path` lies on GFS2, where any further look may hang until the fence that is
+/// awaited has been done. Nothing below the place where such a file system begins is touched.
+fn is_on_gfs2(path: &Path) -> bool {
+    matches!(fence_spool::open_log_dir(path), Err(PlaceError::Gfs2 { .. }))
+}
 
 /// Waits for an instant of a clock that goes on while the machine sleeps, as a sleeping thread's
 /// does not.

@@ -272,14 +272,14 @@ fn a_wrong_configuration_is_said_with_all_its_problems() {
 
     for (problem, part) in problems.iter().zip([
         "\"off\" is empty",
-        "on: \"true\" is not an absolute path",
-        "reboot: \"/no/such/program\" cannot be found",
+        "on: the program 'true' is not an absolute path",
+        "reboot: there is no program '/no/such/program'",
         "reboot: \"{plug}\" means nothing here; known are {target}, {action}, {gfs2_filesystems}",
-        "writable\" can be changed by others",
+        "writable' is refused: others can write to it",
         "status: \"{request_id}\" means nothing here; known are {target}, {action}",
-        "plain\" is not an executable file",
+        "plain' is not executable: run `chmod +x",
         "list: \"{target}\" means nothing here; known are {action}",
-        "monitor: \"/bin\" is not an executable file",
+        "monitor: program '/bin' is refused: it is not a regular file",
     ]) {
         assert!(problem.contains(part), "{problem}");
     }

@@ -15,6 +15,7 @@
 mod client;
 mod dir;
 mod error;
+mod file;
 mod lock;
 mod place;
 mod record;
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 
 pub use client::{Asked, ClientSpool, Look, Submitted, Withdrawal};
 pub use error::{LockError, SpoolError};
+pub use file::{FileError, TrustedFile, program_problem};
 pub use lock::{Liveness, RunningLock, WatcherLock};
 pub use place::{PlaceError, create_dir, open_append, open_dir, open_log_dir, refuse_gfs2};
 pub use record::{Facts, Sight};

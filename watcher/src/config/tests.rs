@@ -129,6 +129,21 @@ w.toml:37: 'attempts': expected a whole number, not a text"#
 }
 
 #[test]
+fn names_of_targets_are_for_devices_that_have_them() {
+    let table = DEVICE.replace("'n[1-3]'", "{ 'n[1-2]' = '{target}-bmc', n2 = 'x', n3 = '' }");
+    assert_eq!(
+        problems(&table),
+        "w.toml:5: 'targets': 'n2' is written twice\n\
+         w.toml:5: 'targets': it is empty or has control characters"
+    );
+    let table = DEVICE.replace("'n[1-3]'", "{ 'n[1-2]' = '{target}-bmc' }");
+    assert_eq!(
+        problems(&table),
+        "w.toml:5: 'targets': this type has no names of its own: write a list of nodes"
+    );
+}
+
+#[test]
 fn a_file_that_is_no_toml_is_read_as_far_as_it_goes_and_nothing_is_missed_in_it() {
     let text = "[[device]]
 name = \"a
@@ -375,13 +390,13 @@ fn a_program_must_be_executable_and_nobody_elses() {
         [(0o755, None), (0o644, Some("not executable")), (0o777, Some("others can write to it"))]
     {
         std::fs::set_permissions(&program, PermissionsExt::from_mode(mode)).unwrap();
-        let found = file::check_program(&program);
+        let found = fence_spool::program_problem(&program);
         match problem {
-            None => assert_eq!(found, Ok(())),
-            Some(text) => assert!(found.unwrap_err().contains(text), "{mode:o}"),
+            None => assert_eq!(found, None),
+            Some(text) => assert!(found.unwrap().contains(text), "{mode:o}"),
         }
     }
-    assert_eq!(file::check_program(Path::new("/bin/sh")), Ok(()));
+    assert_eq!(fence_spool::program_problem(Path::new("/bin/sh")), None);
 }
 
 /// The shipped examples whose names end so, with their contents.

@@ -2,15 +2,18 @@
 //!
 //! Each form is a function from a TOML value to a checked value or to what is wrong with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use fence_core::PerTarget;
+use fence_device::SecretSource;
 use fence_protocol::{NodeName, expand_hostlist};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::reader::{Fault, Parsed};
+use super::problems::Problems;
+use super::reader::{Fault, Parsed, Section};
 
 /// A text.
 pub(super) fn text(value: &Spanned<DeValue>) -> Parsed<String> {
@@ -149,6 +152,117 @@ fn hostlist(value: &Spanned<DeValue>) -> Parsed<Vec<NodeName>> {
     expand_hostlist(&expression).or_else(|error| {
         wrong(value, format!("bad hostlist \"{}\": {error}", expression.escape_debug()))
     })
+}
+
+/// What a device calls its targets: a text with `{target}` for all of them, or a table with one for
+/// each. `default` where nothing is written; `written` is what stands with the targets themselves.
+#[expect(dead_code, reason = "for the types of device that come next")]
+pub(super) fn per_target(
+    section: &mut Section,
+    key: &'static str,
+    written: Option<&BTreeMap<NodeName, String>>,
+    default: Option<&str>,
+    problems: &Problems,
+) -> Option<PerTarget> {
+    let offset = section.offset_of(key);
+    let has_own = section.has(key);
+    let form = |value: &Spanned<DeValue>| match value.get_ref() {
+        DeValue::Table(_) => names_of_targets(value).map(PerTarget::Map),
+        _ => name_of_target(value).map(PerTarget::Pattern),
+    };
+    match (written, default) {
+        (Some(_), _) if has_own => {
+            section.get(key, form);
+            problems.at(offset, format!("'{key}' is also written with the targets: keep one"));
+            None
+        }
+        (Some(names), _) => {
+            section.ignore(&[key]);
+            Some(PerTarget::Map(names.clone()))
+        }
+        (None, Some(default)) if !has_own => {
+            section.ignore(&[key]);
+            Some(PerTarget::Pattern(default.to_owned()))
+        }
+        (None, _) => section.require(key, form),
+    }
+}
+
+/// A table of node names, hostlist expressions among them, with what a device calls each node.
+pub(super) fn names_of_targets(value: &Spanned<DeValue>) -> Parsed<BTreeMap<NodeName, String>> {
+    let DeValue::Table(table) = value.get_ref() else {
+        return wrong(value, "expected a table such as { n1 = \"plug 1\" }");
+    };
+    let (mut names, mut faults) = (BTreeMap::new(), Vec::new());
+    for (key, value) in table {
+        let fault = |text| Fault { offset: key.span().start, text };
+        let expression = key.get_ref().as_ref();
+        match (expand_hostlist(expression), name_of_target(value)) {
+            (Ok(nodes), Ok(pattern)) => {
+                let pattern = PerTarget::Pattern(pattern);
+                for node in nodes {
+                    let name = pattern.of(&node).unwrap_or_default();
+                    if names.insert(node.clone(), name).is_some() {
+                        faults.push(fault(format!("'{node}' is written twice")));
+                    }
+                }
+            }
+            (Err(error), other) => {
+                let shown = expression.escape_debug();
+                faults.push(fault(format!("bad hostlist \"{shown}\": {error}")));
+                faults.extend(other.err().into_iter().flatten());
+            }
+            (_, Err(more)) => faults.extend(more),
+        }
+    }
+    if names.is_empty() && faults.is_empty() {
+        return wrong(value, "the table is empty");
+    }
+    if faults.is_empty() { Ok(names) } else { Err(faults) }
+}
+
+/// What a device calls a target, or all of them with `{target}` in it.
+fn name_of_target(value: &Spanned<DeValue>) -> Parsed<String> {
+    let name = text(value)?;
+    if name.is_empty() || name.contains(char::is_control) {
+        return wrong(value, "it is empty or has control characters");
+    }
+    match unknown_placeholder(&name, &["{target}"]) {
+        Some(word) => wrong(value, format!("unknown placeholder '{word}' (known: {{target}})")),
+        None => Ok(name),
+    }
+}
+
+/// A secret: `password_file`, `password_env` or `password_credential`, at most one of them. The keys
+/// are given, as some devices have several secrets.
+#[expect(dead_code, reason = "for the types of device that come next")]
+pub(super) fn secret(
+    section: &mut Section,
+    keys: [&'static str; 3],
+    problems: &Problems,
+) -> Option<SecretSource> {
+    let offset = section.offset_of(keys.into_iter().find(|key| section.has(key)).unwrap_or(""));
+    let [file, environment, credential] = keys;
+    let sources = [
+        section.get(file, path).map(SecretSource::File),
+        section.get(environment, variable).map(SecretSource::Environment),
+        section.get(credential, name).map(SecretSource::Credential),
+    ];
+    let mut given = sources.into_iter().flatten();
+    let source = given.next();
+    if given.next().is_some() {
+        let [first, second, third] = keys;
+        problems.at(offset, format!("give only one of '{first}', '{second}', '{third}'"));
+    }
+    source
+}
+
+/// The name of an environment variable.
+fn variable(value: &Spanned<DeValue>) -> Parsed<String> {
+    let name = text(value)?;
+    let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
+    if is_name { Ok(name) } else { wrong(value, "it is no name of an environment variable") }
 }
 
 /// All values, or all faults.

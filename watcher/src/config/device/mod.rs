@@ -1,18 +1,23 @@
 //! `[[device]]`: one fence device, its targets, and how it is driven.
+//!
+//! What all types have in common is here, the keys of each type in the module of its name.
+
+mod command;
+mod simulated;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
+use fence_core::PerTarget;
 use fence_core::execution::Method;
-use fence_device::{CommandSettings, SimulatedFailure, SimulatedSettings};
+use fence_device::{CommandSettings, SimulatedSettings};
 use fence_protocol::NodeName;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::problems::Problems;
 use super::reader::{Parsed, Section};
-use super::values::{argv, duration, name, nodes, number, one_of, path};
-use super::{HOUR, SECOND, Targets, file};
+use super::values::{duration, name, names_of_targets, nodes, number, one_of};
+use super::{HOUR, SECOND, Targets};
 
 /// One `[[device]]` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +47,16 @@ pub enum DeviceKind {
     Command(CommandSettings),
     /// Nothing real: for demonstrations and tests.
     Simulated(SimulatedSettings),
+}
+
+impl DeviceKind {
+    /// Where targets are reached, for types that have an address for each: executions at one address
+    /// are kept apart there, and do not wait for those at others.
+    pub fn addresses(&self) -> Option<&PerTarget> {
+        match self {
+            DeviceKind::Command(_) | DeviceKind::Simulated(_) => None,
+        }
+    }
 }
 
 impl DeviceSettings {
@@ -85,6 +100,33 @@ pub(super) fn read_all(
     devices
 }
 
+/// What the types have to know of a device when they read their own keys.
+struct Common<'p> {
+    name: String,
+    timeout_ms: u64,
+    targets: Option<Targets>,
+    /// What the device calls its targets, where that is written with them.
+    names: Option<BTreeMap<NodeName, String>>,
+    /// Where the targets are written.
+    targets_at: usize,
+    programs_must_exist: bool,
+    problems: &'p Problems,
+}
+
+impl Common<'_> {
+    fn discovers(&self) -> bool {
+        self.targets == Some(Targets::Discover)
+    }
+
+    /// Refuses names of targets, for a type that has none.
+    fn refuse_names(&self) {
+        if self.names.is_some() {
+            let text = "'targets': this type has no names of its own: write a list of nodes";
+            self.problems.at(self.targets_at, text);
+        }
+    }
+}
+
 /// One device; `None` where something that has no default is missing or wrong, which is then noted.
 fn read(
     name: String,
@@ -94,34 +136,30 @@ fn read(
 ) -> Option<DeviceSettings> {
     let timeout = section.get("timeout", duration(SECOND..=HOUR));
     let timeout_ms = timeout.unwrap_or(45 * SECOND);
-    let types = [("command", Type::Command), ("simulated", Type::Simulated)];
-    let kind = match section.require("type", one_of(&types)) {
-        Some(Type::Command) => {
-            check_abilities(&section, problems);
-            let commands = commands(&mut section, problems, programs_must_exist);
-            Some(DeviceKind::Command(CommandSettings {
-                name: name.clone(),
-                timeout_ms,
-                ..commands
-            }))
-        }
-        Some(Type::Simulated) => simulation(&mut section).map(DeviceKind::Simulated),
+    let targets_at = section.offset_of("targets");
+    let (targets, names) = section.require("targets", targets).unzip();
+    let names = names.flatten();
+    let common =
+        Common { name, timeout_ms, targets, names, targets_at, programs_must_exist, problems };
+    let kind = match section.require("type", one_of(TYPES)) {
+        Some(Type::Command) => Some(DeviceKind::Command(command::read(&mut section, &common))),
+        Some(Type::Simulated) => simulated::read(&mut section, &common).map(DeviceKind::Simulated),
         None => {
-            section.ignore(&COMMANDS);
-            section.ignore(&SIMULATION);
+            for (_, of_type) in TYPES {
+                section.ignore(of_type.keys());
+            }
             None
         }
     };
-    let targets = section.require("targets", targets);
     let nodes = section.get("nodes", nodes);
     let max_concurrent = section.get("max_concurrent", number(1..=10_000));
     let method = section.get("method", one_of(&METHODS));
     let attempts = section.get("attempts", number(1..=10));
     section.finish();
     Some(DeviceSettings {
-        name,
+        name: common.name,
         kind: kind?,
-        targets: targets?,
+        targets: common.targets?,
         nodes,
         timeout_ms,
         max_concurrent: max_concurrent.unwrap_or(1),
@@ -130,85 +168,16 @@ fn read(
     })
 }
 
-/// Notes what a device of type `command` is told to do and has no program for.
-fn check_abilities(section: &Section, problems: &Problems) {
-    let has = |key| section.has(key);
-    if !has("off") && !has("reboot") {
-        section.absent("neither 'off' nor 'reboot' is given: the device could not fence");
-    }
-    let needs = |key: &'static str, text: String| problems.at(section.offset_of(key), text);
-    match section.text_of("method") {
-        Some("cycle") if !has("reboot") => {
-            needs("method", "'method': \"cycle\" needs a program for 'reboot'".into());
+/// Who can be fenced, and what the device calls them where that is written with it.
+fn targets(value: &Spanned<DeValue>) -> Parsed<(Targets, Option<BTreeMap<NodeName, String>>)> {
+    match value.get_ref() {
+        DeValue::Table(_) => {
+            let names = names_of_targets(value)?;
+            Ok((Targets::Nodes(names.keys().cloned().collect()), Some(names)))
         }
-        Some("onoff") if !has("off") || !has("on") => {
-            needs("method", "'method': \"onoff\" needs programs for 'off' and 'on'".into());
-        }
-        _ => {}
-    }
-    if section.text_of("targets") == Some("discover") && !has("list") {
-        needs("targets", "'targets': \"discover\" needs a program for 'list'".into());
-    }
-}
-
-/// The command lines; the device's name and time limit are its own.
-fn commands(
-    section: &mut Section,
-    problems: &Problems,
-    programs_must_exist: bool,
-) -> CommandSettings {
-    let mut command = |key| {
-        let offset = section.offset_of(key);
-        let argv = section.get(key, |value| argv(value, placeholders(key)))?;
-        if programs_must_exist && let Err(problem) = file::check_program(Path::new(&argv[0])) {
-            problems.at(offset, format!("'{key}': {problem}"));
-        }
-        Some(argv)
-    };
-    CommandSettings {
-        off: command("off"),
-        on: command("on"),
-        reboot: command("reboot"),
-        status: command("status"),
-        list: command("list"),
-        monitor: command("monitor"),
-        ..CommandSettings::default()
-    }
-}
-
-/// What is put in for the arguments of a command: a list concerns no target, a question no request.
-fn placeholders(command: &str) -> &'static [&'static str] {
-    match command {
-        "list" | "monitor" => &["{action}"],
-        "status" => &["{target}", "{action}"],
-        _ => &["{target}", "{action}", "{gfs2_filesystems}", "{request_id}"],
-    }
-}
-
-fn simulation(section: &mut Section) -> Option<SimulatedSettings> {
-    let fail_modes = [
-        ("none", SimulatedFailure::None),
-        ("unreachable", SimulatedFailure::Unreachable),
-        ("unacknowledged", SimulatedFailure::Unacknowledged),
-        ("device-failure", SimulatedFailure::DeviceFailure),
-        ("lie", SimulatedFailure::Lie),
-        ("hang", SimulatedFailure::Hang),
-    ];
-    let state_file = section.require("state_file", path);
-    let delay = section.get("delay", duration(0..=HOUR));
-    let fail = section.get("fail", one_of(&fail_modes));
-    Some(SimulatedSettings {
-        state_file: state_file?,
-        delay_ms: delay.unwrap_or(0),
-        fail: fail.unwrap_or(SimulatedFailure::None),
-    })
-}
-
-fn targets(value: &Spanned<DeValue>) -> Parsed<Targets> {
-    match value.get_ref().as_str() {
-        Some("*") => Ok(Targets::Any),
-        Some("discover") => Ok(Targets::Discover),
-        _ => nodes(value).map(Targets::Nodes),
+        DeValue::String(text) if text == "*" => Ok((Targets::Any, None)),
+        DeValue::String(text) if text == "discover" => Ok((Targets::Discover, None)),
+        _ => nodes(value).map(|nodes| (Targets::Nodes(nodes), None)),
     }
 }
 
@@ -222,9 +191,17 @@ enum Type {
     Simulated,
 }
 
+impl Type {
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Type::Command => command::KEYS,
+            Type::Simulated => simulated::KEYS,
+        }
+    }
+}
+
+const TYPES: &[(&str, Type)] = &[("command", Type::Command), ("simulated", Type::Simulated)];
 const METHODS: [(&str, Method); 2] = [("onoff", Method::OnOff), ("cycle", Method::Cycle)];
-const COMMANDS: [&str; 6] = ["off", "on", "reboot", "status", "list", "monitor"];
-const SIMULATION: [&str; 3] = ["state_file", "delay", "fail"];
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,179 @@
+//! Passwords and keys: where they come from, and how they stay out of everything that people read.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use fence_spool::{FileError, TrustedFile};
+
+/// Where a secret comes from. It is read anew for each use, so that a changed one counts at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A file that only its owner can read.
+    File(PathBuf),
+    /// A variable of the watcher's environment.
+    Environment(String),
+    /// A credential that systemd hands to the service: a file in `$CREDENTIALS_DIRECTORY`
+    /// (systemd.exec(5), `LoadCredential=`).
+    Credential(String),
+}
+
+/// A secret. It has no text of its own: who needs it has to say [`Secret::expose`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl SecretSource {
+    /// Reads the secret: one line of at most 4096 bytes, without the newline at its end.
+    ///
+    /// The error names the source and what to do, never anything of what was read.
+    pub fn read(&self) -> Result<Secret, String> {
+        let found = match self {
+            SecretSource::File(path) => read_file(path),
+            SecretSource::Environment(name) => std::env::var(name)
+                .map_err(|_| format!("set the variable {name} where fence-watcher is started")),
+            SecretSource::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
+                Some(directory) => read_file(&Path::new(&directory).join(name)),
+                None => Err(format!(
+                    "no credentials are given to this process: add LoadCredential={name}:FILE to \
+                     the unit of fence-watcher"
+                )),
+            },
+        };
+        found
+            .and_then(|text| Secret::new(&text))
+            .map_err(|problem| format!("cannot read {self}: {problem}"))
+    }
+}
+
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretSource::File(path) => write!(f, "the secret in '{}'", path.display()),
+            SecretSource::Environment(name) => write!(f, "the secret in variable {name}"),
+            SecretSource::Credential(name) => write!(f, "the credential '{name}'"),
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let file = TrustedFile::find(path).map_err(|error| error.to_string())?;
+    if file.is_readable_by_others() {
+        return Err(format!("others can read it: run `chmod 0600 '{}'`", path.display()));
+    }
+    let bytes = file.read(SECRET_BYTES_MAX).map_err(|error: FileError| error.to_string())?;
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
+}
+
+impl Secret {
+    /// The secret in `text`, which may end with a newline.
+    pub fn new(text: &str) -> Result<Self, String> {
+        let line = text.strip_suffix('\n').unwrap_or(text);
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        if line.is_empty() {
+            return Err("it is empty".to_owned());
+        }
+        if line.len() > SECRET_BYTES_MAX {
+            return Err(format!("it has more than {SECRET_BYTES_MAX} bytes"));
+        }
+        // A second line would be an option of its own to an agent that reads options line by line.
+        if line.contains(char::is_control) {
+            return Err("it has more than one line, or control characters".to_owned());
+        }
+        Ok(Secret(line.to_owned()))
+    }
+
+    /// The secret itself, for the device alone.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// `text` without the secret, should a device have said it.
+    pub fn redact(&self, text: &str) -> String {
+        text.replace(&self.0, "***")
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+const SECRET_BYTES_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, OpenOptions, Permissions};
+    use std::io::Write as _;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let unique = format!("fence-secret-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(unique);
+            fs::create_dir(&path).unwrap();
+            Directory(path)
+        }
+
+        fn file(&self, name: &str, mode: u32, text: &[u8]) -> PathBuf {
+            let path = self.0.join(name);
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+            file.as_mut().unwrap().write_all(text).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_the_only_line_of_a_file_that_only_its_owner_reads() {
+        let directory = Directory::new("read");
+        let read = |path: PathBuf| SecretSource::File(path).read();
+
+        for (name, text) in [("a", &b"s3cret\n"[..]), ("b", b"s3cret"), ("c", b"s3cret\r\n")] {
+            assert_eq!(read(directory.file(name, 0o600, text)).unwrap().expose(), "s3cret");
+        }
+        let link = directory.0.join("link");
+        symlink("a", &link).unwrap();
+        assert_eq!(read(link).unwrap().expose(), "s3cret");
+
+        for (name, mode, text, found) in [
+            ("group", 0o640, &b"s3cret"[..], "others can read it: run `chmod 0600"),
+            ("world", 0o604, b"s3cret", "others can read it"),
+            ("written", 0o620, b"s3cret", "others can write to it"),
+            ("empty", 0o600, b"\n", "it is empty"),
+            ("lines", 0o600, b"s3cret\naction=on\n", "more than one line"),
+            ("binary", 0o600, b"s3cret\xff", "not UTF-8"),
+            ("long", 0o600, &[b'x'; 5000], "more than 4096 bytes"),
+        ] {
+            let problem = read(directory.file(name, mode, text)).unwrap_err();
+            assert!(problem.contains(found), "{name}: {problem}");
+            assert!(problem.contains(name) && !problem.contains("s3cret"), "{problem}");
+        }
+        let missing = read(directory.0.join("missing")).unwrap_err();
+        assert!(missing.contains("not there"), "{missing}");
+    }
+
+    #[test]
+    fn what_is_not_given_is_said_with_what_to_do() {
+        let variable = SecretSource::Environment("NO_SUCH_VARIABLE_OF_OURS".into()).read();
+        assert!(variable.unwrap_err().contains("set the variable NO_SUCH_VARIABLE_OF_OURS"));
+        let credential = SecretSource::Credential("bmc".into()).read();
+        assert!(credential.unwrap_err().contains("LoadCredential=bmc:FILE"));
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let secret = Secret::new("s3cret").unwrap();
+        assert_eq!(format!("{secret:?}"), "Secret(***)");
+        assert_eq!(secret.redact("ipmitool -P s3cret: failed"), "ipmitool -P ***: failed");
+    }
+}

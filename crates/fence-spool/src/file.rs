@@ -1,0 +1,140 @@
+//! Files that are believed: the configuration, the programs it names, the secrets it points to.
+//!
+//! Whoever can change one of them can have anything done as root, so only root and our own user may
+//! be able to. The way to each is walked as to the spool, so that a path on GFS2, where looking alone
+//! can hang, is refused before it is touched.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+
+use crate::place::{PlaceError, is_trusted_owner, kind, open_dir, permissions, refuse_gfs2};
+
+/// A regular file that nobody but root and we can change.
+#[derive(Debug)]
+pub struct TrustedFile {
+    directory: OwnedFd,
+    name: OsString,
+    mode: u32,
+}
+
+/// Why a file is not used. The texts say how to mend it where that is known.
+#[derive(Debug)]
+pub enum FileError {
+    /// It is not there.
+    Missing,
+    /// It is not to be believed, for this reason.
+    Refused(String),
+    /// It cannot be read.
+    Unreadable(io::Error),
+}
+
+impl TrustedFile {
+    /// Finds the file at the absolute path `path`, through symbolic links, without opening it.
+    pub fn find(path: &Path) -> Result<Self, FileError> {
+        let mut path = path.to_owned();
+        for _ in 0..LINKS_MAX {
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+                return Err(FileError::Refused("it is not a file".into()));
+            };
+            let directory = open_dir(parent).map_err(|error| match error {
+                PlaceError::Missing { .. } => FileError::Missing,
+                error => FileError::Refused(error.to_string()),
+            })?;
+            let glance = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let entry = openat(&directory, name, glance, Mode::empty()).map_err(failed)?;
+            refuse_gfs2(&entry, &path).map_err(|error| FileError::Refused(error.to_string()))?;
+            let facts = fstat(&entry).map_err(failed)?;
+            if kind(&facts) != SFlag::S_IFLNK {
+                check(&path, &facts)?;
+                let (name, mode) = (name.to_owned(), permissions(&facts));
+                return Ok(TrustedFile { directory, name, mode });
+            }
+            path = parent.join(PathBuf::from(readlinkat(&entry, "").map_err(failed)?));
+        }
+        Err(FileError::Refused("it leads through too many symbolic links".into()))
+    }
+
+    /// Whether anybody may execute it.
+    pub fn is_executable(&self) -> bool {
+        self.mode & 0o111 != 0
+    }
+
+    /// Whether anybody but its owner may read it.
+    pub fn is_readable_by_others(&self) -> bool {
+        self.mode & 0o044 != 0
+    }
+
+    /// What it holds, if that is at most `bytes_max` bytes. Never blocks.
+    pub fn read(&self, bytes_max: usize) -> Result<Vec<u8>, FileError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = openat(&self.directory, &*self.name, flags, Mode::empty())
+            .map_err(|errno| FileError::Unreadable(errno.into()))?;
+        let mut bytes = Vec::new();
+        let most = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+        File::from(file).take(most).read_to_end(&mut bytes).map_err(FileError::Unreadable)?;
+        if bytes.len() > bytes_max {
+            return Err(FileError::Refused(format!("it has more than {bytes_max} bytes")));
+        }
+        Ok(bytes)
+    }
+}
+
+/// What keeps the program at `path` from being run as root; `None` when nothing does.
+pub fn program_problem(path: &Path) -> Option<String> {
+    let shown = path.display();
+    if !path.is_absolute() {
+        return Some(format!("the program '{shown}' is not an absolute path"));
+    }
+    match TrustedFile::find(path) {
+        Ok(file) if file.is_executable() => None,
+        Ok(_) => Some(format!("program '{shown}' is not executable: run `chmod +x '{shown}'`")),
+        Err(FileError::Missing) => Some(format!("there is no program '{shown}'")),
+        Err(FileError::Refused(why)) => Some(format!("program '{shown}' is refused: {why}")),
+        Err(FileError::Unreadable(error)) => Some(format!("program '{shown}': {error}")),
+    }
+}
+
+fn check(path: &Path, facts: &FileStat) -> Result<(), FileError> {
+    let shown = path.display();
+    if kind(facts) != SFlag::S_IFREG {
+        return Err(FileError::Refused("it is not a regular file".into()));
+    }
+    if !is_trusted_owner(facts.st_uid) {
+        let why = format!("it belongs to user {}: run `chown root: '{shown}'`", facts.st_uid);
+        return Err(FileError::Refused(why));
+    }
+    if permissions(facts) & 0o022 != 0 {
+        let why = format!("others can write to it: run `chmod go-w '{shown}'`");
+        return Err(FileError::Refused(why));
+    }
+    Ok(())
+}
+
+fn failed(errno: Errno) -> FileError {
+    match errno {
+        Errno::ENOENT => FileError::Missing,
+        errno => FileError::Refused(io::Error::from(errno).to_string()),
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FileError::Missing => f.write_str("it is not there"),
+            FileError::Refused(why) => f.write_str(why),
+            FileError::Unreadable(error) => write!(f, "it cannot be read: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for FileError {}
+
+const LINKS_MAX: usize = 8;

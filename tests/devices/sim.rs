@@ -1,0 +1,63 @@
+//! Simulators: started by the scripts beside this file, each in a directory and on ports of its own.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+/// A simulator that ends with this value.
+#[derive(Debug)]
+pub(crate) struct Simulator {
+    name: &'static str,
+    directory: PathBuf,
+}
+
+impl Simulator {
+    /// Runs `NAME-sim-up` with these variables and waits until it answers.
+    pub(crate) fn start(name: &'static str, variables: &[(&str, &str)]) -> Self {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let unique = format!("fence-sim-{name}-{}-{number}", std::process::id());
+        let simulator = Simulator { name, directory: std::env::temp_dir().join(unique) };
+        fs::create_dir(&simulator.directory).unwrap();
+        let output = simulator.script("up").envs(variables.iter().copied()).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{name}-sim-up: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        simulator
+    }
+
+    /// Where it keeps its state and its logs: the directory `NAME` of its own one.
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.directory.join(self.name)
+    }
+
+    fn script(&self, direction: &str) -> Command {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/devices");
+        let mut command = Command::new(scripts.join(format!("{}-sim-{direction}", self.name)));
+        command.env("DEVSIM", &self.directory);
+        command
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        let _ = self.script("down").output();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The first of `count` ports, one after the other, that nobody uses and no other test gets.
+pub(crate) fn free_ports(count: u16) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(17_000);
+    for _ in 0..1000 {
+        let first = NEXT.fetch_add(count, Ordering::Relaxed);
+        if (first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return first;
+        }
+    }
+    panic!("no {count} free ports");
+}
