@@ -6,6 +6,7 @@
 //!
 //! - [`FenceDevice`]: the contract of a driver.
 //! - [`CommandDevice`]: a device that programs of the administrator operate.
+//! - [`IpmiDevice`]: management controllers that ipmitool speaks to.
 //! - [`SimulatedDevice`]: a device that is a file, for demonstrations and tests.
 //! - [`SecretSource`]: where a password comes from.
 //! - [`ExecutorClient`], [`executor_main`]: how a driver runs a program, so that it is killed at its
@@ -13,6 +14,7 @@
 
 mod command;
 mod executor;
+mod ipmi;
 mod secret;
 mod simulated;
 
@@ -28,6 +30,9 @@ pub use command::{CommandDevice, CommandSettings};
 #[doc(hidden)]
 pub use command::{listed_nodes, message, power_shown};
 pub use executor::{Command, ExecutorClient, OUTPUT_BYTES_MAX, Outcome, executor_main};
+#[doc(hidden)]
+pub use ipmi::output as ipmitool_output;
+pub use ipmi::{BmcAddress, IpmiDevice, IpmiPrivilege, IpmiSettings};
 pub use secret::{Secret, SecretSource};
 pub use simulated::{SimulatedDevice, SimulatedFailure, SimulatedSettings};
 

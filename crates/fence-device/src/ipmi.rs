@@ -1,0 +1,402 @@
+//! `type = "ipmi"`: servers through their management controllers (BMCs), which ipmitool is told to speak
+//! to over the network (IPMI 2.0, `-I lanplus`). Each target has a BMC of its own.
+//!
+//! # An order is sent once
+//!
+//! ipmitool repeats whatever is not answered in time, and a BMC that hears an order twice carries it out
+//! twice. So an order is sent with one try (`-R 1`) and a long time to answer (`-N`), and it is given
+//! up before the limit where that is possible, so that ipmitool can say how far it came. With a
+//! long `-N` it also takes long to see that there is no BMC at all (2·N seconds). So each order follows a
+//! question for the power state, with shorter times and a second try, which changes nothing and may be
+//! repeated. It tells in 10 s or less that a BMC is not there or does not let us in, and then
+//! the order is not sent.
+//!
+//! # Which error is which report
+//!
+//! | | report of an order | result code |
+//! | --- | --- | --- |
+//! | `Chassis Power Control: …` of this order, exit code 0 | `Acknowledged` | 0 once the power shows |
+//! | no session, for the question or the order: no answer, unknown name, no route, no room for a session | `Unreachable` | 1 |
+//! | no session: wrong password, user, privilege or cipher suite | `Failed` | 3 |
+//! | the order is refused, or not answered, or ipmitool is killed with it, or says something unknown | `Unacknowledged` | 2, or 0 where the power shows it |
+//! | no address for the target, no password, no ipmitool; the question ends in something unknown | `Failed` | 3 |
+//! | the limit has passed | `TooLate` | 3 |
+//!
+//! The texts that tell them apart are in `output`. `cycle` is the BMC's own: many refuse it for a server
+//! that is off.
+//!
+//! The password travels in the environment of ipmitool (`-E`), which only root can read.
+
+mod address;
+pub mod output;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use fence_core::PerTarget;
+use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
+use fence_protocol::{NodeName, PowerState, bounded};
+use fence_spool::program_problem;
+
+use crate::{
+    Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach, Secret,
+    SecretSource, TargetList,
+};
+
+pub use address::BmcAddress;
+use output::{Said, What, order_report, power_report, said};
+
+/// BMCs as they are configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpmiSettings {
+    /// The address of each target's BMC, as [`BmcAddress::parse`] takes it.
+    pub address: PerTarget,
+    /// The targets that are known: all of whose BMCs are contacted to see what can be reached.
+    pub known_targets: BTreeSet<NodeName>,
+    /// The user, the same on all BMCs.
+    pub username: String,
+    /// Where the user's password comes from.
+    pub password: SecretSource,
+    /// The cipher suite.
+    pub cipher: u8,
+    /// The privilege that a session has.
+    pub privilege: IpmiPrivilege,
+    /// The absolute path of ipmitool.
+    pub program: String,
+}
+
+/// A privilege that is enough to switch the power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IpmiPrivilege {
+    /// May do all that is needed here.
+    Operator,
+    /// May also change the BMC itself.
+    Administrator,
+}
+
+/// BMCs that ipmitool speaks to.
+#[derive(Clone, Debug)]
+pub struct IpmiDevice {
+    settings: IpmiSettings,
+    executor: ExecutorClient,
+}
+
+impl IpmiDevice {
+    /// The device of `settings`, whose programs `executor` runs.
+    pub fn new(settings: IpmiSettings, executor: ExecutorClient) -> Self {
+        IpmiDevice { settings, executor }
+    }
+
+    /// The BMC of `target`, or why there is none.
+    fn bmc(&self, target: &NodeName) -> Result<Bmc<'_>, String> {
+        let address = self.settings.address.of(target);
+        let address = address.ok_or_else(|| format!("'address' has nothing for '{target}'"))?;
+        let address = BmcAddress::parse(&address)?;
+        Ok(Bmc { device: self, address, password: self.password()? })
+    }
+
+    fn password(&self) -> Result<Secret, String> {
+        let password = self.settings.password.read()?;
+        if password.expose().len() > PASSWORD_BYTES_MAX {
+            let source = &self.settings.password;
+            return Err(format!(
+                "{source} has more than {PASSWORD_BYTES_MAX} bytes, which is the most that IPMI 2.0 \
+                 takes: set a shorter password on the BMCs"
+            ));
+        }
+        Ok(password)
+    }
+
+    /// Why the power of `target` cannot be asked at this moment; `None` when it can.
+    fn trouble_with(&self, target: &NodeName, limit: Limit) -> Option<String> {
+        match self.bmc(target).map(|bmc| bmc.ask(PATIENCES[0].1, limit)) {
+            Ok(Ran::Said(Said { what: What::Power(_), .. })) => None,
+            Ok(ran) => Some(ran.words()),
+            Err(problem) => Some(problem),
+        }
+    }
+}
+
+impl FenceDevice for IpmiDevice {
+    fn abilities(&self) -> Abilities {
+        Abilities { off: true, on: true, cycle: true, power: true }
+    }
+
+    /// Asks every BMC that is known for the power of its node, some at a time. One that answers is
+    /// enough: a dead BMC must not take away the fencing of all other nodes.
+    fn reachable(&self, limit: Limit) -> Reach {
+        let targets: Vec<&NodeName> = self.settings.known_targets.iter().collect();
+        if targets.is_empty() {
+            return match self.check().into_iter().next() {
+                Some(problem) => Reach::Unreachable(problem),
+                None => Reach::Reachable(
+                    "no BMC was contacted: which there are is known only when a target is named"
+                        .to_owned(),
+                ),
+            };
+        }
+        let limit = limit.min(Limit::in_ms(CONTACT_MS_MAX));
+        let next = AtomicUsize::new(0);
+        let contact_some = || {
+            let mut contacts = Vec::new();
+            while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
+                contacts.push((*target, self.trouble_with(target, limit)));
+            }
+            contacts
+        };
+        let mut contacts = thread::scope(|scope| {
+            let some = 0..targets.len().min(CONTACTS_MAX);
+            let threads: Vec<_> = some.map(|_| scope.spawn(contact_some)).collect();
+            let contacts = threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default());
+            contacts.collect::<Vec<_>>()
+        });
+        contacts.sort();
+        reach(&contacts)
+    }
+
+    fn targets(&self, _limit: Limit) -> TargetList {
+        TargetList::NoList("a BMC knows no list of nodes".to_owned())
+    }
+
+    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport {
+        match self.bmc(target).map(|bmc| bmc.ask(patience(limit.left_ms()), limit)) {
+            Ok(Ran::Said(said)) => power_report(said),
+            Ok(ran) => PowerReport { state: PowerState::Unknown, detail: ran.words() },
+            Err(detail) => PowerReport { state: PowerState::Unknown, detail },
+        }
+    }
+
+    fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
+        let bmc = match self.bmc(job.target) {
+            Ok(bmc) => bmc,
+            Err(problem) => return OrderReport::Failed(problem),
+        };
+        match bmc.ask(patience(limit.left_ms()), limit) {
+            Ran::Said(said) => match said.what {
+                // It answers. The power as it was does not matter now.
+                What::Power(_) | What::Took(_) | What::Refused | What::Silent => {}
+                What::Unreachable => return OrderReport::Unreachable(said.words),
+                What::NotLetIn | What::Unclear => return OrderReport::Failed(said.words),
+            },
+            Ran::Killed(words) => return OrderReport::Unreachable(words),
+            Ran::Lost(words) | Ran::NotStarted(words) => return OrderReport::Failed(words),
+            Ran::TooLate => return OrderReport::TooLate,
+        }
+        match bmc.tell(order, limit) {
+            Ran::Said(said) => order_report(order, said),
+            Ran::Killed(words) | Ran::Lost(words) => OrderReport::Unacknowledged(words),
+            Ran::NotStarted(words) => OrderReport::Failed(words),
+            Ran::TooLate => OrderReport::TooLate,
+        }
+    }
+
+    fn check(&self) -> Vec<String> {
+        let program = program_problem(Path::new(&self.settings.program));
+        program.into_iter().chain(self.password().err()).collect()
+    }
+}
+
+/// What can be reached, where these targets' BMCs could be asked or, for this reason, could not.
+fn reach(contacts: &[(&NodeName, Option<String>)]) -> Reach {
+    let trouble = |(target, trouble): &(_, Option<String>)| {
+        trouble.as_ref().map(|words| format!("{target}: {words}"))
+    };
+    let troubles: Vec<String> = contacts.iter().filter_map(trouble).collect();
+    let (all, answered) = (contacts.len(), contacts.len() - troubles.len());
+    let list = bounded(&troubles.join("; "), LIST_BYTES_MAX);
+    match answered {
+        0 => Reach::Unreachable(format!("none of {all} BMCs can be asked: {list}")),
+        _ if troubles.is_empty() => Reach::Reachable(format!("{all} of {all} BMCs show the power")),
+        _ => Reach::Reachable(format!(
+            "{answered} of {all} BMCs show the power; cannot be asked: {list}"
+        )),
+    }
+}
+
+/// One BMC, and what is needed to speak to it.
+struct Bmc<'a> {
+    device: &'a IpmiDevice,
+    address: BmcAddress,
+    password: Secret,
+}
+
+/// What came of running ipmitool. The texts name the BMC, and hold no secret.
+enum Ran {
+    Said(Said),
+    /// It was killed at the limit.
+    Killed(String),
+    /// Nobody knows what became of it.
+    Lost(String),
+    /// It was certainly not started.
+    NotStarted(String),
+    TooLate,
+}
+
+impl Ran {
+    fn words(self) -> String {
+        match self {
+            Ran::Said(Said { words, .. })
+            | Ran::Killed(words)
+            | Ran::Lost(words)
+            | Ran::NotStarted(words) => words,
+            Ran::TooLate => "there was no time left to ask".to_owned(),
+        }
+    }
+}
+
+impl Bmc<'_> {
+    fn ask(&self, patience: Patience, limit: Limit) -> Ran {
+        self.run("status", patience, limit)
+    }
+
+    fn tell(&self, order: Order, limit: Limit) -> Ran {
+        let word = match order {
+            Order::Off => "off",
+            Order::On => "on",
+            Order::Cycle => "cycle",
+        };
+        let patience = Patience { wait_s: order_wait_s(limit.left_ms()), tries: 1 };
+        self.run(word, patience, limit)
+    }
+
+    /// Runs `ipmitool chassis power WORD`.
+    fn run(&self, word: &str, patience: Patience, limit: Limit) -> Ran {
+        let IpmiSettings { username, cipher, privilege, program, .. } = &self.device.settings;
+        let privilege = match privilege {
+            IpmiPrivilege::Operator => "OPERATOR",
+            IpmiPrivilege::Administrator => "ADMINISTRATOR",
+        };
+        let options = [
+            ("-I", "lanplus"),
+            ("-H", self.address.host()),
+            ("-p", &self.address.port().to_string()),
+            ("-U", username),
+            ("-C", &cipher.to_string()),
+            ("-L", privilege),
+            ("-N", &patience.wait_s.to_string()),
+            ("-R", &patience.tries.to_string()),
+        ];
+        let options = options.into_iter().flat_map(|(option, value)| [option, value]);
+        let argv = [program].into_iter().map(String::as_str).chain(options);
+        let outcome = self.device.executor.run(Command {
+            argv: argv.chain(["-E", "-v", "chassis", "power", word]).map(str::to_owned).collect(),
+            env: [
+                ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+                ("LC_ALL", "C"),
+                ("IPMI_PASSWORD", self.password.expose()),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
+            stdin: String::new(),
+            limit,
+            start_not_after_boot_ms: limit.not_after_boot_ms,
+            output_bytes_max: OUTPUT_BYTES_MAX,
+        });
+        self.ran(outcome)
+    }
+
+    fn ran(&self, outcome: Outcome) -> Ran {
+        let text = |words: &str| self.password.redact(&format!("BMC {}: {words}", self.address));
+        match outcome {
+            Outcome::Exited { code, stdout, stderr } => {
+                let said = said(code, &stdout, &stderr);
+                Ran::Said(Said { words: text(&said.words), ..said })
+            }
+            Outcome::Signaled { signal, .. } => Ran::Said(Said {
+                what: What::Unclear,
+                words: text(&format!("ipmitool was ended by signal {signal}")),
+            }),
+            Outcome::TimedOut { .. } => Ran::Killed(text("ipmitool got no answer by the limit")),
+            Outcome::ExecutorLost => Ran::Lost(text("the executor was lost while ipmitool ran")),
+            Outcome::NotStarted(problem) => Ran::NotStarted(text(&problem)),
+            Outcome::TooLate => Ran::TooLate,
+        }
+    }
+}
+
+/// How ipmitool waits for an answer: the first try so long, each further one a second longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Patience {
+    wait_s: u64,
+    tries: u32,
+}
+
+/// How a question waits that may take so long. A BMC that is not there is asked twice.
+fn patience(left_ms: u64) -> Patience {
+    let fitting = PATIENCES.iter().rfind(|(needed_ms, _)| *needed_ms <= left_ms);
+    fitting.unwrap_or(&PATIENCES[0]).1
+}
+
+/// How long each answer to an order is waited for, where the whole may take so long. After an order
+/// that is not answered ipmitool takes as long again to end the session.
+fn order_wait_s(left_ms: u64) -> u64 {
+    (left_ms.saturating_sub(1_000) / 2_000).clamp(1, ORDER_WAIT_S_MAX)
+}
+
+/// How questions wait, by the milliseconds from which on: no more than half of them go by in vain.
+const PATIENCES: [(u64, Patience); 3] = [
+    (0, Patience { wait_s: 1, tries: 1 }),
+    (12_000, Patience { wait_s: 1, tries: 2 }),
+    (20_000, Patience { wait_s: 2, tries: 2 }),
+];
+
+/// The longest that an answer to an order is waited for. Slower BMCs are not known.
+const ORDER_WAIT_S_MAX: u64 = 10;
+
+/// How long the contacts may take with which it is seen what can be reached.
+const CONTACT_MS_MAX: u64 = 2_000;
+
+/// How many contacts there are at once.
+const CONTACTS_MAX: usize = 32;
+
+/// The longest list of BMCs that cannot be asked, in bytes.
+const LIST_BYTES_MAX: usize = 1024;
+
+/// The longest password of IPMI 2.0; ipmitool refuses a longer one.
+const PASSWORD_BYTES_MAX: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_in_vain_leaves_time_for_the_order() {
+        // What ipmitool takes where nobody answers.
+        let lost_ms = |Patience { wait_s, tries }| {
+            let tries = u64::from(tries);
+            2_000 * (tries * wait_s + tries * (tries - 1) / 2)
+        };
+        for left_ms in (4_000..60_000).step_by(500) {
+            assert!(lost_ms(patience(left_ms)) <= left_ms / 2, "{left_ms}");
+        }
+        assert_eq!(lost_ms(patience(45_000)), 10_000);
+        assert_eq!(lost_ms(patience(0)), 2_000);
+    }
+
+    #[test]
+    fn an_order_is_given_up_before_the_limit() {
+        for left_ms in (3_000..60_000).step_by(500) {
+            assert!(2_000 * order_wait_s(left_ms) < left_ms, "{left_ms}");
+        }
+        assert_eq!(order_wait_s(45_000), 10);
+        assert_eq!(order_wait_s(0), 1);
+    }
+
+    #[test]
+    fn one_bmc_that_answers_is_enough_and_the_others_are_named() {
+        let [n1, n2]: [NodeName; 2] = ["n1", "n2"].map(|name| name.parse().unwrap());
+        let dead = |node| (node, Some("it does not answer".to_owned()));
+
+        assert_eq!(
+            reach(&[(&n1, None), (&n2, None)]),
+            Reach::Reachable("2 of 2 BMCs show the power".into())
+        );
+        let Reach::Reachable(words) = reach(&[(&n1, None), dead(&n2)]) else { panic!() };
+        assert_eq!(words, "1 of 2 BMCs show the power; cannot be asked: n2: it does not answer");
+        let Reach::Unreachable(words) = reach(&[dead(&n1), dead(&n2)]) else { panic!() };
+        assert!(words.starts_with("none of 2 BMCs can be asked: n1: "), "{words}");
+        assert!(matches!(reach(&[]), Reach::Unreachable(_)));
+    }
+}

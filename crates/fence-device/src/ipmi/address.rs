@@ -1,0 +1,135 @@
+//! Where a BMC listens.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+/// The address of one BMC: a host's name or IP address, and a UDP port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BmcAddress {
+    host: String,
+    port: u16,
+}
+
+impl BmcAddress {
+    /// The address that `text` is: `host`, `host:port`, `v6`, `[v6]` or `[v6]:port`. Without a port it
+    /// is that of IPMI.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (host, port, is_v6) = match bracketed(text) {
+            Some((host, rest)) => (host, rest, true),
+            None if text.matches(':').count() > 1 => (text, "", true),
+            None => {
+                let (host, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
+                (host, rest, false)
+            }
+        };
+        let port = if port.is_empty() { Some(IPMI_PORT) } else { port_number(port) };
+        let is_host = if is_v6 { is_v6_address(host) } else { is_host_name(host) };
+        match port {
+            Some(port) if is_host => Ok(BmcAddress { host: host.to_owned(), port }),
+            _ => Err(format!(
+                "'{}' is no address such as \"n1-ipmi\", \"10.0.0.1:623\" or \"[fd00::1]:623\"",
+                text.escape_debug()
+            )),
+        }
+    }
+
+    /// The host's name or address, without brackets.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The UDP port.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl fmt::Display for BmcAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.port, self.host.contains(':')) {
+            (IPMI_PORT, _) => f.write_str(&self.host),
+            (port, false) => write!(f, "{}:{port}", self.host),
+            (port, true) => write!(f, "[{}]:{port}", self.host),
+        }
+    }
+}
+
+/// What stands between brackets, and behind them.
+fn bracketed(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix('[')?.split_once(']')
+}
+
+/// The number in `:623`.
+fn port_number(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix(':')?;
+    // `parse` would take a sign.
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|port| is_number && *port > 0)
+}
+
+/// An address of link-local scope may name its interface: `fe80::1%eth0`.
+fn is_v6_address(text: &str) -> bool {
+    let (address, zone) = text.split_once('%').map_or((text, None), |(a, zone)| (a, Some(zone)));
+    address.parse::<Ipv6Addr>().is_ok() && zone.is_none_or(is_host_name)
+}
+
+fn is_host_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    // No argument may look like an option.
+    text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(allowed)
+}
+
+/// The port that IPMI has.
+const IPMI_PORT: u16 = 623;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_perhaps_a_port() {
+        for (text, host, port, shown) in [
+            ("n1-ipmi", "n1-ipmi", 623, "n1-ipmi"),
+            ("10.0.0.1:623", "10.0.0.1", 623, "10.0.0.1"),
+            ("bmc_1.example.com:16231", "bmc_1.example.com", 16_231, "bmc_1.example.com:16231"),
+            ("fd00::1", "fd00::1", 623, "fd00::1"),
+            ("[fd00::1]", "fd00::1", 623, "fd00::1"),
+            ("[fe80::1%eth0]:65535", "fe80::1%eth0", 65_535, "[fe80::1%eth0]:65535"),
+        ] {
+            let address = BmcAddress::parse(text).unwrap();
+            assert_eq!((address.host(), address.port()), (host, port), "{text}");
+            assert_eq!(address.to_string(), shown);
+            assert_eq!(BmcAddress::parse(shown).unwrap(), address);
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for text in [
+            "",
+            ":",
+            ":623",
+            "n1:",
+            "n1:0",
+            "n1:65536",
+            "n1:+1",
+            "n1:x",
+            "-n1",
+            "n 1",
+            "n1/x",
+            "n1\n",
+            "[n1]:623",
+            "[fd00::1",
+            "[fd00::1]623",
+            "[fd00::1]:",
+            "fd00::x",
+            "fe80::1%",
+            "n1%eth0",
+            "fe80::1%-x",
+            "a:1:2",
+        ] {
+            let problem = BmcAddress::parse(text).unwrap_err();
+            assert!(problem.contains("is no address such as"), "{text}: {problem}");
+        }
+    }
+}

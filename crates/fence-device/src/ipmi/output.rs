@@ -1,0 +1,304 @@
+//! What ipmitool's texts say.
+//!
+//! Its exit code is 1 for whatever goes wrong; only the texts tell a BMC that is not there from one
+//! that refuses, and from one that fell silent with an order in its hands. They are those of ipmitool
+//! 1.8.18 and 1.8.19 with `-v`. Only lines that are known are passed on: more of `-v` may show what
+//! passwords can be guessed from.
+
+use fence_core::execution::{Order, OrderReport, PowerReport};
+use fence_protocol::{PowerState, bounded};
+
+use crate::command::message;
+
+/// What one run of ipmitool showed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Said {
+    /// Its meaning.
+    pub what: What,
+    /// The words, for people.
+    pub words: String,
+}
+
+/// The meaning of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum What {
+    /// The BMC showed the power state, `On` or `Off`.
+    Power(PowerState),
+    /// The BMC took this order.
+    Took(Order),
+    /// The BMC let us in and refused what it was told or asked.
+    Refused,
+    /// The BMC let us in and then said nothing: it may have got the order.
+    Silent,
+    /// There was no session, as the BMC was not reached. It was told nothing.
+    Unreachable,
+    /// There was no session, as the BMC does not want one. It was told nothing.
+    NotLetIn,
+    /// None of these.
+    Unclear,
+}
+
+/// What ipmitool showed that ended with `code`.
+pub fn said(code: i32, stdout: &str, stderr: &str) -> Said {
+    // What was told or asked within a session comes first: nothing that is said before or after that
+    // can undo it.
+    let in_session = stderr.lines().find(|line| line.contains(IN_SESSION)).map(|line| {
+        let is_unanswered = line.trim().starts_with(UNANSWERED);
+        let what = if is_unanswered { What::Silent } else { What::Refused };
+        Said { what, words: one_line(line) }
+    });
+    if let Some(said) = in_session {
+        return said;
+    }
+    if stderr.lines().any(|line| line.trim().starts_with(NO_SESSION)) {
+        return no_session(stderr);
+    }
+    let mut lines = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
+    if let (0, Some(line), None) = (code, lines.next(), lines.next())
+        && let Some((_, what)) = SUCCESSES.iter().find(|(words, _)| *words == line)
+    {
+        return Said { what: *what, words: line.to_owned() };
+    }
+    let last = stderr.lines().chain(stdout.lines()).rfind(|line| !line.trim().is_empty());
+    let said_last = last.map_or("it said nothing".to_owned(), one_line);
+    Said { what: What::Unclear, words: format!("ipmitool exited with {code}: {said_last}") }
+}
+
+/// What an order came to, of which ipmitool said this.
+pub fn order_report(order: Order, said: Said) -> OrderReport {
+    match said.what {
+        What::Took(taken) if taken == order => OrderReport::Acknowledged(said.words),
+        What::Unreachable => OrderReport::Unreachable(said.words),
+        What::NotLetIn => OrderReport::Failed(said.words),
+        What::Took(_) | What::Power(_) | What::Refused | What::Silent | What::Unclear => {
+            OrderReport::Unacknowledged(said.words)
+        }
+    }
+}
+
+/// What the power is, of which ipmitool said this.
+pub fn power_report(said: Said) -> PowerReport {
+    let state = if let What::Power(state) = said.what { state } else { PowerState::Unknown };
+    PowerReport { state, detail: said.words }
+}
+
+/// Why there was no session: the first reason of the table that stands in a line.
+fn no_session(stderr: &str) -> Said {
+    let found = REASONS.iter().find_map(|(fragment, what, meaning)| {
+        let line = stderr.lines().find(|line| line.contains(fragment))?;
+        Some((*what, format!("{meaning} ({})", one_line(line))))
+    });
+    let (what, words) = found.unwrap_or((What::NotLetIn, NO_SESSION.to_owned()));
+    Said { what, words }
+}
+
+fn one_line(line: &str) -> String {
+    // Some lines start with an arrow.
+    let line = line.trim().trim_start_matches("> ");
+    bounded(&message(line, "").unwrap_or_default(), LINE_BYTES_MAX)
+}
+
+/// All lines that mean success, on standard output.
+const SUCCESSES: [(&str, What); 5] = [
+    ("Chassis Power is on", What::Power(PowerState::On)),
+    ("Chassis Power is off", What::Power(PowerState::Off)),
+    ("Chassis Power Control: Down/Off", What::Took(Order::Off)),
+    ("Chassis Power Control: Up/On", What::Took(Order::On)),
+    ("Chassis Power Control: Cycle", What::Took(Order::Cycle)),
+];
+
+/// What stands in every line about an order or a question that was sent.
+const IN_SESSION: &str = "Chassis Power";
+
+/// How such a line starts when no answer came; the others end with the BMC's reason for refusing.
+const UNANSWERED: &str = "Unable to ";
+
+/// How the line starts that says that nothing was told or asked.
+const NO_SESSION: &str = "Error: Unable to establish IPMI v2 / RMCP+ session";
+
+/// Why a session was not set up, the certain reasons first.
+///
+/// A BMC that is asked for its abilities and does not answer is asked once more in the way of IPMI 1.5,
+/// and answers then as if it knew nothing else: with one try each, a lost packet looks like that. So
+/// "does not support" counts as not reached.
+const REASONS: [(&str, What, &str); 16] = [
+    ("RAKP 2 HMAC is invalid", What::NotLetIn, "the password is wrong"),
+    ("unauthorized name", What::NotLetIn, "it does not know the user with this privilege"),
+    ("unauthorized role", What::NotLetIn, "the user does not have the privilege: set 'privilege'"),
+    ("insufficient resources", What::Unreachable, "it has no room for another session"),
+    ("Error in open session response", What::NotLetIn, "cipher suite refused: set 'cipher'"),
+    ("is not what we requested", What::NotLetIn, "cipher suite refused: set 'cipher'"),
+    ("RAKP 2 message indicates an error", What::NotLetIn, "it refuses the login"),
+    ("RAKP 4 message", What::NotLetIn, "it refuses the login"),
+    ("failed: ", What::NotLetIn, "the user does not have the privilege: set 'privilege'"),
+    ("Get Auth Capabilities error: ", What::NotLetIn, "it refuses to speak IPMI 2.0"),
+    ("Address lookup for", What::Unreachable, "its name is not known here"),
+    ("Could not open socket", What::Unreachable, "there is no way to it from here"),
+    ("does not support IPMI v2", What::Unreachable, "no IPMI 2.0, or its answer was lost"),
+    ("no response from RAKP", What::Unreachable, "it stopped answering"),
+    ("Set Session Privilege Level", What::Unreachable, "it stopped answering"),
+    ("Get Auth Capabilities error", What::Unreachable, "it does not answer"),
+];
+
+/// The longest line of ipmitool that is passed on, in bytes.
+const LINE_BYTES_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each run with `-v` begins with, and what follows the start of a session.
+    const BEGIN: &str = "Loading IANA PEN Registry...\n";
+    const SESSION: &str = "Loading IANA PEN Registry...\n\
+        Running Get VSO Capabilities my_addr 0x20, transit 0, target 0x20\n\
+        Invalid completion code received: Invalid command\nDiscovered IPMB address 0x0\n";
+    const NONE: &str = "Error: Unable to establish IPMI v2 / RMCP+ session\n";
+
+    /// Reasons that `-v` gives before it says that there is no session, and what they mean.
+    const NO_SESSION_LINES: [(&str, What, &str); 18] = [
+        ("> RAKP 2 HMAC is invalid", What::NotLetIn, "the password is wrong"),
+        (
+            "RAKP 2 message indicates an error : unauthorized name",
+            What::NotLetIn,
+            "it does not know the user",
+        ),
+        (
+            "RAKP 2 message indicates an error : unauthorized role requested",
+            What::NotLetIn,
+            "set 'privilege'",
+        ),
+        ("RAKP 2 message indicates an error : invalid role", What::NotLetIn, "refuses the login"),
+        (
+            "RAKP 2 message indicates an error : insufficient resources for session",
+            What::Unreachable,
+            "no room for another session",
+        ),
+        ("> RAKP 4 message has invalid integrity check value", What::NotLetIn, "refuses the login"),
+        (
+            "Error in open session response message : invalid authentication algorithm\n",
+            What::NotLetIn,
+            "set 'cipher'",
+        ),
+        (
+            "Error in open session response message : insufficient resources for session\n",
+            What::Unreachable,
+            "no room",
+        ),
+        ("Integrity algorithm 0x00 is not what we requested 0x01\n", What::NotLetIn, "'cipher'"),
+        (
+            "Set Session Privilege Level to ADMINISTRATOR failed: Unknown (0x81)",
+            What::NotLetIn,
+            "set 'privilege'",
+        ),
+        ("Set Session Privilege Level to ADMINISTRATOR failed", What::Unreachable, "stopped"),
+        (
+            "Get Auth Capabilities error\n\
+                 Error issuing Get Channel Authentication Capabilities request",
+            What::Unreachable,
+            "it does not answer (Get Auth Capabilities error)",
+        ),
+        ("Get Auth Capabilities error: Invalid data field in request", What::NotLetIn, "refuses"),
+        ("This BMC does not support IPMI v2 / RMCP+", What::Unreachable, "was lost"),
+        ("> Error: no response from RAKP 1 message", What::Unreachable, "stopped answering"),
+        (
+            "Address lookup for n1-ipmi failed\nCould not open socket!",
+            What::Unreachable,
+            "its name is not known here (Address lookup for n1-ipmi failed)",
+        ),
+        ("Could not open socket!", What::Unreachable, "no way to it"),
+        ("something new", What::NotLetIn, "Unable to establish"),
+    ];
+
+    #[test]
+    fn success_is_exit_code_0_and_the_words_and_nothing_else() {
+        for (words, what) in SUCCESSES {
+            assert_eq!(said(0, &format!("{words}\n"), SESSION).what, what);
+            for (code, stdout) in [
+                (1, format!("{words}\n")),
+                (0, format!("{words}?\n")),
+                (0, format!("{words}\n{words}\n")),
+                (0, format!("Chassis Power is on\n{words}\n")),
+                (0, format!("\"{words}\"")),
+            ] {
+                assert_eq!(said(code, &stdout, SESSION).what, What::Unclear, "{stdout}");
+            }
+        }
+        assert_eq!(said(0, "", "Chassis Power is off").what, What::Refused);
+        assert_eq!(said(0, "", "").words, "ipmitool exited with 0: it said nothing");
+        let lost = "Close Session command failed\n";
+        assert_eq!(said(0, "Chassis Power is off\n", lost).what, What::Power(PowerState::Off));
+    }
+
+    #[test]
+    fn an_order_that_was_refused_or_not_answered_may_have_been_carried_out() {
+        for (stderr, what, words) in [
+            (
+                "Set Chassis Power Control to Down/Off failed: Insufficient privilege level\n",
+                What::Refused,
+                "Set Chassis Power Control to Down/Off failed: Insufficient privilege level",
+            ),
+            (
+                "Get Chassis Power Status failed: Unspecified error\n",
+                What::Refused,
+                "Get Chassis Power Status failed: Unspecified error",
+            ),
+            (
+                "Unable to set Chassis Power Control to Down/Off\nClose Session command failed\n",
+                What::Silent,
+                "Unable to set Chassis Power Control to Down/Off",
+            ),
+            (
+                "Unable to get Chassis Power Status\nClose Session command failed\n",
+                What::Silent,
+                "Unable to get Chassis Power Status",
+            ),
+        ] {
+            for more in ["", NONE] {
+                let stderr = format!("{SESSION}{stderr}{more}");
+                let said = said(1, "", &stderr);
+                assert_eq!((said.what, said.words.as_str()), (what, words));
+                let report = order_report(Order::Off, said);
+                assert_eq!(report, OrderReport::Unacknowledged(words.to_owned()));
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_session_nothing_was_told_and_the_reason_is_said() {
+        for (reason, what, meaning) in NO_SESSION_LINES {
+            let said = said(1, "", &format!("{BEGIN}{reason}\n{NONE}"));
+            assert_eq!(said.what, what, "{reason}");
+            assert!(said.words.contains(meaning), "{reason}: {}", said.words);
+            match order_report(Order::Off, said) {
+                OrderReport::Unreachable(_) => assert_eq!(what, What::Unreachable),
+                OrderReport::Failed(_) => assert_eq!(what, What::NotLetIn),
+                report => panic!("{report:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_order_that_was_given_is_acknowledged() {
+        let took = |order: usize| said(0, SUCCESSES[order].0, SESSION);
+        for (order, took, is_it) in [
+            (Order::Off, took(2), true),
+            (Order::On, took(3), true),
+            (Order::Cycle, took(4), true),
+            (Order::Off, took(3), false),
+            (Order::Off, took(1), false),
+        ] {
+            let is_acknowledged = matches!(order_report(order, took), OrderReport::Acknowledged(_));
+            assert_eq!(is_acknowledged, is_it);
+        }
+    }
+
+    #[test]
+    fn the_power_is_known_only_where_it_is_shown() {
+        let state = |code, out, err| power_report(said(code, out, err)).state;
+        assert_eq!(state(0, "Chassis Power is on\n", SESSION), PowerState::On);
+        assert_eq!(state(0, "Chassis Power is off\n", SESSION), PowerState::Off);
+        assert_eq!(state(1, "Chassis Power is off\n", SESSION), PowerState::Unknown);
+        assert_eq!(state(0, "Chassis Power Control: Down/Off\n", SESSION), PowerState::Unknown);
+        assert_eq!(state(1, "", NONE), PowerState::Unknown);
+    }
+}
