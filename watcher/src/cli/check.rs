@@ -40,6 +40,7 @@ pub(super) fn check(settings: &Settings, offline: bool) -> anyhow::Result<(Strin
             .into_iter()
             .map(|(kind, device, answer)| Checked {
                 is_simulated: matches!(kind, DeviceKind::Simulated(_)),
+                has_addresses: kind.addresses().is_some(),
                 device,
                 problems: if offline { Vec::new() } else { device.driver.check() },
                 reach: answer.map(|answer| answer.join().unwrap_or_else(broken)),
@@ -53,6 +54,8 @@ pub(super) fn check(settings: &Settings, offline: bool) -> anyhow::Result<(Strin
 struct Checked<'a> {
     device: &'a ConfiguredDevice,
     is_simulated: bool,
+    /// It is many devices, of which one may be reached and another not.
+    has_addresses: bool,
     /// What the driver finds wrong with its settings.
     problems: Vec<String>,
     /// What it answered, if it was asked.
@@ -129,8 +132,14 @@ fn notes(checked: &[Checked], settings: &Settings) -> Vec<String> {
             notes.push(format!("'{name}' is not used on this node, '{}'", settings.node));
             continue;
         }
-        if let Some(Reach::Unreachable(why)) = &checked.reach {
-            notes.push(format!("'{name}' cannot be reached: {why}"));
+        match &checked.reach {
+            Some(Reach::Unreachable(why)) => {
+                notes.push(format!("'{name}' cannot be reached: {why}"));
+            }
+            Some(Reach::Reachable(words)) if checked.has_addresses => {
+                notes.push(format!("'{name}': {words}"));
+            }
+            _ => {}
         }
         notes.extend(checked.problems.iter().map(|problem| format!("'{name}': {problem}")));
         if checked.is_simulated {

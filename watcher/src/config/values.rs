@@ -156,7 +156,6 @@ fn hostlist(value: &Spanned<DeValue>) -> Parsed<Vec<NodeName>> {
 
 /// What a device calls its targets: a text with `{target}` for all of them, or a table with one for
 /// each. `default` where nothing is written; `written` is what stands with the targets themselves.
-#[expect(dead_code, reason = "for the types of device that come next")]
 pub(super) fn per_target(
     section: &mut Section,
     key: &'static str,
@@ -235,7 +234,6 @@ fn name_of_target(value: &Spanned<DeValue>) -> Parsed<String> {
 
 /// A secret: `password_file`, `password_env` or `password_credential`, at most one of them. The keys
 /// are given, as some devices have several secrets.
-#[expect(dead_code, reason = "for the types of device that come next")]
 pub(super) fn secret(
     section: &mut Section,
     keys: [&'static str; 3],
@@ -321,7 +319,8 @@ fn kind(value: &DeValue) -> &'static str {
     }
 }
 
-fn wrong<T>(value: &Spanned<DeValue>, text: impl Into<String>) -> Parsed<T> {
+/// What is wrong with `value`.
+pub(super) fn wrong<T>(value: &Spanned<DeValue>, text: impl Into<String>) -> Parsed<T> {
     Err(vec![Fault { offset: value.span().start, text: text.into() }])
 }
 

@@ -3,13 +3,14 @@
 //! What all types have in common is here, the keys of each type in the module of its name.
 
 mod command;
+mod ipmi;
 mod simulated;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fence_core::PerTarget;
 use fence_core::execution::Method;
-use fence_device::{CommandSettings, SimulatedSettings};
+use fence_device::{CommandSettings, IpmiSettings, SimulatedSettings};
 use fence_protocol::NodeName;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -45,6 +46,8 @@ pub struct DeviceSettings {
 pub enum DeviceKind {
     /// A program for each action.
     Command(CommandSettings),
+    /// The management controller of each target, over IPMI.
+    Ipmi(IpmiSettings),
     /// Nothing real: for demonstrations and tests.
     Simulated(SimulatedSettings),
 }
@@ -54,6 +57,7 @@ impl DeviceKind {
     /// are kept apart there, and do not wait for those at others.
     pub fn addresses(&self) -> Option<&PerTarget> {
         match self {
+            DeviceKind::Ipmi(settings) => Some(&settings.address),
             DeviceKind::Command(_) | DeviceKind::Simulated(_) => None,
         }
     }
@@ -143,6 +147,7 @@ fn read(
         Common { name, timeout_ms, targets, names, targets_at, programs_must_exist, problems };
     let kind = match section.require("type", one_of(TYPES)) {
         Some(Type::Command) => Some(DeviceKind::Command(command::read(&mut section, &common))),
+        Some(Type::Ipmi) => ipmi::read(&mut section, &common).map(DeviceKind::Ipmi),
         Some(Type::Simulated) => simulated::read(&mut section, &common).map(DeviceKind::Simulated),
         None => {
             for (_, of_type) in TYPES {
@@ -188,6 +193,7 @@ fn short_name(host: &str) -> &str {
 #[derive(Clone, Copy)]
 enum Type {
     Command,
+    Ipmi,
     Simulated,
 }
 
@@ -195,12 +201,14 @@ impl Type {
     fn keys(self) -> &'static [&'static str] {
         match self {
             Type::Command => command::KEYS,
+            Type::Ipmi => ipmi::KEYS,
             Type::Simulated => simulated::KEYS,
         }
     }
 }
 
-const TYPES: &[(&str, Type)] = &[("command", Type::Command), ("simulated", Type::Simulated)];
+const TYPES: &[(&str, Type)] =
+    &[("command", Type::Command), ("ipmi", Type::Ipmi), ("simulated", Type::Simulated)];
 const METHODS: [(&str, Method); 2] = [("onoff", Method::OnOff), ("cycle", Method::Cycle)];
 
 #[cfg(test)]

@@ -1,0 +1,273 @@
+//! `type = "ipmi"`: the BMC of each target, and how ipmitool logs in there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use fence_core::PerTarget;
+use fence_device::{BmcAddress, IpmiPrivilege, IpmiSettings, SecretSource};
+use fence_protocol::NodeName;
+use fence_spool::program_problem;
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::Common;
+use crate::config::Targets;
+use crate::config::reader::{Parsed, Section};
+use crate::config::values::{absolute, number, one_of, per_target, secret, text, wrong};
+
+/// The keys of this type.
+pub(super) const KEYS: &[&str] = &[
+    "address",
+    "username",
+    "password_file",
+    "password_env",
+    "password_credential",
+    "cipher",
+    "privilege",
+    "ipmitool",
+];
+
+/// The device that `section` describes.
+pub(super) fn read(section: &mut Section, common: &Common) -> Option<IpmiSettings> {
+    if common.discovers() {
+        let text = "'targets': \"discover\": a BMC knows no list of nodes: write the nodes here";
+        common.problems.at(common.targets_at, text);
+    }
+    let (address, known_targets) = address(section, common).unzip();
+    let username = section.require("username", username);
+    let password = password(section, common);
+    let cipher = section.get("cipher", cipher);
+    let privilege = section.get("privilege", one_of(&PRIVILEGES));
+    let program_at = section.offset_of("ipmitool");
+    let program = section.get("ipmitool", program).unwrap_or_else(|| IPMITOOL.to_owned());
+    if common.programs_must_exist
+        && let Some(problem) = program_problem(Path::new(&program))
+    {
+        let hint = "install ipmitool, or name it with 'ipmitool'";
+        common.problems.at(program_at, format!("{problem}; {hint}"));
+    }
+    Some(IpmiSettings {
+        address: address?,
+        known_targets: known_targets?,
+        username: username?,
+        password: password?,
+        cipher: cipher.unwrap_or(17),
+        privilege: privilege.unwrap_or(IpmiPrivilege::Administrator),
+        program,
+    })
+}
+
+/// Where the BMCs are, and the targets that are known to have one.
+fn address(section: &mut Section, common: &Common) -> Option<(PerTarget, BTreeSet<NodeName>)> {
+    let at = if section.has("address") { section.offset_of("address") } else { common.targets_at };
+    let address = per_target(section, "address", common.names.as_ref(), None, common.problems)?;
+    let targets = match (common.targets.as_ref()?, &address) {
+        (Targets::Nodes(nodes), _) => nodes.clone(),
+        (_, PerTarget::Map(addresses)) => addresses.keys().cloned().collect(),
+        (_, PerTarget::Pattern(_)) => BTreeSet::new(),
+    };
+    if let Some(text) = address_problem(&address, &targets) {
+        common.problems.at(at, format!("'address': {text}"));
+    }
+    Some((address, targets))
+}
+
+/// The first thing that is wrong with the addresses of `targets`, which are none where any may come.
+fn address_problem(address: &PerTarget, targets: &BTreeSet<NodeName>) -> Option<String> {
+    if let PerTarget::Pattern(pattern) = address
+        && targets.is_empty()
+    {
+        let is_one_for_all = !pattern.contains("{target}");
+        // With a name that could be a node's.
+        let address = BmcAddress::parse(&pattern.replace("{target}", "n1"));
+        return address.err().or_else(|| is_one_for_all.then(|| ONE_FOR_ALL.to_owned()));
+    }
+    let mut owners: BTreeMap<String, &NodeName> = BTreeMap::new();
+    targets.iter().find_map(|target| {
+        let Some(text) = address.of(target) else {
+            return Some(format!("there is none for '{target}'"));
+        };
+        match BmcAddress::parse(&text) {
+            // Who has one of the two fenced would be told that it is off, and it would be the other.
+            Ok(address) => owners
+                .insert(address.to_string(), target)
+                .map(|other| format!("'{other}' and '{target}' have the same: {ONE_FOR_ALL}")),
+            Err(problem) => Some(problem),
+        }
+    })
+}
+
+fn username(value: &Spanned<DeValue>) -> Parsed<String> {
+    let name = text(value)?;
+    if name.len() > USERNAME_BYTES_MAX || name.contains(char::is_control) {
+        let most = USERNAME_BYTES_MAX;
+        return wrong(value, format!("more than the {most} bytes of IPMI, or control characters"));
+    }
+    Ok(name)
+}
+
+fn password(section: &mut Section, common: &Common) -> Option<SecretSource> {
+    let keys = ["password_file", "password_env", "password_credential"];
+    if !keys.iter().any(|key| section.has(key)) {
+        section
+            .absent("no password: give 'password_file', 'password_env' or 'password_credential'");
+    }
+    secret(section, keys, common.problems)
+}
+
+/// A cipher suite that ipmitool knows and that protects what is sent from being changed.
+fn cipher(value: &Spanned<DeValue>) -> Parsed<u8> {
+    let written: i64 = number(i64::MIN..=i64::MAX)(value)?;
+    if let Some(cipher) = CIPHERS.into_iter().find(|cipher| i64::from(*cipher) == written) {
+        return Ok(cipher);
+    }
+    let text = match written {
+        0 => "0 lets anybody in, with any password: use 17 or 3, and forbid 0 on the BMC",
+        _ => "must be 17 or 3 (or 2, 7, 8, 16): others leave answers unprotected or unknown",
+    };
+    wrong(value, text)
+}
+
+fn program(value: &Spanned<DeValue>) -> Parsed<String> {
+    let program = text(value)?;
+    absolute(&program).or_else(|problem| wrong(value, problem))?;
+    Ok(program)
+}
+
+const PRIVILEGES: [(&str, IpmiPrivilege); 2] =
+    [("administrator", IpmiPrivilege::Administrator), ("operator", IpmiPrivilege::Operator)];
+
+/// The cipher suites of IPMI 2.0 with integrity, as far as ipmitool has them.
+const CIPHERS: [u8; 6] = [2, 3, 7, 8, 16, 17];
+
+const IPMITOOL: &str = "/usr/bin/ipmitool";
+
+/// The longest name of a user in IPMI.
+const USERNAME_BYTES_MAX: usize = 16;
+
+const ONE_FOR_ALL: &str = "a BMC switches one node, so each needs an address of its own";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ConfigError, DeviceKind, Origin, Settings, parse};
+
+    const IPMI: &str = "[[device]]
+name = 'bmc'
+type = 'ipmi'
+targets = 'n[1-2]'
+address = '{target}-ipmi'
+username = 'fence'
+password_file = '/etc/password'
+";
+
+    fn parsed(text: &str, programs_must_exist: bool) -> Result<Settings, ConfigError> {
+        let (file, node) = (Path::new("w.toml"), "n1".to_owned());
+        parse(text, &Origin { file, node, environment: &[], programs_must_exist })
+    }
+
+    fn settings(text: &str) -> IpmiSettings {
+        match parsed(text, false).unwrap().devices.remove(0).kind {
+            DeviceKind::Ipmi(settings) => settings,
+            kind => panic!("{kind:?}"),
+        }
+    }
+
+    fn nodes<const N: usize>(names: [&str; N]) -> [NodeName; N] {
+        names.map(|name| name.parse().unwrap())
+    }
+
+    #[test]
+    fn a_bmc_has_an_address_for_each_target_and_a_login() {
+        let plain = IpmiSettings {
+            address: PerTarget::Pattern("{target}-ipmi".into()),
+            known_targets: nodes(["n1", "n2"]).into(),
+            username: "fence".into(),
+            password: SecretSource::File("/etc/password".into()),
+            cipher: 17,
+            privilege: IpmiPrivilege::Administrator,
+            program: "/usr/bin/ipmitool".into(),
+        };
+        assert_eq!(settings(IPMI), plain);
+
+        let text = IPMI
+            .replace("'n[1-2]'", "{ 'n[1-2]' = '{target}:16231', n3 = '[fd00::3]:623' }")
+            .replace("address = '{target}-ipmi'", "cipher = 3\nprivilege = 'operator'")
+            .replace("password_file = '/etc/password'", "password_env = 'IPMI'\nipmitool = '/x'");
+        let [n1, n2, n3] = nodes(["n1", "n2", "n3"]);
+        let addresses = [(n1, "n1:16231"), (n2, "n2:16231"), (n3, "[fd00::3]:623")];
+        let expected = IpmiSettings {
+            address: PerTarget::Map(addresses.map(|(node, text)| (node, text.to_owned())).into()),
+            known_targets: nodes(["n1", "n2", "n3"]).into(),
+            password: SecretSource::Environment("IPMI".into()),
+            cipher: 3,
+            privilege: IpmiPrivilege::Operator,
+            program: "/x".into(),
+            ..plain
+        };
+        assert_eq!(settings(&text), expected);
+
+        assert!(settings(&IPMI.replace("n[1-2]", "*")).known_targets.is_empty());
+        let any = IPMI.replace("n[1-2]", "*").replace("'{target}-ipmi'", "{ n7 = 'a' }");
+        assert_eq!(settings(&any).known_targets, nodes(["n7"]).into());
+    }
+
+    /// A line of the file, what stands in its place, and what is wrong then.
+    const WRONG: [(&str, &str, &str); 19] = [
+        ("address", "", "1: 'address' is missing"),
+        ("address", "address = 'bmc'", "5: 'address': 'n1' and 'n2' have the same: a BMC switches"),
+        ("address", "address = { n1 = 'a', n2 = 'a:623' }", "5: 'address': 'n1' and 'n2' have the"),
+        ("address", "address = { n1 = 'a' }", "5: 'address': there is none for 'n2'"),
+        ("address", "address = 'u@{target}'", "5: 'address': 'u@n1' is no address such as \"n1-"),
+        ("targets", "targets = { n1 = 'a' }", "5: 'address' is also written with the targets"),
+        ("targets", "targets = 'discover'", "4: 'targets': \"discover\": a BMC knows no list"),
+        ("username", "", "1: 'username' is missing"),
+        ("username", "username = 'seventeen-letters'", "6: 'username': more than the 16 bytes"),
+        ("username", "username = \"a\\nb\"", "6: 'username': more than the 16 bytes of IPMI, or"),
+        ("username", "username = 'a'\ncipher = 0", "7: 'cipher': 0 lets anybody in"),
+        ("username", "username = 'a'\ncipher = 1", "7: 'cipher': must be 17 or 3"),
+        ("username", "username = 'a'\ncipher = 300", "7: 'cipher': must be 17 or 3"),
+        ("username", "username = 'a'\nprivilege = 'user'", "7: 'privilege': \"user\" is none of"),
+        (
+            "username",
+            "username = 'a'\nipmitool = 'x'",
+            "7: 'ipmitool': 'x' is not an absolute path",
+        ),
+        ("username", "username = 'a'\npassword = 'x'", "7: unknown key 'password'"),
+        ("password_file", "", "1: no password: give 'password_file', 'password_env' or 'pass"),
+        ("password_file", "password_file = 'x'", "7: 'password_file': 'x' is not an absolute path"),
+        (
+            "password_file",
+            "password_file = '/x'\npassword_env = 'X'",
+            "7: give only one of 'password_file', 'password_env', 'password_credential'",
+        ),
+    ];
+
+    #[test]
+    fn what_is_wrong_with_bmcs_is_said_with_its_line() {
+        let problem = |text: &str| parsed(text, false).unwrap_err().to_string();
+        for (key, written, expected) in WRONG {
+            let line = IPMI.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
+            let found = problem(&IPMI.replace(&format!("{line}\n"), &format!("{written}\n")));
+            assert!(found.starts_with(&format!("w.toml:{expected}")), "{written}: {found}");
+        }
+        for (pattern, expected) in [
+            ("bmc", "w.toml:5: 'address': a BMC switches one node, so each needs an address"),
+            ("{target}:", "w.toml:5: 'address': 'n1:' is no address such as"),
+        ] {
+            let text = IPMI.replace("n[1-2]", "*").replace("{target}-ipmi", pattern);
+            assert!(problem(&text).starts_with(expected), "{}", problem(&text));
+        }
+    }
+
+    #[test]
+    fn a_missing_ipmitool_is_named_unless_programs_are_not_looked_at() {
+        let text = IPMI.replace("username", "ipmitool = '/nowhere/ipmitool'\nusername");
+        assert!(parsed(&text, false).is_ok());
+        assert_eq!(
+            parsed(&text, true).unwrap_err().to_string(),
+            "w.toml:6: there is no program '/nowhere/ipmitool'; install ipmitool, or name it with \
+             'ipmitool'"
+        );
+    }
+}
