@@ -10,5 +10,6 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod ipmi;
 #[allow(dead_code, reason = "each device's tests use their part")]
 mod sim;
