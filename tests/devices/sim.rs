@@ -1,7 +1,7 @@
 //! Simulators: started by the scripts beside this file, each in a directory and on ports of its own.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -55,7 +55,11 @@ pub(crate) fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(17_000);
     for _ in 0..1000 {
         let first = NEXT.fetch_add(count, Ordering::Relaxed);
-        if (first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+        let is_free = |port| {
+            let place = ("127.0.0.1", port);
+            TcpListener::bind(place).is_ok() && UdpSocket::bind(place).is_ok()
+        };
+        if (first..first + count).all(is_free) {
             return first;
         }
     }
