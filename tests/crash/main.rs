@@ -207,7 +207,7 @@ impl Rounds {
         let mut out = stdout().lock();
         writeln!(
             out,
-            "crash: {} rounds, {total} kills in {} s, {} of {} sweeps to their end, seed {}",
+            "figures: crash: {} rounds, {total} kills in {} s, {} of {} sweeps to their end, seed {}",
             figures.rounds,
             self.began.elapsed().as_secs(),
             figures.swept,
@@ -218,9 +218,9 @@ impl Rounds {
         for victim in Victim::ALL {
             let of = figures.kills.iter().filter(|((of, _), _)| *of == victim);
             let calls: Vec<_> = of.map(|((_, call), count)| format!("{call} {count}")).collect();
-            writeln!(out, "crash: {victim:?}: {}", calls.join(", ")).unwrap();
+            writeln!(out, "figures: crash: {victim:?}: {}", calls.join(", ")).unwrap();
         }
-        writeln!(out, "crash: answers {:?}", figures.results).unwrap();
+        writeln!(out, "figures: crash: answers {:?}", figures.results).unwrap();
         drop(out);
         let findings = &figures.findings;
         assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n\n"));

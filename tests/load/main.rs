@@ -286,10 +286,10 @@ fn report(asked: &[Asked], agents: &[(String, Option<i32>)], lives: &Lives, took
     let mut out = stdout().lock();
     writeln!(
         out,
-        "load: {} requests of {CLIENTS} clients answered in {:.1} s, {} kills of the watcher\n\
-         load: answers {results:?}; {} of {} agents succeeded\n\
-         load: an answer took {:?} (median), {:?} (99%), {:?} (longest)\n\
-         load: most memory: watcher {} KiB, executor {} KiB",
+        "figures: load: {} requests of {CLIENTS} clients answered in {:.1} s, {} kills of the watcher\n\
+         figures: load: answers {results:?}; {} of {} agents succeeded\n\
+         figures: load: an answer took {:?} (median), {:?} (99%), {:?} (longest)\n\
+         figures: load: most memory: watcher {} KiB, executor {} KiB",
         asked.len(),
         took.as_secs_f64(),
         lives.kills,

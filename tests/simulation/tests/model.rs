@@ -1,8 +1,7 @@
 //! Small worlds, exhaustively: every order in which the steps of agents, watchers and devices can
 //! happen, with every crash at every place that the budget allows.
-#![expect(clippy::print_stdout, reason = "the figures are what the run is read for")]
 
-use fence_simulation::{Action, Budget, Config, Mutation, World};
+use fence_simulation::{Action, Budget, Config, Mutation, World, print_figures};
 use stateright::{Checker, Model, Property};
 
 struct Small(Config);
@@ -70,13 +69,13 @@ fn check(what: &str, config: Config) {
     let start = std::time::Instant::now();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let checker = Small(config).checker().threads(cores).spawn_bfs().join();
-    println!(
-        "{what}: {} states, {} distinct, depth {}, {} s",
+    print_figures(format_args!(
+        "model, {what}: {} states, {} distinct, depth {}, {} s",
         checker.state_count(),
         checker.unique_state_count(),
         checker.max_depth(),
         start.elapsed().as_secs()
-    );
+    ));
     checker.assert_properties();
 }
 
@@ -110,7 +109,7 @@ fn two_agents_for_two_targets_and_a_withdrawal() {
 #[test]
 fn two_agents_two_targets_and_every_crash() {
     if std::env::var_os("LARGE_WORLDS").is_none() {
-        println!("two agents, two targets, every crash: not without LARGE_WORLDS=1");
+        println!("left out, it needs LARGE_WORLDS=1");
         return;
     }
     let budget = Budget { agents: 2, signals: 1, agent_kills: 1, watcher_kills: 1, ..WORLD.budget };
@@ -160,6 +159,7 @@ fn the_checker_finds_each_bug_that_is_put_in() {
         let checker = Small(config).checker().spawn_bfs().join();
         let found = checker.discovery("S1 to S6").or(checker.discovery("S5 at rest"));
         let path = found.unwrap_or_else(|| panic!("{mutation:?} is not found"));
-        println!("{mutation:?}: found after {} steps", path.into_actions().len());
+        let steps = path.into_actions().len();
+        print_figures(format_args!("mutation {mutation:?}: found by the model in {steps} steps"));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use fence_simulation::run_seed;
+use fence_simulation::{print_figures, run_seed};
 
 /// Seeds that broke an invariant once.
 const REGRESSIONS: [u64; 0] = [];
@@ -54,10 +54,10 @@ fn no_history_breaks_an_invariant() {
         }
     });
     let (executions, successes) = (executions.into_inner(), successes.into_inner());
-    println!(
-        "{count} seeds, {} seeds/s, {executions} executions, {successes} agents succeeded",
+    print_figures(format_args!(
+        "simulation: {count} seeds, {} seeds/s, {executions} executions, {successes} agents succeeded",
         u128::from(count) * 1_000 / start.elapsed().as_millis().max(1)
-    );
+    ));
     // A simulation in which nothing is fenced would break nothing either.
     assert!(executions > count / 2 && successes > count / 20, "{executions}, {successes}");
 }
