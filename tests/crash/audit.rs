@@ -17,44 +17,77 @@ pub(crate) enum Fate {
     Unseen,
 }
 
-/// All that is left of a round. Each request has a target of its own, by which it is known.
+/// Who asked for something.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) target: String,
+    /// The request's; an agent makes its own up. It is the only agent for its target.
+    pub(crate) id: Option<String>,
+    pub(crate) fate: Fate,
+}
+
+/// All that is left of a round.
 #[derive(Debug, Default)]
 pub(crate) struct Remains {
-    /// The targets of the requests.
-    pub(crate) clients: BTreeMap<String, Fate>,
+    pub(crate) clients: Vec<Client>,
     /// `target request_id` of each execution.
     pub(crate) executions: Vec<(String, String)>,
+    /// What executions noted of others that ran when they began, and must not have.
+    pub(crate) overlaps: Vec<String>,
     /// The answers, by file name.
     pub(crate) answers: BTreeMap<String, Value>,
+}
+
+impl Remains {
+    /// Whether it is `client` that asked for this.
+    fn is_of(&self, client: &Client, target: &str, id: &str) -> bool {
+        client.target == target
+            && match &client.id {
+                Some(own) => own == id,
+                None => self.clients.iter().all(|other| other.id.as_deref() != Some(id)),
+            }
+    }
+
+    fn is_known(&self, target: &str, id: &str) -> bool {
+        self.clients.iter().any(|client| self.is_of(client, target, id))
+    }
 }
 
 /// What is wrong; empty when all is well.
 pub(crate) fn audit(remains: &Remains) -> Vec<String> {
     let mut findings = Vec::new();
-    for (target, fate) in &remains.clients {
-        let executions: Vec<&String> =
-            remains.executions.iter().filter(|(of, _)| of == target).map(|(_, id)| id).collect();
-        let answers: Vec<(&String, &Value)> = remains
-            .answers
-            .iter()
-            .filter(|(_, answer)| answer["target_node"] == **target)
+    let text =
+        |answer: &Value, member: &str| answer[member].as_str().unwrap_or_default().to_owned();
+    let asked = |answer: &Value| (text(answer, "target_node"), text(answer, "request_id"));
+    for client in &remains.clients {
+        let executions = remains.executions.iter();
+        let executions: Vec<&String> = executions
+            .filter(|(target, id)| remains.is_of(client, target, id))
+            .map(|(_, id)| id)
             .collect();
-        let of_one = of_one(*fate, &executions, &answers);
+        let of_client = |answer: &Value| {
+            let (target, id) = asked(answer);
+            remains.is_of(client, &target, &id)
+        };
+        let answers: Vec<(&String, &Value)> =
+            remains.answers.iter().filter(|(_, answer)| of_client(answer)).collect();
+        let of_one = of_one(client.fate, &executions, &answers);
         findings.extend(of_one.into_iter().map(|problem| {
-            format!("{target}, {fate:?}: {problem}: executions {executions:?}, answers {answers:?}")
+            format!("{client:?}: {problem}: executions {executions:?}, answers {answers:?}")
         }));
     }
-    let known = |target: &Value| target.as_str().is_some_and(|t| remains.clients.contains_key(t));
     for (name, answer) in &remains.answers {
-        if !known(&answer["target_node"]) {
+        let (target, id) = asked(answer);
+        if !remains.is_known(&target, &id) {
             findings.push(format!("an answer that nobody asked for, {name}: {answer}"));
         }
     }
     for (target, id) in &remains.executions {
-        if !remains.clients.contains_key(target) {
+        if !remains.is_known(target, id) {
             findings.push(format!("an execution that nobody asked for: {target} {id}"));
         }
     }
+    findings.extend(remains.overlaps.iter().map(|noted| format!("S6: {noted}")));
     findings
 }
 
@@ -122,8 +155,9 @@ mod tests {
             (format!("i-{number}"), answer)
         });
         Remains {
-            clients: [("n1".to_owned(), fate)].into(),
+            clients: vec![Client { target: "n1".to_owned(), id: None, fate }],
             executions: vec![("n1".to_owned(), "i".to_owned()); executions],
+            overlaps: Vec::new(),
             answers: answers.collect(),
         }
     }
@@ -147,8 +181,12 @@ mod tests {
             assert!(findings.iter().any(|text| text.contains(found)), "{found}: {findings:?}");
         }
         let mut strange = remains(Fate::Foreign, 1, &["success"]);
-        strange.clients.clear();
-        assert_eq!(audit(&strange).len(), 2);
+        // Another's request for the same target makes neither its own.
+        strange.clients[0].id = Some("j".to_owned());
+        assert_eq!(audit(&strange).len(), 3);
+        let mut overlapping = remains(Fate::Foreign, 1, &["success"]);
+        overlapping.overlaps.push("n1".to_owned());
+        assert_eq!(audit(&overlapping), ["S6: n1"]);
         assert!(audit_log("events.log", "half").is_some());
         assert!(audit_log("events-detailed", "{\"half\n").is_some());
     }

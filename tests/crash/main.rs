@@ -32,10 +32,10 @@ use kill::{Kill, LOOKS, Victim};
 use round::Report;
 
 /// How long the rounds take where nobody says otherwise.
-const SECONDS: u64 = 75;
+const SECONDS: u64 = 120;
 
 /// Rounds that run at once; each is mostly a waiting for the others' processes.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// After so many findings the rest would be the same.
 const FINDINGS_MAX: usize = 5;
@@ -75,6 +75,15 @@ fn a_watcher_that_retries_what_a_dead_one_had_claimed_would_be_found() {
         let kill = Kill { victim: Victim::Starting, call: "fsync".to_owned(), nth };
         let report = round::run(&[kill], true);
         report.findings.iter().any(|finding| finding.contains("S2: executed more than once"))
+    });
+    assert!(found);
+}
+
+#[test]
+fn two_watchers_that_act_on_one_target_at_the_same_time_would_be_found() {
+    let found = (1..NTH_MAX).any(|_| {
+        let report = round::run_without_lock();
+        report.findings.iter().any(|finding| finding.contains("S6: n0 is acted on twice"))
     });
     assert!(found);
 }
@@ -244,6 +253,8 @@ impl Random {
         let victim = Victim::ALL[self.below(Victim::ALL.len())];
         let (calls, most) = if self.below(3) == 0 { (LOOKS, 150) } else { (victim.deeds(), 12) };
         let call = calls[self.below(calls.len())].to_owned();
-        Kill { victim, call, nth: u32::try_from(1 + self.below(most)).unwrap() }
+        // Most calls are made a few times, a few of them often.
+        let below = 1 + self.below(most);
+        Kill { victim, call, nth: u32::try_from(1 + self.below(below)).unwrap() }
     }
 }

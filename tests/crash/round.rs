@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::audit::{Fate, Remains, audit, audit_log};
+use crate::audit::{self, Fate, Remains, audit, audit_log};
 use crate::common::{
     Agent, PATIENCE, SERVICE, Site, agent_program, child_of, holds_within, is_alive, names, new_id,
     process_status, request, wait_for,
@@ -52,6 +52,31 @@ pub(crate) fn run(kills: &[Kill], retry: bool) -> Report {
     round.report
 }
 
+/// What the device whose program notes its executions may do at the same time.
+const AT_ONCE: usize = 2;
+
+/// Runs a round in which a second watcher takes no notice of the first, as no watcher may: to see that
+/// the audit finds it.
+pub(crate) fn run_without_lock() -> Report {
+    let mut round = Round::new();
+    let watchers = [(); 2].map(|()| {
+        let watcher = round.start(None, Path::new(""));
+        for lock in [".watcher.lock", ".running.lock"] {
+            fs::remove_file(round.site.spool.requests.join(lock)).unwrap();
+        }
+        watcher
+    });
+    let target = round.next_target('n');
+    for _ in 0..20 {
+        round.submit(&target);
+    }
+    wait_for("everybody's answer", || round.is_settled());
+    drop(watchers);
+    round.settle(PATIENCE);
+    round.audit();
+    round.report
+}
+
 struct Round {
     site: Site,
     started: u32,
@@ -66,7 +91,8 @@ struct Client {
 }
 
 enum Who {
-    Foreign(String),
+    /// The name and the identity of its request.
+    Foreign(String, String),
     Agent(Agent, Known),
     Gone(Fate),
 }
@@ -111,7 +137,8 @@ impl Round {
         }
         let simulated = site.simulated("simulated", "max_concurrent = 2");
         let simulated = simulated.replace("targets = '*'", "targets = 's[0-99]'");
-        site.configure(&(site.recorder("command", "n[0-99]", "") + &simulated));
+        let command = site.recorder("command", "n[0-99]", &exclusive(&site));
+        site.configure(&format!("{command}max_concurrent = {AT_ONCE}\n{simulated}"));
         Round {
             site,
             started: 0,
@@ -176,7 +203,7 @@ impl Round {
     fn kill_agent(&mut self, kill: &Kill) -> bool {
         let watcher = self.start(None, Path::new(""));
         self.wave();
-        let hit = self.traced_agent(kill, "", Known::Seen);
+        let hit = self.traced_agent(kill, Known::Seen);
         // Sometimes the watcher dies as well, sometimes it sees that nobody waits any more.
         if kill.nth.is_multiple_of(2) {
             wait_for("everybody's answer", || self.is_settled());
@@ -188,47 +215,74 @@ impl Round {
     fn kill_unseen_agent(&mut self, kill: &Kill) -> bool {
         let watcher = self.start(None, Path::new(""));
         watcher.signal(Signal::SIGSTOP);
-        let hit = self.traced_agent(kill, "fence_timeout=1", Known::Unseen);
+        let hit = self.traced_agent(kill, Known::Unseen);
         watcher.signal(Signal::SIGCONT);
         wait_for("everybody's answer", || self.is_settled());
         hit
     }
 
-    /// An agent that is killed; waits for its end.
-    fn traced_agent(&mut self, kill: &Kill, options: &str, known: Known) -> bool {
+    /// An agent that is killed; waits for its end. One that nobody sees is told to give up as soon as it
+    /// has asked: it withdraws then as it does when its time is over.
+    fn traced_agent(&mut self, kill: &Kill, known: Known) -> bool {
         let target = self.next_target('n');
         let command = kill.upon(&Command::new(agent_program()), &self.next_path("trace"));
-        let agent = self.site.agent_as(command, &format!("action=off\nplug={target}\n{options}"));
+        let mut agent = self.site.agent_as(command, &format!("action=off\nplug={target}\n"));
+        if known == Known::Unseen {
+            let requests = self.site.spool.requests.clone();
+            let is_its = |name: &String| {
+                fs::read_to_string(requests.join(name)).is_ok_and(|text| text.contains(&target))
+            };
+            wait_for("the agent's request", || {
+                agent.has_ended() || self.pending().iter().any(is_its)
+            });
+            if !agent.has_ended() {
+                agent.signal(Signal::SIGTERM);
+            }
+        }
         let fate = fate(agent, known);
         self.clients.push(Client { target, who: Who::Gone(fate.0) });
         fate.1
     }
 
-    /// Some clients of different kinds: for either device an agent and somebody who writes and leaves.
+    /// Some clients of different kinds: for either device an agent and somebody who writes and leaves,
+    /// for one target; and for one device as many more as it may work on, and one for good measure.
     fn wave(&mut self) {
         for device in ['n', 's'] {
             let target = self.next_target(device);
-            let id = new_id();
-            let name = if device == 'n' { id.clone() } else { format!("{target}-{id}") };
-            self.site.spool.submit(&name, &request(&id, "off", &target));
-            self.clients.push(Client { target, who: Who::Foreign(name) });
-
-            let target = self.next_target(device);
+            self.submit(&target);
             let options = format!("action=off\nplug={target}\nfence_timeout=60");
             let agent = self.site.agent(&options);
             self.clients.push(Client { target, who: Who::Agent(agent, Known::Seen) });
         }
+        for _ in 0..AT_ONCE {
+            self.submit(&self.next_target('n'));
+        }
+    }
+
+    /// A request of somebody who leaves.
+    fn submit(&mut self, target: &str) {
+        let id = new_id();
+        let name = if target.starts_with('n') { id.clone() } else { format!("{target}-{id}") };
+        self.site.spool.submit(&name, &request(&id, "off", target));
+        self.clients.push(Client { target: target.to_owned(), who: Who::Foreign(name, id) });
+    }
+
+    /// The requests that nobody has claimed.
+    fn pending(&self) -> Vec<String> {
+        let mut names = names(&self.site.spool.requests);
+        names.retain(|name| !name.starts_with('.'));
+        names
     }
 
     fn is_settled(&mut self) -> bool {
         let spool = &self.site.spool;
         let is_done = |client: &mut Client| match &mut client.who {
-            Who::Foreign(name) => spool.answer(name).is_some(),
+            Who::Foreign(name, _) => spool.answer(name).is_some(),
             Who::Agent(agent, _) => agent.has_ended(),
             Who::Gone(_) => true,
         };
         self.clients.iter_mut().all(is_done)
-            && names(&spool.requests).iter().all(|name| name.starts_with('.'))
+            && self.pending().is_empty()
             && names(&spool.requests.join(".claimed")).is_empty()
     }
 
@@ -283,13 +337,14 @@ impl Round {
     fn audit(&mut self) {
         let mut remains = Remains::default();
         for Client { target, who } in self.clients.drain(..) {
-            let fate = match who {
-                Who::Foreign(_) => Fate::Foreign,
-                Who::Agent(agent, known) => fate(agent, known).0,
-                Who::Gone(fate) => fate,
+            let (id, fate) = match who {
+                Who::Foreign(_, id) => (Some(id), Fate::Foreign),
+                Who::Agent(agent, known) => (None, fate(agent, known).0),
+                Who::Gone(fate) => (None, fate),
             };
-            remains.clients.insert(target, fate);
+            remains.clients.push(audit::Client { target, id, fate });
         }
+        remains.overlaps = self.site.lines("overlaps");
         let lines = [(self.site.executed(), 1), (self.site.lines("state.orders"), 3)];
         for (line, at) in lines.iter().flat_map(|(lines, at)| lines.iter().map(move |l| (l, *at))) {
             let words: Vec<&str> = line.split(' ').collect();
@@ -354,6 +409,20 @@ impl Round {
         let logs: String = logs.collect();
         self.report.findings.push(format!("{text}\n{logs}"));
     }
+}
+
+/// A part of the device's program: it notes what else runs when it begins. The locks tell: they are
+/// taken at the beginning and the kernel drops them at the end, of whatever kind the end is.
+fn exclusive(site: &Site) -> String {
+    let path = site.path("").display().to_string();
+    format!(
+        "exec 8>>'{path}lock-'\"$FENCE_TARGET\"\n\
+         flock -n 8 || echo \"$FENCE_TARGET is acted on twice\" >>'{path}overlaps'\n\
+         for slot in $(seq {AT_ONCE}) none; do\n\
+         exec 9>>'{path}slot-'$slot; flock -n 9 && break; done\n\
+         [ $slot != none ] || echo 'more than {AT_ONCE} run on the device' >>'{path}overlaps'\n\
+         sleep 0.01\n"
+    )
 }
 
 /// How an agent ended, and whether it was killed.
