@@ -2,12 +2,14 @@
 
 use chrono::{DateTime, Utc};
 use fence_protocol::{
-    Answer, FenceAction, FenceResult, HostlistError, NODES_MAX, NodeName, Query, QueryKind,
-    ReceivedAnswer, RecordName, Request, RequestId, Requested, bounded, expand_hostlist,
+    Answer, FenceAction, FenceResult, HostlistError, NODES_MAX, NodeName, PowerState, Query,
+    QueryAnswer, QueryKind, ReceivedAnswer, RecordName, Request, RequestId, Requested, bounded,
+    expand_hostlist,
 };
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use serde_json::json;
 
 /// Milliseconds of the years 0 to 9999, which is what RFC 3339 can write.
 const MILLISECONDS: std::ops::Range<i64> = -62_167_219_200_000..253_402_300_800_000;
@@ -26,6 +28,7 @@ proptest! {
         let _ = Request::parse(&bytes);
         let _ = ReceivedAnswer::parse(&bytes);
         let _ = Query::parse(&bytes);
+        let _ = QueryAnswer::parse(&bytes);
     }
 
     #[test]
@@ -68,6 +71,14 @@ proptest! {
 
         prop_assert!(is_one_line(&written));
         prop_assert_eq!(Query::parse(&written), Ok(query));
+    }
+
+    #[test]
+    fn the_answer_to_a_query_is_read_as_it_was_written(answer in query_answer()) {
+        let written = answer.to_json();
+
+        prop_assert!(is_one_line(&written));
+        prop_assert_eq!(QueryAnswer::parse(&written), Ok(answer));
     }
 
     #[test]
@@ -223,5 +234,20 @@ prop_compose! {
         deadline_boottime_ms: u64,
     ) -> Query {
         Query { query_id: id.as_str().to_owned(), query, device, target, deadline_boottime_ms }
+    }
+}
+
+prop_compose! {
+    fn query_answer()(
+        query_id: String,
+        code: u8,
+        message: String,
+        targets in vec(any::<String>(), 0..4),
+        power in option::of(
+            prop::sample::select(&[PowerState::On, PowerState::Off, PowerState::Unknown]),
+        ),
+        state in option::of(any::<(String, u64)>().prop_map(|(key, value)| json!({key: value}))),
+    ) -> QueryAnswer {
+        QueryAnswer { query_id, code, message, targets, power, state }
     }
 }

@@ -344,6 +344,13 @@ mod tests {
         assert_eq!(milliseconds(&format!("{}d", u64::MAX)), None);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_duration_is_read_as_it_was_written(duration: u64) {
+            proptest::prop_assert_eq!(milliseconds(&in_words(duration)), Some(duration));
+        }
+    }
+
     #[test]
     fn only_words_in_braces_are_placeholders() {
         let unknown = |argument: &'static str| unknown_placeholder(argument, &["{target}"]);
