@@ -21,6 +21,7 @@ use crate::place::{PlaceError, is_trusted_owner, kind, open_dir, permissions, re
 #[derive(Debug)]
 pub struct TrustedFile {
     directory: OwnedFd,
+    path: PathBuf,
     name: OsString,
     mode: u32,
 }
@@ -55,7 +56,7 @@ impl TrustedFile {
             if kind(&facts) != SFlag::S_IFLNK {
                 check(&path, &facts)?;
                 let (name, mode) = (name.to_owned(), permissions(&facts));
-                return Ok(TrustedFile { directory, name, mode });
+                return Ok(TrustedFile { directory, path, name, mode });
             }
             path = parent.join(PathBuf::from(readlinkat(&entry, "").map_err(failed)?));
         }
@@ -77,6 +78,8 @@ impl TrustedFile {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = openat(&self.directory, &*self.name, flags, Mode::empty())
             .map_err(|errno| FileError::Unreadable(errno.into()))?;
+        // It may be another one by now.
+        check(&self.path, &fstat(&file).map_err(failed)?)?;
         let mut bytes = Vec::new();
         let most = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
         File::from(file).take(most).read_to_end(&mut bytes).map_err(FileError::Unreadable)?;
