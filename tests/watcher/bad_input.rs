@@ -9,13 +9,14 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use fence_log::is_plain;
 use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
 use crate::common::{
-    Site, Watcher, boot_id, boot_ms, instant, is_root, names, new_id, our_request, request,
-    wait_for, with,
+    Site, Watcher, boot_id, boot_ms, instant, is_root, names, new_id, our_request, output_of,
+    request, wait_for, with,
 };
 
 /// A watcher with a device for the targets `n1` to `n9` that notes each execution.
@@ -424,6 +425,36 @@ fn a_file_whose_name_is_no_name_is_put_aside_and_hidden_ones_are_left_alone() {
     assert_eq!(site.spool.rejected().len(), bad.len());
     watcher.await_log("nb.json");
     assert!(!watcher.log().contains('\u{1b}'), "an escape sequence reached the log");
+}
+
+#[test]
+fn nothing_that_a_client_or_a_device_says_forges_a_line_of_the_log_or_of_the_status() {
+    let site = Site::new();
+    let program = "printf 'no\\nforged: \\033[2J\\342\\200\\250forged: \\r\\n' >&2\nexit 1";
+    site.configure(&site.recorder("power", "n[1-9]", program));
+    let watcher = site.start();
+    let forged = "x\nforged: \u{1b}[2J\u{2028}forged: \r\u{85}";
+    for (members, result) in [
+        (json!({"recorder_node": forged, "gfs2_filesystems": [forged]}), "unacknowledged"),
+        (json!({"device": forged}), "rejected"),
+        (json!({"action": forged}), "rejected"),
+        (json!({"boot_id": forged, "deadline_boottime_ms": 1}), "expired"),
+    ] {
+        let id = new_id();
+        site.spool.submit(&id, &with(request(&id, "off", "n1"), members));
+        site.spool.await_result(&id, result);
+    }
+
+    let status = output_of(&mut site.watcher_command(&["status"]));
+    let status = String::from_utf8(status.stdout).unwrap();
+    watcher.await_log("forged");
+    for text in [watcher.log(), status] {
+        let line_begins = text.split(|c| c == '\n' || !is_plain(c));
+        for line in line_begins {
+            assert!(!line.starts_with("forged"), "{text}");
+        }
+        assert!(text.chars().all(|c| c == '\n' || is_plain(c)), "{text:?}");
+    }
 }
 
 /// Requests that are right in themselves and must not be executed, and the result of each.
