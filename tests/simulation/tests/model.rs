@@ -2,7 +2,7 @@
 //! happen, with every crash at every place that the budget allows.
 
 use fence_simulation::{Action, Budget, Config, Mutation, World, print_figures};
-use stateright::{Checker, Model, Property};
+use stateright::{Checker, CheckerBuilder, Model, Property};
 
 struct Small(Config);
 
@@ -65,10 +65,24 @@ const WORLD: Config = Config {
     mutation: None,
 };
 
+/// Explores the world in the order that gives the shortest way to a violation.
 fn check(what: &str, config: Config) {
-    let start = std::time::Instant::now();
+    report(what, builder(config).spawn_bfs());
+}
+
+/// Explores it in the order that needs little memory: what is seen is a number, what is to be seen few.
+fn check_large(what: &str, config: Config) {
+    report(what, builder(config).spawn_dfs());
+}
+
+fn builder(config: Config) -> CheckerBuilder<Small> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let checker = Small(config).checker().threads(cores).spawn_bfs().join();
+    Small(config).checker().threads(cores)
+}
+
+fn report(what: &str, checker: impl Checker<Small>) {
+    let start = std::time::Instant::now();
+    let checker = checker.join();
     print_figures(format_args!(
         "model, {what}: {} states, {} distinct, depth {}, {} s",
         checker.state_count(),
@@ -113,8 +127,12 @@ fn two_agents_two_targets_and_every_crash() {
         return;
     }
     let budget = Budget { agents: 2, signals: 1, agent_kills: 1, watcher_kills: 1, ..WORLD.budget };
-    check("two agents, one target, every crash", Config { budget, ..WORLD });
-    check("two agents, two targets, every crash", Config { targets: 2, budget, ..WORLD });
+    check_large("two agents, one target, every crash", Config { budget, ..WORLD });
+    check_large("two agents, two targets, every crash", Config { targets: 2, budget, ..WORLD });
+    let with_host = Budget { host_crashes: 1, ..budget };
+    check_large("the same, one target, and the host's", Config { budget: with_host, ..WORLD });
+    let two = Config { watchers: 2, lock: false, budget, ..WORLD };
+    check_large("two agents, two watchers, one target, every crash", two);
 }
 
 #[test]
