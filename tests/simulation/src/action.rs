@@ -72,6 +72,10 @@ pub enum Mutation {
     ClientNotChecked,
     /// An identity that was begun is forgotten when its file's name does not show it.
     IdentityForgotten,
+    /// A device is given as much at the same time as there is to do.
+    DeviceLimitForgotten,
+    /// A watcher takes no notice of the one that runs.
+    WatcherLockIgnored,
 }
 
 /// One thing that can happen.

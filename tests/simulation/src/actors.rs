@@ -12,7 +12,7 @@ use fence_core::execution::{Method, Plan};
 use fence_core::watcher::{self as core, Claim, Content, Effect, Event, Job, Sight, Watcher};
 use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError};
 
-use crate::action::Config;
+use crate::action::{Config, Mutation};
 use crate::disk::{Dir, Disk};
 use crate::world::ABLE;
 
@@ -177,7 +177,10 @@ impl WatcherProcess {
             name: "pdu".to_owned(),
             here: true,
             coverage: core::Coverage::Any,
-            max_concurrent: config.max_concurrent,
+            max_concurrent: match config.mutation {
+                Some(Mutation::DeviceLimitForgotten) => usize::MAX,
+                _ => config.max_concurrent,
+            },
             actions: [
                 fence_protocol::FenceAction::Off,
                 fence_protocol::FenceAction::On,

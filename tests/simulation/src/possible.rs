@@ -3,7 +3,7 @@
 use fence_core::execution::Step;
 use fence_protocol::{FenceAction, RecordName};
 
-use crate::action::{Action, Reaction};
+use crate::action::{Action, Mutation, Reaction};
 use crate::actors::{Agent, Execution, Place};
 use crate::disk::Dir;
 use crate::world::World;
@@ -46,8 +46,10 @@ impl World {
 
     fn watcher_actions(&self, index: usize, calm: bool, actions: &mut Vec<Action>) {
         let Some(watcher) = &self.watchers[index] else {
-            let is_free = !self.config.lock || self.watchers.iter().all(Option::is_none);
-            if is_free && (!calm || index == 0) {
+            let is_locked = self.config.lock
+                && self.config.mutation != Some(Mutation::WatcherLockIgnored)
+                && self.watchers.iter().any(Option::is_some);
+            if !is_locked && (!calm || index == 0) {
                 actions.push(Action::StartWatcher(index));
             }
             return;

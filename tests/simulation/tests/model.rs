@@ -2,7 +2,7 @@
 //! happen, with every crash at every place that the budget allows.
 
 use fence_simulation::{Action, Budget, Config, Mutation, World, print_figures};
-use stateright::{Checker, CheckerBuilder, Model, Property};
+use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model, Property};
 
 struct Small(Config);
 
@@ -161,20 +161,27 @@ fn an_older_client_and_a_crash_of_the_host() {
 
 #[test]
 fn the_checker_finds_each_bug_that_is_put_in() {
-    for (mutation, budget) in [
-        (Mutation::ClaimAfterStart, Budget { agents: 1, ..WORLD.budget }),
-        (Mutation::NoDeadlineCheck, Budget { agents: 1, ..WORLD.budget }),
-        (Mutation::AnswerBeforeConfirmation, Budget { agents: 1, ..WORLD.budget }),
-        (Mutation::DeleteBeforeAnswer, Budget { agents: 1, watcher_kills: 1, ..WORLD.budget }),
-        (Mutation::RetryAfterCrash, Budget { agents: 1, watcher_kills: 1, ..WORLD.budget }),
-        (Mutation::ClientNotChecked, Budget { agents: 1, agent_kills: 1, ..WORLD.budget }),
+    let none = WORLD.budget;
+    let agent = Budget { agents: 1, ..none };
+    let agents = Budget { agents: 2, ..none };
+    let killed = Budget { watcher_kills: 1, ..agent };
+    let one = |budget| Config { budget, ..WORLD };
+    for (mutation, config) in [
+        (Mutation::ClaimAfterStart, one(agent)),
+        (Mutation::NoDeadlineCheck, one(agent)),
+        (Mutation::AnswerBeforeConfirmation, one(agent)),
+        (Mutation::DeleteBeforeAnswer, one(killed)),
+        (Mutation::RetryAfterCrash, one(killed)),
+        (Mutation::ClientNotChecked, one(Budget { agent_kills: 1, ..agent })),
         (
             Mutation::IdentityForgotten,
-            Budget { foreign_requests: 2, watcher_kills: 1, ..WORLD.budget },
+            one(Budget { foreign_requests: 2, watcher_kills: 1, ..none }),
         ),
+        (Mutation::DeviceLimitForgotten, Config { targets: 2, ..one(agents) }),
+        (Mutation::WatcherLockIgnored, Config { watchers: 2, ..one(agents) }),
     ] {
-        let config = Config { mutation: Some(mutation), budget, ..WORLD };
-        let checker = Small(config).checker().spawn_bfs().join();
+        let model = builder(Config { mutation: Some(mutation), ..config });
+        let checker = model.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
         let found = checker.discovery("S1 to S6").or(checker.discovery("S5 at rest"));
         let path = found.unwrap_or_else(|| panic!("{mutation:?} is not found"));
         let steps = path.into_actions().len();

@@ -53,3 +53,13 @@ fn a_client_that_is_not_looked_for_is_found() {
 fn an_identity_that_is_forgotten_is_found() {
     is_found(Mutation::IdentityForgotten, "S2");
 }
+
+#[test]
+fn a_device_that_is_given_too_much_at_once_is_found() {
+    is_found(Mutation::DeviceLimitForgotten, "S6");
+}
+
+#[test]
+fn two_watchers_that_know_nothing_of_each_other_are_found() {
+    is_found(Mutation::WatcherLockIgnored, "S6");
+}
