@@ -10,6 +10,7 @@ mod action;
 mod answer;
 mod hostlist;
 mod names;
+mod nearest;
 mod query;
 mod request;
 
@@ -17,6 +18,7 @@ pub use action::{FenceAction, Requested};
 pub use answer::{Answer, AnswerError, FenceResult, ReceivedAnswer};
 pub use hostlist::{HostlistError, NODES_MAX, expand_hostlist};
 pub use names::{NameError, NodeName, RecordName, RequestId};
+pub use nearest::nearest;
 pub use query::{PowerState, Query, QueryAnswer, QueryKind};
 pub use request::{Rejection, Request, RequestError};
 

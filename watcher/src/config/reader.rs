@@ -3,6 +3,7 @@
 //! A [`Section`] hands out each value once, by its form; what is left over when it is finished is an
 //! unknown key. A value of the wrong form is noted and counts as absent, so that reading goes on.
 
+use fence_protocol::nearest;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -154,41 +155,5 @@ impl<'p> Section<'p> {
     fn part(&self, offset: usize, table: DeTable<'p>) -> Section<'p> {
         let (complete, problems) = (self.complete, self.problems);
         Section { offset, table, known: Vec::new(), complete, problems }
-    }
-}
-
-/// The known key that `written` was probably meant to be.
-fn nearest(written: &str, known: &[&'static str]) -> Option<&'static str> {
-    let (distance, key) = known.iter().map(|key| (distance(written, key), *key)).min()?;
-    (distance <= 1 + key.len() / 4).then_some(key)
-}
-
-/// How many characters to change, add or remove to make `a` into `b` (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, to) in b.bytes().enumerate() {
-            let changed = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_near_name_is_suggested_and_a_far_one_is_not() {
-        let known = ["timeout", "targets", "off", "on"];
-
-        assert_eq!(nearest("tiemout", &known), Some("timeout"));
-        assert_eq!(nearest("target", &known), Some("targets"));
-        assert_eq!(nearest("of", &known), Some("off"));
-        assert_eq!(nearest("password", &known), None);
-        assert_eq!(nearest("", &[]), None);
     }
 }
