@@ -97,10 +97,14 @@ fn known_placeholders(action: &str) -> &'static [&'static str] {
 const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// How long a contact may take.
-const CONTACT_MS_MAX: u64 = 2_000;
+pub(crate) const CONTACT_MS_MAX: u64 = 2_000;
+
+/// What every program finds in its environment.
+pub(crate) const BASE_ENVIRONMENT: [(&str, &str); 2] =
+    [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C")];
 
 /// How much of a list of targets is read. Most names are far shorter than 16 bytes.
-const LIST_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const LIST_BYTES_MAX: usize = 1024 * 1024;
 
 impl FenceDevice for CommandDevice {
     fn abilities(&self) -> Abilities {
@@ -162,13 +166,7 @@ impl FenceDevice for CommandDevice {
         let values = Values { target: Some(target), ..Values::question("status") };
         match self.run(argv, &values, limit, OUTPUT_BYTES_MAX) {
             Outcome::Exited { code: code @ (0 | 2), stdout, stderr } => PowerReport {
-                state: if code == 2 && stdout.trim().is_empty() && !stderr.trim().is_empty() {
-                    // So ends a shell that cannot read its script, and many a program that does not
-                    // understand its arguments: it says nothing about the power.
-                    PowerState::Unknown
-                } else {
-                    power_shown(code, &stdout)
-                },
+                state: state_shown(code, &stdout, &stderr),
                 detail: message(&stdout, &stderr).unwrap_or_else(|| format!("exit code {code}")),
             },
             outcome => PowerReport { state: PowerState::Unknown, detail: failure(argv, &outcome) },
@@ -264,15 +262,14 @@ impl<'a> Values<'a> {
 
     fn environment(&self, device: &str) -> Vec<(String, String)> {
         let variables = [
-            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-            ("LC_ALL", "C"),
             ("FENCE_DEVICE", device),
             ("FENCE_ACTION", self.action),
             ("FENCE_TARGET", self.target()),
             ("FENCE_GFS2_FILESYSTEMS", &self.gfs2_filesystems),
             ("FENCE_REQUEST_ID", self.request_id),
         ];
-        variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+        let all = BASE_ENVIRONMENT.into_iter().chain(variables);
+        all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 }
 
@@ -344,6 +341,16 @@ pub fn listed_nodes(stdout: &str) -> Result<Vec<NodeName>, String> {
         .collect()
 }
 
+/// The state that a program with exit code 0 or 2 shows.
+pub(crate) fn state_shown(code: i32, stdout: &str, stderr: &str) -> PowerState {
+    if code == 2 && stdout.trim().is_empty() && !stderr.trim().is_empty() {
+        // So ends a shell that cannot read its script, and many a program that does not understand its
+        // arguments: it says nothing about the power.
+        return PowerState::Unknown;
+    }
+    power_shown(code, stdout)
+}
+
 /// The state that exit code 0 (on) or 2 (off) and the words "on" and "off" in the output show.
 ///
 /// The words only ever take certainty away, with one exception: a program that always exits with 0
@@ -374,7 +381,8 @@ pub fn message(stdout: &str, stderr: &str) -> Option<String> {
     (!words.is_empty()).then(|| bounded(&words.join(" "), MESSAGE_BYTES_MAX))
 }
 
-fn failure(argv: &[String], outcome: &Outcome) -> String {
+/// Why a program did not do what it was run for.
+pub(crate) fn failure(argv: &[String], outcome: &Outcome) -> String {
     let program = argv.first().map_or("", String::as_str);
     let (what, stdout, stderr) = match outcome {
         Outcome::Exited { code, stdout, stderr } => {

@@ -97,6 +97,24 @@ pub enum Outcome {
     ExecutorLost,
 }
 
+impl Outcome {
+    /// The same with `change` made to what the program wrote.
+    pub(crate) fn map_output(self, change: impl Fn(String) -> String) -> Self {
+        match self {
+            Outcome::Exited { code, stdout, stderr } => {
+                Outcome::Exited { code, stdout: change(stdout), stderr: change(stderr) }
+            }
+            Outcome::Signaled { signal, stdout, stderr } => {
+                Outcome::Signaled { signal, stdout: change(stdout), stderr: change(stderr) }
+            }
+            Outcome::TimedOut { stdout, stderr } => {
+                Outcome::TimedOut { stdout: change(stdout), stderr: change(stderr) }
+            }
+            other @ (Outcome::NotStarted(_) | Outcome::TooLate | Outcome::ExecutorLost) => other,
+        }
+    }
+}
+
 /// The executor's first line: whether it is ready.
 #[derive(Debug, Serialize, Deserialize)]
 struct Greeting {

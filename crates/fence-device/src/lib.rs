@@ -6,6 +6,7 @@
 //!
 //! - [`FenceDevice`]: the contract of a driver.
 //! - [`CommandDevice`]: a device that programs of the administrator operate.
+//! - [`FenceAgentDevice`]: a device that a fence agent operates.
 //! - [`IpmiDevice`]: management controllers that ipmitool speaks to.
 //! - [`SimulatedDevice`]: a device that is a file, for demonstrations and tests.
 //! - [`SecretSource`]: where a password comes from.
@@ -14,6 +15,7 @@
 
 mod command;
 mod executor;
+mod fence_agent;
 mod ipmi;
 mod secret;
 mod simulated;
@@ -30,6 +32,9 @@ pub use command::{CommandDevice, CommandSettings};
 #[doc(hidden)]
 pub use command::{listed_nodes, message, power_shown};
 pub use executor::{Command, ExecutorClient, OUTPUT_BYTES_MAX, Outcome, executor_main};
+pub use fence_agent::{AgentAction, FenceAgentDevice, FenceAgentSettings};
+#[doc(hidden)]
+pub use fence_agent::{Given, Listed, Metadata, listed_plugs};
 #[doc(hidden)]
 pub use ipmi::output as ipmitool_output;
 pub use ipmi::{BmcAddress, IpmiDevice, IpmiPrivilege, IpmiSettings};

@@ -1,0 +1,457 @@
+//! `type = "fence-agent"`: any program that speaks as ClusterLabs' fence agents do.
+//!
+//! An agent is started without arguments and reads `name=value` lines: the configured options, the
+//! secrets, then the action and the target's plug. It shows what came of it by its exit code alone; its
+//! texts are for people.
+//!
+//! | the agent's end | an order is | a state is | a contact is |
+//! | --- | --- | --- | --- |
+//! | exit code 0 | `Acknowledged` | `On` | `Reachable` |
+//! | exit code 2 | `Unacknowledged` | `Off`, see below | `Unreachable` |
+//! | any other code, a signal, its limit | `Unacknowledged` | `Unknown` | `Unreachable` |
+//! | not started: no plug, no secret, no program | `Failed` | `Unknown` | `Unreachable` |
+//! | not started: too late | `TooLate` | `Unknown` | `Unreachable` |
+//!
+//! An order is never `Unreachable`. An agent exits with 1 for a wrong password, a device that is not there
+//! and one that fell silent after it had obeyed, and the texts in which these differ are every agent's own.
+//!
+//! Two kinds of "off" are not believed. `fence_virt` and `fence_xvm` say it of every machine that they do
+//! not know, be it mistyped or moved to another host: where an order was not acknowledged and the agent can
+//! list its plugs, the plug must be among them. And an agent that takes its target from an address, not
+//! from a plug, would act on the same machine for every target: see [`Metadata::may_ignore_plugs`].
+//!
+//! - `metadata`: what an agent says of itself. `output`: what its list says. `contact`: asking whether
+//!   it can be reached.
+
+mod contact;
+mod metadata;
+mod output;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use fence_core::PerTarget;
+use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
+use fence_protocol::{NodeName, PowerState};
+use fence_spool::program_problem;
+
+use crate::command::{BASE_ENVIRONMENT, LIST_BYTES_MAX, failure, message, state_shown};
+use crate::{
+    Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach, Secret,
+    SecretSource, TargetList,
+};
+
+// Public for the fuzz targets.
+pub use metadata::{Given, Metadata};
+pub use output::{Listed, listed_plugs};
+
+/// A fence agent as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FenceAgentSettings {
+    /// The program's absolute path.
+    pub agent: String,
+    /// What it is told each time.
+    pub options: BTreeMap<String, String>,
+    /// What it is told as well, and nobody else.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Variables of its environment.
+    pub env: BTreeMap<String, String>,
+    /// What it calls the targets.
+    pub plug: PerTarget,
+    /// The option that carries that; `None`, if nobody said so, is `plug`.
+    pub plug_option: Option<String>,
+    /// The targets that are known by name.
+    pub targets: BTreeSet<NodeName>,
+    /// The actions that may be asked of it; `None`, if nobody named them, is all that it has.
+    pub actions: Option<BTreeSet<AgentAction>>,
+    /// Those without which the configuration is wrong.
+    pub needed: BTreeSet<AgentAction>,
+}
+
+impl FenceAgentSettings {
+    /// Where each target is reached, if the option that names it is an address.
+    pub fn addresses(&self) -> Option<&PerTarget> {
+        let is_address = matches!(self.plug_option.as_deref(), Some("ip" | "ipaddr"));
+        is_address.then_some(&self.plug)
+    }
+}
+
+/// An action of a fence agent that a device can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AgentAction {
+    /// Cut the target off.
+    Off,
+    /// Bring it back.
+    On,
+    /// Reset it.
+    Reboot,
+    /// Show its power state.
+    Status,
+    /// Write the plugs.
+    List,
+    /// Contact the device.
+    Monitor,
+}
+
+impl AgentAction {
+    /// All of them.
+    pub const ALL: [AgentAction; 6] = [
+        AgentAction::Off,
+        AgentAction::On,
+        AgentAction::Reboot,
+        AgentAction::Status,
+        AgentAction::List,
+        AgentAction::Monitor,
+    ];
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AgentAction::Off => "off",
+            AgentAction::On => "on",
+            AgentAction::Reboot => "reboot",
+            AgentAction::Status => "status",
+            AgentAction::List => "list",
+            AgentAction::Monitor => "monitor",
+        }
+    }
+}
+
+impl From<Order> for AgentAction {
+    fn from(order: Order) -> Self {
+        match order {
+            Order::Off => AgentAction::Off,
+            Order::On => AgentAction::On,
+            Order::Cycle => AgentAction::Reboot,
+        }
+    }
+}
+
+/// A fence agent.
+#[derive(Debug)]
+pub struct FenceAgentDevice {
+    settings: FenceAgentSettings,
+    executor: ExecutorClient,
+    /// What the agent says of itself; read when it is first needed, as it does not change while it runs.
+    metadata: OnceLock<Option<Metadata>>,
+    /// The targets whose last order the agent acknowledged: it knows their plugs.
+    known_plugs: Mutex<BTreeSet<NodeName>>,
+}
+
+/// A target, and what the agent calls it.
+#[derive(Clone, Copy, Debug)]
+struct Target<'a> {
+    node: &'a NodeName,
+    plug: &'a str,
+}
+
+impl FenceAgentDevice {
+    /// The agent of `settings`, which `executor` runs.
+    pub fn new(settings: FenceAgentSettings, executor: ExecutorClient) -> Self {
+        FenceAgentDevice {
+            settings,
+            executor,
+            metadata: OnceLock::new(),
+            known_plugs: Mutex::default(),
+        }
+    }
+
+    /// Runs the agent. What it wrote is without the secrets; an error is one before its start.
+    fn run(
+        &self,
+        action: AgentAction,
+        target: Option<Target<'_>>,
+        limit: Limit,
+        output_bytes_max: usize,
+    ) -> Result<Outcome, String> {
+        let secrets = self.secrets()?;
+        let input = input(&self.settings, &secrets, action.as_str(), target);
+        let outcome = self.execute(input, limit, output_bytes_max);
+        let redact =
+            |text: String| secrets.iter().fold(text, |text, (_, secret)| secret.redact(&text));
+        Ok(outcome.map_output(redact))
+    }
+
+    fn execute(&self, stdin: String, limit: Limit, output_bytes_max: usize) -> Outcome {
+        let own = self.settings.env.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let base = BASE_ENVIRONMENT.iter().chain(PYTHON_ENVIRONMENT);
+        let base = base.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        // A variable that is given replaces ours.
+        let env: BTreeMap<String, String> = base.chain(own).collect();
+        self.executor.run(Command {
+            argv: self.argv(),
+            env: env.into_iter().collect(),
+            stdin,
+            limit,
+            start_not_after_boot_ms: limit.not_after_boot_ms,
+            output_bytes_max,
+        })
+    }
+
+    fn argv(&self) -> Vec<String> {
+        vec![self.settings.agent.clone()]
+    }
+
+    fn failure(&self, outcome: &Outcome) -> String {
+        failure(&self.argv(), outcome)
+    }
+
+    fn secrets(&self) -> Result<Vec<(&str, Secret)>, String> {
+        let sources = self.settings.secrets.iter();
+        sources.map(|(name, source)| Ok((name.as_str(), source.read()?))).collect()
+    }
+
+    fn can(&self, action: AgentAction) -> bool {
+        self.settings.actions.as_ref().is_none_or(|actions| actions.contains(&action))
+    }
+
+    /// What the agent calls `target`, if it is certain that it would act on that.
+    fn plug(&self, target: &NodeName, limit: Limit) -> Result<String, String> {
+        let plug = self.settings.plug.of(target);
+        let plug = plug.ok_or_else(|| format!("no plug is configured for '{target}'"))?;
+        self.doubt_about_plugs(limit).map_or(Ok(plug), Err)
+    }
+
+    /// Why the agent might act on the wrong machine, in a configuration that does not say otherwise.
+    fn doubt_about_plugs(&self, limit: Limit) -> Option<String> {
+        let is_unclear = self.settings.plug_option.is_none() && self.settings.targets.len() != 1;
+        (is_unclear && self.metadata(limit)?.may_ignore_plugs()).then(|| {
+            "the agent may act on one and the same machine for every target: write in 'plug_option' \
+             which of its options names the target, such as \"ip\" (or \"plug\", if that is so)"
+                .to_owned()
+        })
+    }
+
+    /// What the agent says of itself, where it does.
+    fn metadata(&self, limit: Limit) -> Option<&Metadata> {
+        if let Some(known) = self.metadata.get() {
+            return known.as_ref();
+        }
+        let outcome = self.read_metadata(limit.min(Limit::in_ms(METADATA_MS)));
+        let Outcome::Exited { code, stdout, .. } = outcome else {
+            // Perhaps it has it another time.
+            return None;
+        };
+        let metadata = (code == 0).then(|| Metadata::parse(&stdout).ok()).flatten();
+        self.metadata.get_or_init(|| metadata).as_ref()
+    }
+
+    fn read_metadata(&self, limit: Limit) -> Outcome {
+        self.execute("action=metadata\n".to_owned(), limit, METADATA_BYTES_MAX)
+    }
+
+    /// Whether the agent can list its plugs: as configured, else as it says.
+    fn can_list(&self, limit: Limit) -> bool {
+        match &self.settings.actions {
+            Some(actions) => actions.contains(&AgentAction::List),
+            None => self.metadata(limit).is_none_or(|metadata| metadata.has_action("list")),
+        }
+    }
+
+    fn separator(&self) -> &str {
+        self.settings.options.get("separator").map_or(",", String::as_str)
+    }
+
+    /// Why an "off" for `target` proves nothing, if that is so.
+    fn doubt_about_off(&self, target: Target<'_>, limit: Limit) -> Option<String> {
+        if self.known_plugs().contains(target.node) || !self.can_list(limit) {
+            return None;
+        }
+        let says = "the agent says off, which is not believed";
+        let plug = target.plug;
+        let stdout = match self.run(AgentAction::List, Some(target), limit, LIST_BYTES_MAX) {
+            Ok(Outcome::Exited { code: 0, stdout, .. }) => stdout,
+            Ok(outcome) => {
+                let failure = self.failure(&outcome);
+                return Some(format!(
+                    "{says}: whether it knows '{plug}' cannot be told: {failure}"
+                ));
+            }
+            Err(problem) => return Some(format!("{says}: {problem}")),
+        };
+        match listed_plugs(&stdout, self.separator()) {
+            Ok(listed) if listed.iter().any(|one| plug == one.plug || plug == one.alias) => None,
+            Ok(_) => Some(format!("{says}: '{plug}' is not in its list")),
+            Err(problem) => Some(format!("{says}: {problem}")),
+        }
+    }
+
+    fn known_plugs(&self) -> MutexGuard<'_, BTreeSet<NodeName>> {
+        self.known_plugs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is wrong with the options, as the agent itself sees it.
+    fn problems_of_options(&self) -> Vec<String> {
+        let outcome = self.read_metadata(Limit::in_ms(METADATA_CHECK_MS));
+        let metadata = match &outcome {
+            Outcome::Exited { code: 0, stdout, .. } => Metadata::parse(stdout),
+            other => Err(self.failure(other)),
+        };
+        let metadata = match metadata {
+            Ok(metadata) => metadata,
+            Err(problem) => {
+                return vec![format!(
+                    "the agent's metadata cannot be read, so its options are not checked: {problem}"
+                )];
+            }
+        };
+        let FenceAgentSettings { options, secrets, plug_option, needed, .. } = &self.settings;
+        let mut given: Vec<Given> =
+            options.iter().map(|(name, value)| Given { name, value: Some(value) }).collect();
+        given.extend(secrets.keys().map(|name| Given { name, value: None }));
+        // Where nobody says that there are plugs, and the agent has none, all is well for one target.
+        if plug_option.is_some() || !metadata.may_ignore_plugs() {
+            let name = plug_option.as_deref().unwrap_or(PLUG);
+            given.push(Given { name, value: None });
+        }
+        let problems = metadata.problems(&given, needed.iter().map(|action| action.as_str()));
+        // Another question needs it as well.
+        let _ = self.metadata.set(Some(metadata));
+        problems
+    }
+}
+
+impl FenceDevice for FenceAgentDevice {
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            off: self.can(AgentAction::Off),
+            on: self.can(AgentAction::On),
+            cycle: self.can(AgentAction::Reboot),
+            power: self.can(AgentAction::Status),
+        }
+    }
+
+    /// Runs `monitor`: once, or for each target that is known by name where the plug is an address.
+    fn reachable(&self, limit: Limit) -> Reach {
+        self.contact(limit)
+    }
+
+    fn targets(&self, limit: Limit) -> TargetList {
+        if !self.can_list(limit) {
+            return TargetList::NoList("the agent has no action 'list'".to_owned());
+        }
+        let stdout = match self.run(AgentAction::List, None, limit, LIST_BYTES_MAX) {
+            Ok(Outcome::Exited { code: 0, stdout, .. }) => stdout,
+            Ok(outcome) => return TargetList::Unreachable(self.failure(&outcome)),
+            Err(problem) => return TargetList::Unreachable(problem),
+        };
+        match listed_plugs(&stdout, self.separator()) {
+            // A plug that is nobody's, or whose name is none of a node, is no target.
+            Ok(listed) => TargetList::Nodes(
+                listed.iter().filter_map(|one| self.settings.plug.target_of(one.plug)).collect(),
+            ),
+            Err(problem) => TargetList::NoList(problem),
+        }
+    }
+
+    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport {
+        let unknown = |detail| PowerReport { state: PowerState::Unknown, detail };
+        if !self.can(AgentAction::Status) {
+            return unknown("the agent has no action 'status'".to_owned());
+        }
+        let plug = match self.plug(target, limit) {
+            Ok(plug) => plug,
+            Err(problem) => return unknown(problem),
+        };
+        let target = Target { node: target, plug: &plug };
+        let (code, stdout, stderr) =
+            match self.run(AgentAction::Status, Some(target), limit, OUTPUT_BYTES_MAX) {
+                Ok(Outcome::Exited { code: code @ (0 | 2), stdout, stderr }) => {
+                    (code, stdout, stderr)
+                }
+                Ok(outcome) => return unknown(self.failure(&outcome)),
+                Err(problem) => return unknown(problem),
+            };
+        let detail = message(&stdout, "").unwrap_or_else(|| format!("exit code {code}"));
+        match state_shown(code, &stdout, &stderr) {
+            // That it is off, an agent says by its exit code.
+            PowerState::Off if code != 2 => unknown(detail),
+            PowerState::Off => match self.doubt_about_off(target, limit) {
+                Some(doubt) => unknown(doubt),
+                None => PowerReport { state: PowerState::Off, detail },
+            },
+            state => PowerReport { state, detail },
+        }
+    }
+
+    fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
+        let action = AgentAction::from(order);
+        if !self.can(action) {
+            return OrderReport::Failed(format!("the agent has no action '{}'", action.as_str()));
+        }
+        let plug = match self.plug(job.target, limit) {
+            Ok(plug) => plug,
+            Err(problem) => return OrderReport::Failed(problem),
+        };
+        self.known_plugs().remove(job.target);
+        let target = Target { node: job.target, plug: &plug };
+        match self.run(action, Some(target), limit, OUTPUT_BYTES_MAX) {
+            Ok(Outcome::Exited { code: 0, stdout, .. }) => {
+                self.known_plugs().insert(job.target.clone());
+                // Not its standard error: what agents write there when all is well concerns nobody.
+                let words = message(&stdout, "");
+                OrderReport::Acknowledged(words.unwrap_or_else(|| "exit code 0".to_owned()))
+            }
+            Ok(Outcome::NotStarted(problem)) | Err(problem) => OrderReport::Failed(problem),
+            Ok(Outcome::TooLate) => OrderReport::TooLate,
+            Ok(outcome) => OrderReport::Unacknowledged(self.failure(&outcome)),
+        }
+    }
+
+    fn check(&self) -> Vec<String> {
+        let mut problems: Vec<String> =
+            self.settings.secrets.values().filter_map(|source| source.read().err()).collect();
+        if let Some(problem) = program_problem(Path::new(&self.settings.agent)) {
+            problems.push(problem);
+            return problems;
+        }
+        problems.extend(self.problems_of_options());
+        problems.extend(self.doubt_about_plugs(Limit::in_ms(METADATA_MS)));
+        problems
+    }
+}
+
+/// What the agent reads. What we say comes last, for that is what counts.
+fn input(
+    settings: &FenceAgentSettings,
+    secrets: &[(&str, Secret)],
+    action: &str,
+    target: Option<Target<'_>>,
+) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        text.extend([name, "=", value, "\n"]);
+    };
+    for (name, value) in &settings.options {
+        line(name, value);
+    }
+    for (name, secret) in secrets {
+        line(name, secret.expose());
+    }
+    if let Some(Target { node, plug }) = target {
+        let option = settings.plug_option.as_deref().unwrap_or(PLUG);
+        if option != NODE_NAME {
+            line(NODE_NAME, node.as_str());
+        }
+        line(option, plug);
+    }
+    line("action", action);
+    text
+}
+
+/// The option that carries the plug, unless another is configured.
+const PLUG: &str = "plug";
+
+/// What Pacemaker tells agents beside the plug. Few want it, and the others expect it.
+const NODE_NAME: &str = "nodename";
+
+/// Most agents are written in Python, whose remarks on their code would hide their errors.
+const PYTHON_ENVIRONMENT: &[(&str, &str)] = &[("PYTHONWARNINGS", "ignore")];
+
+/// How long an agent may take to describe itself: in the middle of a fence, and when that is all.
+const METADATA_MS: u64 = 2_000;
+const METADATA_CHECK_MS: u64 = 5_000;
+
+/// How much of its description is read. The longest known ones have 12 KiB.
+const METADATA_BYTES_MAX: usize = 256 * 1024;

@@ -1,0 +1,123 @@
+//! Asking an agent whether its device can be reached.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use fence_protocol::{NodeName, bounded};
+use fence_spool::program_problem;
+
+use super::{AgentAction, FenceAgentDevice, Target};
+use crate::command::CONTACT_MS_MAX;
+use crate::{Limit, OUTPUT_BYTES_MAX, Outcome, Reach};
+
+impl FenceAgentDevice {
+    pub(super) fn contact(&self, limit: Limit) -> Reach {
+        let limit = limit.min(Limit::in_ms(CONTACT_MS_MAX));
+        if let Some(doubt) = self.doubt_about_plugs(limit) {
+            return Reach::Unreachable(doubt);
+        }
+        if !self.can(AgentAction::Monitor) {
+            return self.program_only("the agent is there; it has no monitor");
+        }
+        if self.has_one_contact() {
+            return match self.monitor(None, limit) {
+                Ok(()) => Reach::Reachable("its monitor succeeded".to_owned()),
+                Err(problem) => Reach::Unreachable(problem),
+            };
+        }
+        if self.settings.targets.is_empty() {
+            let words = "the agent is there; no target is configured by name to contact it for";
+            return self.program_only(words);
+        }
+        summary(self.settings.targets.len(), &self.contact_all(limit))
+    }
+
+    /// Whether the device is one thing, in which the targets are plugs; otherwise the option that
+    /// names a target says where it is reached.
+    fn has_one_contact(&self) -> bool {
+        matches!(self.settings.plug_option.as_deref(), None | Some("plug" | "port"))
+    }
+
+    fn program_only(&self, words: &str) -> Reach {
+        match program_problem(Path::new(&self.settings.agent)) {
+            Some(problem) => Reach::Unreachable(problem),
+            None => Reach::Reachable(words.to_owned()),
+        }
+    }
+
+    fn monitor(&self, target: Option<Target<'_>>, limit: Limit) -> Result<(), String> {
+        match self.run(AgentAction::Monitor, target, limit, OUTPUT_BYTES_MAX)? {
+            Outcome::Exited { code: 0, .. } => Ok(()),
+            outcome => Err(self.failure(&outcome)),
+        }
+    }
+
+    /// Contacts the targets that are known by name, some at a time; gives those that did not answer.
+    fn contact_all(&self, limit: Limit) -> Vec<(&NodeName, String)> {
+        let targets: Vec<&NodeName> = self.settings.targets.iter().collect();
+        let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let work = || {
+            while let Some(node) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let plug = self.settings.plug.of(node);
+                let contact = plug.ok_or_else(|| "no plug is configured".to_owned());
+                let contact = contact
+                    .and_then(|plug| self.monitor(Some(Target { node, plug: &plug }), limit));
+                if let (Err(problem), Ok(mut failures)) = (contact, failures.lock()) {
+                    failures.push((*node, problem));
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..targets.len().min(CONTACTS_MAX) {
+                scope.spawn(work);
+            }
+        });
+        let mut failures = failures.into_inner().unwrap_or_default();
+        failures.sort();
+        failures
+    }
+}
+
+/// One machine that does not answer does not take the others' fencing away.
+fn summary(count: usize, failures: &[(&NodeName, String)]) -> Reach {
+    let Some((_, problem)) = failures.first() else {
+        return Reach::Reachable(format!("{count} of {count} targets answer"));
+    };
+    let names: Vec<&str> = failures.iter().map(|(node, _)| node.as_str()).collect();
+    let names = bounded(&names.join(", "), NAMES_BYTES_MAX);
+    if failures.len() == count {
+        return Reach::Unreachable(format!("no target answers ({names}): {problem}"));
+    }
+    let answering = count - failures.len();
+    Reach::Reachable(format!("{answering} of {count} targets answer, but not {names}: {problem}"))
+}
+
+/// How many targets are contacted at once: each costs the start of a program.
+const CONTACTS_MAX: usize = 16;
+
+/// The longest list of names in a message.
+const NAMES_BYTES_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_target_that_answers_is_enough_and_the_others_are_named() {
+        let nodes: Vec<NodeName> = ["n1", "n2"].map(|name| name.parse().unwrap()).to_vec();
+        let failed = |indices: &[usize]| {
+            let failures = indices.iter().map(|i| (&nodes[*i], format!("cause {i}")));
+            summary(2, &failures.collect::<Vec<_>>())
+        };
+
+        assert_eq!(failed(&[]), Reach::Reachable("2 of 2 targets answer".into()));
+        let text = "1 of 2 targets answer, but not n2: cause 1";
+        assert_eq!(failed(&[1]), Reach::Reachable(text.into()));
+        assert_eq!(
+            failed(&[0, 1]),
+            Reach::Unreachable("no target answers (n1, n2): cause 0".into())
+        );
+    }
+}

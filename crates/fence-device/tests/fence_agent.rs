@@ -1,0 +1,470 @@
+//! The driver for fence agents with small agents of our own: what they are told, and what is made of how
+//! they end. Real ones are driven by `tests/devices`.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use common::Directory;
+use fence_core::PerTarget;
+use fence_core::execution::{Order, OrderReport, PowerReport};
+use fence_device::{
+    AgentAction, ExecutorClient, FenceAgentDevice, FenceAgentSettings, FenceDevice, Job, Limit,
+    Reach, SecretSource, TargetList, boot_ms_now,
+};
+use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
+
+const PASSWORD: &str = "s3cret  \"pass\" wörd";
+
+struct Rig {
+    directory: Directory,
+    executor: ExecutorClient,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let directory = Directory::new();
+        let executor = directory.executor();
+        let rig = Rig { directory, executor };
+        fs::write(rig.path("password"), PASSWORD).unwrap();
+        fs::set_permissions(rig.path("password"), fs::Permissions::from_mode(0o600)).unwrap();
+        rig
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path(name).into_os_string().into_string().unwrap()
+    }
+
+    /// An agent that does `body`: `$action` and `$plug` are what it is told, each call is a line in the
+    /// file `calls`. It describes itself with `metadata`.
+    fn agent_with(&self, metadata: &str, body: &str) -> FenceAgentSettings {
+        fs::write(self.path("metadata"), metadata).unwrap();
+        let script = format!(
+            "cd '{}'; input=$(cat); plug=; nodename=\n\
+             while IFS='=' read -r name value; do case $name in\n\
+             plug|ip|action|nodename) eval \"$name=\\$value\";; esac; done <<END\n$input\nEND\n\
+             if [ \"$action\" = metadata ]; then cat metadata; exit; fi\n\
+             echo \"$action $plug\" >>calls; echo \"$input\" >input\n{body}",
+            self.path("")
+        );
+        settings(self.directory.script("fence_test", &script))
+    }
+
+    fn agent(&self, body: &str) -> FenceAgentSettings {
+        self.agent_with(&metadata("plug", &ALL), body)
+    }
+
+    fn device(&self, settings: FenceAgentSettings) -> FenceAgentDevice {
+        FenceAgentDevice::new(settings, self.executor.clone())
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.directory.read("calls").lines().map(str::to_owned).collect()
+    }
+}
+
+fn settings(agent: String) -> FenceAgentSettings {
+    FenceAgentSettings {
+        agent,
+        options: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        env: BTreeMap::new(),
+        plug: PerTarget::Pattern("{target}".to_owned()),
+        plug_option: None,
+        targets: [node("n1"), node("n2")].into(),
+        actions: None,
+        needed: [AgentAction::Off, AgentAction::On].into(),
+    }
+}
+
+const ALL: [&str; 6] = ["off", "on", "reboot", "status", "list", "monitor"];
+
+/// Metadata with this option, some others, and these actions.
+fn metadata(option: &str, actions: &[&str]) -> String {
+    let parameter = |name: &str| {
+        format!("<parameter name=\"{name}\"><content type=\"string\"/><shortdesc/></parameter>")
+    };
+    let actions: Vec<_> =
+        actions.iter().map(|action| format!("<action name=\"{action}\"/>")).collect();
+    format!(
+        "<?xml version=\"1.0\"?>\n<resource-agent name=\"fence_test\"><longdesc/><parameters>{}{}{}\
+         </parameters><actions>{}</actions></resource-agent>\n",
+        parameter(option),
+        parameter("username"),
+        parameter("password"),
+        actions.concat(),
+    )
+}
+
+fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+fn long() -> Limit {
+    Limit::in_ms(60_000)
+}
+
+fn order_by(device: &FenceAgentDevice, order: Order, limit: Limit) -> OrderReport {
+    let request_id: RequestId = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
+    let job = Job {
+        target: &node("n1"),
+        action: FenceAction::Off,
+        request_id: &request_id,
+        gfs2_filesystems: &[],
+        request_json: b"{}",
+    };
+    device.order(order, &job, limit)
+}
+
+fn off(device: &FenceAgentDevice) -> OrderReport {
+    order_by(device, Order::Off, long())
+}
+
+fn power(device: &FenceAgentDevice) -> PowerReport {
+    device.power(&node("n1"), long())
+}
+
+#[test]
+fn an_agent_reads_options_secrets_target_and_action_and_gets_no_arguments() {
+    let rig = Rig::new();
+    let agent = rig.agent("echo \"$# arguments, $LC_ALL, $OWN\"; env >environment");
+    let password = SecretSource::File(rig.path("password").into());
+    let text = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let device = rig.device(FenceAgentSettings {
+        options: [("username", "admin"), ("a-b", "= c")].map(text).into(),
+        secrets: [("password".to_owned(), password)].into(),
+        env: [("OWN", "is ours"), ("LC_ALL", "C.UTF-8")].map(text).into(),
+        plug: PerTarget::Map([(node("n1"), "plug 3".to_owned())].into()),
+        ..agent
+    });
+
+    let report = off(&device);
+
+    assert_eq!(report, OrderReport::Acknowledged("0 arguments, C.UTF-8, is ours".to_owned()));
+    assert_eq!(
+        rig.directory.read("input"),
+        format!(
+            "a-b== c\nusername=admin\npassword={PASSWORD}\nnodename=n1\nplug=plug 3\naction=off\n"
+        )
+    );
+    assert!(!rig.directory.read("environment").contains("s3cret"));
+}
+
+#[test]
+fn each_order_is_one_action_of_the_agent() {
+    let rig = Rig::new();
+    let device = rig.device(rig.agent("exit 0"));
+
+    for order in [Order::Off, Order::On, Order::Cycle] {
+        let report = order_by(&device, order, long());
+        assert_eq!(report, OrderReport::Acknowledged("exit code 0".to_owned()));
+    }
+
+    assert_eq!(rig.calls(), ["off n1", "on n1", "reboot n1"]);
+}
+
+#[test]
+fn an_order_is_acknowledged_by_exit_code_0_alone() {
+    let rig = Rig::new();
+    for (body, words) in [
+        ("echo said; echo 'ERROR: no' >&2; exit 1", "exited with 1: ERROR: no said"),
+        ("echo 'Success: Powered OFF'; exit 2", "exited with 2: Success: Powered OFF"),
+        ("echo unable to connect >&2; exit 1", "exited with 1: unable to connect"),
+        ("kill -9 $$", "was ended by signal 9"),
+    ] {
+        let OrderReport::Unacknowledged(text) = off(&rig.device(rig.agent(body))) else {
+            panic!("{body}")
+        };
+        assert!(text.ends_with(words), "{text}");
+    }
+    let noise = rig.device(rig.agent("echo Success; echo 'a warning' >&2"));
+    assert_eq!(off(&noise), OrderReport::Acknowledged("Success".to_owned()));
+}
+
+#[test]
+fn an_agent_that_hangs_is_killed_at_the_limit_with_what_it_started() {
+    let rig = Rig::new();
+    let device = rig.device(rig.agent("sleep 1000 & echo $! >child; wait"));
+
+    let OrderReport::Unacknowledged(text) = order_by(&device, Order::Off, Limit::in_ms(500)) else {
+        panic!()
+    };
+
+    assert!(text.ends_with("was killed at its limit"), "{text}");
+    let child = rig.directory.read("child");
+    common::wait_for("the child's end", || !common::is_alive(&child));
+    assert_eq!(device.power(&node("n1"), Limit::in_ms(500)).state, PowerState::Unknown);
+}
+
+#[test]
+fn an_order_that_was_certainly_not_given_is_told_apart() {
+    let rig = Rig::new();
+    let late = Limit { not_after_boot_ms: boot_ms_now() };
+    let device = rig.device(rig.agent("exit 0"));
+    assert_eq!(order_by(&device, Order::Off, late), OrderReport::TooLate);
+
+    let failed = |settings: FenceAgentSettings, words: &str| {
+        let OrderReport::Failed(text) = off(&rig.device(settings)) else { panic!("{words}") };
+        assert!(text.contains(words), "{text}");
+    };
+    let map = PerTarget::Map([(node("n2"), "2".to_owned())].into());
+    failed(FenceAgentSettings { plug: map, ..rig.agent("") }, "no plug is configured for 'n1'");
+    let source = SecretSource::File(rig.path("missing").into());
+    let secrets = [("password".to_owned(), source)].into();
+    failed(FenceAgentSettings { secrets, ..rig.agent("") }, "cannot read the secret in");
+    let actions = Some([AgentAction::On].into());
+    failed(FenceAgentSettings { actions, ..rig.agent("") }, "has no action 'off'");
+    failed(settings(rig.path("nowhere")), "cannot start");
+    assert_eq!(rig.calls(), [""; 0]);
+}
+
+#[test]
+fn the_power_is_off_only_by_exit_code_2_and_on_only_by_exit_code_0() {
+    let rig = Rig::new();
+    for (body, state) in [
+        ("echo 'Status: ON'", PowerState::On),
+        ("exit 0", PowerState::On),
+        ("echo 'Status: OFF'; echo a warning >&2; exit 2", PowerState::Off),
+        ("exit 2", PowerState::Off),
+        ("echo 'Status: OFF'", PowerState::Unknown),
+        ("echo 'Status: ON'; exit 2", PowerState::Unknown),
+        ("echo 'usage: fence_test [-h]' >&2; exit 2", PowerState::Unknown),
+        ("echo 'Status: OFF'; exit 1", PowerState::Unknown),
+        ("kill -9 $$", PowerState::Unknown),
+    ] {
+        let agent = rig.agent_with(&metadata("plug", &["status"]), body);
+        assert_eq!(power(&rig.device(agent)).state, state, "{body}");
+    }
+}
+
+/// As `fence_virt`: every machine that it does not know is off.
+const VIRT: &str = "case $action in
+list) printf '%-20s 6695eb01-f6a4-8304-79aa-97f2502e193f off\\n' n2 \"$known\";;
+status) echo 'Status: OFF'; exit 2;;
+*) exit $code;; esac";
+
+#[test]
+fn off_after_an_order_that_failed_is_believed_only_of_a_plug_that_the_agent_lists() {
+    let rig = Rig::new();
+    for (assignment, state, words) in [
+        ("code=1 known=n1", PowerState::Off, "Status: OFF"),
+        ("code=1 known=other", PowerState::Unknown, "'n1' is not in its list"),
+        ("code=0 known=other", PowerState::Off, "Status: OFF"),
+    ] {
+        let device = rig.device(rig.agent(&format!("{assignment}\n{VIRT}")));
+        off(&device);
+
+        let shown = power(&device);
+
+        assert_eq!(shown.state, state, "{assignment}: {shown:?}");
+        assert!(shown.detail.ends_with(words), "{shown:?}");
+    }
+}
+
+#[test]
+fn an_acknowledgement_counts_until_the_next_order() {
+    let rig = Rig::new();
+    let device = rig.device(rig.agent(&format!("code=$(cat code) known=other\n{VIRT}")));
+    for (code, state) in
+        [("0", PowerState::Off), ("1", PowerState::Unknown), ("0", PowerState::Off)]
+    {
+        fs::write(rig.path("code"), code).unwrap();
+        off(&device);
+        assert_eq!(power(&device).state, state, "{code}");
+    }
+}
+
+#[test]
+fn a_list_that_cannot_be_had_confirms_nothing() {
+    let rig = Rig::new();
+    for (list, words) in [
+        ("echo crash >&2; exit 1", "cannot be told: "),
+        ("echo 'NOTICE: the list is not working'", "is no plug"),
+    ] {
+        let body = format!("case $action in list) {list};; *) echo 'Status: OFF'; exit 2;; esac");
+        let shown = power(&rig.device(rig.agent(&body)));
+
+        assert_eq!(shown.state, PowerState::Unknown);
+        assert!(shown.detail.contains(words), "{shown:?}");
+    }
+}
+
+#[test]
+fn an_agent_without_a_list_is_believed() {
+    let rig = Rig::new();
+    let body = "[ $action = list ] && exit 1; exit 2";
+    let without = rig.agent_with(&metadata("plug", &["off", "status"]), body);
+    assert_eq!(power(&rig.device(without)).state, PowerState::Off);
+
+    let actions = Some([AgentAction::Off, AgentAction::Status].into());
+    let not_used = FenceAgentSettings { actions, ..rig.agent(body) };
+    assert_eq!(power(&rig.device(not_used)).state, PowerState::Off);
+
+    // Who knows.
+    let silent = rig.agent_with("", body);
+    assert_eq!(power(&rig.device(silent)).state, PowerState::Unknown);
+    assert_eq!(rig.calls().iter().filter(|call| call.starts_with("list")).count(), 1);
+}
+
+#[test]
+fn an_agent_that_may_ignore_its_plug_gets_no_order_for_one_of_several_targets() {
+    let rig = Rig::new();
+    let agent = || rig.agent_with(&metadata("port_as_ip", &ALL), "exit 0");
+    let device = rig.device(agent());
+
+    let OrderReport::Failed(text) = off(&device) else { panic!() };
+    assert!(text.contains("write in 'plug_option'"), "{text}");
+    assert_eq!(power(&device).state, PowerState::Unknown);
+    assert!(matches!(device.reachable(long()), Reach::Unreachable(_)));
+    assert!(device.check().contains(&text), "{:?}", device.check());
+    assert_eq!(rig.calls(), [""; 0]);
+
+    let any = FenceAgentSettings { targets: [].into(), ..agent() };
+    assert!(matches!(off(&rig.device(any)), OrderReport::Failed(_)));
+    let one = FenceAgentSettings { targets: [node("n1")].into(), ..agent() };
+    assert!(matches!(off(&rig.device(one)), OrderReport::Acknowledged(_)));
+    let said = FenceAgentSettings { plug_option: Some("ip".to_owned()), ..agent() };
+    assert!(matches!(off(&rig.device(said)), OrderReport::Acknowledged(_)));
+    assert!(rig.directory.read("input").contains("\nip=n1\n"));
+}
+
+#[test]
+fn a_secret_that_an_agent_says_is_not_passed_on() {
+    let rig = Rig::new();
+    let echo = "echo \"$input\"; echo \"Ignoring unknown option '$(grep passw input)'\" >&2";
+    let secrets = || {
+        let source = SecretSource::File(rig.path("password").into());
+        BTreeMap::from([("password".to_owned(), source)])
+    };
+    for code in [0, 1, 2] {
+        let body = format!("{echo}; exit {code}");
+        let device = rig.device(FenceAgentSettings { secrets: secrets(), ..rig.agent(&body) });
+
+        let shown = format!(
+            "{:?} {:?} {:?} {:?} {:?}",
+            off(&device),
+            power(&device),
+            device.reachable(long()),
+            device.targets(long()),
+            device.check(),
+        );
+
+        assert!(shown.contains("password=***"), "{shown}");
+        for part in ["s3cret", "pass\"", "wörd"] {
+            assert!(!shown.contains(part), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn plugs_that_are_listed_become_targets_where_that_is_certain() {
+    let rig = Rig::new();
+    let list = |body: &str, plug: PerTarget| {
+        let settings = FenceAgentSettings { plug, ..rig.agent(body) };
+        rig.device(settings).targets(long())
+    };
+    let nodes = |names: &[&str]| TargetList::Nodes(names.iter().map(|name| node(name)).collect());
+    let pattern = |text: &str| PerTarget::Pattern(text.to_owned());
+
+    assert_eq!(list("printf 'n1,a\\nmy vm,b\\nn2\\n'", pattern("{target}")), nodes(&["n1", "n2"]));
+    assert_eq!(list("printf 'vm-n1,\\nn2,\\n'", pattern("vm-{target}")), nodes(&["n1"]));
+    let map = PerTarget::Map([(node("n1"), "7".to_owned())].into());
+    assert_eq!(list("printf '7,x\\n8,y\\n'", map), nodes(&["n1"]));
+    assert_eq!(list("exit 0", pattern("{target}")), nodes(&[]));
+    for body in ["echo N/A", "echo 'no list here'"] {
+        assert!(matches!(list(body, pattern("{target}")), TargetList::NoList(_)), "{body}");
+    }
+    assert!(matches!(list("exit 1", pattern("{target}")), TargetList::Unreachable(_)));
+
+    let without = rig.agent_with(&metadata("plug", &["off"]), "exit 1");
+    assert!(matches!(rig.device(without).targets(long()), TargetList::NoList(_)));
+}
+
+#[test]
+fn a_device_with_plugs_is_contacted_once() {
+    let rig = Rig::new();
+    assert!(matches!(rig.device(rig.agent("exit 0")).reachable(long()), Reach::Reachable(_)));
+    assert_eq!(rig.calls(), ["monitor "]);
+
+    let Reach::Unreachable(text) = rig.device(rig.agent("echo no >&2; exit 2")).reachable(long())
+    else {
+        panic!()
+    };
+    assert!(text.ends_with("exited with 2: no"), "{text}");
+}
+
+#[test]
+fn targets_with_addresses_are_each_contacted_and_one_that_answers_is_enough() {
+    let rig = Rig::new();
+    let contact = |body: &str, targets: &[&str]| {
+        let targets = targets.iter().map(|name| node(name)).collect();
+        let plug_option = Some("ip".to_owned());
+        let plug = PerTarget::Pattern("bmc-{target}".to_owned());
+        let agent = rig.agent_with(&metadata("ip", &ALL), body);
+        rig.device(FenceAgentSettings { plug_option, plug, targets, ..agent }).reachable(long())
+    };
+    let dead = "[ $ip = bmc-n2 ] && { echo dead >&2; exit 1; }; exit 0";
+
+    assert_eq!(
+        contact("exit 0", &["n1", "n2", "n3"]),
+        Reach::Reachable("3 of 3 targets answer".to_owned())
+    );
+    let Reach::Reachable(text) = contact(dead, &["n1", "n2", "n3"]) else { panic!() };
+    assert!(text.starts_with("2 of 3 targets answer, but not n2: "), "{text}");
+    assert!(matches!(contact(dead, &["n2"]), Reach::Unreachable(_)));
+    let calls = rig.calls().len();
+    let Reach::Reachable(text) = contact("exit 1", &[]) else { panic!() };
+    assert!(text.contains("no target is configured by name"), "{text}");
+    assert_eq!(rig.calls().len(), calls);
+}
+
+#[test]
+fn a_contact_takes_two_seconds_at_most_though_the_agent_may_take_longer() {
+    let rig = Rig::new();
+    let begun = boot_ms_now();
+
+    let reach = rig.device(rig.agent("sleep 1000")).reachable(long());
+
+    assert!(matches!(reach, Reach::Unreachable(_)), "{reach:?}");
+    assert!(boot_ms_now() - begun < 30_000);
+}
+
+#[test]
+fn a_device_without_a_monitor_is_reachable_when_its_agent_is_there() {
+    let rig = Rig::new();
+    let actions = || Some([AgentAction::Off].into());
+    let there = FenceAgentSettings { actions: actions(), ..rig.agent("exit 1") };
+    assert!(matches!(rig.device(there).reachable(long()), Reach::Reachable(_)));
+    let gone = FenceAgentSettings { actions: actions(), ..settings(rig.path("nowhere")) };
+    assert!(matches!(rig.device(gone).reachable(long()), Reach::Unreachable(_)));
+}
+
+#[test]
+fn a_check_asks_the_agent_for_its_options_and_nothing_else() {
+    let rig = Rig::new();
+    let check = |settings| rig.device(settings).check();
+    let options = |name: &str| [(name.to_owned(), "1".to_owned())].into();
+
+    assert_eq!(check(rig.agent("exit 1")), Vec::<String>::new());
+    let found = check(FenceAgentSettings { options: options("usrname"), ..rig.agent("exit 1") });
+    assert_eq!(found, ["the agent has no option 'usrname' (did you mean 'username'?)"]);
+    let plug_option = Some("plugg".to_owned());
+    let found = check(FenceAgentSettings { plug_option, ..rig.agent("exit 1") });
+    assert_eq!(found, ["the agent has no option 'plugg' (did you mean 'plug'?)"]);
+    let found = check(rig.agent_with(&metadata("plug", &["off"]), "exit 1"));
+    assert_eq!(found, ["the agent has no action 'on': name those that it has in 'actions'"]);
+    let source = SecretSource::File(rig.path("missing").into());
+    let secrets = [("secret_key".to_owned(), source)].into();
+    let found = check(FenceAgentSettings { secrets, ..rig.agent("exit 1") });
+    assert!(found[0].starts_with("cannot read the secret in "), "{found:?}");
+    assert_eq!(found[1], "the agent has no option 'secret_key'");
+    let found = check(rig.agent_with("what?", "exit 1"));
+    assert!(found[0].contains("so its options are not checked: it is no XML"), "{found:?}");
+    let found = check(settings(rig.path("nowhere")));
+    assert!(found[0].contains("there is no program"), "{found:?}");
+    assert_eq!(rig.calls(), [""; 0]);
+}
