@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use fence_core::execution::Method;
 use fence_core::watcher::{Coverage, Device};
-use fence_device::{CommandDevice, ExecutorClient, FenceDevice, IpmiDevice, SimulatedDevice};
+use fence_device::{
+    CommandDevice, ExecutorClient, FenceAgentDevice, FenceDevice, IpmiDevice, SimulatedDevice,
+};
 use fence_protocol::{FenceAction, NodeName};
 
 use crate::config::{DeviceKind, DeviceSettings, Settings, Targets};
@@ -119,6 +121,7 @@ impl ConfiguredDevice {
 fn type_name(kind: &DeviceKind) -> &'static str {
     match kind {
         DeviceKind::Command(_) => "command",
+        DeviceKind::FenceAgent(_) => "fence-agent",
         DeviceKind::Ipmi(_) => "ipmi",
         DeviceKind::Simulated(_) => "simulated",
     }
@@ -128,6 +131,9 @@ fn driver(device: &DeviceSettings, executor: &ExecutorClient) -> Box<dyn FenceDe
     match &device.kind {
         DeviceKind::Command(settings) => {
             Box::new(CommandDevice::new(settings.clone(), executor.clone()))
+        }
+        DeviceKind::FenceAgent(settings) => {
+            Box::new(FenceAgentDevice::new(settings.clone(), executor.clone()))
         }
         DeviceKind::Ipmi(settings) => Box::new(IpmiDevice::new(settings.clone(), executor.clone())),
         DeviceKind::Simulated(settings) => Box::new(SimulatedDevice::new(settings.clone())),

@@ -258,9 +258,50 @@ pub(super) fn secret(
 /// The name of an environment variable.
 fn variable(value: &Spanned<DeValue>) -> Parsed<String> {
     let name = text(value)?;
-    let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-        && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
-    if is_name { Ok(name) } else { wrong(value, "it is no name of an environment variable") }
+    if is_variable(&name) { Ok(name) } else { wrong(value, NO_VARIABLE) }
+}
+
+/// Whether an environment variable may have this name.
+pub(super) fn is_variable(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())
+}
+
+/// A list whose items have this form.
+pub(super) fn list<T>(
+    value: &Spanned<DeValue>,
+    form: impl Fn(&Spanned<DeValue>) -> Parsed<T>,
+) -> Parsed<Vec<T>> {
+    match value.get_ref() {
+        DeValue::Array(items) => collect(items.iter().map(form)),
+        other => wrong(value, format!("expected a list, not {}", kind(other))),
+    }
+}
+
+/// A table of any keys whose values have this form, which is told the key as well.
+pub(super) fn table<T>(
+    value: &Spanned<DeValue>,
+    form: impl Fn(&str, &Spanned<DeValue>) -> Parsed<T>,
+) -> Parsed<BTreeMap<String, T>> {
+    let DeValue::Table(entries) = value.get_ref() else {
+        let found = kind(value.get_ref());
+        return wrong(
+            value,
+            format!("expected a table such as {{ name = \"value\" }}, not {found}"),
+        );
+    };
+    let entries = entries.iter().map(|(key, value)| {
+        let key = key.get_ref().as_ref();
+        let named = |fault: Fault| Fault {
+            text: format!("'{}': {}", key.escape_debug(), fault.text),
+            ..fault
+        };
+        match form(key, value) {
+            Ok(parsed) => Ok((key.to_owned(), parsed)),
+            Err(faults) => Err(faults.into_iter().map(named).collect()),
+        }
+    });
+    Ok(collect(entries)?.into_iter().collect())
 }
 
 /// All values, or all faults.
@@ -327,6 +368,8 @@ pub(super) fn wrong<T>(value: &Spanned<DeValue>, text: impl Into<String>) -> Par
 const UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 const UNITS_TEXT: &str = "units: ms, s, m, h, d";
+/// What is said of a text that should be one.
+pub(super) const NO_VARIABLE: &str = "it is no name of an environment variable";
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 //! What all types have in common is here, the keys of each type in the module of its name.
 
 mod command;
+mod fence_agent;
 mod ipmi;
 mod simulated;
 
@@ -10,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fence_core::PerTarget;
 use fence_core::execution::Method;
-use fence_device::{CommandSettings, IpmiSettings, SimulatedSettings};
+use fence_device::{CommandSettings, FenceAgentSettings, IpmiSettings, SimulatedSettings};
 use fence_protocol::NodeName;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -46,6 +47,8 @@ pub struct DeviceSettings {
 pub enum DeviceKind {
     /// A program for each action.
     Command(CommandSettings),
+    /// A program that speaks as fence agents do.
+    FenceAgent(FenceAgentSettings),
     /// The management controller of each target, over IPMI.
     Ipmi(IpmiSettings),
     /// Nothing real: for demonstrations and tests.
@@ -58,6 +61,7 @@ impl DeviceKind {
     pub fn addresses(&self) -> Option<&PerTarget> {
         match self {
             DeviceKind::Ipmi(settings) => Some(&settings.address),
+            DeviceKind::FenceAgent(settings) => settings.addresses(),
             DeviceKind::Command(_) | DeviceKind::Simulated(_) => None,
         }
     }
@@ -147,6 +151,9 @@ fn read(
         Common { name, timeout_ms, targets, names, targets_at, programs_must_exist, problems };
     let kind = match section.require("type", one_of(TYPES)) {
         Some(Type::Command) => Some(DeviceKind::Command(command::read(&mut section, &common))),
+        Some(Type::FenceAgent) => {
+            fence_agent::read(&mut section, &common).map(DeviceKind::FenceAgent)
+        }
         Some(Type::Ipmi) => ipmi::read(&mut section, &common).map(DeviceKind::Ipmi),
         Some(Type::Simulated) => simulated::read(&mut section, &common).map(DeviceKind::Simulated),
         None => {
@@ -193,6 +200,7 @@ fn short_name(host: &str) -> &str {
 #[derive(Clone, Copy)]
 enum Type {
     Command,
+    FenceAgent,
     Ipmi,
     Simulated,
 }
@@ -201,14 +209,19 @@ impl Type {
     fn keys(self) -> &'static [&'static str] {
         match self {
             Type::Command => command::KEYS,
+            Type::FenceAgent => fence_agent::KEYS,
             Type::Ipmi => ipmi::KEYS,
             Type::Simulated => simulated::KEYS,
         }
     }
 }
 
-const TYPES: &[(&str, Type)] =
-    &[("command", Type::Command), ("ipmi", Type::Ipmi), ("simulated", Type::Simulated)];
+const TYPES: &[(&str, Type)] = &[
+    ("command", Type::Command),
+    ("fence-agent", Type::FenceAgent),
+    ("ipmi", Type::Ipmi),
+    ("simulated", Type::Simulated),
+];
 const METHODS: [(&str, Method); 2] = [("onoff", Method::OnOff), ("cycle", Method::Cycle)];
 
 #[cfg(test)]
