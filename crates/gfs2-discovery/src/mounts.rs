@@ -1,0 +1,89 @@
+//! The GFS2 file systems that this node itself has mounted: where, and by which lock table.
+//!
+//! `/proc/self/mountinfo` names the device of each mount point without touching it, and
+//! `/sys/fs/gfs2/TABLE/id` the device of each lock table. That is how a directory in the CIB gets the
+//! name that its file system has in the kernel.
+
+/// This node's own GFS2 mounts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mounts(pub Vec<Mount>);
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it is mounted.
+    pub directory: String,
+    /// Its lock table: the cluster's name, a colon, the file system's name.
+    pub table: String,
+}
+
+impl Mounts {
+    /// Puts the mount points of `mountinfo` to the lock tables, each given with its `id` (the device's
+    /// major and minor number).
+    pub fn new(mountinfo: &str, tables: &[(String, String)]) -> Self {
+        let mount = |line: &str| {
+            let (mount, system) = line.split_once(" - ")?;
+            if system.split(' ').next() != Some("gfs2") {
+                return None;
+            }
+            let mut fields = mount.split(' ').skip(2);
+            let (device, directory) = (fields.next()?, fields.nth(1)?);
+            let (table, _) = tables.iter().find(|(_, id)| id.trim() == device)?;
+            Some(Mount { directory: unescaped(directory), table: table.clone() })
+        };
+        Mounts(mountinfo.lines().filter_map(mount).collect())
+    }
+
+    /// The lock table of what is mounted at `directory`.
+    pub(crate) fn table_at(&self, directory: &str) -> Option<&str> {
+        let plain = directory.trim_end_matches('/');
+        // What was mounted last lies on top.
+        self.0.iter().rev().find(|mount| mount.directory == plain).map(|mount| mount.table.as_str())
+    }
+}
+
+/// `text` with the kernel's escapes (`\040`) undone.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let code = tail.get(..3).and_then(|digits| str::from_utf8(digits).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if *first == b'\\' => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_has_the_lock_table_of_its_device() {
+        let mountinfo = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+            36 22 254:16 / /mnt/a\\040b rw,noatime shared:20 master:1 - gfs2 /dev/vdb rw,rgrplvb\n\
+            37 22 254:32 /sub /mnt/x rw - gfs2 /dev/vdc rw\n\
+            38 22 254:48 / /mnt/unknown rw - gfs2 /dev/vdd rw\nno mount\n - gfs2\n";
+        let tables = [("c:a".to_owned(), "254:16\n".to_owned()), ("c:x".into(), "254:32\n".into())];
+
+        let mounts = Mounts::new(mountinfo, &tables);
+
+        assert_eq!(mounts.0.len(), 2);
+        assert_eq!(mounts.table_at("/mnt/a b/"), Some("c:a"));
+        assert_eq!(mounts.table_at("/mnt/x"), Some("c:x"));
+        assert_eq!(mounts.table_at("/mnt/unknown"), None);
+    }
+
+    #[test]
+    fn only_three_octal_digits_are_an_escape() {
+        assert_eq!(unescaped(r"/a\011\134040\8\04"), "/a\t\\040\\8\\04");
+    }
+}

@@ -1,0 +1,114 @@
+//! Which of several nodes a name means.
+//!
+//! A node has a name in the cluster, one as a machine and one for each of its addresses, some with a
+//! domain and some without. Letters are compared as in host names, as Pacemaker does.
+
+use std::net::IpAddr;
+
+use crate::{NoNodeId, Target};
+
+/// The names of one node.
+pub(crate) struct Known<'a> {
+    /// Its name in the cluster.
+    pub(crate) name: Option<&'a str>,
+    /// Its addresses, which can be names too.
+    pub(crate) addresses: Vec<&'a str>,
+}
+
+/// The place of the one node in `nodes` that `target` means.
+///
+/// The whole name comes before the whole address, and those before what is left without domains. A
+/// name that could mean two nodes means none.
+pub(crate) fn find(target: Target<'_>, nodes: &[Known<'_>]) -> Result<usize, NoNodeId> {
+    for wanted in target.names() {
+        let by_name = |node: &Known<'_>, is: fn(&str, &str) -> bool| {
+            node.name.is_some_and(|name| is(name, wanted))
+        };
+        let by_address = |node: &Known<'_>, is: fn(&str, &str) -> bool| {
+            node.addresses.iter().any(|address| is(address, wanted))
+        };
+        for is in [is_same as fn(&str, &str) -> bool, is_same_without_domain] {
+            for known in [&by_name as &dyn Fn(&Known<'_>, _) -> bool, &by_address] {
+                let mut fitting = (0..nodes.len()).filter(|place| known(&nodes[*place], is));
+                match (fitting.next(), fitting.next()) {
+                    (Some(place), None) => return Ok(place),
+                    (Some(_), Some(_)) => {
+                        return Err(NoNodeId(format!("'{wanted}' could mean several nodes")));
+                    }
+                    (None, _) => {}
+                }
+            }
+        }
+    }
+    Err(NoNodeId(format!("there is no node '{}'", target.nodename.unwrap_or(target.plug))))
+}
+
+fn is_same(known: &str, wanted: &str) -> bool {
+    known.eq_ignore_ascii_case(wanted)
+}
+
+/// Whether the names are the same but for a domain that only one of them has.
+fn is_same_without_domain(known: &str, wanted: &str) -> bool {
+    let host = |name: &str| name.parse::<IpAddr>().is_err();
+    let short = |name: &'_ str| name.split('.').next().unwrap_or_default().to_owned();
+    host(known)
+        && host(wanted)
+        && known.contains('.') != wanted.contains('.')
+        && is_same(&short(known), &short(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODES: &[(Option<&str>, &[&str])] = &[
+        (Some("n1"), &["10.0.0.1"]),
+        (Some("n2.a.org"), &["10.0.0.2", "n2-ib"]),
+        (None, &["n3.a.org", "fe80::3"]),
+        (Some("x.a.org"), &[]),
+        (Some("x.b.org"), &["n1"]),
+    ];
+
+    fn find_names(plug: &str, nodename: Option<&str>) -> Result<usize, String> {
+        let nodes: Vec<Known<'_>> = NODES
+            .iter()
+            .map(|(name, addresses)| Known { name: *name, addresses: addresses.to_vec() })
+            .collect();
+        find(Target { plug, nodename }, &nodes).map_err(|why| why.to_string())
+    }
+
+    #[test]
+    fn a_node_is_found_by_name_and_by_address_with_and_without_domain() {
+        for (name, place) in [
+            ("n1", 0),
+            ("N1", 0),
+            ("n1.a.org", 0),
+            ("10.0.0.1", 0),
+            ("n2", 1),
+            ("n2.a.org", 1),
+            ("n2-ib", 1),
+            ("n3", 2),
+            ("n3.a.org", 2),
+            ("fe80::3", 2),
+            ("x.b.org", 4),
+        ] {
+            assert_eq!(find_names(name, None), Ok(place), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_means_no_node_or_two_finds_none() {
+        assert_eq!(find_names("x", None).unwrap_err(), "'x' could mean several nodes");
+        for name in ["", "n", "n2.b.org", "10", "10.0.0", "10.0.0.12", "n3.b.org"] {
+            assert_eq!(find_names(name, None).unwrap_err(), format!("there is no node '{name}'"));
+        }
+    }
+
+    #[test]
+    fn the_clusters_own_name_outranks_the_devices() {
+        assert_eq!(find_names("n1", Some("n2.a.org")), Ok(1));
+        assert_eq!(find_names("n1", Some("unknown")), Ok(0));
+        assert_eq!(find_names("outlet-7", Some("n3")), Ok(2));
+        assert_eq!(find_names("a", Some("b")).unwrap_err(), "there is no node 'b'");
+    }
+}

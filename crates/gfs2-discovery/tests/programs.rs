@@ -1,0 +1,193 @@
+//! The programs that are asked: what they are given, and that none of them keeps anybody waiting.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod tree;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use gfs2_discovery::{Discovery, Kubernetes, Report, Source, Target, discover};
+use tree::{PLENTY, Tree, await_that, blindness, is_alive, report};
+
+const TARGET: Target<'static> = Target { plug: "node2", nodename: None };
+
+/// Enough for a script to begin, also where much else runs, and little to wait for.
+const SHORT: Duration = Duration::from_secs(3);
+
+fn with_kubectl(tree: &Tree, kubectl: &str, time_max: Duration) -> Discovery {
+    let mut search = tree.search(time_max);
+    search.kubernetes = Kubernetes { kubectl: Some(kubectl.to_owned()), ..Kubernetes::default() };
+    discover(TARGET, &search)
+}
+
+#[test]
+fn a_program_that_hangs_is_killed_with_what_it_started_and_the_files_still_tell() {
+    let tree = Tree::of_capture("at-fence-node1");
+    let note = tree.notes_pid();
+    tree.program(
+        "cibadmin",
+        &format!("trap '' TERM INT HUP\n{note}\nsh -c \"{note}; sleep 1000\"\n"),
+    );
+
+    let found = discover(TARGET, &tree.search(SHORT));
+
+    assert_eq!(found.names(), ["gfs2-storage", "scratch"], "{found}");
+    assert!(blindness(&found, Source::Cib).contains("cibadmin was killed"), "{found}");
+    for pid in tree.await_pids(2) {
+        await_that("the end of what was killed", || !is_alive(&pid));
+    }
+}
+
+#[test]
+fn what_survives_its_killing_is_not_waited_for() {
+    let tree = Tree::of_capture("at-fence-node1");
+    let pids = tree.path("pids");
+    // In a session of its own no signal to the program's group reaches it, and it holds the outputs.
+    tree.program(
+        "cibadmin",
+        &format!(
+            "cat '{}'\nsetsid sh -c 'echo $$ >>{}; exec sleep 1000' &\nwait",
+            tree.path("cibadmin.xml").display(),
+            pids.display()
+        ),
+    );
+
+    let found = discover(TARGET, &tree.search(SHORT));
+
+    let survivor = tree.await_pids(1).remove(0);
+    assert!(is_alive(&survivor));
+    let killed = std::process::Command::new("kill").args(["-KILL", &survivor]).status();
+    assert!(killed.unwrap().success());
+    assert!(matches!(report(&found, Source::Cib), Report::Blind(_)), "{found}");
+    assert_eq!(found.names(), ["gfs2-storage", "scratch"], "{found}");
+}
+
+#[test]
+fn both_programs_run_at_the_same_time() {
+    let tree = Tree::of_capture("at-fence-node3");
+    let meet = |own: &str, other: &str| {
+        let (own, other) = (tree.path(own), tree.path(other));
+        format!(
+            "touch '{}'; until [ -e '{}' ]; do sleep 0.01; done",
+            own.display(),
+            other.display()
+        )
+    };
+    tree.program(
+        "cibadmin",
+        &format!("{}\ncat '{}'", meet("a", "b"), tree.path("cibadmin.xml").display()),
+    );
+    tree.program("kubectl", &format!("{}\necho '{{\"items\": []}}'", meet("b", "a")));
+
+    let found = with_kubectl(&tree, "kubectl", PLENTY);
+
+    assert_eq!(found.names(), ["gfs2-storage", "scratch"], "{found}");
+    assert!(matches!(report(&found, Source::Nnf), Report::Answered { .. }), "{found}");
+}
+
+#[test]
+fn a_program_starts_in_the_root_with_nothing_of_ours() {
+    let tree = Tree::of_capture("at-fence-node1");
+    let seen = tree.path("seen");
+    let script = format!("{{ pwd; cat; env | sort; echo \"$@\"; }} >'{}'; exit 3", seen.display());
+    tree.program("cibadmin", &script);
+
+    let found = tree.discover("node2");
+
+    assert_eq!(
+        fs::read_to_string(&seen).unwrap(),
+        "/\nLC_ALL=C\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nPWD=/\n\
+         --query --local\n"
+    );
+    assert_eq!(blindness(&found, Source::Cib), "cibadmin failed (exit status: 3): ");
+}
+
+#[test]
+fn kubectl_is_asked_for_gfs2_only_and_only_where_it_can_reach_something() {
+    let tree = Tree::new();
+    let seen = tree.path("seen");
+    let list = r#"{"items": [{"kind": "NnfNodeBlockStorage", "metadata": {"name": "job-0", "namespace":
+        "rabbit-1", "labels": {"nnf.cray.hpe.com/allocationset": "gfs2"}}, "status": {"allocations":
+        [{"accesses": {"node2": {}}}]}}]}"#;
+    tree.write("list.json", list);
+    let script = format!(
+        "echo \"$@ $KUBECONFIG\" >'{}'; cat '{}'",
+        seen.display(),
+        tree.path("list.json").display()
+    );
+    tree.program("kubectl", &script);
+
+    let found = tree.discover("node2");
+    assert!(matches!(report(&found, Source::Nnf), Report::Absent(_)), "{found}");
+    assert!(!seen.exists());
+
+    let mut search = tree.search(PLENTY);
+    search.kubernetes.config = Some("/none:/etc/kube.conf".to_owned());
+    tree.write("etc/kube.conf", "");
+    assert_eq!(discover(TARGET, &search).names(), ["job-0"]);
+    assert_eq!(
+        fs::read_to_string(&seen).unwrap(),
+        "get nnfnodeblockstorages.nnf.cray.hpe.com,nnfnodestorages.nnf.cray.hpe.com --all-namespaces \
+         --output=json --selector=nnf.cray.hpe.com/allocationset=gfs2 --request-timeout=60s \
+         /none:/etc/kube.conf\n"
+    );
+    search.kubernetes = Kubernetes::default();
+    search.kubernetes.home = Some("/home/admin".into());
+    tree.write("home/admin/.kube/config", "");
+    assert_eq!(discover(TARGET, &search).names(), ["job-0"]);
+
+    assert_eq!(with_kubectl(&tree, "/usr/sbin/kubectl", PLENTY).names(), ["job-0"]);
+    let missing = with_kubectl(&tree, "oc", PLENTY);
+    assert_eq!(report(&missing, Source::Nnf), &Report::Absent("there is no oc".to_owned()));
+}
+
+#[test]
+fn a_program_that_fails_or_writes_nonsense_leaves_blind_and_says_why() {
+    for (script, why) in [
+        (
+            "echo 'Could not connect to the CIB' >&2; echo again >&2; exit 102",
+            "Could not connect to the CIB again",
+        ),
+        ("kill -KILL $$", "cibadmin failed (signal: 9 (SIGKILL))"),
+        ("echo nonsense", "not valid XML"),
+        ("echo '<crm_mon/>'", "begins with 'crm_mon'"),
+        ("", "not valid XML"),
+        ("cat /dev/zero", "wrote more than"),
+        ("cat /dev/zero >&2", "cibadmin failed"),
+    ] {
+        let tree = Tree::of_capture("at-fence-node1");
+        tree.program("cibadmin", script);
+
+        let found = tree.discover("node2");
+
+        assert!(blindness(&found, Source::Cib).contains(why), "{script}: {found}");
+        assert!(found.to_string().len() < 1000, "{script}");
+        assert_eq!(found.names(), ["gfs2-storage", "scratch"], "{script}: {found}");
+    }
+}
+
+#[test]
+fn a_program_that_others_could_replace_is_not_run() {
+    let tree = Tree::of_capture("at-fence-node1");
+    tree.program("cibadmin", &tree.notes_pid());
+    fs::set_permissions(tree.path("usr/sbin/cibadmin"), PermissionsExt::from_mode(0o777)).unwrap();
+
+    let found = tree.discover("node2");
+
+    assert!(blindness(&found, Source::Cib).contains("others can write to it"), "{found}");
+    assert!(!tree.path("pids").exists());
+}
+
+#[test]
+fn without_time_only_the_files_are_read() {
+    let tree = Tree::of_capture("at-fence-node1");
+    tree.program("cibadmin", &tree.notes_pid());
+
+    let found = discover(TARGET, &tree.search(Duration::ZERO));
+
+    assert_eq!(found.names(), ["gfs2-storage", "scratch"], "{found}");
+    assert!(matches!(report(&found, Source::Cib), Report::Absent(_)), "{found}");
+    assert!(!tree.path("pids").exists());
+}
