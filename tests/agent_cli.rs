@@ -55,7 +55,9 @@ impl Spool {
 
     /// A started agent that reads `lines` beside those that lead it here.
     fn start(&self, lines: &str) -> Child {
-        start(Command::new(AGENT).env_clear(), &(self.lines() + lines))
+        let mut command = Command::new(AGENT);
+        command.env_clear().env("GFS2_DISCOVERY_ROOT", self.path("root"));
+        start(&mut command, &(self.lines() + lines))
     }
 
     /// The same, run to its end.
@@ -354,6 +356,7 @@ fn the_command_line_and_the_environment_lead_to_the_same_fence_as_standard_input
     let arrivals = Arrivals::watch(&spool.path("requests"));
     let child = Command::new(AGENT)
         .env_clear()
+        .env("GFS2_DISCOVERY_ROOT", spool.path("root"))
         .env("REQUEST_DIR", spool.path("requests"))
         .env("RESPONSE_DIR", "/nonexistent")
         .env("LOG_DIR", spool.path("log"))
@@ -750,6 +753,7 @@ fn a_terminal_sees_the_waiting_and_afterwards_only_the_result() {
     let pty = nix::pty::openpty(None, None).unwrap();
     let mut child = Command::new(AGENT)
         .env_clear()
+        .env("GFS2_DISCOVERY_ROOT", spool.path("root"))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::from(pty.slave))

@@ -1,49 +1,90 @@
-//! Which GFS2 file systems the target holds.
+//! Which GFS2 file systems the target holds: in the forms of a request, the audit and a terminal.
 //!
-//! It is information for the responder and the audit. It never delays a fence beyond its budget and
-//! never decides about one.
+//! It is information for the responder and the audit. It never decides about a fence, and takes at
+//! most a quarter of the time that is left for one. How it is learned is `gfs2_discovery`'s.
 
 use std::time::Duration;
 
-use fence_protocol::NodeName;
-
-/// The longest time that discovery may take.
-pub const DISCOVERY_TIME_MAX: Duration = Duration::from_secs(2);
+use fence_audit::{DiscoveryOutcome, DiscoveryRecord, SourceRecord, SourceState};
+use fence_protocol::bounded;
+use gfs2_discovery::{Discovery as Found, Outcome, Report, Search, Target, discover};
 
 /// What is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Discovery {
+pub(crate) enum Discovery {
     /// Nobody wanted to know.
     Disabled,
-    /// It could not be found out, for this reason.
-    CouldNotTell(String),
-    /// The target holds none.
-    NoneFound,
-    /// The target holds these.
-    Found(Vec<String>),
+    /// What the sources said.
+    Done(Found),
 }
 
 impl Discovery {
-    /// The names found.
-    pub fn filesystems(&self) -> &[String] {
-        match self {
-            Discovery::Found(names) => names,
-            _ => &[],
+    /// Looks where `search` says, if anywhere, in at most a quarter of `left`.
+    pub(crate) fn of(target: Target<'_>, search: Option<&Search>, left: Duration) -> Self {
+        match search {
+            None => Discovery::Disabled,
+            Some(search) => {
+                let time_max = search.time_max.min(left / 4);
+                Discovery::Done(discover(target, &Search { time_max, ..search.clone() }))
+            }
         }
     }
 
-    /// The finding in words for the audit.
-    pub fn to_words(&self) -> String {
+    /// The names found.
+    pub(crate) fn filesystems(&self) -> Vec<String> {
+        match self {
+            Discovery::Disabled => Vec::new(),
+            Discovery::Done(found) => found.names(),
+        }
+    }
+
+    /// The finding in one line.
+    pub(crate) fn to_words(&self) -> String {
         match self {
             Discovery::Disabled => "GFS2 discovery disabled".to_owned(),
-            Discovery::CouldNotTell(why) => format!("GFS2 file systems unknown ({why})"),
-            Discovery::NoneFound => "no GFS2 file system found".to_owned(),
-            Discovery::Found(names) => format!("{} GFS2 file systems found", names.len()),
+            Discovery::Done(found) => bounded(&found.to_string(), WORDS_BYTES_MAX),
         }
+    }
+
+    /// The finding for the audit.
+    pub(crate) fn to_record(&self) -> DiscoveryRecord {
+        let Discovery::Done(found) = self else {
+            return DiscoveryRecord::of(DiscoveryOutcome::Disabled);
+        };
+        let mut record = DiscoveryRecord::of(match found.outcome() {
+            Outcome::Found => DiscoveryOutcome::Found,
+            Outcome::None => DiscoveryOutcome::None,
+            Outcome::Unknown => DiscoveryOutcome::Unknown,
+        });
+        for (name, ways) in found.learned() {
+            let ways = ways.iter().map(|(source, how)| format!("{}: {how}", source.as_str()));
+            record.learned.insert(name.to_owned(), ways.collect());
+        }
+        for (source, report) in found.reports() {
+            let (state, why) = match report {
+                Report::Answered { remark, .. } => (SourceState::Answered, remark.clone()),
+                Report::Blind(why) => (SourceState::Blind, Some(why.clone())),
+                Report::Absent(why) => (SourceState::Absent, Some(why.clone())),
+            };
+            record.sources.insert(source.as_str().to_owned(), SourceRecord { state, why });
+        }
+        record
+    }
+
+    /// The finding for people, line by line.
+    pub(crate) fn to_lines(&self) -> Vec<String> {
+        let record = self.to_record();
+        let mut lines = vec![format!("discovery: {}", record.outcome.as_str())];
+        for (name, ways) in &record.learned {
+            lines.extend(ways.iter().map(|way| format!("discovery: '{name}' by {way}")));
+        }
+        for (source, SourceRecord { state, why }) in &record.sources {
+            let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            lines.push(format!("discovery: {source} {}{why}", state.as_str()));
+        }
+        lines
     }
 }
 
-/// Finds the file systems of `target`, within `_time_max`.
-pub fn discover(_target: &NodeName, _time_max: Duration) -> Discovery {
-    Discovery::CouldNotTell("this version does not look for them".to_owned())
-}
+/// The longest finding in words: it is a part of a line in each log.
+const WORDS_BYTES_MAX: usize = 1024;

@@ -12,10 +12,11 @@ use fence_core::agent::{self as core, Event, Expected, Judgement, Outcome, Sight
 use fence_log::Syslog;
 use fence_protocol::{RecordName, Request, RequestId, Requested, bounded};
 use fence_spool::{ClientSpool, Liveness, Look, SpoolError, Submitted, Withdrawal};
+use gfs2_discovery::Target;
 use log::Level;
 
 use crate::clock::{boot_id, boot_ms};
-use crate::discovery::{DISCOVERY_TIME_MAX, Discovery, discover};
+use crate::discovery::Discovery;
 use crate::invocation::{Fence, Responder, reserve};
 use crate::outcome::Ending;
 use crate::parameters::AGENT;
@@ -37,7 +38,8 @@ struct Attempt<'a> {
     order: &'a Fence,
     start_boot_ms: u64,
     request_id: Option<RequestId>,
-    discovery: Discovery,
+    /// None before it was time for it.
+    discovery: Option<Discovery>,
     recorder_node: String,
     audit: AuditLog,
     syslog: Option<Syslog>,
@@ -53,7 +55,7 @@ impl<'a> Attempt<'a> {
             order,
             start_boot_ms,
             request_id: None,
-            discovery: Discovery::Disabled,
+            discovery: None,
             recorder_node: hostname.to_string_lossy().into_owned(),
             audit: AuditLog::open(&order.log_dir),
             syslog: Syslog::connect(AGENT),
@@ -68,8 +70,11 @@ impl<'a> Attempt<'a> {
             let why = format!("stopped by {signal} during the delay; nothing was requested");
             return (failed(order, "withdrawn", &why), None);
         }
-        if order.discovery {
-            self.discovery = discover(&order.target, DISCOVERY_TIME_MAX);
+        let found = self.discover();
+        // Whoever wants it to stop may have said so meanwhile, and nothing has been begun yet.
+        if let Some(signal) = signals.wait(None, 0) {
+            let why = format!("stopped by {signal}; nothing was requested");
+            return (failed(order, "withdrawn", &why), None);
         }
         if order.responder == Responder::Nnf && order.action == fence_protocol::FenceAction::On {
             let details =
@@ -83,7 +88,6 @@ impl<'a> Attempt<'a> {
             Err(error) => return (failed(order, "rejected", &error.to_string()), None),
         };
         self.request_id = Some(id.clone());
-        let found = self.discovery.to_words();
         self.record(Status::Requested, &self.introduction(&found), None);
         match self.submit(&id, &names) {
             Ok((spool, submitted)) => {
@@ -109,6 +113,22 @@ impl<'a> Attempt<'a> {
             }
         }
         None
+    }
+
+    /// Learns which file systems the target holds, and gives it in words.
+    fn discover(&mut self) -> String {
+        let order = self.order;
+        let target = Target { plug: order.target.as_str(), nodename: order.nodename.as_deref() };
+        let left = order.time_max.saturating_sub(self.elapsed());
+        let discovery = Discovery::of(target, order.discovery.as_ref(), left);
+        let words = discovery.to_words();
+        self.discovery = Some(discovery);
+        words
+    }
+
+    /// The names of the file systems, as far as they are known.
+    fn filesystems(&self) -> Vec<String> {
+        self.discovery.as_ref().map(Discovery::filesystems).unwrap_or_default()
     }
 
     fn introduction(&self, found: &str) -> String {
@@ -137,7 +157,7 @@ impl<'a> Attempt<'a> {
             timestamp: now,
             action: Requested::Fence(order.action),
             target_node: Some(order.target.clone()),
-            gfs2_filesystems: self.discovery.filesystems().to_vec(),
+            gfs2_filesystems: self.filesystems(),
             recorder_node: self.recorder_node.clone(),
             deadline: now.checked_add_signed(TimeDelta::milliseconds(left)),
             deadline_boottime_ms: boot_id.as_ref().map(|_| deadline_boot_ms),
@@ -234,7 +254,7 @@ impl<'a> Attempt<'a> {
             timestamp: Utc::now(),
             action: order.action.as_str().to_owned(),
             target_node: order.target.as_str().to_owned(),
-            gfs2_filesystems: self.discovery.filesystems().to_vec(),
+            gfs2_filesystems: self.filesystems(),
             status,
             details: details.to_owned(),
             recorder_node: self.recorder_node.clone(),
@@ -242,6 +262,7 @@ impl<'a> Attempt<'a> {
             request_id: self.request_id.as_ref().map(|id| id.as_str().to_owned()),
             result: result.map(str::to_owned),
             duration_ms,
+            gfs2_discovery: self.discovery.as_ref().map(Discovery::to_record),
         };
         for problem in self.audit.record(&event) {
             if !self.problems.contains(&problem) {

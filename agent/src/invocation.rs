@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use fence_protocol::{FenceAction, NameError, NodeName, RecordName, RequestId};
 use fence_spool::Places;
+use gfs2_discovery::{Kubernetes, ROOT_VARIABLE, Search};
 
 use crate::input::RawInput;
 use crate::parameters::{Kind, Parameter, parameter};
@@ -25,7 +26,7 @@ pub enum Invocation {
     /// Nothing more: the options are right.
     ValidateAll,
     /// Ask something.
-    Probe(Probe),
+    Probe(Box<Probe>),
     /// Fence.
     Fence(Box<Fence>),
 }
@@ -43,6 +44,10 @@ pub struct Probe {
     pub device: Option<String>,
     /// How long to wait for the answer.
     pub time_max: Duration,
+    /// The cluster's name of the target, when it was sent.
+    pub nodename: Option<String>,
+    /// Where to look for a target's GFS2 file systems, when somebody wants to see them.
+    pub discovery: Option<Search>,
     /// What to tell on the way.
     pub telling: Telling,
 }
@@ -85,8 +90,8 @@ pub struct Fence {
     pub poll_interval: Duration,
     /// How long to wait before anything is done.
     pub delay: Duration,
-    /// Whether to look for the target's GFS2 file systems.
-    pub discovery: bool,
+    /// Where to look for the target's GFS2 file systems; nowhere without it.
+    pub discovery: Option<Search>,
     /// What to tell on the way.
     pub telling: Telling,
 }
@@ -252,14 +257,19 @@ impl Options<'_> {
     }
 
     fn probe(&self, question: Question) -> Result<Invocation, Refusal> {
-        Ok(Invocation::Probe(Probe {
+        let telling = self.telling()?;
+        // It is shown to people alone; what the question is about does not need it.
+        let is_shown = telling.verbose && matches!(question, Question::Status(_));
+        Ok(Invocation::Probe(Box::new(Probe {
             question,
             responder: self.responder()?,
             places: self.places()?,
             device: self.text("device"),
             time_max: self.time_max()?.min(QUESTION_TIME_MAX),
-            telling: self.telling()?,
-        }))
+            nodename: self.text("nodename"),
+            discovery: self.discovery()?.filter(|_| is_shown),
+            telling,
+        })))
     }
 
     fn fence(&self, action: FenceAction, action_word: String) -> Result<Fence, Refusal> {
@@ -281,7 +291,7 @@ impl Options<'_> {
             log_dir: self.path("log_dir")?,
             device: self.text("device"),
             time_max,
-            poll_interval: self.seconds("poll_interval")?.max(POLL_INTERVAL_MIN),
+            poll_interval: self.seconds("poll_interval", "poll_interval")?.max(POLL_INTERVAL_MIN),
             delay,
             discovery: self.discovery()?,
             telling: self.telling()?,
@@ -309,8 +319,8 @@ impl Options<'_> {
     /// The agent's time and the delay in it.
     fn times(&self, action: FenceAction) -> Result<(Duration, Duration), Refusal> {
         let time_max = self.time_max()?;
-        let delay = self.seconds("delay")?;
-        self.seconds("poll_interval")?;
+        let delay = self.seconds("delay", "delay")?;
+        self.seconds("poll_interval", "poll_interval")?;
         if action == FenceAction::On {
             return Ok((time_max, Duration::ZERO));
         }
@@ -334,7 +344,7 @@ impl Options<'_> {
         }
     }
 
-    fn seconds(&self, name: &'static str) -> Result<Duration, Refusal> {
+    fn seconds(&self, name: &str, what: &'static str) -> Result<Duration, Refusal> {
         let text = self.text(name).unwrap_or_default();
         let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         text.parse()
@@ -343,7 +353,7 @@ impl Options<'_> {
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
             .filter(|time| *time <= Duration::from_secs(TIME_SECONDS_MAX))
             .ok_or(Refusal::Value {
-                what: name,
+                what,
                 value: text,
                 should: "a number of seconds from 0 to 86400",
             })
@@ -374,8 +384,21 @@ impl Options<'_> {
         }
     }
 
-    fn discovery(&self) -> Result<bool, Refusal> {
-        Ok(self.boolean("gfs2_discovery_enabled")? && !self.boolean("no_gfs2_discovery")?)
+    fn discovery(&self) -> Result<Option<Search>, Refusal> {
+        let enabled = self.boolean("gfs2_discovery_enabled")?;
+        let disabled = self.boolean("no_gfs2_discovery")?;
+        let time_max = self.seconds("gfs2_discovery_timeout", "the time for GFS2 discovery")?;
+        let variable = |name: &str| (self.environment)(name).filter(|value| !value.is_empty());
+        let search = || Search {
+            root: variable(ROOT_VARIABLE).unwrap_or_else(|| "/".to_owned()).into(),
+            time_max,
+            kubernetes: Kubernetes {
+                kubectl: self.text("kubectl_cmd"),
+                config: variable("KUBECONFIG"),
+                home: variable("HOME").map(PathBuf::from),
+            },
+        };
+        Ok((enabled && !disabled).then(search))
     }
 
     fn telling(&self) -> Result<Telling, Refusal> {
@@ -443,7 +466,9 @@ mod tests {
         assert_eq!(fence.log_dir, PathBuf::from("/var/log/gfs2-fencing"));
         assert_eq!(fence.time_max, Duration::from_mins(1));
         assert_eq!(fence.poll_interval, Duration::from_millis(500));
-        assert_eq!((fence.delay, fence.discovery), (Duration::ZERO, true));
+        assert_eq!(fence.delay, Duration::ZERO);
+        let search = fence.discovery.unwrap();
+        assert_eq!((search.root, search.time_max), ("/".into(), Duration::from_secs(2)));
     }
 
     #[test]
@@ -527,6 +552,7 @@ mod tests {
             ("response_dir", &["relative"]),
             ("log_dir", &["relative"]),
             ("gfs2_discovery_enabled", &["maybe", ""]),
+            ("gfs2_discovery_timeout", &["-1", "abc", "86401"]),
             ("quiet", &["maybe"]),
         ] {
             for value in values {
@@ -552,9 +578,60 @@ mod tests {
             .chain([("0", false), ("no", false), ("OFF", false), ("False", false)])
         {
             let text = format!("action=off\nplug=n3\ngfs2_discovery_enabled={word}\n");
-            assert_eq!(fence(&text).discovery, expected, "{word}");
+            assert_eq!(fence(&text).discovery.is_some(), expected, "{word}");
         }
-        assert!(!fence("action=off\nplug=n3\nno_gfs2_discovery=1\n").discovery);
+    }
+
+    #[test]
+    fn discovery_is_switched_off_in_three_ways_and_told_where_to_look() {
+        let off = "action=off\nplug=n3\n";
+        let search = |text: &str, environment: &[(&str, &str)]| match with(
+            &format!("{off}{text}"),
+            environment,
+        )
+        .unwrap()
+        {
+            Invocation::Fence(fence) => fence.discovery,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(search("no_gfs2_discovery=1\n", &[]), None);
+        assert_eq!(search("gfs2_discovery_enabled=0\n", &[]), None);
+        assert_eq!(search("", &[("GFS2_DISCOVERY_ENABLED", "false")]), None);
+
+        let environment = [
+            ("GFS2_DISCOVERY_ROOT", "/copy"),
+            ("GFS2_DISCOVERY_TIMEOUT", "0.5"),
+            ("KUBECTL_CMD", "oc"),
+            ("KUBECONFIG", "/etc/kube.conf"),
+            ("HOME", "/home/admin"),
+        ];
+        let found = search("", &environment).unwrap();
+        assert_eq!((found.root, found.time_max), ("/copy".into(), Duration::from_millis(500)));
+        let kubernetes = Kubernetes {
+            kubectl: Some("oc".to_owned()),
+            config: Some("/etc/kube.conf".to_owned()),
+            home: Some("/home/admin".into()),
+        };
+        assert_eq!(found.kubernetes, kubernetes);
+        let found = search("kubectl_cmd=k\ngfs2_discovery_timeout=0\n", &environment).unwrap();
+        assert_eq!((found.kubernetes.kubectl, found.time_max), (Some("k".into()), Duration::ZERO));
+    }
+
+    #[test]
+    fn only_those_who_want_to_see_it_are_shown_what_a_fence_would_find() {
+        for (text, is_shown) in [
+            ("action=status\nplug=n3\nverbose=1\n", true),
+            ("action=status\nplug=n3\n", false),
+            ("action=status\nplug=n3\nverbose=1\nno_gfs2_discovery=1\n", false),
+            ("action=monitor\nverbose=1\n", false),
+        ] {
+            match with(text, &[]).unwrap() {
+                Invocation::Probe(probe) => {
+                    assert_eq!(probe.discovery.is_some(), is_shown, "{text}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

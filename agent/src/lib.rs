@@ -4,10 +4,11 @@
 //! refuses it, `fence` or `probe` does it, `outcome` ends it. Nothing is opened before the action is
 //! known.
 //!
-//! There is no logger, no thread and no child process here, and no code that removes an answer.
+//! There is no logger and no thread here, and no code that removes an answer. The only child processes
+//! are those that `gfs2_discovery` asks.
 
 pub mod clock;
-pub mod discovery;
+mod discovery;
 mod fence;
 pub mod help;
 pub mod input;

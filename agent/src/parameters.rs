@@ -240,6 +240,22 @@ pub const PARAMETERS: &[Parameter] = &[
         ..ROW
     },
     Parameter {
+        name: "gfs2_discovery_timeout",
+        kind: Kind::Seconds,
+        default: Some("2"),
+        environment: Some("GFS2_DISCOVERY_TIMEOUT"),
+        help: "Seconds that the programs which are asked for the file systems may take; 0 asks none, \
+               only files are read",
+        ..ROW
+    },
+    Parameter {
+        name: "kubectl_cmd",
+        environment: Some("KUBECTL_CMD"),
+        help: "Program that is asked for the file systems of Near Node Flash, by name or absolute \
+               path; without it kubectl, where that is configured",
+        ..ROW
+    },
+    Parameter {
         name: "verbose",
         short: Some('v'),
         kind: Kind::Flag,

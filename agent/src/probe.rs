@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use fence_protocol::{NodeName, PowerState, Query, QueryAnswer, QueryKind, RequestId};
 use fence_spool::{ClientSpool, Liveness};
+use gfs2_discovery::Target;
 
 use crate::clock::boot_ms;
+use crate::discovery::Discovery;
 use crate::invocation::{Probe, Question, Responder};
 use crate::outcome::Ending;
 use crate::progress::Progress;
@@ -19,6 +21,7 @@ pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
     let time_max = u64::try_from(probe.time_max.as_millis()).unwrap_or(u64::MAX);
     let mut asking =
         Asking { probe, progress, deadline_boot_ms: start_boot_ms.saturating_add(time_max) };
+    asking.show_discovery();
     asking.answer().unwrap_or_else(Failure::into_ending).with_problems(&problems)
 }
 
@@ -47,6 +50,18 @@ struct Asking<'a> {
 const LOOK_INTERVAL_MS: u64 = 500;
 
 impl Asking<'_> {
+    /// Shows what a fence of the target would find, to those who want to see it.
+    fn show_discovery(&mut self) {
+        let (Some(search), Question::Status(target)) =
+            (&self.probe.discovery, &self.probe.question)
+        else {
+            return;
+        };
+        let target = Target { plug: target.as_str(), nodename: self.probe.nodename.as_deref() };
+        let found = Discovery::of(target, Some(search), self.probe.time_max);
+        found.to_lines().iter().for_each(|line| self.progress.step(line));
+    }
+
     fn answer(&mut self) -> Result<Ending, Failure> {
         let name = match self.probe.responder {
             Responder::FenceWatcher => return self.ask_watcher(),

@@ -224,6 +224,7 @@ impl Site {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fence-watcher"));
         command.arg("--config").arg(self.path("w.toml")).args(arguments);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
+        command.env("GFS2_DISCOVERY_ROOT", self.path("root"));
         command
     }
 
@@ -273,6 +274,8 @@ impl Site {
         let mut child = command
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            // Not what this machine's cluster knows; a test that wants more says where to look.
+            .env("GFS2_DISCOVERY_ROOT", self.path("root"))
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

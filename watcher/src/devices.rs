@@ -31,6 +31,8 @@ pub struct ConfiguredDevice {
     pub timeout_ms: u64,
     /// The most executions at the same time.
     pub max_concurrent: usize,
+    /// What tells DLM of a target that was shown to be off; none where nobody wants that.
+    pub dlm: Option<ExecutorClient>,
     /// What drives it.
     pub driver: Box<dyn FenceDevice>,
     targets: Targets,
@@ -54,6 +56,7 @@ impl Devices {
                 attempts: device.attempts,
                 timeout_ms: device.timeout_ms,
                 max_concurrent: device.max_concurrent,
+                dlm: device.acknowledge_dlm.then(|| executor.clone()),
                 driver,
                 targets: device.targets.clone(),
             }

@@ -6,6 +6,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use fence_log::{is_plain, one_line};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::DiscoveryRecord;
+
 /// How far a fence is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -63,6 +65,9 @@ pub struct AuditEvent {
     /// Milliseconds since the agent started; none while it is open.
     #[serde(default)]
     pub duration_ms: Option<u64>,
+    /// How the file systems were learned, or why not; none where nobody had looked yet.
+    #[serde(default)]
+    pub gfs2_discovery: Option<DiscoveryRecord>,
 }
 
 impl AuditEvent {
@@ -147,7 +152,8 @@ fn milliseconds<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use serde_json::Value;
+    use crate::{DiscoveryOutcome, SourceRecord, SourceState};
+    use serde_json::{Value, json};
 
     pub(crate) fn event(details: &str) -> AuditEvent {
         AuditEvent {
@@ -162,6 +168,16 @@ pub(crate) mod tests {
             request_id: Some("67e55044".into()),
             result: Some("unreachable".into()),
             duration_ms: Some(1234),
+            gfs2_discovery: Some(discovery("dlm")),
+        }
+    }
+
+    fn discovery(text: &str) -> DiscoveryRecord {
+        let why = Some(text.to_owned());
+        DiscoveryRecord {
+            outcome: DiscoveryOutcome::Found,
+            learned: [(text.to_owned(), vec![text.to_owned()])].into(),
+            sources: [(text.to_owned(), SourceRecord { state: SourceState::Blind, why })].into(),
         }
     }
 
@@ -176,6 +192,7 @@ pub(crate) mod tests {
         event.pacemaker_action = HOSTILE.into();
         event.request_id = Some(HOSTILE.into());
         event.gfs2_filesystems = vec![HOSTILE.into()];
+        event.gfs2_discovery = Some(discovery(HOSTILE));
 
         for line in [event.to_operator_line(), event.to_readable_line(), event.to_json_line()] {
             let text = line.strip_suffix('\n').unwrap();
@@ -230,6 +247,7 @@ pub(crate) mod tests {
                     "action",
                     "details",
                     "duration_ms",
+                    "gfs2_discovery",
                     "gfs2_filesystems",
                     "pacemaker_action",
                     "recorder_node",
@@ -241,5 +259,30 @@ pub(crate) mod tests {
                 ]
             );
         }
+    }
+
+    #[test]
+    fn what_was_found_what_could_not_be_told_and_what_was_disabled_are_told_apart() {
+        let of = |record| {
+            let event = AuditEvent { gfs2_discovery: record, ..event("") };
+            let value: Value = serde_json::from_str(&event.to_json_line()).unwrap();
+            value["gfs2_discovery"].clone()
+        };
+
+        assert_eq!(of(None), Value::Null);
+        for (outcome, word) in [
+            (DiscoveryOutcome::Found, "found"),
+            (DiscoveryOutcome::None, "none"),
+            (DiscoveryOutcome::Unknown, "unknown"),
+            (DiscoveryOutcome::Disabled, "disabled"),
+        ] {
+            let empty = json!({"outcome": word, "learned": {}, "sources": {}});
+            assert_eq!((of(Some(DiscoveryRecord::of(outcome))), outcome.as_str()), (empty, word));
+        }
+        let full = json!({
+            "outcome": "found", "learned": {"home": ["home"]},
+            "sources": {"home": {"state": "blind", "why": "home"}},
+        });
+        assert_eq!(of(Some(discovery("home"))), full);
     }
 }

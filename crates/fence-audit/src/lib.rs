@@ -5,9 +5,11 @@
 //!
 //! The audit never decides about a fence: a log that cannot be written is reported, not an error.
 
+mod discovery;
 mod event;
 pub mod history;
 mod writer;
 
+pub use discovery::{DiscoveryOutcome, DiscoveryRecord, SourceRecord, SourceState};
 pub use event::{AuditEvent, Status};
 pub use writer::{AuditLog, DETAILED_LOG, EVENTS_LOG, READABLE_LOG};

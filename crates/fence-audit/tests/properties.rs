@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use chrono::DateTime;
 use fence_audit::history::{Filter, read};
-use fence_audit::{AuditEvent, AuditLog, DETAILED_LOG, EVENTS_LOG, READABLE_LOG, Status};
+use fence_audit::{
+    AuditEvent, AuditLog, DETAILED_LOG, DiscoveryOutcome, DiscoveryRecord, EVENTS_LOG,
+    READABLE_LOG, SourceRecord, SourceState, Status,
+};
 use fence_log::is_plain;
 use proptest::prelude::*;
 
@@ -67,12 +70,27 @@ prop_compose! {
         request_id in proptest::option::of(text()),
         result in proptest::option::of(text()),
         duration_ms: Option<u64>,
+        gfs2_discovery in proptest::option::of(discovery()),
     ) -> AuditEvent {
         AuditEvent {
             timestamp: DateTime::from_timestamp_millis(milliseconds).expect("a common year"),
             action, target_node, gfs2_filesystems, status, details, recorder_node,
-            pacemaker_action, request_id, result, duration_ms,
+            pacemaker_action, request_id, result, duration_ms, gfs2_discovery,
         }
+    }
+}
+
+prop_compose! {
+    fn discovery()(
+        outcome in prop::sample::select(&[DiscoveryOutcome::Found, DiscoveryOutcome::Unknown]),
+        learned in proptest::collection::btree_map(
+            text(), proptest::collection::vec(text(), 0..3), 0..3,
+        ),
+        sources in proptest::collection::btree_map(text(), proptest::option::of(text()), 0..3),
+    ) -> DiscoveryRecord {
+        let source = |why| SourceRecord { state: SourceState::Blind, why };
+        let sources = sources.into_iter().map(|(name, why)| (name, source(why))).collect();
+        DiscoveryRecord { outcome, learned, sources }
     }
 }
 

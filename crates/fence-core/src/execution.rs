@@ -89,6 +89,14 @@ pub struct Verdict {
     pub message: String,
 }
 
+impl Verdict {
+    /// Whether the device *showed* that the target was off, after an off or in the midst of a reboot.
+    pub fn shows_off(&self) -> bool {
+        let was_off = matches!(self.performed, "off" | "reboot");
+        self.result == FenceResult::Success && self.verified && was_off
+    }
+}
+
 impl Abilities {
     /// The way to reboot: as configured, else verified where the device can be asked.
     pub fn method(self, configured: Option<Method>) -> Method {
@@ -426,6 +434,27 @@ mod tests {
         let verdict = verdict(plan.next(power(PowerState::Off), 4_000));
         assert_eq!((verdict.result, verdict.verified), (FenceResult::Success, true));
         assert_eq!(verdict.performed, "off");
+    }
+
+    #[test]
+    fn a_target_was_shown_to_be_off_only_after_a_verified_off() {
+        let end = |action, abilities, method, reports: &[Report]| {
+            verdict(run(&mut plan(action, abilities, method), reports.to_vec())).shows_off()
+        };
+        let (off, on) = (power(PowerState::Off), power(PowerState::On));
+        let unreachable = || Report::Order(OrderReport::Unreachable(String::new()));
+        let reboot = [acknowledged(), off.clone(), acknowledged(), on.clone()];
+        let onoff = Method::OnOff;
+
+        assert!(end(FenceAction::Off, ASKABLE, onoff, &[acknowledged(), off.clone()]));
+        assert!(end(FenceAction::Off, ASKABLE, onoff, &[unacknowledged(), off.clone()]));
+        assert!(end(FenceAction::Reboot, ASKABLE, onoff, &reboot));
+        assert!(end(FenceAction::Reboot, ASKABLE, onoff, &[acknowledged(), off, unreachable()]));
+        assert!(!end(FenceAction::On, ASKABLE, onoff, &[acknowledged(), on]));
+        assert!(!end(FenceAction::Off, MUTE, onoff, &[acknowledged()]));
+        assert!(!end(FenceAction::Reboot, MUTE, onoff, &[acknowledged(), acknowledged()]));
+        assert!(!end(FenceAction::Reboot, ASKABLE, Method::Cycle, &[acknowledged()]));
+        assert!(!end(FenceAction::Off, ASKABLE, onoff, &[unreachable()]));
     }
 
     #[test]

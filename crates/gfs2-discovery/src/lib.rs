@@ -35,7 +35,7 @@ pub use discovery::{Discovery, Held, Outcome, Report, Source};
 pub use dlm::Lockspaces;
 pub use mounts::{Mount, Mounts};
 pub use nnf::NodeStorages;
-pub use programs::Kubernetes;
+pub use programs::{Kubernetes, find_program};
 
 /// The node that is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -65,7 +65,7 @@ impl Asked {
 /// `--local`: the answer of the node that coordinates the cluster would be awaited otherwise, and it
 /// may be the one that has died.
 fn cibadmin(search: &Search) -> Reading<Command> {
-    program(search, "cibadmin").then(|path| {
+    program(&search.root, "cibadmin").then(|path| {
         let mut command = prepared(&path);
         command.args(["--query", "--local"]);
         Ok(command)
@@ -85,7 +85,7 @@ fn kubectl(search: &Search) -> Reading<Command> {
             return Reading::Absent("kubectl has no configuration here".to_owned());
         }
     }
-    program(search, kubectl.as_deref().unwrap_or("kubectl")).then(|path| {
+    program(&search.root, kubectl.as_deref().unwrap_or("kubectl")).then(|path| {
         let seconds = search.time_max.as_secs_f64().ceil();
         let (label, value) = nnf::LABEL;
         let mut command = prepared(&path);
@@ -101,12 +101,19 @@ fn kubectl(search: &Search) -> Reading<Command> {
     })
 }
 
-/// The path of the program `name`, which nobody but root can replace.
-fn program(search: &Search, name: &str) -> Reading<PathBuf> {
+/// The path of the program `name` below `root`, which nobody but root can replace.
+pub fn find_program(root: &Path, name: &str) -> Result<PathBuf, String> {
+    match program(root, name) {
+        Reading::Got(path) => Ok(path),
+        Reading::Blind(why) | Reading::Absent(why) => Err(why),
+    }
+}
+
+fn program(root: &Path, name: &str) -> Reading<PathBuf> {
     let mut refused = None;
     for directory in if name.starts_with('/') { &["/"] } else { PROGRAM_DIRS } {
         let relative = Path::new(directory).join(name);
-        let path = search.root.join(relative.strip_prefix("/").unwrap_or(&relative));
+        let path = root.join(relative.strip_prefix("/").unwrap_or(&relative));
         match TrustedFile::find(&path) {
             Ok(file) if file.is_executable() => return Reading::Got(path),
             Ok(_) | Err(FileError::Missing) => {}

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+#[path = "../../../tests/common/tree.rs"]
 mod tree;
 
 use gfs2_discovery::{Outcome, Report, Source};

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+#[path = "../../../tests/common/tree.rs"]
 mod tree;
 
 use std::env;
@@ -73,7 +74,9 @@ impl Cluster {
             clone("scratch", "/srv/scratch", "gfs2"),
             clone("local", "/srv/local", "ext4"),
         ];
-        resources.iter().for_each(|resource| cluster.configure("resources", resource));
+        for resource in &resources {
+            cluster.configure("resources", resource);
+        }
         let ban = "<rsc_location id='b' rsc='scratch-clone' node='n3' score='-INFINITY'/>";
         cluster.configure("constraints", ban);
         Some(cluster)

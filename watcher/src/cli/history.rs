@@ -8,7 +8,7 @@ use std::path::Path;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use fence_audit::history::{Filter, HistoryError, read};
-use fence_audit::{AuditEvent, Status};
+use fence_audit::{AuditEvent, DiscoveryRecord, Status};
 use serde::{Serialize, Serializer};
 
 use super::table::{Table, span};
@@ -66,6 +66,7 @@ struct Fence {
     duration_ms: Option<u64>,
     details: String,
     gfs2_filesystems: Vec<String>,
+    gfs2_discovery: Option<DiscoveryRecord>,
     recorder_node: String,
     request_id: Option<String>,
 }
@@ -107,6 +108,7 @@ fn begun(event: AuditEvent) -> Fence {
         duration_ms: None,
         details: event.details,
         gfs2_filesystems: event.gfs2_filesystems,
+        gfs2_discovery: event.gfs2_discovery,
         recorder_node: event.recorder_node,
         request_id: event.request_id,
     }
@@ -157,6 +159,7 @@ mod tests {
             request_id: id.map(str::to_owned),
             result: result.map(str::to_owned),
             duration_ms: result.map(|_| 1_500),
+            gfs2_discovery: None,
         }
     }
 

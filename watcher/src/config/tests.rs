@@ -96,6 +96,7 @@ off = ["/bin/off"]
 fail = "sometimes"
 delay = "2h"
 attempts = "3"
+acknowledge_dlm = "yes"
 "#;
     assert_eq!(
         problems(text),
@@ -124,7 +125,8 @@ w.toml:33: 'method': "off" is none of "onoff", "cycle"
 w.toml:34: unknown key 'off'
 w.toml:35: 'fail': "sometimes" is none of "none", "unreachable", "unacknowledged", "device-failure", "lie", "hang"
 w.toml:36: 'delay': must be 0s to 1h
-w.toml:37: 'attempts': expected a whole number, not a text"#
+w.toml:37: 'attempts': expected a whole number, not a text
+w.toml:38: 'acknowledge_dlm': expected true or false, not a text"#
     );
 }
 
@@ -214,6 +216,7 @@ fn what_is_written_is_meant() {
         max_concurrent = 4
         method = "cycle"
         attempts = 2
+        acknowledge_dlm = true
         reboot = ["/bin/reset", "--plug={target}", "{request_id}"]
         [[device]]
         name = "s"
@@ -230,6 +233,7 @@ fn what_is_written_is_meant() {
     let [command, simulated] = &settings.devices[..] else { panic!("{settings:?}") };
     assert_eq!(command.targets.to_string(), "m1,n[1-2]");
     assert_eq!(command.method, Some(Method::Cycle));
+    assert_eq!((command.acknowledge_dlm, simulated.acknowledge_dlm), (true, false));
     assert!(command.applies_to("n1.example.com") && !command.applies_to("n2"));
     let reset = ["/bin/reset", "--plug={target}", "{request_id}"].map(str::to_owned).to_vec();
     let commands = CommandSettings {

@@ -61,6 +61,14 @@ pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Spanned<DeValue>)
     }
 }
 
+/// Yes or no.
+pub(super) fn boolean(value: &Spanned<DeValue>) -> Parsed<bool> {
+    match value.get_ref() {
+        DeValue::Boolean(yes) => Ok(*yes),
+        other => wrong(value, format!("expected true or false, not {}", kind(other))),
+    }
+}
+
 /// A whole number within bounds.
 pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&Spanned<DeValue>) -> Parsed<T>
 where

@@ -6,11 +6,13 @@
 //!
 //! - `spooler` carries out the core's wishes on the disk.
 //! - `worker` drives one execution, step by step, in a thread of its own.
+//! - `dlm` tells DLM of a fence that is certain.
 //! - `queries` answers questions, beside whatever else happens.
 //! - `manager` tells the service manager how the service is.
 //! - `wake` turns inotify and signals into events.
 //! - `report` describes all this for `fence-watcher status`.
 
+mod dlm;
 mod manager;
 mod queries;
 mod report;

@@ -10,7 +10,7 @@ use fence_core::watcher::Job;
 use fence_device::{self as device, Limit};
 use fence_protocol::{FenceResult, RecordName};
 
-use super::Wake;
+use super::{Wake, dlm};
 use crate::devices::Devices;
 
 /// The stack of a thread that drives a device, in bytes. Many may run at once.
@@ -30,8 +30,13 @@ pub(super) fn execute(
         .stack_size(STACK_BYTES)
         .spawn(move || {
             let verdict = drive(&devices, &job, &request_json);
+            let shows_off = verdict.shows_off();
             // The receiver is gone only when the daemon is.
             let _ = sender.send(Wake::Finished(record, verdict));
+            let dlm = devices.get(&job.device).and_then(|device| device.dlm.as_ref());
+            if let Some(executor) = dlm.filter(|_| shows_off) {
+                dlm::acknowledge(executor, &job);
+            }
         });
     if let Err(problem) = spawned {
         let verdict = failure(format!("not started: cannot start a thread: {problem}"));

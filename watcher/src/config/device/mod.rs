@@ -18,7 +18,7 @@ use toml::de::DeValue;
 
 use super::problems::Problems;
 use super::reader::{Parsed, Section};
-use super::values::{duration, name, names_of_targets, nodes, number, one_of};
+use super::values::{boolean, duration, name, names_of_targets, nodes, number, one_of};
 use super::{HOUR, SECOND, Targets};
 
 /// One `[[device]]` table.
@@ -40,6 +40,8 @@ pub struct DeviceSettings {
     pub method: Option<Method>,
     /// How often an order is tried while the device cannot be reached.
     pub attempts: u32,
+    /// Whether DLM is told once the device has shown that a target is off.
+    pub acknowledge_dlm: bool,
 }
 
 /// What a device is.
@@ -167,6 +169,7 @@ fn read(
     let max_concurrent = section.get("max_concurrent", number(1..=10_000));
     let method = section.get("method", one_of(&METHODS));
     let attempts = section.get("attempts", number(1..=10));
+    let acknowledge_dlm = section.get("acknowledge_dlm", boolean);
     section.finish();
     Some(DeviceSettings {
         name: common.name,
@@ -177,6 +180,7 @@ fn read(
         max_concurrent: max_concurrent.unwrap_or(1),
         method,
         attempts: attempts.unwrap_or(1),
+        acknowledge_dlm: acknowledge_dlm.unwrap_or(false),
     })
 }
 
@@ -240,6 +244,7 @@ mod tests {
             max_concurrent: 1,
             method: None,
             attempts: 1,
+            acknowledge_dlm: false,
         };
         assert!(device.applies_to("anything"));
 

@@ -23,15 +23,24 @@ impl Tree {
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let unique = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = parent.join(format!("gfs2-discovery-{unique}"));
+        Tree::at(path)
+    }
+
+    pub fn at(path: PathBuf) -> Self {
         fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
         Tree(path)
     }
 
     /// A copy of a capture, with a `cibadmin` that writes the CIB as it was.
     pub fn of_capture(name: &str) -> Self {
-        let tree = Tree::new();
-        let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures").join(name);
-        copy(&capture, &tree.0);
+        Tree::new().with_capture(name)
+    }
+
+    pub fn with_capture(self, name: &str) -> Self {
+        let tree = self;
+        let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+        let captures = above.map(|directory| directory.join("tests/captures"));
+        copy(&captures.filter(|path| path.is_dir()).last().unwrap().join(name), &tree.0);
         tree.program("cibadmin", &format!("cat '{}'", tree.path("cibadmin.xml").display()));
         tree
     }

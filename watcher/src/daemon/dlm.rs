@@ -1,0 +1,52 @@
+//! Tells DLM that a target is fenced: `dlm_tool fence_ack`, where the site wants it.
+//!
+//! DLM believes it without asking anybody, gives the target's locks to others and lets its journals be
+//! replayed. So it is told only of a target that its device has *shown* to be off, and at once or not
+//! at all: the same target may come back and fail again. It changes nothing of the answer, which is on
+//! its way by then.
+
+use std::path::Path;
+
+use fence_core::watcher::Job;
+use fence_device::{Command, ExecutorClient, Limit, Outcome};
+use gfs2_discovery::{ROOT_VARIABLE, Target, find_program, node_id};
+use log::{info, warn};
+
+/// Tells DLM that the target of `job` is fenced.
+pub(super) fn acknowledge(executor: &ExecutorClient, job: &Job) {
+    let about = format!("request={} target={}", job.request.request_id, job.target);
+    match tell(executor, job.target.as_str()) {
+        // The tool says nothing of what DLM makes of it.
+        Ok(node_id) => info!("told DLM that it is fenced: {about} node_id={node_id}"),
+        Err(why) => warn!("DLM was not told that it is fenced: {about}: {why}"),
+    }
+}
+
+fn tell(executor: &ExecutorClient, target: &str) -> Result<u32, String> {
+    let root = std::env::var_os(ROOT_VARIABLE).unwrap_or_else(|| "/".into());
+    let root = Path::new(&root);
+    let target = Target { plug: target, nodename: None };
+    let node_id = node_id(root, target).map_err(|why| why.to_string())?;
+    let tool = find_program(root, "dlm_tool")?;
+    let limit = Limit::in_ms(TIME_MS_MAX);
+    let outcome = executor.run(Command {
+        argv: vec![tool.display().to_string(), "fence_ack".to_owned(), node_id.to_string()],
+        env: vec![("LC_ALL".to_owned(), "C".to_owned())],
+        stdin: String::new(),
+        limit,
+        start_not_after_boot_ms: limit.not_after_boot_ms,
+        output_bytes_max: OUTPUT_BYTES_MAX,
+    });
+    match outcome {
+        Outcome::Exited { code: 0, .. } => Ok(node_id),
+        Outcome::Exited { code, stderr, .. } => {
+            Err(format!("dlm_tool exited with {code}: {}", stderr.trim()))
+        }
+        Outcome::NotStarted(why) => Err(why),
+        _ => Err("dlm_tool was ended before it was done".to_owned()),
+    }
+}
+
+/// How long telling may take, in milliseconds.
+const TIME_MS_MAX: u64 = 2_000;
+const OUTPUT_BYTES_MAX: usize = 1024;
