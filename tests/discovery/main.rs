@@ -16,6 +16,9 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tree::{Tree, is_alive};
 
+/// A quarter of the agent's time for a `cibadmin` on a machine that has much else to do.
+const PATIENT: &str = "gfs2_discovery_timeout=60\n";
+
 /// A site whose agents and watchers find this capture where they look.
 fn site(capture: &str) -> (Site, Tree) {
     let site = Site::new();
@@ -31,7 +34,7 @@ fn request_program_and_audit_name_what_the_dead_node_had_and_who_knew() {
     site.configure(&site.recorder("power", "*", &script));
     let _watcher = site.start();
 
-    site.agent("action=off\nplug=node2\n").wait().assert_success();
+    site.agent(&format!("action=off\nplug=node2\n{PATIENT}")).wait().assert_success();
 
     let seen = site.read("seen");
     let (list, request) = seen.split_once('\n').unwrap();
@@ -57,7 +60,7 @@ fn request_program_and_audit_name_what_the_dead_node_had_and_who_knew() {
 #[test]
 fn nothing_found_could_not_tell_and_disabled_are_told_apart_in_the_audit() {
     for (capture, options, outcome) in [
-        ("fenced-node1", "", "none"),
+        ("fenced-node1", PATIENT, "none"),
         ("at-fence-node1", "gfs2_discovery_timeout=0\nnodename=node9\n", "unknown"),
         ("at-fence-node1", "no_gfs2_discovery=1\n", "disabled"),
         ("at-fence-node1", "gfs2_discovery_enabled=0\n", "disabled"),
@@ -82,7 +85,8 @@ fn a_cibadmin_that_hangs_neither_stops_nor_fails_a_fence_and_is_killed() {
     site.configure(&site.recorder("power", "*", ""));
     let _watcher = site.start();
 
-    site.agent("action=off\nplug=node2\n").wait().assert_success();
+    let options = "action=off\nplug=node2\ngfs2_discovery_timeout=4\n";
+    site.agent(options).wait().assert_success();
 
     let event = &site.audit()[0];
     assert_eq!(event["gfs2_filesystems"], json!(["gfs2-storage", "scratch"]));
@@ -99,7 +103,7 @@ fn a_signal_during_discovery_leaves_no_request() {
     site.configure(&site.recorder("power", "*", ""));
     let _watcher = site.start();
 
-    let agent = site.agent("action=off\nplug=node2\n");
+    let agent = site.agent("action=off\nplug=node2\ngfs2_discovery_timeout=4\n");
     tree.await_pids(1);
     agent.signal(Signal::SIGTERM);
 
@@ -114,7 +118,7 @@ fn a_verbose_status_shows_what_a_fence_would_find_beside_its_answer() {
     site.configure(&site.simulated("power", ""));
     let _watcher = site.start();
 
-    let ended = site.agent("action=status\nplug=node2\nverbose=1\n").wait();
+    let ended = site.agent(&format!("action=status\nplug=node2\nverbose=1\n{PATIENT}")).wait();
 
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "Status: ON\n"), "{ended:?}");
     for line in [

@@ -10,6 +10,7 @@ use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::PATIENT;
 use crate::common::{SERVICE, Site, agent_program, wait_for};
 use crate::tree::Tree;
 
@@ -122,7 +123,9 @@ impl Traced {
         let mut traced = self.strace("trace-agent");
         traced.arg("--").arg(agent_program());
 
-        site.agent_as(traced, "action=off\nplug=node2\n").wait().assert_success();
+        site.agent_as(traced, &format!("action=off\nplug=node2\n{PATIENT}"))
+            .wait()
+            .assert_success();
         let found = &site.audit()[0]["gfs2_discovery"];
         assert_eq!(found["sources"]["cib"]["state"], "answered", "{found}");
         watcher.await_log("told DLM that it is fenced");
