@@ -22,7 +22,7 @@ pub struct Lockspaces {
 impl Lockspaces {
     /// The lock table of `lockspace`, if it is a GFS2 file system's. LVM and OCFS2 have lockspaces too,
     /// and a file system with another cluster's name in its table is none that uses this DLM.
-    pub fn table(&self, lockspace: &str) -> Option<&str> {
+    pub(crate) fn table(&self, lockspace: &str) -> Option<&str> {
         let table = match &self.cluster_name {
             Some(cluster) => self.tables.get(&format!("{cluster}:{lockspace}")),
             None => self
