@@ -92,8 +92,10 @@ struct Logger {
 }
 
 impl Log for Logger {
+    /// Libraries are not asked: at the level `trace`, one that speaks HTTP writes down what it sends,
+    /// and with that the password.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        metadata.level() <= log::max_level() && metadata.target().starts_with("fence_")
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -224,6 +226,22 @@ mod tests {
         queue.flush(Duration::from_millis(1));
 
         assert!(queue.lock().writing);
+    }
+
+    #[test]
+    fn what_libraries_say_is_not_logged() {
+        log::set_max_level(LevelFilter::Trace);
+        let logger = Logger { queue: Arc::new(Queue::default()) };
+        for target in ["ureq_proto::util", "fence_watcher::daemon", "rustls", "fence_device"] {
+            let arguments = format_args!("{target}");
+            let record =
+                Record::builder().level(Level::Error).target(target).args(arguments).build();
+            logger.log(&record);
+        }
+
+        let (lines, _) = logger.queue.take();
+        let texts: Vec<String> = lines.into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, ["fence_watcher::daemon", "fence_device"]);
     }
 
     #[test]
