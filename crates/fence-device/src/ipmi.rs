@@ -32,14 +32,13 @@ pub mod output;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use fence_core::PerTarget;
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
-use fence_protocol::{NodeName, PowerState, bounded};
+use fence_protocol::{NodeName, PowerState};
 use fence_spool::program_problem;
 
+use crate::contacts::contact_all;
 use crate::{
     Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach, Secret,
     SecretSource, TargetList,
@@ -110,11 +109,10 @@ impl IpmiDevice {
     }
 
     /// Why the power of `target` cannot be asked at this moment; `None` when it can.
-    fn trouble_with(&self, target: &NodeName, limit: Limit) -> Option<String> {
-        match self.bmc(target).map(|bmc| bmc.ask(PATIENCES[0].1, limit)) {
-            Ok(Ran::Said(Said { what: What::Power(_), .. })) => None,
-            Ok(ran) => Some(ran.words()),
-            Err(problem) => Some(problem),
+    fn contact(&self, target: &NodeName, limit: Limit) -> Result<(), String> {
+        match self.bmc(target)?.ask(PATIENCES[0].1, limit) {
+            Ran::Said(Said { what: What::Power(_), .. }) => Ok(()),
+            ran => Err(ran.words()),
         }
     }
 }
@@ -138,22 +136,7 @@ impl FenceDevice for IpmiDevice {
             };
         }
         let limit = limit.min(Limit::in_ms(CONTACT_MS_MAX));
-        let next = AtomicUsize::new(0);
-        let contact_some = || {
-            let mut contacts = Vec::new();
-            while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
-                contacts.push((*target, self.trouble_with(target, limit)));
-            }
-            contacts
-        };
-        let mut contacts = thread::scope(|scope| {
-            let some = 0..targets.len().min(CONTACTS_MAX);
-            let threads: Vec<_> = some.map(|_| scope.spawn(contact_some)).collect();
-            let contacts = threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default());
-            contacts.collect::<Vec<_>>()
-        });
-        contacts.sort();
-        reach(&contacts)
+        contact_all(&targets, |target| self.contact(target, limit))
     }
 
     fn targets(&self, _limit: Limit) -> TargetList {
@@ -195,23 +178,6 @@ impl FenceDevice for IpmiDevice {
     fn check(&self) -> Vec<String> {
         let program = program_problem(Path::new(&self.settings.program));
         program.into_iter().chain(self.password().err()).collect()
-    }
-}
-
-/// What can be reached, where these targets' BMCs could be asked or, for this reason, could not.
-fn reach(contacts: &[(&NodeName, Option<String>)]) -> Reach {
-    let trouble = |(target, trouble): &(_, Option<String>)| {
-        trouble.as_ref().map(|words| format!("{target}: {words}"))
-    };
-    let troubles: Vec<String> = contacts.iter().filter_map(trouble).collect();
-    let (all, answered) = (contacts.len(), contacts.len() - troubles.len());
-    let list = bounded(&troubles.join("; "), LIST_BYTES_MAX);
-    match answered {
-        0 => Reach::Unreachable(format!("none of {all} BMCs can be asked: {list}")),
-        _ if troubles.is_empty() => Reach::Reachable(format!("{all} of {all} BMCs show the power")),
-        _ => Reach::Reachable(format!(
-            "{answered} of {all} BMCs show the power; cannot be asked: {list}"
-        )),
     }
 }
 
@@ -348,12 +314,6 @@ const ORDER_WAIT_S_MAX: u64 = 10;
 /// How long the contacts may take with which it is seen what can be reached.
 const CONTACT_MS_MAX: u64 = 2_000;
 
-/// How many contacts there are at once.
-const CONTACTS_MAX: usize = 32;
-
-/// The longest list of BMCs that cannot be asked, in bytes.
-const LIST_BYTES_MAX: usize = 1024;
-
 /// The longest password of IPMI 2.0; ipmitool refuses a longer one.
 const PASSWORD_BYTES_MAX: usize = 20;
 
@@ -382,21 +342,5 @@ mod tests {
         }
         assert_eq!(order_wait_s(45_000), 10);
         assert_eq!(order_wait_s(0), 1);
-    }
-
-    #[test]
-    fn one_bmc_that_answers_is_enough_and_the_others_are_named() {
-        let [n1, n2]: [NodeName; 2] = ["n1", "n2"].map(|name| name.parse().unwrap());
-        let dead = |node| (node, Some("it does not answer".to_owned()));
-
-        assert_eq!(
-            reach(&[(&n1, None), (&n2, None)]),
-            Reach::Reachable("2 of 2 BMCs show the power".into())
-        );
-        let Reach::Reachable(words) = reach(&[(&n1, None), dead(&n2)]) else { panic!() };
-        assert_eq!(words, "1 of 2 BMCs show the power; cannot be asked: n2: it does not answer");
-        let Reach::Unreachable(words) = reach(&[dead(&n1), dead(&n2)]) else { panic!() };
-        assert!(words.starts_with("none of 2 BMCs can be asked: n1: "), "{words}");
-        assert!(matches!(reach(&[]), Reach::Unreachable(_)));
     }
 }

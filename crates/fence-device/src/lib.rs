@@ -14,6 +14,7 @@
 //!   limit and does not outlive the watcher.
 
 mod command;
+mod contacts;
 mod executor;
 mod fence_agent;
 mod ipmi;
