@@ -22,6 +22,14 @@ impl PerTarget {
         }
     }
 
+    /// The text, where it is the same for whatever target.
+    pub fn of_all(&self) -> Option<&str> {
+        match self {
+            PerTarget::Pattern(pattern) if !pattern.contains("{target}") => Some(pattern),
+            _ => None,
+        }
+    }
+
     /// The target that the device calls `text`, if that is certain: the only one of the map, or the
     /// name that makes the pattern into `text`.
     pub fn target_of(&self, text: &str) -> Option<NodeName> {
@@ -57,6 +65,9 @@ mod tests {
         let map = PerTarget::Map([(node("n1"), "3".to_owned())].into());
         assert_eq!(map.of(&node("n1")).unwrap(), "3");
         assert_eq!(map.of(&node("n2")), None);
+
+        assert_eq!(PerTarget::Pattern("pdu".into()).of_all(), Some("pdu"));
+        assert_eq!((pattern.of_all(), map.of_all()), (None, None));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! - [`FenceAgentDevice`]: a device that a fence agent operates.
 //! - [`IpmiDevice`]: management controllers that ipmitool speaks to.
 //! - [`SimulatedDevice`]: a device that is a file, for demonstrations and tests.
+//! - [`RedfishDevice`]: BMCs that speak Redfish.
 //! - [`SecretSource`]: where a password comes from.
 //! - [`ExecutorClient`], [`executor_main`]: how a driver runs a program, so that it is killed at its
 //!   limit and does not outlive the watcher.
@@ -18,6 +19,8 @@ mod contacts;
 mod executor;
 mod fence_agent;
 mod ipmi;
+#[doc(hidden)]
+pub mod redfish;
 mod secret;
 mod simulated;
 
@@ -39,6 +42,7 @@ pub use fence_agent::{Given, Listed, Metadata, listed_plugs};
 #[doc(hidden)]
 pub use ipmi::output as ipmitool_output;
 pub use ipmi::{BmcAddress, IpmiDevice, IpmiPrivilege, IpmiSettings};
+pub use redfish::{RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust};
 pub use secret::{Secret, SecretSource};
 pub use simulated::{SimulatedDevice, SimulatedFailure, SimulatedSettings};
 

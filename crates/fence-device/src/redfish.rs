@@ -1,0 +1,311 @@
+//! `type = "redfish"`: BMCs that speak Redfish, in process over HTTPS.
+//!
+//! Each question and each order is a visit: connect, log in, look at the target's computer system,
+//! perhaps send `ComputerSystem.Reset`, log out. The system is looked at first also before an order:
+//! that shows that the BMC is there, that it is the right one, that the login is good, and that the
+//! system exists and allows the order. So whatever fails until then fails before anything was done,
+//! and whatever fails from then on may have been done.
+//!
+//! Which error is which report:
+//!
+//! | what happened | report of an order |
+//! | --- | --- |
+//! | the name is not found, no connection, silence, a broken answer: before the order was sent | `Unreachable` (1) |
+//! | the order was sent and answered with an error or not at all | `Unacknowledged` (2) |
+//! | certificate not trusted; login refused; no such system, or not exactly one; the system does not allow the order; an answer that is no Redfish; password or CA file not readable | `Failed` (3) |
+//! | 200, 202, 204 | `Acknowledged`: accepted, not done; the plan looks at the power |
+//!
+//! A BMC may refuse `ForceOff` when the system is off already (400 or 409): `Unacknowledged` as well,
+//! and the plan finds it off.
+//!
+//! The parts: `address` (where a BMC is), `tls` (whether it is the right one), `client` (HTTP), `resource`
+//! (what a BMC says, as pure functions), `service` (what is asked and told).
+
+mod address;
+mod client;
+mod resource;
+mod service;
+mod tls;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use fence_core::PerTarget;
+use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
+use fence_protocol::{NodeName, PowerState};
+
+pub use address::Address;
+use client::Client;
+pub use resource::{
+    ResourcePath, System, error_words, parse_action_info, parse_collection, parse_system,
+    reset_type,
+};
+use service::{Problem, Service, position_of};
+use tls::Expected;
+pub use tls::Fingerprint;
+
+use crate::contacts::contact_all;
+use crate::{FenceDevice, Job, Limit, Reach, SecretSource, TargetList};
+
+/// A Redfish device as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedfishSettings {
+    /// The address of each target's BMC, as [`Address::parse`] takes it.
+    pub address: PerTarget,
+    /// Each target's computer system, by its path or by its `Id` or `Name`. Without it, the BMC must
+    /// have exactly one.
+    pub system: Option<PerTarget>,
+    /// The targets that are known: their BMCs are contacted to see what can be reached.
+    pub known_targets: BTreeSet<NodeName>,
+    /// Who logs in.
+    pub username: String,
+    /// With which password.
+    pub password: SecretSource,
+    /// How.
+    pub login: RedfishLogin,
+    /// What a BMC's certificate has to be.
+    pub trust: RedfishTrust,
+}
+
+/// How to log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedfishLogin {
+    /// With each call.
+    Basic,
+    /// Once a visit.
+    Session,
+}
+
+/// How a BMC's certificate is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedfishTrust {
+    /// It is in this file, or signed by one that is.
+    CaFile(PathBuf),
+    /// It has this [`Fingerprint`].
+    Fingerprint(PerTarget),
+    /// Not at all.
+    Insecure,
+}
+
+/// A device whose targets have BMCs that speak Redfish.
+#[derive(Debug)]
+pub struct RedfishDevice {
+    settings: RedfishSettings,
+}
+
+impl RedfishDevice {
+    /// The device of `settings`.
+    pub fn new(settings: RedfishSettings) -> Self {
+        RedfishDevice { settings }
+    }
+
+    /// Where `target` is reached.
+    fn place(&self, target: &NodeName) -> Result<Place, Problem> {
+        let absent = |what| Problem::Failed(format!("no '{what}' is configured for '{target}'"));
+        Ok(Place {
+            address: self.settings.address.of(target).ok_or_else(|| absent("address"))?,
+            fingerprint: match &self.settings.trust {
+                RedfishTrust::Fingerprint(fingerprints) => {
+                    Some(fingerprints.of(target).ok_or_else(|| absent("fingerprint"))?)
+                }
+                _ => None,
+            },
+        })
+    }
+
+    /// Where all targets are reached, if that is one place.
+    fn place_of_all(&self) -> Option<Place> {
+        let fingerprint = match &self.settings.trust {
+            RedfishTrust::Fingerprint(fingerprints) => Some(fingerprints.of_all()?.to_owned()),
+            _ => None,
+        };
+        Some(Place { address: self.settings.address.of_all()?.to_owned(), fingerprint })
+    }
+
+    /// Opens a service, logs in, does `work` there, and leaves. The text that comes with a value holds
+    /// no secret, as little as that of a problem.
+    fn visit<T>(
+        &self,
+        place: &Place,
+        limit: Limit,
+        work: impl FnOnce(&Service) -> Result<(T, String), Problem>,
+    ) -> Result<(T, String), Problem> {
+        let password = self.settings.password.read().map_err(Problem::Failed)?;
+        let mut service = Service::new(self.client(place, limit)?, limit);
+        let username = &self.settings.username;
+        let result = match self.settings.login {
+            RedfishLogin::Basic => service.log_in_each_time(username, &password),
+            RedfishLogin::Session => service.open_session(username, &password),
+        };
+        let result = result.and_then(|()| work(&service));
+        service.close_session();
+        match result {
+            Ok((value, text)) => Ok((value, service.clean(&text))),
+            Err(problem) => Err(service.named(problem)),
+        }
+    }
+
+    fn client(&self, place: &Place, limit: Limit) -> Result<Client, Problem> {
+        let address = Address::parse(&place.address)
+            .map_err(|problem| Problem::Failed(format!("'address': {problem}")))?;
+        let expected = match (&self.settings.trust, &place.fingerprint) {
+            (RedfishTrust::CaFile(path), _) => Expected::in_file(path),
+            (RedfishTrust::Fingerprint(_), Some(text)) => text.parse().map(Expected::Fingerprint),
+            _ => Ok(Expected::Any),
+        };
+        let tls = expected.and_then(Expected::into_config).map_err(Problem::Failed)?;
+        let addresses = address.resolve(limit).map_err(Problem::Unreachable)?;
+        Ok(Client::new(address.base(), addresses, address.is_tls().then_some(tls)))
+    }
+
+    /// The system of `target`, as it is now.
+    fn system(&self, service: &Service, target: &NodeName) -> Result<System, Problem> {
+        let Some(systems) = &self.settings.system else {
+            return match &service.members()?[..] {
+                [only] => service.system(only),
+                members => Err(Problem::Failed(format!(
+                    "it has {} systems: say with 'system' which one is '{target}'",
+                    members.len()
+                ))),
+            };
+        };
+        match systems.of(target) {
+            None => Err(Problem::Failed(format!("no 'system' is configured for '{target}'"))),
+            Some(uri) if uri.starts_with('/') => {
+                service.system(&uri.parse().map_err(Problem::Failed)?)
+            }
+            Some(name) => {
+                let mut all = service.systems()?;
+                let at = position_of(&name, &all).map_err(Problem::Failed)?;
+                Ok(all.swap_remove(at).1)
+            }
+        }
+    }
+
+    /// The targets among the systems of the one service, by what they are called there.
+    fn discovered(&self, service: &Service) -> Result<BTreeSet<NodeName>, Problem> {
+        let Some(called) = &self.settings.system else {
+            return Err(Problem::Failed("'system' does not say how targets are called".to_owned()));
+        };
+        let all = service.systems()?;
+        let target_at = |(at, (path, system)): (usize, &(ResourcePath, System))| {
+            // A name is of use only where it leads back to this system.
+            let is_its = |name: &&str| position_of(name, &all) == Ok(at);
+            let names = [system.name.as_deref(), system.id.as_deref()];
+            let by_name = || {
+                let mut own = names.into_iter().flatten().filter(is_its);
+                own.find_map(|name| called.target_of(name))
+            };
+            called.target_of(&path.to_string()).or_else(by_name)
+        };
+        Ok(all.iter().enumerate().filter_map(target_at).collect())
+    }
+
+    fn look(&self, target: &NodeName, limit: Limit) -> Result<(PowerState, String), Problem> {
+        self.visit(&self.place(target)?, limit, |service| {
+            let system = self.system(service, target)?;
+            Ok((system.power, system.power_words))
+        })
+    }
+}
+
+impl FenceDevice for RedfishDevice {
+    fn abilities(&self) -> Abilities {
+        Abilities { off: true, on: true, cycle: true, power: true }
+    }
+
+    /// Looks at the system of the target at each address, and at the list of systems where several
+    /// targets have the same.
+    fn reachable(&self, limit: Limit) -> Reach {
+        let limit = limit.min(Limit::in_ms(CONTACT_MS_MAX));
+        let list = |place: &Place| {
+            let count = |service: &Service| Ok((service.members()?.len(), String::new()));
+            self.visit(place, limit, count).map(|(count, _)| count).map_err(Problem::into_text)
+        };
+        let mut targets: BTreeMap<Option<String>, Vec<&NodeName>> = BTreeMap::new();
+        for target in &self.settings.known_targets {
+            targets.entry(self.settings.address.of(target)).or_default().push(target);
+        }
+        let first: Vec<&NodeName> = targets.values().map(|targets| targets[0]).collect();
+        match self.place_of_all() {
+            _ if !first.is_empty() => contact_all(&first, |target| {
+                let place = self.place(target).map_err(Problem::into_text)?;
+                let is_shared = targets.values().any(|of| of[0] == target && of.len() > 1);
+                if is_shared {
+                    return list(&place).map(drop);
+                }
+                self.look(target, limit).map(drop).map_err(Problem::into_text)
+            }),
+            Some(place) => match list(&place) {
+                Ok(count) => Reach::Reachable(format!("it answered, and has {count} systems")),
+                Err(problem) => Reach::Unreachable(problem),
+            },
+            None => {
+                let text = "not contacted: each target has its own BMC, and none is listed";
+                Reach::Reachable(text.to_owned())
+            }
+        }
+    }
+
+    fn targets(&self, limit: Limit) -> TargetList {
+        let Some(place) = self.place_of_all() else {
+            return TargetList::NoList("each target has its own BMC".to_owned());
+        };
+        match self.visit(&place, limit, |service| Ok((self.discovered(service)?, String::new()))) {
+            Ok((nodes, _)) => TargetList::Nodes(Vec::from_iter(nodes)),
+            Err(Problem::Failed(text)) => TargetList::NoList(text),
+            Err(problem) => TargetList::Unreachable(problem.into_text()),
+        }
+    }
+
+    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport {
+        // A BMC that forgot a question may well answer the next one.
+        match self.look(target, limit.min(Limit::in_ms(QUESTION_MS_MAX))) {
+            Ok((state, detail)) => PowerReport { state, detail },
+            Err(problem) => PowerReport { state: PowerState::Unknown, detail: problem.into_text() },
+        }
+    }
+
+    fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
+        if limit.has_passed() {
+            return OrderReport::TooLate;
+        }
+        let done = self.place(job.target).and_then(|place| {
+            self.visit(&place, limit, |service| {
+                let system = self.system(service, job.target)?;
+                let (target, reset_type) = service.reset(order, system)?;
+                if limit.has_passed() {
+                    return Err(Problem::TooLate);
+                }
+                Ok(service.send(&target, reset_type))
+            })
+        });
+        match done {
+            Ok((true, words)) => OrderReport::Acknowledged(words),
+            Ok((false, words)) => OrderReport::Unacknowledged(words),
+            Err(Problem::Unreachable(text)) => OrderReport::Unreachable(text),
+            Err(Problem::Failed(text)) => OrderReport::Failed(text),
+            Err(Problem::TooLate) => OrderReport::TooLate,
+        }
+    }
+
+    fn check(&self) -> Vec<String> {
+        let mut problems = Vec::from_iter(self.settings.password.read().err());
+        if let RedfishTrust::CaFile(path) = &self.settings.trust {
+            problems.extend(Expected::in_file(path).err());
+        }
+        problems
+    }
+}
+
+/// Where a BMC is, and what its certificate has to be.
+struct Place {
+    address: String,
+    fingerprint: Option<String>,
+}
+
+/// How long a contact may take.
+const CONTACT_MS_MAX: u64 = 2_000;
+
+/// How long a question for the power may take.
+const QUESTION_MS_MAX: u64 = 15_000;

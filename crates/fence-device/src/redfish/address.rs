@@ -1,0 +1,155 @@
+//! Where a BMC is: scheme, host and port, and the way from the name to the network.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use ureq::http::uri::Authority;
+
+use crate::Limit;
+
+/// The address of a Redfish service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    is_tls: bool,
+    host: String,
+    port: Option<u16>,
+}
+
+impl Address {
+    /// The address in `text`: a host and perhaps a port, after `https://` or nothing. `http://` is an
+    /// address as well; it is up to the caller whether that may be used.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let problem = |what: &str| Err(format!("'{}' {what}", text.escape_debug()));
+        let (is_tls, rest) = match text.split_once("://") {
+            None => (true, text),
+            Some(("https", rest)) => (true, rest),
+            Some(("http", rest)) => (false, rest),
+            Some(_) => return problem("does not start with https://"),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains('@') {
+            return problem("holds a login: use 'username' and a file for the password");
+        }
+        if rest.contains('/') {
+            return problem("holds a path: write the host alone, and the path in 'system'");
+        }
+        let Ok(authority) = rest.parse::<Authority>() else { return problem("is no address") };
+        let (host, port) = (authority.host(), authority.port_u16());
+        let is_whole = rest == port.map_or(host.to_owned(), |port| format!("{host}:{port}"));
+        if !is_whole || port == Some(0) {
+            return problem("has a bad port");
+        }
+        match ServerName::try_from(bare(host)) {
+            Ok(_) => Ok(Address { is_tls, host: host.to_owned(), port }),
+            Err(_) => problem("has no valid host"),
+        }
+    }
+
+    /// Whether connections are encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    /// What the URLs of the service start with.
+    pub fn base(&self) -> String {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        let port = self.port.map_or(String::new(), |port| format!(":{port}"));
+        format!("{scheme}://{}{port}", self.host)
+    }
+
+    /// The network addresses of the host, looked up where it is a name.
+    pub(super) fn resolve(&self, limit: Limit) -> Result<Vec<SocketAddr>, String> {
+        let (host, port) = (bare(&self.host), self.port.unwrap_or(self.default_port()));
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        // The system's resolver knows no limit. A look-up that nobody waits for any more ends by itself.
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let name = host.to_owned();
+        let look_up = move || {
+            let found = (name.as_str(), port).to_socket_addrs().map(Vec::from_iter);
+            let _ = sender.send(found);
+        };
+        let found = match thread::Builder::new().spawn(look_up) {
+            Ok(_) => receiver.recv_timeout(Duration::from_millis(limit.left_ms())),
+            Err(error) => return Err(format!("'{host}' cannot be looked up: {error}")),
+        };
+        match found {
+            Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
+            Ok(Ok(_)) => Err(format!("'{host}' has no address")),
+            Ok(Err(error)) => Err(format!("'{host}' cannot be looked up: {error}")),
+            Err(_) => Err(format!("'{host}' cannot be looked up: no answer in time")),
+        }
+    }
+
+    fn default_port(&self) -> u16 {
+        if self.is_tls { 443 } else { 80 }
+    }
+}
+
+/// The host without the brackets of an IPv6 address.
+pub(super) fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_perhaps_a_port() {
+        for (text, base) in [
+            ("bmc-n1", "https://bmc-n1"),
+            ("https://bmc-n1.example.org/", "https://bmc-n1.example.org"),
+            ("10.0.0.1:8443", "https://10.0.0.1:8443"),
+            ("https://[fe80::1]", "https://[fe80::1]"),
+            ("http://[::1]:8000", "http://[::1]:8000"),
+        ] {
+            let address = Address::parse(text).unwrap();
+            assert_eq!(address.base(), base);
+            assert_eq!(address.is_tls(), !text.starts_with("http:"));
+        }
+        for (text, problem) in [
+            ("ftp://bmc", "does not start with https://"),
+            ("https://admin:secret@bmc", "holds a login"),
+            ("https://bmc/redfish/v1", "holds a path"),
+            ("bmc:0", "bad port"),
+            ("bmc:99999", "bad port"),
+            ("bmc:", "bad port"),
+            ("bmc?x", "is no address"),
+            ("https://", "is no address"),
+            ("", "is no address"),
+            ("b mc", "is no address"),
+            ("bmc#1", "is no address"),
+            ("fe80::1", "is no address"),
+            ("a..b", "no valid host"),
+        ] {
+            let found = Address::parse(text).unwrap_err();
+            assert!(found.contains(problem), "{text}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_not_looked_up() {
+        for (text, found) in [
+            ("10.0.0.1", "10.0.0.1:443"),
+            ("http://[::1]", "[::1]:80"),
+            ("[::1]:8443", "[::1]:8443"),
+        ] {
+            let limit = Limit { not_after_boot_ms: 0 };
+            let addresses = Address::parse(text).unwrap().resolve(limit).unwrap();
+            assert_eq!(addresses, [found.parse().unwrap()]);
+        }
+    }
+
+    #[test]
+    fn a_name_is_looked_up() {
+        let resolve = |name| Address::parse(name).unwrap().resolve(Limit::in_ms(60_000));
+        assert!(resolve("localhost").unwrap()[0].ip().is_loopback());
+        let problem = resolve("no-such-host.invalid").unwrap_err();
+        assert!(problem.starts_with("'no-such-host.invalid' cannot be looked up: "), "{problem}");
+    }
+}

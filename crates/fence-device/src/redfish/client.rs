@@ -1,0 +1,271 @@
+//! HTTP to one BMC: single calls, each with its limit, over connections that end with the [`Client`].
+//!
+//! The library sends each request once. It follows no redirection, uses no proxy, and looks no name
+//! up: the addresses are given, so that all calls of one client go to one machine.
+
+use std::fmt;
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig, ClientConnection, StreamOwned};
+use ureq::config::Config;
+use ureq::http::{Method, Request, Response, Uri};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, TcpConnector,
+    Transport, TransportAdapter, time,
+};
+use ureq::{Agent, Body, Error, Timeout};
+
+use super::address::bare;
+use super::resource::ResourcePath;
+use crate::{Limit, Secret};
+
+/// A client of one service.
+pub(super) struct Client {
+    agent: Agent,
+    base: String,
+    /// The limit of the present call, in milliseconds of `CLOCK_BOOTTIME`.
+    limit: Arc<AtomicU64>,
+    login: Option<(&'static str, Secret)>,
+}
+
+/// An answer.
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) body: Vec<u8>,
+    pub(super) location: Option<String>,
+    /// The token of a new session.
+    pub(super) token: Option<String>,
+}
+
+/// Why there is no answer.
+pub(super) enum CallError {
+    /// The one who is there is not the one who should be.
+    Untrusted(String),
+    /// There is no connection, or no whole answer.
+    Unanswered(String),
+}
+
+impl Client {
+    /// A client of the service whose URLs start with `base`, at one of `addresses`.
+    pub(super) fn new(
+        base: String,
+        addresses: Vec<SocketAddr>,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> Self {
+        let limit = Arc::new(AtomicU64::new(0));
+        let config = Agent::config_builder()
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_TIME_MAX))
+            .user_agent("fence-watcher")
+            .accept("application/json")
+            .build();
+        let secured = Secured { tls, limit: Arc::clone(&limit) };
+        let connector = ().chain(TcpConnector::default()).chain(secured);
+        let agent = Agent::with_parts(config, connector, Known(addresses));
+        Client { agent, base, limit, login: None }
+    }
+
+    /// What the URLs of the service start with.
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Sends this header with each call from now on.
+    pub(super) fn log_in(&mut self, header: &'static str, value: Secret) {
+        self.login = Some((header, value));
+    }
+
+    /// One request and its answer. With an error, the request may have been sent all the same.
+    pub(super) fn call(
+        &self,
+        method: Method,
+        path: &ResourcePath,
+        body: Option<String>,
+        limit: Limit,
+    ) -> Result<Reply, CallError> {
+        self.limit.store(limit.not_after_boot_ms, Ordering::Relaxed);
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        request = request.header("OData-Version", "4.0");
+        if let Some((header, value)) = &self.login {
+            request = request.header(*header, value.expose());
+        }
+        let timeout = Some(Duration::from_millis(limit.left_ms()));
+        let response = match body {
+            None => request.body(()).map_err(Error::from).and_then(|request| {
+                let request = self.agent.configure_request(request);
+                self.agent.run(request.timeout_global(timeout).build())
+            }),
+            Some(body) => {
+                let request = request.header("Content-Type", "application/json").body(body);
+                request.map_err(Error::from).and_then(|request| {
+                    let request = self.agent.configure_request(request);
+                    self.agent.run(request.timeout_global(timeout).build())
+                })
+            }
+        };
+        response.and_then(read).map_err(CallError::from)
+    }
+}
+
+fn read(mut response: Response<Body>) -> Result<Reply, Error> {
+    let header = |name| {
+        let value = response.headers().get(name)?.to_str().ok()?;
+        Some(value.to_owned())
+    };
+    let (location, token) = (header("Location"), header("X-Auth-Token"));
+    let body = response.body_mut().with_config().limit(BODY_BYTES_MAX).read_to_vec()?;
+    Ok(Reply { status: response.status().as_u16(), body, location, token })
+}
+
+impl From<Error> for CallError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Timeout(Timeout::Connect) => {
+                CallError::Unanswered("no connection in time".to_owned())
+            }
+            Error::Timeout(_) => CallError::Unanswered("no answer in time".to_owned()),
+            Error::Io(error) => {
+                let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+                match cause {
+                    Some(rustls::Error::InvalidCertificate(CertificateError::Other(why))) => {
+                        CallError::Untrusted(why.to_string())
+                    }
+                    Some(rustls::Error::InvalidCertificate(why)) => {
+                        CallError::Untrusted(why.to_string())
+                    }
+                    _ => CallError::Unanswered(error.to_string()),
+                }
+            }
+            error => CallError::Unanswered(error.to_string()),
+        }
+    }
+}
+
+/// Addresses that have been looked up.
+#[derive(Debug)]
+struct Known(Vec<SocketAddr>);
+
+impl Resolver for Known {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let mut addresses = self.empty();
+        for address in self.0.iter().take(ADDRESSES_MAX) {
+            addresses.push(*address);
+        }
+        Ok(addresses)
+    }
+}
+
+/// Makes a connection ready: encrypted where that is configured, and never after the limit.
+#[derive(Debug)]
+struct Secured {
+    tls: Option<Arc<ClientConfig>>,
+    limit: Arc<AtomicU64>,
+}
+
+impl<In: Transport> Connector<In> for Secured {
+    type Out = Either<In, TlsTransport<In>>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, Error> {
+        let Some(tcp) = chained else { return Ok(None) };
+        let limit = Limit { not_after_boot_ms: self.limit.load(Ordering::Relaxed) };
+        let transport = match &self.tls {
+            None => Either::A(tcp),
+            Some(config) => Either::B(TlsTransport::connect(config, details, tcp, limit)?),
+        };
+        // Time that the machine slept through counts for the limit, and not for the library.
+        if limit.has_passed() {
+            return Err(Error::Timeout(Timeout::Global));
+        }
+        Ok(Some(transport))
+    }
+}
+
+/// An encrypted connection.
+struct TlsTransport<In: Transport> {
+    stream: StreamOwned<ClientConnection, TransportAdapter<In>>,
+    buffers: LazyBuffers,
+}
+
+impl<In: Transport> TlsTransport<In> {
+    /// Shakes hands over `tcp`. A BMC that hangs still accepts connections, and is silent from here on.
+    fn connect(
+        config: &Arc<ClientConfig>,
+        details: &ConnectionDetails,
+        tcp: In,
+        limit: Limit,
+    ) -> Result<Self, Error> {
+        let host = bare(details.uri.host().unwrap_or_default()).to_owned();
+        let name = ServerName::try_from(host).map_err(io::Error::other)?;
+        let mut conn = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+        let mut sock = TransportAdapter::new(tcp, Arc::clone(&details.current_time));
+        let after = Duration::from_millis(limit.left_ms()).min(CONNECT_TIME_MAX);
+        sock.set_timeout(NextTimeout {
+            after: time::Duration::Exact(after),
+            reason: Timeout::Connect,
+            ..NextTimeout::default()
+        });
+        conn.complete_io(&mut sock)?;
+        let sizes = (details.config.input_buffer_size(), details.config.output_buffer_size());
+        let buffers = LazyBuffers::new(sizes.0, sizes.1);
+        Ok(TlsTransport { stream: StreamOwned::new(conn, sock), buffers })
+    }
+}
+
+impl<In: Transport> fmt::Debug for TlsTransport<In> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsTransport").finish_non_exhaustive()
+    }
+}
+
+impl<In: Transport> Transport for TlsTransport<In> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.stream.sock.set_timeout(timeout);
+        Ok(self.stream.write_all(&self.buffers.output()[..amount])?)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        self.stream.sock.set_timeout(timeout);
+        let amount = match self.stream.read(self.buffers.input_append_buf()) {
+            // Many a BMC closes without the farewell of TLS. What is cut off shows in the content.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+            read => read?,
+        };
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.stream.sock.get_mut().is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        true
+    }
+}
+
+/// How long a connection may take, and as long again the handshake of TLS: a BMC that is slow needs a
+/// second or two, and one that needs more is not there.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How much of an answer is read. A large one has 100 KiB.
+const BODY_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How many addresses of one name are tried; the library has place for no more.
+const ADDRESSES_MAX: usize = 16;

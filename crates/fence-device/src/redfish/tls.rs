@@ -1,0 +1,237 @@
+//! Which BMC is the right one: how its certificate is checked.
+//!
+//! BMCs rarely have a certificate that a public authority signed. So the administrator says what to
+//! expect: the authority of the site (or the BMC's own certificate) in a file, the fingerprint of the
+//! BMC's certificate, or nothing.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use fence_spool::TrustedFile;
+use ring::digest::{SHA256, digest};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{CryptoProvider, ring as provider, verify_tls12_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme,
+};
+
+/// The SHA-256 digest of a certificate, as `openssl x509 -fingerprint -sha256` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint([u8; 32]);
+
+/// What a certificate has to be.
+#[derive(Debug)]
+pub(super) enum Expected {
+    /// One of these, or signed by one of these.
+    Authorities { certificates: Vec<CertificateDer<'static>>, verifier: Arc<WebPkiServerVerifier> },
+    /// The one with this fingerprint.
+    Fingerprint(Fingerprint),
+    /// Any: nobody knows who is there.
+    Any,
+}
+
+impl FromStr for Fingerprint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let problem = || {
+            let shown = text.escape_debug();
+            format!("'{shown}' is no SHA-256 fingerprint: 64 hexadecimal digits, colons between")
+        };
+        let digits: String = text.chars().filter(|c| *c != ':').collect();
+        let mut bytes = [0; 32];
+        if digits.len() != 2 * bytes.len() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(problem());
+        }
+        for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
+            *byte = u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| problem())?;
+        }
+        Ok(Fingerprint(bytes))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes: Vec<String> = self.0.iter().map(|byte| format!("{byte:02X}")).collect();
+        f.write_str(&bytes.join(":"))
+    }
+}
+
+impl Fingerprint {
+    fn of(certificate: &CertificateDer<'_>) -> Self {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, certificate).as_ref());
+        Fingerprint(bytes)
+    }
+}
+
+impl Expected {
+    /// The certificates in the PEM file at `path`.
+    pub(super) fn in_file(path: &Path) -> Result<Self, String> {
+        let problem = |what: &str| format!("'ca_file' '{}': {what}", path.display());
+        let bytes = TrustedFile::find(path)
+            .and_then(|file| file.read(CA_FILE_BYTES_MAX))
+            .map_err(|error| problem(&error.to_string()))?;
+        let mut certificates = Vec::new();
+        for certificate in CertificateDer::pem_slice_iter(&bytes) {
+            let bad = |error| problem(&format!("it holds a bad certificate: {error}"));
+            certificates.push(certificate.map_err(bad)?);
+        }
+        let mut roots = RootCertStore::empty();
+        // A bundle may hold some that are too old to be read; the others count.
+        let (usable, _) = roots.add_parsable_certificates(certificates.iter().cloned());
+        if usable == 0 {
+            return Err(problem("it holds no certificate that can be used (PEM is expected)"));
+        }
+        let provider = Arc::new(provider::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|error| problem(&error.to_string()))?;
+        Ok(Expected::Authorities { certificates, verifier })
+    }
+
+    /// The settings of connections whose server has to be as expected.
+    pub(super) fn into_config(self) -> Result<Arc<ClientConfig>, String> {
+        let provider = Arc::new(provider::default_provider());
+        let verifier = Verifier { expected: self, provider: Arc::clone(&provider) };
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| format!("TLS cannot be set up: {error}"))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        Ok(Arc::new(config))
+    }
+}
+
+#[derive(Debug)]
+struct Verifier {
+    expected: Expected,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match &self.expected {
+            Expected::Authorities { certificates, .. } if certificates.contains(end_entity) => {
+                // The administrator wrote this very certificate down. Many a BMC signs its own as if
+                // it were an authority, and the usual way refuses that.
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            }
+            Expected::Authorities { verifier, .. } => {
+                return verifier.verify_server_cert(
+                    end_entity,
+                    intermediates,
+                    server_name,
+                    ocsp_response,
+                    now,
+                );
+            }
+            Expected::Fingerprint(expected) => {
+                let found = Fingerprint::of(end_entity);
+                if found != *expected {
+                    let wrong = OtherError(Arc::new(WrongFingerprint(found)));
+                    return Err(CertificateError::Other(wrong).into());
+                }
+            }
+            Expected::Any => {}
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if matches!(self.expected, Expected::Any) {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if matches!(self.expected, Expected::Any) {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The certificate that is there has this fingerprint, and should have another.
+#[derive(Debug)]
+struct WrongFingerprint(Fingerprint);
+
+impl fmt::Display for WrongFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "its fingerprint is {}, not the configured one", self.0)
+    }
+}
+
+impl std::error::Error for WrongFingerprint {}
+
+/// The bundle of all public authorities has a quarter of this.
+const CA_FILE_BYTES_MAX: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_64_hexadecimal_digits_with_or_without_colons() {
+        let plain = "0123456789abcdefABCDEF0123456789abcdef0123456789abcdef0123456789";
+        let fingerprint: Fingerprint = plain.parse().unwrap();
+        let shown = fingerprint.to_string();
+        assert!(shown.starts_with("01:23:45:67:89:AB:CD:EF:AB:"), "{shown}");
+        assert_eq!(shown.parse(), Ok(fingerprint));
+        assert_eq!(shown.replace(':', "").to_lowercase(), plain.to_lowercase());
+
+        for text in ["", "01:23", &format!("{plain}0"), &plain.replace('0', "g"), &"é".repeat(32)]
+        {
+            assert!(text.parse::<Fingerprint>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_the_sha_256_of_the_certificate() {
+        let found = Fingerprint::of(&CertificateDer::from(&b"abc"[..])).to_string();
+        assert!(found.starts_with("BA:78:16:BF:8F:01:CF:EA:"), "{found}");
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_refused_by_name() {
+        for (path, problem) in [
+            ("/no/such/file", "'/no/such/file': it is not there"),
+            ("/etc/passwd", "'/etc/passwd': it holds no certificate that can be used"),
+        ] {
+            let found = Expected::in_file(Path::new(path)).unwrap_err();
+            assert!(found.contains(problem), "{found}");
+        }
+    }
+}

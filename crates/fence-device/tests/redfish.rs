@@ -1,0 +1,208 @@
+//! The Redfish driver where no simulator is needed: nobody is there, or somebody who says what the
+//! test tells them. The devices themselves are in `tests/devices/redfish.rs`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::mpsc;
+use std::{fs, thread};
+
+use common::Directory;
+use fence_core::PerTarget;
+use fence_core::execution::{Order, OrderReport};
+use fence_device::{
+    FenceDevice, Job, Limit, Reach, RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust,
+    SecretSource,
+};
+use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
+
+const SYSTEM: &str = r##"{"PowerState": "On", "Actions": {"#ComputerSystem.Reset":
+    {"target": "/redfish/v1/Systems/1/Reset"}}}"##;
+
+fn device(directory: &Directory, address: &str) -> RedfishDevice {
+    let password = directory.path("password");
+    fs::write(&password, "s3cret").unwrap();
+    fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
+    RedfishDevice::new(RedfishSettings {
+        address: PerTarget::Pattern(address.into()),
+        system: Some(PerTarget::Pattern("/redfish/v1/Systems/1".into())),
+        known_targets: [node()].into(),
+        username: "admin".into(),
+        password: SecretSource::File(password),
+        login: RedfishLogin::Basic,
+        trust: RedfishTrust::Insecure,
+    })
+}
+
+fn node() -> NodeName {
+    "n1".parse().unwrap()
+}
+
+fn order(device: &RedfishDevice, limit: Limit) -> OrderReport {
+    let request_id: RequestId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
+    let job = Job {
+        target: &node(),
+        action: FenceAction::Off,
+        request_id: &request_id,
+        gfs2_filesystems: &[],
+        request_json: b"",
+    };
+    device.order(Order::Off, &job, limit)
+}
+
+fn assert_text(text: &str, words: &str) {
+    assert!(text.contains(words), "no {words:?}: {text}");
+}
+
+/// A service that gives these answers, one a connection, as they are, and one more for who asks too
+/// often. Gives its address, and what it was asked: the first line of each request, and its body.
+fn service(mut answers: Vec<String>) -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (asked, requests) = mpsc::channel();
+    answers.push(answer("200 OK", "{}"));
+    thread::spawn(move || {
+        for answer in answers {
+            let (mut connection, _) = listener.accept().unwrap();
+            asked.send(request(&connection)).unwrap();
+            connection.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (address, requests)
+}
+
+fn request(connection: &TcpStream) -> String {
+    let mut reader = BufReader::new(connection);
+    let (mut first, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            break;
+        }
+        if first.is_empty() {
+            first = line;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    format!("{}{}", first.trim_end(), String::from_utf8(body).unwrap())
+}
+
+fn answer(status: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+}
+
+#[test]
+fn where_nobody_is_there_nothing_was_ordered() {
+    let directory = Directory::new();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for address in [format!("https://{closed}"), "https://no-such-host.invalid".to_owned()] {
+        let device = device(&directory, &address);
+        let limit = Limit::in_ms(60_000);
+
+        let report = order(&device, limit);
+
+        assert!(matches!(report, OrderReport::Unreachable(_)), "{report:?}");
+        assert!(matches!(device.reachable(limit), Reach::Unreachable(_)));
+        assert_eq!(device.power(&node(), limit).state, PowerState::Unknown);
+    }
+}
+
+#[test]
+fn who_takes_a_connection_and_is_silent_is_waited_for_until_the_limit() {
+    let directory = Directory::new();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    for scheme in ["https", "http"] {
+        let device = device(&directory, &format!("{scheme}://{address}"));
+
+        match order(&device, Limit::in_ms(300)) {
+            OrderReport::Unreachable(text) => assert_text(&text, "in time"),
+            report => panic!("{report:?}"),
+        }
+    }
+}
+
+#[test]
+fn after_the_limit_nobody_is_asked() {
+    let directory = Directory::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let device = device(&directory, &format!("http://{}", listener.local_addr().unwrap()));
+
+    assert_eq!(order(&device, Limit { not_after_boot_ms: 0 }), OrderReport::TooLate);
+
+    assert!(listener.accept().is_err());
+}
+
+#[test]
+fn an_order_whose_answer_is_lost_or_no_yes_may_have_been_done_and_is_not_repeated() {
+    let directory = Directory::new();
+    for (lost, words) in [
+        (String::new(), "ForceOff: "),
+        ("HTTP/1.1 204".to_owned(), "ForceOff: "),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{".to_owned(), "ForceOff: "),
+        (answer("500 Oops", ""), "ForceOff: HTTP 500"),
+        (answer("401 No", r#"{"error": {"message": "not s3cret"}}"#), "HTTP 401: not ***"),
+        (
+            "HTTP/1.1 307 There\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            "ForceOff: HTTP 307",
+        ),
+    ] {
+        let (address, asked) = service(vec![answer("200 OK", SYSTEM), lost]);
+
+        match order(&device(&directory, &address), Limit::in_ms(60_000)) {
+            OrderReport::Unacknowledged(text) => assert_text(&text, words),
+            report => panic!("{report:?}"),
+        }
+
+        let asked: Vec<String> = asked.try_iter().collect();
+        let post = r#"POST /redfish/v1/Systems/1/Reset HTTP/1.1{"ResetType":"ForceOff"}"#;
+        assert_eq!(asked, ["GET /redfish/v1/Systems/1 HTTP/1.1", post]);
+    }
+}
+
+#[test]
+fn what_is_no_answer_of_redfish_is_a_failure_before_anything_was_ordered() {
+    let directory = Directory::new();
+    let away = "HTTP/1.1 302 Away\r\nLocation: http://127.0.0.1:1/x\r\nContent-Length: 0\r\n\r\n";
+    for (reply, words) in [
+        (answer("200 OK", "<html>"), "cannot be read"),
+        (answer("200 OK", "{}"), "no action to reset it"),
+        (answer("200 OK", &SYSTEM.replace("/redfish", "https://evil/redfish")), "no path"),
+        (answer("503 Later", ""), "HTTP 503"),
+        (away.to_owned(), "HTTP 302"),
+    ] {
+        let (address, asked) = service(vec![reply]);
+
+        match order(&device(&directory, &address), Limit::in_ms(60_000)) {
+            OrderReport::Failed(text) => assert_text(&text, words),
+            report => panic!("{report:?}"),
+        }
+
+        assert_eq!(asked.try_iter().count(), 1);
+    }
+}
+
+#[test]
+fn a_system_that_has_moved_on_its_service_is_found() {
+    let directory = Directory::new();
+    let moved = "HTTP/1.1 308 Moved\r\nLocation: /redfish/v1/Systems/7\r\nContent-Length: 0\r\n\
+                 Connection: close\r\n\r\n";
+    let answers = vec![moved.to_owned(), answer("200 OK", SYSTEM), answer("202 Accepted", "")];
+    let (address, asked) = service(answers);
+
+    let report = order(&device(&directory, &address), Limit::in_ms(60_000));
+
+    assert_eq!(report, OrderReport::Acknowledged("ForceOff: HTTP 202".into()));
+    assert_eq!(asked.try_iter().nth(1).unwrap(), "GET /redfish/v1/Systems/7 HTTP/1.1");
+}
