@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use fence_core::execution::Method;
 use fence_core::watcher::{Coverage, Device};
 use fence_device::{
-    CommandDevice, ExecutorClient, FenceAgentDevice, FenceDevice, IpmiDevice, SimulatedDevice,
+    CommandDevice, ExecutorClient, FenceAgentDevice, FenceDevice, IpmiDevice, RedfishDevice,
+    SimulatedDevice,
 };
 use fence_protocol::{FenceAction, NodeName};
 
@@ -126,6 +127,7 @@ fn type_name(kind: &DeviceKind) -> &'static str {
         DeviceKind::Command(_) => "command",
         DeviceKind::FenceAgent(_) => "fence-agent",
         DeviceKind::Ipmi(_) => "ipmi",
+        DeviceKind::Redfish(_) => "redfish",
         DeviceKind::Simulated(_) => "simulated",
     }
 }
@@ -139,6 +141,7 @@ fn driver(device: &DeviceSettings, executor: &ExecutorClient) -> Box<dyn FenceDe
             Box::new(FenceAgentDevice::new(settings.clone(), executor.clone()))
         }
         DeviceKind::Ipmi(settings) => Box::new(IpmiDevice::new(settings.clone(), executor.clone())),
+        DeviceKind::Redfish(settings) => Box::new(RedfishDevice::new(settings.clone())),
         DeviceKind::Simulated(settings) => Box::new(SimulatedDevice::new(settings.clone())),
     }
 }

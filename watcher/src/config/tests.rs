@@ -117,7 +117,7 @@ w.toml:20: 'nodes': bad hostlist "-n1": "-n1" is not a node name: it starts with
 w.toml:21: 'method': "onoff" needs programs for 'off' and 'on'
 w.toml:24: 'targets' is missing
 w.toml:25: 'name': '../b' is no name: it starts with '.'
-w.toml:26: 'type': "smart" is none of "command", "fence-agent", "ipmi", "simulated"
+w.toml:26: 'type': "smart" is none of "command", "fence-agent", "ipmi", "redfish", "simulated"
 w.toml:30: 'name' is missing
 w.toml:30: 'state_file' is missing
 w.toml:32: 'targets': expected node names such as "n[1-4]" or a list of them, not true or false

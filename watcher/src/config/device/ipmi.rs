@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use fence_core::PerTarget;
-use fence_device::{BmcAddress, IpmiPrivilege, IpmiSettings, SecretSource};
+use fence_device::{BmcAddress, IpmiPrivilege, IpmiSettings};
 use fence_protocol::NodeName;
 use fence_spool::program_problem;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::Common;
-use crate::config::Targets;
+use super::{Common, password};
 use crate::config::reader::{Parsed, Section};
-use crate::config::values::{absolute, number, one_of, per_target, secret, text, wrong};
+use crate::config::values::{absolute, number, one_of, per_target, text, wrong};
 
 /// The keys of this type.
 pub(super) const KEYS: &[&str] = &[
@@ -61,11 +60,7 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<IpmiSetting
 fn address(section: &mut Section, common: &Common) -> Option<(PerTarget, BTreeSet<NodeName>)> {
     let at = if section.has("address") { section.offset_of("address") } else { common.targets_at };
     let address = per_target(section, "address", common.names.as_ref(), None, common.problems)?;
-    let targets = match (common.targets.as_ref()?, &address) {
-        (Targets::Nodes(nodes), _) => nodes.clone(),
-        (_, PerTarget::Map(addresses)) => addresses.keys().cloned().collect(),
-        (_, PerTarget::Pattern(_)) => BTreeSet::new(),
-    };
+    let targets = common.known_targets(&address);
     if let Some(text) = address_problem(&address, &targets) {
         common.problems.at(at, format!("'address': {text}"));
     }
@@ -106,15 +101,6 @@ fn username(value: &Spanned<DeValue>) -> Parsed<String> {
     Ok(name)
 }
 
-fn password(section: &mut Section, common: &Common) -> Option<SecretSource> {
-    let keys = ["password_file", "password_env", "password_credential"];
-    if !keys.iter().any(|key| section.has(key)) {
-        section
-            .absent("no password: give 'password_file', 'password_env' or 'password_credential'");
-    }
-    secret(section, keys, common.problems)
-}
-
 /// A cipher suite that ipmitool knows and that protects what is sent from being changed.
 fn cipher(value: &Spanned<DeValue>) -> Parsed<u8> {
     let written: i64 = number(i64::MIN..=i64::MAX)(value)?;
@@ -149,6 +135,8 @@ const ONE_FOR_ALL: &str = "a BMC switches one node, so each needs an address of 
 
 #[cfg(test)]
 mod tests {
+    use fence_device::SecretSource;
+
     use super::*;
     use crate::config::{ConfigError, DeviceKind, Origin, Settings, parse};
 

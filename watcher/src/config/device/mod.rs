@@ -5,20 +5,24 @@
 mod command;
 mod fence_agent;
 mod ipmi;
+mod redfish;
 mod simulated;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fence_core::PerTarget;
 use fence_core::execution::Method;
-use fence_device::{CommandSettings, FenceAgentSettings, IpmiSettings, SimulatedSettings};
+use fence_device::{
+    CommandSettings, FenceAgentSettings, IpmiSettings, RedfishSettings, SecretSource,
+    SimulatedSettings,
+};
 use fence_protocol::NodeName;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::problems::Problems;
 use super::reader::{Parsed, Section};
-use super::values::{boolean, duration, name, names_of_targets, nodes, number, one_of};
+use super::values::{boolean, duration, name, names_of_targets, nodes, number, one_of, secret};
 use super::{HOUR, SECOND, Targets};
 
 /// One `[[device]]` table.
@@ -53,6 +57,8 @@ pub enum DeviceKind {
     FenceAgent(FenceAgentSettings),
     /// The management controller of each target, over IPMI.
     Ipmi(IpmiSettings),
+    /// BMCs that speak Redfish.
+    Redfish(RedfishSettings),
     /// Nothing real: for demonstrations and tests.
     Simulated(SimulatedSettings),
 }
@@ -65,6 +71,7 @@ impl DeviceKind {
             DeviceKind::Ipmi(settings) => Some(&settings.address),
             DeviceKind::FenceAgent(settings) => settings.addresses(),
             DeviceKind::Command(_) | DeviceKind::Simulated(_) => None,
+            DeviceKind::Redfish(settings) => Some(&settings.address),
         }
     }
 }
@@ -128,6 +135,15 @@ impl Common<'_> {
         self.targets == Some(Targets::Discover)
     }
 
+    /// The targets that are known to have a BMC at one of `addresses`; none where any may come.
+    fn known_targets(&self, addresses: &PerTarget) -> BTreeSet<NodeName> {
+        match (&self.targets, addresses) {
+            (Some(Targets::Nodes(nodes)), _) => nodes.clone(),
+            (_, PerTarget::Map(addresses)) => addresses.keys().cloned().collect(),
+            (_, PerTarget::Pattern(_)) => BTreeSet::new(),
+        }
+    }
+
     /// Refuses names of targets, for a type that has none.
     fn refuse_names(&self) {
         if self.names.is_some() {
@@ -157,6 +173,7 @@ fn read(
             fence_agent::read(&mut section, &common).map(DeviceKind::FenceAgent)
         }
         Some(Type::Ipmi) => ipmi::read(&mut section, &common).map(DeviceKind::Ipmi),
+        Some(Type::Redfish) => redfish::read(&mut section, &common).map(DeviceKind::Redfish),
         Some(Type::Simulated) => simulated::read(&mut section, &common).map(DeviceKind::Simulated),
         None => {
             for (_, of_type) in TYPES {
@@ -184,6 +201,16 @@ fn read(
     })
 }
 
+/// The password of a device that has one login.
+fn password(section: &mut Section, common: &Common) -> Option<SecretSource> {
+    let keys = ["password_file", "password_env", "password_credential"];
+    if !keys.iter().any(|key| section.has(key)) {
+        section
+            .absent("no password: give 'password_file', 'password_env' or 'password_credential'");
+    }
+    secret(section, keys, common.problems)
+}
+
 /// Who can be fenced, and what the device calls them where that is written with it.
 fn targets(value: &Spanned<DeValue>) -> Parsed<(Targets, Option<BTreeMap<NodeName, String>>)> {
     match value.get_ref() {
@@ -206,6 +233,7 @@ enum Type {
     Command,
     FenceAgent,
     Ipmi,
+    Redfish,
     Simulated,
 }
 
@@ -215,6 +243,7 @@ impl Type {
             Type::Command => command::KEYS,
             Type::FenceAgent => fence_agent::KEYS,
             Type::Ipmi => ipmi::KEYS,
+            Type::Redfish => redfish::KEYS,
             Type::Simulated => simulated::KEYS,
         }
     }
@@ -224,6 +253,7 @@ const TYPES: &[(&str, Type)] = &[
     ("command", Type::Command),
     ("fence-agent", Type::FenceAgent),
     ("ipmi", Type::Ipmi),
+    ("redfish", Type::Redfish),
     ("simulated", Type::Simulated),
 ];
 const METHODS: [(&str, Method); 2] = [("onoff", Method::OnOff), ("cycle", Method::Cycle)];
