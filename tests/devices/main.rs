@@ -4,6 +4,7 @@
 //! The tests are ignored where nobody asks for them, as they need the simulators: `tests/devices/run`
 //! installs those, and runs them.
 //!
+//! - `redfish`: BMCs that speak Redfish.
 //! - `sim`: starting a simulator, and ending it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
@@ -12,5 +13,6 @@
 mod common;
 mod fence_agent;
 mod ipmi;
+mod redfish;
 #[allow(dead_code, reason = "each device's tests use their part")]
 mod sim;
