@@ -1,0 +1,69 @@
+//! What a BMC sends: never an "off" that it did not show, never a way to another host.
+#![no_main]
+
+use fence_core::execution::Order;
+use fence_device::redfish::{
+    Address, ResourcePath, error_words, parse_action_info, parse_collection, parse_system,
+    reset_type,
+};
+use fence_protocol::PowerState;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(system) = parse_system(bytes) {
+        // What is not read may be anything, even no text at all.
+        if let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes) {
+            match system.power {
+                PowerState::On => assert_eq!(value["PowerState"], "On"),
+                PowerState::Off => assert_eq!(value["PowerState"], "Off"),
+                PowerState::Unknown => {}
+            }
+        }
+        if let Some(reset) = system.reset {
+            assert_stays(&reset.target);
+            reset.info.iter().for_each(assert_stays);
+            assert_ordered(reset.allowed.as_deref());
+        }
+    }
+    if let Ok(members) = parse_collection(bytes) {
+        members.iter().for_each(assert_stays);
+    }
+    if let Ok(allowed) = parse_action_info(bytes) {
+        assert_ordered(allowed.as_deref());
+    }
+    if let Some(words) = error_words(bytes) {
+        assert!(words.len() <= bytes.len());
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let base = "https://bmc";
+        for path in [ResourcePath::redirected(text, base), ResourcePath::of_url(text)] {
+            path.iter().for_each(assert_stays);
+        }
+        if let Ok(address) = Address::parse(text) {
+            let base = address.base();
+            assert_eq!(Address::parse(&base), Ok(address));
+            assert_eq!(base.matches('/').count(), 2, "{base}");
+            assert!(!base.contains('@'), "{base}");
+        }
+    }
+});
+
+fn assert_stays(path: &ResourcePath) {
+    let text = path.to_string();
+    assert!(text.starts_with('/') && !text.starts_with("//"), "{text:?}");
+    assert!(text.bytes().all(|byte| byte.is_ascii_graphic()), "{text:?}");
+}
+
+/// An order is only ever one of what was allowed, and never a gentle one.
+fn assert_ordered(allowed: Option<&[String]>) {
+    for (order, types) in [
+        (Order::Off, &["ForceOff"][..]),
+        (Order::On, &["On", "ForceOn"]),
+        (Order::Cycle, &["ForceRestart", "PowerCycle"]),
+    ] {
+        if let Ok(chosen) = reset_type(order, allowed) {
+            assert!(types.contains(&chosen));
+            assert!(allowed.is_none_or(|allowed| allowed.iter().any(|one| one == chosen)));
+        }
+    }
+}
