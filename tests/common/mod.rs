@@ -8,7 +8,7 @@
 
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -283,7 +283,11 @@ impl Site {
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all((common + options + "\n").as_bytes()).unwrap();
+        match stdin.write_all((common + options + "\n").as_bytes()) {
+            // One that is to be killed may be dead before it reads.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            written => written.unwrap(),
+        }
         Agent { child: Some(child) }
     }
 

@@ -7,7 +7,7 @@
 //!
 //! `CRASH_SECONDS` is the time that is given (an hour makes tens of thousands of kills),
 //! `CRASH_SEED` chooses the random rounds, and `CRASH_REPLAY='watcher:fsync:3,agent:write:2'` repeats
-//! one round.
+//! one round for that time: the kills are the same, but who is faster in between is not.
 //!
 //! - `kill`: one kill. `round`: a round of them. `audit`: what must hold then.
 
@@ -51,7 +51,10 @@ fn whoever_is_killed_at_whichever_system_call_nothing_is_lost_and_nothing_done_t
     common::agent_program();
     let rounds = Rounds::new();
     if let Ok(text) = env::var("CRASH_REPLAY") {
-        rounds.run(&text.split(',').map(|kill| kill.parse().unwrap()).collect::<Vec<_>>());
+        let kills: Vec<Kill> = text.split(',').map(|kill| kill.parse().unwrap()).collect();
+        while !rounds.is_over() {
+            rounds.run(&kills);
+        }
     } else {
         thread::scope(|scope| {
             for _ in 0..AT_ONCE {
