@@ -3,6 +3,7 @@
 //! What all types have in common is here, the keys of each type in the module of its name.
 
 mod command;
+mod ec2;
 mod fence_agent;
 mod ipmi;
 mod simulated;
@@ -11,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fence_core::PerTarget;
 use fence_core::execution::Method;
-use fence_device::{CommandSettings, FenceAgentSettings, IpmiSettings, SimulatedSettings};
+use fence_device::{
+    CommandSettings, Ec2Settings, FenceAgentSettings, IpmiSettings, SimulatedSettings,
+};
 use fence_protocol::NodeName;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -49,6 +52,8 @@ pub struct DeviceSettings {
 pub enum DeviceKind {
     /// A program for each action.
     Command(CommandSettings),
+    /// Instances of AWS EC2.
+    Ec2(Ec2Settings),
     /// A program that speaks as fence agents do.
     FenceAgent(FenceAgentSettings),
     /// The management controller of each target, over IPMI.
@@ -64,7 +69,7 @@ impl DeviceKind {
         match self {
             DeviceKind::Ipmi(settings) => Some(&settings.address),
             DeviceKind::FenceAgent(settings) => settings.addresses(),
-            DeviceKind::Command(_) | DeviceKind::Simulated(_) => None,
+            DeviceKind::Command(_) | DeviceKind::Ec2(_) | DeviceKind::Simulated(_) => None,
         }
     }
 }
@@ -153,6 +158,7 @@ fn read(
         Common { name, timeout_ms, targets, names, targets_at, programs_must_exist, problems };
     let kind = match section.require("type", one_of(TYPES)) {
         Some(Type::Command) => Some(DeviceKind::Command(command::read(&mut section, &common))),
+        Some(Type::Ec2) => ec2::read(&mut section, &common).map(DeviceKind::Ec2),
         Some(Type::FenceAgent) => {
             fence_agent::read(&mut section, &common).map(DeviceKind::FenceAgent)
         }
@@ -204,6 +210,7 @@ fn short_name(host: &str) -> &str {
 #[derive(Clone, Copy)]
 enum Type {
     Command,
+    Ec2,
     FenceAgent,
     Ipmi,
     Simulated,
@@ -213,6 +220,7 @@ impl Type {
     fn keys(self) -> &'static [&'static str] {
         match self {
             Type::Command => command::KEYS,
+            Type::Ec2 => ec2::KEYS,
             Type::FenceAgent => fence_agent::KEYS,
             Type::Ipmi => ipmi::KEYS,
             Type::Simulated => simulated::KEYS,
@@ -222,6 +230,7 @@ impl Type {
 
 const TYPES: &[(&str, Type)] = &[
     ("command", Type::Command),
+    ("ec2", Type::Ec2),
     ("fence-agent", Type::FenceAgent),
     ("ipmi", Type::Ipmi),
     ("simulated", Type::Simulated),
