@@ -10,6 +10,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod ec2;
 mod fence_agent;
 mod ipmi;
 #[allow(dead_code, reason = "each device's tests use their part")]
