@@ -149,7 +149,7 @@ async fn login(call: &Ec2Call) -> Result<(Credentials, String, String), Ec2Answe
         loader = loader.profile_name(profile);
     }
     let config = loader.load().await;
-    let region = config.region().ok_or_else(|| {
+    let region = config.region().filter(|region| !region.as_ref().is_empty()).ok_or_else(|| {
         failed("no region: give 'region', or set AWS_REGION where fence-watcher is started".into())
     })?;
     let endpoint = endpoint(call, &config, region.as_ref()).map_err(failed)?;
