@@ -67,7 +67,7 @@ pub struct Ec2Settings {
 }
 
 /// What `fence-watcher-ec2` is told.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Ec2Call {
     /// What it shall do.
     pub ask: Ec2Ask,

@@ -75,8 +75,8 @@ impl Session {
 
     /// `text` without our secrets, should somebody have said them.
     pub(crate) fn redact(&self, text: &str) -> String {
-        let token = self.credentials.session_token().filter(|token| !token.is_empty());
-        let secrets = [Some(self.credentials.secret_access_key()), token].into_iter().flatten();
+        let keys = [Some(self.credentials.secret_access_key()), self.credentials.session_token()];
+        let secrets = keys.into_iter().flatten().filter(|secret| !secret.is_empty());
         secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
     }
 
