@@ -57,6 +57,6 @@ fn write(answer: &Ec2Answer) {
 }
 
 /// How long before it would be killed the answer is given.
-const RESERVE_MS: u64 = 250;
+const RESERVE_MS: u64 = 400;
 
 const NOT_UNDERSTOOD: u8 = 2;
