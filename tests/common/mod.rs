@@ -564,24 +564,27 @@ impl Drop for Agent {
     }
 }
 
-/// The agent's program. Cargo gives a test the programs of its own package alone, so it is built here,
-/// beside the watcher's: it cannot be an old one.
+/// The agent's program.
 pub fn agent_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let directory = Path::new(env!("CARGO_BIN_EXE_fence-watcher")).parent().unwrap();
-        let profile = match directory.file_name().unwrap().to_str().unwrap() {
-            "debug" => "dev",
-            other => other,
-        };
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "fence-agent", "--profile", profile])
-            .arg("--target-dir")
-            .arg(directory.parent().unwrap())
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .unwrap();
-        assert!(built.success(), "the agent could not be built");
-        directory.join("fence_gfs2_recorder")
-    })
+    PROGRAM.get_or_init(|| built("fence-agent", "fence_gfs2_recorder"))
+}
+
+/// A program of another package. Cargo gives a test the programs of its own package alone, so it is
+/// built here, beside the watcher's: it cannot be an old one.
+pub fn built(package: &str, program: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_BIN_EXE_fence-watcher")).parent().unwrap();
+    let profile = match directory.file_name().unwrap().to_str().unwrap() {
+        "debug" => "dev",
+        other => other,
+    };
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--package", package, "--profile", profile])
+        .arg("--target-dir")
+        .arg(directory.parent().unwrap())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .unwrap();
+    assert!(built.success(), "{package} could not be built");
+    directory.join(program)
 }

@@ -11,6 +11,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod ec2;
 mod fence_agent;
 mod ipmi;
 mod redfish;

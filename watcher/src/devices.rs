@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use fence_core::execution::Method;
 use fence_core::watcher::{Coverage, Device};
 use fence_device::{
-    CommandDevice, ExecutorClient, FenceAgentDevice, FenceDevice, IpmiDevice, RedfishDevice,
-    SimulatedDevice,
+    CommandDevice, Ec2Device, ExecutorClient, FenceAgentDevice, FenceDevice, IpmiDevice,
+    RedfishDevice, SimulatedDevice,
 };
 use fence_protocol::{FenceAction, NodeName};
 
@@ -125,6 +125,7 @@ impl ConfiguredDevice {
 fn type_name(kind: &DeviceKind) -> &'static str {
     match kind {
         DeviceKind::Command(_) => "command",
+        DeviceKind::Ec2(_) => "ec2",
         DeviceKind::FenceAgent(_) => "fence-agent",
         DeviceKind::Ipmi(_) => "ipmi",
         DeviceKind::Redfish(_) => "redfish",
@@ -137,6 +138,7 @@ fn driver(device: &DeviceSettings, executor: &ExecutorClient) -> Box<dyn FenceDe
         DeviceKind::Command(settings) => {
             Box::new(CommandDevice::new(settings.clone(), executor.clone()))
         }
+        DeviceKind::Ec2(settings) => Box::new(Ec2Device::new(settings.clone(), executor.clone())),
         DeviceKind::FenceAgent(settings) => {
             Box::new(FenceAgentDevice::new(settings.clone(), executor.clone()))
         }

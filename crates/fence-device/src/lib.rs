@@ -6,6 +6,7 @@
 //!
 //! - [`FenceDevice`]: the contract of a driver.
 //! - [`CommandDevice`]: a device that programs of the administrator operate.
+//! - [`Ec2Device`]: instances of AWS EC2, and how its program is talked to.
 //! - [`FenceAgentDevice`]: a device that a fence agent operates.
 //! - [`IpmiDevice`]: management controllers that ipmitool speaks to.
 //! - [`SimulatedDevice`]: a device that is a file, for demonstrations and tests.
@@ -16,6 +17,7 @@
 
 mod command;
 mod contacts;
+mod ec2;
 mod executor;
 mod fence_agent;
 mod ipmi;
@@ -35,6 +37,7 @@ pub use command::{CommandDevice, CommandSettings};
 // For the fuzz targets alone.
 #[doc(hidden)]
 pub use command::{listed_nodes, message, power_shown};
+pub use ec2::{Ec2Answer, Ec2Ask, Ec2Call, Ec2Device, Ec2Outcome, Ec2Settings};
 pub use executor::{Command, ExecutorClient, OUTPUT_BYTES_MAX, Outcome, executor_main};
 pub use fence_agent::{AgentAction, FenceAgentDevice, FenceAgentSettings};
 #[doc(hidden)]

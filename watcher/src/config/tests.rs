@@ -117,7 +117,7 @@ w.toml:20: 'nodes': bad hostlist "-n1": "-n1" is not a node name: it starts with
 w.toml:21: 'method': "onoff" needs programs for 'off' and 'on'
 w.toml:24: 'targets' is missing
 w.toml:25: 'name': '../b' is no name: it starts with '.'
-w.toml:26: 'type': "smart" is none of "command", "fence-agent", "ipmi", "redfish", "simulated"
+w.toml:26: 'type': "smart" is none of "command", "ec2", "fence-agent", "ipmi", "redfish", "simulated"
 w.toml:30: 'name' is missing
 w.toml:30: 'state_file' is missing
 w.toml:32: 'targets': expected node names such as "n[1-4]" or a list of them, not true or false
@@ -417,11 +417,22 @@ fn examples(extension: &str) -> Vec<(PathBuf, String)> {
 fn every_shipped_configuration_is_right() {
     let examples = examples("toml");
     assert!(examples.len() >= 3, "{examples:?}");
-    for (path, text) in &examples {
+    let is_built_in =
+        |path: &Path| cfg!(feature = "ec2") || !path.ends_with("fence-watcher-ec2.toml");
+    for (path, text) in examples.iter().filter(|(path, _)| is_built_in(path)) {
         if let Err(error) = read(text) {
             panic!("{}: {error}", path.display());
         }
     }
+}
+
+#[cfg(not(feature = "ec2"))]
+#[test]
+fn a_type_that_was_not_built_in_is_refused_with_what_is_missing() {
+    assert_eq!(
+        problems("[[device]]\nname = 'aws'\ntype = 'ec2'\ntargets = 'n1'"),
+        "w.toml:1: 'type': this fence-watcher was built without its feature 'ec2'"
+    );
 }
 
 #[test]

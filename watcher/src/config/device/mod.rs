@@ -3,6 +3,7 @@
 //! What all types have in common is here, the keys of each type in the module of its name.
 
 mod command;
+mod ec2;
 mod fence_agent;
 mod ipmi;
 mod redfish;
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fence_core::PerTarget;
 use fence_core::execution::Method;
 use fence_device::{
-    CommandSettings, FenceAgentSettings, IpmiSettings, RedfishSettings, SecretSource,
+    CommandSettings, Ec2Settings, FenceAgentSettings, IpmiSettings, RedfishSettings, SecretSource,
     SimulatedSettings,
 };
 use fence_protocol::NodeName;
@@ -53,6 +54,8 @@ pub struct DeviceSettings {
 pub enum DeviceKind {
     /// A program for each action.
     Command(CommandSettings),
+    /// Instances of AWS EC2.
+    Ec2(Ec2Settings),
     /// A program that speaks as fence agents do.
     FenceAgent(FenceAgentSettings),
     /// The management controller of each target, over IPMI.
@@ -70,8 +73,8 @@ impl DeviceKind {
         match self {
             DeviceKind::Ipmi(settings) => Some(&settings.address),
             DeviceKind::FenceAgent(settings) => settings.addresses(),
-            DeviceKind::Command(_) | DeviceKind::Simulated(_) => None,
             DeviceKind::Redfish(settings) => Some(&settings.address),
+            DeviceKind::Command(_) | DeviceKind::Ec2(_) | DeviceKind::Simulated(_) => None,
         }
     }
 }
@@ -169,6 +172,7 @@ fn read(
         Common { name, timeout_ms, targets, names, targets_at, programs_must_exist, problems };
     let kind = match section.require("type", one_of(TYPES)) {
         Some(Type::Command) => Some(DeviceKind::Command(command::read(&mut section, &common))),
+        Some(Type::Ec2) => ec2::read(&mut section, &common).map(DeviceKind::Ec2),
         Some(Type::FenceAgent) => {
             fence_agent::read(&mut section, &common).map(DeviceKind::FenceAgent)
         }
@@ -231,6 +235,7 @@ fn short_name(host: &str) -> &str {
 #[derive(Clone, Copy)]
 enum Type {
     Command,
+    Ec2,
     FenceAgent,
     Ipmi,
     Redfish,
@@ -241,6 +246,7 @@ impl Type {
     fn keys(self) -> &'static [&'static str] {
         match self {
             Type::Command => command::KEYS,
+            Type::Ec2 => ec2::KEYS,
             Type::FenceAgent => fence_agent::KEYS,
             Type::Ipmi => ipmi::KEYS,
             Type::Redfish => redfish::KEYS,
@@ -251,6 +257,7 @@ impl Type {
 
 const TYPES: &[(&str, Type)] = &[
     ("command", Type::Command),
+    ("ec2", Type::Ec2),
     ("fence-agent", Type::FenceAgent),
     ("ipmi", Type::Ipmi),
     ("redfish", Type::Redfish),

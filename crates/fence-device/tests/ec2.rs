@@ -1,0 +1,193 @@
+//! The driver for EC2 with programs that play `fence-watcher-ec2`: what each is told, and what its end
+//! is taken for.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod common;
+
+use fence_core::PerTarget;
+use fence_core::execution::{Order, OrderReport, PowerReport};
+use fence_device::{
+    Ec2Device, Ec2Settings, FenceDevice, Job, Limit, Reach, SecretSource, TargetList, boot_ms_now,
+};
+use fence_protocol::{FenceAction, NodeName, PowerState};
+use serde_json::{Value, json};
+
+use common::Directory;
+
+const SECRET: &str = "the/secret+key";
+
+/// A device whose program is `script`, with what it reads in the file `call`.
+struct Rig {
+    directory: Directory,
+    device: Ec2Device,
+}
+
+impl Rig {
+    fn new(script: &str) -> Self {
+        Rig::with_key(script, "0600")
+    }
+
+    fn with_key(script: &str, mode: &str) -> Self {
+        let directory = Directory::new();
+        let at = |name: &str| directory.path(name).display().to_string();
+        let script = format!("cat >'{}'\nenv >'{}'\n{script}", at("call"), at("environment"));
+        let helper = directory.script("helper", &script).into();
+        std::fs::write(directory.path("key"), SECRET).unwrap();
+        let mode = u32::from_str_radix(mode, 8).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(directory.path("key"), mode).unwrap();
+        let settings = Ec2Settings {
+            helper,
+            instance: PerTarget::Pattern("vm-{target}".into()),
+            tag: "Name".into(),
+            region: Some("eu-central-1".into()),
+            endpoint: None,
+            profile: None,
+            access_key: Some(("AKIA".into(), SecretSource::File(directory.path("key")))),
+            skip_os_shutdown: true,
+        };
+        let device = Ec2Device::new(settings, directory.executor());
+        Rig { directory, device }
+    }
+
+    fn answering(outcome: &str, names: &[&str]) -> Self {
+        let text = format!("i-1 with {SECRET}");
+        let answer = json!({ "outcome": outcome, "text": text, "names": names });
+        Rig::new(&format!("echo '{answer}'"))
+    }
+
+    fn order(&self, limit: Limit) -> OrderReport {
+        let request_id = "0b0b0b0b-0b0b-4b0b-8b0b-0b0b0b0b0b0b".parse().unwrap();
+        let job = Job {
+            target: &node(),
+            action: FenceAction::Off,
+            request_id: &request_id,
+            gfs2_filesystems: &[],
+            request_json: b"{}",
+        };
+        self.device.order(Order::Off, &job, limit)
+    }
+
+    fn power(&self) -> PowerReport {
+        self.device.power(&node(), Limit::in_ms(20_000))
+    }
+}
+
+fn node() -> NodeName {
+    "n1".parse().unwrap()
+}
+
+const WORDS: &str = "i-1 with ***";
+
+#[test]
+fn each_answer_is_one_report() {
+    let report = |outcome| Rig::answering(outcome, &[]).order(Limit::in_ms(20_000));
+    let words = || WORDS.to_owned();
+
+    assert_eq!(report("Done"), OrderReport::Acknowledged(words()));
+    assert_eq!(report("Unreachable"), OrderReport::Unreachable(words()));
+    assert_eq!(report("Failed"), OrderReport::Failed(words()));
+    assert_eq!(report("TooLate"), OrderReport::TooLate);
+    // A state is no answer to an order.
+    for outcome in ["Unclear", "On", "Off"] {
+        assert_eq!(report(outcome), OrderReport::Unacknowledged(words()), "{outcome}");
+    }
+
+    for (outcome, state) in [
+        ("On", PowerState::On),
+        ("Off", PowerState::Off),
+        ("Unclear", PowerState::Unknown),
+        ("Done", PowerState::Unknown),
+        ("Unreachable", PowerState::Unknown),
+    ] {
+        let expected = PowerReport { state, detail: words() };
+        assert_eq!(Rig::answering(outcome, &[]).power(), expected, "{outcome}");
+    }
+
+    let reach = |outcome| Rig::answering(outcome, &[]).device.reachable(Limit::in_ms(20_000));
+    assert_eq!(reach("Done"), Reach::Reachable(words()));
+    assert_eq!(reach("Failed"), Reach::Unreachable(words()));
+}
+
+#[test]
+fn what_ends_otherwise_may_have_done_it_unless_it_certainly_did_not() {
+    let report = |script: &str| Rig::new(script).order(Limit::in_ms(20_000));
+
+    for (script, words) in [
+        ("echo done", "cannot be read"),
+        ("echo '{\"outcome\":\"Off\"}'", "cannot be read"),
+        ("exit 0", "cannot be read"),
+        ("echo wrong >&2; exit 1", "exited with 1: wrong"),
+        ("kill -9 $$", "ended by signal 9"),
+    ] {
+        let OrderReport::Unacknowledged(text) = report(script) else { panic!("{script}") };
+        assert!(text.contains(words), "{text}");
+    }
+    assert!(
+        matches!(report("echo what >&2; exit 2"), OrderReport::Failed(text) if text.ends_with("what"))
+    );
+
+    let rig = Rig::new("");
+    std::fs::remove_file(rig.directory.path("helper")).unwrap();
+    assert!(matches!(rig.order(Limit::in_ms(20_000)), OrderReport::Failed(_)));
+    assert!(rig.device.check()[0].contains("there is no program"), "{:?}", rig.device.check());
+}
+
+#[test]
+fn it_is_killed_at_its_limit_and_not_started_after_it() {
+    let rig = Rig::new("sleep 1000");
+    let OrderReport::Unacknowledged(text) = rig.order(Limit::in_ms(500)) else { panic!() };
+    assert_eq!(text, "its program was killed at its limit");
+
+    let rig = Rig::answering("Done", &[]);
+    assert_eq!(rig.order(Limit { not_after_boot_ms: boot_ms_now() }), OrderReport::TooLate);
+    assert_eq!(rig.directory.read("call"), "");
+}
+
+#[test]
+fn it_is_told_on_standard_input_what_it_needs_and_no_argument() {
+    let rig = Rig::new("tr '\\0' ' ' </proc/$$/cmdline >\"$0.cmdline\"; exit 2");
+    let limit = Limit::in_ms(20_000);
+    rig.order(limit);
+
+    let call: Value = serde_json::from_str(&rig.directory.read("call")).unwrap();
+    assert_eq!(
+        call,
+        json!({
+            "ask": "Off", "instance": "vm-n1", "tag": "Name", "region": "eu-central-1",
+            "endpoint": null, "profile": null, "access_key": ["AKIA", SECRET],
+            "skip_os_shutdown": true, "limit": { "not_after_boot_ms": limit.not_after_boot_ms },
+        })
+    );
+    let command_line = rig.directory.read("helper.cmdline");
+    assert_eq!(command_line.trim(), format!("/bin/sh {}", rig.directory.path("helper").display()));
+    let environment = rig.directory.read("environment");
+    assert!(
+        !environment.contains(SECRET) && environment.contains("PATH=/usr/local"),
+        "{environment}"
+    );
+    assert!(!environment.contains("CARGO"), "{environment}");
+}
+
+#[test]
+fn targets_are_the_nodes_whose_names_the_tags_are() {
+    let rig = Rig::answering("Done", &["vm-n2", "vm-n1", "web server", "vm-n2", "vm-", "n3"]);
+
+    let nodes = ["n1", "n2"].map(|name| name.parse().unwrap()).to_vec();
+    assert_eq!(rig.device.targets(Limit::in_ms(20_000)), TargetList::Nodes(nodes));
+    let targets = |outcome| Rig::answering(outcome, &[]).device.targets(Limit::in_ms(20_000));
+    assert_eq!(targets("Unreachable"), TargetList::Unreachable(WORDS.into()));
+    assert_eq!(targets("Failed"), TargetList::NoList(WORDS.into()));
+}
+
+#[test]
+fn nothing_is_done_with_a_key_that_others_can_read() {
+    let rig = Rig::with_key("exit 1", "0644");
+
+    let report = rig.order(Limit::in_ms(20_000));
+
+    assert!(matches!(report, OrderReport::Failed(text) if text.contains("others can read it")));
+    assert_eq!(rig.directory.read("call"), "");
+    assert!(rig.device.check()[0].contains("others can read it"));
+}

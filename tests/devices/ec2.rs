@@ -1,0 +1,564 @@
+//! `type = "ec2"` against moto, which plays EC2, STS and the metadata service, checks signatures and
+//! permissions, and logs each order that it executes; and through microburst, which makes calls fail.
+//!
+//! Both are heavy, so one test has them for all it shows, each thing with instances of its own.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use crate::common::{Ended, SERVICE, Site, Watcher, built, names, output_of, wait_for};
+use crate::sim::{Simulator, free_ports};
+
+/// EC2 with the instances `node1` to `node12` and `watcher`, and the proxy before it.
+struct Aws {
+    moto: Simulator,
+    _microburst: Simulator,
+    port: u16,
+    /// The access key that may fence, and its secret.
+    key: (String, String),
+}
+
+impl Aws {
+    fn start() -> Self {
+        built("fence-watcher-ec2", "fence-watcher-ec2");
+        let port = free_ports(3);
+        let ports = [port, port + 1, port + 2].map(|port| port.to_string());
+        let moto = Simulator::start(
+            "ec2",
+            &[
+                ("EC2_PORT", &ports[0]),
+                ("EC2_TLS_PORT", &ports[1]),
+                ("EC2_AUTH", "1"),
+                ("EC2_STOP_SECONDS", "1"),
+                ("EC2_START_SECONDS", "0.3"),
+                ("DEVSIM_NODES", "12"),
+            ],
+        );
+        let variables = [("EC2_PORT", &*ports[0]), ("MICROBURST_PORT", &ports[2])];
+        let microburst = Simulator::start("microburst", &variables);
+        let file = fs::read_to_string(moto.directory().join("env")).unwrap();
+        let value = |name: &str| {
+            let mut words = file.split_whitespace();
+            words.find_map(|word| word.strip_prefix(name)).unwrap().to_owned()
+        };
+        let key = (value("AWS_ACCESS_KEY_ID="), value("AWS_SECRET_ACCESS_KEY="));
+        Aws { moto, _microburst: microburst, port, key }
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn tls_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port + 1)
+    }
+
+    fn microburst_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port + 2)
+    }
+
+    fn id_of(&self, name: &str) -> String {
+        let instances = fs::read_to_string(self.moto.directory().join("instances")).unwrap();
+        let mut instances = instances.lines().filter_map(|line| line.split_once(' '));
+        instances.find(|(_, found)| *found == name).unwrap().0.to_owned()
+    }
+
+    /// What was really done to the instance.
+    fn executed(&self, name: &str) -> Vec<String> {
+        let (log, id) =
+            (fs::read_to_string(self.moto.directory().join("log")).unwrap(), self.id_of(name));
+        let orders = log.lines().filter_map(|line| line.strip_prefix("executed "));
+        let of_this = orders.filter_map(|order| order.strip_suffix(&id));
+        of_this.map(|order| order.trim().to_owned()).collect()
+    }
+
+    /// Lets the next calls pass unchecked, or checks them again.
+    fn check_signatures(&self, is_checked: bool) {
+        let count = if is_checked { "0" } else { "1000000" };
+        let url = format!("{}/moto-api/reset-auth", self.url());
+        curl(&["-H", "Content-Type: text/plain", "-d", count, &url]);
+    }
+
+    /// Tells moto something with a call of ours, while signatures are not checked.
+    fn call(&self, form: &str) {
+        let scope = "Authorization: AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/ec2/aws4_request, \
+                     SignedHeaders=host, Signature=0";
+        curl(&["-H", scope, "-d", &format!("Version=2016-11-15&{form}"), &self.url()]);
+    }
+
+    /// Has the calls of this operation fail so, and of no other, through the proxy.
+    fn fault(&self, operation: &str, fault: &Value) {
+        let rules = format!("{}/_microburst/rules", self.microburst_url());
+        let mut rule = json!({ "service": "ec2", "operation": operation });
+        rule.as_object_mut().unwrap().extend(fault.as_object().unwrap().clone());
+        curl(&["-d", &json!([rule]).to_string(), &rules]);
+    }
+
+    /// How often the proxy has made a call fail, so far.
+    fn fired(&self) -> usize {
+        let fired = curl(&[&format!("{}/_microburst/fired", self.microburst_url())]);
+        serde_json::from_str::<Vec<Value>>(&fired).unwrap().len()
+    }
+
+    /// The usual environment of a watcher: the key, the region, the endpoint.
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        Aws::environment_of(&self.key.0, &self.key.1, self.url())
+    }
+
+    /// The same through the proxy.
+    fn environment_with_faults(&self) -> Vec<(&'static str, String)> {
+        Aws::environment_of(&self.key.0, &self.key.1, self.microburst_url())
+    }
+
+    /// The same with another key or another endpoint.
+    fn environment_of(id: &str, secret: &str, url: String) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ACCESS_KEY_ID", id.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", secret.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ENDPOINT_URL", url),
+        ]
+    }
+}
+
+fn curl(arguments: &[&str]) -> String {
+    let output = output_of(Command::new("curl").args(["-sSf", "-m", "30"]).args(arguments));
+    assert!(output.status.success(), "curl {arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A device for all nodes, with what `more` adds.
+fn device(more: &str) -> String {
+    format!("[[device]]\nname = 'aws'\ntype = 'ec2'\n{more}\n")
+}
+
+/// A site with this device whose watcher runs in this environment. The metadata service of the machine
+/// that the tests run on is nobody's business.
+fn site(device: &str, environment: &[(&str, String)]) -> (Site, Watcher) {
+    let site = Site::new();
+    site.configure(device);
+    let mut command = site.watcher_command(SERVICE);
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
+    command.envs(environment.iter().map(|(name, value)| (*name, value)));
+    let (watcher, _) = site.start_as(command);
+    (site, watcher)
+}
+
+/// `fence-watcher check` of this device, in this environment.
+fn check(device: &str, environment: &[(&str, String)]) -> Output {
+    let site = Site::new();
+    site.configure(device);
+    let mut command = site.watcher_command(&["check", "--node", "n1"]);
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
+    output_of(command.envs(environment.iter().map(|(name, value)| (*name, value))))
+}
+
+/// Checks that the device can be reached so. A contact may take two seconds, and on a busy machine not
+/// every one comes to its end.
+fn assert_reachable(device: &str, environment: &[(&str, String)]) {
+    let is_reached = || check(device, environment).status.success();
+    wait_for(&format!("contact: {device} {environment:?}"), is_reached);
+}
+
+/// Checks that it cannot, for a reason with these words.
+fn assert_unreachable(device: &str, environment: &[(&str, String)], words: &str) {
+    wait_for(&format!("no contact with {words:?}: {device} {environment:?}"), || {
+        let output = check(device, environment);
+        assert!(!output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).contains(words)
+    });
+}
+
+/// Checks that the agent finds the device usable.
+fn assert_usable(site: &Site) {
+    wait_for("success of monitor", || site.agent("action=monitor").wait().code == Some(0));
+}
+
+/// Checks that it does not, for a reason with these words.
+fn assert_unusable(site: &Site, device: &str, words: &str) {
+    wait_for(&format!("failure of monitor with {words:?}"), || {
+        let ended = site.agent(&format!("action=monitor\ndevice={device}")).wait();
+        ended.assert_failure(&[]);
+        ended.stderr.contains(words)
+    });
+}
+
+/// Has the agent fence, and gives its end and the answer to its request.
+fn fence(site: &Site, action: &str, target: &str) -> (Ended, Value) {
+    let ended = site.agent(&format!("action={action}\nplug={target}")).wait();
+    let event = site.audit().pop().unwrap();
+    let answer = site.spool.await_answer(event["request_id"].as_str().unwrap());
+    (ended, answer)
+}
+
+/// Checks that the fence succeeds and was seen to, with all of these words in its answer.
+fn assert_fences(site: &Site, action: &str, target: &str, words: &[&str]) {
+    let (ended, answer) = fence(site, action, target);
+    ended.assert_success();
+    let expected = (&json!("success"), &json!(0), &json!(true));
+    assert_eq!((&answer["result"], &answer["result_code"], &answer["verified"]), expected);
+    assert_words(&answer, words);
+}
+
+/// Checks that the fence fails so, with all of these words in its answer, and that the agent says so.
+fn assert_fails(site: &Site, action: &str, target: &str, result: (&str, u8), words: &[&str]) {
+    let (ended, answer) = fence(site, action, target);
+    ended.assert_failure(&[result.0]);
+    assert_eq!((&answer["result"], &answer["result_code"]), (&json!(result.0), &json!(result.1)));
+    assert_words(&answer, words);
+}
+
+fn assert_words(answer: &Value, words: &[&str]) {
+    let message = answer["message"].as_str().unwrap();
+    for word in words {
+        assert!(message.contains(word), "no {word:?} in {message:?}");
+    }
+}
+
+fn status(site: &Site, target: &str) -> Option<i32> {
+    site.agent(&format!("action=status\nplug={target}")).wait().code
+}
+
+/// A file that only we can read; gives its path.
+fn private_file(site: &Site, name: &str, text: &str) -> String {
+    let path = site.path(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    path.display().to_string()
+}
+
+const UNREACHABLE: (&str, u8) = ("unreachable", 1);
+const UNACKNOWLEDGED: (&str, u8) = ("unacknowledged", 2);
+const FAILED: (&str, u8) = ("device-failure", 3);
+
+#[test]
+#[ignore = "needs a simulator: tests/devices/run"]
+fn instances_of_ec2_are_fenced_and_whatever_fails_is_told_as_it_is() {
+    let aws = Aws::start();
+
+    each_order_is_carried_out_once_and_each_question_is_answered(&aws);
+    credentials_come_from_wherever_aws_keeps_them(&aws);
+    the_endpoint_has_to_show_who_it_is(&aws);
+    who_is_not_allowed_does_nothing(&aws);
+    exactly_one_instance_is_fenced_or_none(&aws);
+    the_secret_is_nowhere_to_be_seen(&aws);
+
+    // The proxy spoils the signatures.
+    aws.check_signatures(false);
+    what_is_not_reached_is_told_nothing(&aws);
+    a_throttled_order_is_sent_again_until_it_is_carried_out_once(&aws);
+    an_order_whose_answer_is_lost_is_sent_once_and_looked_into(&aws);
+    what_is_refused_or_only_said_is_no_success(&aws);
+    the_metadata_service_gives_region_and_credentials(&aws);
+}
+
+fn each_order_is_carried_out_once_and_each_question_is_answered(aws: &Aws) {
+    let (site, _watcher) = site(&device("targets = 'node[1-2]'"), &aws.environment());
+    let ask = |action: &str| site.agent(&format!("action={action}")).wait();
+
+    assert_usable(&site);
+    assert_eq!(ask("list").stdout, "node1\nnode2\n");
+    assert_eq!(status(&site, "node1"), Some(0));
+    // It takes a second: who took `stopping` for off would find it not yet off afterwards.
+    assert_fences(&site, "off", "node1", &["the device shows it", "from running to stopping"]);
+    assert_eq!(status(&site, "node1"), Some(2));
+    // A node that is off is fenced like any other.
+    assert_fences(&site, "off", "node1", &["from stopped"]);
+    assert_fences(&site, "on", "node1", &["StartInstances i-", "from stopped to pending"]);
+    assert_eq!(status(&site, "node1"), Some(0));
+    assert_fences(&site, "reboot", "node1", &["off: the device shows it", "; on: "]);
+    assert_eq!(status(&site, "node1"), Some(0));
+    assert_eq!(aws.executed("node1"), ["stop", "stop", "start", "stop", "start"]);
+    assert!(aws.executed("node2").is_empty());
+}
+
+fn credentials_come_from_wherever_aws_keeps_them(aws: &Aws) {
+    let files = Site::new();
+    let (id, secret) = &aws.key;
+    let config = private_file(
+        &files,
+        "config",
+        &format!(
+            "[profile role]\nrole_arn = arn:aws:iam::123456789012:role/fencing\nsource_profile = keys\n\
+             [profile process]\ncredential_process = /bin/sh {}\n",
+            files.path("process").display()
+        ),
+    );
+    let keys = format!("aws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
+    let credentials =
+        private_file(&files, "credentials", &format!("[default]\n{keys}[keys]\n{keys}"));
+    let members = json!({ "Version": 1, "AccessKeyId": id, "SecretAccessKey": secret });
+    private_file(&files, "process", &format!("echo '{members}'"));
+    private_file(&files, "key", secret);
+    let at = files.path("key").display().to_string();
+    let with = |more: &[(&'static str, &str)]| {
+        let mut environment = aws.environment().split_off(2);
+        environment.push(("AWS_CONFIG_FILE", config.clone()));
+        environment.push(("AWS_SHARED_CREDENTIALS_FILE", credentials.clone()));
+        environment.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        environment
+    };
+    let keyed = |more: &str| device(&format!("targets = 'node1'\n{more}"));
+
+    assert_reachable(&keyed(""), &aws.environment());
+    assert_reachable(&keyed(""), &with(&[]));
+    assert_reachable(&keyed(""), &with(&[("AWS_PROFILE", "role")]));
+    assert_reachable(&keyed("profile = 'keys'"), &with(&[]));
+    assert_reachable(&keyed("profile = 'role'"), &with(&[]));
+    assert_reachable(&keyed("profile = 'process'"), &with(&[]));
+    let own = format!("access_key = '{id}'\nsecret_key_file = '{at}'");
+    let url = aws.url();
+    let own = keyed(&format!("{own}\nregion = 'us-east-1'\nendpoint = '{url}'"));
+    assert_reachable(&own, &[]);
+    let of_variable = format!("access_key = '{id}'\nsecret_key_env = 'KEY'");
+    assert_reachable(&keyed(&of_variable), &with(&[("KEY", secret)]));
+    // EC2's own endpoint wins over the one for all services, and the device's over both.
+    assert_reachable(
+        &keyed(""),
+        &with(&[("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_ENDPOINT_URL_EC2", &url)]),
+    );
+    assert_reachable(&own, &[("AWS_ENDPOINT_URL_EC2", "http://127.0.0.1:1".to_owned())]);
+
+    // What is configured is not replaced by what the environment has.
+    let elsewhere = [("AWS_ACCESS_KEY_ID", id.as_str()), ("AWS_SECRET_ACCESS_KEY", secret)];
+    assert_unreachable(&keyed("profile = 'none'"), &with(&elsewhere), "`none` was not defined");
+    let nothing = aws.environment().split_off(2);
+    assert_unreachable(&keyed(""), &nothing, "there are no credentials for AWS");
+    let no_region = &with(&[])[1..];
+    assert_unreachable(
+        &keyed(""),
+        &[no_region, &[("AWS_REGION", String::new())]].concat(),
+        "no region",
+    );
+    fs::set_permissions(files.path("credentials"), PermissionsExt::from_mode(0o644)).unwrap();
+    assert_unreachable(&keyed(""), &with(&[]), "others can read the keys in '");
+}
+
+fn the_endpoint_has_to_show_who_it_is(aws: &Aws) {
+    let (id, secret) = &aws.key;
+    let mut environment = Aws::environment_of(id, secret, aws.tls_url());
+    let certificate = aws.moto.directory().join("ca.pem").display().to_string();
+
+    assert_unreachable(&device("targets = 'node1'"), &environment, "certificate");
+    environment.push(("SSL_CERT_FILE", certificate));
+    assert_reachable(&device("targets = 'node1'"), &environment);
+}
+
+fn who_is_not_allowed_does_nothing(aws: &Aws) {
+    let environment = Aws::environment_of(&aws.key.0, "not+the/secret", aws.url());
+    let (wrong, _watcher) = site(&device("targets = 'node3'"), &environment);
+    assert_fails(&wrong, "off", "node3", FAILED, &["AuthFailure"]);
+    assert_unusable(&wrong, "aws", "AuthFailure");
+    assert_eq!(status(&wrong, "node3"), Some(1));
+
+    let looker = fs::read_to_string(aws.moto.directory().join("looker")).unwrap();
+    let (id, secret) = looker.trim().split_once(' ').unwrap();
+    let environment = Aws::environment_of(id, secret, aws.url());
+    let (looking, _watcher) = site(&device("targets = 'node3'"), &environment);
+    assert_fails(&looking, "off", "node3", FAILED, &["StopInstances i-", "not authorized"]);
+    assert_eq!(status(&looking, "node3"), Some(0));
+    assert!(aws.executed("node3").is_empty());
+}
+
+fn exactly_one_instance_is_fenced_or_none(aws: &Aws) {
+    aws.check_signatures(false);
+    let (first, second) = (aws.id_of("node4"), aws.id_of("node5"));
+    aws.call(&format!("Action=CreateTags&ResourceId.1={second}&Tag.1.Key=Name&Tag.1.Value=node4"));
+    let gone = aws.id_of("node6");
+    aws.call(&format!("Action=TerminateInstances&InstanceId.1={gone}"));
+    aws.call(&format!("Action=CreateTags&ResourceId.1={first}&Tag.1.Key=role&Tag.1.Value=db-1"));
+    aws.check_signatures(true);
+
+    let (by_name, _watcher) = site(&device("targets = 'node[4-6],nosuch'"), &aws.environment());
+    let both =
+        format!("2 instances have the tag Name=node4, one is needed: {first} (running), {second}");
+    assert_fails(&by_name, "off", "node4", FAILED, &[&both]);
+    assert_fails(&by_name, "off", "nosuch", FAILED, &["no instance has the tag Name=nosuch"]);
+    let dead = format!("no instance that lives has the tag Name=node6, only {gone} (terminated)");
+    assert_fails(&by_name, "off", "node6", FAILED, &[&dead]);
+    assert_eq!(status(&by_name, "node6"), Some(1));
+    assert!(aws.executed("node4").is_empty() && aws.executed("node5").is_empty());
+
+    let unknown = "i-0123456789abcdef0";
+    let by_id = format!("targets = {{ a = '{second}', b = '{gone}', c = '{unknown}' }}");
+    let (by_id, _watcher) = site(&device(&by_id), &aws.environment());
+    assert_fences(&by_id, "off", "a", &[&second]);
+    assert_eq!(aws.executed("node5"), ["stop"]);
+    // An id is for ever.
+    assert_eq!(status(&by_id, "b"), Some(2));
+    assert_fails(&by_id, "off", "c", FAILED, &["InvalidInstanceID.NotFound"]);
+
+    let discovering = "targets = 'discover'\ntag = 'role'\ninstance = 'db-{target}'";
+    let (discovering, _watcher) = site(&device(discovering), &aws.environment());
+    assert_eq!(discovering.agent("action=list").wait().stdout, "1\n");
+    assert_fences(&discovering, "off", "1", &[&first]);
+    assert_eq!(aws.executed("node4"), ["stop"]);
+}
+
+fn the_secret_is_nowhere_to_be_seen(aws: &Aws) {
+    let (id, secret) = &aws.key;
+    let files = Site::new();
+    let at = private_file(&files, "key", secret);
+    let own = device(&format!(
+        "targets = 'node7'\naccess_key = '{id}'\nsecret_key_file = '{at}'\nregion = 'us-east-1'\n\
+         endpoint = '{}'",
+        aws.url()
+    ));
+    let (site, watcher) = site(&own, &[]);
+    let agent = site.agent("action=off\nplug=node7");
+    let mut seen = Vec::new();
+    wait_for("the program at work", || {
+        for pid in names(Path::new("/proc")) {
+            let read = |name| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+            if line.contains("fence-watcher-ec2") {
+                seen.push(line);
+                seen.push(String::from_utf8_lossy(&read("environ")).into_owned());
+            }
+        }
+        !seen.is_empty()
+    });
+    agent.wait().assert_success();
+    seen.extend([
+        format!("{:?}", output_of(&mut site.watcher_command(&["status"]))),
+        watcher.log(),
+    ]);
+    seen.extend([site.state().to_string(), format!("{:?}", check(&own, &[]))]);
+    for directory in ["log", "responses", "requests", "."] {
+        for name in names(&site.path(directory)) {
+            seen.push(site.read(&format!("{directory}/{name}")));
+        }
+    }
+    assert!(seen.iter().any(|text| text.contains("\"result\":\"success\"")), "{seen:?}");
+    for text in seen {
+        assert!(!text.contains(secret), "{text}");
+    }
+}
+
+fn what_is_not_reached_is_told_nothing(aws: &Aws) {
+    let nobody = format!("http://127.0.0.1:{}", free_ports(1));
+    let environment = Aws::environment_of(&aws.key.0, &aws.key.1, nobody);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    let devices = [
+        device("targets = 'node8'\ntimeout = '2s'"),
+        format!("{}endpoint = '{silent}'\n", device("targets = 'node8'\ntimeout = '2s'"))
+            .replace("'aws'", "'silent'"),
+    ];
+    let (site, _watcher) = site(&devices.concat(), &environment);
+
+    for (name, words) in [("aws", "Connection refused"), ("silent", "no answer from http")] {
+        let ended = site.agent(&format!("action=off\nplug=node8\ndevice={name}")).wait();
+        ended.assert_failure(&["unreachable", words]);
+        assert_unusable(&site, name, words);
+    }
+
+    let (site, _watcher) =
+        self::site(&device("targets = 'node8'\ntimeout = '3s'"), &aws.environment_with_faults());
+    aws.fault("DescribeInstances", &json!({ "reset": true }));
+    assert_fails(&site, "off", "node8", UNREACHABLE, &["no whole answer from"]);
+    aws.fault("DescribeInstances", &json!({ "timeout_ms": 30_000 }));
+    assert_fails(&site, "off", "node8", UNREACHABLE, &["no answer from"]);
+    let error = json!({ "error": { "code": "InternalError", "status": 500 } });
+    aws.fault("DescribeInstances", &error);
+    assert_fails(&site, "off", "node8", UNREACHABLE, &["InternalError"]);
+    assert!(aws.executed("node8").is_empty());
+
+    let twice = json!({ "times": 2, "error": { "code": "InternalError", "status": 500 } });
+    aws.fault("DescribeInstances", &twice);
+    assert_fences(&site, "off", "node8", &[]);
+    assert_eq!(aws.executed("node8"), ["stop"]);
+}
+
+fn a_throttled_order_is_sent_again_until_it_is_carried_out_once(aws: &Aws) {
+    let more = "targets = 'node9'\ntimeout = '4s'";
+    let (site, _watcher) = site(&device(more), &aws.environment_with_faults());
+    let error = json!({ "code": "RequestLimitExceeded", "status": 503 });
+
+    let before = aws.fired();
+    aws.fault("StopInstances", &json!({ "error": error }));
+    let words = ["RequestLimitExceeded", "not carried out"];
+    assert_fails(&site, "off", "node9", UNACKNOWLEDGED, &words);
+    assert!(aws.fired() > before + 1);
+    assert!(aws.executed("node9").is_empty());
+
+    let before = aws.fired();
+    aws.fault("StopInstances", &json!({ "error": error, "times": 2 }));
+    assert_fences(&site, "off", "node9", &["from running to stopping"]);
+    assert_eq!(aws.fired(), before + 2);
+    assert_eq!(aws.executed("node9"), ["stop"]);
+}
+
+fn an_order_whose_answer_is_lost_is_sent_once_and_looked_into(aws: &Aws) {
+    let more = "targets = 'node[10-11]'\ntimeout = '3s'";
+    let (site, _watcher) = site(&device(more), &aws.environment_with_faults());
+
+    for fault in [
+        json!({ "reset": true }),
+        json!({ "timeout_ms": 30_000 }),
+        json!({ "error": { "code": "InternalError", "status": 500 } }),
+    ] {
+        let before = aws.fired();
+        aws.fault("StopInstances", &fault);
+        assert_fails(&site, "off", "node10", UNACKNOWLEDGED, &["not acknowledged"]);
+        assert_eq!(aws.fired(), before + 1, "{fault}");
+        assert!(aws.executed("node10").is_empty());
+    }
+
+    let before = aws.fired();
+    aws.fault("StopInstances", &json!({ "response": { "abort_frac": 0.3 } }));
+    assert_fences(&site, "off", "node11", &["learned by asking", "no whole answer from"]);
+    assert_eq!(aws.fired(), before + 1);
+    assert_eq!(aws.executed("node11"), ["stop"]);
+}
+
+fn what_is_refused_or_only_said_is_no_success(aws: &Aws) {
+    let more = "targets = 'node[11-12]'\ntimeout = '3s'";
+    let (site, _watcher) = site(&device(more), &aws.environment_with_faults());
+    aws.fault("none", &json!({ "reset": true }));
+
+    let lie = aws.moto.directory().join("lie");
+    fs::write(&lie, "").unwrap();
+    let words = ["acknowledged, but not confirmed in time"];
+    assert_fails(&site, "off", "node12", UNACKNOWLEDGED, &words);
+    fs::remove_file(&lie).unwrap();
+    assert!(aws.executed("node12").is_empty());
+
+    let error = json!({ "error": { "code": "OperationNotPermitted", "status": 400 } });
+    aws.fault("StopInstances", &error);
+    assert_fails(&site, "off", "node12", FAILED, &["OperationNotPermitted"]);
+    assert!(aws.executed("node12").is_empty());
+
+    // Off is what the cluster waits for.
+    let error = json!({ "error": { "code": "InsufficientInstanceCapacity", "status": 500 } });
+    aws.fault("StartInstances", &error);
+    assert_fences(&site, "reboot", "node12", &["on failed, the target stays off", "Insufficient"]);
+    assert_eq!(aws.executed("node12"), ["stop"]);
+
+    let error = json!({ "error": { "code": "IncorrectInstanceState", "status": 400 } });
+    aws.fault("StartInstances", &error);
+    assert_fails(&site, "on", "node12", UNACKNOWLEDGED, &["IncorrectInstanceState"]);
+}
+
+fn the_metadata_service_gives_region_and_credentials(aws: &Aws) {
+    let metadata = |url: String| {
+        vec![
+            ("AWS_EC2_METADATA_DISABLED", "false".to_owned()),
+            ("AWS_EC2_METADATA_SERVICE_ENDPOINT", url),
+            ("AWS_ENDPOINT_URL", aws.url()),
+        ]
+    };
+    let log = || fs::read_to_string(aws.moto.directory().join("log")).unwrap();
+    assert_reachable(&device("targets = 'node1'"), &metadata(aws.url()));
+    assert!(log().contains("PUT /latest/api/token HTTP/1.1\" 200"), "{}", log());
+    assert!(log().contains("/iam/security-credentials/default-role HTTP/1.1\" 200"), "{}", log());
+
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    assert_unreachable(&device("targets = 'node1'"), &metadata(silent), "instance metadata");
+}

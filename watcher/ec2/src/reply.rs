@@ -1,0 +1,360 @@
+//! What EC2 answers: XML, its error codes, and which instance is meant.
+//!
+//! Nothing here talks to anybody.
+
+use fence_device::Ec2Outcome;
+use fence_protocol::bounded;
+use roxmltree::{Document, Node};
+
+/// An answer as it came: the HTTP status and the body.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+/// What an answer says of the call.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It was carried out, or taken for that.
+    Accepted,
+    /// It was refused, for it came too fast, in these words. It was not carried out.
+    Throttled(String),
+    /// It was refused with this code and these words. It was not carried out.
+    Refused(String, String),
+    /// Something went wrong; whether it was carried out is not known.
+    Broken(String),
+}
+
+/// An instance, as far as it concerns us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Instance {
+    pub(crate) id: String,
+    pub(crate) state: String,
+    tags: Vec<(String, String)>,
+}
+
+/// One page of instances.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Page {
+    pub(crate) instances: Vec<Instance>,
+    /// Stands for the page after this one.
+    pub(crate) next: Option<String>,
+}
+
+impl Reply {
+    /// What it says of the call.
+    pub(crate) fn verdict(&self) -> Verdict {
+        if self.status == 200 {
+            return Verdict::Accepted;
+        }
+        let Some((code, message)) = error_in(&self.body) else {
+            return Verdict::Broken(format!("HTTP status {}, without words of EC2's", self.status));
+        };
+        let words = format!("{code}: {message}");
+        if THROTTLED.contains(&code.as_str()) {
+            return Verdict::Throttled(words);
+        }
+        match self.status {
+            400..=499 => Verdict::Refused(code, words),
+            _ => Verdict::Broken(words),
+        }
+    }
+
+    /// The instances that it describes.
+    pub(crate) fn page(&self) -> Result<Page, String> {
+        let document = self.document("DescribeInstancesResponse")?;
+        let root = document.root_element();
+        let reservations = children(root, "reservationSet").flat_map(|set| children(set, "item"));
+        let sets = reservations.flat_map(|reservation| children(reservation, "instancesSet"));
+        let instances = sets.flat_map(|set| children(set, "item")).map(instance);
+        let instances =
+            instances.collect::<Option<_>>().ok_or("EC2 describes an instance without an id")?;
+        Ok(Page { instances, next: text_of(root, "nextToken").filter(|token| !token.is_empty()) })
+    }
+
+    /// The state that the instance goes to by the order that this answers, `currentState`.
+    pub(crate) fn changed(&self, order: &str, id: &str) -> Result<String, String> {
+        let document = self.document(&format!("{order}Response"))?;
+        let items = children(document.root_element(), "instancesSet");
+        items
+            .flat_map(|set| children(set, "item"))
+            .find(|item| text_of(*item, "instanceId").as_deref() == Some(id))
+            .and_then(|item| text_of(child(item, "currentState")?, "name"))
+            .ok_or_else(|| format!("EC2's answer does not name {id}"))
+    }
+
+    fn document(&self, root: &str) -> Result<Document<'_>, String> {
+        let document = Document::parse(&self.body)
+            .map_err(|error| format!("EC2's answer cannot be read: {error}"))?;
+        match document.root_element().tag_name().name() {
+            name if name == root => Ok(document),
+            name => Err(format!("EC2's answer is {:?} instead of {root}", bounded(name, 64))),
+        }
+    }
+}
+
+impl Instance {
+    /// The values of this tag.
+    pub(crate) fn values_of<'a>(&'a self, tag: &'a str) -> impl Iterator<Item = &'a str> {
+        self.tags.iter().filter(move |(key, _)| key == tag).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether it is gone for good, or about to be.
+    pub(crate) fn is_dead(&self) -> bool {
+        ["terminated", "shutting-down"].contains(&self.state.as_str())
+    }
+
+    /// What its state means. Only `stopped` and `terminated` are off: one that is `stopping` or
+    /// `shutting-down` may still run.
+    pub(crate) fn power(&self) -> Ec2Outcome {
+        match self.state.as_str() {
+            "running" => Ec2Outcome::On,
+            "stopped" | "terminated" => Ec2Outcome::Off,
+            _ => Ec2Outcome::Unclear,
+        }
+    }
+}
+
+/// The one of `instances` that the tag means. The dead do not count: another may have taken their
+/// name, and may not carry the tag yet.
+pub(crate) fn the_one(instances: &[Instance], tag: &str, value: &str) -> Result<Instance, String> {
+    let with_tag: Vec<&Instance> = instances
+        .iter()
+        .filter(|instance| instance.values_of(tag).any(|found| found == value))
+        .collect();
+    let (dead, alive): (Vec<_>, Vec<_>) = with_tag.into_iter().partition(|it| it.is_dead());
+    let listed = |found: &[&Instance]| {
+        let found = found.iter().map(|it| format!("{} ({})", it.id, it.state));
+        bounded(&found.collect::<Vec<_>>().join(", "), 512)
+    };
+    let meant = format!("the tag {tag}={value}");
+    match (&alive[..], &dead[..]) {
+        ([one], _) => Ok((*one).clone()),
+        ([], []) => Err(format!("no instance has {meant}")),
+        ([], dead) => Err(format!("no instance that lives has {meant}, only {}", listed(dead))),
+        (several, _) => Err(format!(
+            "{} instances have {meant}, one is needed: {}",
+            several.len(),
+            listed(several)
+        )),
+    }
+}
+
+/// The code and the words of an error. AWS's services write it in different places.
+fn error_in(body: &str) -> Option<(String, String)> {
+    let document = Document::parse(body).ok()?;
+    let error = document.descendants().find(|node| node.has_tag_name_of("Error"))?;
+    let message = text_of(error, "Message").unwrap_or_default();
+    // What follows is for `aws sts decode-authorization-message`, and very long.
+    let message = message.split("Encoded authorization").next().unwrap_or_default().trim();
+    Some((bounded(&text_of(error, "Code")?, 128), bounded(message, 512)))
+}
+
+fn instance(item: Node) -> Option<Instance> {
+    let tags = children(item, "tagSet").flat_map(|set| children(set, "item"));
+    Some(Instance {
+        id: text_of(item, "instanceId")?,
+        state: child(item, "instanceState")
+            .and_then(|state| text_of(state, "name"))
+            .unwrap_or_else(|| "in no known state".to_owned()),
+        tags: tags
+            .filter_map(|tag| {
+                Some((text_of(tag, "key")?, text_of(tag, "value").unwrap_or_default()))
+            })
+            .collect(),
+    })
+}
+
+trait Named {
+    /// Whether it is an element of this name, in whatever namespace: that changes with the version.
+    fn has_tag_name_of(&self, name: &str) -> bool;
+}
+
+impl Named for Node<'_, '_> {
+    fn has_tag_name_of(&self, name: &str) -> bool {
+        self.is_element() && self.tag_name().name() == name
+    }
+}
+
+fn children<'a, 'input>(
+    node: Node<'a, 'input>,
+    name: &'static str,
+) -> impl Iterator<Item = Node<'a, 'input>> {
+    node.children().filter(move |child| child.has_tag_name_of(name))
+}
+
+fn child<'a, 'input>(node: Node<'a, 'input>, name: &'static str) -> Option<Node<'a, 'input>> {
+    children(node, name).next()
+}
+
+fn text_of(node: Node, name: &'static str) -> Option<String> {
+    Some(child(node, name)?.text().unwrap_or_default().to_owned())
+}
+
+/// The codes with which AWS refuses a call that came too fast.
+const THROTTLED: [&str; 5] = [
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "RequestThrottled",
+    "EC2ThrottledException",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(status: u16, body: &str) -> Reply {
+        Reply { status, body: body.to_owned() }
+    }
+
+    fn described(items: &str) -> Reply {
+        let namespace = "http://ec2.amazonaws.com/doc/2016-11-15/";
+        reply(
+            200,
+            &format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<DescribeInstancesResponse \
+                 xmlns=\"{namespace}\"><requestId>r</requestId><reservationSet>{items}\
+                 </reservationSet></DescribeInstancesResponse>"
+            ),
+        )
+    }
+
+    fn item(id: &str, state: &str, name: &str) -> String {
+        format!(
+            "<item><reservationId>r-1</reservationId><instancesSet><item><instanceId>{id}\
+             </instanceId><instanceState><code>0</code><name>{state}</name></instanceState>\
+             <networkInterfaceSet><item><instanceId>i-no</instanceId><tagSet><item><key>Name</key>\
+             <value>{name}</value></item></tagSet></item></networkInterfaceSet><tagSet><item>\
+             <key>Name</key><value>{name}</value></item></tagSet></item></instancesSet></item>"
+        )
+    }
+
+    fn instances(items: &[(&str, &str, &str)]) -> Vec<Instance> {
+        let items: String = items.iter().map(|(id, state, name)| item(id, state, name)).collect();
+        described(&items).page().unwrap().instances
+    }
+
+    fn error(status: u16, code: &str, message: &str) -> Reply {
+        let error = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
+        let body = format!("<Response><Errors>{error}</Errors><RequestID>r</RequestID></Response>");
+        reply(status, &body)
+    }
+
+    #[test]
+    fn instances_are_found_in_all_reservations_and_nowhere_else() {
+        let found = instances(&[("i-1", "running", "a"), ("i-2", "stopped", "b &amp; c")]);
+
+        let shown: Vec<_> = found
+            .iter()
+            .map(|it| (it.id.as_str(), it.power(), it.values_of("Name").next()))
+            .collect();
+        assert_eq!(
+            shown,
+            [("i-1", Ec2Outcome::On, Some("a")), ("i-2", Ec2Outcome::Off, Some("b & c")),]
+        );
+    }
+
+    #[test]
+    fn a_page_tells_whether_another_follows() {
+        let page = |token: &str| {
+            let reply = described("").body.replace("</reservationSet>", token);
+            Reply { status: 200, body: reply }.page().unwrap().next
+        };
+        assert_eq!(page("</reservationSet><nextToken>t</nextToken>"), Some("t".to_owned()));
+        assert_eq!(page("</reservationSet><nextToken/>"), None);
+        assert_eq!(page("</reservationSet>"), None);
+    }
+
+    #[test]
+    fn only_stopped_and_terminated_are_off() {
+        for (state, expected) in [
+            ("running", Ec2Outcome::On),
+            ("stopped", Ec2Outcome::Off),
+            ("terminated", Ec2Outcome::Off),
+            ("pending", Ec2Outcome::Unclear),
+            ("stopping", Ec2Outcome::Unclear),
+            ("shutting-down", Ec2Outcome::Unclear),
+            ("", Ec2Outcome::Unclear),
+        ] {
+            assert_eq!(instances(&[("i-1", state, "a")])[0].power(), expected, "{state}");
+        }
+    }
+
+    #[test]
+    fn exactly_one_living_instance_must_have_the_tag() {
+        let chosen = |items: &[(&str, &str, &str)]| {
+            the_one(&instances(items), "Name", "n1").map(|instance| instance.id)
+        };
+        assert_eq!(chosen(&[("i-1", "running", "n1")]).unwrap(), "i-1");
+        let replaced = [("i-1", "terminated", "n1"), ("i-2", "running", "n1")];
+        assert_eq!(chosen(&replaced).unwrap(), "i-2");
+        // EC2 takes a filter's `*` for a wildcard, and letters in whatever case of another tag.
+        assert_eq!(chosen(&[("i-1", "running", "N1"), ("i-2", "stopped", "n1")]).unwrap(), "i-2");
+
+        assert_eq!(chosen(&[]).unwrap_err(), "no instance has the tag Name=n1");
+        assert_eq!(
+            chosen(&[("i-1", "terminated", "n1"), ("i-2", "shutting-down", "n1")]).unwrap_err(),
+            "no instance that lives has the tag Name=n1, only i-1 (terminated), i-2 (shutting-down)"
+        );
+        assert_eq!(
+            chosen(&[("i-1", "stopped", "n1"), ("i-2", "running", "n1")]).unwrap_err(),
+            "2 instances have the tag Name=n1, one is needed: i-1 (stopped), i-2 (running)"
+        );
+    }
+
+    #[test]
+    fn an_order_counts_as_taken_only_when_it_names_the_instance() {
+        let body = "<StopInstancesResponse><instancesSet><item><instanceId>i-1</instanceId>\
+                    <currentState><code>64</code><name>stopping</name></currentState>\
+                    <previousState><name>running</name></previousState></item></instancesSet>\
+                    </StopInstancesResponse>";
+        let changed = |order, id| reply(200, body).changed(order, id);
+
+        assert_eq!(changed("StopInstances", "i-1").unwrap(), "stopping");
+        assert!(changed("StopInstances", "i-2").is_err());
+        assert!(changed("StartInstances", "i-1").is_err());
+        assert!(reply(200, &body[..100]).changed("StopInstances", "i-1").is_err());
+        // What the proxy of a hotel says.
+        assert!(
+            reply(200, "<html><body>Welcome</body></html>")
+                .changed("StopInstances", "i-1")
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn only_ec2s_own_refusal_proves_that_nothing_was_done() {
+        let refused = |code: &str| Verdict::Refused(code.to_owned(), format!("{code}: no"));
+
+        assert_eq!(
+            error(403, "UnauthorizedOperation", "no").verdict(),
+            refused("UnauthorizedOperation")
+        );
+        assert_eq!(error(401, "AuthFailure", "no").verdict(), refused("AuthFailure"));
+        for (status, code) in [(503, "RequestLimitExceeded"), (400, "Throttling")] {
+            assert_eq!(error(status, code, "").verdict(), Verdict::Throttled(format!("{code}: ")));
+        }
+        for reply in [
+            error(500, "InternalError", "no"),
+            error(503, "Unavailable", "no"),
+            reply(408, "Request Timeout"),
+            reply(403, "<html/>"),
+            reply(502, ""),
+        ] {
+            assert!(matches!(reply.verdict(), Verdict::Broken(_)), "{reply:?}");
+        }
+        assert_eq!(reply(200, "").verdict(), Verdict::Accepted);
+    }
+
+    #[test]
+    fn the_long_part_of_a_refusal_is_left_out() {
+        let words = "You are not authorized. Encoded authorization failure message: xxxxxxxx";
+        let Verdict::Refused(_, words) = error(403, "UnauthorizedOperation", words).verdict()
+        else {
+            panic!("not refused")
+        };
+        assert_eq!(words, "UnauthorizedOperation: You are not authorized.");
+    }
+}

@@ -1,0 +1,266 @@
+//! Who we are to EC2, where it is, and one signed call.
+//!
+//! Credentials, region and endpoint come from AWS's own crate, in the order that all of AWS's tools
+//! keep. Nothing here decides what an answer means, and nothing is sent twice.
+
+use std::error::Error;
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_http_client::{Builder, Connector, ConnectorBuilder};
+use aws_smithy_runtime_api::client::http::{HttpConnector, SharedHttpClient};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use aws_types::service_config::ServiceConfigKey;
+use fence_device::{Ec2Answer, Ec2Call, Ec2Outcome, Limit};
+use fence_protocol::bounded;
+use tokio::time::timeout;
+
+use crate::query::Query;
+use crate::reply::Reply;
+
+/// All that a call needs.
+#[derive(Debug)]
+pub(crate) struct Session {
+    connector: Connector,
+    credentials: Credentials,
+    region: String,
+    endpoint: String,
+    limit: Limit,
+}
+
+/// A call to which no whole answer came, and why.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    /// It took too long, rather than being broken off.
+    pub(crate) is_late: bool,
+    pub(crate) text: String,
+}
+
+impl Session {
+    /// Finds out region, endpoint and credentials, until `limit` at the latest.
+    pub(crate) async fn open(call: &Ec2Call, limit: Limit) -> Result<Self, Ec2Answer> {
+        let found = within(limit, LOGIN_MS_MAX, Box::pin(login(call))).await;
+        let (credentials, region, endpoint) = found.unwrap_or_else(|| {
+            let text = "the services that give region and credentials (instance metadata, STS) did \
+                        not answer in time; where none is meant, give 'region' and 'access_key' or \
+                        'profile'";
+            Err(Ec2Answer::of(Ec2Outcome::Unreachable, text))
+        })?;
+        let connector = connector(Connector::builder());
+        Ok(Session { connector, credentials, region, endpoint, limit })
+    }
+
+    /// Where the calls go, in words.
+    pub(crate) fn place(&self) -> String {
+        format!("{} ({})", self.endpoint, self.region)
+    }
+
+    /// When everything must be over.
+    pub(crate) fn limit(&self) -> Limit {
+        self.limit
+    }
+
+    /// `text` without our secrets, should somebody have said them.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        let keys = [Some(self.credentials.secret_access_key()), self.credentials.session_token()];
+        let secrets = keys.into_iter().flatten().filter(|secret| !secret.is_empty());
+        secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+    }
+
+    /// Sends `query` once, and waits for the answer for at most `ms_max` milliseconds.
+    pub(crate) async fn send(&self, query: &Query, ms_max: u64) -> Result<Reply, Lost> {
+        let lost = |is_late, text| Lost { is_late, text };
+        let request = self.signed(&query.form()).map_err(|error| {
+            lost(false, format!("the call cannot be made: {}", in_words(&*error)))
+        })?;
+        let exchange = async {
+            let response = self.connector.call(request).await?;
+            let status = response.status().as_u16();
+            let mut bytes = Vec::new();
+            let mut body = ByteStream::new(response.into_body());
+            while let Some(part) = body.try_next().await? {
+                if bytes.len() + part.len() > ANSWER_BYTES_MAX {
+                    return Err(format!("more than {ANSWER_BYTES_MAX} bytes").into());
+                }
+                bytes.extend_from_slice(&part);
+            }
+            let body = String::from_utf8(bytes)?;
+            Ok::<Reply, Box<dyn Error + Send + Sync>>(Reply { status, body })
+        };
+        let place = self.place();
+        match within(self.limit, ms_max, exchange).await {
+            Some(Ok(reply)) => Ok(reply),
+            Some(Err(error)) => {
+                Err(lost(false, format!("no whole answer from {place}: {}", in_words(&*error))))
+            }
+            None => Err(lost(true, format!("no answer from {place} in time"))),
+        }
+    }
+
+    fn signed(&self, form: &str) -> Result<HttpRequest, Box<dyn Error + Send + Sync>> {
+        let content_type = "application/x-www-form-urlencoded; charset=utf-8";
+        let identity = self.credentials.clone().into();
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&self.region)
+            .name("ec2")
+            .time(SystemTime::now())
+            .settings(SigningSettings::default())
+            .build()?
+            .into();
+        let signable = SignableRequest::new(
+            "POST",
+            self.endpoint.as_str(),
+            [("content-type", content_type)].into_iter(),
+            SignableBody::Bytes(form.as_bytes()),
+        )?;
+        let (signature, _) = sign(signable, &parameters)?.into_parts();
+        let mut request = http::Request::post(self.endpoint.as_str())
+            .header("content-type", content_type)
+            .header("user-agent", concat!("fence-watcher/", env!("CARGO_PKG_VERSION")))
+            .body(SdkBody::from(form))?;
+        signature.apply_to_request_http1x(&mut request);
+        Ok(request.try_into()?)
+    }
+}
+
+/// Credentials, region and endpoint.
+async fn login(call: &Ec2Call) -> Result<(Credentials, String, String), Ec2Answer> {
+    let failed = |text: String| Ec2Answer::of(Ec2Outcome::Failed, text);
+    let mut loader =
+        aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http_client());
+    if let Some(region) = &call.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(profile) = &call.profile {
+        loader = loader.profile_name(profile);
+    }
+    let config = loader.load().await;
+    let region = config.region().filter(|region| !region.as_ref().is_empty()).ok_or_else(|| {
+        failed("no region: give 'region', or set AWS_REGION where fence-watcher is started".into())
+    })?;
+    let endpoint = endpoint(call, &config, region.as_ref()).map_err(failed)?;
+    let credentials = match provider(call, &config) {
+        Some(provider) => provider.provide_credentials().await,
+        None => Err(CredentialsError::not_loaded_no_source()),
+    };
+    let credentials = credentials.map_err(|error| {
+        failed(format!("there are no credentials for AWS: {}", in_words(&error)))
+    })?;
+    Ok((credentials, region.to_string(), endpoint))
+}
+
+/// Where the credentials come from. What is configured here is never replaced by something else that
+/// the machine has: that may be somebody else's account.
+fn provider(call: &Ec2Call, config: &SdkConfig) -> Option<SharedCredentialsProvider> {
+    if let Some((id, secret)) = &call.access_key {
+        let credentials = Credentials::new(id, secret, None, None, "fence-watcher");
+        return Some(SharedCredentialsProvider::new(credentials));
+    }
+    let Some(profile) = &call.profile else { return config.credentials_provider() };
+    let provider_config = ProviderConfig::without_region()
+        .with_http_client(http_client())
+        .with_region(config.region().cloned());
+    let provider = ProfileFileCredentialsProvider::builder()
+        .configure(&provider_config)
+        .profile_name(profile)
+        .build();
+    Some(SharedCredentialsProvider::new(provider))
+}
+
+/// The URL that calls go to: the configured one, that of the environment or the profile, else AWS's.
+fn endpoint(call: &Ec2Call, config: &SdkConfig, region: &str) -> Result<String, String> {
+    let key = ServiceConfigKey::builder()
+        .service_id("EC2")
+        .env("AWS_ENDPOINT_URL")
+        .profile("endpoint_url")
+        .build()
+        .map_err(|error| error.to_string())?;
+    let of_environment = || {
+        let of_service = config.service_config().and_then(|service| service.load_config(key));
+        of_service.or_else(|| config.endpoint_url().map(str::to_owned))
+    };
+    if let Some(url) = call.endpoint.clone().or_else(of_environment) {
+        // A signature is over a path, and there is none without the slash.
+        let has_path = url.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
+        return Ok(if has_path { url } else { url + "/" });
+    }
+    if config.use_fips() == Some(true) || config.use_dual_stack() == Some(true) {
+        return Err(
+            "a FIPS or dual-stack endpoint is asked for: write its URL as 'endpoint'".into()
+        );
+    }
+    Ok(format!("https://ec2.{region}.{}/", domain(region)))
+}
+
+/// The domain in which AWS keeps the services of a region.
+fn domain(region: &str) -> &'static str {
+    let of_partition = PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix));
+    of_partition.map_or("amazonaws.com", |(_, domain)| domain)
+}
+
+/// What the chain of credentials uses for HTTP. It is told its time limits later.
+fn http_client() -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(|settings, components| {
+        let mut builder = Connector::builder();
+        builder.set_connector_settings(settings.cloned());
+        builder.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+        connector(builder)
+    })
+}
+
+fn connector(builder: ConnectorBuilder) -> Connector {
+    builder
+        .proxy_config(ProxyConfig::from_env())
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build()
+}
+
+/// What `future` gives within `ms_max` milliseconds, and before the limit.
+async fn within<T>(limit: Limit, ms_max: u64, future: impl Future<Output = T>) -> Option<T> {
+    timeout(Duration::from_millis(limit.left_ms().min(ms_max)), future).await.ok()
+}
+
+/// An error with all that led to it, as one short line.
+fn in_words(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        // Many an error repeats the words of its cause.
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = cause.source();
+    }
+    bounded(&text, 512)
+}
+
+/// How long region and credentials may take.
+const LOGIN_MS_MAX: u64 = 10_000;
+
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The beginning of the names of a partition's regions, and its domain.
+const PARTITIONS: [(&str, &str); 6] = [
+    ("cn-", "amazonaws.com.cn"),
+    ("eusc-", "amazonaws.eu"),
+    ("us-iso-", "c2s.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk"),
+    ("us-isof-", "csp.hci.ic.gov"),
+];

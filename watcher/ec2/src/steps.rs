@@ -1,0 +1,192 @@
+//! The steps of one call: find the instance, do what was asked, say honestly what came of it.
+//!
+//! Questions change nothing, so they are repeated where that may help. An order is sent again only
+//! when EC2 refused it for coming too fast: that answer proves that nothing was done.
+
+use std::time::{Duration, SystemTime};
+
+use fence_device::{Ec2Answer, Ec2Ask, Ec2Call, Ec2Outcome, Limit};
+use tokio::time::sleep;
+
+use crate::query::{Query, is_id};
+use crate::reply::{Instance, Reply, Verdict, the_one};
+use crate::session::Session;
+
+/// Does what `call` says, until `limit` at the latest.
+pub(crate) async fn carry_out(call: &Ec2Call, limit: Limit) -> Ec2Answer {
+    let session = match Session::open(call, limit).await {
+        Ok(session) => session,
+        Err(answer) => return answer,
+    };
+    let result = match call.ask {
+        Ec2Ask::Reach => reach(&session).await,
+        Ec2Ask::Targets => targets(&session, call).await,
+        Ec2Ask::Power => power(&session, call).await,
+        Ec2Ask::Off | Ec2Ask::On => order(&session, call).await,
+    };
+    let answer = result.unwrap_or_else(Ec2Answer::from);
+    Ec2Answer { text: session.redact(&answer.text), ..answer }
+}
+
+/// Why a question has no answer.
+#[derive(Debug)]
+enum Trouble {
+    /// EC2 refuses it, with this code and these words.
+    Refused(String, String),
+    /// The answer is none.
+    Wrong(String),
+    /// EC2 did not answer, or was not able to.
+    Unreachable(String),
+}
+
+impl From<Trouble> for Ec2Answer {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Refused(_, words) | Trouble::Wrong(words) => {
+                Ec2Answer::of(Ec2Outcome::Failed, words)
+            }
+            Trouble::Unreachable(words) => Ec2Answer::of(Ec2Outcome::Unreachable, words),
+        }
+    }
+}
+
+async fn reach(session: &Session) -> Result<Ec2Answer, Trouble> {
+    match ask(session, &Query::may_describe()).await {
+        Err(Trouble::Refused(code, _)) if code == "DryRunOperation" => {}
+        result => {
+            result?;
+        }
+    }
+    let text = format!("{} answers, and lets us look at instances", session.place());
+    Ok(Ec2Answer::of(Ec2Outcome::Done, text))
+}
+
+async fn targets(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> {
+    let instances = describe(session, Query::describe_all(&call.tag)).await?;
+    let alive = instances.iter().filter(|instance| !instance.is_dead());
+    let values = alive.flat_map(|instance| instance.values_of(&call.tag));
+    let names = values.map(str::to_owned).collect();
+    let text = format!("the values of the tag {} in {}", call.tag, session.place());
+    Ok(Ec2Answer { outcome: Ec2Outcome::Done, text, names })
+}
+
+async fn power(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> {
+    let instance = find(session, call).await?;
+    Ok(Ec2Answer::of(instance.power(), format!("{} is {}", instance.id, instance.state)))
+}
+
+async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> {
+    let Instance { id, state, .. } = find(session, call).await?;
+    let (name, query) = match call.ask {
+        Ec2Ask::On => ("StartInstances", Query::start(&id)),
+        _ => ("StopInstances", Query::stop(&id, call.skip_os_shutdown)),
+    };
+    let answer =
+        |outcome, words: String| Ok(Ec2Answer::of(outcome, format!("{name} {id}: {words}")));
+    let mut pause_ms = PAUSE_MS.0;
+    loop {
+        if session.limit().has_passed() {
+            return answer(Ec2Outcome::TooLate, "there was no time left to send it".to_owned());
+        }
+        let reply = match session.send(&query, ORDER_MS_MAX).await {
+            Ok(reply) => reply,
+            Err(lost) => return answer(Ec2Outcome::Unclear, lost.text),
+        };
+        match reply.verdict() {
+            Verdict::Accepted => {
+                return match reply.changed(name, &id) {
+                    Ok(now) => answer(Ec2Outcome::Done, format!("from {state} to {now}")),
+                    Err(words) => answer(Ec2Outcome::Unclear, words),
+                };
+            }
+            Verdict::Throttled(words) => {
+                if !paused(session.limit(), &mut pause_ms).await {
+                    let words = format!("{words} (not carried out)");
+                    return answer(Ec2Outcome::Unclear, words);
+                }
+            }
+            // It may get there by itself, and that is for the caller to find out.
+            Verdict::Refused(code, words) if code == "IncorrectInstanceState" => {
+                return answer(Ec2Outcome::Unclear, words);
+            }
+            Verdict::Refused(_, words) => return answer(Ec2Outcome::Failed, words),
+            Verdict::Broken(words) => return answer(Ec2Outcome::Unclear, words),
+        }
+    }
+}
+
+/// The instance that is meant.
+async fn find(session: &Session, call: &Ec2Call) -> Result<Instance, Trouble> {
+    let wanted = call.instance.as_str();
+    if !is_id(wanted) {
+        let instances = describe(session, Query::describe_tagged(&call.tag, wanted)).await?;
+        return the_one(&instances, &call.tag, wanted).map_err(Trouble::Wrong);
+    }
+    let instances = describe(session, Query::describe_id(wanted)).await?;
+    let found = instances.into_iter().find(|instance| instance.id == wanted);
+    found.ok_or_else(|| Trouble::Wrong(format!("EC2 knows no instance {wanted}")))
+}
+
+/// All instances that `query` asks for, on however many pages.
+async fn describe(session: &Session, query: Query) -> Result<Vec<Instance>, Trouble> {
+    let mut instances = Vec::new();
+    let mut next = Some(query.clone());
+    for _ in 0..PAGES_MAX {
+        let Some(this) = next else { return Ok(instances) };
+        let page = ask(session, &this).await?.page().map_err(Trouble::Wrong)?;
+        instances.extend(page.instances);
+        next = page.next.map(|token| query.page(&token));
+    }
+    Err(Trouble::Wrong(format!("EC2's answer has more than {PAGES_MAX} pages")))
+}
+
+/// Asks, and asks again while EC2 says that it cannot answer now.
+async fn ask(session: &Session, query: &Query) -> Result<Reply, Trouble> {
+    let mut pause_ms = PAUSE_MS.0;
+    let mut was_lost = false;
+    loop {
+        let reply = match session.send(query, QUESTION_MS_MAX).await {
+            Ok(reply) => reply,
+            // A connection may break once.
+            Err(lost) if lost.is_late || was_lost => return Err(Trouble::Unreachable(lost.text)),
+            Err(_) => {
+                was_lost = true;
+                continue;
+            }
+        };
+        match reply.verdict() {
+            Verdict::Accepted => return Ok(reply),
+            Verdict::Refused(code, words) => return Err(Trouble::Refused(code, words)),
+            Verdict::Throttled(words) | Verdict::Broken(words) => {
+                if !paused(session.limit(), &mut pause_ms).await {
+                    return Err(Trouble::Unreachable(words));
+                }
+            }
+        }
+    }
+}
+
+/// Waits, the next time for longer; false when that would leave no time to ask again.
+async fn paused(limit: Limit, pause_ms: &mut u64) -> bool {
+    // Those who were refused together must not come back together.
+    let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.subsec_nanos());
+    let wait_ms = *pause_ms / 2 + u64::from(now) % *pause_ms;
+    if limit.left_ms() <= wait_ms {
+        return false;
+    }
+    sleep(Duration::from_millis(wait_ms)).await;
+    *pause_ms = (*pause_ms * 2).min(PAUSE_MS.1);
+    true
+}
+
+/// How long the answer to a question is waited for. It usually comes within a tenth of a second.
+const QUESTION_MS_MAX: u64 = 5_000;
+
+/// How long the answer to an order is waited for. After that, the state tells more than an answer.
+const ORDER_MS_MAX: u64 = 10_000;
+
+/// About the first and the longest pause before EC2 is asked again.
+const PAUSE_MS: (u64, u64) = (200, 4_000);
+
+/// The most pages of an answer, of a thousand instances each.
+const PAGES_MAX: usize = 100;

@@ -1,0 +1,302 @@
+//! `type = "ec2"`: which instance is whose, and how AWS is reached.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use fence_core::PerTarget;
+use fence_device::{Ec2Settings, SecretSource};
+use fence_protocol::NodeName;
+use fence_spool::program_problem;
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::Common;
+use crate::config::Targets;
+use crate::config::reader::{Parsed, Section};
+use crate::config::values::{boolean, path, per_target, secret, text, wrong};
+
+/// The keys of this type.
+pub(super) const KEYS: &[&str] = &[
+    "instance",
+    "tag",
+    "region",
+    "endpoint",
+    "profile",
+    "access_key",
+    "secret_key_file",
+    "secret_key_env",
+    "secret_key_credential",
+    "skip_os_shutdown",
+    "helper",
+];
+
+/// The device that `section` describes.
+pub(super) fn read(section: &mut Section, common: &Common) -> Option<Ec2Settings> {
+    if !cfg!(feature = "ec2") {
+        section.wrong("'type': this fence-watcher was built without its feature 'ec2'");
+    }
+    if section.text_of("method") == Some("cycle") {
+        common.problems.at(section.offset_of("method"), NO_CYCLE);
+    }
+    let instance = instance(section, common);
+    let tag = section.get("tag", tag);
+    let region = section.get("region", region);
+    let endpoint = section.get("endpoint", endpoint);
+    let profile_at = section.offset_of("profile");
+    let profile = section.get("profile", word);
+    let access_key = access_key(section, common);
+    if profile.is_some() && access_key.is_some() {
+        common.problems.at(profile_at, "'profile' and 'access_key': give only one of them");
+    }
+    let skip_os_shutdown = section.get("skip_os_shutdown", boolean);
+    Some(Ec2Settings {
+        helper: helper(section, common),
+        instance: instance?,
+        tag: tag.unwrap_or_else(|| "Name".to_owned()),
+        region,
+        endpoint,
+        profile,
+        access_key,
+        skip_os_shutdown: skip_os_shutdown.unwrap_or(true),
+    })
+}
+
+/// Each target's instance: the value of its tag, or its id.
+fn instance(section: &mut Section, common: &Common) -> Option<PerTarget> {
+    let at =
+        if section.has("instance") { section.offset_of("instance") } else { common.targets_at };
+    let names = common.names.as_ref();
+    let instance = per_target(section, "instance", names, Some("{target}"), common.problems)?;
+    if let Some(text) = instance_problem(&instance, common.targets.as_ref()?) {
+        common.problems.at(at, format!("'instance': {text}"));
+    }
+    Some(instance)
+}
+
+/// The first thing that is wrong with the instances of `targets`.
+fn instance_problem(instance: &PerTarget, targets: &Targets) -> Option<String> {
+    let all = match (targets, instance) {
+        (Targets::Discover, PerTarget::Map(_)) => {
+            return Some(
+                "a table is for targets that are written: not for \"discover\"".to_owned(),
+            );
+        }
+        (Targets::Nodes(nodes), _) => nodes.clone(),
+        (Targets::Any, PerTarget::Map(instances)) => instances.keys().cloned().collect(),
+        (_, PerTarget::Pattern(pattern)) => {
+            return (!pattern.contains("{target}")).then(|| ONE_FOR_ALL.to_owned());
+        }
+    };
+    let mut owners: BTreeMap<String, &NodeName> = BTreeMap::new();
+    all.iter().find_map(|target| match instance.of(target) {
+        None => Some(format!("there is none for '{target}'")),
+        // Who has one of the two fenced would be told that it is off, and it would be the other.
+        Some(name) => owners
+            .insert(name, target)
+            .map(|other| format!("'{other}' and '{target}' have the same: {ONE_FOR_ALL}")),
+    })
+}
+
+/// The key that is written here, with where its secret is.
+fn access_key(section: &mut Section, common: &Common) -> Option<(String, SecretSource)> {
+    let keys = ["secret_key_file", "secret_key_env", "secret_key_credential"];
+    let id_at = section.has("access_key").then(|| section.offset_of("access_key"));
+    let secret_at = keys.into_iter().find(|key| section.has(key)).map(|key| section.offset_of(key));
+    match (id_at, secret_at) {
+        (Some(at), None) => common.problems.at(at, format!("'access_key' needs {KEYS_OF_SECRET}")),
+        (None, Some(at)) => common.problems.at(at, "'access_key' is missing"),
+        _ => {}
+    }
+    let id = section.get("access_key", word);
+    id.zip(secret(section, keys, common.problems))
+}
+
+/// The program that speaks to AWS. It lies beside this one.
+fn helper(section: &mut Section, common: &Common) -> PathBuf {
+    let at = section.offset_of("helper");
+    let helper = section.get("helper", path).unwrap_or_else(|| {
+        std::env::current_exe().unwrap_or_default().with_file_name("fence-watcher-ec2")
+    });
+    if common.programs_must_exist
+        && let Some(problem) = program_problem(&helper)
+    {
+        let text = format!("{problem}; install it beside fence-watcher, or name it with 'helper'");
+        common.problems.at(at, text);
+    }
+    helper
+}
+
+/// The name of a tag.
+fn tag(value: &Spanned<DeValue>) -> Parsed<String> {
+    let tag = text(value)?;
+    if tag.is_empty() || tag.len() > TAG_BYTES_MAX || tag.contains(char::is_control) {
+        return wrong(value, "it is empty, too long, or has control characters");
+    }
+    Ok(tag)
+}
+
+fn region(value: &Spanned<DeValue>) -> Parsed<String> {
+    let region = text(value)?;
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if region.is_empty() || !region.bytes().all(is_allowed) {
+        return wrong(
+            value,
+            format!("\"{}\" is no region such as \"eu-central-1\"", region.escape_debug()),
+        );
+    }
+    Ok(region)
+}
+
+fn endpoint(value: &Spanned<DeValue>) -> Parsed<String> {
+    let url = word(value)?;
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    if host.is_some_and(|host| !host.is_empty() && !host.starts_with('/')) {
+        return Ok(url);
+    }
+    wrong(value, "expected a URL such as \"https://ec2.eu-central-1.amazonaws.com\"")
+}
+
+/// A text without blanks.
+fn word(value: &Spanned<DeValue>) -> Parsed<String> {
+    let word = text(value)?;
+    if word.is_empty() || word.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return wrong(value, "it is empty, or has blanks");
+    }
+    Ok(word)
+}
+
+/// The longest name of a tag that AWS allows.
+const TAG_BYTES_MAX: usize = 512;
+
+const KEYS_OF_SECRET: &str = "'secret_key_file', 'secret_key_env' or 'secret_key_credential'";
+
+const ONE_FOR_ALL: &str = "an instance is one node, so each needs one of its own";
+
+const NO_CYCLE: &str = "'method': EC2 has no reset for a fence: its RebootInstances lets a guest that \
+                        hangs go on for minutes, and shows nothing: leave \"onoff\"";
+
+#[cfg(test)]
+#[cfg(feature = "ec2")]
+mod tests {
+    use super::*;
+    use crate::config::{DeviceKind, Origin, Settings, Targets, parse};
+
+    fn read(keys: &str, programs_must_exist: bool) -> Result<Settings, String> {
+        let text = format!("[[device]]\nname = 'aws'\ntype = 'ec2'\n{keys}");
+        let file = std::path::Path::new("w.toml");
+        let origin = Origin { file, node: "n1".into(), environment: &[], programs_must_exist };
+        parse(&text, &origin).map_err(|error| error.to_string())
+    }
+
+    fn settings(keys: &str) -> Ec2Settings {
+        match read(keys, false).unwrap().devices.swap_remove(0).kind {
+            DeviceKind::Ec2(settings) => settings,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn problems(keys: &str) -> String {
+        read(keys, false).unwrap_err()
+    }
+
+    #[test]
+    fn the_targets_are_all_that_has_to_be_written() {
+        let settings = settings("targets = 'n[1-3]'");
+
+        assert_eq!(settings.instance, PerTarget::Pattern("{target}".into()));
+        assert_eq!((settings.tag.as_str(), settings.skip_os_shutdown), ("Name", true));
+        assert_eq!(settings.helper.file_name().unwrap(), "fence-watcher-ec2");
+        let chain = (settings.region, settings.endpoint, settings.profile, settings.access_key);
+        assert_eq!(chain, (None, None, None, None));
+    }
+
+    #[test]
+    fn what_is_written_is_meant() {
+        let found = settings(
+            "targets = { n1 = 'i-1234567890abcdef0', n2 = 'web-2' }\ntag = 'fence'\n\
+             region = 'eu-central-1'\nendpoint = 'http://127.0.0.1:5000'\naccess_key = 'AKIA'\n\
+             secret_key_file = '/etc/key'\nskip_os_shutdown = false\nhelper = '/opt/ec2'",
+        );
+
+        let node = |name: &str| name.parse().unwrap();
+        let instances = [(node("n1"), "i-1234567890abcdef0".into()), (node("n2"), "web-2".into())];
+        let expected = Ec2Settings {
+            helper: "/opt/ec2".into(),
+            instance: PerTarget::Map(instances.into()),
+            tag: "fence".into(),
+            region: Some("eu-central-1".into()),
+            endpoint: Some("http://127.0.0.1:5000".into()),
+            profile: None,
+            access_key: Some(("AKIA".into(), SecretSource::File("/etc/key".into()))),
+            skip_os_shutdown: false,
+        };
+        assert_eq!(found, expected);
+
+        let discovering = "targets = 'discover'\ninstance = '{target}.example.com'\nprofile = 'p'";
+        assert_eq!(settings(discovering).profile.as_deref(), Some("p"));
+        let device = &read(discovering, false).unwrap().devices[0];
+        assert_eq!(device.targets, Targets::Discover);
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once_with_its_line() {
+        let keys = "targets = 'n1'
+instance = 'a{b}'
+tag = ''
+region = 'Frankfurt'
+endpoint = 'ec2.amazonaws.com'
+profile = 'a b'
+access_key = 7
+secret_key_file = 'key'
+secret_key_env = 'KEY'
+skip_os_shutdown = 'no'
+helper = 'ec2'
+method = 'cycle'
+password_file = '/etc/key'";
+        let found = problems(keys);
+
+        let lines: Vec<_> = found.lines().map(|line| line.split(':').nth(1).unwrap()).collect();
+        let expected: Vec<_> =
+            (5..=16).map(|line| line.to_string()).filter(|l| l != "12").collect();
+        assert_eq!(lines, expected, "{found}");
+        assert!(found.contains("w.toml:15: 'method': EC2 has no reset"), "{found}");
+    }
+    #[test]
+    fn a_key_is_given_whole_and_not_beside_a_profile() {
+        for (keys, problem) in [
+            ("access_key = 'A'", "w.toml:5: 'access_key' needs 'secret_key_file', "),
+            ("secret_key_env = 'S'", "w.toml:5: 'access_key' is missing"),
+            (
+                "access_key = 'A'\nsecret_key_env = 'S'\nprofile = 'p'",
+                "w.toml:7: 'profile' and 'access_key': give only one of them",
+            ),
+        ] {
+            let found = problems(&format!("targets = 'n1'\n{keys}"));
+            assert!(found.starts_with(problem) && found.lines().count() == 1, "{found}");
+        }
+    }
+
+    #[test]
+    fn an_instance_is_never_that_of_two_targets() {
+        for (keys, problem) in [
+            ("targets = 'n[1-2]'\ninstance = 'web'", "'n1' and 'n2' have the same"),
+            ("targets = '*'\ninstance = 'web'", "an instance is one node"),
+            ("targets = 'discover'\ninstance = 'web'", "an instance is one node"),
+            ("targets = { n1 = 'web', n2 = 'web' }", "'n1' and 'n2' have the same"),
+            ("targets = '*'\ninstance = { n1 = 'web', n2 = 'web' }", "'n1' and 'n2' have the same"),
+            ("targets = 'n[1-3]'\ninstance = { 'n[1-2]' = '{target}' }", "there is none for 'n3'"),
+            ("targets = 'discover'\ninstance = { n1 = 'web' }", "not for \"discover\""),
+        ] {
+            assert!(problems(keys).contains(problem), "{keys}: {}", problems(keys));
+        }
+        assert!(read("targets = 'n1'\ninstance = 'web'", false).is_ok());
+    }
+
+    #[test]
+    fn the_program_must_be_there_where_it_is_to_run() {
+        let problem = read("targets = 'n1'\nhelper = '/nowhere/ec2'", true).unwrap_err();
+
+        assert!(problem.starts_with("w.toml:5: there is no program '/nowhere/ec2'"), "{problem}");
+        assert!(problem.contains("install it beside fence-watcher"), "{problem}");
+    }
+}
