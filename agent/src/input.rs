@@ -81,7 +81,8 @@ fn unquoted(value: &str) -> &str {
     value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value)
 }
 
-fn command() -> Command {
+/// The whole command line.
+pub fn command() -> Command {
     let arguments =
         PARAMETERS.iter().flat_map(|row| row.spellings().map(|name| argument(row, name)));
     Command::new(AGENT)
