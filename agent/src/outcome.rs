@@ -3,7 +3,7 @@
 //! Pacemaker logs each line of standard error as a warning, even of a run that succeeded, and reads
 //! some words in it: so there is none on success and one on failure, and those words stand there only
 //! where they are meant. Everything that goes to standard error passes through here or, for steps,
-//! through [`without_read_words`].
+//! through `without_read_words`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
