@@ -65,6 +65,22 @@ fn queued_behind_a_busy_target(site: &Site, options: &str) -> (Agent, Agent, Str
     (first, second, id)
 }
 
+/// Waits for the end of a request in the audit that its agent could not write.
+fn await_end_by_the_watcher(site: &Site, id: &str, status: &str, result: &str) {
+    let mut events = Vec::new();
+    wait_for("an end in the audit", || {
+        events = site.audit();
+        events.retain(|event| event["request_id"] == id);
+        events.len() == 2
+    });
+    assert_eq!(events[0]["status"], "requested");
+    assert_eq!((&events[1]["status"], &events[1]["result"]), (&json!(status), &json!(result)));
+    assert!(events[1]["details"].as_str().unwrap().contains("told by fence-watcher"), "{events:?}");
+    for member in ["target_node", "action", "pacemaker_action", "recorder_node"] {
+        assert_eq!(events[0][member], events[1][member], "{member}");
+    }
+}
+
 /// The audit's last event.
 fn last_event(site: &Site) -> Value {
     site.audit().pop().unwrap()
@@ -199,6 +215,7 @@ fn nothing_starts_for_an_agent_that_was_killed_while_its_request_waited() {
     site.spool.await_quiet();
     assert_eq!(site.executions_of(&id), 0);
     assert_eq!(site.executed().len(), 1);
+    await_end_by_the_watcher(&site, &id, "failed", "withdrawn");
 }
 
 #[test]
@@ -296,6 +313,7 @@ fn an_execution_goes_on_when_its_agent_is_killed() {
 
     site.spool.await_result(&id, "success");
     assert_eq!(site.executions_of(&id), 1);
+    await_end_by_the_watcher(&site, &id, "completed", "success");
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl RawInput {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
             let first = first.strip_prefix("error: ").unwrap_or(first);
-            SyntaxError(format!("Parse error: {first}; for usage: {AGENT} --help"))
+            SyntaxError(format!("Parse error: {first}. Please use '-h' for usage"))
         })?;
         let mut input = RawInput::default();
         for spelling in PARAMETERS.iter().flat_map(Parameter::spellings) {
@@ -81,7 +81,8 @@ fn unquoted(value: &str) -> &str {
     value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value)
 }
 
-fn command() -> Command {
+/// The whole command line.
+pub fn command() -> Command {
     let arguments =
         PARAMETERS.iter().flat_map(|row| row.spellings().map(|name| argument(row, name)));
     Command::new(AGENT)

@@ -1,7 +1,8 @@
 //! What the options mean: one [`Invocation`] with just what its action needs.
 //!
-//! Every refusal of input is here, before anything is opened or written. The parameter names that
-//! hold the word "timeout" stand in no refusal: Pacemaker reads that word as an expired time.
+//! Every refusal of input is here, before anything is opened or written, in the fence-agents
+//! library's words where it has some. The parameter names that hold the word "timeout" stand in no
+//! refusal: Pacemaker reads that word as an expired time.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use fence_spool::Places;
 use gfs2_discovery::{Kubernetes, ROOT_VARIABLE, Search};
 
 use crate::input::RawInput;
+use crate::outcome::without_read_words;
 use crate::parameters::{Kind, Parameter, parameter};
 
 /// What the agent was told to do.
@@ -21,10 +23,12 @@ pub enum Invocation {
     Help,
     /// Show the version.
     Version,
-    /// Show the metadata (also for `manpage`).
+    /// Show the metadata.
     Metadata,
-    /// Nothing more: the options are right.
-    ValidateAll,
+    /// Show the metadata with the marks that the maker of manuals (`fence2man`) needs.
+    Manpage,
+    /// Nothing more: the options are right. The agent's time is kept for an advice.
+    ValidateAll(Duration),
     /// Ask something.
     Probe(Box<Probe>),
     /// Fence.
@@ -144,16 +148,22 @@ pub enum Refusal {
     },
     /// The delay leaves no time to fence.
     Delay(Duration, Duration),
+    /// `validate-all` found this.
+    Invalid(Box<Refusal>),
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::NoAction => f.write_str("no action was given: say action=off, or see --help"),
-            Refusal::UnknownAction(word) => write!(f, "Unrecognised action '{word}'"),
-            Refusal::NoTarget(action) => {
-                write!(f, "no target was given for '{action}': name the node with plug=")
+            Refusal::UnknownAction(word) => {
+                write!(f, "Failed: Unrecognised action '{}'", without_read_words(word))
             }
+            Refusal::NoTarget(action) => write!(
+                f,
+                "Failed: You have to enter plug number or machine identification: '{action}' needs \
+                 plug=, the node to fence"
+            ),
             Refusal::TwoTargets(plug, port) => write!(
                 f,
                 "plug names '{plug}' and port names '{port}': which node is meant? Give one of them"
@@ -173,6 +183,9 @@ impl fmt::Display for Refusal {
                 delay.as_secs_f64(),
                 time_max.as_secs_f64()
             ),
+            Refusal::Invalid(why) => {
+                write!(f, "validate-all failed: {why}. Please use '-h' for usage")
+            }
         }
     }
 }
@@ -209,8 +222,12 @@ pub fn understand(
     }
     let word = options.text("action").ok_or(Refusal::NoAction)?;
     match word.to_ascii_lowercase().as_str() {
-        "metadata" | "meta-data" | "manpage" => Ok(Invocation::Metadata),
-        "validate-all" => options.validate_all(),
+        "metadata" | "meta-data" => Ok(Invocation::Metadata),
+        "manpage" => Ok(Invocation::Manpage),
+        "validate-all" => {
+            let time_max = options.validate_all().map_err(|why| Refusal::Invalid(Box::new(why)))?;
+            Ok(Invocation::ValidateAll(time_max))
+        }
         "monitor" => options.probe(Question::Monitor),
         "list" => options.probe(Question::List),
         "list-status" => {
@@ -241,19 +258,19 @@ struct Options<'a> {
 }
 
 impl Options<'_> {
-    fn validate_all(&self) -> Result<Invocation, Refusal> {
+    fn validate_all(&self) -> Result<Duration, Refusal> {
         // A made-up target is usual here, and none is none of the checks' business.
         match self.target("off") {
             Ok(_) | Err(Refusal::NoTarget(_)) => {}
             Err(refusal) => return Err(refusal),
         }
-        self.times(FenceAction::Off)?;
+        let (time_max, _) = self.times(FenceAction::Off)?;
         self.places()?;
         self.path("log_dir")?;
         self.discovery()?;
         self.responder()?;
         self.telling()?;
-        Ok(Invocation::ValidateAll)
+        Ok(time_max)
     }
 
     fn probe(&self, question: Question) -> Result<Invocation, Refusal> {
@@ -452,8 +469,12 @@ mod tests {
         }
     }
 
+    /// Why the options are refused, by `validate-all` as by an action.
     fn refusal(text: &str) -> Refusal {
-        with(text, &[]).expect_err(text)
+        match with(text, &[]).expect_err(text) {
+            Refusal::Invalid(why) => *why,
+            other => other,
+        }
     }
 
     #[test]
@@ -558,8 +579,9 @@ mod tests {
             for value in values {
                 for action in ["off", "validate-all"] {
                     let text = format!("action={action}\nplug=n3\n{name}={value}\n");
-                    let words = refusal(&text).to_string();
+                    let words = with(&text, &[]).expect_err(&text).to_string();
                     assert!(!words.contains("timeout") && !words.contains('\n'), "{words}");
+                    assert_eq!(words.starts_with("validate-all failed: "), action != "off");
                 }
             }
         }
@@ -639,11 +661,14 @@ mod tests {
         for (text, expected) in [
             ("action=metadata\nfence_timeout=x\n", Invocation::Metadata),
             ("action=meta-data\n", Invocation::Metadata),
-            ("action=manpage\nplug=../x\n", Invocation::Metadata),
+            ("action=manpage\nplug=../x\n", Invocation::Manpage),
             ("help=1\naction=off\n", Invocation::Help),
             ("version=yes\n", Invocation::Version),
-            ("action=validate-all\n", Invocation::ValidateAll),
-            ("action=validate-all\nplug=node1\nnodename=node1\n", Invocation::ValidateAll),
+            ("action=validate-all\n", Invocation::ValidateAll(Duration::from_mins(1))),
+            (
+                "action=validate-all\nplug=node1\nnodename=node1\nfence_timeout=90\n",
+                Invocation::ValidateAll(Duration::from_secs(90)),
+            ),
         ] {
             assert_eq!(with(text, &[]), Ok(expected), "{text:?}");
         }

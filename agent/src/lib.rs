@@ -24,6 +24,7 @@ pub mod verdict;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use fence_log::Syslog;
 use log::Level;
@@ -45,7 +46,8 @@ pub fn run(arguments: &[OsString], start_boot_ms: u64) -> ExitCode {
     match understand(&input, &environment) {
         Ok(invocation) => {
             report_unknown(&input, &invocation);
-            perform(&invocation, start_boot_ms).conclude(quiet)
+            let by_hand = !arguments.is_empty();
+            perform(&invocation, start_boot_ms, by_hand).conclude(quiet)
         }
         Err(refusal @ Refusal::UnknownAction(_)) => {
             Ending::failure_as_said(&refusal.to_string()).conclude(quiet)
@@ -53,6 +55,9 @@ pub fn run(arguments: &[OsString], start_boot_ms: u64) -> ExitCode {
         Err(refusal) => Ending::failure(&refusal.to_string()).conclude(quiet),
     }
 }
+
+/// How long Pacemaker lets a fence agent work unless it is told otherwise.
+const PACEMAKER_LIMIT: Duration = Duration::from_mins(1);
 
 fn read(arguments: &[OsString]) -> Result<RawInput, SyntaxError> {
     if !arguments.is_empty() {
@@ -66,12 +71,23 @@ fn read(arguments: &[OsString]) -> Result<RawInput, SyntaxError> {
     RawInput::from_stdin(&bytes)
 }
 
-fn perform(invocation: &Invocation, start_boot_ms: u64) -> Ending {
+fn perform(invocation: &Invocation, start_boot_ms: u64, by_hand: bool) -> Ending {
     match invocation {
         Invocation::Help => Ending::success(help::help()),
         Invocation::Version => Ending::success(help::version()),
         Invocation::Metadata => Ending::success(metadata::metadata()),
-        Invocation::ValidateAll => Ending::success(""),
+        Invocation::Manpage => Ending::success(metadata::manpage()),
+        // pcs, which has Pacemaker validate, shows each word as a warning, also where the device's
+        // own limits are long enough: they are not for the agent to know.
+        Invocation::ValidateAll(time_max) if by_hand && *time_max > PACEMAKER_LIMIT => {
+            Ending::success_with_advice(format!(
+                "the options are right; but Pacemaker ends an agent after {} s where the device has \
+                 no limits of its own for reboot and off: set them above {} s",
+                PACEMAKER_LIMIT.as_secs(),
+                time_max.as_secs()
+            ))
+        }
+        Invocation::ValidateAll(_) => Ending::success(""),
         Invocation::Probe(probe) => probe::run(probe, start_boot_ms),
         Invocation::Fence(fence) => fence::run(fence, start_boot_ms),
     }

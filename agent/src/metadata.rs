@@ -9,19 +9,28 @@ use crate::parameters::{AGENT, Alias, Kind, PARAMETERS, Parameter, Standing};
 
 /// The metadata as XML.
 pub fn metadata() -> String {
+    with_description(&LONG.join("\n\n"))
+}
+
+/// The same for `fence2man`, which passes the description on to troff.
+pub fn manpage() -> String {
+    with_description(&LONG.join("\n.P\n"))
+}
+
+fn with_description(long: &str) -> String {
     let mut xml = String::with_capacity(16 * 1024);
     push(&mut xml, format_args!("<?xml version=\"1.0\" ?>\n"));
     push(
         &mut xml,
         format_args!("<resource-agent name=\"{AGENT}\" shortdesc=\"{}\">\n", escaped(SHORT)),
     );
-    push(&mut xml, format_args!("<longdesc>{}</longdesc>\n", escaped(LONG)));
+    push(&mut xml, format_args!("<longdesc>{}</longdesc>\n", escaped(long)));
     push(&mut xml, format_args!("<vendor-url>{VENDOR_URL}</vendor-url>\n<parameters>\n"));
     for row in PARAMETERS.iter().filter(|row| row.standing != Standing::Internal) {
         push_parameter(&mut xml, row);
     }
     push(&mut xml, format_args!("</parameters>\n<actions>\n"));
-    for action in ACTIONS {
+    for (action, _) in ACTIONS {
         // Not automatic: nothing that this agent does must be undone when a node joins.
         let automatic = if *action == "on" { " automatic=\"0\"" } else { "" };
         push(&mut xml, format_args!("\t<action name=\"{action}\"{automatic} />\n"));
@@ -88,31 +97,36 @@ fn push(xml: &mut String, text: std::fmt::Arguments<'_>) {
     xml.write_fmt(text).expect("a String takes every text");
 }
 
-const SHORT: &str = "Fence agent that has GFS2 nodes fenced by a watcher";
+/// One line about the agent.
+pub const SHORT: &str = "Fence agent that has GFS2 nodes fenced by a watcher";
 
-const LONG: &str = "fence_gfs2_recorder is a fence agent that writes each fence as a request file \
-and succeeds only when an answer to exactly that request says that the target is fenced. The \
-requests are executed by fence-watcher, which knows the fence devices, by a script of your own, or \
-by nnf-sos (see the parameter responder). A request that the agent gives up, or whose agent is \
-killed, is not started any more.\n\n\
-The agent ends by itself after fence_timeout seconds. Set pcmk_reboot_timeout and pcmk_off_timeout \
-above it, name the nodes with pcmk_host_list, and set pcmk_action_limit=-1 where several nodes may \
-have to be fenced at once. With responder nnf, or with a device that cuts off storage only, a \
-reboot is carried out as off.";
+/// The paragraphs of the description.
+pub const LONG: &[&str] = &[
+    "fence_gfs2_recorder is a fence agent that writes each fence as a request file and succeeds \
+     only when an answer to exactly that request says that the target is fenced. The requests are \
+     executed by fence-watcher, which knows the fence devices, by a script of your own, or by \
+     nnf-sos (see the parameter responder). A request that the agent gives up, or whose agent is \
+     killed, is not started any more.",
+    "The agent ends by itself after fence_timeout seconds. Set pcmk_reboot_timeout and \
+     pcmk_off_timeout above it, name the nodes with pcmk_host_list, and set pcmk_action_limit=-1 \
+     where several nodes may have to be fenced at once. With responder nnf, or with a device that \
+     cuts off storage only, a reboot is carried out as off.",
+];
 
 const VENDOR_URL: &str = "https://github.com/NearNodeFlash";
 
-const ACTIONS: &[&str] = &[
-    "on",
-    "off",
-    "reboot",
-    "status",
-    "list",
-    "list-status",
-    "monitor",
-    "metadata",
-    "manpage",
-    "validate-all",
+/// The actions, each with a sentence for the manual.
+pub const ACTIONS: &[(&str, &str)] = &[
+    ("on", "Switch the target on. With responder nnf nothing is done."),
+    ("off", "Switch the target off."),
+    ("reboot", "Switch the target off and on again; it succeeds when the target was off."),
+    ("status", "Exit 0 when the target is on, 2 when it is off, 1 when that is not known."),
+    ("list", "Show the names of the nodes that can be fenced at this moment, one a line."),
+    ("list-status", "The same with an empty alias and the state: ON, OFF or UNKNOWN."),
+    ("monitor", "Exit 0 when fencing would work now: the responder runs and reaches its devices."),
+    ("metadata", "Show the description of this agent as XML."),
+    ("manpage", "The same, as fence2man reads it."),
+    ("validate-all", "Check the options. Nothing is opened, asked or written."),
 ];
 
 #[cfg(test)]
@@ -140,6 +154,12 @@ mod tests {
     #[test]
     fn on_is_not_run_when_a_node_joins() {
         assert!(metadata().contains("<action name=\"on\" automatic=\"0\" />"));
+    }
+
+    #[test]
+    fn the_manuals_description_differs_only_in_the_marks_of_its_paragraphs() {
+        assert_ne!(manpage(), metadata());
+        assert_eq!(manpage().replace("\n.P\n", "\n\n"), metadata());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Pacemaker logs each line of standard error as a warning, even of a run that succeeded, and reads
 //! some words in it: so there is none on success and one on failure, and those words stand there only
-//! where they are meant.
+//! where they are meant. Everything that goes to standard error passes through here or, for steps,
+//! through `without_read_words`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -44,6 +45,11 @@ impl Ending {
         Ending { code: 1, stdout: String::new(), stderr: vec![bounded(text, LINE_BYTES_MAX)] }
     }
 
+    /// Success that says something to a person: under Pacemaker it would be a warning.
+    pub fn success_with_advice(text: String) -> Self {
+        Ending { code: 0, stdout: String::new(), stderr: vec![text] }
+    }
+
     /// The same ending, with what else went wrong on the way; it changes nothing of the result.
     #[must_use]
     pub fn with_problems(mut self, problems: &[String]) -> Self {
@@ -74,7 +80,7 @@ impl Ending {
 
 /// `text` without the words from which Pacemaker concludes an expired time or an unknown action:
 /// they may stand in a device's message or in a path.
-fn without_read_words(text: &str) -> String {
+pub(crate) fn without_read_words(text: &str) -> String {
     let words = [
         ("timeout", "time-out"),
         ("timed out", "timed-out"),

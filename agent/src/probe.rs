@@ -114,7 +114,8 @@ impl Asking<'_> {
                         Ok((PowerState::Off, _)) => "OFF",
                         Ok((PowerState::Unknown, _)) | Err(_) => "UNKNOWN",
                     };
-                    text += &[name.as_str(), separator, state, "\n"].concat();
+                    // The middle column is the alias, and a node has none.
+                    text += &[name.as_str(), separator, separator, state, "\n"].concat();
                 }
                 Ok(Ending::success(text))
             }

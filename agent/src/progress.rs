@@ -9,6 +9,7 @@ use fence_log::one_line;
 use fence_protocol::bounded;
 
 use crate::invocation::Telling;
+use crate::outcome::without_read_words;
 use crate::parameters::AGENT;
 
 /// The widest waiting line, in bytes: it must not wrap, or erasing it leaves a rest.
@@ -64,6 +65,7 @@ impl Progress {
         }
         if self.verbose {
             self.erase();
+            let text = without_read_words(&text);
             let _ = io::stderr().write_all(format!("{AGENT}: {text}\n").as_bytes());
         }
     }

@@ -135,6 +135,20 @@ impl WatcherSpool {
         }
     }
 
+    /// What a request says, claimed or still pending, that no client holds any more; `None` while one
+    /// does.
+    pub fn abandoned(&self, name: &RecordName) -> Option<Vec<u8>> {
+        let file_name = name.file_name();
+        let found =
+            [&self.claimed, &self.requests].into_iter().find_map(
+                |directory| match record::inspect(directory, &file_name) {
+                    (Sight::Content { bytes, .. }, Some(file)) => Some((bytes, file)),
+                    _ => None,
+                },
+            );
+        found.filter(|(_, file)| !is_held(file)).map(|(bytes, _)| bytes)
+    }
+
     /// Whether a request of this name, or of this identity under another name, was answered or
     /// started. In doubt it was.
     pub fn answered(
@@ -374,6 +388,22 @@ mod tests {
             assert_eq!(client_gone, expected, "{request}");
         }
         drop(held);
+    }
+
+    #[test]
+    fn a_request_is_abandoned_as_soon_as_its_client_is_gone() {
+        let pair = Pair::new();
+        let client = pair.client.submit(&name("a"), b"{}").unwrap();
+        assert_eq!(pair.watcher.abandoned(&name("a")), None, "pending");
+        pair.watcher.claim(&name("a"), false);
+        assert_eq!(pair.watcher.abandoned(&name("a")), None, "claimed");
+
+        drop(client);
+
+        assert_eq!(pair.watcher.abandoned(&name("a")).as_deref(), Some(&b"{}"[..]));
+        drop(pair.client.submit(&name("b"), b"{}").unwrap());
+        assert_eq!(pair.watcher.abandoned(&name("b")).as_deref(), Some(&b"{}"[..]));
+        assert_eq!(pair.watcher.abandoned(&name("c")), None);
     }
 
     #[test]

@@ -71,22 +71,26 @@ struct Fence {
     request_id: Option<String>,
 }
 
-/// Puts ends to beginnings, in the order of the beginnings. Events without a request's identity
-/// belong to the same fence when they concern the same target and action.
+/// Puts ends to beginnings, in the order of the beginnings. The last end of several holds: the watcher
+/// adds one where the agent did not wait for it. Events without a request's identity belong to the same
+/// fence when they concern the same target and action.
 fn join(events: impl Iterator<Item = AuditEvent>) -> Vec<Fence> {
     let mut fences: Vec<Fence> = Vec::new();
-    let mut open: HashMap<String, usize> = HashMap::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
     for event in events {
         let key = event
             .request_id
             .clone()
             .unwrap_or_else(|| format!("{}\n{}", event.target_node, event.action));
-        match (event.status, open.remove(&key)) {
+        match (event.status, known.get(&key).copied()) {
             (Status::Requested, _) => {
-                open.insert(key, fences.len());
+                known.insert(key, fences.len());
                 fences.push(begun(event));
             }
             (Status::Completed | Status::Failed, Some(position)) => {
+                if event.request_id.is_none() {
+                    known.remove(&key);
+                }
                 end(&mut fences[position], event);
             }
             (Status::Completed | Status::Failed, None) => {
@@ -164,13 +168,16 @@ mod tests {
     }
 
     #[test]
-    fn beginnings_and_ends_are_joined_and_an_open_fence_is_shown() {
+    fn beginnings_are_joined_with_their_last_end_and_an_open_fence_is_shown() {
         let fences = join(
             [
                 event(0, Some("a"), Status::Requested, None),
                 event(1, Some("b"), Status::Requested, None),
                 event(2, Some("a"), Status::Completed, Some("success")),
                 event(3, Some("c"), Status::Failed, Some("rejected")),
+                event(4, Some("d"), Status::Requested, None),
+                event(5, Some("d"), Status::Failed, Some("timed-out")),
+                event(6, Some("d"), Status::Completed, Some("success")),
             ]
             .into_iter(),
         );
@@ -182,6 +189,7 @@ TIME                  TARGET  ACTION  RESULT           DURATION  DETAILS
 2027-01-15T08:00:00Z  n3      off     success          1.5s      second 2
 2027-01-15T08:00:01Z  n3      off     no end recorded  -         second 1
 2027-01-15T08:00:03Z  n3      off     rejected         1.5s      second 3
+2027-01-15T08:00:04Z  n3      off     success          1.5s      second 6
 "
         );
     }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use fence_protocol::NodeName;
 
 use crate::config::{self, ConfigError, Origin, Problem, Settings};
@@ -39,6 +39,11 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             if error.use_stderr() { WRONG_INPUT.into() } else { ExitCode::SUCCESS }
         }
     }
+}
+
+/// The whole command line, for what is made from it: the manual and the completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Answers fence requests: takes them from the spool, drives fence devices, writes what came of it.

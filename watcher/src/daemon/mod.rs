@@ -11,7 +11,9 @@
 //! - `manager` tells the service manager how the service is.
 //! - `wake` turns inotify and signals into events.
 //! - `report` describes all this for `fence-watcher status`.
+//! - `audit` writes the end of a fence whose agent cannot write it any more.
 
+mod audit;
 mod dlm;
 mod manager;
 mod queries;
@@ -37,6 +39,7 @@ use log::{error, info, warn};
 
 use crate::config::{LogTarget, Settings};
 use crate::devices::Devices;
+use audit::Auditor;
 use manager::Manager;
 use report::Reporter;
 use spooler::Spooler;
@@ -192,6 +195,7 @@ fn wait_for_children_of_a_predecessor(spool: &WatcherSpool) -> anyhow::Result<()
 struct Daemon {
     core: core::Watcher,
     spooler: Spooler,
+    auditor: Auditor,
     devices: Arc<Devices>,
     reporter: Reporter,
     queries: queries::Desk,
@@ -224,6 +228,7 @@ impl Daemon {
         Ok(Daemon {
             core: core::Watcher::new(core_settings, devices.facts()),
             spooler: Spooler::new(Arc::clone(&spool), &settings.spool),
+            auditor: Auditor::new(&settings.log.log_dir),
             reporter: Reporter::new(&settings.node),
             queries: queries::Desk::new(spool, Arc::clone(&devices), wake.clone()),
             manager: Manager::find(),
@@ -410,9 +415,14 @@ impl Daemon {
                 None
             }
             Effect::Answer(name, answer) => {
+                // An agent that ends because of the answer tells the end itself.
+                let abandoned = self.spooler.abandoned(&name);
                 let written = self.spooler.answer(name, &answer);
                 if matches!(written, Event::Answered(_, Ok(()))) {
                     self.reporter.answered(answer.result);
+                    if let Some(request) = abandoned {
+                        self.auditor.record_end(request, &answer);
+                    }
                 }
                 Some(written)
             }

@@ -93,6 +93,12 @@ impl Spooler {
             .collect()
     }
 
+    /// The request whose agent held it and is gone.
+    pub(super) fn abandoned(&self, name: &RecordName) -> Option<Request> {
+        let request = Request::parse(&self.spool.abandoned(name)?).ok()?;
+        request.held.then_some(request)
+    }
+
     pub(super) fn answer(&self, name: RecordName, answer: &Answer) -> Event {
         let bytes = answer.to_json(Utc::now());
         let written = self.spool.answer(&name, &bytes).or_else(|problem| {

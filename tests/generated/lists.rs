@@ -1,0 +1,102 @@
+//! The parts of the manuals that are made from the tables of the programs, as Markdown.
+
+use clap::{Arg, ArgAction, Command};
+use fence_agent::metadata::{ACTIONS, LONG, SHORT};
+use fence_agent::parameters::{AGENT, Kind, PARAMETERS, Parameter, Standing};
+
+/// The list that stands for the comment `name`.
+pub(crate) fn list(name: &str) -> String {
+    match name {
+        "agent name" => format!("{AGENT} - {SHORT}"),
+        "agent description" => LONG.join("\n\n"),
+        "agent parameters" => parameters(|row| row.usage(row.name)),
+        "agent stdin parameters" => parameters(|row| row.name.to_owned()),
+        "agent actions" => items(ACTIONS.iter().map(|(action, text)| (*action, *text))),
+        "agent environment" => {
+            let rows = PARAMETERS.iter().filter_map(|row| Some((row.environment?, row.name)));
+            items(rows.map(|(variable, name)| (variable, format!("The same as `{name}`."))))
+        }
+        "watcher options" => options(&fence_watcher::cli::command()),
+        "watcher commands" => commands(),
+        other => panic!("no list is called {other:?}"),
+    }
+}
+
+/// The agent's command line for completions: without what nobody should type any more.
+pub(crate) fn agent_command() -> Command {
+    let whole = fence_agent::input::command();
+    let arguments = shown().filter_map(|row| {
+        let argument = whole.get_arguments().find(|argument| *argument.get_id() == row.name)?;
+        let argument = argument.clone().help(row.help);
+        Some(match row.kind {
+            Kind::Flag => argument.require_equals(false).num_args(0).action(ArgAction::SetTrue),
+            Kind::Path => argument.value_hint(clap::ValueHint::AnyPath),
+            Kind::Boolean => argument.value_parser(["yes", "no"]),
+            Kind::Select(words) => argument.value_parser(words.to_vec()),
+            _ if row.name == "action" => {
+                argument.value_parser(ACTIONS.iter().map(|(action, _)| *action).collect::<Vec<_>>())
+            }
+            _ => argument,
+        })
+    });
+    let command = Command::new(AGENT).disable_help_flag(true).disable_version_flag(true);
+    command.args(arguments.collect::<Vec<_>>())
+}
+
+/// As fence2man does it: deprecated parameters are left out.
+fn parameters(term: impl Fn(&Parameter) -> String) -> String {
+    items(shown().map(|row| {
+        let words = match row.kind {
+            Kind::Select(words) => format!(" ({})", words.join("|")),
+            _ => String::new(),
+        };
+        let note = match (row.default, row.standing) {
+            (Some(default), _) => format!(" (Default Value: `{default}`)"),
+            (None, Standing::Required) => ". This parameter is always required.".to_owned(),
+            (None, _) => String::new(),
+        };
+        (term(row), [row.help, &words, &note].concat())
+    }))
+}
+
+fn shown() -> impl Iterator<Item = &'static Parameter> {
+    PARAMETERS.iter().filter(|row| matches!(row.standing, Standing::Required | Standing::Optional))
+}
+
+fn commands() -> String {
+    let watcher = fence_watcher::cli::command();
+    let parts = watcher.get_subcommands().filter(|command| !command.is_hide_set()).map(|command| {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        let name = command.get_name();
+        format!("### fence-watcher {name}\n\n{about}.\n\n{}", options(command))
+    });
+    parts.collect::<Vec<_>>().join("\n\n")
+}
+
+/// The options of one command; those that all have are told once, with the program's.
+fn options(command: &Command) -> String {
+    let of_command = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    items(of_command.map(|argument| {
+        let text = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        let defaults = argument.get_default_values();
+        let text = match defaults.first().filter(|_| argument.get_action().takes_values()) {
+            Some(default) => format!("{text} (default: `{}`)", default.to_string_lossy()),
+            None => text,
+        };
+        (usage(argument), text)
+    }))
+}
+
+fn usage(argument: &Arg) -> String {
+    let name = argument.get_long().expect("each option has a long name");
+    if !argument.get_action().takes_values() {
+        return format!("--{name}");
+    }
+    let value = argument.get_value_names().and_then(|names| names.first());
+    format!("--{name} {}", value.map_or("VALUE", |value| value.as_str()))
+}
+
+fn items(rows: impl Iterator<Item = (impl AsRef<str>, impl AsRef<str>)>) -> String {
+    let items = rows.map(|(term, text)| format!("- `{}`: {}", term.as_ref(), text.as_ref()));
+    items.collect::<Vec<_>>().join("\n")
+}

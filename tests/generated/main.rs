@@ -1,0 +1,223 @@
+//! What is made from the programs themselves and checked in, so that nobody needs a generator:
+//! the manuals, the completions for shells, and the agent's metadata.
+//!
+//! `UPDATE=1 cargo test -p fence-watcher --test generated` writes them anew. The manuals are written in
+//! `man/*.md`; a line `<!-- NAME -->` there stands for a list that is made from a program's table.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod lists;
+mod roff;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use clap_complete::Shell;
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+const MANUALS: [&str; 3] = ["fence_gfs2_recorder.8", "fence-watcher.8", "fence-watcher.toml.5"];
+
+const PROGRAMS: [&str; 2] = ["fence_gfs2_recorder", "fence-watcher"];
+
+/// Compares a file with what it should be, or writes it where that is asked for.
+#[track_caller]
+fn check(path: &str, content: &str) {
+    let full = Path::new(ROOT).join(path);
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(full.parent().unwrap()).unwrap();
+        fs::write(full, content).unwrap();
+        return;
+    }
+    let found = fs::read_to_string(full).unwrap_or_default();
+    assert!(
+        found == content,
+        "'{path}' is not up to date: run `UPDATE=1 cargo test -p fence-watcher --test generated`"
+    );
+}
+
+fn manual(name: &str) -> String {
+    let source = fs::read_to_string(Path::new(ROOT).join(format!("man/{name}.md"))).unwrap();
+    let lines: Vec<String> = source
+        .lines()
+        .map(|line| {
+            let list = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"));
+            list.map_or_else(|| line.to_owned(), lists::list)
+        })
+        .collect();
+    roff::roff(&lines.join("\n"))
+}
+
+fn completion(program: &str, shell: Shell) -> (String, String) {
+    let mut command = match program {
+        "fence-watcher" => fence_watcher::cli::command(),
+        _ => lists::agent_command(),
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, program, &mut script);
+    let file = match shell {
+        Shell::Zsh => format!("zsh/_{program}"),
+        Shell::Fish => format!("fish/{program}.fish"),
+        _ => format!("bash/{program}"),
+    };
+    let mut script = String::from_utf8(script).unwrap();
+    if shell == Shell::Bash {
+        // Two names for one thing where the program's has a hyphen (clap-rs/clap issue 6421).
+        script = script.replace("fence__subcmd__watcher", "fence__watcher");
+    }
+    // Without blanks at the ends of lines, which some editors would remove.
+    let lines: Vec<&str> = script.lines().map(str::trim_end).collect();
+    (format!("completions/{file}"), lines.join("\n").trim_end().to_owned() + "\n")
+}
+
+#[test]
+fn the_manuals_are_up_to_date() {
+    for name in MANUALS {
+        check(&format!("man/{name}"), &manual(name));
+    }
+}
+
+#[test]
+fn the_completions_are_up_to_date() {
+    for program in PROGRAMS {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let (path, script) = completion(program, shell);
+            check(&path, &script);
+        }
+    }
+}
+
+/// fence-agents keeps such a file for each of its agents: a change of the interface shows as one.
+#[test]
+fn the_metadata_is_what_it_was() {
+    check("tests/schemas/fence_gfs2_recorder.xml", &fence_agent::metadata::metadata());
+}
+
+/// The output of a program that reads `input`; `None`, and a word about it, where it is not installed
+/// and may be left out.
+fn output_of(program: &str, arguments: &[&str], input: &str) -> Option<Output> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut child) = command.spawn() else {
+        assert!(std::env::var_os("CI").is_none(), "{program} is not installed");
+        let _ = writeln!(std::io::stderr(), "left out: {program} is not installed");
+        return None;
+    };
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    Some(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn mandoc_has_nothing_to_say_about_the_manuals() {
+    for name in MANUALS {
+        let page = manual(name);
+        if let Some(output) = output_of("mandoc", &["-T", "lint", "-W", "warning"], &page) {
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), "", "{name}");
+        }
+    }
+}
+
+#[test]
+fn each_shell_takes_its_completions() {
+    for program in PROGRAMS {
+        for (name, shell) in [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)] {
+            let (_, script) = completion(program, shell);
+            if let Some(output) = output_of(name, &["-n"], &script) {
+                assert!(output.status.success(), "{name} {program}: {output:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bash_completes_commands_options_and_values() {
+    for (program, words, expected) in [
+        ("fence-watcher", "ch", "check"),
+        ("fence-watcher", "history --re", "--result"),
+        ("fence_gfs2_recorder", "--fence-t", "--fence-timeout"),
+        ("fence_gfs2_recorder", "--action reb", "reboot"),
+        ("fence_gfs2_recorder", "--responder nn", "nnf"),
+        ("fence_gfs2_recorder", "--no-gfs2", ""),
+    ] {
+        let (_, script) = completion(program, Shell::Bash);
+        let words: Vec<&str> = words.split(' ').collect();
+        let last = words[words.len() - 1];
+        let before = if words.len() > 1 { words[words.len() - 2] } else { program };
+        let test = format!(
+            "{script}\nCOMP_WORDS=({program} {})\nCOMP_CWORD={}\n\
+             function=$(complete -p {program}) && function=${{function##*-F }}\n\
+             ${{function%% *}} {program} '{last}' '{before}'\necho \"${{COMPREPLY[*]}}\"\n",
+            words.join(" "),
+            words.len(),
+        );
+        let output = output_of("bash", &["--norc"], &test).unwrap();
+        let found = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(found.trim_end(), expected, "{program} {words:?}: {output:?}");
+    }
+}
+
+// --- The configuration's manual against its reader ------------------------------------------------
+
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.is_file()).collect();
+    files.sort();
+    files
+}
+
+/// The keys in a text of the configuration's reader: `get("key"`, `require("key"` and the list KEYS.
+fn keys_read(source: &str) -> Vec<String> {
+    let source = source.split("#[cfg(test)]").next().unwrap();
+    let flat: String = source.split_whitespace().collect();
+    let calls = ["get(\"", "require(\"", "directory(&mutsection,\""];
+    let called = calls.iter().flat_map(|call| flat.split(call).skip(1));
+    let mut keys: Vec<String> =
+        called.map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
+    if let Some((_, list)) = flat.split_once("KEYS:&[&str]=&[") {
+        let list = list.split(']').next().unwrap();
+        keys.extend(list.split('"').skip(1).step_by(2).map(str::to_owned));
+    }
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+/// The keys that the manual describes under a heading.
+fn keys_described(manual: &str, heading: &str) -> Vec<String> {
+    let start = format!("### {heading}\n");
+    let Some((_, rest)) = manual.split_once(&start) else { return Vec::new() };
+    let part = rest.split("\n#").next().unwrap();
+    let terms = part.lines().filter_map(|line| line.strip_prefix("- `")?.split("`: ").next());
+    let mut keys: Vec<String> = terms
+        .flat_map(|term| term.split(", "))
+        .map(|term| term.split([' ', '=', '`']).next().unwrap().to_owned())
+        .collect();
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+#[test]
+fn the_manual_of_the_configuration_describes_each_key_and_no_other() {
+    let manual = fs::read_to_string(Path::new(ROOT).join("man/fence-watcher.toml.5.md")).unwrap();
+    let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
+    let general = fs::read_to_string(reader.join("mod.rs")).unwrap();
+    let mut described: Vec<String> = ["[spool]", "[log]", "[service]"]
+        .iter()
+        .flat_map(|heading| keys_described(&manual, heading))
+        .collect();
+    described.sort();
+    assert_eq!(described, keys_read(&general), "of [spool], [log] and [service]");
+
+    for file in sources(&reader.join("device")) {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let heading = match name {
+            "mod" => "[[device]]".to_owned(),
+            name => format!("type = \"{}\"", name.replace('_', "-")),
+        };
+        let read = keys_read(&fs::read_to_string(&file).unwrap());
+        assert_eq!(keys_described(&manual, &heading), read, "described under '### {heading}'");
+    }
+}

@@ -1,0 +1,323 @@
+//! The other speakers of the protocol: older agents against our watcher, older watchers and nnf-sos
+//! against our agent. Each is a script in `peers` that does what the original is known to do, good or
+//! bad, and no more.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::process::{Child, Command, Stdio};
+
+use common::{Site, names, output_of, wait_for};
+use serde_json::{Value, json};
+
+const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers");
+
+/// The clients, and the request's action that a `reboot` of theirs becomes.
+const CLIENTS: [(&str, &str); 3] = [("first", "reboot"), ("second", "reboot"), ("dummy", "off")];
+
+/// Whether there is Python; if not, this says so, or fails where nothing may be left out.
+fn has_python() -> bool {
+    let found = Command::new("python3").arg("--version").output().is_ok();
+    assert!(found || std::env::var_os("CI").is_none(), "python3 is not installed");
+    if !found {
+        let _ = writeln!(std::io::stderr(), "skipped: python3 is not installed");
+    }
+    found
+}
+
+/// A client that waits `seconds` for its answer.
+fn client(site: &Site, version: &str, action: &str, target: &str, seconds: &str) -> Command {
+    let mut command = Command::new(format!("{PEERS}/client"));
+    command.args([version, action, target]);
+    command.arg(&site.spool.requests).arg(&site.spool.responses).arg(seconds);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs a client that gets its answer; gives its exit code and the answer's message.
+fn run(site: &Site, version: &str, action: &str, target: &str) -> (Option<i32>, String) {
+    let output = output_of(&mut client(site, version, action, target, "50"));
+    let message = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{version} {action}");
+    (output.status.code(), message)
+}
+
+/// The names of the answers.
+fn answers(site: &Site) -> Vec<String> {
+    let mut names = names(&site.spool.responses);
+    names.retain(|name| !name.starts_with('.'));
+    names
+}
+
+#[test]
+fn each_older_agent_fences_through_our_watcher() {
+    if !has_python() {
+        return;
+    }
+    for (version, sent_reboot) in CLIENTS {
+        let site = Site::new();
+        site.configure(&site.recorder("power", "*", ""));
+        let _watcher = site.start();
+
+        for (action, sent) in [("off", "off"), ("reboot", sent_reboot)] {
+            let (code, message) = run(&site, version, action, "n3");
+
+            assert_eq!(code, Some(0), "{version} {action}: {message}");
+            let executed = site.executed().pop().unwrap();
+            assert!(executed.starts_with(&format!("{sent} n3 ")), "{version} {action}: {executed}");
+        }
+
+        assert_eq!(site.executed().len(), 2);
+        site.spool.await_quiet();
+        let kept = if version == "first" { 0 } else { 2 };
+        assert_eq!(answers(&site).len(), kept, "only the first version removes what it read");
+        assert!(answers(&site).iter().all(|name| name.starts_with("n3-")));
+    }
+}
+
+#[test]
+fn each_older_agent_fails_when_the_device_fails() {
+    if !has_python() {
+        return;
+    }
+    for (version, _) in CLIENTS {
+        let site = Site::new();
+        site.configure(&site.recorder("power", "n3", "echo the relay is stuck >&2; exit 1"));
+        let _watcher = site.start();
+
+        let (code, message) = run(&site, version, "off", "n3");
+        assert_eq!(code, Some(1), "{version}");
+        assert!(message.contains("the relay is stuck"), "{message}");
+        assert_eq!(run(&site, version, "off", "n4").0, Some(1), "no device covers n4");
+        assert_eq!(site.executed().len(), 1);
+    }
+}
+
+/// They send their questions as requests, and a responder that takes each for a fence reads the answers.
+#[test]
+fn the_questions_of_older_agents_fence_nobody_and_are_never_answered_with_success() {
+    if !has_python() {
+        return;
+    }
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", ""));
+    let _watcher = site.start();
+    for version in ["first", "second"] {
+        for action in ["status", "list", "monitor", "metadata"] {
+            let (code, message) = run(&site, version, action, "n3");
+            assert_eq!(code, Some(1), "{version} {action}: {message}");
+        }
+    }
+    assert_eq!(site.executed(), [""; 0]);
+    for name in answers(&site) {
+        let answer = site.spool.answer(name.trim_end_matches(".json")).unwrap();
+        assert_ne!(answer["success"], json!(true), "{answer}");
+        assert_ne!(answer["status"], json!("success"), "{answer}");
+    }
+}
+
+/// Two of them give up at once on an answer that they cannot parse.
+#[test]
+fn many_older_agents_at_once_never_see_half_an_answer() {
+    if !has_python() {
+        return;
+    }
+    let site = Site::new();
+    site.configure(&(site.recorder("power", "*", "") + "max_concurrent = 8\n"));
+    let _watcher = site.start();
+
+    let clients: Vec<Child> = (0..24)
+        .map(|number| {
+            let version = CLIENTS[number % 3].0;
+            client(&site, version, "off", &format!("n{number}"), "50").spawn().unwrap()
+        })
+        .collect();
+    for child in clients {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    assert_eq!(site.executed().len(), 24);
+}
+
+#[test]
+fn what_an_older_agent_left_behind_when_it_gave_up_is_not_executed() {
+    if !has_python() {
+        return;
+    }
+    for (version, _) in CLIENTS {
+        let site = Site::new();
+        site.configure(&site.recorder("power", "*", ""));
+        let text =
+            site.read("w.toml").replace("default_deadline = '300s'", "default_deadline = '1s'");
+        fs::write(site.path("w.toml"), text).unwrap();
+        drop(site.start());
+
+        let output = output_of(&mut client(&site, version, "off", "n3", "1.5"));
+        assert_eq!(output.status.code(), Some(1));
+        let left: Vec<String> =
+            names(&site.spool.requests).into_iter().filter(|name| !name.starts_with('.')).collect();
+        assert_eq!(left.len(), 1, "{version} leaves its request behind");
+
+        let _watcher = site.start();
+        site.spool.await_result(left[0].trim_end_matches(".json"), "expired");
+        assert_eq!(site.executed(), [""; 0]);
+    }
+}
+
+/// A responder that runs until it is dropped.
+struct Responder(Child);
+
+impl Responder {
+    fn start(site: &Site, kind: &str) -> Self {
+        for directory in [&site.spool.requests, &site.spool.responses] {
+            fs::DirBuilder::new().mode(0o700).recursive(true).create(directory).unwrap();
+        }
+        let mut child = Command::new(format!("{PEERS}/responder"))
+            .arg(kind)
+            .args([&site.spool.requests, &site.spool.responses, &site.path("done")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(site.path("responder.log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n", "{}", site.read("responder.log"));
+        Responder(child)
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn our_agent_fences_through_the_older_watchers() {
+    if !has_python() {
+        return;
+    }
+    for kind in ["first", "second"] {
+        for responder in ["script", "fence-watcher"] {
+            let site = Site::new();
+            let _responder = Responder::start(&site, kind);
+            let options = format!("responder={responder}\npoll_interval=0.05");
+
+            for (action, words) in [
+                ("off", "Success: Powered OFF\n"),
+                ("on", "Success: Powered ON\n"),
+                ("reboot", "Success: Rebooted\n"),
+            ] {
+                let ended = site.agent(&format!("action={action}\nplug=n3\n{options}")).wait();
+                ended.assert_success();
+                assert_eq!(ended.stdout, words);
+                assert_eq!(site.lines("done").pop().unwrap(), format!("{action} n3"));
+            }
+            let ended = site.agent(&format!("action=off\nplug=bad\n{options}")).wait();
+            ended.assert_failure(&["'bad'", "done by the storage"]);
+
+            assert_eq!(answers(&site).len(), 4, "the agent removes no answer");
+            assert_eq!(site.lines("done").len(), 4, "each request was seen once");
+        }
+    }
+}
+
+/// Its script tries for ever what failed; only the end of the request ends that.
+#[test]
+fn our_agent_takes_its_request_back_from_a_watcher_that_never_answers() {
+    if !has_python() {
+        return;
+    }
+    let site = Site::new();
+    let _responder = Responder::start(&site, "broken");
+
+    let ended = site.agent("action=off\nplug=n3\nresponder=script\nfence_timeout=1").wait();
+
+    ended.assert_failure(&["timed out", "may have begun it"]);
+    assert_eq!(names(&site.spool.requests), [""; 0]);
+    assert!(!site.lines("done").is_empty(), "it was tried before");
+}
+
+/// Whether nnf-sos keeps this node from its storage: its answers are its memory of that.
+fn is_fenced(site: &Site, target: &str) -> bool {
+    answers(site).iter().any(|name| {
+        let answer: Value =
+            serde_json::from_slice(&fs::read(site.spool.responses.join(name)).unwrap()).unwrap();
+        answer["target_node"] == target && answer["success"] == true
+    })
+}
+
+#[test]
+fn our_agent_fences_through_nnf_and_its_questions_never_do() {
+    if !has_python() {
+        return;
+    }
+    let site = Site::new();
+    let _responder = Responder::start(&site, "nnf");
+    let run = |lines: &str| site.agent(&format!("{lines}\nresponder=nnf")).wait();
+
+    for (lines, code) in [
+        ("action=monitor", 0),
+        ("action=status\nplug=n3", 1),
+        ("action=list", 1),
+        ("action=list-status", 1),
+        ("action=validate-all\nplug=n3", 0),
+        ("action=on\nplug=n3", 0),
+    ] {
+        assert_eq!(run(lines).code, Some(code), "{lines}");
+    }
+    run("action=reboot\nplug=n3").assert_success();
+    assert_eq!(site.lines("done"), ["fenced n3"], "nothing before the reboot");
+    assert!(is_fenced(&site, "n3"));
+
+    run("action=on\nplug=n3").assert_success();
+    assert!(is_fenced(&site, "n3"), "to give the storage back is the operator's part");
+    run("action=off\nplug=n3").assert_success();
+    run("action=off\nplug=n4").assert_success();
+    assert_eq!(site.lines("done"), ["fenced n3", "fenced n3", "fenced n4"]);
+    run("action=off\nplug=bad").assert_failure(&["'bad'"]);
+    assert!(!is_fenced(&site, "bad"));
+    assert_eq!(answers(&site).len(), 4, "the agent removes no answer");
+}
+
+#[test]
+fn our_agent_waits_for_the_whole_of_an_answer_that_nnf_writes_in_place() {
+    if !has_python() {
+        return;
+    }
+    let site = Site::new();
+    let _responder = Responder::start(&site, "nnf-empty");
+    for _ in 0..5 {
+        site.agent("action=off\nplug=n3\nresponder=nnf\npoll_interval=0.01")
+            .wait()
+            .assert_success();
+    }
+    assert_eq!(site.lines("done"), ["fenced n3"; 5]);
+}
+
+/// nnf-sos looks at a file once, when it appears: one that is not whole then is lost.
+#[test]
+fn no_file_that_our_agent_makes_is_lost_on_a_responder_that_looks_once() {
+    if !has_python() {
+        return;
+    }
+    let site = Site::new();
+    let _responder = Responder::start(&site, "nnf");
+    let agents: Vec<_> = (0..12)
+        .map(|number| site.agent(&format!("action=off\nplug=n{number}\nresponder=nnf")))
+        .collect();
+    for agent in agents {
+        agent.wait().assert_success();
+    }
+
+    let done = site.lines("done");
+    assert_eq!(done.len(), 12);
+    assert!(done.iter().all(|line| line.starts_with("fenced ")), "{done:?}");
+    wait_for("an empty directory", || names(&site.spool.requests).is_empty());
+}
