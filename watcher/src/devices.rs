@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use fence_core::PerTarget;
 use fence_core::execution::Method;
 use fence_core::watcher::{Coverage, Device};
 use fence_device::{CommandDevice, ExecutorClient, FenceDevice, SimulatedDevice};
@@ -27,7 +28,9 @@ pub struct ConfiguredDevice {
     pub attempts: u32,
     /// The longest that one order with its confirmation may take, in milliseconds.
     pub timeout_ms: u64,
-    /// The most executions at the same time.
+    /// Where it reaches its targets, if each is in a place of its own.
+    pub addresses: Option<PerTarget>,
+    /// The most executions at the same time: at each address, or on the whole device.
     pub max_concurrent: usize,
     /// What drives it.
     pub driver: Box<dyn FenceDevice>,
@@ -51,6 +54,7 @@ impl Devices {
                 method: driver.abilities().method(device.method),
                 attempts: device.attempts,
                 timeout_ms: device.timeout_ms,
+                addresses: device.kind.addresses().cloned(),
                 max_concurrent: device.max_concurrent,
                 driver,
                 targets: device.targets.clone(),
@@ -110,6 +114,7 @@ impl ConfiguredDevice {
                 Targets::Nodes(nodes) => Coverage::Nodes(nodes.clone()),
                 Targets::Discover => Coverage::Discovered(None),
             },
+            addresses: self.addresses.clone(),
             max_concurrent: self.max_concurrent,
             actions: all.into_iter().filter(|a| abilities.serve(*a, self.method)).collect(),
         }

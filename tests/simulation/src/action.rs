@@ -2,13 +2,19 @@
 
 use fence_protocol::FenceAction;
 
+use crate::setup::Setup;
+
 /// How a world is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
     /// How many targets there are.
     pub targets: u8,
-    /// How many executions the device allows at the same time.
+    /// The fence devices.
+    pub setup: Setup,
+    /// How many executions each device allows at the same time, or each address of it.
     pub max_concurrent: usize,
+    /// Every second agent names the shared device.
+    pub is_named: bool,
     /// The spool lies in memory: a crash of the host loses it.
     pub in_memory: bool,
     /// How many watcher processes there can be. With the lock only one of them lives at a time.

@@ -163,6 +163,8 @@ pub(crate) enum Deed {
     Claimed(RecordName),
     /// The claim of this record was found good: its client held it at this moment.
     Checked(RecordName),
+    /// The execution of this record has a thread of its own from now on.
+    Begun(RecordName),
     Answered(RecordName, Option<Box<Answer>>),
 }
 
@@ -171,26 +173,14 @@ impl WatcherProcess {
         let settings = core::Settings {
             boot_id: format!("boot-{boot}"),
             default_deadline_ms: 60_000,
-            max_running: 8,
-        };
-        let device = core::Device {
-            name: "pdu".to_owned(),
-            here: true,
-            coverage: core::Coverage::Any,
-            max_concurrent: config.max_concurrent,
-            actions: [
-                fence_protocol::FenceAction::Off,
-                fence_protocol::FenceAction::On,
-                fence_protocol::FenceAction::Reboot,
-            ]
-            .into(),
+            max_running: RUNNING_MAX,
         };
         let claimed = disk.list(Dir::Claimed);
         let recover = claimed.iter().filter_map(|name| RecordName::from_file_name(name));
         let mut todo: VecDeque<_> = recover.map(Todo::Recover).collect();
         todo.push_back(Todo::Scan);
         WatcherProcess {
-            core: Watcher::new(settings, vec![device]),
+            core: Watcher::new(settings, config.setup.devices(config.max_concurrent)),
             todo,
             executions: BTreeMap::new(),
             finished: VecDeque::new(),
@@ -281,7 +271,8 @@ impl WatcherProcess {
                 };
                 execution.step =
                     execution.plan.next(fence_core::execution::Report::Begin, now.boot_ms);
-                self.executions.insert(name, execution);
+                self.executions.insert(name.clone(), execution);
+                return Deed::Begun(name);
             }
             Effect::Inquire(name, _) => {
                 self.first(Event::Inquired(name, true, "on".to_owned()), now);
@@ -315,7 +306,23 @@ impl WatcherProcess {
     pub(crate) fn busy(&self) -> BTreeSet<&NodeName> {
         self.executions.values().map(|execution| &execution.job.target).collect()
     }
+
+    /// A request that waits though nothing that it has to wait for is under way.
+    pub(crate) fn forgotten(&self) -> Option<&Job> {
+        let may_begin = |job: &&Job| {
+            let device = self.core.devices().iter().find(|device| device.name == job.lane.device);
+            let running = || self.core.running().map(|(_, job, _)| job);
+            running().count() < RUNNING_MAX
+                && running().all(|other| other.target != job.target)
+                && running().filter(|other| other.lane == job.lane).count()
+                    < device.map_or(0, |device| device.max_concurrent)
+        };
+        self.core.queued().find(may_begin)
+    }
 }
+
+/// The most executions of a watcher, over all devices.
+const RUNNING_MAX: usize = 3;
 
 fn rest_of_claim(disk: &mut Disk, name: &RecordName, now: Now) -> Claim {
     let file = disk.file(Dir::Claimed, &name.file_name());

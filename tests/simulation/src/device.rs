@@ -73,7 +73,7 @@ impl World {
             _ => now,
         };
         if let Some(job) = begun {
-            self.check_start(index, &name, &job);
+            self.check_start(&name, &job);
         }
     }
 

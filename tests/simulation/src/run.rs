@@ -1,6 +1,7 @@
 //! Seeded histories: the same seed gives the same history.
 
 use crate::action::{Action, Budget, Config};
+use crate::setup::Setup;
 use crate::world::World;
 
 /// What came of a history.
@@ -84,8 +85,10 @@ fn config(random: &mut Random) -> Config {
         idle_spans: some(6),
     };
     Config {
-        targets: 1 + some(1),
+        targets: 1 + some(2),
+        setup: Setup::ALL[usize::from(some(4))],
         max_concurrent: usize::from(1 + some(1)),
+        is_named: some(1) == 0,
         in_memory: some(1) == 0,
         watchers: 1 + usize::from(some(1)),
         lock: some(3) != 0,

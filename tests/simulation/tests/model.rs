@@ -2,7 +2,7 @@
 //! happen, with every crash at every place that the budget allows.
 #![expect(clippy::print_stdout, reason = "the figures are what the run is read for")]
 
-use fence_simulation::{Action, Budget, Config, Mutation, World};
+use fence_simulation::{Action, Budget, Config, Mutation, Setup, World};
 use stateright::{Checker, Model, Property};
 
 struct Small(Config);
@@ -43,7 +43,9 @@ impl Model for Small {
 
 const WORLD: Config = Config {
     targets: 1,
+    setup: Setup::Shared,
     max_concurrent: 1,
+    is_named: false,
     in_memory: false,
     watchers: 1,
     lock: true,
@@ -104,6 +106,13 @@ fn two_agents_for_one_target_and_a_crash_of_the_watcher() {
 fn two_agents_for_two_targets_and_a_withdrawal() {
     let budget = Budget { agents: 2, signals: 1, ..WORLD.budget };
     check("two agents, two targets", Config { targets: 2, budget, ..WORLD });
+}
+
+#[test]
+fn two_agents_for_two_targets_at_two_addresses() {
+    let budget = Budget { agents: 2, ..WORLD.budget };
+    let setup = Setup::Addresses;
+    check("two agents, two addresses", Config { targets: 2, setup, budget, ..WORLD });
 }
 
 /// Takes many minutes: only where `LARGE_WORLDS` is set.

@@ -104,7 +104,10 @@ fn table(checked: &[Checked]) -> String {
                 Method::OnOff => "onoff",
                 Method::Cycle => "cycle",
             },
-            &device.max_concurrent.to_string(),
+            &match device.addresses {
+                Some(_) => format!("{} an address", device.max_concurrent),
+                None => device.max_concurrent.to_string(),
+            },
             if device.here { "yes" } else { "no" },
         ]);
     }

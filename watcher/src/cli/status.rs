@@ -106,6 +106,7 @@ struct Device {
     running: u64,
     queued: u64,
     max_concurrent: u64,
+    per_address: bool,
     targets: String,
     last: Option<Last>,
 }
@@ -135,6 +136,18 @@ struct Queued {
     action: String,
     device: String,
     deadline_in_ms: u64,
+}
+
+impl Device {
+    /// What runs, and how much may.
+    fn room(&self) -> String {
+        let Device { running, max_concurrent, .. } = self;
+        if self.per_address {
+            format!("{running} ({max_concurrent} an address)")
+        } else {
+            format!("{running} of {max_concurrent}")
+        }
+    }
 }
 
 impl State {
@@ -195,7 +208,7 @@ impl State {
                 &device.r#type,
                 reachable,
                 device.reachable_since.as_deref().unwrap_or_default(),
-                &format!("{} of {}", device.running, device.max_concurrent),
+                &device.room(),
                 &device.queued.to_string(),
                 &device.targets,
                 last.as_deref().unwrap_or_default(),
@@ -245,11 +258,12 @@ mod tests {
             "devices": [
                 {"name": "pdu", "type": "command", "reachable": true,
                  "reachable_since": "2026-11-21T20:00:01Z", "running": 1, "queued": 1,
-                 "max_concurrent": 1, "targets": "n[1-3]", "last": {
+                 "max_concurrent": 1, "per_address": false, "targets": "n[1-3]", "last": {
                     "time": "2026-11-21T20:01:00Z", "target": "n2", "action": "off",
                     "result": "success", "message": "switched\noff"}},
                 {"name": "sim", "type": "simulated", "reachable": null, "reachable_since": null,
-                 "running": 0, "queued": 0, "max_concurrent": 2, "targets": "*", "last": null}],
+                 "running": 5, "queued": 0, "max_concurrent": 1, "per_address": true,
+                 "targets": "*", "last": null}],
             "running": [{"request_id": "id-1", "target": "n3", "action": "reboot",
                          "device": "pdu", "since_ms": 1500}],
             "queued": [{"request_id": "id-2", "target": "n1", "action": "off",
@@ -263,9 +277,9 @@ mod tests {
             state.text(),
             r"fence-watcher 0.1.0 on n1, process 7, since 2026-11-21T20:00:00Z
 
-DEVICE  TYPE       REACHABLE  SINCE                 RUNNING  QUEUED  TARGETS  LAST RESULT
-pdu     command    yes        2026-11-21T20:00:01Z  1 of 1   1       n[1-3]   2026-11-21T20:01:00Z off of n2: success (switched\noff)
-sim     simulated  unknown    -                     0 of 2   0       *        -
+DEVICE  TYPE       REACHABLE  SINCE                 RUNNING           QUEUED  TARGETS  LAST RESULT
+pdu     command    yes        2026-11-21T20:00:01Z  1 of 1            1       n[1-3]   2026-11-21T20:01:00Z off of n2: success (switched\noff)
+sim     simulated  unknown    -                     5 (1 an address)  0       *        -
 
 running:
 TARGET  ACTION  DEVICE  FOR   REQUEST

@@ -397,7 +397,7 @@ impl Daemon {
             Effect::Execute(name, job) => {
                 info!(
                     "begun: request={} target={} action={} device={}",
-                    job.request.request_id, job.target, job.action, job.device
+                    job.request.request_id, job.target, job.action, job.lane.device
                 );
                 let request_json = job.request.to_json();
                 worker::execute(&self.devices, name, job, request_json, &self.wake);

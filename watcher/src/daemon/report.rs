@@ -48,11 +48,13 @@ impl Reporter {
 
     pub(super) fn finished(&mut self, job: &Job, verdict: &Verdict) {
         match verdict.result {
-            FenceResult::Success | FenceResult::Unacknowledged => self.reached(&job.device, true),
-            FenceResult::Unreachable => self.reached(&job.device, false),
+            FenceResult::Success | FenceResult::Unacknowledged => {
+                self.reached(&job.lane.device, true);
+            }
+            FenceResult::Unreachable => self.reached(&job.lane.device, false),
             _ => {}
         }
-        let story = self.devices.entry(job.device.clone()).or_default();
+        let story = self.devices.entry(job.lane.device.clone()).or_default();
         story.last = Some(json!({
             "time": rfc3339(Utc::now()),
             "request_id": job.request.request_id.as_str(),
@@ -66,8 +68,8 @@ impl Reporter {
     pub(super) fn state(&self, core: &Watcher, devices: &Devices, now: Now) -> Value {
         let mut running = BTreeMap::<&str, u64>::new();
         let mut queued = BTreeMap::<&str, u64>::new();
-        core.running().for_each(|(_, job, _)| *running.entry(&job.device).or_default() += 1);
-        core.queued().for_each(|job| *queued.entry(&job.device).or_default() += 1);
+        core.running().for_each(|(_, job, _)| *running.entry(&job.lane.device).or_default() += 1);
+        core.queued().for_each(|job| *queued.entry(&job.lane.device).or_default() += 1);
         let device = |device: &crate::devices::ConfiguredDevice| {
             let story = self.devices.get(&device.name);
             let reached = story.and_then(|story| story.reached);
@@ -79,6 +81,7 @@ impl Reporter {
                 "running": running.get(device.name.as_str()).unwrap_or(&0),
                 "queued": queued.get(device.name.as_str()).unwrap_or(&0),
                 "max_concurrent": device.max_concurrent,
+                "per_address": device.addresses.is_some(),
                 "targets": device.targets_text,
                 "last": story.and_then(|story| story.last.clone()),
             })
@@ -88,7 +91,8 @@ impl Reporter {
                 "request_id": job.request.request_id.as_str(),
                 "target": job.target.as_str(),
                 "action": job.action.as_str(),
-                "device": job.device,
+                "device": job.lane.device,
+                "address": job.lane.address,
             })
         };
         let running_jobs = core.running().map(|(_, running, since)| {

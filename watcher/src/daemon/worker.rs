@@ -40,8 +40,8 @@ pub(super) fn execute(
 }
 
 fn drive(devices: &Devices, job: &Job, request_json: &[u8]) -> Verdict {
-    let Some(device) = devices.get(&job.device) else {
-        return failure(format!("not started: there is no device {:?}", job.device));
+    let Some(device) = devices.get(&job.lane.device) else {
+        return failure(format!("not started: there is no device {:?}", job.lane.device));
     };
     let mut plan = Plan::new(
         job.action,

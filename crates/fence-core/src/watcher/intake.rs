@@ -53,7 +53,7 @@ impl Watcher {
                 {
                     return;
                 }
-                self.queue.remove(&job.device, &job.target, job.seq);
+                self.queue.remove(&job.lane, &job.target, job.seq);
                 self.ids.remove(&job.request.request_id);
                 None
             }
@@ -126,7 +126,7 @@ impl Watcher {
             Admission::Queue(job) => {
                 self.next_seq += 1;
                 self.ids.insert(job.request.request_id.clone(), name.clone());
-                self.queue.push(&job.device, job.target.clone(), job.seq, name.clone());
+                self.queue.push(&job.lane, job.target.clone(), job.seq, name.clone());
                 let deadline = job.deadline_boot_ms;
                 self.put(name, State::Queued(*job), Some(deadline));
             }
@@ -162,8 +162,8 @@ impl Watcher {
                 seq: self.next_seq,
                 request: request.clone(),
                 action,
+                lane: device.lane(&target),
                 target,
-                device: device.name.clone(),
                 deadline_boot_ms,
             })),
             Err(why) => Admission::Refuse(FenceResult::Rejected, why.to_string()),

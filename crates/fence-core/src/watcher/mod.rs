@@ -20,6 +20,7 @@ use fence_protocol::{
 
 use crate::Now;
 use crate::execution::Verdict;
+pub use queue::Lane;
 use queue::Queue;
 pub use route::{Coverage, Device, Unroutable, route};
 
@@ -45,8 +46,8 @@ pub struct Job {
     pub action: FenceAction,
     /// The target, which a fence always has.
     pub target: NodeName,
-    /// The device that serves it.
-    pub device: String,
+    /// The device that serves it, and where.
+    pub lane: Lane,
     /// The instant after which it must not begin, in milliseconds of `CLOCK_BOOTTIME`.
     pub deadline_boot_ms: u64,
 }
@@ -197,10 +198,7 @@ pub struct Watcher {
 impl Watcher {
     /// A watcher that has seen nothing yet. `devices` in the order of the configuration.
     pub fn new(settings: Settings, devices: Vec<Device>) -> Self {
-        let queue = Queue::new(
-            settings.max_running,
-            devices.iter().map(|device| (device.name.clone(), device.max_concurrent)),
-        );
+        let queue = Queue::new(settings.max_running, lane_max(&devices));
         Watcher {
             settings,
             devices,
@@ -301,7 +299,7 @@ impl Watcher {
                 unreachable!("what stands in the queue is queued")
             };
             if job.deadline_boot_ms <= now.boot_ms {
-                self.queue.release(&job.device, &job.target);
+                self.queue.release(&job.lane, &job.target);
                 self.expire(name, &job, effects);
                 continue;
             }
@@ -321,12 +319,12 @@ impl Watcher {
                 (parsed, client_gone, begun_before)
             }
             Claim::Gone => {
-                self.queue.release(&job.device, &job.target);
+                self.queue.release(&job.lane, &job.target);
                 self.ids.remove(&job.request.request_id);
                 return;
             }
             Claim::Failed(why) => {
-                self.queue.release(&job.device, &job.target);
+                self.queue.release(&job.lane, &job.target);
                 effects.push(Effect::Note(name.clone(), format!("cannot claim it yet: {why}")));
                 return self.put(name, State::Stalled(job), Some(now.boot_ms + DISK_RETRY_MS));
             }
@@ -344,7 +342,7 @@ impl Watcher {
             None
         };
         if let Some((result, why)) = refusal {
-            self.queue.release(&job.device, &job.target);
+            self.queue.release(&job.lane, &job.target);
             let answer = refusal_of(&job.request, result, why);
             return self.answer(name, answer, Then::RemoveClaimed, effects);
         }
@@ -363,7 +361,7 @@ impl Watcher {
             Some(State::Running(job, since)) => (job, since),
             other => return self.put_back(name, other),
         };
-        self.queue.release(&job.device, &job.target);
+        self.queue.release(&job.lane, &job.target);
         let answer = Answer {
             request_id: Some(job.request.request_id),
             target_node: Some(job.target),
@@ -372,7 +370,7 @@ impl Watcher {
             result: verdict.result,
             action_performed: verdict.performed,
             verified: verdict.verified,
-            device: Some(job.device),
+            device: Some(job.lane.device),
             message: verdict.message,
             duration_ms: now.boot_ms.saturating_sub(since),
         };
@@ -421,7 +419,7 @@ impl Watcher {
         {
             match self.take(&name) {
                 Some(State::Queued(job)) => {
-                    self.queue.remove(&job.device, &job.target, job.seq);
+                    self.queue.remove(&job.lane, &job.target, job.seq);
                     self.expire(name, &job, effects);
                 }
                 Some(State::Stalled(job)) => {
@@ -466,6 +464,11 @@ impl Watcher {
         let answer = refusal_of(&job.request, FenceResult::Expired, why);
         self.answer(name, answer, Then::RemovePending, effects);
     }
+}
+
+/// How many executions each device allows in each of its lanes.
+fn lane_max(devices: &[Device]) -> BTreeMap<String, usize> {
+    devices.iter().map(|device| (device.name.clone(), device.max_concurrent)).collect()
 }
 
 /// The answer to a request that is not executed.

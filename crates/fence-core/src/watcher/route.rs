@@ -6,6 +6,9 @@ use std::fmt;
 
 use fence_protocol::{FenceAction, NodeName};
 
+use super::Lane;
+use crate::PerTarget;
+
 /// Which targets a device can fence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Coverage {
@@ -26,7 +29,9 @@ pub struct Device {
     pub here: bool,
     /// The targets that it can fence.
     pub coverage: Coverage,
-    /// The most executions on it at the same time.
+    /// Where it reaches its targets, if each is in a place of its own.
+    pub addresses: Option<PerTarget>,
+    /// The most executions at the same time: at each address, or on the whole device.
     pub max_concurrent: usize,
     /// What it can do.
     pub actions: BTreeSet<FenceAction>,
@@ -120,6 +125,12 @@ fn first_covering<'a>(devices: &'a [Device], target: &NodeName) -> Option<&'a De
 }
 
 impl Device {
+    /// Where an execution for `target` counts.
+    pub fn lane(&self, target: &NodeName) -> Lane {
+        let address = self.addresses.as_ref().and_then(|addresses| addresses.of(target));
+        Lane { device: self.name.clone(), address }
+    }
+
     fn covers(&self, target: &NodeName) -> Covers {
         match &self.coverage {
             Coverage::Any => Covers::Yes,

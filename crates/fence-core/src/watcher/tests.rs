@@ -2,6 +2,7 @@ use chrono::DateTime;
 use fence_protocol::{RequestError, Requested};
 
 use super::*;
+use crate::PerTarget;
 
 const WALL_MS: i64 = 1_800_000_000_000;
 const NOON: Now = Now { boot_ms: 100_000, wall_ms: WALL_MS };
@@ -16,6 +17,7 @@ fn device(name: &str, targets: &str, max_concurrent: usize) -> Device {
         name: name.into(),
         here: true,
         coverage: Coverage::Nodes(nodes),
+        addresses: None,
         max_concurrent,
         actions: [FenceAction::Off, FenceAction::On, FenceAction::Reboot].into(),
     }
@@ -103,7 +105,7 @@ fn a_request_is_claimed_executed_answered_and_removed_in_this_order() {
     assert_eq!(effects, [Effect::Claim { name: record.clone(), sync: false }]);
 
     let effects = watcher.handle(Event::Claim(record.clone(), claimed(&request)), NOON);
-    assert!(matches!(&effects[..], [Effect::Execute(_, job)] if job.device == "pdu"));
+    assert!(matches!(&effects[..], [Effect::Execute(_, job)] if job.lane.device == "pdu"));
 
     let done = Event::Finished(record.clone(), verdict(FenceResult::Success));
     let effects = watcher.handle(done, at(100_700));
@@ -210,6 +212,46 @@ fn one_execution_per_target_and_so_many_per_device() {
     watcher.handle(Event::Claim(name(&requests[0]), claimed(&requests[0])), NOON);
     let done = Event::Finished(name(&requests[0]), verdict(FenceResult::Success));
     assert_eq!(claims(&watcher.handle(done, NOON)), [name(&requests[1])]);
+}
+
+#[test]
+fn a_device_with_addresses_counts_at_each_of_them_and_a_full_one_holds_up_no_other() {
+    let mut bmcs = device("bmcs", "n[1-9]", 1);
+    let chassis = |target: &str| (target.parse().unwrap(), "chassis".to_owned());
+    let addresses: BTreeMap<NodeName, String> = [chassis("n1"), chassis("n2")].into();
+    let of_its_own = |n: u32| (format!("n{n}").parse().unwrap(), format!("bmc-{n}"));
+    bmcs.addresses =
+        Some(PerTarget::Map(addresses.into_iter().chain((3..5).map(of_its_own)).collect()));
+    let mut watcher = Watcher::new(watcher().settings, vec![bmcs]);
+
+    let requests: Vec<_> =
+        ["n1", "n2", "n3", "n2", "n4", "n1"].iter().zip(1..).map(|(t, n)| request(n, t)).collect();
+    let mut begun = Vec::new();
+    for request in &requests {
+        begun.extend(claims(&see(&mut watcher, request, NOON)));
+    }
+    assert_eq!(begun, [&requests[0], &requests[2], &requests[4]].map(name));
+
+    let over = watcher.handle(Event::Claim(name(&requests[2]), Claim::Gone), NOON);
+    assert_eq!(claims(&over), [], "the chassis is busy all the same");
+    let over = watcher.handle(Event::Claim(name(&requests[0]), Claim::Gone), NOON);
+    assert_eq!(claims(&over), [name(&requests[1])]);
+}
+
+#[test]
+fn a_request_whose_target_another_device_is_busy_with_lets_the_next_one_pass() {
+    let devices = vec![device("one", "n[1-9]", 1), device("other", "n[1-9]", 1)];
+    let mut watcher = Watcher::new(watcher().settings, devices);
+    let on = |number, target, device: &str| Request {
+        device: Some(device.into()),
+        ..request(number, target)
+    };
+    let first = on(1, "n1", "one");
+    for request in [&first, &on(2, "n2", "other"), &on(3, "n2", "one"), &on(4, "n3", "one")] {
+        see(&mut watcher, request, NOON);
+    }
+    let effects = watcher.handle(Event::Claim(name(&first), Claim::Gone), NOON);
+    assert_eq!(claims(&effects), [name(&on(4, "n3", "one"))]);
 }
 
 #[test]
@@ -372,7 +414,7 @@ fn the_first_device_that_covers_a_target_serves_it() {
         let effects =
             watcher.handle(Event::Claim(name(&request(1, "n3")), claimed(&request(1, "n3"))), NOON);
         effects.into_iter().find_map(|effect| match effect {
-            Effect::Execute(_, job) => Some(job.device),
+            Effect::Execute(_, job) => Some(job.lane.device),
             _ => None,
         })
     };
