@@ -202,6 +202,36 @@ fn nothing_starts_for_an_agent_that_was_killed_while_its_request_waited() {
 }
 
 #[test]
+fn a_device_that_was_not_reached_is_tried_again_for_an_agent_that_waits() {
+    let (site, _watcher) = simulated("attempts = 10");
+    fs::write(site.path("state.behave"), "unreachable").unwrap();
+    let agent = site.agent("action=off\nplug=n3");
+    wait_for("the first order", || !orders(&site).is_empty());
+    fs::write(site.path("state.behave"), "none").unwrap();
+
+    agent.wait().assert_success();
+
+    assert!(orders(&site).len() >= 2, "{:?}", orders(&site));
+}
+
+#[test]
+fn a_device_that_was_not_reached_is_not_tried_again_for_an_agent_that_was_killed() {
+    let (site, _watcher) = simulated("attempts = 10");
+    fs::write(site.path("state.behave"), "unreachable").unwrap();
+    let agent = site.agent("action=off\nplug=n3");
+    wait_for("the first order", || !orders(&site).is_empty());
+    let id = orders(&site)[0].rsplit(' ').next().unwrap().to_owned();
+
+    drop(agent);
+    let before = orders(&site).len();
+
+    let answer = site.spool.await_result(&id, "withdrawn");
+    assert!(answer["message"].as_str().unwrap().contains("not reached"), "{answer}");
+    // One may have been on its way.
+    assert!(orders(&site).len() <= before + 1, "{:?}", orders(&site));
+}
+
+#[test]
 fn an_agent_that_is_told_to_stop_withdraws_its_request() {
     for (signal, name) in
         [(Signal::SIGTERM, "SIGTERM"), (Signal::SIGINT, "SIGINT"), (Signal::SIGHUP, "SIGHUP")]

@@ -76,6 +76,8 @@ pub enum Mutation {
     RetryAfterCrash,
     /// A request is executed although its client is gone.
     ClientNotChecked,
+    /// An order is given again without a look for its client.
+    RetryForNobody,
     /// An identity that was begun is forgotten when its file's name does not show it.
     IdentityForgotten,
 }

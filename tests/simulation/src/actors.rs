@@ -140,6 +140,8 @@ pub(crate) struct Execution {
     pub(crate) step: fence_core::execution::Step,
     /// The device was given an order.
     pub(crate) has_begun: bool,
+    /// It was not reached, and its client was not looked for since.
+    pub(crate) is_doubtful: bool,
     /// The device showed the state that proves success.
     pub(crate) has_proof: bool,
     pub(crate) until_boot_ms: u64,
@@ -266,6 +268,7 @@ impl WatcherProcess {
                     plan,
                     step: fence_core::execution::Step::Pause(0),
                     has_begun: false,
+                    is_doubtful: false,
                     has_proof: false,
                     until_boot_ms: now.boot_ms,
                 };

@@ -94,6 +94,7 @@ impl World {
                     push(Reaction::Honest);
                 }
             }
+            Step::LookForClient => push(Reaction::Honest),
             Step::Order(..) | Step::AskPower(_) => {
                 push(Reaction::Honest);
                 if !calm && self.budget.device_faults > 0 {

@@ -161,6 +161,10 @@ fn the_checker_finds_each_bug_that_is_put_in() {
         (Mutation::RetryAfterCrash, Budget { agents: 1, watcher_kills: 1, ..WORLD.budget }),
         (Mutation::ClientNotChecked, Budget { agents: 1, agent_kills: 1, ..WORLD.budget }),
         (
+            Mutation::RetryForNobody,
+            Budget { agents: 1, agent_kills: 1, device_faults: 1, ..WORLD.budget },
+        ),
+        (
             Mutation::IdentityForgotten,
             Budget { foreign_requests: 2, watcher_kills: 1, ..WORLD.budget },
         ),

@@ -51,6 +51,11 @@ fn a_client_that_is_not_looked_for_is_found() {
 }
 
 #[test]
+fn an_order_that_is_repeated_for_nobody_is_found() {
+    is_found(Mutation::RetryForNobody, "S4");
+}
+
+#[test]
 fn an_identity_that_is_forgotten_is_found() {
     is_found(Mutation::IdentityForgotten, "S2");
 }

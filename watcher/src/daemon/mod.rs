@@ -400,7 +400,8 @@ impl Daemon {
                     job.request.request_id, job.target, job.action, job.lane.device
                 );
                 let request_json = job.request.to_json();
-                worker::execute(&self.devices, name, job, request_json, &self.wake);
+                let spool = &self.spooler.spool;
+                worker::execute(&self.devices, spool, name, job, request_json, &self.wake);
                 None
             }
             Effect::Inquire(name, request) => {

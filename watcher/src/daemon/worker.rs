@@ -9,6 +9,7 @@ use fence_core::execution::{Plan, Report, Step, Verdict};
 use fence_core::watcher::Job;
 use fence_device::{self as device, Limit};
 use fence_protocol::{FenceResult, RecordName};
+use fence_spool::WatcherSpool;
 
 use super::Wake;
 use crate::devices::Devices;
@@ -19,17 +20,20 @@ pub(super) const STACK_BYTES: usize = 256 * 1024;
 /// Executes `job` and reports [`Wake::Finished`], whatever happens.
 pub(super) fn execute(
     devices: &Arc<Devices>,
+    spool: &Arc<WatcherSpool>,
     name: RecordName,
     job: Job,
     request_json: Vec<u8>,
     wake: &Sender<Wake>,
 ) {
-    let (devices, sender, record) = (Arc::clone(devices), wake.clone(), name.clone());
+    let (devices, spool) = (Arc::clone(devices), Arc::clone(spool));
+    let (sender, record) = (wake.clone(), name.clone());
     let spawned = thread::Builder::new()
         .name(format!("fence {}", job.target))
         .stack_size(STACK_BYTES)
         .spawn(move || {
-            let verdict = drive(&devices, &job, &request_json);
+            let is_awaited = || job.is_awaited(spool.is_claim_held(&record));
+            let verdict = drive(&devices, &job, &request_json, is_awaited);
             // The receiver is gone only when the daemon is.
             let _ = sender.send(Wake::Finished(record, verdict));
         });
@@ -39,7 +43,12 @@ pub(super) fn execute(
     }
 }
 
-fn drive(devices: &Devices, job: &Job, request_json: &[u8]) -> Verdict {
+fn drive(
+    devices: &Devices,
+    job: &Job,
+    request_json: &[u8],
+    is_awaited: impl Fn() -> bool,
+) -> Verdict {
     let Some(device) = devices.get(&job.lane.device) else {
         return failure(format!("not started: there is no device {:?}", job.lane.device));
     };
@@ -72,6 +81,7 @@ fn drive(devices: &Devices, job: &Job, request_json: &[u8]) -> Verdict {
                 thread::sleep(Duration::from_millis(ms));
                 Report::Paused
             }
+            Step::LookForClient => Report::Client(is_awaited()),
             Step::Done(verdict) => return verdict,
         };
     }

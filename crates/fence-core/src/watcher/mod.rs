@@ -52,6 +52,18 @@ pub struct Job {
     pub deadline_boot_ms: u64,
 }
 
+impl Job {
+    /// Whether somebody still waits for it. `held` tells what its claimed file shows: whether anybody
+    /// holds it; `None` where it is gone or cannot be looked at.
+    pub fn is_awaited(&self, held: Option<bool>) -> bool {
+        match held {
+            // An older client holds nothing, and waits until its deadline.
+            Some(is_held) => is_held || !self.request.held,
+            None => false,
+        }
+    }
+}
+
 /// What the disk shows under the name of a pending request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Sight {
@@ -333,7 +345,7 @@ impl Watcher {
             Some((FenceResult::Rejected, "this request_id was begun before".to_owned()))
         } else if parsed.as_ref() != Ok(&job.request) {
             Some((FenceResult::Rejected, "the request changed while it waited".to_owned()))
-        } else if job.request.held && client_gone {
+        } else if !job.is_awaited(Some(!client_gone)) {
             let why = "its client is gone: nobody holds the request any more";
             Some((FenceResult::Withdrawn, why.to_owned()))
         } else if job.deadline_boot_ms <= now.boot_ms {
