@@ -9,7 +9,7 @@ use crate::setup::Setup;
 pub struct Config {
     /// How many targets there are.
     pub targets: u8,
-    /// The fence devices.
+    /// The fence devices at first.
     pub setup: Setup,
     /// How many executions each device allows at the same time, or each address of it.
     pub max_concurrent: usize,
@@ -57,6 +57,8 @@ pub struct Budget {
     pub foreign_answers: u8,
     /// Odd behaviour of the device.
     pub device_faults: u8,
+    /// Changes of the configuration.
+    pub reloads: u8,
     /// Spans of time that pass for no reason.
     pub idle_spans: u8,
 }
@@ -78,6 +80,8 @@ pub enum Mutation {
     ClientNotChecked,
     /// An order is given again without a look for its client.
     RetryForNobody,
+    /// What waits is not routed anew by a new configuration.
+    ReloadForgotten,
     /// An identity that was begun is forgotten when its file's name does not show it.
     IdentityForgotten,
 }
@@ -103,6 +107,8 @@ pub enum Action {
     Rescan(usize),
     /// A timer of a watcher goes off.
     Tick(usize),
+    /// A watcher takes over a new configuration.
+    Reload(usize, Setup),
     /// A watcher gets SIGTERM.
     StopWatcher(usize),
     /// A watcher gets SIGKILL; its children die with it.

@@ -12,8 +12,9 @@ use fence_core::execution::{Method, Plan};
 use fence_core::watcher::{self as core, Claim, Content, Effect, Event, Job, Sight, Watcher};
 use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError};
 
-use crate::action::Config;
+use crate::action::{Config, Mutation};
 use crate::disk::{Dir, Disk};
+use crate::setup::Setup;
 use crate::world::ABLE;
 
 /// Where an agent stands.
@@ -151,6 +152,7 @@ pub(crate) struct Execution {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct WatcherProcess {
     pub(crate) core: Watcher,
+    pub(crate) setup: Setup,
     /// Steps that follow from each other; nothing else happens in the process before they are done.
     pub(crate) todo: VecDeque<Todo>,
     pub(crate) executions: BTreeMap<RecordName, Execution>,
@@ -171,22 +173,27 @@ pub(crate) enum Deed {
 }
 
 impl WatcherProcess {
-    pub(crate) fn start(config: &Config, boot: u32, disk: &Disk) -> Self {
-        let settings = core::Settings {
-            boot_id: format!("boot-{boot}"),
-            default_deadline_ms: 60_000,
-            max_running: RUNNING_MAX,
-        };
+    pub(crate) fn start(config: &Config, setup: Setup, boot: u32, disk: &Disk) -> Self {
         let claimed = disk.list(Dir::Claimed);
         let recover = claimed.iter().filter_map(|name| RecordName::from_file_name(name));
         let mut todo: VecDeque<_> = recover.map(Todo::Recover).collect();
         todo.push_back(Todo::Scan);
         WatcherProcess {
-            core: Watcher::new(settings, config.setup.devices(config.max_concurrent)),
+            core: Watcher::new(settings(boot), setup.devices(config.max_concurrent)),
+            setup,
             todo,
             executions: BTreeMap::new(),
             finished: VecDeque::new(),
             is_stopping: false,
+        }
+    }
+
+    /// Takes over a new configuration.
+    pub(crate) fn reload(&mut self, config: &Config, setup: Setup, boot: u32, now: Now) {
+        self.setup = setup;
+        let devices = setup.devices(config.max_concurrent);
+        if config.mutation != Some(Mutation::ReloadForgotten) {
+            self.feed(Event::Reconfigured(settings(boot), devices), now);
         }
     }
 
@@ -321,6 +328,14 @@ impl WatcherProcess {
                     < device.map_or(0, |device| device.max_concurrent)
         };
         self.core.queued().find(may_begin)
+    }
+}
+
+fn settings(boot: u32) -> core::Settings {
+    core::Settings {
+        boot_id: format!("boot-{boot}"),
+        default_deadline_ms: 60_000,
+        max_running: RUNNING_MAX,
     }
 }
 

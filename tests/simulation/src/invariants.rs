@@ -1,6 +1,6 @@
 //! What must never have happened.
 
-use fence_core::watcher::Job;
+use fence_core::watcher::{Job, route};
 use fence_protocol::RecordName;
 
 use crate::actors::WatcherProcess;
@@ -49,16 +49,17 @@ impl World {
         let same_lane = others().filter(|other| other.lane == job.lane).count();
         let is_busy = |w: &&WatcherProcess| w.busy().contains(&job.target);
         let elsewhere = self.watchers.iter().flatten().filter(is_busy).count();
-        let devices = self.config.setup.devices(self.config.max_concurrent);
+        let devices = watcher.setup.devices(self.config.max_concurrent);
         let device = devices.iter().find(|device| device.name == job.lane.device);
         let found = if same_target > 1 || (self.config.lock && elsewhere > 1) {
             format!("S6: {} is acted on twice at the same time", job.target)
-        } else if same_lane > self.config.max_concurrent {
+        } else if device.is_some_and(|device| same_lane > device.max_concurrent) {
             format!("S6: more is done at the same time than may be, in {:?}", job.lane)
-        } else if device.is_none_or(|device| device.lane(&job.target) != job.lane) {
-            format!("{name} is executed in {:?}, which is not configured", job.lane)
-        } else if job.request.device.as_ref().is_some_and(|named| *named != job.lane.device) {
-            format!("{name} is executed on a device that its client did not name")
+        } else if route(&devices, job.request.device.as_deref(), &job.target, job.action)
+            .map(|device| device.lane(&job.target))
+            != Ok(job.lane.clone())
+        {
+            format!("S6: {name} is executed in {:?}, not where it belongs", job.lane)
         } else {
             return;
         };

@@ -82,6 +82,7 @@ fn config(random: &mut Random) -> Config {
         foreign_requests: some(3),
         foreign_answers: some(1),
         device_faults: some(4),
+        reloads: some(2),
         idle_spans: some(6),
     };
     Config {

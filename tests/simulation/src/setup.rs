@@ -17,7 +17,7 @@ pub enum Setup {
     OneAddress,
     /// One of another name for the first target, and the shared one.
     Two,
-    /// The shared one, for the first target alone.
+    /// The shared one, for the first target alone and for one execution at a time.
     Half,
 }
 
@@ -26,14 +26,14 @@ impl Setup {
     pub const ALL: [Setup; 5] =
         [Setup::Shared, Setup::Addresses, Setup::OneAddress, Setup::Two, Setup::Half];
 
-    /// The devices, each with room for so many executions in a lane.
+    /// The devices, most with room for `max_concurrent` executions in a lane.
     pub(crate) fn devices(self, max_concurrent: usize) -> Vec<Device> {
         let device = |name: &str, coverage, address: Option<&str>| Device {
             name: name.to_owned(),
             here: true,
             coverage,
             addresses: address.map(|pattern| PerTarget::Pattern(pattern.to_owned())),
-            max_concurrent,
+            max_concurrent: if self == Setup::Half { 1 } else { max_concurrent },
             actions: [FenceAction::Off, FenceAction::On, FenceAction::Reboot].into(),
         };
         let first = || Coverage::Nodes(BTreeSet::from([crate::World::target(0)]));

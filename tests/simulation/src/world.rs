@@ -14,7 +14,7 @@ use fence_protocol::{
 use crate::action::{Action, Budget, Config, Mutation, Reaction};
 use crate::actors::{Agent, Deed, Place, Todo, WatcherProcess};
 use crate::disk::{Dir, Disk};
-use crate::setup::SHARED;
+use crate::setup::{SHARED, Setup};
 
 /// What each device of this world can do.
 pub(crate) const ABLE: Abilities = Abilities { off: true, on: true, cycle: false, power: true };
@@ -49,6 +49,8 @@ pub(crate) struct Ledger {
 pub struct World {
     pub(crate) config: Config,
     pub(crate) budget: Budget,
+    /// What the configuration file says by now.
+    pub(crate) setup: Setup,
     pub(crate) boot: u32,
     pub(crate) now: Now,
     pub(crate) disk: Disk,
@@ -70,6 +72,7 @@ impl World {
         World {
             config,
             budget: config.budget,
+            setup: config.setup,
             boot: 1,
             now: Now { boot_ms: 10_000, wall_ms: WALL_MS },
             disk: Disk::default(),
@@ -110,15 +113,7 @@ impl World {
                 self.agents[*index].place = Place::Ended(None);
                 self.disk.release(*index);
             }
-            Action::StartWatcher(index) => {
-                let process = WatcherProcess::start(&self.config, self.boot, &self.disk);
-                self.watchers[*index] = Some(process);
-                if self.config.mutation == Some(Mutation::RetryAfterCrash) {
-                    for name in self.disk.list(Dir::Claimed) {
-                        self.disk.rename(Dir::Claimed, &name, Dir::Requests, &name);
-                    }
-                }
-            }
+            Action::StartWatcher(index) => self.start_watcher(*index),
             Action::WatcherStep(index) => self.watcher_step(*index),
             Action::Hear(index, name) => {
                 if let (Some(watcher), Some(name)) =
@@ -131,6 +126,13 @@ impl World {
                 self.watchers[*index].iter_mut().for_each(|w| w.todo.push_back(Todo::Scan));
             }
             Action::Tick(index) => self.feed(*index, Event::Tick),
+            Action::Reload(index, setup) => {
+                self.setup = *setup;
+                let now = self.watcher_now();
+                if let Some(watcher) = &mut self.watchers[*index] {
+                    watcher.reload(&self.config, *setup, self.boot, now);
+                }
+            }
             Action::StopWatcher(index) => {
                 if let Some(watcher) = &mut self.watchers[*index] {
                     watcher.is_stopping = true;
@@ -167,6 +169,16 @@ impl World {
         self.check_idle();
     }
 
+    fn start_watcher(&mut self, index: usize) {
+        let process = WatcherProcess::start(&self.config, self.setup, self.boot, &self.disk);
+        self.watchers[index] = Some(process);
+        if self.config.mutation == Some(Mutation::RetryAfterCrash) {
+            for name in self.disk.list(Dir::Claimed) {
+                self.disk.rename(Dir::Claimed, &name, Dir::Requests, &name);
+            }
+        }
+    }
+
     fn spend(&mut self, action: &Action) {
         let budget = &mut self.budget;
         let count = match action {
@@ -175,6 +187,7 @@ impl World {
             Action::SignalAgent(_) => &mut budget.signals,
             Action::KillWatcher(_) => &mut budget.watcher_kills,
             Action::StopWatcher(_) => &mut budget.watcher_stops,
+            Action::Reload(..) => &mut budget.reloads,
             Action::CrashHost(_) => &mut budget.host_crashes,
             Action::FillDisk(true) => &mut budget.full_disks,
             Action::StepClock(_) => &mut budget.clock_steps,

@@ -63,6 +63,7 @@ const WORLD: Config = Config {
         foreign_requests: 0,
         foreign_answers: 0,
         device_faults: 0,
+        reloads: 0,
         idle_spans: 0,
     },
     mutation: None,
@@ -115,6 +116,12 @@ fn two_agents_for_two_targets_at_two_addresses() {
     check("two agents, two addresses", Config { targets: 2, setup, budget, ..WORLD });
 }
 
+#[test]
+fn two_agents_and_a_new_configuration() {
+    let budget = Budget { agents: 2, reloads: 1, ..WORLD.budget };
+    check("two agents, a reload", Config { targets: 2, budget, ..WORLD });
+}
+
 /// Takes many minutes: only where `LARGE_WORLDS` is set.
 #[test]
 fn two_agents_two_targets_and_every_crash() {
@@ -160,6 +167,7 @@ fn the_checker_finds_each_bug_that_is_put_in() {
         (Mutation::DeleteBeforeAnswer, Budget { agents: 1, watcher_kills: 1, ..WORLD.budget }),
         (Mutation::RetryAfterCrash, Budget { agents: 1, watcher_kills: 1, ..WORLD.budget }),
         (Mutation::ClientNotChecked, Budget { agents: 1, agent_kills: 1, ..WORLD.budget }),
+        (Mutation::ReloadForgotten, Budget { agents: 2, reloads: 1, ..WORLD.budget }),
         (
             Mutation::RetryForNobody,
             Budget { agents: 1, agent_kills: 1, device_faults: 1, ..WORLD.budget },
@@ -169,7 +177,8 @@ fn the_checker_finds_each_bug_that_is_put_in() {
             Budget { foreign_requests: 2, watcher_kills: 1, ..WORLD.budget },
         ),
     ] {
-        let config = Config { mutation: Some(mutation), budget, ..WORLD };
+        let targets = if mutation == Mutation::ReloadForgotten { 2 } else { 1 };
+        let config = Config { mutation: Some(mutation), targets, budget, ..WORLD };
         let checker = Small(config).checker().spawn_bfs().join();
         let found = checker.discovery("S1 to S6").or(checker.discovery("S5 at rest"));
         let path = found.unwrap_or_else(|| panic!("{mutation:?} is not found"));

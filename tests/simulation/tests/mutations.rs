@@ -56,6 +56,11 @@ fn an_order_that_is_repeated_for_nobody_is_found() {
 }
 
 #[test]
+fn a_new_configuration_that_what_waits_is_not_told_of_is_found() {
+    is_found(Mutation::ReloadForgotten, "S6");
+}
+
+#[test]
 fn an_identity_that_is_forgotten_is_found() {
     is_found(Mutation::IdentityForgotten, "S2");
 }

@@ -126,9 +126,7 @@ impl Watcher {
             Admission::Queue(job) => {
                 self.next_seq += 1;
                 self.ids.insert(job.request.request_id.clone(), name.clone());
-                self.queue.push(&job.lane, job.target.clone(), job.seq, name.clone());
-                let deadline = job.deadline_boot_ms;
-                self.put(name, State::Queued(*job), Some(deadline));
+                self.enqueue(name, *job);
             }
         }
     }

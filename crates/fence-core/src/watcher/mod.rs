@@ -6,10 +6,11 @@
 //! comes back as an event, so a simulation can stop the world between any two of them.
 //!
 //! What comes in is judged in `intake`; what waits stands in `queue`; where a request goes is decided
-//! in `route`. What a device does is none of this: see [`crate::execution`].
+//! in `route`; what becomes of it when the configuration changes, in `reload`. What a device does is none of this: see [`crate::execution`].
 
 mod intake;
 mod queue;
+mod reload;
 mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,7 @@ pub use queue::Lane;
 use queue::Queue;
 pub use route::{Coverage, Device, Unroutable, route};
 
-/// What stays the same while the watcher runs.
+/// What a watcher has to know besides its devices.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// This boot's identity (`/proc/sys/kernel/random/boot_id`).
@@ -122,6 +123,8 @@ pub enum Event {
     Answered(RecordName, Result<(), String>),
     /// Time has passed.
     Tick,
+    /// The configuration is another one now. The claims before it have been reported.
+    Reconfigured(Settings, Vec<Device>),
     /// No new request is to be begun.
     Stop,
 }
@@ -236,6 +239,9 @@ impl Watcher {
             }
             Event::Answered(name, written) => self.answered(name, written, now, &mut effects),
             Event::Tick => self.tick(now, &mut effects),
+            Event::Reconfigured(settings, devices) => {
+                self.reconfigured(settings, devices, &mut effects);
+            }
             Event::Stop => self.stopping = true,
         }
         if !self.stopping {
@@ -446,6 +452,13 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// Puts a job into the line of its lane.
+    fn enqueue(&mut self, name: RecordName, job: Job) {
+        self.queue.push(&job.lane, job.target.clone(), job.seq, name.clone());
+        let deadline = job.deadline_boot_ms;
+        self.put(name, State::Queued(job), Some(deadline));
     }
 
     fn put(&mut self, name: RecordName, state: State, timer_boot_ms: Option<u64>) {

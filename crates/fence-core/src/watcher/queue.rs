@@ -54,6 +54,11 @@ impl Queue {
         }
     }
 
+    /// Sets new bounds. What runs goes on; nothing waits at this moment.
+    pub(super) fn set_bounds(&mut self, running_max: usize, lane_max: BTreeMap<String, usize>) {
+        (self.running_max, self.lane_max) = (running_max, lane_max);
+    }
+
     pub(super) fn push(&mut self, lane: &Lane, target: NodeName, seq: u64, name: RecordName) {
         self.change(lane, |waiting| {
             waiting.line.insert(seq, (target, name));
