@@ -2,6 +2,7 @@
 //! `fence-watcher check` asks.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use fence_core::PerTarget;
 use fence_core::execution::Method;
@@ -37,16 +38,17 @@ pub struct ConfiguredDevice {
     targets: Targets,
 }
 
-/// All devices of the configuration, in its order.
+/// All devices of a configuration, in its order. Whoever works with one keeps it, whatever the next
+/// configuration says.
 #[derive(Debug)]
-pub struct Devices(Vec<ConfiguredDevice>);
+pub struct Devices(Vec<Arc<ConfiguredDevice>>);
 
 impl Devices {
     /// The devices of `settings`, whose programs `executor` runs.
     pub fn build(settings: &Settings, executor: &ExecutorClient) -> Self {
         let device = |device: &DeviceSettings| {
             let driver = driver(device, executor);
-            ConfiguredDevice {
+            Arc::new(ConfiguredDevice {
                 name: device.name.clone(),
                 type_name: type_name(&device.kind),
                 here: device.applies_to(&settings.node),
@@ -58,28 +60,33 @@ impl Devices {
                 max_concurrent: device.max_concurrent,
                 driver,
                 targets: device.targets.clone(),
-            }
+            })
         };
         Devices(settings.devices.iter().map(device).collect())
     }
 
     /// The devices that may be used on this node.
-    pub fn here(&self) -> impl Iterator<Item = &ConfiguredDevice> {
+    pub fn here(&self) -> impl Iterator<Item = &Arc<ConfiguredDevice>> {
         self.0.iter().filter(|device| device.here)
     }
 
     /// The device of this name.
-    pub fn get(&self, name: &str) -> Option<&ConfiguredDevice> {
+    pub fn get(&self, name: &str) -> Option<&Arc<ConfiguredDevice>> {
         self.0.iter().find(|device| device.name == name)
+    }
+
+    /// Whether `device` is one of these, and not of another configuration.
+    pub fn has(&self, device: &Arc<ConfiguredDevice>) -> bool {
+        self.0.iter().any(|own| Arc::ptr_eq(own, device))
     }
 
     /// What the core has to know of them.
     pub fn facts(&self) -> Vec<Device> {
-        self.0.iter().map(ConfiguredDevice::facts).collect()
+        self.0.iter().map(|device| device.facts()).collect()
     }
 
     /// The devices that a question means: the named one, else all of this node.
-    pub fn choose(&self, named: Option<&str>) -> Result<Vec<&ConfiguredDevice>, String> {
+    pub fn choose(&self, named: Option<&str>) -> Result<Vec<&Arc<ConfiguredDevice>>, String> {
         let Some(name) = named else { return Ok(self.here().collect()) };
         match self.get(name) {
             Some(device) if device.here => Ok(vec![device]),

@@ -1,86 +1,30 @@
 //! `fence-watcher status`: what the running watcher says of itself.
 //!
-//! The watcher is asked through the spool's queries; nothing here reads its files behind its back.
+//! The watcher is asked; nothing here reads its files behind its back.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::thread;
-use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
-use fence_device::Limit;
+use anyhow::{Context, anyhow};
 use fence_log::one_line;
-use fence_protocol::{Query, QueryAnswer, QueryKind, RequestId};
-use fence_spool::{Asked, ClientSpool, Liveness, Places};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use fence_protocol::QueryKind;
 use serde::Deserialize;
-use serde_json::Value;
 
+use super::ask::ask;
 use super::table::{Table, span};
 use crate::config::SpoolSettings;
 
 /// The text of `status`.
 pub(super) fn status(spool: &SpoolSettings, json: bool) -> anyhow::Result<String> {
-    let state = ask(&Places::new(&spool.request_dir, &spool.response_dir))?;
+    let answer = ask(spool, QueryKind::State, ANSWER_MS_MAX)?;
+    let state = answer
+        .state
+        .ok_or_else(|| anyhow!("fence-watcher refused: {}", one_line(&answer.message)))?;
     if json {
         return Ok(format!("{state:#}\n"));
     }
     let state = State::deserialize(state).context("the watcher's answer is not understood")?;
     Ok(state.text())
-}
-
-fn ask(places: &Places) -> anyhow::Result<Value> {
-    let spool = ClientSpool::open(places)?;
-    let pid = match spool.watcher() {
-        Liveness::Alive { pid } => pid,
-        Liveness::Dead { pid: Some(pid) } => {
-            bail!("no fence-watcher is running (the last one was process {pid}): {START_IT}")
-        }
-        Liveness::Dead { pid: None } | Liveness::Never => {
-            bail!("no fence-watcher is running: {START_IT}")
-        }
-    };
-    let limit = Limit::in_ms(ANSWER_MS_MAX);
-    let query = Query {
-        query_id: RequestId::random().to_string(),
-        query: QueryKind::State,
-        device: None,
-        target: None,
-        deadline_boottime_ms: limit.not_after_boot_ms,
-    };
-    let asked = spool.ask(&query)?;
-    let bytes = wait(&spool, &asked, limit).ok_or_else(|| {
-        let process = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
-        anyhow!(
-            "fence-watcher{process} is running but gave no answer within {}",
-            span(ANSWER_MS_MAX)
-        )
-    })?;
-    let answer = QueryAnswer::parse(&bytes)
-        .map_err(|error| anyhow!("the watcher's answer is not understood: {error}"))?;
-    answer.state.ok_or_else(|| anyhow!("fence-watcher refused: {}", one_line(&answer.message)))
-}
-
-fn wait(spool: &ClientSpool, asked: &Asked, limit: Limit) -> Option<Vec<u8>> {
-    loop {
-        // The time is read first: an answer that comes while it runs out is still taken.
-        let left = limit.left_ms();
-        if let Some(bytes) = spool.answer_of(asked) {
-            return Some(bytes);
-        }
-        if left == 0 {
-            return None;
-        }
-        match asked.wait_fd() {
-            Some(events) => {
-                let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-                // Interrupted or not: the next turn looks.
-                let _ = poll(&mut [PollFd::new(events, PollFlags::POLLIN)], timeout);
-                asked.drain();
-            }
-            None => thread::sleep(Duration::from_millis(left.min(LOOK_EVERY_MS))),
-        }
-    }
 }
 
 /// The watcher's state, as far as it is shown. A newer watcher may say more.
@@ -242,9 +186,6 @@ fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
 
 /// How long a watcher that lives may take to answer.
 const ANSWER_MS_MAX: u64 = 5_000;
-/// How often to look where the system has no watch left to give.
-const LOOK_EVERY_MS: u64 = 20;
-const START_IT: &str = "start it with `systemctl start fence-watcher`";
 
 #[cfg(test)]
 mod tests {

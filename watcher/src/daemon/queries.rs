@@ -59,31 +59,49 @@ impl Desk {
         }
     }
 
-    /// Takes the question in `file_name`; `state` describes the watcher, should that be asked.
+    /// Takes the question in `file_name`; `state` describes the watcher, should that be asked. Gives
+    /// the identity of one that wants a new configuration.
     pub(super) fn take(
         &mut self,
         file_name: &str,
         known: &[Device],
         state: impl Fn() -> Value,
         now: Now,
-    ) {
+    ) -> Option<String> {
         if self.taken.contains(file_name) {
-            return;
+            return None;
         }
-        let Some(bytes) = self.spool.read_query(file_name) else { return };
-        let mut query = match Query::parse(&bytes) {
-            Ok(query) if file_name == format!("{}.json", query.query_id) => query,
-            Ok(_) => return self.refuse(file_name, "its query_id is not its file name"),
-            Err(why) => return self.refuse(file_name, &why),
+        let bytes = self.spool.read_query(file_name)?;
+        let query = match Query::parse(&bytes) {
+            Ok(query) if file_name != format!("{}.json", query.query_id) => {
+                Err("its query_id is not its file name".to_owned())
+            }
+            Ok(query) if query.deadline_boottime_ms <= now.boot_ms => {
+                Err("nobody waits for it any more".to_owned())
+            }
+            other => other,
         };
-        if query.deadline_boottime_ms <= now.boot_ms {
-            return self.refuse(file_name, "nobody waits for it any more");
+        match query {
+            Err(why) => {
+                warn!("query {file_name:?}: refused: {why}");
+                remove(&self.spool, file_name);
+            }
+            Ok(query) if query.query == QueryKind::State => {
+                let mut answer = QueryAnswer::new(&query.query_id, 0, "fence-watcher is running");
+                answer.state = Some(state());
+                write(&self.spool, file_name, &answer);
+            }
+            Ok(query) if query.query == QueryKind::Reload => {
+                self.taken.insert(file_name.to_owned());
+                return Some(query.query_id);
+            }
+            Ok(query) => self.ask(file_name, query, known),
         }
-        if query.query == QueryKind::State {
-            let mut answer = QueryAnswer::new(&query.query_id, 0, "fence-watcher is running");
-            answer.state = Some(state());
-            return write(&self.spool, file_name, &answer);
-        }
+        None
+    }
+
+    /// Asks the devices what `query` wants to know.
+    fn ask(&mut self, file_name: &str, mut query: Query, known: &[Device]) {
         if let (QueryKind::Power, Some(Ok(target))) = (query.query, query.target()) {
             match device_of(known, query.device.as_deref(), &target) {
                 Ok(device) => query.device = Some(device),
@@ -103,6 +121,18 @@ impl Desk {
             write(&spool, &file_name, &answer);
             let _ = answered.send(file_name);
         }));
+    }
+
+    /// Tells who asked for a new configuration what came of it.
+    pub(super) fn reloaded(&mut self, answer: &QueryAnswer) {
+        let file_name = format!("{}.json", answer.query_id);
+        write(&self.spool, &file_name, answer);
+        self.taken.remove(&file_name);
+    }
+
+    /// Asks these devices from now on.
+    pub(super) fn set_devices(&mut self, devices: Arc<Devices>) {
+        self.devices = devices;
     }
 
     /// Answers a question that an older client put as a request.
@@ -163,11 +193,6 @@ impl Desk {
             Ok(_) => self.asking += 1,
             Err(problem) => error!("a question stays unanswered: cannot start a thread: {problem}"),
         }
-    }
-
-    fn refuse(&self, file_name: &str, why: &str) {
-        warn!("query {file_name:?}: refused: {why}");
-        remove(&self.spool, file_name);
     }
 }
 
@@ -233,7 +258,9 @@ impl Asker<'_> {
                 answer.power = Some(power);
                 answer
             }
-            QueryKind::State => unreachable!("the daemon itself answers what its state is"),
+            QueryKind::State | QueryKind::Reload => {
+                unreachable!("the daemon itself answers what concerns it")
+            }
         }
     }
 
@@ -280,12 +307,12 @@ impl Asker<'_> {
         (all, words(all))
     }
 
-    fn reach(&self, device: &ConfiguredDevice) -> (bool, String) {
+    fn reach(&self, device: &Arc<ConfiguredDevice>) -> (bool, String) {
         let (reached, words) = match device.driver.reachable(in_ms(REACH_MS)) {
             Reach::Reachable(words) => (true, words),
             Reach::Unreachable(words) => (false, words),
         };
-        let _ = self.wake.send(Wake::Reached(device.name.clone(), reached));
+        let _ = self.wake.send(Wake::Reached(Arc::clone(device), reached));
         let verb = if reached { "is reachable" } else { "is not reachable" };
         let text = format!("fence device '{}' {verb}", device.name);
         (reached, if words.is_empty() { text } else { format!("{text}: {words}") })
@@ -314,12 +341,12 @@ impl Asker<'_> {
         Ok(all)
     }
 
-    fn list(&self, device: &ConfiguredDevice, limit: Limit) -> TargetList {
+    fn list(&self, device: &Arc<ConfiguredDevice>, limit: Limit) -> TargetList {
         let list = device.driver.targets(limit);
         let reached = match &list {
             TargetList::Nodes(targets) => {
                 let targets = targets.iter().cloned().collect();
-                let _ = self.wake.send(Wake::Discovered(device.name.clone(), targets));
+                let _ = self.wake.send(Wake::Discovered(Arc::clone(device), targets));
                 true
             }
             TargetList::NoList(_) => true,
@@ -328,7 +355,7 @@ impl Asker<'_> {
                 false
             }
         };
-        let _ = self.wake.send(Wake::Reached(device.name.clone(), reached));
+        let _ = self.wake.send(Wake::Reached(Arc::clone(device), reached));
         list
     }
 

@@ -1,6 +1,7 @@
 //! What the watcher tells about itself: `fence-watcher status`, through a `state` query.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use fence_core::Now;
@@ -9,7 +10,7 @@ use fence_core::watcher::{Job, Watcher};
 use fence_protocol::FenceResult;
 use serde_json::{Value, json};
 
-use crate::devices::Devices;
+use crate::devices::{ConfiguredDevice, Devices};
 
 pub(super) struct Reporter {
     node: String,
@@ -42,6 +43,11 @@ impl Reporter {
         }
     }
 
+    /// Forgets the devices that `is_same` does not know again.
+    pub(super) fn retain(&mut self, is_same: impl Fn(&str) -> bool) {
+        self.devices.retain(|name, _| is_same(name));
+    }
+
     pub(super) fn answered(&mut self, result: FenceResult) {
         *self.counts.entry(result.as_str()).or_default() += 1;
     }
@@ -70,7 +76,7 @@ impl Reporter {
         let mut queued = BTreeMap::<&str, u64>::new();
         core.running().for_each(|(_, job, _)| *running.entry(&job.lane.device).or_default() += 1);
         core.queued().for_each(|job| *queued.entry(&job.lane.device).or_default() += 1);
-        let device = |device: &crate::devices::ConfiguredDevice| {
+        let device = |device: &Arc<ConfiguredDevice>| {
             let story = self.devices.get(&device.name);
             let reached = story.and_then(|story| story.reached);
             json!({

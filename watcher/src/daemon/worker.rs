@@ -12,28 +12,30 @@ use fence_protocol::{FenceResult, RecordName};
 use fence_spool::WatcherSpool;
 
 use super::Wake;
-use crate::devices::Devices;
+use crate::devices::ConfiguredDevice;
 
 /// The stack of a thread that drives a device, in bytes. Many may run at once.
 pub(super) const STACK_BYTES: usize = 256 * 1024;
 
-/// Executes `job` and reports [`Wake::Finished`], whatever happens.
+/// Executes `job` on `device` and reports [`Wake::Finished`], whatever happens.
 pub(super) fn execute(
-    devices: &Arc<Devices>,
+    device: Option<Arc<ConfiguredDevice>>,
     spool: &Arc<WatcherSpool>,
     name: RecordName,
     job: Job,
     request_json: Vec<u8>,
     wake: &Sender<Wake>,
 ) {
-    let (devices, spool) = (Arc::clone(devices), Arc::clone(spool));
-    let (sender, record) = (wake.clone(), name.clone());
+    let (spool, sender, record) = (Arc::clone(spool), wake.clone(), name.clone());
     let spawned = thread::Builder::new()
         .name(format!("fence {}", job.target))
         .stack_size(STACK_BYTES)
         .spawn(move || {
             let is_awaited = || job.is_awaited(spool.is_claim_held(&record));
-            let verdict = drive(&devices, &job, &request_json, is_awaited);
+            let verdict = match device {
+                Some(device) => drive(&device, &job, &request_json, is_awaited),
+                None => failure(format!("not started: there is no device {:?}", job.lane.device)),
+            };
             // The receiver is gone only when the daemon is.
             let _ = sender.send(Wake::Finished(record, verdict));
         });
@@ -44,14 +46,11 @@ pub(super) fn execute(
 }
 
 fn drive(
-    devices: &Devices,
+    device: &ConfiguredDevice,
     job: &Job,
     request_json: &[u8],
     is_awaited: impl Fn() -> bool,
 ) -> Verdict {
-    let Some(device) = devices.get(&job.lane.device) else {
-        return failure(format!("not started: there is no device {:?}", job.lane.device));
-    };
     let mut plan = Plan::new(
         job.action,
         device.driver.abilities(),
