@@ -110,7 +110,8 @@ impl ConfiguredDevice {
         self.targets == Targets::Discover
     }
 
-    fn facts(&self) -> Device {
+    /// What the core has to know of it.
+    pub fn facts(&self) -> Device {
         let abilities = self.driver.abilities();
         let all = [FenceAction::Off, FenceAction::On, FenceAction::Reboot];
         Device {
