@@ -115,6 +115,8 @@ pub enum Action {
     KillWatcher(usize),
     /// The device does something about an execution.
     Device(usize, String, Reaction),
+    /// A device that was asked for its targets lists all of them, or fails to.
+    List(usize, bool),
     /// A watcher learns that an execution is over.
     Finish(usize),
     /// The host crashes and boots; the bits tell what of the unsynced is left.

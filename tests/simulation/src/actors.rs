@@ -157,6 +157,8 @@ pub(crate) struct WatcherProcess {
     pub(crate) todo: VecDeque<Todo>,
     pub(crate) executions: BTreeMap<RecordName, Execution>,
     pub(crate) finished: VecDeque<(RecordName, fence_core::execution::Verdict)>,
+    /// Devices that are being asked for their targets.
+    pub(crate) asked: VecDeque<String>,
     pub(crate) is_stopping: bool,
 }
 
@@ -184,6 +186,7 @@ impl WatcherProcess {
             todo,
             executions: BTreeMap::new(),
             finished: VecDeque::new(),
+            asked: VecDeque::new(),
             is_stopping: false,
         }
     }
@@ -287,6 +290,7 @@ impl WatcherProcess {
             Effect::Inquire(name, _) => {
                 self.first(Event::Inquired(name, true, "on".to_owned()), now);
             }
+            Effect::AskTargets(device) => self.asked.push_back(device),
             Effect::Answer(name, answer) => {
                 let bytes = answer.to_json(DateTime::UNIX_EPOCH);
                 let temporary = name.temporary();

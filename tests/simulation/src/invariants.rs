@@ -5,6 +5,7 @@ use fence_protocol::RecordName;
 
 use crate::actors::WatcherProcess;
 use crate::disk::Dir;
+use crate::setup::Setup;
 use crate::world::World;
 
 impl World {
@@ -51,11 +52,15 @@ impl World {
         let elsewhere = self.watchers.iter().flatten().filter(is_busy).count();
         let devices = watcher.setup.devices(self.config.max_concurrent);
         let device = devices.iter().find(|device| device.name == job.lane.device);
+        // Whose list came first decides where devices list their targets.
+        let may_be_any = watcher.setup == Setup::Listing;
+        let named = job.request.device.as_deref();
+        let named = named.or(may_be_any.then_some(job.lane.device.as_str()));
         let found = if same_target > 1 || (self.config.lock && elsewhere > 1) {
             format!("S6: {} is acted on twice at the same time", job.target)
         } else if device.is_some_and(|device| same_lane > device.max_concurrent) {
             format!("S6: more is done at the same time than may be, in {:?}", job.lane)
-        } else if route(&devices, job.request.device.as_deref(), &job.target, job.action)
+        } else if route(&devices, named, &job.target, job.action)
             .map(|device| device.lane(&job.target))
             != Ok(job.lane.clone())
         {

@@ -60,6 +60,9 @@ impl World {
             actions.push(Action::WatcherStep(index));
             return;
         }
+        if !watcher.asked.is_empty() {
+            actions.extend([true, false].map(|succeeds| Action::List(index, succeeds)));
+        }
         if !watcher.finished.is_empty() {
             actions.push(Action::Finish(index));
         }

@@ -19,12 +19,20 @@ pub enum Setup {
     Two,
     /// The shared one, for the first target alone and for one execution at a time.
     Half,
+    /// The shared one and one of another name, which both list their targets when they are asked.
+    Listing,
 }
 
 impl Setup {
     /// All of them.
-    pub const ALL: [Setup; 5] =
-        [Setup::Shared, Setup::Addresses, Setup::OneAddress, Setup::Two, Setup::Half];
+    pub const ALL: [Setup; 6] = [
+        Setup::Shared,
+        Setup::Addresses,
+        Setup::OneAddress,
+        Setup::Two,
+        Setup::Half,
+        Setup::Listing,
+    ];
 
     /// The devices, most with room for `max_concurrent` executions in a lane.
     pub(crate) fn devices(self, max_concurrent: usize) -> Vec<Device> {
@@ -44,6 +52,9 @@ impl Setup {
             Setup::Two => {
                 vec![device("other", first(), None), device(SHARED, Coverage::Any, None)]
             }
+            Setup::Listing => ["other", SHARED]
+                .map(|name| device(name, Coverage::Discovered(None), None))
+                .to_vec(),
             Setup::Half => vec![device(SHARED, first(), None)],
         }
     }

@@ -149,6 +149,13 @@ impl World {
                     self.end_if_stopped(*index);
                 }
             }
+            Action::List(index, succeeds) => {
+                let device = self.watchers[*index].as_mut().and_then(|w| w.asked.pop_front());
+                let targets = (0..self.config.targets).map(Self::target).collect();
+                if let Some(device) = device {
+                    self.feed(*index, Event::Targets(device, succeeds.then_some(targets)));
+                }
+            }
             Action::CrashHost(bits) => self.crash_host(*bits),
             Action::FillDisk(is_full) => self.disk.is_full = *is_full,
             Action::StepClock(by_ms) => {

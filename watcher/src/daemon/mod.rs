@@ -56,8 +56,8 @@ pub(crate) enum Wake {
     Finished(RecordName, Verdict),
     /// A question that came as a request has its answer.
     Inquired(RecordName, bool, String),
-    /// A device listed its targets.
-    Discovered(Arc<ConfiguredDevice>, BTreeSet<NodeName>),
+    /// A device listed its targets, or did not.
+    Listed(Arc<ConfiguredDevice>, Option<BTreeSet<NodeName>>),
     /// A device was or was not reached.
     Reached(Arc<ConfiguredDevice>, bool),
     /// A query was answered.
@@ -160,7 +160,6 @@ fn serve(
     daemon.period_max_ms = if inotify.is_some() { u64::MAX } else { BLIND_PERIOD_MS };
     daemon.recover();
     daemon.rescan();
-    daemon.discover();
     daemon.manager.is_ready();
     info!(
         "ready: node={} pid={} requests='{}'",
@@ -299,13 +298,13 @@ impl Daemon {
                 self.feed(Event::Inquired(name, reached, words));
             }
             // What a device of an older configuration says is of no use any more.
-            Wake::Discovered(device, targets) if self.devices.has(&device) => {
-                self.core.discovered(&device.name, &targets);
+            Wake::Listed(device, targets) if self.devices.has(&device) => {
+                self.feed(Event::Targets(device.name.clone(), targets));
             }
             Wake::Reached(device, reached) if self.devices.has(&device) => {
                 self.reporter.reached(&device.name, reached);
             }
-            Wake::Discovered(..) | Wake::Reached(..) => {}
+            Wake::Listed(..) | Wake::Reached(..) => {}
             Wake::Reload => self.reload(None),
             Wake::Loaded(result) => self.loaded(*result),
             Wake::QueryDone => self.queries.done(),
@@ -408,13 +407,6 @@ impl Daemon {
         }
     }
 
-    fn discover(&mut self) {
-        let devices = Arc::clone(&self.devices);
-        for device in devices.here().filter(|device| device.is_to_be_discovered()) {
-            self.queries.discover(device.name.clone());
-        }
-    }
-
     fn query(&mut self, file_name: &str) {
         let state = || self.reporter.state(&self.core, &self.devices, now());
         let query_id = self.queries.take(file_name, self.core.devices(), state, now());
@@ -448,6 +440,10 @@ impl Daemon {
             }
             Effect::Inquire(name, request) => {
                 self.queries.inquire(name, request, self.core.devices());
+                None
+            }
+            Effect::AskTargets(device) => {
+                self.queries.list(device);
                 None
             }
             Effect::Answer(name, answer) => {

@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use std::thread;
 
 use fence_core::Now;
-use fence_core::watcher::{Device, route};
+use fence_core::watcher::{Coverage, Device, route, unlisted};
 use fence_device::{Limit, Reach, TargetList};
 use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RecordName, Request,
@@ -101,23 +101,14 @@ impl Desk {
     }
 
     /// Asks the devices what `query` wants to know.
-    fn ask(&mut self, file_name: &str, mut query: Query, known: &[Device]) {
-        if let (QueryKind::Power, Some(Ok(target))) = (query.query, query.target()) {
-            match device_of(known, query.device.as_deref(), &target) {
-                Ok(device) => query.device = Some(device),
-                Err(why) => {
-                    let mut answer = QueryAnswer::new(&query.query_id, 1, why);
-                    answer.power = Some(PowerState::Unknown);
-                    return write(&self.spool, file_name, &answer);
-                }
-            }
-        }
+    fn ask(&mut self, file_name: &str, query: Query, known: &[Device]) {
         self.taken.insert(file_name.to_owned());
         let (spool, devices) = (Arc::clone(&self.spool), Arc::clone(&self.devices));
         let (wake, answered, file_name) =
             (self.wake.clone(), self.answered.clone(), file_name.to_owned());
+        let known = if query.query == QueryKind::Power { known.to_vec() } else { Vec::new() };
         self.spawn(Box::new(move || {
-            let answer = Asker { devices: &devices, wake: &wake }.answer(&query);
+            let answer = Asker { devices: &devices, known, wake: &wake }.answer(&query);
             write(&spool, &file_name, &answer);
             let _ = answered.send(file_name);
         }));
@@ -136,32 +127,23 @@ impl Desk {
     }
 
     /// Answers a question that an older client put as a request.
-    pub(super) fn inquire(&mut self, name: RecordName, mut request: Request, known: &[Device]) {
-        if let (Requested::Inquiry("status"), Some(target)) =
-            (&request.action, &request.target_node)
-        {
-            match device_of(known, request.device.as_deref(), target) {
-                Ok(device) => request.device = Some(device),
-                Err(why) => {
-                    // The receiver is the daemon that called.
-                    let _ = self.wake.send(Wake::Inquired(name, false, why));
-                    return;
-                }
-            }
-        }
+    pub(super) fn inquire(&mut self, name: RecordName, request: Request, known: &[Device]) {
+        let known = known.to_vec();
         let (devices, wake) = (Arc::clone(&self.devices), self.wake.clone());
         self.spawn(Box::new(move || {
-            let (reached, words) = Asker { devices: &devices, wake: &wake }.inquiry(&request);
+            let (reached, words) =
+                Asker { devices: &devices, known, wake: &wake }.inquiry(&request);
             let _ = wake.send(Wake::Inquired(name, reached, words));
         }));
     }
 
     /// Asks `device` for its targets, for the routing of requests that name no device.
-    pub(super) fn discover(&mut self, device: String) {
+    pub(super) fn list(&mut self, device: String) {
         let (devices, wake) = (Arc::clone(&self.devices), self.wake.clone());
         self.spawn(Box::new(move || {
             if let Some(device) = devices.get(&device) {
-                Asker { devices: &devices, wake: &wake }.list(device, in_ms(ASK_MS));
+                let asker = Asker { devices: &devices, known: Vec::new(), wake: &wake };
+                asker.list(device, in_ms(ASK_MS));
             }
         }));
     }
@@ -209,14 +191,6 @@ fn remove(spool: &WatcherSpool, file_name: &str) {
     }
 }
 
-/// The device that a fence of `target` would be executed on now, or why there is none.
-fn device_of(known: &[Device], named: Option<&str>, target: &NodeName) -> Result<String, String> {
-    match route(known, named, target, FenceAction::Off) {
-        Ok(device) => Ok(device.name.clone()),
-        Err(why) => Err(why.to_string()),
-    }
-}
-
 fn in_ms(ms: u64) -> Limit {
     Limit { not_after_boot_ms: fence_device::boot_ms_now() + ms }
 }
@@ -224,6 +198,8 @@ fn in_ms(ms: u64) -> Limit {
 /// Asks devices, and tells the daemon what it learns on the way.
 struct Asker<'a> {
     devices: &'a Devices,
+    /// What the core knows of them, where a target's state is asked for.
+    known: Vec<Device>,
     wake: &'a Sender<Wake>,
 }
 
@@ -234,10 +210,13 @@ impl Asker<'_> {
             not_after_boot_ms: query.deadline_boottime_ms.min(in_ms(ASK_MS).not_after_boot_ms),
         };
         match query.query {
-            QueryKind::Reachable => {
-                let (reached, words) = self.reachable(query.device.as_deref());
-                QueryAnswer::new(id, u8::from(!reached), words)
-            }
+            QueryKind::Reachable => match self.devices.choose(query.device.as_deref()) {
+                Ok(devices) => {
+                    let (reached, words) = self.reachable(&devices);
+                    QueryAnswer::new(id, u8::from(!reached), words)
+                }
+                Err(why) => QueryAnswer::new(id, 3, why),
+            },
             QueryKind::Targets => match self.targets(query.device.as_deref(), limit) {
                 Ok(targets) => {
                     let mut answer = QueryAnswer::new(id, 0, format!("{} targets", targets.len()));
@@ -278,15 +257,14 @@ impl Asker<'_> {
                 }
                 Err((_, why)) => (false, why),
             },
-            _ => self.reachable(device),
+            _ => match self.devices.choose(device) {
+                Ok(devices) => self.reachable(&devices),
+                Err(why) => (false, why),
+            },
         }
     }
 
-    fn reachable(&self, device: Option<&str>) -> (bool, String) {
-        let devices = match self.devices.choose(device) {
-            Ok(devices) => devices,
-            Err(why) => return (false, why),
-        };
+    fn reachable(&self, devices: &[&Arc<ConfiguredDevice>]) -> (bool, String) {
         let reaches: Vec<(bool, String)> = thread::scope(|scope| {
             let asked: Vec<_> =
                 devices.iter().map(|device| scope.spawn(|| self.reach(device))).collect();
@@ -343,25 +321,51 @@ impl Asker<'_> {
 
     fn list(&self, device: &Arc<ConfiguredDevice>, limit: Limit) -> TargetList {
         let list = device.driver.targets(limit);
-        let reached = match &list {
-            TargetList::Nodes(targets) => {
-                let targets = targets.iter().cloned().collect();
-                let _ = self.wake.send(Wake::Discovered(Arc::clone(device), targets));
-                true
-            }
-            TargetList::NoList(_) => true,
-            TargetList::Unreachable(why) => {
-                warn!("fence device '{}' gave no list of targets: {why}", device.name);
-                false
-            }
+        let (targets, reached) = match &list {
+            TargetList::Nodes(targets) => (Some(targets.iter().cloned().collect()), true),
+            TargetList::NoList(_) => (None, true),
+            TargetList::Unreachable(_) => (None, false),
         };
+        if let TargetList::NoList(why) | TargetList::Unreachable(why) = &list {
+            warn!("fence device '{}' gave no list of its targets: {why}", device.name);
+        }
+        // The receiver is gone only when the daemon is.
+        let _ = self.wake.send(Wake::Listed(Arc::clone(device), targets));
         let _ = self.wake.send(Wake::Reached(Arc::clone(device), reached));
         list
     }
 
-    fn power(&self, device: Option<&str>, target: &NodeName, limit: Limit) -> (PowerState, String) {
-        let Some(device) = device.and_then(|name| self.devices.get(name)) else {
-            return (PowerState::Unknown, "there is no fence device for this target".to_owned());
+    /// The device on which a fence of `target` would be executed, or why there is none. As for a fence,
+    /// devices are asked for their lists where these decide.
+    fn device_for(
+        &self,
+        named: Option<&str>,
+        target: &NodeName,
+        limit: Limit,
+    ) -> Result<&Arc<ConfiguredDevice>, String> {
+        let mut known = self.known.clone();
+        for name in unlisted(&self.known, named, target) {
+            let Some(device) = self.devices.get(name) else { continue };
+            if let TargetList::Nodes(nodes) = self.list(device, limit)
+                && let Some(facts) = known.iter_mut().find(|facts| facts.name == name)
+            {
+                let is_it = nodes.contains(target);
+                facts.coverage = Coverage::Discovered(Some(nodes.into_iter().collect()));
+                if is_it {
+                    break;
+                }
+            }
+        }
+        let device =
+            route(&known, named, target, FenceAction::Off).map_err(|why| why.to_string())?;
+        let missing = || format!("there is no fence device '{}'", device.name);
+        self.devices.get(&device.name).ok_or_else(missing)
+    }
+
+    fn power(&self, named: Option<&str>, target: &NodeName, limit: Limit) -> (PowerState, String) {
+        let device = match self.device_for(named, target, limit) {
+            Ok(device) => device,
+            Err(why) => return (PowerState::Unknown, why),
         };
         if !device.driver.abilities().power {
             let why = format!("fence device '{}' cannot be asked for the state", device.name);

@@ -105,7 +105,6 @@ impl Daemon {
         let core_settings = core_settings(settings, &self.boot_id);
         self.feed(Event::Reconfigured(core_settings, self.devices.facts()));
         self.next_round_boot_ms = self.next_round_boot_ms.min(now().boot_ms + self.period_ms());
-        self.discover();
         format!(
             "the configuration was read again: {} devices for this node",
             self.devices.here().count()

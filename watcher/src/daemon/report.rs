@@ -6,10 +6,11 @@ use std::sync::Arc;
 use chrono::{DateTime, SecondsFormat, Utc};
 use fence_core::Now;
 use fence_core::execution::Verdict;
-use fence_core::watcher::{Job, Watcher};
+use fence_core::watcher::{Coverage, Job, Watcher};
 use fence_protocol::FenceResult;
 use serde_json::{Value, json};
 
+use crate::config::fold_hostlist;
 use crate::devices::{ConfiguredDevice, Devices};
 
 pub(super) struct Reporter {
@@ -88,7 +89,7 @@ impl Reporter {
                 "queued": queued.get(device.name.as_str()).unwrap_or(&0),
                 "max_concurrent": device.max_concurrent,
                 "per_address": device.addresses.is_some(),
-                "targets": device.targets_text,
+                "targets": targets(core, device),
                 "last": story.and_then(|story| story.last.clone()),
             })
         };
@@ -122,6 +123,17 @@ impl Reporter {
             "counts": self.counts,
             "answers_waiting_for_disk": core.unanswered(),
         })
+    }
+}
+
+/// The targets as they are configured, and as the device listed them.
+fn targets(core: &Watcher, device: &ConfiguredDevice) -> String {
+    let known = core.devices().iter().find(|known| known.name == device.name);
+    match known.map(|known| &known.coverage) {
+        Some(Coverage::Discovered(Some(nodes))) => {
+            format!("{}: {}", device.targets_text, fold_hostlist(nodes))
+        }
+        _ => device.targets_text.clone(),
     }
 }
 

@@ -137,7 +137,10 @@ impl Spooler {
                 warn!("request {name}: {text}");
                 None
             }
-            Effect::Execute(..) | Effect::Inquire(..) | Effect::Answer(..) => {
+            Effect::Execute(..)
+            | Effect::Inquire(..)
+            | Effect::AskTargets(_)
+            | Effect::Answer(..) => {
                 unreachable!("the daemon itself carries these out")
             }
         }

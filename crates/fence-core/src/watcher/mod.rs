@@ -6,9 +6,11 @@
 //! comes back as an event, so a simulation can stop the world between any two of them.
 //!
 //! What comes in is judged in `intake`; what waits stands in `queue`; where a request goes is decided
-//! in `route`; what becomes of it when the configuration changes, in `reload`. What a device does is none of this: see [`crate::execution`].
+//! in `route`, with the devices' own lists of targets from `lists`; a new configuration is taken over in
+//! `reload`. What a device does is none of this: see [`crate::execution`].
 
 mod intake;
+mod lists;
 mod queue;
 mod reload;
 mod route;
@@ -23,7 +25,7 @@ use crate::Now;
 use crate::execution::Verdict;
 pub use queue::Lane;
 use queue::Queue;
-pub use route::{Coverage, Device, Unroutable, route};
+pub use route::{Coverage, Device, Unroutable, route, unlisted};
 
 /// What a watcher has to know besides its devices.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -121,6 +123,9 @@ pub enum Event {
     Inquired(RecordName, bool, String),
     /// Of [`Effect::Answer`]: whether the answer is on the disk.
     Answered(RecordName, Result<(), String>),
+    /// A device listed its targets, or did not: because of [`Effect::AskTargets`], or because somebody
+    /// else wanted to know.
+    Targets(String, Option<BTreeSet<NodeName>>),
     /// Time has passed.
     Tick,
     /// The configuration is another one now. The claims before it have been reported.
@@ -145,6 +150,8 @@ pub enum Effect {
     Execute(RecordName, Job),
     /// Ask, without fencing, and report [`Event::Inquired`].
     Inquire(RecordName, Request),
+    /// Ask this device for its targets and report [`Event::Targets`].
+    AskTargets(String),
     /// Write the answer durably and report [`Event::Answered`].
     Answer(RecordName, Answer),
     /// Remove the claimed file, whose answer is on the disk.
@@ -181,6 +188,8 @@ enum Then {
 enum State {
     /// Unreadable so far: first seen, last seen to change, and what it looked like then.
     Young { first_boot_ms: u64, changed_boot_ms: u64, changed: (u64, i64) },
+    /// Waits until devices have listed their targets; then it is looked at again.
+    Unlisted,
     /// Waits for its device and its target.
     Queued(Job),
     /// The disk refused the claim; it will be tried again.
@@ -200,6 +209,8 @@ enum State {
 pub struct Watcher {
     settings: Settings,
     devices: Vec<Device>,
+    /// The devices that were asked for their targets, and until when requests wait for that.
+    asked: BTreeMap<String, u64>,
     /// What is known, each with the instant at which time alone moves it on.
     records: BTreeMap<RecordName, (State, Option<u64>)>,
     /// The identities of what is queued, running or being answered.
@@ -217,6 +228,7 @@ impl Watcher {
         Watcher {
             settings,
             devices,
+            asked: BTreeMap::new(),
             records: BTreeMap::new(),
             ids: BTreeMap::new(),
             queue,
@@ -238,6 +250,7 @@ impl Watcher {
                 self.inquired(name, reached, words, &mut effects);
             }
             Event::Answered(name, written) => self.answered(name, written, now, &mut effects),
+            Event::Targets(device, targets) => self.listed(&device, targets, &mut effects),
             Event::Tick => self.tick(now, &mut effects),
             Event::Reconfigured(settings, devices) => {
                 self.reconfigured(settings, devices, &mut effects);
@@ -263,7 +276,10 @@ impl Watcher {
     /// Whether nothing is being claimed, executed or answered.
     pub fn is_idle(&self) -> bool {
         self.records.values().all(|(state, _)| {
-            matches!(state, State::Young { .. } | State::Queued(_) | State::Stalled(_))
+            matches!(
+                state,
+                State::Young { .. } | State::Unlisted | State::Queued(_) | State::Stalled(_)
+            )
         })
     }
 
@@ -299,15 +315,6 @@ impl Watcher {
     /// The fence devices.
     pub fn devices(&self) -> &[Device] {
         &self.devices
-    }
-
-    /// Takes the targets that `device` listed.
-    pub fn discovered(&mut self, device: &str, targets: &BTreeSet<NodeName>) {
-        for known in self.devices.iter_mut().filter(|known| known.name == device) {
-            if let Coverage::Discovered(list) = &mut known.coverage {
-                *list = Some(targets.clone());
-            }
-        }
     }
 
     /// Claims what may begin now.
@@ -446,6 +453,8 @@ impl Watcher {
                     effects.push(Effect::Look(name));
                 }
                 Some(State::Answering(answer, then)) => self.answer(name, answer, then, effects),
+                // Whatever keeps it from being seen: it is unknown then, and found by the next look.
+                Some(State::Unlisted) => effects.push(Effect::Look(name)),
                 young_or_none => {
                     self.put_back(name.clone(), young_or_none);
                     effects.push(Effect::Look(name));

@@ -2,7 +2,9 @@
 
 use fence_protocol::{FenceResult, RecordName};
 
-use super::{Device, Effect, Job, Settings, State, Then, Watcher, lane_max, refusal_of, route};
+use super::{
+    Device, Effect, Job, Settings, State, Then, Watcher, lane_max, refusal_of, route, unlisted,
+};
 
 impl Watcher {
     pub(super) fn reconfigured(
@@ -14,8 +16,16 @@ impl Watcher {
         let waiting = self.take_queued();
         self.queue.set_bounds(settings.max_running, lane_max(&devices));
         (self.settings, self.devices) = (settings, devices);
+        self.asked.clear();
+        self.look_at_unlisted(effects);
         for (name, job) in waiting {
             let named = job.request.device.as_deref();
+            if !unlisted(&self.devices, named, &job.target).is_empty() {
+                // As if it had just come: it waits for the lists.
+                self.ids.remove(&job.request.request_id);
+                effects.push(Effect::Look(name));
+                continue;
+            }
             match route(&self.devices, named, &job.target, job.action) {
                 Ok(device) => {
                     let lane = device.lane(&job.target);

@@ -99,6 +99,17 @@ pub fn route<'a>(
     }
 }
 
+/// The devices whose lists decide where a fence of `target` goes and have not been asked for: none
+/// where the client names a device, or one surely covers the target.
+pub fn unlisted<'a>(devices: &'a [Device], named: Option<&str>, target: &NodeName) -> Vec<&'a str> {
+    let here = || devices.iter().filter(|device| device.here);
+    if named.is_some() || here().any(|device| device.covers(target) == Covers::Yes) {
+        return Vec::new();
+    }
+    let perhaps = here().filter(|device| device.covers(target) == Covers::Perhaps);
+    perhaps.map(|device| device.name.as_str()).collect()
+}
+
 fn by_name<'a>(
     devices: &'a [Device],
     name: &str,

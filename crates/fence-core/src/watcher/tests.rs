@@ -12,11 +12,10 @@ fn at(boot_ms: u64) -> Now {
 }
 
 fn device(name: &str, targets: &str, max_concurrent: usize) -> Device {
-    let nodes = fence_protocol::expand_hostlist(targets).unwrap().into_iter().collect();
     Device {
         name: name.into(),
         here: true,
-        coverage: Coverage::Nodes(nodes),
+        coverage: Coverage::Nodes(nodes(targets)),
         addresses: None,
         max_concurrent,
         actions: [FenceAction::Off, FenceAction::On, FenceAction::Reboot].into(),
@@ -483,9 +482,114 @@ fn a_request_keeps_its_deadline_and_its_place_when_the_configuration_changes() {
     assert_eq!(claims(&watcher.handle(done, NOON)), [name(&waiting[0])]);
 }
 
+/// A watcher with two devices that list their targets, and one for m1 to m9.
+fn discovering() -> Watcher {
+    let listing = |name| Device { coverage: Coverage::Discovered(None), ..device(name, "x", 1) };
+    Watcher::new(watcher().settings, vec![listing("a"), device("bmc", "m[1-9]", 2), listing("b")])
+}
+
+fn nodes(list: &str) -> BTreeSet<NodeName> {
+    fence_protocol::expand_hostlist(list).unwrap().into_iter().collect()
+}
+
+fn asks(effects: &[Effect]) -> Vec<&str> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::AskTargets(device) => Some(device.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Has everything looked at that the watcher wants to look at, and gives the claims that follow.
+fn look(watcher: &mut Watcher, effects: &[Effect], requests: &[&Request]) -> Vec<RecordName> {
+    let mut begun = claims(effects);
+    for effect in effects {
+        let Effect::Look(name_) = effect else { continue };
+        let request = requests.iter().find(|request| name(request) == *name_).unwrap();
+        begun.extend(claims(&see(watcher, request, NOON)));
+    }
+    begun
+}
+
+#[test]
+fn a_list_is_asked_for_once_and_only_when_it_decides_where_a_request_goes() {
+    let mut watcher = discovering();
+    let covered = request(1, "m1");
+    let named = Request { device: Some("b".into()), ..request(2, "n9") };
+    for request in [&covered, &named] {
+        let effects = see(&mut watcher, request, NOON);
+        assert_eq!((claims(&effects), asks(&effects)), (vec![name(request)], vec![]));
+    }
+
+    let (first, second) = (request(3, "n3"), request(4, "n4"));
+    let effects = see(&mut watcher, &first, NOON);
+    assert_eq!((claims(&effects), asks(&effects)), (vec![], vec!["a", "b"]));
+    let effects = see(&mut watcher, &second, NOON);
+    assert_eq!((claims(&effects), asks(&effects)), (vec![], vec![]), "they are being asked");
+
+    // Which device lists n3 decides, not which comes first.
+    let effects = watcher.handle(Event::Targets("b".into(), Some(nodes("n[3,9]"))), NOON);
+    assert_eq!(look(&mut watcher, &effects, &[&first, &second]), [], "b is busy with n9");
+    let effects = watcher.handle(Event::Claim(name(&named), Claim::Gone), NOON);
+    assert_eq!(claims(&effects), [name(&first)]);
+    let effects = watcher.handle(Event::Targets("a".into(), Some(nodes("n5"))), NOON);
+    let Some(Effect::Look(looked_at)) = effects.first() else { panic!("{effects:?}") };
+    assert_eq!(*looked_at, name(&second));
+    assert_eq!(result_of(&mut watcher, &second, NOON), FenceResult::Rejected);
+}
+
+#[test]
+fn a_device_that_gives_no_list_is_tried_and_not_asked_again_before_the_next_configuration() {
+    let mut watcher = discovering();
+    let (first, second, third) = (request(1, "n1"), request(2, "n2"), request(3, "n3"));
+    see(&mut watcher, &first, NOON);
+    watcher.handle(Event::Targets("a".into(), None), NOON);
+    see(&mut watcher, &first, NOON);
+    let effects = watcher.handle(Event::Targets("b".into(), None), NOON);
+    assert_eq!(look(&mut watcher, &effects, &[&first]), [name(&first)]);
+
+    let effects = see(&mut watcher, &second, NOON);
+    assert_eq!(asks(&effects), [""; 0]);
+    assert_eq!(
+        claims(&watcher.handle(Event::Claim(name(&first), Claim::Gone), NOON)),
+        [name(&second)]
+    );
+
+    let devices = discovering().devices;
+    reconfigure(&mut watcher, devices);
+    assert_eq!(asks(&see(&mut watcher, &third, NOON)), ["a", "b"]);
+}
+
+#[test]
+fn a_request_waits_for_a_list_only_for_so_long() {
+    let mut watcher = discovering();
+    let request = request(1, "n1");
+    see(&mut watcher, &request, NOON);
+
+    let until = watcher.next_tick_boot_ms().unwrap();
+    assert!(until < 150_000);
+    assert_eq!(watcher.handle(Event::Tick, at(until)), [Effect::Look(name(&request))]);
+    assert_eq!(claims(&see(&mut watcher, &request, at(until))), [name(&request)]);
+}
+
+#[test]
+fn a_new_configuration_whose_devices_list_their_targets_is_waited_for() {
+    let waiting = [request(2, "n2")];
+    let (mut watcher, _) = busy_with(&waiting);
+
+    let effects = reconfigure(&mut watcher, discovering().devices);
+
+    assert_eq!(effects, [Effect::Look(name(&waiting[0]))]);
+    assert_eq!(asks(&see(&mut watcher, &waiting[0], NOON)), ["a", "b"]);
+    let effects = watcher.handle(Event::Targets("b".into(), Some(nodes("n2"))), NOON);
+    assert_eq!(look(&mut watcher, &effects, &[&waiting[0]]), [name(&waiting[0])]);
+}
+
 #[test]
 fn the_first_device_that_covers_a_target_serves_it() {
-    let mut second = device("second", "n[1-9]", 1);
+    let second = device("second", "n[1-9]", 1);
     let settings = Settings { boot_id: "this".into(), default_deadline_ms: 1, max_running: 1 };
     let mut first = device("first", "n[1-9]", 1);
     let chosen = |first: &Device, second: &Device| {
@@ -501,10 +605,8 @@ fn the_first_device_that_covers_a_target_serves_it() {
     assert_eq!(chosen(&first, &second).as_deref(), Some("first"));
     first.here = false;
     assert_eq!(chosen(&first, &second).as_deref(), Some("second"));
-    // A device that has not listed its targets yet is tried only when no other one is sure.
+    // A device that has not listed its targets yet is not asked when another one is sure.
     first.here = true;
     first.coverage = Coverage::Discovered(None);
     assert_eq!(chosen(&first, &second).as_deref(), Some("second"));
-    second.coverage = Coverage::Nodes(BTreeSet::new());
-    assert_eq!(chosen(&first, &second).as_deref(), Some("first"));
 }
