@@ -807,7 +807,7 @@ fn answer_to(query: &Query) -> QueryAnswer {
                 _ => PowerState::Unknown,
             });
         }
-        QueryKind::Reachable | QueryKind::State => {}
+        QueryKind::Reachable | QueryKind::State | QueryKind::Reload => {}
     }
     answer
 }

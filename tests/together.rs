@@ -6,7 +6,7 @@
 mod common;
 
 use std::fs::{self, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::process::Command;
 
 use common::{
@@ -216,6 +216,36 @@ fn nothing_starts_for_an_agent_that_was_killed_while_its_request_waited() {
     assert_eq!(site.executions_of(&id), 0);
     assert_eq!(site.executed().len(), 1);
     await_end_by_the_watcher(&site, &id, "failed", "withdrawn");
+}
+
+#[test]
+fn a_device_that_was_not_reached_is_tried_again_for_an_agent_that_waits() {
+    let (site, _watcher) = simulated("attempts = 10");
+    fs::write(site.path("state.behave"), "unreachable").unwrap();
+    let agent = site.agent("action=off\nplug=n3");
+    wait_for("the first order", || !orders(&site).is_empty());
+    fs::write(site.path("state.behave"), "none").unwrap();
+
+    agent.wait().assert_success();
+
+    assert!(orders(&site).len() >= 2, "{:?}", orders(&site));
+}
+
+#[test]
+fn a_device_that_was_not_reached_is_not_tried_again_for_an_agent_that_was_killed() {
+    let (site, _watcher) = simulated("attempts = 10");
+    fs::write(site.path("state.behave"), "unreachable").unwrap();
+    let agent = site.agent("action=off\nplug=n3");
+    wait_for("the first order", || !orders(&site).is_empty());
+    let id = orders(&site)[0].rsplit(' ').next().unwrap().to_owned();
+
+    drop(agent);
+    let before = orders(&site).len();
+
+    let answer = site.spool.await_result(&id, "withdrawn");
+    assert!(answer["message"].as_str().unwrap().contains("not reached"), "{answer}");
+    // One may have been on its way.
+    assert!(orders(&site).len() <= before + 1, "{:?}", orders(&site));
 }
 
 #[test]
@@ -540,6 +570,68 @@ fn questions_are_answered_while_a_fence_runs_and_start_nothing() {
 }
 
 #[test]
+fn a_monitor_contacts_a_device_whose_order_is_running() {
+    let site = Site::new();
+    let calls = site.path("calls");
+    let monitor = site.program("monitor", &format!("echo x >>'{}'", calls.display()));
+    let busy = site.recorder("busy", "*", &site.held());
+    site.configure(&busy.replace("type = ", &format!("monitor = ['{monitor}']\ntype = ")));
+    let _watcher = site.start();
+    let (agent, _) = running(&site, "n1");
+    let waiting = site.agent("action=off\nplug=n2");
+    await_pending(&site);
+
+    for count in 1..5 {
+        site.agent("action=monitor\ndevice=busy").wait().assert_success();
+        assert_eq!(site.lines("calls").len(), count, "the device was not asked");
+    }
+
+    assert_eq!(site.executed().len(), 1, "the order did not run all the time");
+    site.release();
+    agent.wait().assert_success();
+    waiting.wait().assert_success();
+}
+
+#[test]
+fn a_list_is_told_apart_from_a_device_that_gives_none_and_from_one_that_is_not_reached() {
+    let site = Site::new();
+    let device = |name: &str, script: &str| {
+        let list = site.program(&format!("list-{name}"), script);
+        let device = site.recorder(name, "discover", "");
+        device.replace("type = ", &format!("list = ['{list}']\ntype = "))
+    };
+    let elsewhere = site.recorder("elsewhere", "n9", "") + "nodes = 'n7'\n";
+    let devices = device("good", "echo n1; echo n2") + &device("garbled", "echo '../x'");
+    site.configure(&(devices + &device("lost", "exit 1") + &elsewhere));
+    let _watcher = site.start();
+    let code = |query: &str, device: &str| {
+        let id = common::new_id();
+        let query = json!({
+            "query_id": id, "query": query, "device": device,
+            "deadline_boottime_ms": common::boot_ms() + 60_000,
+        });
+        let queries = site.path("queries");
+        fs::write(queries.join(".new.tmp"), query.to_string()).unwrap();
+        fs::set_permissions(queries.join(".new.tmp"), PermissionsExt::from_mode(0o600)).unwrap();
+        fs::rename(queries.join(".new.tmp"), queries.join(format!("{id}.json"))).unwrap();
+        let answer = queries.join(format!("{id}.answer"));
+        wait_for("an answer", || answer.exists());
+        let answer: Value = serde_json::from_slice(&fs::read(answer).unwrap()).unwrap();
+        (answer["code"].as_u64().unwrap(), answer["targets"].clone())
+    };
+
+    assert_eq!(code("targets", "good"), (0, json!(["n1", "n2"])));
+    assert_eq!(code("targets", "lost"), (1, Value::Null));
+    assert_eq!(code("targets", "garbled"), (2, Value::Null));
+    for name in ["elsewhere", "nosuch"] {
+        assert_eq!(code("targets", name).0, 3);
+        assert_eq!(code("reachable", name).0, 3);
+    }
+    assert_eq!(code("reachable", "lost").0, 1);
+    assert_eq!(code("reachable", "good").0, 0);
+}
+
+#[test]
 fn the_state_is_asked_of_the_device_that_a_fence_would_use() {
     let site = Site::new();
     let device = |name: &str, target: &str, state: &str| {
@@ -550,11 +642,10 @@ fn the_state_is_asked_of_the_device_that_a_fence_would_use() {
     };
     site.configure(&(device("first", "n1", "exit 0") + &device("second", "n2", "exit 2")));
     let _watcher = site.start();
-    // Asking for the list makes it known.
-    site.agent("action=list").wait().assert_success();
 
+    // Their lists are asked for when they are needed.
     let status = |target: &str| site.agent(&format!("action=status\nplug={target}")).wait().code;
-    wait_for("the lists to be known", || status("n2") == Some(2));
+    assert_eq!(status("n2"), Some(2));
     assert_eq!(status("n1"), Some(0));
     assert_eq!(status("n3"), Some(1), "no device covers it");
 }

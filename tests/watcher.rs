@@ -5,6 +5,7 @@
 //! - `execution`: what is begun, when, and what a device's program is given.
 //! - `crashes`: signals, crashes, and what the next watcher makes of them.
 //! - `places`: the directories, lost events and full disks.
+//! - `reload`: a new configuration while it runs.
 //! - `service`: the configuration, and what the service tells of itself.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
@@ -19,5 +20,7 @@ mod crashes;
 mod execution;
 #[path = "watcher/places.rs"]
 mod places;
+#[path = "watcher/reload.rs"]
+mod reload;
 #[path = "watcher/service.rs"]
 mod service;

@@ -179,17 +179,21 @@ fn a_check_asks_each_device_of_this_node_and_tells_what_may_surprise() {
     let ran = scratch.run(&["check", "--node", "n1.example.com"]);
 
     assert_eq!(ran.stderr, "");
+    let host = fence_watcher::config::local_node();
     assert_eq!(
-        ran.stdout,
+        ran.stdout.replace(&format!("'{host}'"), "'HOST'"),
         "\
 DEVICE  TYPE       REACHABLE  TARGETS  METHOD  CONCURRENT  ON THIS NODE
 one     command    yes        n[1-3]   onoff   1           yes
 other   command    not asked  n[1-3]   onoff   1           no
 demo    simulated  yes        n[1-3]   onoff   1           yes
 
+TARGETS  FENCED BY  OR, IF NAMED, BY
+n[1-3]   one        demo
+
 note: 'other' is not used on this node, 'n1.example.com'
 note: 'demo' is simulated: it only pretends to fence, nothing is really cut off
-note: n[1-3]: covered by 'one', 'demo'; the first one, 'one', is used
+note: asked from this machine, 'HOST': 'n1.example.com' may reach other devices
 "
     );
     assert_eq!(ran.code, Some(0));
@@ -199,6 +203,42 @@ note: n[1-3]: covered by 'one', 'demo'; the first one, 'one', is used
     assert!(ran.stdout.contains("\nother   command    NO "), "{ran:?}");
     assert!(ran.stdout.contains("note: 'other' cannot be reached: "), "{ran:?}");
     assert!(ran.stdout.contains("lost"), "{ran:?}");
+}
+
+#[test]
+fn a_check_shows_who_fences_what_as_the_devices_list_it() {
+    let scratch = Scratch::new();
+    let program = |name: &str, script: &str| scratch.program(name, script);
+    let off = program("off", "exit 0");
+    let device = |name: &str, targets: &str, list: &str| {
+        format!(
+            "[[device]]\nname = '{name}'\ntype = 'command'\ntargets = '{targets}'\n\
+             off = ['{off}']\non = ['{off}']\nmonitor = ['{off}']\n{list}"
+        )
+    };
+    let list = |program: &str| format!("list = ['{program}']\n");
+    let asked = device("asked", "discover", &list(&program("list", "echo n2; echo n3,alias")));
+    scratch.configure(&(device("one", "n[1-2]", "") + &asked + &device("any", "*", "")));
+
+    let ran = scratch.run(&["check"]);
+
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+    let table = "
+TARGETS    FENCED BY  OR, IF NAMED, BY
+n1         one        any
+n2         one        asked, any
+n3         asked      any
+any other  any        -
+";
+    assert!(ran.stdout.contains(table), "{}", ran.stdout);
+    assert!(ran.stdout.contains(" discover: n[2-3] "), "{}", ran.stdout);
+
+    let silent = device("asked", "discover", &list(&program("list", "echo lost >&2; exit 1")));
+    scratch.configure(&silent);
+    let ran = scratch.run(&["check"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stdout.contains("note: 'asked' gives no list of its targets: "), "{ran:?}");
+    assert!(ran.stdout.contains("\nany other  asked      -\n"), "{ran:?}");
 }
 
 #[test]

@@ -70,20 +70,6 @@ fn a_watcher_that_is_told_to_stop_does_not_wait_for_ever() {
 }
 
 #[test]
-fn a_hangup_neither_ends_nor_disturbs_the_service() {
-    let site = Site::new();
-    site.configure(&site.recorder("power", "*", ""));
-    let watcher = site.start();
-
-    watcher.signal(Signal::SIGHUP);
-
-    watcher.await_log("SIGHUP");
-    let id = submit(&site, "n1");
-    site.spool.await_result(&id, "success");
-    watcher.stop();
-}
-
-#[test]
 fn what_runs_dies_with_a_killed_watcher_and_is_answered_interrupted_by_the_next() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", &site.endless("setsid")));

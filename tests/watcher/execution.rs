@@ -594,21 +594,53 @@ fn a_reboot_has_succeeded_once_the_target_is_off_even_if_it_does_not_come_back()
 #[test]
 fn a_device_is_used_for_the_targets_that_it_lists() {
     let site = Site::new();
-    let list = site.program("list", "echo d1; echo d2,alias");
+    let calls = site.path("calls");
+    let list =
+        site.program("list", &format!("echo x >>'{}'; echo d1; echo d2,alias", calls.display()));
     let discovered = site
         .recorder("first", "discover", "")
         .replace("type = ", &format!("list = ['{list}']\ntype = "));
     site.configure(&(discovered + &site.recorder("second", "n[1-9]", "")));
     let _watcher = site.start();
+    let targets = || site.state()["devices"][0]["targets"].clone();
 
-    for (target, device) in [("d1", "first"), ("d2", "first"), ("n1", "second")] {
+    for (target, device, list) in [
+        ("n1", "second", "discover"),
+        ("d1", "first", "discover: d[1-2]"),
+        ("d2", "first", "discover: d[1-2]"),
+    ] {
         let id = submit(&site, "off", target);
         assert_eq!(site.spool.await_result(&id, "success")["device"], device, "{target}");
+        assert_eq!(targets(), list);
     }
-    wait_for("the list to be known", || {
-        let id = submit(&site, "off", "unknown");
-        site.spool.await_answer(&id)["result"] == "rejected"
-    });
+    let id = submit(&site, "off", "unknown");
+    site.spool.await_result(&id, "rejected");
+    assert_eq!(site.lines("calls").len(), 1, "it is asked once, when a request needs it");
+
+    let output = output_of(&mut site.watcher_command(&["reload"]));
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(targets(), "discover");
+    let id = submit(&site, "off", "d1");
+    site.spool.await_result(&id, "success");
+    assert_eq!(site.lines("calls").len(), 2, "and anew after a reload");
+}
+
+#[test]
+fn of_devices_that_list_their_targets_the_one_that_lists_the_target_is_used() {
+    let site = Site::new();
+    let listing = |name: &str, script: &str| {
+        let list = site.program(&format!("{name}-list"), script);
+        let device = site.recorder(name, "discover", "");
+        device.replace("type = ", &format!("list = ['{list}']\ntype = "))
+    };
+    let silent = listing("silent", &site.held());
+    site.configure(&(silent + &listing("other", "echo n1")));
+    let _watcher = site.start();
+
+    let id = submit(&site, "off", "n1");
+
+    assert_eq!(site.spool.await_result(&id, "success")["device"], "other");
+    site.release();
 }
 
 /// The processes whose parent is `pid`.

@@ -2,7 +2,9 @@
 //! `fence-watcher check` asks.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use fence_core::PerTarget;
 use fence_core::execution::Method;
 use fence_core::watcher::{Coverage, Device};
 use fence_device::{
@@ -30,7 +32,9 @@ pub struct ConfiguredDevice {
     pub attempts: u32,
     /// The longest that one order with its confirmation may take, in milliseconds.
     pub timeout_ms: u64,
-    /// The most executions at the same time.
+    /// Where it reaches its targets, if each is in a place of its own.
+    pub addresses: Option<PerTarget>,
+    /// The most executions at the same time: at each address, or on the whole device.
     pub max_concurrent: usize,
     /// What tells DLM of a target that was shown to be off; none where nobody wants that.
     pub dlm: Option<ExecutorClient>,
@@ -39,16 +43,17 @@ pub struct ConfiguredDevice {
     targets: Targets,
 }
 
-/// All devices of the configuration, in its order.
+/// All devices of a configuration, in its order. Whoever works with one keeps it, whatever the next
+/// configuration says.
 #[derive(Debug)]
-pub struct Devices(Vec<ConfiguredDevice>);
+pub struct Devices(Vec<Arc<ConfiguredDevice>>);
 
 impl Devices {
     /// The devices of `settings`, whose programs `executor` runs.
     pub fn build(settings: &Settings, executor: &ExecutorClient) -> Self {
         let device = |device: &DeviceSettings| {
             let driver = driver(device, executor);
-            ConfiguredDevice {
+            Arc::new(ConfiguredDevice {
                 name: device.name.clone(),
                 type_name: type_name(&device.kind),
                 here: device.applies_to(&settings.node),
@@ -56,32 +61,38 @@ impl Devices {
                 method: driver.abilities().method(device.method),
                 attempts: device.attempts,
                 timeout_ms: device.timeout_ms,
+                addresses: device.kind.addresses().cloned(),
                 max_concurrent: device.max_concurrent,
                 dlm: device.acknowledge_dlm.then(|| executor.clone()),
                 driver,
                 targets: device.targets.clone(),
-            }
+            })
         };
         Devices(settings.devices.iter().map(device).collect())
     }
 
     /// The devices that may be used on this node.
-    pub fn here(&self) -> impl Iterator<Item = &ConfiguredDevice> {
+    pub fn here(&self) -> impl Iterator<Item = &Arc<ConfiguredDevice>> {
         self.0.iter().filter(|device| device.here)
     }
 
     /// The device of this name.
-    pub fn get(&self, name: &str) -> Option<&ConfiguredDevice> {
+    pub fn get(&self, name: &str) -> Option<&Arc<ConfiguredDevice>> {
         self.0.iter().find(|device| device.name == name)
+    }
+
+    /// Whether `device` is one of these, and not of another configuration.
+    pub fn has(&self, device: &Arc<ConfiguredDevice>) -> bool {
+        self.0.iter().any(|own| Arc::ptr_eq(own, device))
     }
 
     /// What the core has to know of them.
     pub fn facts(&self) -> Vec<Device> {
-        self.0.iter().map(ConfiguredDevice::facts).collect()
+        self.0.iter().map(|device| device.facts()).collect()
     }
 
     /// The devices that a question means: the named one, else all of this node.
-    pub fn choose(&self, named: Option<&str>) -> Result<Vec<&ConfiguredDevice>, String> {
+    pub fn choose(&self, named: Option<&str>) -> Result<Vec<&Arc<ConfiguredDevice>>, String> {
         let Some(name) = named else { return Ok(self.here().collect()) };
         match self.get(name) {
             Some(device) if device.here => Ok(vec![device]),
@@ -105,7 +116,8 @@ impl ConfiguredDevice {
         self.targets == Targets::Discover
     }
 
-    fn facts(&self) -> Device {
+    /// What the core has to know of it.
+    pub fn facts(&self) -> Device {
         let abilities = self.driver.abilities();
         let all = [FenceAction::Off, FenceAction::On, FenceAction::Reboot];
         Device {
@@ -116,6 +128,7 @@ impl ConfiguredDevice {
                 Targets::Nodes(nodes) => Coverage::Nodes(nodes.clone()),
                 Targets::Discover => Coverage::Discovered(None),
             },
+            addresses: self.addresses.clone(),
             max_concurrent: self.max_concurrent,
             actions: all.into_iter().filter(|a| abilities.serve(*a, self.method)).collect(),
         }

@@ -3,7 +3,7 @@
 //! Three facts about real devices shape this code. "Accepted" is not "done": the power is asked until
 //! it shows the state. "Failed" is not "not done": after an order whose outcome is unknown, the power
 //! is asked as well. And a retried order is executed again: an order is repeated only when the device
-//! was not reached at all, and only where that is configured.
+//! was not reached at all, only where that is configured, and only while its client still waits.
 
 use fence_protocol::{FenceAction, FenceResult, PowerState};
 
@@ -123,6 +123,8 @@ pub enum Step {
     AskPower(u64),
     /// Do nothing for so many milliseconds.
     Pause(u64),
+    /// Look whether somebody still waits for the fence.
+    LookForClient,
     /// The execution is over.
     Done(Verdict),
 }
@@ -138,6 +140,8 @@ pub enum Report {
     Power(PowerReport),
     /// Of [`Step::Pause`].
     Paused,
+    /// Of [`Step::LookForClient`]: whether somebody waits.
+    Client(bool),
 }
 
 /// How long an order whose outcome is unknown is looked into, in milliseconds. Slow devices show the
@@ -185,7 +189,8 @@ struct Confirmed {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Ordering,
-    Retrying,
+    /// The device was not reached, for this reason.
+    Retrying(String),
     /// The order was given; the power is asked until it shows. `acknowledged` tells whether the
     /// device said yes, `words` what it said, `shown` what the power looked like last.
     Confirming {
@@ -231,11 +236,12 @@ impl Plan {
     /// Takes what came of the last step at `now_boot_ms` and says what is next.
     pub fn next(&mut self, report: Report, now_boot_ms: u64) -> Step {
         match report {
-            Report::Begin => self.start_order(now_boot_ms),
+            Report::Begin | Report::Client(true) => self.start_order(now_boot_ms),
             Report::Order(report) => self.after_order(report, now_boot_ms),
             Report::Power(report) => self.after_power(&report, now_boot_ms),
-            Report::Paused if self.phase == Phase::Retrying => self.start_order(now_boot_ms),
+            Report::Paused if matches!(self.phase, Phase::Retrying(_)) => Step::LookForClient,
             Report::Paused => self.ask(now_boot_ms),
+            Report::Client(false) => self.abandoned(),
         }
     }
 
@@ -281,7 +287,7 @@ impl Plan {
             OrderReport::Unreachable(words) => {
                 let has_time = now + RETRY_PAUSE_MS < self.deadline_boot_ms;
                 if self.attempts_left > 0 && has_time && self.off.is_none() {
-                    self.phase = Phase::Retrying;
+                    self.phase = Phase::Retrying(words);
                     return Step::Pause(RETRY_PAUSE_MS);
                 }
                 self.failed(FenceResult::Unreachable, with_words("device not reached", &words))
@@ -293,6 +299,13 @@ impl Plan {
                 self.failed(FenceResult::Expired, "not started: the deadline had passed".to_owned())
             }
         }
+    }
+
+    /// Nobody waits any more: an order now could hit a target that has come back since.
+    fn abandoned(&self) -> Step {
+        let words = if let Phase::Retrying(words) = &self.phase { words } else { "" };
+        let text = "not tried again, because its client is gone: device not reached";
+        self.failed(FenceResult::Withdrawn, with_words(text, words))
     }
 
     fn confirm(&mut self, acknowledged: bool, words: String, now: u64) -> Step {
@@ -591,11 +604,24 @@ mod tests {
 
         let mut twice = new(2);
         assert_eq!(run(&mut twice, [unreachable()]), Step::Pause(RETRY_PAUSE_MS));
-        assert!(matches!(twice.next(Report::Paused, 2_000), Step::Order(Order::Off, _)));
+        assert_eq!(twice.next(Report::Paused, 2_000), Step::LookForClient);
+        assert!(matches!(twice.next(Report::Client(true), 2_000), Step::Order(Order::Off, _)));
         assert_eq!(verdict(twice.next(unreachable(), 3_000)).result, FenceResult::Unreachable);
 
         let doubtful = verdict(run(&mut new(2), [unacknowledged()]));
         assert_eq!(doubtful.result, FenceResult::Unacknowledged);
+    }
+
+    #[test]
+    fn an_order_is_not_repeated_for_a_client_that_is_gone() {
+        let mut plan = Plan::new(FenceAction::Off, ASKABLE, Method::OnOff, 3, 9_000, 58_000);
+        let unreachable = Report::Order(OrderReport::Unreachable("no route".into()));
+        run(&mut plan, [unreachable, Report::Paused]);
+
+        let verdict = verdict(plan.next(Report::Client(false), 3_000));
+
+        assert_eq!((verdict.result, verdict.performed), (FenceResult::Withdrawn, "none"));
+        assert!(verdict.message.contains("no route"), "{}", verdict.message);
     }
 
     #[test]

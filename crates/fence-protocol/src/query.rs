@@ -21,6 +21,8 @@ pub enum QueryKind {
     Power,
     /// What is the watcher doing?
     State,
+    /// Not a question: read the configuration again.
+    Reload,
 }
 
 /// A question.
@@ -90,6 +92,9 @@ pub struct QueryAnswer {
     /// For `state`: the watcher's own description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Value>,
+    /// For `reload`: all that is wrong with the configuration, each with its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
 }
 
 impl QueryAnswer {
@@ -102,6 +107,7 @@ impl QueryAnswer {
             targets: Vec::new(),
             power: None,
             state: None,
+            problems: Vec::new(),
         }
     }
 

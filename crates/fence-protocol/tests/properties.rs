@@ -228,6 +228,7 @@ prop_compose! {
         id in request_id(),
         query in prop::sample::select(&[
             QueryKind::Reachable, QueryKind::Targets, QueryKind::Power, QueryKind::State,
+            QueryKind::Reload,
         ]),
         device: Option<String>,
         target: Option<String>,
@@ -247,7 +248,8 @@ prop_compose! {
             prop::sample::select(&[PowerState::On, PowerState::Off, PowerState::Unknown]),
         ),
         state in option::of(any::<(String, u64)>().prop_map(|(key, value)| json!({key: value}))),
+        problems in vec(any::<String>(), 0..3),
     ) -> QueryAnswer {
-        QueryAnswer { query_id, code, message, targets, power, state }
+        QueryAnswer { query_id, code, message, targets, power, state, problems }
     }
 }

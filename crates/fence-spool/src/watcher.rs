@@ -149,6 +149,11 @@ impl WatcherSpool {
         found.filter(|(_, file)| !is_held(file)).map(|(bytes, _)| bytes)
     }
 
+    /// Whether anybody provably holds this claimed request; `None` where it is gone or not to be read.
+    pub fn is_claim_held(&self, name: &RecordName) -> Option<bool> {
+        record::inspect(&self.claimed, &name.file_name()).1.map(|file| is_held(&file))
+    }
+
     /// Whether a request of this name, or of this identity under another name, was answered or
     /// started. In doubt it was.
     pub fn answered(
@@ -386,8 +391,12 @@ mod tests {
             let claim = pair.watcher.claim(&name(request), false);
             let Claim::Claimed { client_gone, .. } = claim else { panic!("{claim:?}") };
             assert_eq!(client_gone, expected, "{request}");
+            assert_eq!(pair.watcher.is_claim_held(&name(request)), Some(!expected), "{request}");
         }
         drop(held);
+        assert_eq!(pair.watcher.is_claim_held(&name("held")), Some(false));
+        pair.watcher.remove_claimed(&name("held")).unwrap();
+        assert_eq!(pair.watcher.is_claim_held(&name("held")), None);
     }
 
     #[test]

@@ -2,13 +2,19 @@
 
 use fence_protocol::FenceAction;
 
+use crate::setup::Setup;
+
 /// How a world is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
     /// How many targets there are.
     pub targets: u8,
-    /// How many executions the device allows at the same time.
+    /// The fence devices at first.
+    pub setup: Setup,
+    /// How many executions each device allows at the same time, or each address of it.
     pub max_concurrent: usize,
+    /// Every second agent names the shared device.
+    pub is_named: bool,
     /// The spool lies in memory: a crash of the host loses it.
     pub in_memory: bool,
     /// How many watcher processes there can be. With the lock only one of them lives at a time.
@@ -51,6 +57,8 @@ pub struct Budget {
     pub foreign_answers: u8,
     /// Odd behaviour of the device.
     pub device_faults: u8,
+    /// Changes of the configuration.
+    pub reloads: u8,
     /// Spans of time that pass for no reason.
     pub idle_spans: u8,
 }
@@ -70,6 +78,10 @@ pub enum Mutation {
     RetryAfterCrash,
     /// A request is executed although its client is gone.
     ClientNotChecked,
+    /// An order is given again without a look for its client.
+    RetryForNobody,
+    /// What waits is not routed anew by a new configuration.
+    ReloadForgotten,
     /// An identity that was begun is forgotten when its file's name does not show it.
     IdentityForgotten,
     /// A device is given as much at the same time as there is to do.
@@ -99,12 +111,16 @@ pub enum Action {
     Rescan(usize),
     /// A timer of a watcher goes off.
     Tick(usize),
+    /// A watcher takes over a new configuration.
+    Reload(usize, Setup),
     /// A watcher gets SIGTERM.
     StopWatcher(usize),
     /// A watcher gets SIGKILL; its children die with it.
     KillWatcher(usize),
     /// The device does something about an execution.
     Device(usize, String, Reaction),
+    /// A device that was asked for its targets lists all of them, or fails to.
+    List(usize, bool),
     /// A watcher learns that an execution is over.
     Finish(usize),
     /// The host crashes and boots; the bits tell what of the unsynced is left.

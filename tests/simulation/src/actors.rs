@@ -14,6 +14,7 @@ use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestEr
 
 use crate::action::{Config, Mutation};
 use crate::disk::{Dir, Disk};
+use crate::setup::Setup;
 use crate::world::ABLE;
 
 /// Where an agent stands.
@@ -140,6 +141,8 @@ pub(crate) struct Execution {
     pub(crate) step: fence_core::execution::Step,
     /// The device was given an order.
     pub(crate) has_begun: bool,
+    /// It was not reached, and its client was not looked for since.
+    pub(crate) is_doubtful: bool,
     /// The device showed the state that proves success.
     pub(crate) has_proof: bool,
     pub(crate) until_boot_ms: u64,
@@ -149,10 +152,13 @@ pub(crate) struct Execution {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct WatcherProcess {
     pub(crate) core: Watcher,
+    pub(crate) setup: Setup,
     /// Steps that follow from each other; nothing else happens in the process before they are done.
     pub(crate) todo: VecDeque<Todo>,
     pub(crate) executions: BTreeMap<RecordName, Execution>,
     pub(crate) finished: VecDeque<(RecordName, fence_core::execution::Verdict)>,
+    /// Devices that are being asked for their targets.
+    pub(crate) asked: VecDeque<String>,
     pub(crate) is_stopping: bool,
 }
 
@@ -163,41 +169,33 @@ pub(crate) enum Deed {
     Claimed(RecordName),
     /// The claim of this record was found good: its client held it at this moment.
     Checked(RecordName),
+    /// The execution of this record has a thread of its own from now on.
+    Begun(RecordName),
     Answered(RecordName, Option<Box<Answer>>),
 }
 
 impl WatcherProcess {
-    pub(crate) fn start(config: &Config, boot: u32, disk: &Disk) -> Self {
-        let settings = core::Settings {
-            boot_id: format!("boot-{boot}"),
-            default_deadline_ms: 60_000,
-            max_running: 8,
-        };
-        let device = core::Device {
-            name: "pdu".to_owned(),
-            here: true,
-            coverage: core::Coverage::Any,
-            max_concurrent: match config.mutation {
-                Some(Mutation::DeviceLimitForgotten) => usize::MAX,
-                _ => config.max_concurrent,
-            },
-            actions: [
-                fence_protocol::FenceAction::Off,
-                fence_protocol::FenceAction::On,
-                fence_protocol::FenceAction::Reboot,
-            ]
-            .into(),
-        };
+    pub(crate) fn start(config: &Config, setup: Setup, boot: u32, disk: &Disk) -> Self {
         let claimed = disk.list(Dir::Claimed);
         let recover = claimed.iter().filter_map(|name| RecordName::from_file_name(name));
         let mut todo: VecDeque<_> = recover.map(Todo::Recover).collect();
         todo.push_back(Todo::Scan);
         WatcherProcess {
-            core: Watcher::new(settings, vec![device]),
+            core: Watcher::new(settings(boot), devices(config, setup)),
+            setup,
             todo,
             executions: BTreeMap::new(),
             finished: VecDeque::new(),
+            asked: VecDeque::new(),
             is_stopping: false,
+        }
+    }
+
+    /// Takes over a new configuration.
+    pub(crate) fn reload(&mut self, config: &Config, setup: Setup, boot: u32, now: Now) {
+        self.setup = setup;
+        if config.mutation != Some(Mutation::ReloadForgotten) {
+            self.feed(Event::Reconfigured(settings(boot), devices(config, setup)), now);
         }
     }
 
@@ -279,16 +277,19 @@ impl WatcherProcess {
                     plan,
                     step: fence_core::execution::Step::Pause(0),
                     has_begun: false,
+                    is_doubtful: false,
                     has_proof: false,
                     until_boot_ms: now.boot_ms,
                 };
                 execution.step =
                     execution.plan.next(fence_core::execution::Report::Begin, now.boot_ms);
-                self.executions.insert(name, execution);
+                self.executions.insert(name.clone(), execution);
+                return Deed::Begun(name);
             }
             Effect::Inquire(name, _) => {
                 self.first(Event::Inquired(name, true, "on".to_owned()), now);
             }
+            Effect::AskTargets(device) => self.asked.push_back(device),
             Effect::Answer(name, answer) => {
                 let bytes = answer.to_json(DateTime::UNIX_EPOCH);
                 let temporary = name.temporary();
@@ -318,7 +319,38 @@ impl WatcherProcess {
     pub(crate) fn busy(&self) -> BTreeSet<&NodeName> {
         self.executions.values().map(|execution| &execution.job.target).collect()
     }
+
+    /// A request that waits though nothing that it has to wait for is under way.
+    pub(crate) fn forgotten(&self) -> Option<&Job> {
+        let may_begin = |job: &&Job| {
+            let device = self.core.devices().iter().find(|device| device.name == job.lane.device);
+            let running = || self.core.running().map(|(_, job, _)| job);
+            running().count() < RUNNING_MAX
+                && running().all(|other| other.target != job.target)
+                && running().filter(|other| other.lane == job.lane).count()
+                    < device.map_or(0, |device| device.max_concurrent)
+        };
+        self.core.queued().find(may_begin)
+    }
 }
+
+fn devices(config: &Config, setup: Setup) -> Vec<core::Device> {
+    setup.devices(match config.mutation {
+        Some(Mutation::DeviceLimitForgotten) => usize::MAX,
+        _ => config.max_concurrent,
+    })
+}
+
+fn settings(boot: u32) -> core::Settings {
+    core::Settings {
+        boot_id: format!("boot-{boot}"),
+        default_deadline_ms: 60_000,
+        max_running: RUNNING_MAX,
+    }
+}
+
+/// The most executions of a watcher, over all devices.
+const RUNNING_MAX: usize = 3;
 
 fn rest_of_claim(disk: &mut Disk, name: &RecordName, now: Now) -> Claim {
     let file = disk.file(Dir::Claimed, &name.file_name());

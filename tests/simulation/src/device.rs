@@ -1,61 +1,34 @@
 //! The device: what it does about an order or a question, and what an execution makes of that.
 
 use fence_core::execution::{Order, OrderReport, PowerReport, Report, Step, Verdict};
+use fence_core::watcher::Job;
 use fence_protocol::{FenceAction, FenceResult, PowerState, RecordName, RequestId};
 
 use crate::action::{Mutation, Reaction};
+use crate::actors::Execution;
+use crate::disk::Dir;
 use crate::world::World;
 
 impl World {
     pub(crate) fn device(&mut self, index: usize, name: &str, reaction: Reaction) {
         let Ok(name) = name.parse::<RecordName>() else { return };
-        let mutation = self.config.mutation;
-        let now = self.now.boot_ms;
         let Some(watcher) = &mut self.watchers[index] else { return };
         let Some(execution) = watcher.executions.get_mut(&name) else { return };
-        let mut begun = None;
-        let target = execution.job.target.clone();
-        let mut late = None;
-        let report = match execution.step.clone() {
+        let (job, had_begun) = (execution.job.clone(), execution.has_begun);
+        let (report, now) = match execution.step.clone() {
             Step::Done(verdict) => {
-                let id = execution.job.request.request_id.clone();
                 let has_proof = execution.has_proof;
                 watcher.executions.remove(&name);
-                return self.over(index, name, &id, has_proof, verdict);
+                return self.over(index, name, &job.request.request_id, has_proof, verdict);
             }
-            Step::Pause(_) => Report::Paused,
-            Step::Order(..)
-                if now >= execution.job.deadline_boot_ms
-                    && mutation != Some(Mutation::NoDeadlineCheck) =>
-            {
-                Report::Order(OrderReport::TooLate)
-            }
-            Step::Order(order, limit) => {
-                if !std::mem::replace(&mut execution.has_begun, true) {
-                    begun = Some(execution.job.clone());
-                }
-                late = (reaction == Reaction::Hangs).then_some(limit);
-                let (is_done, report) = ordered(reaction);
-                if is_done {
-                    let off = order == Order::Off;
-                    self.power.insert(target, if off { PowerState::Off } else { PowerState::On });
-                }
-                Report::Order(report)
-            }
-            Step::AskPower(limit) => {
-                let state = match reaction {
-                    Reaction::Honest => self.power.get(&target).copied().unwrap_or(PowerState::On),
-                    _ => PowerState::Unknown,
-                };
-                late = (reaction == Reaction::Hangs).then_some(limit);
-                execution.has_proof |= match execution.job.action {
-                    FenceAction::On => state == PowerState::On,
-                    FenceAction::Off | FenceAction::Reboot => state == PowerState::Off,
-                };
-                Report::Power(PowerReport { state, detail: String::new() })
-            }
+            Step::Pause(_) => (Report::Paused, self.now.boot_ms),
+            Step::LookForClient => (self.look_for_client(index, &name, &job), self.now.boot_ms),
+            Step::Order(order, limit) => self.order(index, &name, order, limit, reaction),
+            Step::AskPower(limit) => self.ask(index, &name, limit, reaction),
         };
-        let now = late.unwrap_or(now).max(now);
+        let mutation = self.config.mutation;
+        let Some(watcher) = &mut self.watchers[index] else { return };
+        let Some(execution) = watcher.executions.get_mut(&name) else { return };
         execution.step = match (&report, mutation) {
             (
                 Report::Order(OrderReport::Acknowledged(_)),
@@ -63,7 +36,7 @@ impl World {
             ) => Step::Done(Verdict {
                 result: FenceResult::Success,
                 verified: true,
-                performed: execution.job.action.as_str(),
+                performed: job.action.as_str(),
                 message: String::new(),
             }),
             _ => execution.plan.next(report, now),
@@ -72,9 +45,85 @@ impl World {
             Step::Pause(span_ms) => now + span_ms,
             _ => now,
         };
-        if let Some(job) = begun {
-            self.check_start(index, &name, &job);
+        if execution.has_begun && !had_begun {
+            self.check_start(&name, &job);
         }
+    }
+
+    /// An execution and the instant at which the device has reacted, later than now if it hangs.
+    fn reacting(
+        &mut self,
+        index: usize,
+        name: &RecordName,
+        limit: u64,
+        reaction: Reaction,
+    ) -> (&mut Execution, u64) {
+        let now = self.now.boot_ms;
+        let execution = self.watchers[index].as_mut().and_then(|w| w.executions.get_mut(name));
+        let then = if reaction == Reaction::Hangs { limit.max(now) } else { now };
+        (execution.expect("only what is executed reacts"), then)
+    }
+
+    fn order(
+        &mut self,
+        index: usize,
+        name: &RecordName,
+        order: Order,
+        limit: u64,
+        reaction: Reaction,
+    ) -> (Report, u64) {
+        let (now, is_blind) =
+            (self.now.boot_ms, self.config.mutation == Some(Mutation::NoDeadlineCheck));
+        let (execution, then) = self.reacting(index, name, limit, reaction);
+        if now >= execution.job.deadline_boot_ms && !is_blind {
+            return (Report::Order(OrderReport::TooLate), now);
+        }
+        let (is_done, report) = ordered(reaction);
+        let is_unreached = matches!(report, OrderReport::Unreachable(_));
+        let was_doubtful = std::mem::replace(&mut execution.is_doubtful, is_unreached);
+        execution.has_begun = true;
+        let target = execution.job.target.clone();
+        if was_doubtful {
+            self.broken(format!("S4: {name} is done again without a look for its client"));
+        }
+        if is_done {
+            let off = order == Order::Off;
+            self.power.insert(target, if off { PowerState::Off } else { PowerState::On });
+        }
+        (Report::Order(report), then)
+    }
+
+    fn ask(
+        &mut self,
+        index: usize,
+        name: &RecordName,
+        limit: u64,
+        reaction: Reaction,
+    ) -> (Report, u64) {
+        let power = self.power.clone();
+        let (execution, then) = self.reacting(index, name, limit, reaction);
+        let state = match reaction {
+            Reaction::Honest => power.get(&execution.job.target).copied().unwrap_or(PowerState::On),
+            _ => PowerState::Unknown,
+        };
+        execution.has_proof |= match execution.job.action {
+            FenceAction::On => state == PowerState::On,
+            FenceAction::Off | FenceAction::Reboot => state == PowerState::Off,
+        };
+        (Report::Power(PowerReport { state, detail: String::new() }), then)
+    }
+
+    fn look_for_client(&mut self, index: usize, name: &RecordName, job: &Job) -> Report {
+        let held =
+            self.disk.file(Dir::Claimed, &name.file_name()).map(|file| file.held_by.is_some());
+        let is_awaited =
+            self.config.mutation == Some(Mutation::RetryForNobody) || job.is_awaited(held);
+        let agent = self.agents.iter().find(|agent| agent.name == *name);
+        if is_awaited && agent.is_some_and(|agent| !agent.is_alive()) {
+            self.broken(format!("S4: {name} is done again and nobody waits for it"));
+        }
+        self.reacting(index, name, 0, Reaction::Honest).0.is_doubtful = false;
+        Report::Client(is_awaited)
     }
 
     fn over(

@@ -6,12 +6,13 @@
 //! next; each changes it and checks S1 to S6. A seeded run picks at random ([`run_seed`]); a
 //! model checker picks everything.
 //!
-//! - `device`: the fence device.
+//! - `device`: the fence devices. `setup`: which of them a watcher is configured with.
 //! - `disk`: the spool, and what a crash of the host leaves of it.
 //! - `actors`: agents and watchers, step by step: their shells, written once more for this world.
 //! - `action`: how a world is made, what can happen in it, which bugs can be put in.
 //! - `possible`: what can happen next.
-//! - `world`: what happens, and the invariants. `foreign`: clients and responders of other makes.
+//! - `world`: what happens. `foreign`: clients and responders of other makes. `invariants`: what must
+//!   never have happened.
 //! - `run`: seeded histories.
 
 mod action;
@@ -19,8 +20,10 @@ mod actors;
 mod device;
 mod disk;
 mod foreign;
+mod invariants;
 mod possible;
 mod run;
+mod setup;
 mod world;
 
 use std::fmt::Display;
@@ -28,6 +31,7 @@ use std::io::{Write, stdout};
 
 pub use action::{Action, Budget, Config, Mutation, Reaction};
 pub use run::{History, run_seed};
+pub use setup::Setup;
 pub use world::World;
 
 /// Prints what a run is read for. Past the test harness, which keeps for itself what a test that passes

@@ -6,6 +6,7 @@ use fence_protocol::{FenceAction, RecordName};
 use crate::action::{Action, Mutation, Reaction};
 use crate::actors::{Agent, Execution, Place};
 use crate::disk::Dir;
+use crate::setup::Setup;
 use crate::world::World;
 
 impl World {
@@ -61,8 +62,18 @@ impl World {
             actions.push(Action::WatcherStep(index));
             return;
         }
+        if !watcher.asked.is_empty() {
+            actions.extend([true, false].map(|succeeds| Action::List(index, succeeds)));
+        }
         if !watcher.finished.is_empty() {
             actions.push(Action::Finish(index));
+        }
+        if self.budget.reloads > 0 && !calm {
+            let is_offered = |setup: &Setup| {
+                *setup != watcher.setup && (!self.config.is_small || *setup == Setup::Half)
+            };
+            let others = Setup::ALL.into_iter().filter(is_offered);
+            actions.extend(others.map(|setup| Action::Reload(index, setup)));
         }
         if watcher.core.next_tick_boot_ms().is_some_and(|at| at <= self.now.boot_ms) {
             actions.push(Action::Tick(index));
@@ -96,6 +107,7 @@ impl World {
                     push(Reaction::Honest);
                 }
             }
+            Step::LookForClient => push(Reaction::Honest),
             Step::Order(..) | Step::AskPower(_) => {
                 push(Reaction::Honest);
                 if !calm && self.budget.device_faults > 0 {

@@ -1,6 +1,7 @@
 //! Seeded histories: the same seed gives the same history.
 
 use crate::action::{Action, Budget, Config};
+use crate::setup::Setup;
 use crate::world::World;
 
 /// What came of a history.
@@ -81,11 +82,14 @@ fn config(random: &mut Random) -> Config {
         foreign_requests: some(3),
         foreign_answers: some(1),
         device_faults: some(4),
+        reloads: some(2),
         idle_spans: some(6),
     };
     Config {
-        targets: 1 + some(1),
+        targets: 1 + some(2),
+        setup: Setup::ALL[usize::from(some(5))],
         max_concurrent: usize::from(1 + some(1)),
+        is_named: some(1) == 0,
         in_memory: some(1) == 0,
         watchers: 1 + usize::from(some(1)),
         lock: some(3) != 0,
@@ -120,6 +124,7 @@ fn is_progress(action: &Action) -> bool {
             | Action::Hear(..)
             | Action::Tick(_)
             | Action::Device(..)
+            | Action::List(..)
             | Action::Finish(_)
     )
 }

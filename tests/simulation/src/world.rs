@@ -6,7 +6,7 @@ use chrono::DateTime;
 use fence_core::Now;
 use fence_core::agent::{Expected, Outcome};
 use fence_core::execution::Abilities;
-use fence_core::watcher::{Event, Job};
+use fence_core::watcher::Event;
 use fence_protocol::{
     FenceAction, FenceResult, NodeName, PowerState, RecordName, Request, RequestId, Requested,
 };
@@ -14,8 +14,9 @@ use fence_protocol::{
 use crate::action::{Action, Budget, Config, Mutation, Reaction};
 use crate::actors::{Agent, Deed, Place, Todo, WatcherProcess};
 use crate::disk::{Dir, Disk};
+use crate::setup::{SHARED, Setup};
 
-/// What the one device of this world can do.
+/// What each device of this world can do.
 pub(crate) const ABLE: Abilities = Abilities { off: true, on: true, cycle: false, power: true };
 
 /// What is true, whatever the files say.
@@ -32,15 +33,15 @@ pub(crate) struct Birth {
 pub(crate) struct Ledger {
     pub(crate) births: BTreeMap<RequestId, Birth>,
     pub(crate) executed: BTreeMap<RequestId, u32>,
-    executions: u32,
-    withdrawn: BTreeSet<RequestId>,
+    pub(crate) executions: u32,
+    pub(crate) withdrawn: BTreeSet<RequestId>,
     /// Identities that an older client uses: what an agent withdraws of them is not all there is.
     pub(crate) shared: BTreeSet<RequestId>,
     pub(crate) proven: BTreeSet<RequestId>,
     /// What watchers of other makes executed.
     pub(crate) taken: BTreeSet<RequestId>,
-    claimed: BTreeSet<RecordName>,
-    checked: BTreeSet<RecordName>,
+    pub(crate) claimed: BTreeSet<RecordName>,
+    pub(crate) checked: BTreeSet<RecordName>,
 }
 
 /// Everything.
@@ -48,6 +49,8 @@ pub(crate) struct Ledger {
 pub struct World {
     pub(crate) config: Config,
     pub(crate) budget: Budget,
+    /// What the configuration file says by now.
+    pub(crate) setup: Setup,
     pub(crate) boot: u32,
     pub(crate) now: Now,
     pub(crate) disk: Disk,
@@ -69,6 +72,7 @@ impl World {
         World {
             config,
             budget: config.budget,
+            setup: config.setup,
             boot: 1,
             now: Now { boot_ms: 10_000, wall_ms: WALL_MS },
             disk: Disk::default(),
@@ -109,15 +113,7 @@ impl World {
                 self.agents[*index].place = Place::Ended(None);
                 self.disk.release(*index);
             }
-            Action::StartWatcher(index) => {
-                let process = WatcherProcess::start(&self.config, self.boot, &self.disk);
-                self.watchers[*index] = Some(process);
-                if self.config.mutation == Some(Mutation::RetryAfterCrash) {
-                    for name in self.disk.list(Dir::Claimed) {
-                        self.disk.rename(Dir::Claimed, &name, Dir::Requests, &name);
-                    }
-                }
-            }
+            Action::StartWatcher(index) => self.start_watcher(*index),
             Action::WatcherStep(index) => self.watcher_step(*index),
             Action::Hear(index, name) => {
                 if let (Some(watcher), Some(name)) =
@@ -130,6 +126,13 @@ impl World {
                 self.watchers[*index].iter_mut().for_each(|w| w.todo.push_back(Todo::Scan));
             }
             Action::Tick(index) => self.feed(*index, Event::Tick),
+            Action::Reload(index, setup) => {
+                self.setup = *setup;
+                let now = self.watcher_now();
+                if let Some(watcher) = &mut self.watchers[*index] {
+                    watcher.reload(&self.config, *setup, self.boot, now);
+                }
+            }
             Action::StopWatcher(index) => {
                 if let Some(watcher) = &mut self.watchers[*index] {
                     watcher.is_stopping = true;
@@ -144,6 +147,13 @@ impl World {
                 if let Some((name, verdict)) = finished {
                     self.feed(*index, Event::Finished(name, verdict));
                     self.end_if_stopped(*index);
+                }
+            }
+            Action::List(index, succeeds) => {
+                let device = self.watchers[*index].as_mut().and_then(|w| w.asked.pop_front());
+                let targets = (0..self.config.targets).map(Self::target).collect();
+                if let Some(device) = device {
+                    self.feed(*index, Event::Targets(device, succeeds.then_some(targets)));
                 }
             }
             Action::CrashHost(bits) => self.crash_host(*bits),
@@ -163,6 +173,17 @@ impl World {
             Action::ForeignTakes(name) => self.foreign_takes(name),
             Action::ForeignAnswer(index, kind) => self.foreign_answer(*index, *kind),
         }
+        self.check_idle();
+    }
+
+    fn start_watcher(&mut self, index: usize) {
+        let process = WatcherProcess::start(&self.config, self.setup, self.boot, &self.disk);
+        self.watchers[index] = Some(process);
+        if self.config.mutation == Some(Mutation::RetryAfterCrash) {
+            for name in self.disk.list(Dir::Claimed) {
+                self.disk.rename(Dir::Claimed, &name, Dir::Requests, &name);
+            }
+        }
     }
 
     fn spend(&mut self, action: &Action) {
@@ -173,6 +194,7 @@ impl World {
             Action::SignalAgent(_) => &mut budget.signals,
             Action::KillWatcher(_) => &mut budget.watcher_kills,
             Action::StopWatcher(_) => &mut budget.watcher_stops,
+            Action::Reload(..) => &mut budget.reloads,
             Action::CrashHost(_) => &mut budget.host_crashes,
             Action::FillDisk(true) => &mut budget.full_disks,
             Action::StepClock(_) => &mut budget.clock_steps,
@@ -210,7 +232,7 @@ impl World {
             deadline: None,
             boot_id: Some(format!("boot-{}", self.boot)),
             deadline_boottime_ms: Some(deadline_boot_ms),
-            device: None,
+            device: (self.config.is_named && self.ids.is_multiple_of(2)).then(|| SHARED.to_owned()),
             held: true,
         };
         let index = self.agents.len();
@@ -277,6 +299,7 @@ impl World {
                 }
                 self.ledger.checked.insert(name);
             }
+            Deed::Begun(name) => self.check_begin(index, &name),
             Deed::Answered(name, answer) => {
                 if let Some(answer) = answer
                     && answer.result == FenceResult::Success
@@ -342,48 +365,6 @@ impl World {
         }
     }
 
-    /// The device is about to be given the first order of an execution.
-    pub(crate) fn check_start(&mut self, index: usize, name: &RecordName, job: &Job) {
-        let (id, target) = (&job.request.request_id, &job.target);
-        if !self.ledger.claimed.contains(name) {
-            return self.broken(format!("S1: {name} is executed and not claimed"));
-        }
-        let count = self.ledger.executed.entry(id.clone()).or_default();
-        *count += 1;
-        let count = *count;
-        self.ledger.executions += 1;
-        if count > 1 {
-            return self.broken(format!("S2: {id} is executed {count} times"));
-        }
-        if self.ledger.withdrawn.contains(id) && !self.ledger.shared.contains(id) {
-            return self.broken(format!("S4: {id} is executed after its withdrawal"));
-        }
-        if let Some(birth) = self.ledger.births.get(id)
-            && !birth.age_is_lost
-        {
-            if birth.boot != self.boot {
-                return self.broken(format!("S4: {id} of an earlier boot is executed"));
-            }
-            if birth.deadline_boot_ms <= self.now.boot_ms {
-                return self.broken(format!("S4: {id} is executed after its deadline"));
-            }
-        }
-        if job.request.held && !self.ledger.checked.contains(name) {
-            return self.broken(format!("S4: {id} is executed and its client was not looked for"));
-        }
-        let here = self.watchers[index].iter().flat_map(|w| w.executions.values());
-        let same = here.clone().filter(|e| e.job.target == *target).count();
-        let running = here.count();
-        let watchers = self.watchers.iter().flatten();
-        let elsewhere = watchers.filter(|w| w.busy().contains(target)).count();
-        if same > 1 || (self.config.lock && elsewhere > 1) {
-            return self.broken(format!("S6: {target} is acted on twice at the same time"));
-        }
-        if running > self.config.max_concurrent {
-            self.broken("S6: the device does more at the same time than it may".to_owned());
-        }
-    }
-
     fn crash_host(&mut self, bits: u64) {
         for index in 0..self.agents.len() {
             if self.agents[index].is_alive() {
@@ -406,35 +387,6 @@ impl World {
         self.boot += 1;
         self.now.boot_ms = 10_000;
         self.now.wall_ms += 30_000;
-    }
-
-    /// Whether nothing is left to happen but faults, while a watcher is there.
-    pub fn is_at_rest(&self) -> bool {
-        let mut watchers = self.watchers.iter().flatten().peekable();
-        watchers.peek().is_some()
-            && watchers.all(|watcher| watcher.core.next_tick_boot_ms().is_none())
-            && self.actions(true).is_empty()
-    }
-
-    /// What must hold when nothing is left to happen.
-    pub fn check_end(&mut self) {
-        if !self.config.lock {
-            return;
-        }
-        let left = self.disk.list(Dir::Claimed);
-        if !left.is_empty() {
-            return self.broken(format!("S5: {left:?} were claimed and are not answered"));
-        }
-        let disk = &self.disk;
-        let unanswered = self
-            .ledger
-            .claimed
-            .iter()
-            .find(|name| !disk.has(Dir::Responses, &name.file_name()))
-            .cloned();
-        if let Some(name) = unanswered {
-            self.broken(format!("S5: {name} was claimed and has no answer"));
-        }
     }
 
     pub(crate) fn broken(&mut self, what: String) {

@@ -1,7 +1,7 @@
 //! Small worlds, exhaustively: every order in which the steps of agents, watchers and devices can
 //! happen, with every crash at every place that the budget allows.
 
-use fence_simulation::{Action, Budget, Config, Mutation, World, print_figures};
+use fence_simulation::{Action, Budget, Config, Mutation, Setup, World, print_figures};
 use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model, Property};
 
 struct Small(Config);
@@ -42,7 +42,9 @@ impl Model for Small {
 
 const WORLD: Config = Config {
     targets: 1,
+    setup: Setup::Shared,
     max_concurrent: 1,
+    is_named: false,
     in_memory: false,
     watchers: 1,
     lock: true,
@@ -60,6 +62,7 @@ const WORLD: Config = Config {
         foreign_requests: 0,
         foreign_answers: 0,
         device_faults: 0,
+        reloads: 0,
         idle_spans: 0,
     },
     mutation: None,
@@ -119,6 +122,19 @@ fn two_agents_for_two_targets_and_a_withdrawal() {
     check("two agents, two targets", Config { targets: 2, budget, ..WORLD });
 }
 
+#[test]
+fn two_agents_for_two_targets_at_two_addresses() {
+    let budget = Budget { agents: 2, ..WORLD.budget };
+    let setup = Setup::Addresses;
+    check("two agents, two addresses", Config { targets: 2, setup, budget, ..WORLD });
+}
+
+#[test]
+fn two_agents_and_a_new_configuration() {
+    let budget = Budget { agents: 2, reloads: 1, ..WORLD.budget };
+    check("two agents, a reload", Config { targets: 2, budget, ..WORLD });
+}
+
 /// Takes many minutes: only where `LARGE_WORLDS` is set.
 #[test]
 fn two_agents_two_targets_and_every_crash() {
@@ -173,6 +189,8 @@ fn the_checker_finds_each_bug_that_is_put_in() {
         (Mutation::DeleteBeforeAnswer, one(killed)),
         (Mutation::RetryAfterCrash, one(killed)),
         (Mutation::ClientNotChecked, one(Budget { agent_kills: 1, ..agent })),
+        (Mutation::ReloadForgotten, Config { targets: 2, ..one(Budget { reloads: 1, ..agents }) }),
+        (Mutation::RetryForNobody, one(Budget { agent_kills: 1, device_faults: 1, ..agent })),
         (
             Mutation::IdentityForgotten,
             one(Budget { foreign_requests: 2, watcher_kills: 1, ..none }),

@@ -50,6 +50,16 @@ fn a_client_that_is_not_looked_for_is_found() {
 }
 
 #[test]
+fn an_order_that_is_repeated_for_nobody_is_found() {
+    is_found(Mutation::RetryForNobody, "S4");
+}
+
+#[test]
+fn a_new_configuration_that_what_waits_is_not_told_of_is_found() {
+    is_found(Mutation::ReloadForgotten, "S6");
+}
+
+#[test]
 fn an_identity_that_is_forgotten_is_found() {
     is_found(Mutation::IdentityForgotten, "S2");
 }

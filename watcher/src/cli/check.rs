@@ -2,18 +2,22 @@
 //!
 //! The configuration itself was checked when it was read. Devices are asked, never told anything.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 use fence_core::execution::Method;
-use fence_device::{ExecutorClient, Limit, Reach};
+use fence_core::watcher::{self as core, Coverage, Unroutable, route};
+use fence_device::{ExecutorClient, Limit, Reach, TargetList};
 use fence_protocol::{FenceAction, NodeName};
 
 use super::EXECUTOR_MODE;
 use super::table::Table;
-use crate::config::{DeviceKind, Settings, Targets, fold_hostlist};
+use crate::config::{DeviceKind, Settings, fold_hostlist, local_node};
 use crate::devices::{ConfiguredDevice, Devices};
 
 /// The text of `check`, and whether all devices of this node can be reached.
@@ -23,36 +27,29 @@ pub(super) fn check(settings: &Settings, offline: bool) -> anyhow::Result<(Strin
     let executor = ExecutorClient::start(Path::new("/proc/self/exe"), &[EXECUTOR_MODE], lock)
         .context("cannot start the helper process that runs commands")?;
     let devices = Devices::build(settings, &executor);
-    let checked: Vec<Checked> = thread::scope(|scope| {
-        let limit = Limit::in_ms(REACH_MS_MAX);
-        let asked: Vec<_> = settings
-            .devices
-            .iter()
-            .filter_map(|settings| Some((&settings.kind, devices.get(&settings.name)?)))
-            .map(|(kind, device)| {
-                let ask = device.here && !offline;
-                let answer = ask.then(|| scope.spawn(move || device.driver.reachable(limit)));
-                (kind, device, answer)
-            })
-            .collect();
-        let broken = |_| Reach::Unreachable("its driver broke down".to_owned());
-        asked
-            .into_iter()
-            .map(|(kind, device, answer)| Checked {
-                is_simulated: matches!(kind, DeviceKind::Simulated(_)),
-                has_addresses: kind.addresses().is_some(),
-                device,
-                problems: if offline { Vec::new() } else { device.driver.check() },
-                reach: answer.map(|answer| answer.join().unwrap_or_else(broken)),
-            })
-            .collect()
-    });
-    Ok((report(&checked, settings), checked.iter().all(Checked::is_well)))
+    let devices = settings
+        .devices
+        .iter()
+        .filter_map(|settings| Some((&settings.kind, Arc::clone(devices.get(&settings.name)?))));
+    let mut checked: Vec<Checked> = devices
+        .map(|(kind, device)| Checked {
+            device,
+            is_simulated: matches!(kind, DeviceKind::Simulated(_)),
+            has_addresses: kind.addresses().is_some(),
+            problems: Vec::new(),
+            reach: None,
+            list: None,
+        })
+        .collect();
+    if !offline {
+        ask(&mut checked);
+    }
+    Ok((report(&checked, settings, offline), checked.iter().all(Checked::is_well)))
 }
 
 /// What is known of a device.
-struct Checked<'a> {
-    device: &'a ConfiguredDevice,
+struct Checked {
+    device: Arc<ConfiguredDevice>,
     is_simulated: bool,
     /// It is many devices, of which one may be reached and another not.
     has_addresses: bool,
@@ -60,18 +57,84 @@ struct Checked<'a> {
     problems: Vec<String>,
     /// What it answered, if it was asked.
     reach: Option<Reach>,
+    /// The targets that it listed, if it was asked for them.
+    list: Option<TargetList>,
 }
 
-impl Checked<'_> {
-    fn is_well(&self) -> bool {
-        let is_lost = matches!(self.reach, Some(Reach::Unreachable(_)));
-        !is_lost && (self.problems.is_empty() || !self.device.here)
+/// What one question to a driver brought.
+enum Finding {
+    Problems(Vec<String>),
+    Reach(Reach),
+    List(TargetList),
+}
+
+type Question = fn(&ConfiguredDevice) -> Finding;
+
+/// Asks the devices of this node all at once. A driver that does not come back is not waited for.
+fn ask(checked: &mut [Checked]) {
+    let (sender, findings) = mpsc::channel();
+    let limit = Limit::in_ms(CHECK_MS_MAX);
+    for (index, checked) in checked.iter_mut().enumerate().filter(|(_, c)| c.device.here) {
+        // What stays if nothing else is said.
+        checked.problems = vec!["it could not be checked in time".to_owned()];
+        checked.reach = Some(Reach::Unreachable("it did not answer in time".to_owned()));
+        spawn(&sender, index, &checked.device, |device| Finding::Problems(device.driver.check()));
+        spawn(&sender, index, &checked.device, |device| {
+            Finding::Reach(device.driver.reachable(Limit::in_ms(REACH_MS_MAX)))
+        });
+        if checked.device.is_to_be_discovered() {
+            checked.list = Some(TargetList::Unreachable("it did not answer in time".to_owned()));
+            spawn(&sender, index, &checked.device, |device| {
+                Finding::List(device.driver.targets(Limit::in_ms(LIST_MS_MAX)))
+            });
+        }
+    }
+    drop(sender);
+    while let Ok((index, finding)) = findings.recv_timeout(Duration::from_millis(limit.left_ms())) {
+        match finding {
+            Finding::Problems(problems) => checked[index].problems = problems,
+            Finding::Reach(reach) => checked[index].reach = Some(reach),
+            Finding::List(list) => checked[index].list = Some(list),
+        }
     }
 }
 
-fn report(checked: &[Checked], settings: &Settings) -> String {
+fn spawn(
+    sender: &Sender<(usize, Finding)>,
+    index: usize,
+    device: &Arc<ConfiguredDevice>,
+    question: Question,
+) {
+    let (sender, device) = (sender.clone(), Arc::clone(device));
+    // The receiver is gone only when nobody waits any longer.
+    thread::spawn(move || sender.send((index, question(&device))));
+}
+
+impl Checked {
+    fn is_well(&self) -> bool {
+        let is_lost = matches!(self.reach, Some(Reach::Unreachable(_)));
+        let is_unlisted = !matches!(self.list, None | Some(TargetList::Nodes(_)));
+        !is_lost && !is_unlisted && self.problems.is_empty()
+    }
+
+    /// What the core has to know of it.
+    fn facts(&self) -> core::Device {
+        let mut facts = self.device.facts();
+        if let Some(TargetList::Nodes(nodes)) = &self.list {
+            facts.coverage = Coverage::Discovered(Some(nodes.iter().cloned().collect()));
+        }
+        facts
+    }
+}
+
+fn report(checked: &[Checked], settings: &Settings, offline: bool) -> String {
     let mut text = table(checked);
-    let notes = notes(checked, settings);
+    let topology = topology(&checked.iter().map(Checked::facts).collect::<Vec<_>>());
+    if !topology.is_empty() {
+        text.push('\n');
+        text.push_str(&topology.text());
+    }
+    let notes = notes(checked, settings, offline);
     if !notes.is_empty() {
         text.push('\n');
     }
@@ -93,7 +156,7 @@ fn table(checked: &[Checked]) -> String {
         "CONCURRENT",
         "ON THIS NODE",
     ]);
-    for Checked { device, reach, .. } in checked {
+    for checked @ Checked { device, reach, .. } in checked {
         table.row([
             &device.name,
             device.type_name,
@@ -102,29 +165,89 @@ fn table(checked: &[Checked]) -> String {
                 Some(Reach::Unreachable(_)) => "NO",
                 None => "not asked",
             },
-            &targets(device),
+            &targets(checked),
             match device.method {
                 Method::OnOff => "onoff",
                 Method::Cycle => "cycle",
             },
-            &device.max_concurrent.to_string(),
+            &match device.addresses {
+                Some(_) => format!("{} an address", device.max_concurrent),
+                None => device.max_concurrent.to_string(),
+            },
             if device.here { "yes" } else { "no" },
         ]);
     }
     table.text()
 }
 
-/// The targets, or their number where the list would fill the screen.
-fn targets(device: &ConfiguredDevice) -> String {
-    match device.fixed_targets() {
-        Some(nodes) if device.targets_text.len() > TARGETS_WIDTH_MAX => {
-            format!("{} nodes", nodes.len())
+/// Who fences what: the targets, the device that is used, and those that can be named instead.
+fn topology(devices: &[core::Device]) -> Table<3> {
+    let listed: BTreeSet<&NodeName> = devices
+        .iter()
+        .filter(|device| device.here)
+        .filter_map(|device| match &device.coverage {
+            Coverage::Nodes(nodes) | Coverage::Discovered(Some(nodes)) => Some(nodes),
+            Coverage::Any | Coverage::Discovered(None) => None,
+        })
+        .flatten()
+        .collect();
+    let mut groups: Vec<(Vec<String>, Vec<&NodeName>)> = Vec::new();
+    for target in &listed {
+        let by = serving(devices, target);
+        match groups.iter_mut().find(|(known, _)| *known == by) {
+            Some((_, targets)) => targets.push(target),
+            None => groups.push((by, vec![target])),
         }
-        _ => device.targets_text.clone(),
+    }
+    let mut table = Table::new(["TARGETS", "FENCED BY", "OR, IF NAMED, BY"]);
+    let mut row = |targets: &str, by: &[String]| {
+        if let Some((used, others)) = by.split_first() {
+            table.row([targets, used, &others.join(", ")]);
+        }
+    };
+    for (by, targets) in &groups {
+        row(&short_list(targets), by);
+    }
+    let mut other = (0..).filter_map(|n| format!("any-other-{n}").parse::<NodeName>().ok());
+    if let Some(other) = other.find(|name| !listed.contains(name)) {
+        row("any other", &serving(devices, &other));
+    }
+    table
+}
+
+/// The devices of this node that can fence `target`, first the one that is used for it.
+fn serving(devices: &[core::Device], target: &NodeName) -> Vec<String> {
+    let by = |named: Option<&str>| match route(devices, named, target, FenceAction::Off) {
+        Ok(device) => Some(device.name.clone()),
+        Err(Unroutable::Unable(name, _)) => Some(name),
+        Err(_) => None,
+    };
+    let used = by(None);
+    let others = devices.iter().filter_map(|device| by(Some(&device.name)));
+    let others = others.filter(|name| Some(name) != used.as_ref());
+    used.iter().cloned().chain(others).collect()
+}
+
+/// Nodes, or their number where the list would fill the screen.
+fn short_list(nodes: &[&NodeName]) -> String {
+    match fold_hostlist(nodes.iter().copied()) {
+        text if text.len() > TARGETS_WIDTH_MAX => format!("{} nodes", nodes.len()),
+        text => text,
     }
 }
 
-fn notes(checked: &[Checked], settings: &Settings) -> Vec<String> {
+/// The targets, as they are written or as they were listed.
+fn targets(checked: &Checked) -> String {
+    match (checked.device.fixed_targets(), &checked.list) {
+        (Some(nodes), _) => short_list(&nodes.iter().collect::<Vec<_>>()),
+        (None, Some(TargetList::Nodes(nodes))) => {
+            format!("discover: {}", short_list(&nodes.iter().collect::<Vec<_>>()))
+        }
+        (None, _) => checked.device.targets_text.clone(),
+    }
+}
+
+fn notes(checked: &[Checked], settings: &Settings, offline: bool) -> Vec<String> {
     let mut notes = Vec::new();
     for checked in checked {
         let name = &checked.device.name;
@@ -141,13 +264,16 @@ fn notes(checked: &[Checked], settings: &Settings) -> Vec<String> {
             }
             _ => {}
         }
+        if let Some(TargetList::Unreachable(why) | TargetList::NoList(why)) = &checked.list {
+            notes.push(format!("'{name}' gives no list of its targets: {why}"));
+        }
         notes.extend(checked.problems.iter().map(|problem| format!("'{name}': {problem}")));
         if checked.is_simulated {
             notes.push(format!(
                 "'{name}' is simulated: it only pretends to fence, nothing is really cut off"
             ));
         }
-        notes.extend(unable(checked.device));
+        notes.extend(unable(&checked.device));
     }
     if !checked.iter().any(|checked| checked.device.here) {
         notes.push(format!(
@@ -155,8 +281,13 @@ fn notes(checked: &[Checked], settings: &Settings) -> Vec<String> {
             settings.node
         ));
     }
-    notes.extend(covered_twice(checked));
-    notes.extend(beside_any(settings));
+    if !offline && settings.node != local_node() {
+        notes.push(format!(
+            "asked from this machine, '{}': '{}' may reach other devices",
+            local_node(),
+            settings.node
+        ));
+    }
     notes
 }
 
@@ -174,38 +305,14 @@ fn unable(device: &ConfiguredDevice) -> Vec<String> {
     notes
 }
 
-/// Targets that several devices of this node list, and which one is used.
-fn covered_twice(checked: &[Checked]) -> Vec<String> {
-    let mut devices_of: BTreeMap<&NodeName, Vec<&str>> = BTreeMap::new();
-    for device in checked.iter().map(|checked| checked.device).filter(|device| device.here) {
-        for node in device.fixed_targets().into_iter().flatten() {
-            devices_of.entry(node).or_default().push(&device.name);
-        }
-    }
-    let mut targets_of: BTreeMap<Vec<&str>, Vec<&NodeName>> = BTreeMap::new();
-    for (target, devices) in devices_of.into_iter().filter(|(_, devices)| devices.len() > 1) {
-        targets_of.entry(devices).or_default().push(target);
-    }
-    targets_of
-        .into_iter()
-        .map(|(devices, targets)| {
-            let (targets, all) = (fold_hostlist(targets), devices.join("', '"));
-            format!("{targets}: covered by '{all}'; the first one, '{}', is used", devices[0])
-        })
-        .collect()
-}
-
-/// A device for any target takes those of all devices that come after it.
-fn beside_any(settings: &Settings) -> Option<String> {
-    let mut here = settings.devices.iter().filter(|device| device.applies_to(&settings.node));
-    let any = here.find(|device| device.targets == Targets::Any)?;
-    let after: Vec<&str> = here.map(|device| device.name.as_str()).collect();
-    let (any, after) = (&any.name, (!after.is_empty()).then(|| after.join("', '"))?);
-    Some(format!("'{any}' covers every target, so '{after}' is used only when it is named"))
-}
-
 /// How long a device may take to show that it can be reached.
 const REACH_MS_MAX: u64 = 2_000;
+
+/// How long it may take to list its targets.
+const LIST_MS_MAX: u64 = 10_000;
+
+/// How long all of it may take: a driver's look at its own settings may start a program.
+const CHECK_MS_MAX: u64 = 15_000;
 
 /// The widest list of targets that is shown in full.
 const TARGETS_WIDTH_MAX: usize = 40;

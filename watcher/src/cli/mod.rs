@@ -6,8 +6,10 @@
 //! Each command but `run` makes a text, which is written at once at the end: a reader that goes away
 //! (`| head`) is no error.
 
+mod ask;
 mod check;
 mod history;
+mod reload;
 mod status;
 mod table;
 
@@ -15,12 +17,13 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use clap::{CommandFactory, Parser, Subcommand};
 use fence_protocol::NodeName;
 
-use crate::config::{self, ConfigError, Origin, Problem, Settings};
+use crate::config::{self, ConfigError, Origin, Problem, Settings, SpoolSettings};
 use crate::daemon;
 
 /// Does what the command line says.
@@ -84,6 +87,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Have the running watcher read its configuration again: all of it, or nothing if it is wrong
+    Reload,
     /// Show what was fenced, from the audit log
     History {
         /// Only fences of this node
@@ -111,8 +116,13 @@ fn execute(arguments: Arguments) -> ExitCode {
     let Arguments { config, run, command } = arguments;
     let input = Input { config, node: run.node, environment: config::environment() };
     match command.unwrap_or(Command::Run(RunArguments { node: None })) {
-        Command::Run(RunArguments { node }) => match input.settings_to_serve(node) {
-            Ok(settings) => done(daemon::run(&settings)),
+        Command::Run(RunArguments { node }) => match input.settings_to_serve(node.clone()) {
+            Ok(settings) => {
+                let input = input.in_any_directory();
+                let source: daemon::Source =
+                    Arc::new(move || input.settings_to_serve(node.clone()));
+                done(daemon::run(settings, &source))
+            }
             Err(error) => refuse(&error),
         },
         Command::Check { node, offline } => match input.settings(node.node, !offline) {
@@ -123,6 +133,7 @@ fn execute(arguments: Arguments) -> ExitCode {
             Ok(settings) => show(status::status(&settings.spool, json).map(|text| (text, true))),
             Err(error) => refuse(&error),
         },
+        Command::Reload => reload_watcher(&input),
         Command::History { node, action, result, since, json, log_dir } => {
             let log_dir = log_dir.map_or_else(
                 || input.settings_to_look().map(|settings| settings.log.log_dir),
@@ -137,6 +148,30 @@ fn execute(arguments: Arguments) -> ExitCode {
                 ),
                 Err(error) => refuse(&error),
             }
+        }
+    }
+}
+
+fn reload_watcher(input: &Input) -> ExitCode {
+    let spool = input.spool_at_best();
+    match reload::reload(&spool) {
+        Ok(Ok(text)) => show(Ok((text, true))),
+        Ok(Err(problems)) => {
+            for problem in problems {
+                complain(&problem);
+            }
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            // Perhaps the configuration does not lead to the watcher.
+            if let Err(error) = input.settings_to_look() {
+                refuse(&error);
+            }
+            done(Err(error.context(format!(
+                "no watcher was found that serves '{}' and '{}' (a change of these needs a restart)",
+                spool.request_dir.display(),
+                spool.response_dir.display()
+            ))))
         }
     }
 }
@@ -182,6 +217,17 @@ impl Input {
             }
             result => result,
         }
+    }
+
+    /// Where the spool lies, as far as the file can be read: the watcher is to tell what is wrong.
+    fn spool_at_best(&self) -> SpoolSettings {
+        config::spool_at_best(&self.origin(None, false))
+    }
+
+    /// The same for a process that leaves this directory.
+    fn in_any_directory(self) -> Self {
+        let config = std::path::absolute(&self.config).unwrap_or(self.config);
+        Input { config, ..self }
     }
 
     fn origin(&self, node: Option<NodeName>, programs_must_exist: bool) -> Origin<'_> {

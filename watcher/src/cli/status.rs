@@ -1,86 +1,30 @@
 //! `fence-watcher status`: what the running watcher says of itself.
 //!
-//! The watcher is asked through the spool's queries; nothing here reads its files behind its back.
+//! The watcher is asked; nothing here reads its files behind its back.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::thread;
-use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
-use fence_device::Limit;
+use anyhow::{Context, anyhow};
 use fence_log::one_line;
-use fence_protocol::{Query, QueryAnswer, QueryKind, RequestId};
-use fence_spool::{Asked, ClientSpool, Liveness, Places};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use fence_protocol::QueryKind;
 use serde::Deserialize;
-use serde_json::Value;
 
+use super::ask::ask;
 use super::table::{Table, span};
 use crate::config::SpoolSettings;
 
 /// The text of `status`.
 pub(super) fn status(spool: &SpoolSettings, json: bool) -> anyhow::Result<String> {
-    let state = ask(&Places::new(&spool.request_dir, &spool.response_dir))?;
+    let answer = ask(spool, QueryKind::State, ANSWER_MS_MAX)?;
+    let state = answer
+        .state
+        .ok_or_else(|| anyhow!("fence-watcher refused: {}", one_line(&answer.message)))?;
     if json {
         return Ok(format!("{state:#}\n"));
     }
     let state = State::deserialize(state).context("the watcher's answer is not understood")?;
     Ok(state.text())
-}
-
-fn ask(places: &Places) -> anyhow::Result<Value> {
-    let spool = ClientSpool::open(places)?;
-    let pid = match spool.watcher() {
-        Liveness::Alive { pid } => pid,
-        Liveness::Dead { pid: Some(pid) } => {
-            bail!("no fence-watcher is running (the last one was process {pid}): {START_IT}")
-        }
-        Liveness::Dead { pid: None } | Liveness::Never => {
-            bail!("no fence-watcher is running: {START_IT}")
-        }
-    };
-    let limit = Limit::in_ms(ANSWER_MS_MAX);
-    let query = Query {
-        query_id: RequestId::random().to_string(),
-        query: QueryKind::State,
-        device: None,
-        target: None,
-        deadline_boottime_ms: limit.not_after_boot_ms,
-    };
-    let asked = spool.ask(&query)?;
-    let bytes = wait(&spool, &asked, limit).ok_or_else(|| {
-        let process = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
-        anyhow!(
-            "fence-watcher{process} is running but gave no answer within {}",
-            span(ANSWER_MS_MAX)
-        )
-    })?;
-    let answer = QueryAnswer::parse(&bytes)
-        .map_err(|error| anyhow!("the watcher's answer is not understood: {error}"))?;
-    answer.state.ok_or_else(|| anyhow!("fence-watcher refused: {}", one_line(&answer.message)))
-}
-
-fn wait(spool: &ClientSpool, asked: &Asked, limit: Limit) -> Option<Vec<u8>> {
-    loop {
-        // The time is read first: an answer that comes while it runs out is still taken.
-        let left = limit.left_ms();
-        if let Some(bytes) = spool.answer_of(asked) {
-            return Some(bytes);
-        }
-        if left == 0 {
-            return None;
-        }
-        match asked.wait_fd() {
-            Some(events) => {
-                let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-                // Interrupted or not: the next turn looks.
-                let _ = poll(&mut [PollFd::new(events, PollFlags::POLLIN)], timeout);
-                asked.drain();
-            }
-            None => thread::sleep(Duration::from_millis(left.min(LOOK_EVERY_MS))),
-        }
-    }
 }
 
 /// The watcher's state, as far as it is shown. A newer watcher may say more.
@@ -106,6 +50,7 @@ struct Device {
     running: u64,
     queued: u64,
     max_concurrent: u64,
+    per_address: bool,
     targets: String,
     last: Option<Last>,
 }
@@ -135,6 +80,18 @@ struct Queued {
     action: String,
     device: String,
     deadline_in_ms: u64,
+}
+
+impl Device {
+    /// What runs, and how much may.
+    fn room(&self) -> String {
+        let Device { running, max_concurrent, .. } = self;
+        if self.per_address {
+            format!("{running} ({max_concurrent} an address)")
+        } else {
+            format!("{running} of {max_concurrent}")
+        }
+    }
 }
 
 impl State {
@@ -195,7 +152,7 @@ impl State {
                 &device.r#type,
                 reachable,
                 device.reachable_since.as_deref().unwrap_or_default(),
-                &format!("{} of {}", device.running, device.max_concurrent),
+                &device.room(),
                 &device.queued.to_string(),
                 &device.targets,
                 last.as_deref().unwrap_or_default(),
@@ -229,9 +186,6 @@ fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
 
 /// How long a watcher that lives may take to answer.
 const ANSWER_MS_MAX: u64 = 5_000;
-/// How often to look where the system has no watch left to give.
-const LOOK_EVERY_MS: u64 = 20;
-const START_IT: &str = "start it with `systemctl start fence-watcher`";
 
 #[cfg(test)]
 mod tests {
@@ -245,11 +199,12 @@ mod tests {
             "devices": [
                 {"name": "pdu", "type": "command", "reachable": true,
                  "reachable_since": "2026-11-21T20:00:01Z", "running": 1, "queued": 1,
-                 "max_concurrent": 1, "targets": "n[1-3]", "last": {
+                 "max_concurrent": 1, "per_address": false, "targets": "n[1-3]", "last": {
                     "time": "2026-11-21T20:01:00Z", "target": "n2", "action": "off",
                     "result": "success", "message": "switched\noff"}},
                 {"name": "sim", "type": "simulated", "reachable": null, "reachable_since": null,
-                 "running": 0, "queued": 0, "max_concurrent": 2, "targets": "*", "last": null}],
+                 "running": 5, "queued": 0, "max_concurrent": 1, "per_address": true,
+                 "targets": "*", "last": null}],
             "running": [{"request_id": "id-1", "target": "n3", "action": "reboot",
                          "device": "pdu", "since_ms": 1500}],
             "queued": [{"request_id": "id-2", "target": "n1", "action": "off",
@@ -263,9 +218,9 @@ mod tests {
             state.text(),
             r"fence-watcher 0.1.0 on n1, process 7, since 2026-11-21T20:00:00Z
 
-DEVICE  TYPE       REACHABLE  SINCE                 RUNNING  QUEUED  TARGETS  LAST RESULT
-pdu     command    yes        2026-11-21T20:00:01Z  1 of 1   1       n[1-3]   2026-11-21T20:01:00Z off of n2: success (switched\noff)
-sim     simulated  unknown    -                     0 of 2   0       *        -
+DEVICE  TYPE       REACHABLE  SINCE                 RUNNING           QUEUED  TARGETS  LAST RESULT
+pdu     command    yes        2026-11-21T20:00:01Z  1 of 1            1       n[1-3]   2026-11-21T20:01:00Z off of n2: success (switched\noff)
+sim     simulated  unknown    -                     5 (1 an address)  0       *        -
 
 running:
 TARGET  ACTION  DEVICE  FOR   REQUEST

@@ -148,6 +148,14 @@ pub fn without_file(origin: &Origin) -> Result<Settings, ConfigError> {
     problems.into_result(origin.file).map(|()| settings)
 }
 
+/// `[spool]` as far as it can be read, whatever is wrong with the file: to find a watcher that runs.
+pub fn spool_at_best(origin: &Origin) -> SpoolSettings {
+    let text = file::read(origin.file).unwrap_or_default();
+    let problems = Problems::of(&text);
+    let mut root = reader::parse(&text, &problems);
+    spool(root.section("spool"), &problems, origin)
+}
+
 fn general(root: &mut Section, problems: &Problems, origin: &Origin) -> Settings {
     let spool = spool(root.section("spool"), problems, origin);
     let log = log(root.section("log"), problems, origin);

@@ -16,20 +16,24 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// What waits for a manager that does not read: more would be old news.
 const QUEUE_MAX: usize = 4;
 
-type Words = (NotifyState<'static>, Option<SyncSender<()>>);
+type Words = (Vec<NotifyState<'static>>, Option<SyncSender<()>>);
 
-pub(super) struct Manager(Option<SyncSender<Words>>);
+pub(super) struct Manager {
+    words: Option<SyncSender<Words>>,
+    /// It was not told yet that the service is ready, for want of room.
+    owes_ready: bool,
+}
 
 impl Manager {
     /// The service manager that started this process, if one did.
     pub(super) fn find() -> Self {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
-            return Manager(None);
+            return Manager { words: None, owes_ready: false };
         }
         let (sender, words) = mpsc::sync_channel::<Words>(QUEUE_MAX);
         let spawned = thread::Builder::new().name("manager".into()).spawn(move || {
-            for (state, heard) in words {
-                if let Err(problem) = sd_notify::notify(&[state]) {
+            for (states, heard) in words {
+                if let Err(problem) = sd_notify::notify(&states) {
                     warn!("the service manager cannot be told how the service is: {problem}");
                 }
                 if let Some(heard) = heard {
@@ -38,26 +42,36 @@ impl Manager {
                 }
             }
         });
-        Manager(spawned.is_ok().then_some(sender))
+        Manager { words: spawned.is_ok().then_some(sender), owes_ready: false }
     }
 
-    pub(super) fn is_ready(&self) {
-        self.say(NotifyState::Ready, None);
+    pub(super) fn is_ready(&mut self) {
+        self.owes_ready = !self.say(vec![NotifyState::Ready], None);
     }
 
-    pub(super) fn is_alive(&self) {
-        self.say(NotifyState::Watchdog, None);
+    /// The configuration is being read again, until [`Manager::is_ready`].
+    pub(super) fn is_reloading(&self) {
+        // A clock that cannot be read would leave the manager without what it asks for.
+        let Ok(now) = NotifyState::monotonic_usec_now() else { return };
+        self.say(vec![NotifyState::Reloading, now], None);
+    }
+
+    pub(super) fn is_alive(&mut self) {
+        if self.owes_ready {
+            self.is_ready();
+        }
+        self.say(vec![NotifyState::Watchdog], None);
     }
 
     /// Says so, and gives the words a moment to be heard before the process ends.
     pub(super) fn is_stopping(&self) {
         let (sender, heard) = mpsc::sync_channel(1);
-        if self.say(NotifyState::Stopping, Some(sender)) {
+        if self.say(vec![NotifyState::Stopping], Some(sender)) {
             let _ = heard.recv_timeout(LAST_WORDS);
         }
     }
 
-    fn say(&self, state: NotifyState<'static>, heard: Option<SyncSender<()>>) -> bool {
-        self.0.as_ref().is_some_and(|words| words.try_send((state, heard)).is_ok())
+    fn say(&self, states: Vec<NotifyState<'static>>, heard: Option<SyncSender<()>>) -> bool {
+        self.words.as_ref().is_some_and(|words| words.try_send((states, heard)).is_ok())
     }
 }

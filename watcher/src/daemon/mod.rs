@@ -9,6 +9,7 @@
 //! - `dlm` tells DLM of a fence that is certain.
 //! - `queries` answers questions, beside whatever else happens.
 //! - `manager` tells the service manager how the service is.
+//! - `reload` reads the configuration again.
 //! - `wake` turns inotify and signals into events.
 //! - `report` describes all this for `fence-watcher status`.
 //! - `audit` writes the end of a fence whose agent cannot write it any more.
@@ -17,12 +18,13 @@ mod audit;
 mod dlm;
 mod manager;
 mod queries;
+mod reload;
 mod report;
 mod spooler;
 mod wake;
 mod worker;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -37,10 +39,12 @@ use fence_protocol::{FenceResult, NodeName, RecordName};
 use fence_spool::{PlaceError, Places, WatcherSpool};
 use log::{error, info, warn};
 
-use crate::config::{LogTarget, Settings};
-use crate::devices::Devices;
+use crate::config::{ConfigError, LogTarget, Settings};
+use crate::devices::{ConfiguredDevice, Devices};
 use audit::Auditor;
 use manager::Manager;
+use reload::Reloader;
+pub use reload::Source;
 use report::Reporter;
 use spooler::Spooler;
 
@@ -57,12 +61,16 @@ pub(crate) enum Wake {
     Finished(RecordName, Verdict),
     /// A question that came as a request has its answer.
     Inquired(RecordName, bool, String),
-    /// A device listed its targets.
-    Discovered(String, std::collections::BTreeSet<NodeName>),
+    /// A device listed its targets, or did not.
+    Listed(Arc<ConfiguredDevice>, Option<BTreeSet<NodeName>>),
     /// A device was or was not reached.
-    Reached(String, bool),
+    Reached(Arc<ConfiguredDevice>, bool),
     /// A query was answered.
     QueryDone,
+    /// The configuration is to be read again.
+    Reload,
+    /// It was.
+    Loaded(Box<Result<Settings, ConfigError>>),
     /// The service is to end.
     Stop(&'static str),
 }
@@ -85,16 +93,16 @@ const CHILDREN_GONE_MS: u64 = 5_000;
 /// used up what the kernel gives one user.
 const BLIND_PERIOD_MS: u64 = 1_000;
 
-/// Runs the service until a signal ends it.
-pub fn run(settings: &Settings) -> anyhow::Result<()> {
+/// Runs the service until a signal ends it. `source` gives the settings anew, when they are wanted.
+pub fn run(mut settings: Settings, source: &Source) -> anyhow::Result<()> {
     // The directory in which an administrator starts the service may lie on GFS2.
     std::env::set_current_dir("/").context("cannot change to '/'")?;
     let signals = wake::block_signals().context("cannot block signals")?;
-    start_log(settings)?;
+    start_log(&settings)?;
     let (wake, events) = mpsc::channel();
     wake::watch_signals(signals, wake.clone()).context("cannot start the signals' thread")?;
     let result = loop {
-        match serve(settings, &wake, &events) {
+        match serve(&mut settings, source, &wake, &events) {
             Ok(End::SpoolReplaced) => warn!("the spool was replaced: beginning anew"),
             Ok(End::Stopped) => break Ok(()),
             Ok(End::Overran) => {
@@ -133,7 +141,13 @@ fn stderr_leads_nowhere() -> bool {
     }
 }
 
-fn serve(settings: &Settings, wake: &Sender<Wake>, events: &Receiver<Wake>) -> anyhow::Result<End> {
+/// Serves one spool; a configuration that is taken over meanwhile is in `settings` at the end.
+fn serve(
+    settings: &mut Settings,
+    source: &Source,
+    wake: &Sender<Wake>,
+    events: &Receiver<Wake>,
+) -> anyhow::Result<End> {
     let places = Places::new(&settings.spool.request_dir, &settings.spool.response_dir);
     let spool = Arc::new(WatcherSpool::open(&places, true)?);
     let lock = spool.lock()?;
@@ -145,15 +159,12 @@ fn serve(settings: &Settings, wake: &Sender<Wake>, events: &Receiver<Wake>) -> a
     )
     .context("cannot start the helper process that runs commands")?;
     make_log_dir(&settings.log.log_dir);
-    let devices = Arc::new(Devices::build(settings, &executor));
-    let mut daemon = Daemon::new(settings, spool, devices, wake.clone())?;
+    let reloader = Reloader::new(Arc::clone(source), wake.clone());
+    let mut daemon = Daemon::new(settings.clone(), spool, executor, reloader, wake.clone())?;
     let inotify = wake::watch_spool(&places, wake.clone());
-    if inotify.is_none() {
-        daemon.period_ms = daemon.period_ms.min(BLIND_PERIOD_MS);
-    }
+    daemon.period_max_ms = if inotify.is_some() { u64::MAX } else { BLIND_PERIOD_MS };
     daemon.recover();
     daemon.rescan();
-    daemon.discover();
     daemon.manager.is_ready();
     info!(
         "ready: node={} pid={} requests='{}'",
@@ -162,6 +173,7 @@ fn serve(settings: &Settings, wake: &Sender<Wake>, events: &Receiver<Wake>) -> a
         places.requests.display()
     );
     let end = daemon.run(events);
+    *settings = daemon.settings;
     drop(lock);
     Ok(end)
 }
@@ -192,7 +204,19 @@ fn wait_for_children_of_a_predecessor(spool: &WatcherSpool) -> anyhow::Result<()
     Ok(())
 }
 
+fn core_settings(settings: &Settings, boot_id: &str) -> core::Settings {
+    core::Settings {
+        boot_id: boot_id.to_owned(),
+        default_deadline_ms: settings.spool.default_deadline_ms,
+        max_running: settings.service.max_running,
+    }
+}
+
 struct Daemon {
+    settings: Settings,
+    boot_id: String,
+    executor: ExecutorClient,
+    reloader: Reloader,
     core: core::Watcher,
     spooler: Spooler,
     auditor: Auditor,
@@ -201,8 +225,8 @@ struct Daemon {
     queries: queries::Desk,
     manager: Manager,
     wake: Sender<Wake>,
-    stop_limit_ms: u64,
-    period_ms: u64,
+    /// The longest time between two rounds, whatever the settings say.
+    period_max_ms: u64,
     next_round_boot_ms: u64,
     /// Set when no new request is begun any more: why, and until when what runs is waited for.
     ending: Option<(End, u64)>,
@@ -210,32 +234,30 @@ struct Daemon {
 
 impl Daemon {
     fn new(
-        settings: &Settings,
+        settings: Settings,
         spool: Arc<WatcherSpool>,
-        devices: Arc<Devices>,
+        executor: ExecutorClient,
+        reloader: Reloader,
         wake: Sender<Wake>,
     ) -> anyhow::Result<Self> {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .context("cannot read this boot's identity, /proc/sys/kernel/random/boot_id")?;
-        let core_settings = core::Settings {
-            boot_id: boot_id.trim().to_owned(),
-            default_deadline_ms: settings.spool.default_deadline_ms,
-            max_running: settings.service.max_running,
-        };
-        let watchdog_ms = sd_notify::watchdog_enabled()
-            .and_then(|limit| u64::try_from(limit.as_millis() / 2).ok())
-            .unwrap_or(u64::MAX);
+        let boot_id = boot_id.trim().to_owned();
+        let devices = Arc::new(Devices::build(&settings, &executor));
         Ok(Daemon {
-            core: core::Watcher::new(core_settings, devices.facts()),
+            core: core::Watcher::new(core_settings(&settings, &boot_id), devices.facts()),
             spooler: Spooler::new(Arc::clone(&spool), &settings.spool),
             auditor: Auditor::new(&settings.log.log_dir),
             reporter: Reporter::new(&settings.node),
             queries: queries::Desk::new(spool, Arc::clone(&devices), wake.clone()),
             manager: Manager::find(),
+            settings,
+            boot_id,
+            executor,
+            reloader,
             devices,
             wake,
-            stop_limit_ms: settings.service.stop_limit_ms,
-            period_ms: settings.service.rescan_ms.min(watchdog_ms),
+            period_max_ms: u64::MAX,
             next_round_boot_ms: now().boot_ms,
             ending: None,
         })
@@ -282,8 +304,16 @@ impl Daemon {
             Wake::Inquired(name, reached, words) => {
                 self.feed(Event::Inquired(name, reached, words));
             }
-            Wake::Discovered(device, targets) => self.core.discovered(&device, &targets),
-            Wake::Reached(device, reached) => self.reporter.reached(&device, reached),
+            // What a device of an older configuration says is of no use any more.
+            Wake::Listed(device, targets) if self.devices.has(&device) => {
+                self.feed(Event::Targets(device.name.clone(), targets));
+            }
+            Wake::Reached(device, reached) if self.devices.has(&device) => {
+                self.reporter.reached(&device.name, reached);
+            }
+            Wake::Listed(..) | Wake::Reached(..) => {}
+            Wake::Reload => self.reload(None),
+            Wake::Loaded(result) => self.loaded(*result),
             Wake::QueryDone => self.queries.done(),
             Wake::Stop(signal) => {
                 info!("{signal}: no new request is begun; what runs is finished");
@@ -295,7 +325,7 @@ impl Daemon {
 
     fn end(&mut self, end: End) {
         if self.ending.is_none() {
-            self.ending = Some((end, now().boot_ms + self.stop_limit_ms));
+            self.ending = Some((end, now().boot_ms + self.settings.service.stop_limit_ms));
             self.feed(Event::Stop);
         } else if end == End::Stopped
             && let Some((before, _)) = &mut self.ending
@@ -332,12 +362,19 @@ impl Daemon {
 
     /// What is due now and then: the watchdog, the look at the whole spool, old answers.
     fn round(&mut self) {
-        self.next_round_boot_ms = now().boot_ms + self.period_ms;
+        self.next_round_boot_ms = now().boot_ms + self.period_ms();
         self.manager.is_alive();
         // What could not be read at the start may be readable now.
         self.recover();
         self.rescan();
         self.spooler.prune_now_and_then(now());
+    }
+
+    fn period_ms(&self) -> u64 {
+        let watchdog_ms = sd_notify::watchdog_enabled()
+            .and_then(|limit| u64::try_from(limit.as_millis() / 2).ok())
+            .unwrap_or(u64::MAX);
+        self.settings.service.rescan_ms.min(watchdog_ms).min(self.period_max_ms)
     }
 
     fn rescan(&mut self) {
@@ -377,16 +414,12 @@ impl Daemon {
         }
     }
 
-    fn discover(&mut self) {
-        let devices = Arc::clone(&self.devices);
-        for device in devices.here().filter(|device| device.is_to_be_discovered()) {
-            self.queries.discover(device.name.clone());
-        }
-    }
-
     fn query(&mut self, file_name: &str) {
         let state = || self.reporter.state(&self.core, &self.devices, now());
-        self.queries.take(file_name, self.core.devices(), state, now());
+        let query_id = self.queries.take(file_name, self.core.devices(), state, now());
+        if query_id.is_some() {
+            self.reload(query_id);
+        }
     }
 
     /// Feeds the core and carries out what it wants, until it wants nothing more.
@@ -404,14 +437,20 @@ impl Daemon {
             Effect::Execute(name, job) => {
                 info!(
                     "begun: request={} target={} action={} device={}",
-                    job.request.request_id, job.target, job.action, job.device
+                    job.request.request_id, job.target, job.action, job.lane.device
                 );
                 let request_json = job.request.to_json();
-                worker::execute(&self.devices, name, job, request_json, &self.wake);
+                let spool = &self.spooler.spool;
+                let device = self.devices.get(&job.lane.device).cloned();
+                worker::execute(device, spool, name, job, request_json, &self.wake);
                 None
             }
             Effect::Inquire(name, request) => {
                 self.queries.inquire(name, request, self.core.devices());
+                None
+            }
+            Effect::AskTargets(device) => {
+                self.queries.list(device);
                 None
             }
             Effect::Answer(name, answer) => {

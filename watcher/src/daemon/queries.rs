@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use std::thread;
 
 use fence_core::Now;
-use fence_core::watcher::{Device, route};
+use fence_core::watcher::{Coverage, Device, route, unlisted};
 use fence_device::{Limit, Reach, TargetList};
 use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RecordName, Request,
@@ -59,79 +59,91 @@ impl Desk {
         }
     }
 
-    /// Takes the question in `file_name`; `state` describes the watcher, should that be asked.
+    /// Takes the question in `file_name`; `state` describes the watcher, should that be asked. Gives
+    /// the identity of one that wants a new configuration.
     pub(super) fn take(
         &mut self,
         file_name: &str,
         known: &[Device],
         state: impl Fn() -> Value,
         now: Now,
-    ) {
+    ) -> Option<String> {
         if self.taken.contains(file_name) {
-            return;
+            return None;
         }
-        let Some(bytes) = self.spool.read_query(file_name) else { return };
-        let mut query = match Query::parse(&bytes) {
-            Ok(query) if file_name == format!("{}.json", query.query_id) => query,
-            Ok(_) => return self.refuse(file_name, "its query_id is not its file name"),
-            Err(why) => return self.refuse(file_name, &why),
-        };
-        if query.deadline_boottime_ms <= now.boot_ms {
-            return self.refuse(file_name, "nobody waits for it any more");
-        }
-        if query.query == QueryKind::State {
-            let mut answer = QueryAnswer::new(&query.query_id, 0, "fence-watcher is running");
-            answer.state = Some(state());
-            return write(&self.spool, file_name, &answer);
-        }
-        if let (QueryKind::Power, Some(Ok(target))) = (query.query, query.target()) {
-            match device_of(known, query.device.as_deref(), &target) {
-                Ok(device) => query.device = Some(device),
-                Err(why) => {
-                    let mut answer = QueryAnswer::new(&query.query_id, 1, why);
-                    answer.power = Some(PowerState::Unknown);
-                    return write(&self.spool, file_name, &answer);
-                }
+        let bytes = self.spool.read_query(file_name)?;
+        let query = match Query::parse(&bytes) {
+            Ok(query) if file_name != format!("{}.json", query.query_id) => {
+                Err("its query_id is not its file name".to_owned())
             }
+            Ok(query) if query.deadline_boottime_ms <= now.boot_ms => {
+                Err("nobody waits for it any more".to_owned())
+            }
+            other => other,
+        };
+        match query {
+            Err(why) => {
+                warn!("query {file_name:?}: refused: {why}");
+                remove(&self.spool, file_name);
+            }
+            Ok(query) if query.query == QueryKind::State => {
+                let mut answer = QueryAnswer::new(&query.query_id, 0, "fence-watcher is running");
+                answer.state = Some(state());
+                write(&self.spool, file_name, &answer);
+            }
+            Ok(query) if query.query == QueryKind::Reload => {
+                self.taken.insert(file_name.to_owned());
+                return Some(query.query_id);
+            }
+            Ok(query) => self.ask(file_name, query, known),
         }
+        None
+    }
+
+    /// Asks the devices what `query` wants to know.
+    fn ask(&mut self, file_name: &str, query: Query, known: &[Device]) {
         self.taken.insert(file_name.to_owned());
         let (spool, devices) = (Arc::clone(&self.spool), Arc::clone(&self.devices));
         let (wake, answered, file_name) =
             (self.wake.clone(), self.answered.clone(), file_name.to_owned());
+        let known = if query.query == QueryKind::Power { known.to_vec() } else { Vec::new() };
         self.spawn(Box::new(move || {
-            let answer = Asker { devices: &devices, wake: &wake }.answer(&query);
+            let answer = Asker { devices: &devices, known, wake: &wake }.answer(&query);
             write(&spool, &file_name, &answer);
             let _ = answered.send(file_name);
         }));
     }
 
+    /// Tells who asked for a new configuration what came of it.
+    pub(super) fn reloaded(&mut self, answer: &QueryAnswer) {
+        let file_name = format!("{}.json", answer.query_id);
+        write(&self.spool, &file_name, answer);
+        self.taken.remove(&file_name);
+    }
+
+    /// Asks these devices from now on.
+    pub(super) fn set_devices(&mut self, devices: Arc<Devices>) {
+        self.devices = devices;
+    }
+
     /// Answers a question that an older client put as a request.
-    pub(super) fn inquire(&mut self, name: RecordName, mut request: Request, known: &[Device]) {
-        if let (Requested::Inquiry("status"), Some(target)) =
-            (&request.action, &request.target_node)
-        {
-            match device_of(known, request.device.as_deref(), target) {
-                Ok(device) => request.device = Some(device),
-                Err(why) => {
-                    // The receiver is the daemon that called.
-                    let _ = self.wake.send(Wake::Inquired(name, false, why));
-                    return;
-                }
-            }
-        }
+    pub(super) fn inquire(&mut self, name: RecordName, request: Request, known: &[Device]) {
+        let known = known.to_vec();
         let (devices, wake) = (Arc::clone(&self.devices), self.wake.clone());
         self.spawn(Box::new(move || {
-            let (reached, words) = Asker { devices: &devices, wake: &wake }.inquiry(&request);
+            let (reached, words) =
+                Asker { devices: &devices, known, wake: &wake }.inquiry(&request);
             let _ = wake.send(Wake::Inquired(name, reached, words));
         }));
     }
 
     /// Asks `device` for its targets, for the routing of requests that name no device.
-    pub(super) fn discover(&mut self, device: String) {
+    pub(super) fn list(&mut self, device: String) {
         let (devices, wake) = (Arc::clone(&self.devices), self.wake.clone());
         self.spawn(Box::new(move || {
             if let Some(device) = devices.get(&device) {
-                Asker { devices: &devices, wake: &wake }.list(device, in_ms(ASK_MS));
+                let asker = Asker { devices: &devices, known: Vec::new(), wake: &wake };
+                asker.list(device, in_ms(ASK_MS));
             }
         }));
     }
@@ -164,11 +176,6 @@ impl Desk {
             Err(problem) => error!("a question stays unanswered: cannot start a thread: {problem}"),
         }
     }
-
-    fn refuse(&self, file_name: &str, why: &str) {
-        warn!("query {file_name:?}: refused: {why}");
-        remove(&self.spool, file_name);
-    }
 }
 
 fn write(spool: &WatcherSpool, file_name: &str, answer: &QueryAnswer) {
@@ -184,14 +191,6 @@ fn remove(spool: &WatcherSpool, file_name: &str) {
     }
 }
 
-/// The device that a fence of `target` would be executed on now, or why there is none.
-fn device_of(known: &[Device], named: Option<&str>, target: &NodeName) -> Result<String, String> {
-    match route(known, named, target, FenceAction::Off) {
-        Ok(device) => Ok(device.name.clone()),
-        Err(why) => Err(why.to_string()),
-    }
-}
-
 fn in_ms(ms: u64) -> Limit {
     Limit { not_after_boot_ms: fence_device::boot_ms_now() + ms }
 }
@@ -199,6 +198,8 @@ fn in_ms(ms: u64) -> Limit {
 /// Asks devices, and tells the daemon what it learns on the way.
 struct Asker<'a> {
     devices: &'a Devices,
+    /// What the core knows of them, where a target's state is asked for.
+    known: Vec<Device>,
     wake: &'a Sender<Wake>,
 }
 
@@ -209,10 +210,13 @@ impl Asker<'_> {
             not_after_boot_ms: query.deadline_boottime_ms.min(in_ms(ASK_MS).not_after_boot_ms),
         };
         match query.query {
-            QueryKind::Reachable => {
-                let (reached, words) = self.reachable(query.device.as_deref());
-                QueryAnswer::new(id, u8::from(!reached), words)
-            }
+            QueryKind::Reachable => match self.devices.choose(query.device.as_deref()) {
+                Ok(devices) => {
+                    let (reached, words) = self.reachable(&devices);
+                    QueryAnswer::new(id, u8::from(!reached), words)
+                }
+                Err(why) => QueryAnswer::new(id, 3, why),
+            },
             QueryKind::Targets => match self.targets(query.device.as_deref(), limit) {
                 Ok(targets) => {
                     let mut answer = QueryAnswer::new(id, 0, format!("{} targets", targets.len()));
@@ -233,7 +237,9 @@ impl Asker<'_> {
                 answer.power = Some(power);
                 answer
             }
-            QueryKind::State => unreachable!("the daemon itself answers what its state is"),
+            QueryKind::State | QueryKind::Reload => {
+                unreachable!("the daemon itself answers what concerns it")
+            }
         }
     }
 
@@ -251,15 +257,14 @@ impl Asker<'_> {
                 }
                 Err((_, why)) => (false, why),
             },
-            _ => self.reachable(device),
+            _ => match self.devices.choose(device) {
+                Ok(devices) => self.reachable(&devices),
+                Err(why) => (false, why),
+            },
         }
     }
 
-    fn reachable(&self, device: Option<&str>) -> (bool, String) {
-        let devices = match self.devices.choose(device) {
-            Ok(devices) => devices,
-            Err(why) => return (false, why),
-        };
+    fn reachable(&self, devices: &[&Arc<ConfiguredDevice>]) -> (bool, String) {
         let reaches: Vec<(bool, String)> = thread::scope(|scope| {
             let asked: Vec<_> =
                 devices.iter().map(|device| scope.spawn(|| self.reach(device))).collect();
@@ -280,12 +285,12 @@ impl Asker<'_> {
         (all, words(all))
     }
 
-    fn reach(&self, device: &ConfiguredDevice) -> (bool, String) {
+    fn reach(&self, device: &Arc<ConfiguredDevice>) -> (bool, String) {
         let (reached, words) = match device.driver.reachable(in_ms(REACH_MS)) {
             Reach::Reachable(words) => (true, words),
             Reach::Unreachable(words) => (false, words),
         };
-        let _ = self.wake.send(Wake::Reached(device.name.clone(), reached));
+        let _ = self.wake.send(Wake::Reached(Arc::clone(device), reached));
         let verb = if reached { "is reachable" } else { "is not reachable" };
         let text = format!("fence device '{}' {verb}", device.name);
         (reached, if words.is_empty() { text } else { format!("{text}: {words}") })
@@ -314,27 +319,53 @@ impl Asker<'_> {
         Ok(all)
     }
 
-    fn list(&self, device: &ConfiguredDevice, limit: Limit) -> TargetList {
+    fn list(&self, device: &Arc<ConfiguredDevice>, limit: Limit) -> TargetList {
         let list = device.driver.targets(limit);
-        let reached = match &list {
-            TargetList::Nodes(targets) => {
-                let targets = targets.iter().cloned().collect();
-                let _ = self.wake.send(Wake::Discovered(device.name.clone(), targets));
-                true
-            }
-            TargetList::NoList(_) => true,
-            TargetList::Unreachable(why) => {
-                warn!("fence device '{}' gave no list of targets: {why}", device.name);
-                false
-            }
+        let (targets, reached) = match &list {
+            TargetList::Nodes(targets) => (Some(targets.iter().cloned().collect()), true),
+            TargetList::NoList(_) => (None, true),
+            TargetList::Unreachable(_) => (None, false),
         };
-        let _ = self.wake.send(Wake::Reached(device.name.clone(), reached));
+        if let TargetList::NoList(why) | TargetList::Unreachable(why) = &list {
+            warn!("fence device '{}' gave no list of its targets: {why}", device.name);
+        }
+        // The receiver is gone only when the daemon is.
+        let _ = self.wake.send(Wake::Listed(Arc::clone(device), targets));
+        let _ = self.wake.send(Wake::Reached(Arc::clone(device), reached));
         list
     }
 
-    fn power(&self, device: Option<&str>, target: &NodeName, limit: Limit) -> (PowerState, String) {
-        let Some(device) = device.and_then(|name| self.devices.get(name)) else {
-            return (PowerState::Unknown, "there is no fence device for this target".to_owned());
+    /// The device on which a fence of `target` would be executed, or why there is none. As for a fence,
+    /// devices are asked for their lists where these decide.
+    fn device_for(
+        &self,
+        named: Option<&str>,
+        target: &NodeName,
+        limit: Limit,
+    ) -> Result<&Arc<ConfiguredDevice>, String> {
+        let mut known = self.known.clone();
+        for name in unlisted(&self.known, named, target) {
+            let Some(device) = self.devices.get(name) else { continue };
+            if let TargetList::Nodes(nodes) = self.list(device, limit)
+                && let Some(facts) = known.iter_mut().find(|facts| facts.name == name)
+            {
+                let is_it = nodes.contains(target);
+                facts.coverage = Coverage::Discovered(Some(nodes.into_iter().collect()));
+                if is_it {
+                    break;
+                }
+            }
+        }
+        let device =
+            route(&known, named, target, FenceAction::Off).map_err(|why| why.to_string())?;
+        let missing = || format!("there is no fence device '{}'", device.name);
+        self.devices.get(&device.name).ok_or_else(missing)
+    }
+
+    fn power(&self, named: Option<&str>, target: &NodeName, limit: Limit) -> (PowerState, String) {
+        let device = match self.device_for(named, target, limit) {
+            Ok(device) => device,
+            Err(why) => return (PowerState::Unknown, why),
         };
         if !device.driver.abilities().power {
             let why = format!("fence device '{}' cannot be asked for the state", device.name);

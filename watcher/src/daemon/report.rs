@@ -1,15 +1,17 @@
 //! What the watcher tells about itself: `fence-watcher status`, through a `state` query.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use fence_core::Now;
 use fence_core::execution::Verdict;
-use fence_core::watcher::{Job, Watcher};
+use fence_core::watcher::{Coverage, Job, Watcher};
 use fence_protocol::FenceResult;
 use serde_json::{Value, json};
 
-use crate::devices::Devices;
+use crate::config::fold_hostlist;
+use crate::devices::{ConfiguredDevice, Devices};
 
 pub(super) struct Reporter {
     node: String,
@@ -42,17 +44,24 @@ impl Reporter {
         }
     }
 
+    /// Forgets the devices that `is_same` does not know again.
+    pub(super) fn retain(&mut self, is_same: impl Fn(&str) -> bool) {
+        self.devices.retain(|name, _| is_same(name));
+    }
+
     pub(super) fn answered(&mut self, result: FenceResult) {
         *self.counts.entry(result.as_str()).or_default() += 1;
     }
 
     pub(super) fn finished(&mut self, job: &Job, verdict: &Verdict) {
         match verdict.result {
-            FenceResult::Success | FenceResult::Unacknowledged => self.reached(&job.device, true),
-            FenceResult::Unreachable => self.reached(&job.device, false),
+            FenceResult::Success | FenceResult::Unacknowledged => {
+                self.reached(&job.lane.device, true);
+            }
+            FenceResult::Unreachable => self.reached(&job.lane.device, false),
             _ => {}
         }
-        let story = self.devices.entry(job.device.clone()).or_default();
+        let story = self.devices.entry(job.lane.device.clone()).or_default();
         story.last = Some(json!({
             "time": rfc3339(Utc::now()),
             "request_id": job.request.request_id.as_str(),
@@ -66,9 +75,9 @@ impl Reporter {
     pub(super) fn state(&self, core: &Watcher, devices: &Devices, now: Now) -> Value {
         let mut running = BTreeMap::<&str, u64>::new();
         let mut queued = BTreeMap::<&str, u64>::new();
-        core.running().for_each(|(_, job, _)| *running.entry(&job.device).or_default() += 1);
-        core.queued().for_each(|job| *queued.entry(&job.device).or_default() += 1);
-        let device = |device: &crate::devices::ConfiguredDevice| {
+        core.running().for_each(|(_, job, _)| *running.entry(&job.lane.device).or_default() += 1);
+        core.queued().for_each(|job| *queued.entry(&job.lane.device).or_default() += 1);
+        let device = |device: &Arc<ConfiguredDevice>| {
             let story = self.devices.get(&device.name);
             let reached = story.and_then(|story| story.reached);
             json!({
@@ -79,7 +88,8 @@ impl Reporter {
                 "running": running.get(device.name.as_str()).unwrap_or(&0),
                 "queued": queued.get(device.name.as_str()).unwrap_or(&0),
                 "max_concurrent": device.max_concurrent,
-                "targets": device.targets_text,
+                "per_address": device.addresses.is_some(),
+                "targets": targets(core, device),
                 "last": story.and_then(|story| story.last.clone()),
             })
         };
@@ -88,7 +98,8 @@ impl Reporter {
                 "request_id": job.request.request_id.as_str(),
                 "target": job.target.as_str(),
                 "action": job.action.as_str(),
-                "device": job.device,
+                "device": job.lane.device,
+                "address": job.lane.address,
             })
         };
         let running_jobs = core.running().map(|(_, running, since)| {
@@ -112,6 +123,17 @@ impl Reporter {
             "counts": self.counts,
             "answers_waiting_for_disk": core.unanswered(),
         })
+    }
+}
+
+/// The targets as they are configured, and as the device listed them.
+fn targets(core: &Watcher, device: &ConfiguredDevice) -> String {
+    let known = core.devices().iter().find(|known| known.name == device.name);
+    match known.map(|known| &known.coverage) {
+        Some(Coverage::Discovered(Some(nodes))) => {
+            format!("{}: {}", device.targets_text, fold_hostlist(nodes))
+        }
+        _ => device.targets_text.clone(),
     }
 }
 

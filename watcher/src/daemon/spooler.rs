@@ -27,14 +27,22 @@ pub(super) struct Spooler {
 
 impl Spooler {
     pub(super) fn new(spool: Arc<WatcherSpool>, settings: &SpoolSettings) -> Self {
-        Spooler {
+        let mut spooler = Spooler {
             spool,
             places: Places::new(&settings.request_dir, &settings.response_dir),
-            keep_answers_ms: i64::try_from(settings.keep_answers_ms).unwrap_or(i64::MAX),
-            keep_answers_max: settings.keep_answers_max,
+            keep_answers_ms: 0,
+            keep_answers_max: 0,
             next_prune_boot_ms: 0,
             is_pruning: Arc::default(),
-        }
+        };
+        spooler.set_retention(settings);
+        spooler
+    }
+
+    /// Takes over how long answers are kept.
+    pub(super) fn set_retention(&mut self, settings: &SpoolSettings) {
+        self.keep_answers_ms = i64::try_from(settings.keep_answers_ms).unwrap_or(i64::MAX);
+        self.keep_answers_max = settings.keep_answers_max;
     }
 
     /// The record of `file_name`. A name that no record can have is put out of the way.
@@ -135,7 +143,10 @@ impl Spooler {
                 warn!("request {name}: {text}");
                 None
             }
-            Effect::Execute(..) | Effect::Inquire(..) | Effect::Answer(..) => {
+            Effect::Execute(..)
+            | Effect::Inquire(..)
+            | Effect::AskTargets(_)
+            | Effect::Answer(..) => {
                 unreachable!("the daemon itself carries these out")
             }
         }

@@ -30,12 +30,7 @@ pub(super) fn watch_signals(signals: SigSet, wake: Sender<Wake>) -> std::io::Res
             let event = match signals.wait() {
                 Ok(Signal::SIGTERM) => Wake::Stop("SIGTERM"),
                 Ok(Signal::SIGINT) => Wake::Stop("SIGINT"),
-                Ok(_) => {
-                    warn!(
-                        "SIGHUP: the configuration is read at the start only; restart to apply it"
-                    );
-                    continue;
-                }
+                Ok(_) => Wake::Reload,
                 Err(_) => continue,
             };
             if wake.send(event).is_err() {

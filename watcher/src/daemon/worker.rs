@@ -9,31 +9,37 @@ use fence_core::execution::{Plan, Report, Step, Verdict};
 use fence_core::watcher::Job;
 use fence_device::{self as device, Limit};
 use fence_protocol::{FenceResult, RecordName};
+use fence_spool::WatcherSpool;
 
 use super::{Wake, dlm};
-use crate::devices::Devices;
+use crate::devices::ConfiguredDevice;
 
 /// The stack of a thread that drives a device, in bytes. Many may run at once.
 pub(super) const STACK_BYTES: usize = 256 * 1024;
 
-/// Executes `job` and reports [`Wake::Finished`], whatever happens.
+/// Executes `job` on `device` and reports [`Wake::Finished`], whatever happens.
 pub(super) fn execute(
-    devices: &Arc<Devices>,
+    device: Option<Arc<ConfiguredDevice>>,
+    spool: &Arc<WatcherSpool>,
     name: RecordName,
     job: Job,
     request_json: Vec<u8>,
     wake: &Sender<Wake>,
 ) {
-    let (devices, sender, record) = (Arc::clone(devices), wake.clone(), name.clone());
+    let (spool, sender, record) = (Arc::clone(spool), wake.clone(), name.clone());
     let spawned = thread::Builder::new()
         .name(format!("fence {}", job.target))
         .stack_size(STACK_BYTES)
         .spawn(move || {
-            let verdict = drive(&devices, &job, &request_json);
+            let is_awaited = || job.is_awaited(spool.is_claim_held(&record));
+            let verdict = match &device {
+                Some(device) => drive(device, &job, &request_json, is_awaited),
+                None => failure(format!("not started: there is no device {:?}", job.lane.device)),
+            };
             let shows_off = verdict.shows_off();
             // The receiver is gone only when the daemon is.
             let _ = sender.send(Wake::Finished(record, verdict));
-            let dlm = devices.get(&job.device).and_then(|device| device.dlm.as_ref());
+            let dlm = device.as_ref().and_then(|device| device.dlm.as_ref());
             if let Some(executor) = dlm.filter(|_| shows_off) {
                 dlm::acknowledge(executor, &job);
             }
@@ -44,10 +50,12 @@ pub(super) fn execute(
     }
 }
 
-fn drive(devices: &Devices, job: &Job, request_json: &[u8]) -> Verdict {
-    let Some(device) = devices.get(&job.device) else {
-        return failure(format!("not started: there is no device {:?}", job.device));
-    };
+fn drive(
+    device: &ConfiguredDevice,
+    job: &Job,
+    request_json: &[u8],
+    is_awaited: impl Fn() -> bool,
+) -> Verdict {
     let mut plan = Plan::new(
         job.action,
         device.driver.abilities(),
@@ -77,6 +85,7 @@ fn drive(devices: &Devices, job: &Job, request_json: &[u8]) -> Verdict {
                 thread::sleep(Duration::from_millis(ms));
                 Report::Paused
             }
+            Step::LookForClient => Report::Client(is_awaited()),
             Step::Done(verdict) => return verdict,
         };
     }

@@ -44,7 +44,7 @@ impl Watcher {
         effects: &mut Vec<Effect>,
     ) {
         let before = match self.records.get(&name).map(|(state, _)| state) {
-            None => None,
+            None | Some(State::Unlisted) => None,
             Some(State::Young { first_boot_ms, changed_boot_ms, changed }) => {
                 Some((*first_boot_ms, *changed_boot_ms, *changed))
             }
@@ -53,7 +53,7 @@ impl Watcher {
                 {
                     return;
                 }
-                self.queue.remove(&job.device, &job.target, job.seq);
+                self.queue.remove(&job.lane, &job.target, job.seq);
                 self.ids.remove(&job.request.request_id);
                 None
             }
@@ -114,7 +114,7 @@ impl Watcher {
             effects.push(Effect::RemovePending(name));
             return;
         }
-        match self.admit(&name, &request, written_wall_ms, now) {
+        match self.admit(&name, &request, written_wall_ms, now, effects) {
             Admission::Refuse(result, why) => {
                 let answer = refusal_of(&request, result, why);
                 self.answer(name, answer, Then::RemovePending, effects);
@@ -123,22 +123,22 @@ impl Watcher {
                 self.put(name.clone(), State::Inquiring(request.clone()), None);
                 effects.push(Effect::Inquire(name, request));
             }
+            Admission::Wait(until) => self.put(name, State::Unlisted, Some(until)),
             Admission::Queue(job) => {
                 self.next_seq += 1;
                 self.ids.insert(job.request.request_id.clone(), name.clone());
-                self.queue.push(&job.device, job.target.clone(), job.seq, name.clone());
-                let deadline = job.deadline_boot_ms;
-                self.put(name, State::Queued(*job), Some(deadline));
+                self.enqueue(name, *job);
             }
         }
     }
 
     fn admit(
-        &self,
+        &mut self,
         name: &RecordName,
         request: &Request,
         written_wall_ms: i64,
         now: Now,
+        effects: &mut Vec<Effect>,
     ) -> Admission {
         let deadline_boot_ms = match self.deadline(request, written_wall_ms, now) {
             Ok(deadline) => deadline,
@@ -157,13 +157,16 @@ impl Watcher {
         let Some(target) = request.target_node.clone() else {
             return Admission::Refuse(FenceResult::Rejected, format!("{name} names no target"));
         };
+        if let Some(until) = self.ask_for_lists(request.device.as_deref(), &target, now, effects) {
+            return Admission::Wait(until.min(deadline_boot_ms));
+        }
         match route(&self.devices, request.device.as_deref(), &target, action) {
             Ok(device) => Admission::Queue(Box::new(Job {
                 seq: self.next_seq,
                 request: request.clone(),
                 action,
+                lane: device.lane(&target),
                 target,
-                device: device.name.clone(),
                 deadline_boot_ms,
             })),
             Err(why) => Admission::Refuse(FenceResult::Rejected, why.to_string()),
@@ -246,6 +249,8 @@ const CLOCK_SLACK_MS: i64 = 1_000;
 enum Admission {
     Refuse(FenceResult, String),
     Ask,
+    /// Until this instant, for lists of targets.
+    Wait(u64),
     Queue(Box<Job>),
 }
 

@@ -6,10 +6,13 @@
 //! comes back as an event, so a simulation can stop the world between any two of them.
 //!
 //! What comes in is judged in `intake`; what waits stands in `queue`; where a request goes is decided
-//! in `route`. What a device does is none of this: see [`crate::execution`].
+//! in `route`, with the devices' own lists of targets from `lists`; a new configuration is taken over in
+//! `reload`. What a device does is none of this: see [`crate::execution`].
 
 mod intake;
+mod lists;
 mod queue;
+mod reload;
 mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,10 +23,11 @@ use fence_protocol::{
 
 use crate::Now;
 use crate::execution::Verdict;
+pub use queue::Lane;
 use queue::Queue;
-pub use route::{Coverage, Device, Unroutable, route};
+pub use route::{Coverage, Device, Unroutable, route, unlisted};
 
-/// What stays the same while the watcher runs.
+/// What a watcher has to know besides its devices.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// This boot's identity (`/proc/sys/kernel/random/boot_id`).
@@ -45,10 +49,22 @@ pub struct Job {
     pub action: FenceAction,
     /// The target, which a fence always has.
     pub target: NodeName,
-    /// The device that serves it.
-    pub device: String,
+    /// The device that serves it, and where.
+    pub lane: Lane,
     /// The instant after which it must not begin, in milliseconds of `CLOCK_BOOTTIME`.
     pub deadline_boot_ms: u64,
+}
+
+impl Job {
+    /// Whether somebody still waits for it. `held` tells what its claimed file shows: whether anybody
+    /// holds it; `None` where it is gone or cannot be looked at.
+    pub fn is_awaited(&self, held: Option<bool>) -> bool {
+        match held {
+            // An older client holds nothing, and waits until its deadline.
+            Some(is_held) => is_held || !self.request.held,
+            None => false,
+        }
+    }
 }
 
 /// What the disk shows under the name of a pending request.
@@ -107,8 +123,13 @@ pub enum Event {
     Inquired(RecordName, bool, String),
     /// Of [`Effect::Answer`]: whether the answer is on the disk.
     Answered(RecordName, Result<(), String>),
+    /// A device listed its targets, or did not: because of [`Effect::AskTargets`], or because somebody
+    /// else wanted to know.
+    Targets(String, Option<BTreeSet<NodeName>>),
     /// Time has passed.
     Tick,
+    /// The configuration is another one now. The claims before it have been reported.
+    Reconfigured(Settings, Vec<Device>),
     /// No new request is to be begun.
     Stop,
 }
@@ -129,6 +150,8 @@ pub enum Effect {
     Execute(RecordName, Job),
     /// Ask, without fencing, and report [`Event::Inquired`].
     Inquire(RecordName, Request),
+    /// Ask this device for its targets and report [`Event::Targets`].
+    AskTargets(String),
     /// Write the answer durably and report [`Event::Answered`].
     Answer(RecordName, Answer),
     /// Remove the claimed file, whose answer is on the disk.
@@ -165,6 +188,8 @@ enum Then {
 enum State {
     /// Unreadable so far: first seen, last seen to change, and what it looked like then.
     Young { first_boot_ms: u64, changed_boot_ms: u64, changed: (u64, i64) },
+    /// Waits until devices have listed their targets; then it is looked at again.
+    Unlisted,
     /// Waits for its device and its target.
     Queued(Job),
     /// The disk refused the claim; it will be tried again.
@@ -184,6 +209,8 @@ enum State {
 pub struct Watcher {
     settings: Settings,
     devices: Vec<Device>,
+    /// The devices that were asked for their targets, and until when requests wait for that.
+    asked: BTreeMap<String, u64>,
     /// What is known, each with the instant at which time alone moves it on.
     records: BTreeMap<RecordName, (State, Option<u64>)>,
     /// The identities of what is queued, running or being answered.
@@ -197,13 +224,11 @@ pub struct Watcher {
 impl Watcher {
     /// A watcher that has seen nothing yet. `devices` in the order of the configuration.
     pub fn new(settings: Settings, devices: Vec<Device>) -> Self {
-        let queue = Queue::new(
-            settings.max_running,
-            devices.iter().map(|device| (device.name.clone(), device.max_concurrent)),
-        );
+        let queue = Queue::new(settings.max_running, lane_max(&devices));
         Watcher {
             settings,
             devices,
+            asked: BTreeMap::new(),
             records: BTreeMap::new(),
             ids: BTreeMap::new(),
             queue,
@@ -225,7 +250,11 @@ impl Watcher {
                 self.inquired(name, reached, words, &mut effects);
             }
             Event::Answered(name, written) => self.answered(name, written, now, &mut effects),
+            Event::Targets(device, targets) => self.listed(&device, targets, &mut effects),
             Event::Tick => self.tick(now, &mut effects),
+            Event::Reconfigured(settings, devices) => {
+                self.reconfigured(settings, devices, &mut effects);
+            }
             Event::Stop => self.stopping = true,
         }
         if !self.stopping {
@@ -247,7 +276,10 @@ impl Watcher {
     /// Whether nothing is being claimed, executed or answered.
     pub fn is_idle(&self) -> bool {
         self.records.values().all(|(state, _)| {
-            matches!(state, State::Young { .. } | State::Queued(_) | State::Stalled(_))
+            matches!(
+                state,
+                State::Young { .. } | State::Unlisted | State::Queued(_) | State::Stalled(_)
+            )
         })
     }
 
@@ -285,15 +317,6 @@ impl Watcher {
         &self.devices
     }
 
-    /// Takes the targets that `device` listed.
-    pub fn discovered(&mut self, device: &str, targets: &BTreeSet<NodeName>) {
-        for known in self.devices.iter_mut().filter(|known| known.name == device) {
-            if let Coverage::Discovered(list) = &mut known.coverage {
-                *list = Some(targets.clone());
-            }
-        }
-    }
-
     /// Claims what may begin now.
     fn begin(&mut self, now: Now, effects: &mut Vec<Effect>) {
         while let Some(name) = self.queue.take_next() {
@@ -301,7 +324,7 @@ impl Watcher {
                 unreachable!("what stands in the queue is queued")
             };
             if job.deadline_boot_ms <= now.boot_ms {
-                self.queue.release(&job.device, &job.target);
+                self.queue.release(&job.lane, &job.target);
                 self.expire(name, &job, effects);
                 continue;
             }
@@ -321,12 +344,12 @@ impl Watcher {
                 (parsed, client_gone, begun_before)
             }
             Claim::Gone => {
-                self.queue.release(&job.device, &job.target);
+                self.queue.release(&job.lane, &job.target);
                 self.ids.remove(&job.request.request_id);
                 return;
             }
             Claim::Failed(why) => {
-                self.queue.release(&job.device, &job.target);
+                self.queue.release(&job.lane, &job.target);
                 effects.push(Effect::Note(name.clone(), format!("cannot claim it yet: {why}")));
                 return self.put(name, State::Stalled(job), Some(now.boot_ms + DISK_RETRY_MS));
             }
@@ -335,7 +358,7 @@ impl Watcher {
             Some((FenceResult::Rejected, "this request_id was begun before".to_owned()))
         } else if parsed.as_ref() != Ok(&job.request) {
             Some((FenceResult::Rejected, "the request changed while it waited".to_owned()))
-        } else if job.request.held && client_gone {
+        } else if !job.is_awaited(Some(!client_gone)) {
             let why = "its client is gone: nobody holds the request any more";
             Some((FenceResult::Withdrawn, why.to_owned()))
         } else if job.deadline_boot_ms <= now.boot_ms {
@@ -344,7 +367,7 @@ impl Watcher {
             None
         };
         if let Some((result, why)) = refusal {
-            self.queue.release(&job.device, &job.target);
+            self.queue.release(&job.lane, &job.target);
             let answer = refusal_of(&job.request, result, why);
             return self.answer(name, answer, Then::RemoveClaimed, effects);
         }
@@ -363,7 +386,7 @@ impl Watcher {
             Some(State::Running(job, since)) => (job, since),
             other => return self.put_back(name, other),
         };
-        self.queue.release(&job.device, &job.target);
+        self.queue.release(&job.lane, &job.target);
         let answer = Answer {
             request_id: Some(job.request.request_id),
             target_node: Some(job.target),
@@ -372,7 +395,7 @@ impl Watcher {
             result: verdict.result,
             action_performed: verdict.performed,
             verified: verdict.verified,
-            device: Some(job.device),
+            device: Some(job.lane.device),
             message: verdict.message,
             duration_ms: now.boot_ms.saturating_sub(since),
         };
@@ -421,7 +444,7 @@ impl Watcher {
         {
             match self.take(&name) {
                 Some(State::Queued(job)) => {
-                    self.queue.remove(&job.device, &job.target, job.seq);
+                    self.queue.remove(&job.lane, &job.target, job.seq);
                     self.expire(name, &job, effects);
                 }
                 Some(State::Stalled(job)) => {
@@ -430,12 +453,21 @@ impl Watcher {
                     effects.push(Effect::Look(name));
                 }
                 Some(State::Answering(answer, then)) => self.answer(name, answer, then, effects),
+                // Whatever keeps it from being seen: it is unknown then, and found by the next look.
+                Some(State::Unlisted) => effects.push(Effect::Look(name)),
                 young_or_none => {
                     self.put_back(name.clone(), young_or_none);
                     effects.push(Effect::Look(name));
                 }
             }
         }
+    }
+
+    /// Puts a job into the line of its lane.
+    fn enqueue(&mut self, name: RecordName, job: Job) {
+        self.queue.push(&job.lane, job.target.clone(), job.seq, name.clone());
+        let deadline = job.deadline_boot_ms;
+        self.put(name, State::Queued(job), Some(deadline));
     }
 
     fn put(&mut self, name: RecordName, state: State, timer_boot_ms: Option<u64>) {
@@ -466,6 +498,11 @@ impl Watcher {
         let answer = refusal_of(&job.request, FenceResult::Expired, why);
         self.answer(name, answer, Then::RemovePending, effects);
     }
+}
+
+/// How many executions each device allows in each of its lanes.
+fn lane_max(devices: &[Device]) -> BTreeMap<String, usize> {
+    devices.iter().map(|device| (device.name.clone(), device.max_concurrent)).collect()
 }
 
 /// The answer to a request that is not executed.

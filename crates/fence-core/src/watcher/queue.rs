@@ -1,102 +1,116 @@
 //! What waits, and what may begin: in the order of arrival, one execution per target, a bounded number
-//! per device and in all.
+//! in each lane and in all.
 //!
-//! A request whose target is busy steps aside until the target is free, so that looking for the next
-//! one never walks over requests that cannot begin.
+//! A lane is a fence device, or one address of a device that reaches each target in a place of its own.
+//! The heads of the lanes that have room stand in one order, and a request whose target is busy steps
+//! aside until the target is free. So looking for the next one never walks over what cannot begin.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fence_protocol::{NodeName, RecordName};
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Queue {
-    free: usize,
-    devices: BTreeMap<String, DeviceQueue>,
-    busy: BTreeSet<NodeName>,
-    /// Those whose target was busy when their turn came.
-    aside: Aside,
+/// Where executions count together: a device, and one address of it where it has several.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane {
+    /// The device's name.
+    pub device: String,
+    /// Where the target is reached, if the device tells its targets apart by that.
+    pub address: Option<String>,
 }
 
-/// For each target the devices, for each of these the requests in the order of arrival.
-type Aside = BTreeMap<NodeName, BTreeMap<String, BTreeMap<u64, RecordName>>>;
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct DeviceQueue {
-    free: usize,
-    ready: BTreeMap<u64, (NodeName, RecordName)>,
+pub(super) struct Queue {
+    running_max: usize,
+    running: usize,
+    /// How many executions each device allows in each of its lanes.
+    lane_max: BTreeMap<String, usize>,
+    /// The lanes in which something runs or waits.
+    lanes: BTreeMap<Lane, Waiting>,
+    /// The first that waits in each lane that has room.
+    heads: BTreeSet<(u64, Lane)>,
+    busy: BTreeSet<NodeName>,
+    /// Those whose target was busy when their turn came.
+    aside: BTreeMap<NodeName, BTreeMap<Lane, BTreeMap<u64, RecordName>>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Waiting {
+    running: usize,
+    line: BTreeMap<u64, (NodeName, RecordName)>,
+    /// What of this lane stands among the heads.
+    head: Option<u64>,
 }
 
 impl Queue {
-    pub(super) fn new(max_running: usize, devices: impl Iterator<Item = (String, usize)>) -> Self {
+    pub(super) fn new(running_max: usize, lane_max: BTreeMap<String, usize>) -> Self {
         Queue {
-            free: max_running,
-            devices: devices
-                .map(|(name, free)| (name, DeviceQueue { free, ready: BTreeMap::new() }))
-                .collect(),
+            running_max,
+            running: 0,
+            lane_max,
+            lanes: BTreeMap::new(),
+            heads: BTreeSet::new(),
             busy: BTreeSet::new(),
             aside: BTreeMap::new(),
         }
     }
 
-    pub(super) fn push(&mut self, device: &str, target: NodeName, seq: u64, name: RecordName) {
-        if let Some(device) = self.devices.get_mut(device) {
-            device.ready.insert(seq, (target, name));
-        }
+    /// Sets new bounds. What runs goes on; nothing waits at this moment.
+    pub(super) fn set_bounds(&mut self, running_max: usize, lane_max: BTreeMap<String, usize>) {
+        (self.running_max, self.lane_max) = (running_max, lane_max);
     }
 
-    pub(super) fn remove(&mut self, device: &str, target: &NodeName, seq: u64) {
-        if let Some(queue) = self.devices.get_mut(device) {
-            queue.ready.remove(&seq);
-        }
-        if let Some(waiting) = self.aside.get_mut(target).and_then(|all| all.get_mut(device)) {
+    pub(super) fn push(&mut self, lane: &Lane, target: NodeName, seq: u64, name: RecordName) {
+        self.change(lane, |waiting| {
+            waiting.line.insert(seq, (target, name));
+        });
+    }
+
+    pub(super) fn remove(&mut self, lane: &Lane, target: &NodeName, seq: u64) {
+        self.change(lane, |waiting| {
+            waiting.line.remove(&seq);
+        });
+        if let Some(waiting) = self.aside.get_mut(target).and_then(|all| all.get_mut(lane)) {
             waiting.remove(&seq);
         }
         // It may have been the one that was called up for its target: then the next one is.
         self.call_up(target);
     }
 
-    /// The record that may begin, in the order of arrival; its device and target are taken.
+    /// The record that may begin, in the order of arrival; its lane and target are taken.
     pub(super) fn take_next(&mut self) -> Option<RecordName> {
-        if self.free == 0 {
-            return None;
+        while self.running < self.running_max {
+            let (seq, lane) = self.heads.first()?.clone();
+            let (target, name) = self.change(&lane, |waiting| waiting.line.remove(&seq))?;
+            if self.busy.contains(&target) {
+                self.aside.entry(target).or_default().entry(lane).or_default().insert(seq, name);
+                continue;
+            }
+            self.change(&lane, |waiting| waiting.running += 1);
+            self.running += 1;
+            self.busy.insert(target);
+            return Some(name);
         }
-        let (seq, device) = self
-            .devices
-            .iter_mut()
-            .filter(|(_, device)| device.free > 0)
-            .filter_map(|(name, device)| {
-                device.step_aside(name, &self.busy, &mut self.aside);
-                Some((*device.ready.first_key_value()?.0, name.clone()))
-            })
-            .min()?;
-        let device = self.devices.get_mut(&device)?;
-        let (target, name) = device.ready.remove(&seq)?;
-        device.free -= 1;
-        self.free -= 1;
-        self.busy.insert(target);
-        Some(name)
+        None
     }
 
     /// Gives back what [`Queue::take_next`] took.
-    pub(super) fn release(&mut self, device: &str, target: &NodeName) {
-        self.free += 1;
-        if let Some(device) = self.devices.get_mut(device) {
-            device.free += 1;
-        }
+    pub(super) fn release(&mut self, lane: &Lane, target: &NodeName) {
+        self.running -= 1;
+        self.change(lane, |waiting| waiting.running -= 1);
         self.busy.remove(target);
         self.call_up(target);
     }
 
-    /// Puts the first that stands aside for `target` on each device back into the device's line, if
-    /// the target is free. The first that begins makes the others step aside again.
+    /// Puts the first that stands aside for `target` in each lane back into its line, if the target is
+    /// free. The first that begins makes the others step aside again.
     fn call_up(&mut self, target: &NodeName) {
         if self.busy.contains(target) {
             return;
         }
         let Some(mut waiting) = self.aside.remove(target) else { return };
-        for (device, requests) in &mut waiting {
+        for (lane, requests) in &mut waiting {
             if let Some((seq, name)) = requests.pop_first() {
-                self.push(device, target.clone(), seq, name);
+                self.push(lane, target.clone(), seq, name);
             }
         }
         waiting.retain(|_, requests| !requests.is_empty());
@@ -104,18 +118,23 @@ impl Queue {
             self.aside.insert(target.clone(), waiting);
         }
     }
-}
 
-impl DeviceQueue {
-    /// Moves what stands first and has a busy target out of the way.
-    fn step_aside(&mut self, device: &str, busy: &BTreeSet<NodeName>, aside: &mut Aside) {
-        while let Some(first) = self.ready.first_entry() {
-            if !busy.contains(&first.get().0) {
-                return;
+    /// Changes a lane and finds out anew whether its first may begin.
+    fn change<T>(&mut self, lane: &Lane, change: impl FnOnce(&mut Waiting) -> T) -> T {
+        let waiting = self.lanes.entry(lane.clone()).or_default();
+        let result = change(waiting);
+        let max = self.lane_max.get(&lane.device).copied().unwrap_or(0);
+        let first = waiting.line.first_key_value().map(|(seq, _)| *seq);
+        let head = first.filter(|_| waiting.running < max);
+        if head != waiting.head {
+            if let Some(before) = std::mem::replace(&mut waiting.head, head) {
+                self.heads.remove(&(before, lane.clone()));
             }
-            let (seq, (target, name)) = first.remove_entry();
-            let waiting = aside.entry(target).or_default().entry(device.to_owned()).or_default();
-            waiting.insert(seq, name);
+            self.heads.extend(head.map(|seq| (seq, lane.clone())));
         }
+        if waiting.running == 0 && waiting.line.is_empty() {
+            self.lanes.remove(lane);
+        }
+        result
     }
 }

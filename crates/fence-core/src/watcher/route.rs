@@ -6,6 +6,9 @@ use std::fmt;
 
 use fence_protocol::{FenceAction, NodeName};
 
+use super::Lane;
+use crate::PerTarget;
+
 /// Which targets a device can fence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Coverage {
@@ -26,7 +29,9 @@ pub struct Device {
     pub here: bool,
     /// The targets that it can fence.
     pub coverage: Coverage,
-    /// The most executions on it at the same time.
+    /// Where it reaches its targets, if each is in a place of its own.
+    pub addresses: Option<PerTarget>,
+    /// The most executions at the same time: at each address, or on the whole device.
     pub max_concurrent: usize,
     /// What it can do.
     pub actions: BTreeSet<FenceAction>,
@@ -94,6 +99,17 @@ pub fn route<'a>(
     }
 }
 
+/// The devices whose lists decide where a fence of `target` goes and have not been asked for: none
+/// where the client names a device, or one surely covers the target.
+pub fn unlisted<'a>(devices: &'a [Device], named: Option<&str>, target: &NodeName) -> Vec<&'a str> {
+    let here = || devices.iter().filter(|device| device.here);
+    if named.is_some() || here().any(|device| device.covers(target) == Covers::Yes) {
+        return Vec::new();
+    }
+    let perhaps = here().filter(|device| device.covers(target) == Covers::Perhaps);
+    perhaps.map(|device| device.name.as_str()).collect()
+}
+
 fn by_name<'a>(
     devices: &'a [Device],
     name: &str,
@@ -120,6 +136,12 @@ fn first_covering<'a>(devices: &'a [Device], target: &NodeName) -> Option<&'a De
 }
 
 impl Device {
+    /// Where an execution for `target` counts.
+    pub fn lane(&self, target: &NodeName) -> Lane {
+        let address = self.addresses.as_ref().and_then(|addresses| addresses.of(target));
+        Lane { device: self.name.clone(), address }
+    }
+
     fn covers(&self, target: &NodeName) -> Covers {
         match &self.coverage {
             Coverage::Any => Covers::Yes,

@@ -2,6 +2,7 @@ use chrono::DateTime;
 use fence_protocol::{RequestError, Requested};
 
 use super::*;
+use crate::PerTarget;
 
 const WALL_MS: i64 = 1_800_000_000_000;
 const NOON: Now = Now { boot_ms: 100_000, wall_ms: WALL_MS };
@@ -11,11 +12,11 @@ fn at(boot_ms: u64) -> Now {
 }
 
 fn device(name: &str, targets: &str, max_concurrent: usize) -> Device {
-    let nodes = fence_protocol::expand_hostlist(targets).unwrap().into_iter().collect();
     Device {
         name: name.into(),
         here: true,
-        coverage: Coverage::Nodes(nodes),
+        coverage: Coverage::Nodes(nodes(targets)),
+        addresses: None,
         max_concurrent,
         actions: [FenceAction::Off, FenceAction::On, FenceAction::Reboot].into(),
     }
@@ -103,7 +104,7 @@ fn a_request_is_claimed_executed_answered_and_removed_in_this_order() {
     assert_eq!(effects, [Effect::Claim { name: record.clone(), sync: false }]);
 
     let effects = watcher.handle(Event::Claim(record.clone(), claimed(&request)), NOON);
-    assert!(matches!(&effects[..], [Effect::Execute(_, job)] if job.device == "pdu"));
+    assert!(matches!(&effects[..], [Effect::Execute(_, job)] if job.lane.device == "pdu"));
 
     let done = Event::Finished(record.clone(), verdict(FenceResult::Success));
     let effects = watcher.handle(done, at(100_700));
@@ -210,6 +211,46 @@ fn one_execution_per_target_and_so_many_per_device() {
     watcher.handle(Event::Claim(name(&requests[0]), claimed(&requests[0])), NOON);
     let done = Event::Finished(name(&requests[0]), verdict(FenceResult::Success));
     assert_eq!(claims(&watcher.handle(done, NOON)), [name(&requests[1])]);
+}
+
+#[test]
+fn a_device_with_addresses_counts_at_each_of_them_and_a_full_one_holds_up_no_other() {
+    let mut bmcs = device("bmcs", "n[1-9]", 1);
+    let chassis = |target: &str| (target.parse().unwrap(), "chassis".to_owned());
+    let addresses: BTreeMap<NodeName, String> = [chassis("n1"), chassis("n2")].into();
+    let of_its_own = |n: u32| (format!("n{n}").parse().unwrap(), format!("bmc-{n}"));
+    bmcs.addresses =
+        Some(PerTarget::Map(addresses.into_iter().chain((3..5).map(of_its_own)).collect()));
+    let mut watcher = Watcher::new(watcher().settings, vec![bmcs]);
+
+    let requests: Vec<_> =
+        ["n1", "n2", "n3", "n2", "n4", "n1"].iter().zip(1..).map(|(t, n)| request(n, t)).collect();
+    let mut begun = Vec::new();
+    for request in &requests {
+        begun.extend(claims(&see(&mut watcher, request, NOON)));
+    }
+    assert_eq!(begun, [&requests[0], &requests[2], &requests[4]].map(name));
+
+    let over = watcher.handle(Event::Claim(name(&requests[2]), Claim::Gone), NOON);
+    assert_eq!(claims(&over), [], "the chassis is busy all the same");
+    let over = watcher.handle(Event::Claim(name(&requests[0]), Claim::Gone), NOON);
+    assert_eq!(claims(&over), [name(&requests[1])]);
+}
+
+#[test]
+fn a_request_whose_target_another_device_is_busy_with_lets_the_next_one_pass() {
+    let devices = vec![device("one", "n[1-9]", 1), device("other", "n[1-9]", 1)];
+    let mut watcher = Watcher::new(watcher().settings, devices);
+    let on = |number, target, device: &str| Request {
+        device: Some(device.into()),
+        ..request(number, target)
+    };
+    let first = on(1, "n1", "one");
+    for request in [&first, &on(2, "n2", "other"), &on(3, "n2", "one"), &on(4, "n3", "one")] {
+        see(&mut watcher, request, NOON);
+    }
+    let effects = watcher.handle(Event::Claim(name(&first), Claim::Gone), NOON);
+    assert_eq!(claims(&effects), [name(&on(4, "n3", "one"))]);
 }
 
 #[test]
@@ -361,9 +402,194 @@ fn a_claim_that_the_disk_refused_is_tried_again_by_looking_afresh() {
     assert_eq!(claims(&see(&mut watcher, &request, at(101_000))), [record]);
 }
 
+fn reconfigure(watcher: &mut Watcher, devices: Vec<Device>) -> Vec<Effect> {
+    let settings = watcher.settings.clone();
+    watcher.handle(Event::Reconfigured(settings, devices), NOON)
+}
+
+/// A watcher with n1 running on the device pdu, and these requests waiting behind it.
+fn busy_with(waiting: &[Request]) -> (Watcher, Request) {
+    let mut watcher = watcher();
+    let first = request(1, "n1");
+    see(&mut watcher, &first, NOON);
+    watcher.handle(Event::Claim(name(&first), claimed(&first)), NOON);
+    for request in waiting {
+        assert_eq!(claims(&see(&mut watcher, request, NOON)), []);
+    }
+    (watcher, first)
+}
+
+#[test]
+fn what_waits_is_routed_anew_by_a_new_configuration_and_what_runs_goes_on() {
+    let waiting = [request(2, "n1"), request(3, "n2"), request(4, "n3")];
+    let (mut watcher, first) = busy_with(&waiting);
+
+    let effects = reconfigure(&mut watcher, vec![device("new", "n[1-2]", 1)]);
+
+    // n1 is still busy, n2 may begin at once, and n3 has no device any more.
+    assert_eq!(claims(&effects), [name(&waiting[1])]);
+    let answer = answer_in(&effects);
+    assert_eq!(answer.request_id, Some(waiting[2].request_id.clone()));
+    assert_eq!(answer.result, FenceResult::Rejected);
+    assert!(answer.message.contains("the configuration changed"), "{}", answer.message);
+    let effects = watcher.handle(Event::Claim(name(&waiting[1]), Claim::Gone), NOON);
+    assert_eq!(claims(&effects), []);
+
+    let done = Event::Finished(name(&first), verdict(FenceResult::Success));
+    let effects = watcher.handle(done, NOON);
+    assert_eq!(answer_in(&effects).device.as_deref(), Some("pdu"));
+    assert_eq!(claims(&effects), [name(&waiting[0])]);
+    let claim = Event::Claim(name(&waiting[0]), claimed(&waiting[0]));
+    let effects = watcher.handle(claim, NOON);
+    assert!(matches!(&effects[..], [Effect::Execute(_, job)] if job.lane.device == "new"));
+}
+
+#[test]
+fn a_request_that_names_a_device_is_not_given_to_another_one() {
+    let named = Request { device: Some("pdu".into()), ..request(2, "n2") };
+    let (mut watcher, _) = busy_with(std::slice::from_ref(&named));
+
+    let effects = reconfigure(&mut watcher, vec![device("new", "n[1-9]", 9)]);
+
+    assert_eq!(claims(&effects), []);
+    assert_eq!(answer_in(&effects).result, FenceResult::Rejected);
+}
+
+#[test]
+fn what_runs_counts_against_the_new_bounds_of_its_device() {
+    let waiting: Vec<_> = (2..6).map(|n| request(n, &format!("n{n}"))).collect();
+    let (mut watcher, first) = busy_with(&waiting);
+
+    let effects = reconfigure(&mut watcher, vec![device("pdu", "n[1-9]", 3)]);
+    assert_eq!(claims(&effects), [name(&waiting[0]), name(&waiting[1])]);
+
+    assert_eq!(claims(&reconfigure(&mut watcher, vec![device("pdu", "n[1-9]", 2)])), []);
+    let gone = |request| Event::Claim(name(request), Claim::Gone);
+    assert_eq!(claims(&watcher.handle(gone(&waiting[0]), NOON)), [], "two are still under way");
+    let done = Event::Finished(name(&first), verdict(FenceResult::Success));
+    assert_eq!(claims(&watcher.handle(done, NOON)), [name(&waiting[2])]);
+}
+
+#[test]
+fn a_request_keeps_its_deadline_and_its_place_when_the_configuration_changes() {
+    let waiting = [request(2, "n3"), request(3, "n2")];
+    let (mut watcher, first) = busy_with(&waiting);
+
+    reconfigure(&mut watcher, vec![device("pdu", "n[1-9]", 1)]);
+
+    assert_eq!(watcher.next_tick_boot_ms(), Some(150_000));
+    let done = Event::Finished(name(&first), verdict(FenceResult::Success));
+    assert_eq!(claims(&watcher.handle(done, NOON)), [name(&waiting[0])]);
+}
+
+/// A watcher with two devices that list their targets, and one for m1 to m9.
+fn discovering() -> Watcher {
+    let listing = |name| Device { coverage: Coverage::Discovered(None), ..device(name, "x", 1) };
+    Watcher::new(watcher().settings, vec![listing("a"), device("bmc", "m[1-9]", 2), listing("b")])
+}
+
+fn nodes(list: &str) -> BTreeSet<NodeName> {
+    fence_protocol::expand_hostlist(list).unwrap().into_iter().collect()
+}
+
+fn asks(effects: &[Effect]) -> Vec<&str> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::AskTargets(device) => Some(device.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Has everything looked at that the watcher wants to look at, and gives the claims that follow.
+fn look(watcher: &mut Watcher, effects: &[Effect], requests: &[&Request]) -> Vec<RecordName> {
+    let mut begun = claims(effects);
+    for effect in effects {
+        let Effect::Look(name_) = effect else { continue };
+        let request = requests.iter().find(|request| name(request) == *name_).unwrap();
+        begun.extend(claims(&see(watcher, request, NOON)));
+    }
+    begun
+}
+
+#[test]
+fn a_list_is_asked_for_once_and_only_when_it_decides_where_a_request_goes() {
+    let mut watcher = discovering();
+    let covered = request(1, "m1");
+    let named = Request { device: Some("b".into()), ..request(2, "n9") };
+    for request in [&covered, &named] {
+        let effects = see(&mut watcher, request, NOON);
+        assert_eq!((claims(&effects), asks(&effects)), (vec![name(request)], vec![]));
+    }
+
+    let (first, second) = (request(3, "n3"), request(4, "n4"));
+    let effects = see(&mut watcher, &first, NOON);
+    assert_eq!((claims(&effects), asks(&effects)), (vec![], vec!["a", "b"]));
+    let effects = see(&mut watcher, &second, NOON);
+    assert_eq!((claims(&effects), asks(&effects)), (vec![], vec![]), "they are being asked");
+
+    // Which device lists n3 decides, not which comes first.
+    let effects = watcher.handle(Event::Targets("b".into(), Some(nodes("n[3,9]"))), NOON);
+    assert_eq!(look(&mut watcher, &effects, &[&first, &second]), [], "b is busy with n9");
+    let effects = watcher.handle(Event::Claim(name(&named), Claim::Gone), NOON);
+    assert_eq!(claims(&effects), [name(&first)]);
+    let effects = watcher.handle(Event::Targets("a".into(), Some(nodes("n5"))), NOON);
+    let Some(Effect::Look(looked_at)) = effects.first() else { panic!("{effects:?}") };
+    assert_eq!(*looked_at, name(&second));
+    assert_eq!(result_of(&mut watcher, &second, NOON), FenceResult::Rejected);
+}
+
+#[test]
+fn a_device_that_gives_no_list_is_tried_and_not_asked_again_before_the_next_configuration() {
+    let mut watcher = discovering();
+    let (first, second, third) = (request(1, "n1"), request(2, "n2"), request(3, "n3"));
+    see(&mut watcher, &first, NOON);
+    watcher.handle(Event::Targets("a".into(), None), NOON);
+    see(&mut watcher, &first, NOON);
+    let effects = watcher.handle(Event::Targets("b".into(), None), NOON);
+    assert_eq!(look(&mut watcher, &effects, &[&first]), [name(&first)]);
+
+    let effects = see(&mut watcher, &second, NOON);
+    assert_eq!(asks(&effects), [""; 0]);
+    assert_eq!(
+        claims(&watcher.handle(Event::Claim(name(&first), Claim::Gone), NOON)),
+        [name(&second)]
+    );
+
+    let devices = discovering().devices;
+    reconfigure(&mut watcher, devices);
+    assert_eq!(asks(&see(&mut watcher, &third, NOON)), ["a", "b"]);
+}
+
+#[test]
+fn a_request_waits_for_a_list_only_for_so_long() {
+    let mut watcher = discovering();
+    let request = request(1, "n1");
+    see(&mut watcher, &request, NOON);
+
+    let until = watcher.next_tick_boot_ms().unwrap();
+    assert!(until < 150_000);
+    assert_eq!(watcher.handle(Event::Tick, at(until)), [Effect::Look(name(&request))]);
+    assert_eq!(claims(&see(&mut watcher, &request, at(until))), [name(&request)]);
+}
+
+#[test]
+fn a_new_configuration_whose_devices_list_their_targets_is_waited_for() {
+    let waiting = [request(2, "n2")];
+    let (mut watcher, _) = busy_with(&waiting);
+
+    let effects = reconfigure(&mut watcher, discovering().devices);
+
+    assert_eq!(effects, [Effect::Look(name(&waiting[0]))]);
+    assert_eq!(asks(&see(&mut watcher, &waiting[0], NOON)), ["a", "b"]);
+    let effects = watcher.handle(Event::Targets("b".into(), Some(nodes("n2"))), NOON);
+    assert_eq!(look(&mut watcher, &effects, &[&waiting[0]]), [name(&waiting[0])]);
+}
+
 #[test]
 fn the_first_device_that_covers_a_target_serves_it() {
-    let mut second = device("second", "n[1-9]", 1);
+    let second = device("second", "n[1-9]", 1);
     let settings = Settings { boot_id: "this".into(), default_deadline_ms: 1, max_running: 1 };
     let mut first = device("first", "n[1-9]", 1);
     let chosen = |first: &Device, second: &Device| {
@@ -372,17 +598,15 @@ fn the_first_device_that_covers_a_target_serves_it() {
         let effects =
             watcher.handle(Event::Claim(name(&request(1, "n3")), claimed(&request(1, "n3"))), NOON);
         effects.into_iter().find_map(|effect| match effect {
-            Effect::Execute(_, job) => Some(job.device),
+            Effect::Execute(_, job) => Some(job.lane.device),
             _ => None,
         })
     };
     assert_eq!(chosen(&first, &second).as_deref(), Some("first"));
     first.here = false;
     assert_eq!(chosen(&first, &second).as_deref(), Some("second"));
-    // A device that has not listed its targets yet is tried only when no other one is sure.
+    // A device that has not listed its targets yet is not asked when another one is sure.
     first.here = true;
     first.coverage = Coverage::Discovered(None);
     assert_eq!(chosen(&first, &second).as_deref(), Some("second"));
-    second.coverage = Coverage::Nodes(BTreeSet::new());
-    assert_eq!(chosen(&first, &second).as_deref(), Some("first"));
 }

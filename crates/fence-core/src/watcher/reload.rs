@@ -1,0 +1,57 @@
+//! A new configuration: what runs goes on where it was begun, what waits is routed anew.
+
+use fence_protocol::{FenceResult, RecordName};
+
+use super::{
+    Device, Effect, Job, Settings, State, Then, Watcher, lane_max, refusal_of, route, unlisted,
+};
+
+impl Watcher {
+    pub(super) fn reconfigured(
+        &mut self,
+        settings: Settings,
+        devices: Vec<Device>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let waiting = self.take_queued();
+        self.queue.set_bounds(settings.max_running, lane_max(&devices));
+        (self.settings, self.devices) = (settings, devices);
+        self.asked.clear();
+        self.look_at_unlisted(effects);
+        for (name, job) in waiting {
+            let named = job.request.device.as_deref();
+            if !unlisted(&self.devices, named, &job.target).is_empty() {
+                // As if it had just come: it waits for the lists.
+                self.ids.remove(&job.request.request_id);
+                effects.push(Effect::Look(name));
+                continue;
+            }
+            match route(&self.devices, named, &job.target, job.action) {
+                Ok(device) => {
+                    let lane = device.lane(&job.target);
+                    self.enqueue(name, Job { lane, ..job });
+                }
+                Err(why) => {
+                    let why = format!("the configuration changed while it waited: {why}");
+                    let answer = refusal_of(&job.request, FenceResult::Rejected, why);
+                    self.answer(name, answer, Then::RemovePending, effects);
+                }
+            }
+        }
+    }
+
+    /// Takes all that waits out of the queue.
+    fn take_queued(&mut self) -> Vec<(RecordName, Job)> {
+        let is_queued = |state: &State| matches!(state, State::Queued(_));
+        let names = self.records.iter().filter(|(_, (state, _))| is_queued(state));
+        let names: Vec<RecordName> = names.map(|(name, _)| name.clone()).collect();
+        let mut taken = Vec::new();
+        for name in names {
+            if let Some(State::Queued(job)) = self.take(&name) {
+                self.queue.remove(&job.lane, &job.target, job.seq);
+                taken.push((name, job));
+            }
+        }
+        taken
+    }
+}

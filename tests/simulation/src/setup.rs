@@ -1,0 +1,64 @@
+//! The fence devices that a watcher is configured with.
+
+use std::collections::BTreeSet;
+
+use fence_core::PerTarget;
+use fence_core::watcher::{Coverage, Device};
+use fence_protocol::FenceAction;
+
+/// A configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Setup {
+    /// One device for all targets, which they share.
+    Shared,
+    /// One that reaches each target at an address of its own.
+    Addresses,
+    /// One with addresses, of which two targets have the same.
+    OneAddress,
+    /// One of another name for the first target, and the shared one.
+    Two,
+    /// The shared one, for the first target alone and for one execution at a time.
+    Half,
+    /// The shared one and one of another name, which both list their targets when they are asked.
+    Listing,
+}
+
+impl Setup {
+    /// All of them.
+    pub const ALL: [Setup; 6] = [
+        Setup::Shared,
+        Setup::Addresses,
+        Setup::OneAddress,
+        Setup::Two,
+        Setup::Half,
+        Setup::Listing,
+    ];
+
+    /// The devices, most with room for `max_concurrent` executions in a lane.
+    pub(crate) fn devices(self, max_concurrent: usize) -> Vec<Device> {
+        let device = |name: &str, coverage, address: Option<&str>| Device {
+            name: name.to_owned(),
+            here: true,
+            coverage,
+            addresses: address.map(|pattern| PerTarget::Pattern(pattern.to_owned())),
+            max_concurrent: if self == Setup::Half { 1 } else { max_concurrent },
+            actions: [FenceAction::Off, FenceAction::On, FenceAction::Reboot].into(),
+        };
+        let first = || Coverage::Nodes(BTreeSet::from([crate::World::target(0)]));
+        match self {
+            Setup::Shared => vec![device(SHARED, Coverage::Any, None)],
+            Setup::Addresses => vec![device("bmc", Coverage::Any, Some("{target}-bmc"))],
+            Setup::OneAddress => vec![device("bmc", Coverage::Any, Some("chassis"))],
+            Setup::Two => {
+                vec![device("other", first(), None), device(SHARED, Coverage::Any, None)]
+            }
+            Setup::Listing => ["other", SHARED]
+                .map(|name| device(name, Coverage::Discovered(None), None))
+                .to_vec(),
+            Setup::Half => vec![device(SHARED, first(), None)],
+        }
+    }
+}
+
+/// The device that agents name, where they name one.
+pub(crate) const SHARED: &str = "pdu";

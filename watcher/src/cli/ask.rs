@@ -1,0 +1,72 @@
+//! Asking the running watcher, through the spool's queries.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use fence_device::Limit;
+use fence_protocol::{Query, QueryAnswer, QueryKind, RequestId};
+use fence_spool::{Asked, ClientSpool, Liveness, Places};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::table::span;
+use crate::config::SpoolSettings;
+
+/// The answer of the watcher that serves this spool, if there is one within `patience_ms`.
+pub(super) fn ask(
+    spool: &SpoolSettings,
+    query: QueryKind,
+    patience_ms: u64,
+) -> anyhow::Result<QueryAnswer> {
+    let spool = ClientSpool::open(&Places::new(&spool.request_dir, &spool.response_dir))?;
+    let pid = match spool.watcher() {
+        Liveness::Alive { pid } => pid,
+        Liveness::Dead { pid: Some(pid) } => {
+            bail!("no fence-watcher is running (the last one was process {pid}): {START_IT}")
+        }
+        Liveness::Dead { pid: None } | Liveness::Never => {
+            bail!("no fence-watcher is running: {START_IT}")
+        }
+    };
+    let limit = Limit::in_ms(patience_ms);
+    let query = Query {
+        query_id: RequestId::random().to_string(),
+        query,
+        device: None,
+        target: None,
+        deadline_boottime_ms: limit.not_after_boot_ms,
+    };
+    let asked = spool.ask(&query)?;
+    let bytes = wait(&spool, &asked, limit).ok_or_else(|| {
+        let process = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+        anyhow!("fence-watcher{process} is running but gave no answer within {}", span(patience_ms))
+    })?;
+    QueryAnswer::parse(&bytes)
+        .map_err(|error| anyhow!("the watcher's answer is not understood: {error}"))
+}
+
+fn wait(spool: &ClientSpool, asked: &Asked, limit: Limit) -> Option<Vec<u8>> {
+    loop {
+        // The time is read first: an answer that comes while it runs out is still taken.
+        let left = limit.left_ms();
+        if let Some(bytes) = spool.answer_of(asked) {
+            return Some(bytes);
+        }
+        if left == 0 {
+            return None;
+        }
+        match asked.wait_fd() {
+            Some(events) => {
+                let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+                // Interrupted or not: the next turn looks.
+                let _ = poll(&mut [PollFd::new(events, PollFlags::POLLIN)], timeout);
+                asked.drain();
+            }
+            None => thread::sleep(Duration::from_millis(left.min(LOOK_EVERY_MS))),
+        }
+    }
+}
+
+/// How often to look where the system has no watch left to give.
+const LOOK_EVERY_MS: u64 = 20;
+const START_IT: &str = "start it with `systemctl start fence-watcher`";

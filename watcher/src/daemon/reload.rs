@@ -1,0 +1,167 @@
+//! A new configuration for a service that runs: the whole of it, or nothing.
+//!
+//! The file is read in a thread of its own, because a path in it may hang. Whoever asks while it is
+//! being read may have changed it since, so it is read once more for them.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use fence_core::watcher::Event;
+use fence_protocol::QueryAnswer;
+use log::{error, info};
+
+use super::{Daemon, Wake, core_settings, make_log_dir, now};
+use crate::config::{ConfigError, Settings};
+use crate::devices::Devices;
+
+/// Where the settings come from.
+pub type Source = Arc<dyn Fn() -> Result<Settings, ConfigError> + Send + Sync>;
+
+pub(super) struct Reloader {
+    source: Source,
+    wake: Sender<Wake>,
+    /// While the file is being read: the queries that it is read for.
+    served: Option<Vec<String>>,
+    /// When it is to be read once more: the queries that came meanwhile.
+    waiting: Option<Vec<String>>,
+}
+
+impl Reloader {
+    pub(super) fn new(source: Source, wake: Sender<Wake>) -> Self {
+        Reloader { source, wake, served: None, waiting: None }
+    }
+
+    /// Has the configuration read, for a query or without one.
+    fn ask(&mut self, query_id: Option<String>) {
+        self.waiting.get_or_insert_default().extend(query_id);
+        if self.served.is_none() {
+            self.read();
+        }
+    }
+
+    /// Has it read for those who came meanwhile; false when there are none.
+    fn read(&mut self) -> bool {
+        self.served = self.waiting.take();
+        if self.served.is_none() {
+            return false;
+        }
+        let (source, wake) = (Arc::clone(&self.source), self.wake.clone());
+        let read = move || {
+            // The receiver is gone only when the daemon is.
+            let _ = wake.send(Wake::Loaded(Box::new(source())));
+        };
+        if let Err(error) = thread::Builder::new().name("configuration".into()).spawn(read) {
+            let problem = ConfigError::Unreadable("the configuration".into(), error);
+            let _ = self.wake.send(Wake::Loaded(Box::new(Err(problem))));
+        }
+        true
+    }
+
+    /// The queries that it was read for.
+    fn take_served(&mut self) -> Vec<String> {
+        self.served.take().unwrap_or_default()
+    }
+}
+
+impl Daemon {
+    /// Has the configuration read again, for a query or because of a signal.
+    pub(super) fn reload(&mut self, query_id: Option<String>) {
+        self.manager.is_reloading();
+        self.reloader.ask(query_id);
+    }
+
+    /// Takes over a configuration that was read, if it can be.
+    pub(super) fn loaded(&mut self, read: Result<Settings, ConfigError>) {
+        let result = match read {
+            Ok(settings) => match fixed(&self.settings, &settings) {
+                problems if problems.is_empty() => Ok(self.reconfigure(settings)),
+                problems => Err(problems),
+            },
+            Err(error) => Err(problems(&error)),
+        };
+        log(&result);
+        for query_id in self.reloader.take_served() {
+            self.queries.reloaded(&answer(&query_id, &result));
+        }
+        if !self.reloader.read() && self.ending.is_none() {
+            self.manager.is_ready();
+        }
+    }
+
+    /// Everything that can change while the service runs; gives the words for it.
+    fn reconfigure(&mut self, settings: Settings) -> String {
+        let before = std::mem::replace(&mut self.settings, settings);
+        let settings = &self.settings;
+        ::log::set_max_level(settings.log.level);
+        make_log_dir(&settings.log.log_dir);
+        self.spooler.set_retention(&settings.spool);
+        self.devices = Arc::new(Devices::build(settings, &self.executor));
+        self.queries.set_devices(Arc::clone(&self.devices));
+        let find = |settings: &Settings, name: &str| {
+            settings.devices.iter().find(|device| device.name == name).cloned()
+        };
+        self.reporter.retain(|name| find(&before, name) == find(settings, name));
+        let core_settings = core_settings(settings, &self.boot_id);
+        self.feed(Event::Reconfigured(core_settings, self.devices.facts()));
+        self.next_round_boot_ms = self.next_round_boot_ms.min(now().boot_ms + self.period_ms());
+        format!(
+            "the configuration was read again: {} devices for this node",
+            self.devices.here().count()
+        )
+    }
+}
+
+/// What keeps `new` from taking the place of `old` while the service runs.
+fn fixed(old: &Settings, new: &Settings) -> Vec<String> {
+    let path = |path: &std::path::Path| format!("'{}'", path.display());
+    let fixed = [
+        ("request_dir", path(&old.spool.request_dir), path(&new.spool.request_dir)),
+        ("response_dir", path(&old.spool.response_dir), path(&new.spool.response_dir)),
+        ("[log] target", format!("{:?}", old.log.target), format!("{:?}", new.log.target)),
+        ("the name of this node", old.node.clone(), new.node.clone()),
+    ];
+    let changed = fixed.into_iter().filter(|(_, old, new)| old != new);
+    changed
+        .map(|(what, old, new)| {
+            format!("{what} cannot change while the watcher runs (from {old} to {new}): restart it")
+        })
+        .collect()
+}
+
+/// The problems of a configuration, each with its place.
+fn problems(error: &ConfigError) -> Vec<String> {
+    match error {
+        ConfigError::Problems { path, problems } => {
+            problems.iter().map(|problem| problem.with_place(path)).collect()
+        }
+        other => vec![other.to_string()],
+    }
+}
+
+/// Logs what came of it.
+fn log(result: &Result<String, Vec<String>>) {
+    match result {
+        Ok(message) => info!("{message}"),
+        Err(problems) => {
+            for problem in problems {
+                error!("configuration: {problem}");
+            }
+            error!("{REFUSED}");
+        }
+    }
+}
+
+/// The answer to the query `id`.
+fn answer(id: &str, result: &Result<String, Vec<String>>) -> QueryAnswer {
+    match result {
+        Ok(message) => QueryAnswer::new(id, 0, message),
+        Err(problems) => {
+            let mut answer = QueryAnswer::new(id, 3, REFUSED);
+            answer.problems.clone_from(problems);
+            answer
+        }
+    }
+}
+
+const REFUSED: &str = "the new configuration is refused, the old one stays in force";
