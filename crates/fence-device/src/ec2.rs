@@ -1,6 +1,6 @@
 //! `type = "ec2"`: instances of AWS EC2, through the program `fence-watcher-ec2`.
 //!
-//! What speaks to AWS is twice the size of the whole watcher and needs an async run-time, so it is a
+//! What speaks to AWS is larger than the whole watcher and needs an async run-time, so it is a
 //! program of its own, started like any other device's. It gets one [`Ec2Call`] as JSON on its
 //! standard input, so that no secret stands on a command line, carries it out, writes one
 //! [`Ec2Answer`] as a line of JSON, and exits with 0; or with 2, when it could not read the call and
