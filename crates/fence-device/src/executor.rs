@@ -4,7 +4,8 @@
 //! up when it is killed by SIGKILL. So it runs no program itself: it starts its own binary once more
 //! as the *executor*, and talks to it over a socket that closes when the watcher dies, however it
 //! dies. The executor then kills everything it started, and ends. Should the executor be the one that
-//! dies, the client kills what it left. While it lives it holds a shared lock on a file: a new watcher
+//! dies, the client kills what it left; should both die at once, the next executor does, to which the
+//! lock's file tells the session. While it lives it holds a shared lock on a file: a new watcher
 //! that gets the exclusive lock knows that nothing of the old one runs any more.
 //!
 //! The executor is a session of its own, and each program a process group in it. That is how the

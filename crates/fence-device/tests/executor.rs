@@ -7,6 +7,7 @@ mod common;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::Path;
+use std::process::{Child, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -300,15 +301,21 @@ fn watcher_that_is_going_to_be_killed() {
     executor.run(shell(&script));
 }
 
-#[test]
-fn a_watcher_killed_by_sigkill_takes_its_programs_along_before_its_lock_is_free() {
-    let directory = Directory::new();
-    let mut watcher = std::process::Command::new(std::env::current_exe().unwrap())
+/// A process with an executor, two programs of which have written their numbers to `pids`.
+fn watcher_with_programs(directory: &Directory) -> Child {
+    let watcher = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "watcher_that_is_going_to_be_killed"])
         .env("FENCE_DEVICE_TEST_WATCHER", directory.path(""))
         .spawn()
         .unwrap();
     wait_for("the programs' start", || directory.read("pids").lines().count() == 2);
+    watcher
+}
+
+#[test]
+fn a_watcher_killed_by_sigkill_takes_its_programs_along_before_its_lock_is_free() {
+    let directory = Directory::new();
+    let mut watcher = watcher_with_programs(&directory);
     let lock = File::open(directory.path("lock")).unwrap();
     assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
 
@@ -320,6 +327,71 @@ fn a_watcher_killed_by_sigkill_takes_its_programs_along_before_its_lock_is_free(
     for pid in pids.split_whitespace() {
         assert!(!is_alive(pid), "{pid}");
     }
+}
+
+#[test]
+fn what_is_left_of_a_watcher_and_an_executor_that_are_killed_at_once_is_ended_by_the_next() {
+    let directory = Directory::new();
+    let mut watcher = watcher_with_programs(&directory);
+    let executor = executor_pid(&directory);
+    // So that it does not see the watcher die.
+    kill(executor, Signal::SIGSTOP).unwrap();
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
+    kill(executor, Signal::SIGKILL).unwrap();
+    let lock = File::open(directory.path("lock")).unwrap();
+    lock.lock().unwrap();
+    lock.unlock().unwrap();
+    let pids = directory.read("pids");
+    assert!(pids.split_whitespace().all(is_alive), "the test sees nothing end: {pids}");
+
+    let _next = directory.executor();
+
+    for pid in pids.split_whitespace() {
+        assert!(!is_alive(pid), "{pid}");
+    }
+}
+
+#[test]
+fn a_session_that_has_got_the_number_of_an_executor_is_left_alone() {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let directory = Directory::new();
+    for (script, of_boot) in [("sleep 1000; :", boot.as_str()), ("sleep 1000 &", "another\n")] {
+        let mut leader = std::process::Command::new("setsid")
+            .args(["sh", "-c", script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let session = leader.id().to_string();
+        wait_for("the session", || !sleepers(&session).is_empty());
+        if of_boot != boot {
+            leader.wait().unwrap();
+        }
+        fs::write(directory.path("lock"), format!("{session} {of_boot}")).unwrap();
+
+        drop(directory.executor());
+
+        let left = sleepers(&session);
+        for pid in &left {
+            kill(*pid, Signal::SIGKILL).unwrap();
+        }
+        let _ = leader.wait();
+        assert!(!left.is_empty(), "{script}");
+    }
+}
+
+/// The processes named `sleep` of a session.
+fn sleepers(session: &str) -> Vec<Pid> {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let pid = entry.unwrap().file_name().into_string().unwrap();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, rest) = stat.split_once(" (sleep) ")?;
+        let is_in_it = rest.split(' ').nth(3) == Some(session) && is_alive(&pid);
+        is_in_it.then(|| Pid::from_raw(pid.parse().unwrap()))
+    });
+    processes.collect()
 }
 
 #[test]

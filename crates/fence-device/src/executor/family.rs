@@ -6,9 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgrp};
+
+use crate::boot_ms_now;
 
 /// How often `kill_session` looks for processes that were born while it killed the others.
 const ROUNDS_MAX: usize = 8;
@@ -51,6 +55,25 @@ pub(super) fn kill_session(session: Pid) {
             return;
         }
         groups.into_iter().for_each(kill_group);
+    }
+}
+
+/// Kills what is left of a session that has lost its leader, and waits for its end, at most so long.
+///
+/// A session whose leader lives is not the one that is meant: the number is somebody else's by now.
+pub(super) fn end_orphans(session: Pid, time_ms_max: u64) {
+    let until = boot_ms_now() + time_ms_max;
+    while boot_ms_now() < until {
+        let mut left = processes();
+        left.retain(|process| process.session == session && !process.is_dead);
+        if left.is_empty() || left.iter().any(|process| process.pid == session) {
+            return;
+        }
+        for process in left {
+            kill_group(process.group);
+        }
+        // There is no event for the end of a process that is nobody's child here.
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

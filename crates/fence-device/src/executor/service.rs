@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::env;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
@@ -26,7 +26,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, close, setsid};
 
-use super::family::{kill_programs, kill_session};
+use super::family::{end_orphans, kill_programs, kill_session};
 use super::output::Output;
 use super::spawn::spawn;
 use super::{Greeting, JobLine, Outcome, ResultLine, json_line};
@@ -42,6 +42,9 @@ const KILL_TIME_MS_MAX: u64 = 500;
 
 /// How long the executor waits for its killed programs when the watcher is gone.
 const LAST_WAIT_MS: u64 = 3_000;
+
+/// A process's number and a boot's identity are shorter.
+const NOTE_BYTES_MAX: u64 = 64;
 
 /// The body of the watcher's hidden mode: runs programs for the watcher at the other end of standard
 /// input, and returns when that has gone and everything it started has been killed.
@@ -59,11 +62,13 @@ pub fn executor_main(lock_file: &Path) -> io::Result<()> {
     };
     socket.write_all(&json_line(&Greeting { problem: greeting }))?;
     // Who started us has read the problem.
-    let Ok(_lock) = result else { return Ok(()) };
+    let Ok(lock) = result else { return Ok(()) };
 
     let mut executor = Executor::new(socket)?;
     let ended = executor.serve();
     executor.kill_everything();
+    // Nothing is left of this session.
+    lock.set_len(0)?;
     ended
 }
 
@@ -77,6 +82,7 @@ fn prepare(lock_file: &Path) -> io::Result<File> {
     setrlimit(Resource::RLIMIT_NOFILE, files_max.min(FILES_MAX), files_max)?;
 
     let lock = OpenOptions::new()
+        .read(true)
         .write(true)
         .create(true)
         .truncate(false)
@@ -84,7 +90,25 @@ fn prepare(lock_file: &Path) -> io::Result<File> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(lock_file)?;
     lock.lock_shared()?;
+    take_over(&lock)?;
     Ok(lock)
+}
+
+/// Ends what an executor has left that was killed before it could, like its watcher, and notes which
+/// session is to be ended should the same happen to this one.
+fn take_over(mut lock: &File) -> io::Result<()> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let mut note = Vec::new();
+    lock.take(NOTE_BYTES_MAX).read_to_end(&mut note)?;
+    if let Some((session, of_boot)) = String::from_utf8_lossy(&note).split_once(' ')
+        && of_boot == boot
+        && let Ok(session) = session.parse()
+    {
+        end_orphans(Pid::from_raw(session), LAST_WAIT_MS);
+    }
+    lock.set_len(0)?;
+    lock.rewind()?;
+    lock.write_all(format!("{} {boot}", Pid::this()).as_bytes())
 }
 
 /// Closes what whoever started the watcher left open, so that no program gets it.
