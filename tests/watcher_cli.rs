@@ -8,7 +8,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -350,6 +350,41 @@ TIME                  TARGET  ACTION  RESULT           DURATION  DETAILS
             rows.as_array().unwrap().iter().map(|row| &row["target_node"]).collect();
         assert_eq!(found, targets, "{arguments:?}");
     }
+}
+
+#[test]
+fn the_history_goes_back_into_the_logs_that_were_put_aside() {
+    let scratch = Scratch::new();
+    let event = |second: u32, id: &str, status: &str| {
+        format!(
+            "{{\"timestamp\":\"2026-01-31T12:00:0{second}Z\",\"action\":\"off\",\"target_node\":\"{id}\",\
+             \"pacemaker_action\":\"off\",\"request_id\":\"{id}\",\"status\":\"{status}\"}}\n"
+        )
+    };
+    let logs = [
+        (".2", event(0, "n1", "requested")),
+        (".1", event(1, "n1", "completed") + &event(2, "n2", "requested")),
+        ("", event(3, "n2", "failed") + &event(4, "n3", "completed")),
+        (".3.gz", "no text".to_owned()),
+    ];
+    for ((suffix, text), age) in logs.iter().zip([2, 1, 0, 3]) {
+        let path = scratch.path(&format!("fence-events-detailed.jsonl{suffix}"));
+        fs::write(&path, text).unwrap();
+        let written = SystemTime::now() - Duration::from_secs(3600 * age);
+        fs::File::options().append(true).open(path).unwrap().set_modified(written).unwrap();
+    }
+
+    let log_dir = scratch.0.to_str().unwrap();
+    let ran = scratch.run(&["history", "--json", "--log-dir", log_dir]);
+
+    let rows: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let found: Vec<(&str, &str)> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["target_node"].as_str().unwrap(), row["result"].as_str().unwrap()))
+        .collect();
+    assert_eq!(found, [("n1", "completed"), ("n2", "failed"), ("n3", "completed")]);
 }
 
 #[test]

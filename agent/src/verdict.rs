@@ -37,11 +37,18 @@ pub fn verdict(order: &Fence, outcome: Outcome, waited: Duration, watcher: Watch
             failed(order, "unknown", &format!("{why}; find out who else answers in '{place}'"))
         }
         Outcome::Withdrawn(reason) => {
-            let rest = match (order.responder, watcher) {
-                (Responder::FenceWatcher, Watcher::Alive) => {
+            let rest = match (order.responder, watcher, &reason) {
+                (Responder::FenceWatcher, Watcher::Alive, _) => {
                     "the request was withdrawn before anything was started; see 'fence-watcher status'"
                 }
-                (Responder::FenceWatcher, _) => NO_WATCHER,
+                (Responder::FenceWatcher, _, Reason::WatcherDead) => {
+                    "the request was withdrawn before anything was started; start it: systemctl \
+                     start fence-watcher"
+                }
+                (Responder::FenceWatcher, ..) => {
+                    "the request was withdrawn: no fence-watcher is running on this node; start it: \
+                     systemctl start fence-watcher"
+                }
                 _ => {
                     "the request was withdrawn, but the responder may have begun it: check the target"
                 }
@@ -78,9 +85,6 @@ pub fn failed(order: &Fence, result: &str, why: &str) -> Verdict {
     let text = format!("{} of '{}' failed: {why}", order.action, order.target);
     Verdict { result: result.to_owned(), ending: Ending::failure(&text), details: why.to_owned() }
 }
-
-const NO_WATCHER: &str = "the request was withdrawn: no fence-watcher is running on this node; start \
-                          it: systemctl start fence-watcher";
 
 fn gave_up(order: &Fence, reason: &Reason, waited: Duration, result: &str, rest: &str) -> Verdict {
     let why = match reason {
@@ -129,9 +133,7 @@ fn advice(result: &str, order: &Fence) -> &'static str {
             "check the devices' configuration: fence-watcher check"
         }
         (Responder::FenceWatcher, "expired" | "withdrawn") => "nothing was started: fence again",
-        (Responder::FenceWatcher, "unacknowledged" | "interrupted") => {
-            "its state is unknown: check the target"
-        }
+        (Responder::FenceWatcher, "unacknowledged" | "interrupted") => "check the target",
         (Responder::FenceWatcher, _) => "see the log of fence-watcher",
         (Responder::Script | Responder::Nnf, _) => "see the log of the responder",
     }
@@ -237,5 +239,35 @@ mod tests {
         assert!(end("script", Watcher::Never).contains("may have begun it"));
         assert!(end("fence-watcher", Watcher::Alive).contains("before anything was started"));
         assert!(end("fence-watcher", Watcher::Never).contains("systemctl start fence-watcher"));
+    }
+
+    #[test]
+    fn a_watcher_that_died_is_told_once() {
+        let outcome = Outcome::Withdrawn(Reason::WatcherDead);
+        let verdict =
+            verdict(&order("fence-watcher"), outcome, Duration::from_secs(9), Watcher::Dead);
+
+        assert_eq!(
+            verdict.details,
+            "the fence-watcher of this node has died; the request was withdrawn before anything was \
+             started; start it: systemctl start fence-watcher"
+        );
+    }
+
+    #[test]
+    fn what_the_device_shows_is_not_called_unknown() {
+        let shown = answer(
+            "not acknowledged, and not confirmed: the device shows on",
+            Some("unacknowledged"),
+        );
+        let outcome = Outcome::Failure(ReceivedAnswer { verified: None, ..shown });
+        let verdict =
+            verdict(&order("fence-watcher"), outcome, Duration::from_secs(9), Watcher::Alive);
+
+        assert_eq!(
+            verdict.details,
+            "unacknowledged: not acknowledged, and not confirmed: the device shows on (device 'pdu'); \
+             check the target"
+        );
     }
 }

@@ -1,12 +1,14 @@
-//! Reading the audit again.
+//! Reading the audit again, with the logs that logrotate(8) has put aside uncompressed.
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use fence_spool::PlaceError;
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -61,7 +63,7 @@ impl fmt::Display for HistoryError {
 
 impl std::error::Error for HistoryError {}
 
-/// The wanted events of the JSON log in `log_dir`, in the order in which they were written; none
+/// The wanted events of the JSON logs in `log_dir`, in the order in which they were written; none
 /// where nothing was logged yet. Lines that are no events (cut by a full disk, written by hand) are
 /// passed over.
 pub fn read(
@@ -69,16 +71,45 @@ pub fn read(
     filter: Filter,
 ) -> Result<impl Iterator<Item = AuditEvent> + use<>, HistoryError> {
     let directory = fence_spool::open_log_dir(log_dir).map_err(HistoryError::Place)?;
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = match openat(&directory, DETAILED_LOG, flags, Mode::empty()) {
-        Ok(file) => Some(File::from(file)),
-        Err(Errno::ENOENT) => None,
-        Err(errno) => return Err(HistoryError::Open(log_dir.join(DETAILED_LOG), errno.into())),
-    };
-    Ok(file
+    let logs = logs(&directory)
+        .map_err(|(name, errno)| HistoryError::Open(log_dir.join(name), errno.into()))?;
+    Ok(logs
         .into_iter()
         .flat_map(|file| events(BufReader::new(file)))
         .filter(move |event| filter.admits(event)))
+}
+
+/// The JSON logs, the one that was written last at the end; or which cannot be read, and why.
+fn logs(directory: &OwnedFd) -> Result<Vec<File>, (String, Errno)> {
+    let whole = |errno| (String::new(), errno);
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let listing = Dir::openat(directory, ".", flags, Mode::empty()).map_err(whole)?;
+    let mut logs = Vec::new();
+    for entry in listing {
+        let entry = entry.map_err(whole)?;
+        let Some(name) = entry.file_name().to_str().ok().filter(|name| is_log(name)) else {
+            continue;
+        };
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = match openat(directory, name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            // It was put aside or removed meanwhile.
+            Err(Errno::ENOENT) => continue,
+            Err(errno) => return Err((name.to_owned(), errno)),
+        };
+        let written = file.metadata().and_then(|facts| facts.modified()).ok();
+        logs.push((name == DETAILED_LOG, written, file));
+    }
+    logs.sort_by_key(|(is_present, written, _)| (*is_present, *written));
+    Ok(logs.into_iter().map(|(.., file)| file).collect())
+}
+
+/// Whether a file of this name is the log, or was: `….1`, or `…-20260131` with `dateext`.
+fn is_log(name: &str) -> bool {
+    name.strip_prefix(DETAILED_LOG).is_some_and(|rest| {
+        let number = rest.strip_prefix(['.', '-']).unwrap_or("");
+        rest.is_empty() || !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
+    })
 }
 
 fn events(log: impl BufRead) -> impl Iterator<Item = AuditEvent> {
@@ -108,6 +139,18 @@ mod tests {
         assert_eq!(read.len(), 2);
         assert_eq!((read[0].target_node.as_str(), read[0].status), ("n9", Status::Requested));
         assert_eq!(read[1], event("x"));
+    }
+
+    #[test]
+    fn logs_that_were_put_aside_are_known_by_their_names() {
+        let name = |rest: &str| format!("{DETAILED_LOG}{rest}");
+        for rest in ["", ".1", ".12", "-20260131", "-1769817600"] {
+            assert!(is_log(&name(rest)), "{rest}");
+        }
+        for rest in [".", "-", ".1.gz", ".old", "1", "~", "-2026-01-31"] {
+            assert!(!is_log(&name(rest)), "{rest}");
+        }
+        assert!(!is_log("fence-events.log"));
     }
 
     #[test]

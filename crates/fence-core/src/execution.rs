@@ -146,6 +146,11 @@ pub enum Report {
 
 /// How long an order whose outcome is unknown is looked into, in milliseconds. Slow devices show the
 /// state a dozen seconds after they took an order; more would keep the cluster from trying elsewhere.
+///
+/// A target that shows the opposite meanwhile ends this no earlier. It shows that too while an order
+/// that looked refused is still on its way (a controller carries out a reset whose sender was killed
+/// long before). With a failure at once, the cluster would fence by its next level, the target could
+/// come back, and the late order hit it then.
 const DOUBT_MS: u64 = 15_000;
 
 /// How long the `on` of a reboot may take with its confirmation, in milliseconds. The target is known
@@ -192,7 +197,7 @@ enum Phase {
     /// The device was not reached, for this reason.
     Retrying(String),
     /// The order was given; the power is asked until it shows. `acknowledged` tells whether the
-    /// device said yes, `words` what it said, `shown` what the power looked like last.
+    /// device said yes, `words` what it said, `shown` what the power looked like last, in words.
     Confirming {
         acknowledged: bool,
         words: String,
@@ -293,7 +298,7 @@ impl Plan {
                 self.failed(FenceResult::Unreachable, with_words("device not reached", &words))
             }
             OrderReport::Failed(words) => {
-                self.failed(FenceResult::DeviceFailure, with_words("the device failed", &words))
+                self.failed(FenceResult::DeviceFailure, with_words("nothing was sent", &words))
             }
             OrderReport::TooLate => {
                 self.failed(FenceResult::Expired, "not started: the deadline had passed".to_owned())
@@ -310,7 +315,8 @@ impl Plan {
 
     fn confirm(&mut self, acknowledged: bool, words: String, now: u64) -> Step {
         self.poll_ms = POLL_MS.0;
-        self.phase = Phase::Confirming { acknowledged, words, shown: "not asked".to_owned() };
+        let shown = "no time was left to ask for the state".to_owned();
+        self.phase = Phase::Confirming { acknowledged, words, shown };
         self.ask(now)
     }
 
@@ -322,8 +328,8 @@ impl Plan {
             unreachable!("the power is asked only to confirm an order")
         };
         let text = match acknowledged {
-            true => format!("acknowledged, but not confirmed in time (last state: {shown})"),
-            false => format!("not acknowledged, and not confirmed (last state: {shown})"),
+            true => format!("acknowledged, but not confirmed: {shown}"),
+            false => format!("not acknowledged, and not confirmed: {shown}"),
         };
         let text = with_words(&text, words);
         self.failed(FenceResult::Unacknowledged, text)
@@ -342,9 +348,9 @@ impl Plan {
             return self.achieved(Confirmed { verified: true, text }, now);
         }
         *shown = match report.state {
-            PowerState::On => "on".to_owned(),
-            PowerState::Off => "off".to_owned(),
-            PowerState::Unknown => with_words("unknown", &report.detail),
+            PowerState::On => "the device shows on".to_owned(),
+            PowerState::Off => "the device shows off".to_owned(),
+            PowerState::Unknown => with_words("the device shows no state", &report.detail),
         };
         let left = self.limit_boot_ms.saturating_sub(now);
         if left == 0 {
@@ -488,6 +494,7 @@ mod tests {
 
         let verdict = verdict(plan.next(Report::Paused, 45_000));
         assert_eq!((verdict.result, verdict.performed), (FenceResult::Unacknowledged, "none"));
+        assert_eq!(verdict.message, "acknowledged, but not confirmed: the device shows on");
     }
 
     #[test]
@@ -517,6 +524,10 @@ mod tests {
 
         let verdict = verdict(plan.next(Report::Paused, 1_000 + DOUBT_MS));
         assert_eq!(verdict.result, FenceResult::Unacknowledged);
+        assert_eq!(
+            verdict.message,
+            "not acknowledged, and not confirmed: the device shows on (exit 1)"
+        );
     }
 
     #[test]

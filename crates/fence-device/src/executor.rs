@@ -14,7 +14,8 @@
 //!
 //! - `client`: the watcher's side.
 //! - `service`: the executor's loop.
-//! - `spawn`: the start of one program. `output`: what it writes. `family`: killing it and its
+//! - `spawn`: the start of one program, which may hang; `start`: waiting for that. `output`: what it
+//!   writes. `family`: killing it and its
 //!   descendants.
 
 mod client;
@@ -22,6 +23,7 @@ mod family;
 mod output;
 mod service;
 mod spawn;
+mod start;
 
 use std::fmt;
 

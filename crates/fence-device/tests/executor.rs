@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::channel;
@@ -14,7 +14,7 @@ use std::thread;
 use common::{Directory, command, executor_program, is_alive, shell, wait_for};
 use fence_device::{Command, ExecutorClient, Limit, OUTPUT_BYTES_MAX, Outcome, boot_ms_now};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getsid};
 
 fn exited(code: i32, stdout: &str, stderr: &str) -> Outcome {
     Outcome::Exited { code, stdout: stdout.to_owned(), stderr: stderr.to_owned() }
@@ -33,14 +33,16 @@ fn run_until_file(
     running
 }
 
-/// The executor of this directory: the process whose arguments name its lock file.
+/// The executor of this directory: the process whose arguments name its lock file and that leads a
+/// session, as what it is about to start does not.
 fn executor_pid(directory: &Directory) -> Pid {
     let lock = directory.path("lock").into_os_string().into_string().unwrap();
     let found = fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let entry = entry.unwrap();
         let arguments = fs::read_to_string(entry.path().join("cmdline")).ok()?;
-        let is_it = arguments.split('\0').nth(1) == Some(&lock);
-        is_it.then(|| Pid::from_raw(entry.file_name().to_str().unwrap().parse().unwrap()))
+        let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?);
+        let is_it = arguments.split('\0').nth(1) == Some(&lock) && getsid(Some(pid)) == Ok(pid);
+        is_it.then_some(pid)
     });
     let found: Vec<Pid> = found.collect();
     assert_eq!(found.len(), 1, "{found:?}");
@@ -254,6 +256,126 @@ fn five_hundred_programs_run_at_once() {
     }
 }
 
+/// A program that cannot be started as long as this value lives: somebody holds a lease on its file,
+/// and the kernel keeps whoever opens that waiting, as a dead file server would. It leaves a file when
+/// it has run after all.
+struct Unstartable {
+    program: String,
+    witness: std::path::PathBuf,
+    holder: std::process::Child,
+}
+
+impl Unstartable {
+    fn new(directory: &Directory) -> Self {
+        let witness = directory.path("witness");
+        let program = directory.script("unstartable", &format!("echo > {}", witness.display()));
+        // F_SETLEASE, F_WRLCK. Whoever breaks the lease sends SIGIO.
+        let hold = "$SIG{IO} = 'IGNORE'; open(my $f, '+<', $ARGV[0]) or die; \
+                    fcntl($f, 1024, 1) or die; syswrite(STDOUT, \"held\\n\"); sleep 1000";
+        let mut holder = std::process::Command::new("perl")
+            .args(["-e", hold, &program])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut word = [0; 5];
+        holder.stdout.as_mut().unwrap().read_exact(&mut word).unwrap();
+        Unstartable { program, witness, holder }
+    }
+
+    /// Lets it be started.
+    fn release(&mut self) {
+        self.holder.kill().unwrap();
+        self.holder.wait().unwrap();
+    }
+}
+
+impl Drop for Unstartable {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// The processes whose parent is the executor.
+fn children_of(executor: Pid) -> Vec<String> {
+    let is_child = |pid: &String| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+        parent == Some(&executor.to_string()) && is_alive(pid)
+    };
+    let processes = fs::read_dir("/proc").unwrap();
+    let names = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.bytes().all(|b| b.is_ascii_digit())).filter(is_child).collect()
+}
+
+/// Runs it in a thread and returns when its start hangs.
+fn run_until_stuck(
+    executor: &ExecutorClient,
+    program: &Unstartable,
+    limit: Limit,
+    directory: &Directory,
+) -> thread::JoinHandle<Outcome> {
+    let (client, command) = (executor.clone(), Command { limit, ..command(&[&program.program]) });
+    let running = thread::spawn(move || client.run(command));
+    let executor = executor_pid(directory);
+    wait_for("the start to hang", || !children_of(executor).is_empty());
+    running
+}
+
+#[test]
+fn a_program_whose_start_hangs_holds_up_no_other() {
+    let directory = Directory::new();
+    let executor = directory.executor();
+    let mut program = Unstartable::new(&directory);
+    let stuck = run_until_stuck(&executor, &program, Limit::in_ms(60_000), &directory);
+
+    for _ in 0..3 {
+        assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
+        let limited = Command { limit: Limit::in_ms(200), ..shell("sleep 1000") };
+        assert!(matches!(executor.run(limited), Outcome::TimedOut { .. }));
+    }
+    assert!(!stuck.is_finished());
+
+    program.release();
+    assert_eq!(stuck.join().unwrap(), exited(0, "", ""));
+    assert!(program.witness.exists());
+}
+
+#[test]
+fn a_program_whose_start_hangs_until_its_limit_never_runs() {
+    let directory = Directory::new();
+    let executor = directory.executor();
+    let mut program = Unstartable::new(&directory);
+    let stuck = run_until_stuck(&executor, &program, Limit::in_ms(1_000), &directory);
+
+    let outcome = stuck.join().unwrap();
+
+    assert!(matches!(outcome, Outcome::TimedOut { .. }), "{outcome:?}");
+    let pid = executor_pid(&directory);
+    wait_for("its end", || children_of(pid).is_empty());
+    program.release();
+    assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
+    assert_eq!(executor_pid(&directory), pid, "the executor was given up");
+    assert!(!program.witness.exists(), "it ran after all");
+}
+
+#[test]
+fn a_program_whose_start_hangs_is_killed_with_its_executor() {
+    let directory = Directory::new();
+    let executor = directory.executor();
+    let mut program = Unstartable::new(&directory);
+    let stuck = run_until_stuck(&executor, &program, Limit::in_ms(60_000), &directory);
+    let pid = executor_pid(&directory);
+    let [child] = &children_of(pid)[..] else { panic!() };
+
+    kill(pid, Signal::SIGKILL).unwrap();
+
+    assert_eq!(stuck.join().unwrap(), Outcome::ExecutorLost);
+    wait_for("its end", || !is_alive(child));
+    program.release();
+    assert!(!program.witness.exists(), "it ran after all");
+}
+
 #[test]
 fn the_programs_of_a_killed_executor_are_killed_by_the_client() {
     let directory = Directory::new();
@@ -294,6 +416,10 @@ fn watcher_that_is_going_to_be_killed() {
     let directory = Path::new(&directory);
     let executor =
         ExecutorClient::start(&executor_program(), &[], &directory.join("lock")).unwrap();
+    if let Ok(program) = std::env::var("FENCE_DEVICE_TEST_PROGRAM") {
+        executor.run(command(&[&program]));
+        return;
+    }
     let script = format!(
         "timeout 1000 sh -c 'echo $$ > {0}; sleep 1000' & while ! [ -s {0} ]; do :; done; echo $$ >> {0}; wait",
         directory.join("pids").display()
@@ -392,6 +518,32 @@ fn sleepers(session: &str) -> Vec<Pid> {
         is_in_it.then(|| Pid::from_raw(pid.parse().unwrap()))
     });
     processes.collect()
+}
+
+#[test]
+fn a_program_whose_start_hangs_is_killed_with_the_watcher_before_its_lock_is_free() {
+    let directory = Directory::new();
+    let mut program = Unstartable::new(&directory);
+    let mut watcher = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "watcher_that_is_going_to_be_killed"])
+        .env("FENCE_DEVICE_TEST_WATCHER", directory.path(""))
+        .env("FENCE_DEVICE_TEST_PROGRAM", &program.program)
+        .spawn()
+        .unwrap();
+    wait_for("the executor's start", || directory.path("lock").exists());
+    let executor = executor_pid(&directory);
+    wait_for("the start to hang", || !children_of(executor).is_empty());
+    let [child] = &children_of(executor)[..] else { panic!() };
+    let lock = File::open(directory.path("lock")).unwrap();
+    assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
+
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
+    lock.lock().unwrap();
+
+    assert!(!is_alive(child));
+    program.release();
+    assert!(!program.witness.exists(), "it ran after all");
 }
 
 #[test]

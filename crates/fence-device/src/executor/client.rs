@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use super::family::kill_session;
@@ -32,7 +34,7 @@ const RESULT_DELAY_MS_MAX: u64 = 3_000;
 /// How long a job may wait for room in the socket.
 const SEND_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// The reading thread's stack: it reads lines and hands them on.
+/// The stack of a thread that reads lines and hands them on, or waits.
 const STACK_BYTES: usize = 128 * 1024;
 
 /// The way to the executor. Clones share one executor, which ends with the last of them.
@@ -148,12 +150,25 @@ impl Connection {
             session,
             waiting: Mutex::new(Some(HashMap::new())),
         });
-        let reading = Arc::clone(&connection);
-        thread::Builder::new()
-            .name("executor".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || reading.distribute(results))?;
+        let (reading, watching) = (Arc::clone(&connection), Arc::clone(&connection));
+        let thread =
+            |name: &str| thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
+        let started = thread("executor").spawn(move || reading.distribute(results));
+        let started = started.and(thread("executor's end").spawn(move || watching.await_end()));
+        if let Err(error) = started {
+            connection.abandon();
+            return Err(error);
+        }
         Ok(connection)
+    }
+
+    /// Notices the executor's end when the socket does not show it: a process that it has made and that
+    /// is not a program yet, because its start hangs, holds the other end open.
+    fn await_end(&self) {
+        // Without taking its number away, which is the reading thread's to do.
+        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        while waitid(Id::Pid(self.session), ended) == Err(Errno::EINTR) {}
+        self.abandon();
     }
 
     /// Hands the executor a job; `None` when it certainly did not get it: without the newline at its

@@ -9,7 +9,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgrp};
 
 use crate::boot_ms_now;
@@ -40,6 +40,17 @@ pub(super) fn kill_programs(leaders: &[Pid]) {
         groups.remove(leader);
     }
     groups.into_iter().for_each(kill_group);
+}
+
+/// Kills our children of these names: processes that are to become programs and have not yet.
+pub(super) fn kill_unborn(names: &[String]) {
+    let is_unborn = |process: &&Process| {
+        process.parent == Pid::this() && !process.is_dead && names.contains(&process.name)
+    };
+    for process in processes().iter().filter(is_unborn) {
+        // One that is gone is what was wanted.
+        let _ = kill(process.pid, Signal::SIGKILL);
+    }
 }
 
 /// Kills all processes of `session` but those of our own group.
@@ -89,6 +100,7 @@ struct Process {
     parent: Pid,
     group: Pid,
     session: Pid,
+    name: String,
     is_dead: bool,
 }
 
@@ -106,11 +118,13 @@ fn processes() -> Vec<Process> {
 fn parse(stat: &[u8]) -> Option<Process> {
     let stat = String::from_utf8_lossy(stat);
     let (pid, rest) = stat.split_once(" (")?;
-    let mut fields = rest.rsplit_once(") ")?.1.split(' ');
+    let (name, fields) = rest.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
     let is_dead = matches!(fields.next()?, "Z" | "X");
     let mut number = || Some(Pid::from_raw(fields.next()?.parse().ok()?));
     let (parent, group, session) = (number()?, number()?, number()?);
-    Some(Process { pid: Pid::from_raw(pid.parse().ok()?), parent, group, session, is_dead })
+    let (pid, name) = (Pid::from_raw(pid.parse().ok()?), name.to_owned());
+    Some(Process { pid, parent, group, session, name, is_dead })
 }
 
 #[cfg(test)]
@@ -123,7 +137,7 @@ mod tests {
 
         let numbers = [process.pid, process.parent, process.group, process.session];
         assert_eq!(numbers.map(Pid::as_raw), [12, 7, 8, 9]);
-        assert!(!process.is_dead);
+        assert_eq!((process.name.as_str(), process.is_dead), ("a) Z 1 (b) \u{fffd}", false));
         assert!(parse(b"12 (a) Z 7 8 9").unwrap().is_dead);
         assert!(parse(b"").is_none());
     }

@@ -1,9 +1,10 @@
-//! The executor itself: one thread, one loop, all programs.
+//! The executor itself: one loop for all programs.
 //!
-//! It waits for four things at once: jobs and the watcher's end on the socket, the end of a program
-//! (`SIGCHLD`; the end of its output proves nothing, because something in the background may keep
-//! that open), output, and the nearest limit. Nothing here blocks: a watcher that does not read its
-//! results does not keep anybody's limit from being kept.
+//! It waits for five things at once: jobs and the watcher's end on the socket, the end of a start, the
+//! end of a program (`SIGCHLD`; the end of its output proves nothing, because something in the
+//! background may keep that open), output, and the nearest limit. Nothing here blocks: a watcher that
+//! does not read its results does not keep anybody's limit from being kept, and neither does a program
+//! whose start hangs.
 
 use std::collections::{BTreeSet, HashMap};
 use std::env;
@@ -19,16 +20,17 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, close, setsid};
 
-use super::family::{end_orphans, kill_programs, kill_session};
+use super::family::{end_orphans, kill_programs, kill_session, kill_unborn};
 use super::output::Output;
-use super::spawn::spawn;
+use super::spawn::Started;
+use super::start::{self, Starter};
 use super::{Greeting, JobLine, Outcome, ResultLine, json_line};
 use crate::boot_ms_now;
 
@@ -128,6 +130,7 @@ fn close_inherited() -> io::Result<()> {
 const SOCKET: u64 = u64::MAX;
 const SIGNALS: u64 = u64::MAX - 1;
 const TIMER: u64 = u64::MAX - 2;
+const STARTS: u64 = u64::MAX - 3;
 
 #[derive(Debug)]
 struct Executor {
@@ -136,8 +139,10 @@ struct Executor {
     signals: SignalFd,
     timer: TimerFd,
     timer_due_ms: Option<u64>,
-    null: File,
-    running: HashMap<u64, Running>,
+    starter: Starter,
+    /// The jobs whose results are still to be reported.
+    jobs: HashMap<u64, Job>,
+    /// All programs that have not been waited for, those that were given up too.
     by_pid: HashMap<Pid, u64>,
     /// When to look at which job again.
     due: BTreeSet<(u64, u64)>,
@@ -148,9 +153,10 @@ struct Executor {
 }
 
 #[derive(Debug)]
-struct Running {
-    pid: Pid,
-    outputs: [Output; 2],
+struct Job {
+    /// `None` while it is being started.
+    running: Option<(Pid, [Output; 2])>,
+    output_bytes_max: usize,
     due_ms: u64,
     is_killed: bool,
 }
@@ -170,14 +176,16 @@ impl Executor {
         epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
         epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
         epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
+        let starter = Starter::new()?;
+        epoll.add(starter.wait_fd(), EpollEvent::new(EpollFlags::EPOLLIN, STARTS))?;
         Ok(Executor {
             socket,
             epoll,
             signals,
             timer,
             timer_due_ms: None,
-            null: File::open("/dev/null")?,
-            running: HashMap::new(),
+            starter,
+            jobs: HashMap::new(),
             by_pid: HashMap::new(),
             due: BTreeSet::new(),
             incoming: Vec::new(),
@@ -203,6 +211,7 @@ impl Executor {
                     SOCKET => {}
                     SIGNALS => self.reap()?,
                     TIMER => self.timer.wait().or_else(not_yet)?,
+                    STARTS => self.take_starts()?,
                     output => self.read_output(output),
                 }
             }
@@ -236,51 +245,76 @@ impl Executor {
 
     fn begin(&mut self, job: JobLine) {
         let JobLine { id, command } = job;
-        let started = match spawn(&command, &self.null) {
-            Ok(started) => started,
-            Err(outcome) => return self.report(id, outcome),
+        let due_ms = command.limit.not_after_boot_ms;
+        let output_bytes_max = command.output_bytes_max;
+        self.due.insert((due_ms, id));
+        self.jobs.insert(id, Job { running: None, output_bytes_max, due_ms, is_killed: false });
+        self.starter.begin(id, command);
+    }
+
+    /// Takes over the programs that have been started.
+    fn take_starts(&mut self) -> io::Result<()> {
+        while let Some((id, start)) = self.starter.next() {
+            match start {
+                Ok(started) => self.started(id, started),
+                Err(outcome) => {
+                    if let Some(job) = self.jobs.remove(&id) {
+                        self.due.remove(&(job.due_ms, id));
+                        self.report(id, outcome);
+                    }
+                }
+            }
+        }
+        // One that has ended already was nobody's when its signal came.
+        self.reap()
+    }
+
+    fn started(&mut self, id: u64, started: Started) {
+        let pid = started.pid;
+        self.by_pid.insert(pid, id);
+        let Some(job) = self.jobs.get_mut(&id) else {
+            // It was given up while it was being started.
+            return kill_programs(&[pid]);
         };
         for (pipe, token) in [(&started.stdout, 2 * id), (&started.stderr, 2 * id + 1)] {
             // Should this fail for want of memory, the output is read when the program has ended.
             let _ = self.epoll.add(pipe, EpollEvent::new(EpollFlags::EPOLLIN, token));
         }
-        let outputs = [started.stdout, started.stderr]
-            .map(|pipe| Output::new(pipe, command.output_bytes_max));
-        let due_ms = command.limit.not_after_boot_ms;
-        self.due.insert((due_ms, id));
-        self.by_pid.insert(started.pid, id);
-        self.running.insert(id, Running { pid: started.pid, outputs, due_ms, is_killed: false });
-    }
-
-    fn read_output(&mut self, token: u64) {
-        if let Some(job) = self.running.get_mut(&(token / 2)) {
-            let output = usize::from(token % 2 == 1);
-            job.outputs[output].read(&mut self.buffer);
+        let outputs =
+            [started.stdout, started.stderr].map(|pipe| Output::new(pipe, job.output_bytes_max));
+        job.running = Some((pid, outputs));
+        if job.is_killed {
+            // It may have become the program while the other process was looked for.
+            kill_programs(&[pid]);
         }
     }
 
-    /// Reports the programs that have ended.
+    fn read_output(&mut self, token: u64) {
+        let job = self.jobs.get_mut(&(token / 2)).and_then(|job| job.running.as_mut());
+        if let Some((_, outputs)) = job {
+            outputs[usize::from(token % 2 == 1)].read(&mut self.buffer);
+        }
+    }
+
+    /// Reports the programs that have ended. Each is asked for by its number: what is still to become a
+    /// program is waited for by who makes it.
     fn reap(&mut self) -> io::Result<()> {
         // Many ends may hide behind one signal, so its details are of no use.
         while self.signals.read_signal()?.is_some() {}
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => {
+        let pids: Vec<Pid> = self.by_pid.keys().copied().collect();
+        for pid in pids {
+            match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(_, code)) => {
                     self.end(pid, |_, stdout, stderr| Outcome::Exited { code, stdout, stderr });
                 }
-                Ok(WaitStatus::Signaled(pid, signal, _)) => self.end_by_signal(pid, signal as i32),
-                // A real-time signal: the library has waited, but does not say for whom.
-                Err(Errno::EINVAL) => {
-                    let gone = |pid: &&Pid| kill(**pid, None) == Err(Errno::ESRCH);
-                    if let Some(pid) = self.by_pid.keys().find(gone).copied() {
-                        self.end_by_signal(pid, 0);
-                    }
-                }
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
+                Ok(WaitStatus::Signaled(_, signal, _)) => self.end_by_signal(pid, signal as i32),
+                // A real-time signal, which the library does not know; it has waited.
+                Err(Errno::EINVAL) => self.end_by_signal(pid, 0),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(())
     }
 
     fn end_by_signal(&mut self, pid: Pid, signal: i32) {
@@ -294,34 +328,46 @@ impl Executor {
     }
 
     fn end(&mut self, pid: Pid, outcome: impl FnOnce(bool, String, String) -> Outcome) {
-        let Some(id) = self.by_pid.remove(&pid) else { return };
-        let Some(job) = self.running.remove(&id) else { return };
+        if let Some(id) = self.by_pid.remove(&pid) {
+            self.over(id, outcome);
+        }
+    }
+
+    /// Reports what came of a job, unless that was done before.
+    fn over(&mut self, id: u64, outcome: impl FnOnce(bool, String, String) -> Outcome) {
+        let Some(job) = self.jobs.remove(&id) else { return };
         self.due.remove(&(job.due_ms, id));
-        let [stdout, stderr] = job.outputs.map(|output| output.finish(&mut self.buffer));
+        let texts = job.running.map(|(_, outputs)| outputs.map(|o| o.finish(&mut self.buffer)));
+        let [stdout, stderr] = texts.unwrap_or_default();
         self.report(id, outcome(job.is_killed, stdout, stderr));
     }
 
     /// Kills what has reached its limit, and gives up what does not die of it.
     fn keep_limits(&mut self) {
         let now = boot_ms_now();
-        let mut leaders = Vec::new();
+        let (mut leaders, mut unborn) = (Vec::new(), Vec::new());
         while let Some(&(due_ms, id)) = self.due.first()
             && due_ms <= now
         {
             self.due.pop_first();
-            let Some(job) = self.running.get_mut(&id) else { continue };
-            let pid = job.pid;
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
             if job.is_killed {
-                self.end_by_signal(pid, 0);
+                self.over(id, |_, stdout, stderr| Outcome::TimedOut { stdout, stderr });
                 continue;
             }
-            leaders.push(pid);
+            match &job.running {
+                Some((pid, _)) => leaders.push(*pid),
+                None => unborn.push(start::name(id)),
+            }
             job.is_killed = true;
             job.due_ms = now + KILL_TIME_MS_MAX;
             self.due.insert((job.due_ms, id));
         }
         if !leaders.is_empty() {
             kill_programs(&leaders);
+        }
+        if !unborn.is_empty() {
+            kill_unborn(&unborn);
         }
     }
 
@@ -368,13 +414,24 @@ impl Executor {
     }
 
     fn kill_everything(&mut self) {
+        self.starter.close();
         let leaders: Vec<Pid> = self.by_pid.keys().copied().collect();
         kill_programs(&leaders);
-        kill_session(Pid::this());
         let until = boot_ms_now() + LAST_WAIT_MS;
-        while self.reap().is_ok() && !self.by_pid.is_empty() && boot_ms_now() < until {
-            let mut ends = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-            let _ = poll(&mut ends, PollTimeout::from(100_u8));
+        loop {
+            // Asked first: what has become a program before the answer is killed below.
+            let nothing_comes = self.starter.is_idle();
+            kill_unborn(&self.jobs.keys().map(|id| start::name(*id)).collect::<Vec<_>>());
+            kill_session(Pid::this());
+            let is_quiet = self.take_starts().is_err() || self.by_pid.is_empty();
+            if nothing_comes && is_quiet || boot_ms_now() >= until {
+                return;
+            }
+            let mut events = [
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.starter.wait_fd(), PollFlags::POLLIN),
+            ];
+            let _ = poll(&mut events, PollTimeout::from(100_u8));
         }
     }
 }
