@@ -31,6 +31,7 @@ complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -s V -l versio
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "run" -d 'Serve requests until told to stop (what is done without a command)'
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "check" -d 'Check the configuration, and whether each device can be reached now'
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "status" -d 'Show what the running watcher is doing'
+complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "reload" -d 'Have the running watcher read its configuration again: all of it, or nothing if it is wrong'
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "history" -d 'Show what was fenced, from the audit log'
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand run" -l node -d 'The name of this node, where it differs from `uname -n`' -r
@@ -43,6 +44,8 @@ complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -s h 
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand status" -l config -d 'The configuration file' -r -F
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand status" -l json -d 'As JSON'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand status" -s h -l help -d 'Print help'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand reload" -l config -d 'The configuration file' -r -F
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand reload" -s h -l help -d 'Print help'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l node -d 'Only fences of this node' -r
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l action -d 'Only this action: off, on or reboot' -r
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l result -d 'Only fences that ended so: success, unreachable, expired, ...' -r
@@ -51,8 +54,9 @@ complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l 
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l config -d 'The configuration file' -r -F
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l json -d 'As JSON'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -s h -l help -d 'Print help'
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status history help" -f -a "run" -d 'Serve requests until told to stop (what is done without a command)'
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status history help" -f -a "check" -d 'Check the configuration, and whether each device can be reached now'
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status history help" -f -a "status" -d 'Show what the running watcher is doing'
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status history help" -f -a "history" -d 'Show what was fenced, from the audit log'
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status history help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "run" -d 'Serve requests until told to stop (what is done without a command)'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "check" -d 'Check the configuration, and whether each device can be reached now'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "status" -d 'Show what the running watcher is doing'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "reload" -d 'Have the running watcher read its configuration again: all of it, or nothing if it is wrong'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "history" -d 'Show what was fenced, from the audit log'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -4,7 +4,7 @@
 //! it is allowed to, with SIGKILL: what became of its request only the watcher knows. An agent that gave
 //! up and wrote so gets a second end in this way, which is the true one.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
 use chrono::Utc;
@@ -12,28 +12,18 @@ use fence_audit::{AuditEvent, AuditLog, Status};
 use fence_protocol::{Answer, FenceResult, Request, Requested};
 use log::warn;
 
-pub(super) struct Auditor {
-    log_dir: PathBuf,
-}
-
-impl Auditor {
-    pub(super) fn new(log_dir: &Path) -> Self {
-        Auditor { log_dir: log_dir.to_owned() }
-    }
-
-    /// Records what `request`, whose agent is gone, was answered.
-    pub(super) fn record_end(&self, request: Request, answer: &Answer) {
-        let Some(event) = end(request, answer) else { return };
-        let log_dir = self.log_dir.clone();
-        // A log that cannot be written, or hangs, must never stop a fence.
-        let spawned = thread::Builder::new().name("audit".into()).spawn(move || {
-            for problem in AuditLog::open(&log_dir).record(&event) {
-                warn!("the audit lacks the end of a fence whose agent is gone: {problem}");
-            }
-        });
-        if let Err(problem) = spawned {
+/// Records in `log_dir` what `request`, whose agent is gone, was answered.
+pub(super) fn record_end(log_dir: &Path, request: Request, answer: &Answer) {
+    let Some(event) = end(request, answer) else { return };
+    let log_dir = log_dir.to_owned();
+    // A log that cannot be written, or hangs, must never stop a fence.
+    let spawned = thread::Builder::new().name("audit".into()).spawn(move || {
+        for problem in AuditLog::open(&log_dir).record(&event) {
             warn!("the audit lacks the end of a fence whose agent is gone: {problem}");
         }
+    });
+    if let Err(problem) = spawned {
+        warn!("the audit lacks the end of a fence whose agent is gone: {problem}");
     }
 }
 

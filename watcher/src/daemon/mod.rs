@@ -41,7 +41,6 @@ use log::{error, info, warn};
 
 use crate::config::{ConfigError, LogTarget, Settings};
 use crate::devices::{ConfiguredDevice, Devices};
-use audit::Auditor;
 use manager::Manager;
 use reload::Reloader;
 pub use reload::Source;
@@ -219,7 +218,6 @@ struct Daemon {
     reloader: Reloader,
     core: core::Watcher,
     spooler: Spooler,
-    auditor: Auditor,
     devices: Arc<Devices>,
     reporter: Reporter,
     queries: queries::Desk,
@@ -247,7 +245,6 @@ impl Daemon {
         Ok(Daemon {
             core: core::Watcher::new(core_settings(&settings, &boot_id), devices.facts()),
             spooler: Spooler::new(Arc::clone(&spool), &settings.spool),
-            auditor: Auditor::new(&settings.log.log_dir),
             reporter: Reporter::new(&settings.node),
             queries: queries::Desk::new(spool, Arc::clone(&devices), wake.clone()),
             manager: Manager::find(),
@@ -460,7 +457,7 @@ impl Daemon {
                 if matches!(written, Event::Answered(_, Ok(()))) {
                     self.reporter.answered(answer.result);
                     if let Some(request) = abandoned {
-                        self.auditor.record_end(request, &answer);
+                        audit::record_end(&self.settings.log.log_dir, request, &answer);
                     }
                 }
                 Some(written)
