@@ -69,8 +69,10 @@ pub fn executor_main(lock_file: &Path) -> io::Result<()> {
     let mut executor = Executor::new(socket)?;
     let ended = executor.serve();
     executor.kill_everything();
-    // Nothing is left of this session.
-    lock.set_len(0)?;
+    if can_note(&lock) {
+        // Nothing is left of this session.
+        lock.set_len(0)?;
+    }
     ended
 }
 
@@ -92,8 +94,16 @@ fn prepare(lock_file: &Path) -> io::Result<File> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(lock_file)?;
     lock.lock_shared()?;
-    take_over(&lock)?;
+    if can_note(&lock) {
+        take_over(&lock)?;
+    }
     Ok(lock)
+}
+
+/// Whether the lock is a file that can hold a note: where nobody waits for an executor's end it is
+/// `/dev/null`.
+fn can_note(lock: &File) -> bool {
+    lock.metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
 /// Ends what an executor has left that was killed before it could, like its watcher, and notes which
