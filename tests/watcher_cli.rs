@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -98,7 +99,11 @@ impl Service {
             Service(command.env("NOTIFY_SOCKET", socket).stdin(Stdio::null()).spawn().unwrap());
         let mut message = [0; 256];
         loop {
-            let length = ready.recv(&mut message).expect("the watcher did not become ready");
+            let length = match ready.recv(&mut message) {
+                // A machine that was suspended interrupts a wait that has a limit.
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                length => length.expect("the watcher did not become ready"),
+            };
             if message[..length].starts_with(b"READY=1") {
                 return service;
             }

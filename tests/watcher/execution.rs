@@ -691,3 +691,41 @@ fn a_program_that_others_could_replace_is_not_started() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("power.sh") && stderr.contains("chmod go-w"), "{stderr}");
 }
+
+#[test]
+fn a_device_with_addresses_is_used_at_each_of_them_at_the_same_time() {
+    let site = Site::new();
+    let (executed, held) = (site.path("executed"), site.held());
+    let agent = site.program(
+        "fence_x",
+        &format!(
+            "while IFS='=' read -r name value; do eval \"$name='$value'\"; done\n\
+             case $action in status) exit 2;; esac\n\
+             echo \"$action $ip\" >>'{}'\n[ $ip != one ] || {{ {held}; }}",
+            executed.display()
+        ),
+    );
+    site.configure(&format!(
+        "[[device]]\nname = 'bmcs'\ntype = 'fence-agent'\nagent = '{agent}'\n\
+         targets = {{ n1 = 'one', n2 = 'one', n3 = 'other' }}\nplug_option = 'ip'\n"
+    ));
+    let _watcher = site.start();
+    let first = submit(&site, "off", "n1");
+    wait_for("it to run", || site.executed() == ["off one"]);
+
+    let same = submit(&site, "off", "n2");
+    let other = submit(&site, "off", "n3");
+
+    site.spool.await_result(&other, "success");
+    assert_eq!(site.executed(), ["off one", "off other"]);
+    let state = site.state();
+    assert_eq!(
+        (&state["queued"][0]["target"], &state["queued"][0]["address"]),
+        (&json!("n2"), &json!("one"))
+    );
+    site.release();
+    for id in [&first, &same] {
+        site.spool.await_result(id, "success");
+    }
+    assert_eq!(site.executed().len(), 3);
+}
