@@ -135,7 +135,8 @@ fn two_agents_and_a_new_configuration() {
     check("two agents, a reload", Config { targets: 2, budget, ..WORLD });
 }
 
-/// Takes many minutes: only where `LARGE_WORLDS` is set.
+/// Takes many minutes: only where `LARGE_WORLDS` is set. Each has up to ten million distinct states;
+/// with a second watcher as well there would be too many to wait for.
 #[test]
 fn two_agents_two_targets_and_every_crash() {
     if std::env::var_os("LARGE_WORLDS").is_none() {
@@ -147,8 +148,6 @@ fn two_agents_two_targets_and_every_crash() {
     check_large("two agents, two targets, every crash", Config { targets: 2, budget, ..WORLD });
     let with_host = Budget { host_crashes: 1, ..budget };
     check_large("the same, one target, and the host's", Config { budget: with_host, ..WORLD });
-    let two = Config { watchers: 2, lock: false, budget, ..WORLD };
-    check_large("two agents, two watchers, one target, every crash", two);
 }
 
 #[test]
