@@ -1,7 +1,7 @@
 //! Load: hundreds of clients, devices of mixed speed, and a watcher that is killed again and again.
 //!
 //! Nothing may be lost (each request gets its answer), nothing done twice, and memory stays bounded.
-//! `LOAD_REQUESTS` is the number of requests, 2000 where nobody says otherwise; `LOAD_SEED` chooses
+//! `LOAD_REQUESTS` is the number of requests, 10,000 where nobody says otherwise; `LOAD_SEED` chooses
 //! when the watcher dies.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
@@ -57,7 +57,7 @@ const TARGETS: usize = 25;
 #[test]
 fn under_load_and_kills_nothing_is_lost_or_done_twice_and_memory_stays_bounded() {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<usize>().unwrap());
-    let requests = number("LOAD_REQUESTS").unwrap_or(2_000);
+    let requests = number("LOAD_REQUESTS").unwrap_or(10_000);
     agent_program();
     let site = site();
     let load = &Load::new(&site, requests);
