@@ -32,7 +32,7 @@ use kill::{Kill, LOOKS, Victim};
 use round::Report;
 
 /// How long the rounds take where nobody says otherwise.
-const SECONDS: u64 = 120;
+const SECONDS: u64 = 100;
 
 /// Rounds that run at once; each is mostly a waiting for the others' processes.
 const AT_ONCE: usize = 8;
