@@ -524,7 +524,7 @@ fn what_is_refused_or_only_said_is_no_success(aws: &Aws) {
 
     let lie = aws.moto.directory().join("lie");
     fs::write(&lie, "").unwrap();
-    let words = ["acknowledged, but not confirmed in time"];
+    let words = ["acknowledged, but not confirmed"];
     assert_fails(&site, "off", "node12", UNACKNOWLEDGED, &words);
     fs::remove_file(&lie).unwrap();
     assert!(aws.executed("node12").is_empty());
