@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn what_the_device_shows_is_not_called_unknown() {
         let shown = answer(
-            "not acknowledged, and not confirmed: the device shows on",
+            "not acknowledged, and not confirmed: the device showed on",
             Some("unacknowledged"),
         );
         let outcome = Outcome::Failure(ReceivedAnswer { verified: None, ..shown });
@@ -266,7 +266,7 @@ mod tests {
 
         assert_eq!(
             verdict.details,
-            "unacknowledged: not acknowledged, and not confirmed: the device shows on (device 'pdu'); \
+            "unacknowledged: not acknowledged, and not confirmed: the device showed on (device 'pdu'); \
              check the target"
         );
     }

@@ -244,7 +244,7 @@ fn an_order_to_a_bmc_that_falls_silent_is_given_once_and_looked_into() {
     // It forgets it.
     bmcs.fault(2, "hang-set", "4");
     bmcs.fault(2, "lie-set", "");
-    let words = ["not acknowledged, and not confirmed: the device shows on"];
+    let words = ["not acknowledged, and not confirmed: the device showed on"];
     assert_fails(&site, "action=off\nplug=node2", "unacknowledged", 2, &words);
     assert!(bmcs.is_on(2));
     assert_eq!(bmcs.orders(2), ["power 0"]);
@@ -280,7 +280,7 @@ fn what_a_bmc_refuses_or_only_says_is_no_success() {
     let (site, _watcher) = bmcs.site(1, "timeout = '3s'");
     let mut orders: Vec<String> = Vec::new();
     for (fault, words) in [
-        ("lie-set", "acknowledged, but not confirmed: the device shows on"),
+        ("lie-set", "acknowledged, but not confirmed: the device showed on"),
         ("fail-set", "Set Chassis Power Control to Down/Off failed: Unspecified error"),
     ] {
         bmcs.fault(1, fault, "");

@@ -5,6 +5,8 @@
 //! is asked as well. And a retried order is executed again: an order is repeated only when the device
 //! was not reached at all, only where that is configured, and only while its client still waits.
 
+use std::fmt;
+
 use fence_protocol::{FenceAction, FenceResult, PowerState};
 
 /// What a device can be told or asked, besides its reachability.
@@ -197,12 +199,33 @@ enum Phase {
     /// The device was not reached, for this reason.
     Retrying(String),
     /// The order was given; the power is asked until it shows. `acknowledged` tells whether the
-    /// device said yes, `words` what it said, `shown` what the power looked like last, in words.
+    /// device said yes, `words` what it said.
     Confirming {
         acknowledged: bool,
         words: String,
-        shown: String,
+        shown: Shown,
     },
+}
+
+/// What the power looked like when it was last seen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Shown {
+    NotAsked,
+    /// It was asked for and not shown, for this reason.
+    Nothing(String),
+    On,
+    Off,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Shown::NotAsked => f.write_str("no time was left to ask for the state"),
+            Shown::Nothing(why) => f.write_str(&with_words("the device showed no state", why)),
+            Shown::On => f.write_str("the device showed on"),
+            Shown::Off => f.write_str("the device showed off"),
+        }
+    }
 }
 
 impl Plan {
@@ -315,8 +338,7 @@ impl Plan {
 
     fn confirm(&mut self, acknowledged: bool, words: String, now: u64) -> Step {
         self.poll_ms = POLL_MS.0;
-        let shown = "no time was left to ask for the state".to_owned();
-        self.phase = Phase::Confirming { acknowledged, words, shown };
+        self.phase = Phase::Confirming { acknowledged, words, shown: Shown::NotAsked };
         self.ask(now)
     }
 
@@ -347,11 +369,13 @@ impl Plan {
             };
             return self.achieved(Confirmed { verified: true, text }, now);
         }
-        *shown = match report.state {
-            PowerState::On => "the device shows on".to_owned(),
-            PowerState::Off => "the device shows off".to_owned(),
-            PowerState::Unknown => with_words("the device shows no state", &report.detail),
-        };
+        match report.state {
+            PowerState::On => *shown = Shown::On,
+            PowerState::Off => *shown = Shown::Off,
+            // The last question may have been cut short: what was shown before says more.
+            PowerState::Unknown if matches!(shown, Shown::On | Shown::Off) => {}
+            PowerState::Unknown => *shown = Shown::Nothing(report.detail.clone()),
+        }
         let left = self.limit_boot_ms.saturating_sub(now);
         if left == 0 {
             return self.ask(now);
@@ -494,7 +518,7 @@ mod tests {
 
         let verdict = verdict(plan.next(Report::Paused, 45_000));
         assert_eq!((verdict.result, verdict.performed), (FenceResult::Unacknowledged, "none"));
-        assert_eq!(verdict.message, "acknowledged, but not confirmed: the device shows on");
+        assert_eq!(verdict.message, "acknowledged, but not confirmed: the device showed on");
     }
 
     #[test]
@@ -520,13 +544,14 @@ mod tests {
     #[test]
     fn a_failed_order_is_not_looked_into_for_ever() {
         let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
-        run(&mut plan, [unacknowledged(), power(PowerState::On)]);
+        let unknown = power(PowerState::Unknown);
+        run(&mut plan, [unacknowledged(), power(PowerState::On), Report::Paused, unknown]);
 
         let verdict = verdict(plan.next(Report::Paused, 1_000 + DOUBT_MS));
         assert_eq!(verdict.result, FenceResult::Unacknowledged);
         assert_eq!(
             verdict.message,
-            "not acknowledged, and not confirmed: the device shows on (exit 1)"
+            "not acknowledged, and not confirmed: the device showed on (exit 1)"
         );
     }
 
