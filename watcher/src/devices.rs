@@ -34,6 +34,8 @@ pub struct ConfiguredDevice {
     pub timeout_ms: u64,
     /// Where it reaches its targets, if each is in a place of its own.
     pub addresses: Option<PerTarget>,
+    /// What it calls its targets there, if not by their names.
+    pub plugs: Option<PerTarget>,
     /// The most executions at the same time: at each address, or on the whole device.
     pub max_concurrent: usize,
     /// What tells DLM of a target that was shown to be off; none where nobody wants that.
@@ -62,6 +64,7 @@ impl Devices {
                 attempts: device.attempts,
                 timeout_ms: device.timeout_ms,
                 addresses: device.kind.addresses().cloned(),
+                plugs: device.kind.plugs().cloned(),
                 max_concurrent: device.max_concurrent,
                 dlm: device.acknowledge_dlm.then(|| executor.clone()),
                 driver,
@@ -129,6 +132,7 @@ impl ConfiguredDevice {
                 Targets::Discover => Coverage::Discovered(None),
             },
             addresses: self.addresses.clone(),
+            plugs: self.plugs.clone(),
             max_concurrent: self.max_concurrent,
             actions: all.into_iter().filter(|a| abilities.serve(*a, self.method)).collect(),
         }

@@ -1,9 +1,10 @@
 //! The steps of one fence on one device, and what its outcome proves.
 //!
-//! Three facts about real devices shape this code. "Accepted" is not "done": the power is asked until
+//! Four facts about real devices shape this code. "Accepted" is not "done": the power is asked until
 //! it shows the state. "Failed" is not "not done": after an order whose outcome is unknown, the power
-//! is asked as well. And a retried order is executed again: an order is repeated only when the device
-//! was not reached at all, only where that is configured, and only while its client still waits.
+//! is asked as well. A retried order is executed again: an order is repeated only when the device
+//! was not reached at all, and only where that is configured. And a client may be gone by the time
+//! that a device is ready for its order: each order of a fence follows a look for the client.
 
 use std::fmt;
 
@@ -67,6 +68,8 @@ pub enum OrderReport {
     Failed(String),
     /// The deadline had passed before the order could start; nothing was sent.
     TooLate,
+    /// Nobody waited for the order any more; nothing was sent.
+    Withdrawn,
 }
 
 /// What came of asking for the power.
@@ -89,13 +92,31 @@ pub struct Verdict {
     pub performed: &'static str,
     /// For people: what happened, and how that is known.
     pub message: String,
+    /// The target's last time off, as far as this execution made certain of it.
+    pub off: Option<Off>,
+}
+
+/// A target that was off, by an order that counts as done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Off {
+    /// When that was known, in milliseconds of `CLOCK_BOOTTIME`: the device showed it, or has
+    /// acknowledged the order where it cannot be asked.
+    pub at_boot_ms: u64,
+    /// The device showed it.
+    pub verified: bool,
+    /// An order to bring the target back followed, and may have been carried out.
+    pub on_followed: bool,
 }
 
 impl Verdict {
+    /// That nothing was achieved, as far as anybody knows.
+    pub fn failure(result: FenceResult, message: String) -> Self {
+        Verdict { result, verified: false, performed: "none", message, off: None }
+    }
+
     /// Whether the device *showed* that the target was off, after an off or in the midst of a reboot.
     pub fn shows_off(&self) -> bool {
-        let was_off = matches!(self.performed, "off" | "reboot");
-        self.result == FenceResult::Success && self.verified && was_off
+        self.off.is_some_and(|off| off.verified)
     }
 }
 
@@ -119,7 +140,9 @@ impl Abilities {
 /// The next thing to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Give this order, once, ending by this instant (milliseconds of `CLOCK_BOOTTIME`).
+    /// Give this order, once, ending by this instant (milliseconds of `CLOCK_BOOTTIME`). The driver
+    /// asks once more whether somebody waits, right before the call that acts, where
+    /// [`Plan::is_for_client`] says so.
     Order(Order, u64),
     /// Ask for the target's power state, ending by this instant.
     AskPower(u64),
@@ -183,7 +206,7 @@ pub struct Plan {
     limit_boot_ms: u64,
     poll_ms: u64,
     /// Set once the target is known to be off in a reboot: from then on the fence has succeeded.
-    off: Option<Confirmed>,
+    off: Option<(Off, String)>,
 }
 
 /// How an order came to count as done.
@@ -195,16 +218,11 @@ struct Confirmed {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    Ordering,
-    /// The device was not reached, for this reason.
-    Retrying(String),
+    /// An order is to be given. `unreached` tells why the one before it did not reach the device.
+    Ordering { unreached: Option<String> },
     /// The order was given; the power is asked until it shows. `acknowledged` tells whether the
     /// device said yes, `words` what it said.
-    Confirming {
-        acknowledged: bool,
-        words: String,
-        shown: Shown,
-    },
+    Confirming { acknowledged: bool, words: String, shown: Shown },
 }
 
 /// What the power looked like when it was last seen.
@@ -254,7 +272,7 @@ impl Plan {
             timeout_ms,
             deadline_boot_ms,
             order,
-            phase: Phase::Ordering,
+            phase: Phase::Ordering { unreached: None },
             limit_boot_ms: 0,
             poll_ms: POLL_MS.0,
             off: None,
@@ -264,20 +282,26 @@ impl Plan {
     /// Takes what came of the last step at `now_boot_ms` and says what is next.
     pub fn next(&mut self, report: Report, now_boot_ms: u64) -> Step {
         match report {
-            Report::Begin | Report::Client(true) => self.start_order(now_boot_ms),
+            Report::Begin => Step::LookForClient,
+            Report::Client(true) => self.start_order(now_boot_ms),
+            Report::Client(false) => self.abandoned(),
             Report::Order(report) => self.after_order(report, now_boot_ms),
             Report::Power(report) => self.after_power(&report, now_boot_ms),
-            Report::Paused if matches!(self.phase, Phase::Retrying(_)) => Step::LookForClient,
+            Report::Paused if matches!(self.phase, Phase::Ordering { .. }) => Step::LookForClient,
             Report::Paused => self.ask(now_boot_ms),
-            Report::Client(false) => self.abandoned(),
         }
+    }
+
+    /// Whether the present order is given only while its client waits: each but the `on` of a reboot.
+    /// That one brings back a node that was fenced, which can hit nobody.
+    pub fn is_for_client(&self) -> bool {
+        self.off.is_none()
     }
 
     fn start_order(&mut self, now: u64) -> Step {
         if now >= self.deadline_boot_ms {
             return self.after_order(OrderReport::TooLate, now);
         }
-        self.phase = Phase::Ordering;
         let (span, end) = if self.off.is_none() {
             (self.timeout_ms, self.deadline_boot_ms)
         } else {
@@ -287,10 +311,24 @@ impl Plan {
         };
         self.limit_boot_ms = now.saturating_add(span).min(end);
         self.attempts_left -= 1;
+        self.note_on(true);
         Step::Order(self.order, self.limit_boot_ms)
     }
 
+    /// Whether the order that follows the off of a reboot may have been carried out.
+    fn note_on(&mut self, may_be_on: bool) {
+        if let Some((off, _)) = &mut self.off {
+            off.on_followed = may_be_on;
+        }
+    }
+
     fn after_order(&mut self, report: OrderReport, now: u64) -> Step {
+        if matches!(
+            report,
+            OrderReport::Unreachable(_) | OrderReport::Failed(_) | OrderReport::TooLate
+        ) {
+            self.note_on(false);
+        }
         match report {
             OrderReport::Acknowledged(words) if self.can_ask && self.order != Order::Cycle => {
                 self.confirm(true, words, now)
@@ -315,7 +353,7 @@ impl Plan {
             OrderReport::Unreachable(words) => {
                 let has_time = now + RETRY_PAUSE_MS < self.deadline_boot_ms;
                 if self.attempts_left > 0 && has_time && self.off.is_none() {
-                    self.phase = Phase::Retrying(words);
+                    self.phase = Phase::Ordering { unreached: Some(words) };
                     return Step::Pause(RETRY_PAUSE_MS);
                 }
                 self.failed(FenceResult::Unreachable, with_words("device not reached", &words))
@@ -326,14 +364,20 @@ impl Plan {
             OrderReport::TooLate => {
                 self.failed(FenceResult::Expired, "not started: the deadline had passed".to_owned())
             }
+            OrderReport::Withdrawn => self.abandoned(),
         }
     }
 
     /// Nobody waits any more: an order now could hit a target that has come back since.
     fn abandoned(&self) -> Step {
-        let words = if let Phase::Retrying(words) = &self.phase { words } else { "" };
-        let text = "not tried again, because its client is gone: device not reached";
-        self.failed(FenceResult::Withdrawn, with_words(text, words))
+        let text = match &self.phase {
+            Phase::Ordering { unreached: Some(words) } => {
+                with_words("not tried again, because its client is gone: device not reached", words)
+            }
+            _ => "nothing was ordered: its client is gone, nobody holds the request any more"
+                .to_owned(),
+        };
+        self.failed(FenceResult::Withdrawn, text)
     }
 
     fn confirm(&mut self, acknowledged: bool, words: String, now: u64) -> Step {
@@ -387,20 +431,29 @@ impl Plan {
 
     /// The present order counts as done.
     fn achieved(&mut self, how: Confirmed, now: u64) -> Step {
+        let off = Off { at_boot_ms: now, verified: how.verified, on_followed: false };
         match (self.action, self.order, &self.off) {
             (FenceAction::Reboot, Order::Off, _) => {
-                self.off = Some(how);
+                self.off = Some((off, how.text));
                 self.order = Order::On;
+                self.phase = Phase::Ordering { unreached: None };
                 self.attempts_left = self.attempts_left.max(1);
                 self.start_order(now)
             }
-            (FenceAction::Reboot, Order::On, Some(off)) => done(
-                FenceResult::Success,
-                off.verified,
-                "reboot",
-                format!("off: {}; on: {}", off.text, how.text),
-            ),
-            _ => done(FenceResult::Success, how.verified, self.action.as_str(), how.text),
+            (FenceAction::Reboot, Order::On, Some((off, text))) => Step::Done(Verdict {
+                result: FenceResult::Success,
+                verified: off.verified,
+                performed: "reboot",
+                message: format!("off: {text}; on: {}", how.text),
+                off: Some(*off),
+            }),
+            (action, order, _) => Step::Done(Verdict {
+                result: FenceResult::Success,
+                verified: how.verified,
+                performed: action.as_str(),
+                message: how.text,
+                off: (order == Order::Off).then_some(off),
+            }),
         }
     }
 
@@ -408,19 +461,16 @@ impl Plan {
     fn failed(&self, result: FenceResult, text: String) -> Step {
         match &self.off {
             // The target is cut off, and that is what the cluster waits for.
-            Some(off) => done(
-                FenceResult::Success,
-                off.verified,
-                "off",
-                format!("off: {}; on failed, the target stays off: {text}", off.text),
-            ),
-            None => done(result, false, "none", text),
+            Some((off, how)) => Step::Done(Verdict {
+                result: FenceResult::Success,
+                verified: off.verified,
+                performed: "off",
+                message: format!("off: {how}; on failed, the target stays off: {text}"),
+                off: Some(*off),
+            }),
+            None => Step::Done(Verdict::failure(result, text)),
         }
     }
-}
-
-fn done(result: FenceResult, verified: bool, performed: &'static str, message: String) -> Step {
-    Step::Done(Verdict { result, verified, performed, message })
 }
 
 fn with_words(text: &str, words: &str) -> String {
@@ -438,6 +488,12 @@ mod tests {
         Plan::new(action, abilities, method, 1, 45_000, 58_000)
     }
 
+    /// Begins, with a client that waits.
+    fn begin(plan: &mut Plan, now: u64) -> Step {
+        assert_eq!(plan.next(Report::Begin, now), Step::LookForClient);
+        plan.next(Report::Client(true), now)
+    }
+
     fn acknowledged() -> Report {
         Report::Order(OrderReport::Acknowledged(String::new()))
     }
@@ -453,7 +509,7 @@ mod tests {
     /// Feeds the reports, each a second later, and gives the last step.
     fn run(plan: &mut Plan, reports: impl IntoIterator<Item = Report>) -> Step {
         let mut now = 0;
-        let mut step = plan.next(Report::Begin, now);
+        let mut step = begin(plan, now);
         for report in reports {
             now += 1_000;
             step = plan.next(report, now);
@@ -568,13 +624,16 @@ mod tests {
     #[test]
     fn a_reboot_is_off_confirmed_and_then_on() {
         let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::OnOff);
-        assert!(matches!(plan.next(Report::Begin, 0), Step::Order(Order::Off, _)));
+        assert!(matches!(begin(&mut plan, 0), Step::Order(Order::Off, _)));
+        assert!(plan.is_for_client());
         assert!(matches!(plan.next(acknowledged(), 1), Step::AskPower(_)));
         assert!(matches!(plan.next(power(PowerState::Off), 2), Step::Order(Order::On, _)));
+        assert!(!plan.is_for_client());
         assert!(matches!(plan.next(acknowledged(), 3), Step::AskPower(_)));
         let verdict = verdict(plan.next(power(PowerState::On), 4));
         assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "reboot"));
         assert!(verdict.verified);
+        assert_eq!(verdict.off, Some(Off { at_boot_ms: 2, verified: true, on_followed: true }));
     }
 
     #[test]
@@ -588,6 +647,7 @@ mod tests {
             let steps = [acknowledged(), power(PowerState::Off), Report::Order(report)];
             let verdict = verdict(run(&mut plan, steps));
             assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "off"));
+            assert!(verdict.off.is_some_and(|off| !off.on_followed));
         }
     }
 
@@ -598,6 +658,7 @@ mod tests {
         assert_eq!(step, Step::Order(Order::On, 2_000 + ON_AFTER_OFF_MS));
         let verdict = verdict(plan.next(unacknowledged(), 2_000 + ON_AFTER_OFF_MS));
         assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "off"));
+        assert!(verdict.off.is_some_and(|off| off.on_followed));
 
         for (deadline, end) in
             [(11_000, 11_000 - ANSWER_RESERVE_MS), (3_000, 2_750), (2_001, 2_001)]
@@ -661,9 +722,29 @@ mod tests {
     }
 
     #[test]
+    fn no_order_of_a_fence_is_given_for_a_client_that_is_gone() {
+        for action in [FenceAction::Off, FenceAction::On, FenceAction::Reboot] {
+            for method in [Method::OnOff, Method::Cycle] {
+                let mut plan = plan(action, ASKABLE, method);
+                assert_eq!(plan.next(Report::Begin, 0), Step::LookForClient);
+                let verdict = verdict(plan.next(Report::Client(false), 1));
+                assert_eq!((verdict.result, verdict.performed), (FenceResult::Withdrawn, "none"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_driver_that_finds_nobody_waiting_has_ordered_nothing() {
+        let withdrawn = Report::Order(OrderReport::Withdrawn);
+        let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
+        let verdict = verdict(run(&mut plan, [withdrawn]));
+        assert_eq!((verdict.result, verdict.performed), (FenceResult::Withdrawn, "none"));
+        assert_eq!(verdict.off, None);
+    }
+
+    #[test]
     fn nothing_is_ordered_at_the_deadline() {
-        let verdict =
-            verdict(plan(FenceAction::Off, ASKABLE, Method::OnOff).next(Report::Begin, 58_000));
+        let verdict = verdict(begin(&mut plan(FenceAction::Off, ASKABLE, Method::OnOff), 58_000));
         assert_eq!(verdict.result, FenceResult::Expired);
     }
 

@@ -15,7 +15,8 @@ use fence_protocol::{NodeName, PowerState, TEXT_BYTES_MAX, bounded};
 use fence_spool::program_problem;
 
 use crate::{
-    Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach, TargetList,
+    Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach,
+    TargetList,
 };
 
 /// A command device as it is configured. Each list is a program's absolute path and its arguments.
@@ -56,6 +57,7 @@ impl CommandDevice {
         &self,
         argv: &[String],
         values: &Values<'_>,
+        client: Option<&Client>,
         limit: Limit,
         output_max: usize,
     ) -> Outcome {
@@ -66,6 +68,7 @@ impl CommandDevice {
             stdin: values.request_json.to_string(),
             limit: limit.min(device_limit),
             start_not_after_boot_ms: limit.not_after_boot_ms,
+            client: client.cloned(),
             output_bytes_max: output_max,
         })
     }
@@ -136,7 +139,7 @@ impl FenceDevice for CommandDevice {
             }
         };
         let limit = limit.min(Limit::in_ms(CONTACT_MS_MAX));
-        match self.run(argv, &Values::question(action), limit, OUTPUT_BYTES_MAX) {
+        match self.run(argv, &Values::question(action), None, limit, OUTPUT_BYTES_MAX) {
             // A list would be a long message.
             Outcome::Exited { code: 0, .. } => Reach::Reachable(format!("its {action} succeeded")),
             outcome => Reach::Unreachable(failure(argv, &outcome)),
@@ -147,7 +150,7 @@ impl FenceDevice for CommandDevice {
         let Some(argv) = &self.settings.list else {
             return TargetList::NoList("the device has no list command".to_owned());
         };
-        match self.run(argv, &Values::question("list"), limit, LIST_BYTES_MAX) {
+        match self.run(argv, &Values::question("list"), None, limit, LIST_BYTES_MAX) {
             Outcome::Exited { code: 0, stdout, .. } => match listed_nodes(&stdout) {
                 Ok(nodes) => TargetList::Nodes(nodes),
                 Err(problem) => TargetList::NoList(problem),
@@ -164,7 +167,7 @@ impl FenceDevice for CommandDevice {
             return PowerReport { state: PowerState::Unknown, detail };
         };
         let values = Values { target: Some(target), ..Values::question("status") };
-        match self.run(argv, &values, limit, OUTPUT_BYTES_MAX) {
+        match self.run(argv, &values, None, limit, OUTPUT_BYTES_MAX) {
             Outcome::Exited { code: code @ (0 | 2), stdout, stderr } => PowerReport {
                 state: state_shown(code, &stdout, &stderr),
                 detail: message(&stdout, &stderr).unwrap_or_else(|| format!("exit code {code}")),
@@ -190,12 +193,13 @@ impl FenceDevice for CommandDevice {
             request_id: job.request_id.as_str(),
             request_json: String::from_utf8_lossy(job.request_json),
         };
-        match self.run(argv, &values, limit, OUTPUT_BYTES_MAX) {
+        match self.run(argv, &values, job.client, limit, OUTPUT_BYTES_MAX) {
             Outcome::Exited { code: 0, stdout, stderr } => OrderReport::Acknowledged(
                 message(&stdout, &stderr).unwrap_or_else(|| "exit code 0".to_owned()),
             ),
             Outcome::NotStarted(problem) => OrderReport::Failed(problem),
             Outcome::TooLate => OrderReport::TooLate,
+            Outcome::Withdrawn => OrderReport::Withdrawn,
             outcome => OrderReport::Unacknowledged(failure(argv, &outcome)),
         }
     }
@@ -398,6 +402,7 @@ pub(crate) fn failure(argv: &[String], outcome: &Outcome) -> String {
         }
         Outcome::NotStarted(problem) => (problem.clone(), "", ""),
         Outcome::TooLate => (format!("it was too late to start \"{program}\""), "", ""),
+        Outcome::Withdrawn => (format!("nobody waited for \"{program}\" any more"), "", ""),
         Outcome::ExecutorLost => {
             (format!("the executor was lost while \"{program}\" ran; it was killed"), "", "")
         }

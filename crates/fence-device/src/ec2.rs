@@ -42,7 +42,8 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Command, ExecutorClient, FenceDevice, Job, Limit, Outcome, Reach, SecretSource, TargetList,
+    Client, Command, ExecutorClient, FenceDevice, Job, Limit, Outcome, Reach, SecretSource,
+    TargetList,
 };
 
 /// An EC2 device as it is configured.
@@ -87,6 +88,8 @@ pub struct Ec2Call {
     pub skip_os_shutdown: bool,
     /// When it is killed. It answers before that.
     pub limit: Limit,
+    /// Who must still wait when an order is sent.
+    pub client: Option<Client>,
 }
 
 /// What `fence-watcher-ec2` can be told to do.
@@ -132,6 +135,8 @@ pub enum Ec2Outcome {
     Failed,
     /// There was no time left to send the order.
     TooLate,
+    /// Nobody waited any more, and the order was not sent.
+    Withdrawn,
 }
 
 /// A device that is EC2.
@@ -148,7 +153,13 @@ impl Ec2Device {
     }
 
     /// Has the program do `ask` with `instance`.
-    fn ask(&self, ask: Ec2Ask, instance: String, limit: Limit) -> Ec2Answer {
+    fn ask(
+        &self,
+        ask: Ec2Ask,
+        instance: String,
+        client: Option<&Client>,
+        limit: Limit,
+    ) -> Ec2Answer {
         let env = environment();
         if let Some(problem) = shared_files_problem(&env) {
             return Ec2Answer::of(Ec2Outcome::Failed, problem);
@@ -173,6 +184,7 @@ impl Ec2Device {
                 .map(|(id, secret)| ((*id).clone(), secret.expose().to_owned())),
             skip_os_shutdown: settings.skip_os_shutdown,
             limit,
+            client: client.cloned(),
         };
         let outcome = self.executor.run(Command {
             argv: vec![settings.helper.display().to_string()],
@@ -181,6 +193,7 @@ impl Ec2Device {
             stdin: serde_json::to_string(&call).unwrap_or_default(),
             limit,
             start_not_after_boot_ms: limit.not_after_boot_ms,
+            client: client.cloned(),
             output_bytes_max: LIST_BYTES_MAX,
         });
         let answer = answer_of(outcome);
@@ -192,12 +205,18 @@ impl Ec2Device {
     }
 
     /// Has the program do `ask` with the instance of `target`.
-    fn ask_about(&self, ask: Ec2Ask, target: &NodeName, limit: Limit) -> Ec2Answer {
+    fn ask_about(
+        &self,
+        ask: Ec2Ask,
+        target: &NodeName,
+        client: Option<&Client>,
+        limit: Limit,
+    ) -> Ec2Answer {
         let Some(instance) = self.settings.instance.of(target) else {
             let text = format!("no instance is configured for '{target}'");
             return Ec2Answer::of(Ec2Outcome::Failed, text);
         };
-        self.ask(ask, instance, limit)
+        self.ask(ask, instance, client, limit)
     }
 }
 
@@ -217,7 +236,7 @@ impl FenceDevice for Ec2Device {
     /// the instance and the permission to stop it.
     fn reachable(&self, limit: Limit) -> Reach {
         let answer =
-            self.ask(Ec2Ask::Reach, String::new(), limit.min(Limit::in_ms(CONTACT_MS_MAX)));
+            self.ask(Ec2Ask::Reach, String::new(), None, limit.min(Limit::in_ms(CONTACT_MS_MAX)));
         match answer.outcome {
             Ec2Outcome::Done => Reach::Reachable(answer.text),
             _ => Reach::Unreachable(answer.text),
@@ -227,7 +246,7 @@ impl FenceDevice for Ec2Device {
     /// The nodes whose instances carry the tag. Other instances may carry it as well, with values
     /// that are no node's.
     fn targets(&self, limit: Limit) -> TargetList {
-        let answer = self.ask(Ec2Ask::Targets, String::new(), limit);
+        let answer = self.ask(Ec2Ask::Targets, String::new(), None, limit);
         match answer.outcome {
             Ec2Outcome::Done => {
                 let node = |name: &String| self.settings.instance.target_of(name);
@@ -240,7 +259,7 @@ impl FenceDevice for Ec2Device {
     }
 
     fn power(&self, target: &NodeName, limit: Limit) -> PowerReport {
-        let answer = self.ask_about(Ec2Ask::Power, target, limit);
+        let answer = self.ask_about(Ec2Ask::Power, target, None, limit);
         let state = match answer.outcome {
             Ec2Outcome::On => PowerState::On,
             Ec2Outcome::Off => PowerState::Off,
@@ -255,12 +274,13 @@ impl FenceDevice for Ec2Device {
             Order::On => Ec2Ask::On,
             Order::Cycle => return OrderReport::Failed("EC2 has no reset for a fence".to_owned()),
         };
-        let Ec2Answer { outcome, text, .. } = self.ask_about(ask, job.target, limit);
+        let Ec2Answer { outcome, text, .. } = self.ask_about(ask, job.target, job.client, limit);
         match outcome {
             Ec2Outcome::Done => OrderReport::Acknowledged(text),
             Ec2Outcome::Unreachable => OrderReport::Unreachable(text),
             Ec2Outcome::Failed => OrderReport::Failed(text),
             Ec2Outcome::TooLate => OrderReport::TooLate,
+            Ec2Outcome::Withdrawn => OrderReport::Withdrawn,
             Ec2Outcome::On | Ec2Outcome::Off | Ec2Outcome::Unclear => {
                 OrderReport::Unacknowledged(text)
             }
@@ -305,6 +325,7 @@ fn answer_of(outcome: Outcome) -> Ec2Answer {
         }
         Outcome::NotStarted(problem) => Ec2Answer::of(certain, problem),
         Outcome::TooLate => Ec2Answer::of(Ec2Outcome::TooLate, "it was too late to ask"),
+        Outcome::Withdrawn => Ec2Answer::of(Ec2Outcome::Withdrawn, "nobody waited any more"),
     }
 }
 

@@ -29,7 +29,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Limit;
+use crate::{Client, Limit};
 
 pub use client::ExecutorClient;
 pub use service::executor_main;
@@ -53,6 +53,8 @@ pub struct Command {
     pub limit: Limit,
     /// When the program must have been started; later it is not started at all.
     pub start_not_after_boot_ms: u64,
+    /// Who must still wait when it is started; `None` for what is started in any case.
+    pub client: Option<Client>,
     /// How much of each output is kept, in bytes. The rest is read, counted and forgotten.
     pub output_bytes_max: usize,
 }
@@ -96,6 +98,8 @@ pub enum Outcome {
     NotStarted(String),
     /// It was certainly not started, because it was too late for that.
     TooLate,
+    /// It was certainly not started, because its client did not wait any more.
+    Withdrawn,
     /// The executor died or did not answer: the program may have run, and has been killed.
     ExecutorLost,
 }
@@ -113,7 +117,10 @@ impl Outcome {
             Outcome::TimedOut { stdout, stderr } => {
                 Outcome::TimedOut { stdout: change(stdout), stderr: change(stderr) }
             }
-            other @ (Outcome::NotStarted(_) | Outcome::TooLate | Outcome::ExecutorLost) => other,
+            other @ (Outcome::NotStarted(_)
+            | Outcome::TooLate
+            | Outcome::Withdrawn
+            | Outcome::ExecutorLost) => other,
         }
     }
 }

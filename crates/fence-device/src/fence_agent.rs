@@ -38,8 +38,8 @@ use fence_spool::program_problem;
 
 use crate::command::{BASE_ENVIRONMENT, LIST_BYTES_MAX, failure, message, state_shown};
 use crate::{
-    Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach, Secret,
-    SecretSource, TargetList,
+    Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach,
+    Secret, SecretSource, TargetList,
 };
 
 // Public for the fuzz targets.
@@ -162,18 +162,25 @@ impl FenceAgentDevice {
         &self,
         action: AgentAction,
         target: Option<Target<'_>>,
+        client: Option<&Client>,
         limit: Limit,
         output_bytes_max: usize,
     ) -> Result<Outcome, String> {
         let secrets = self.secrets()?;
         let input = input(&self.settings, &secrets, action.as_str(), target);
-        let outcome = self.execute(input, limit, output_bytes_max);
+        let outcome = self.execute(input, client, limit, output_bytes_max);
         let redact =
             |text: String| secrets.iter().fold(text, |text, (_, secret)| secret.redact(&text));
         Ok(outcome.map_output(redact))
     }
 
-    fn execute(&self, stdin: String, limit: Limit, output_bytes_max: usize) -> Outcome {
+    fn execute(
+        &self,
+        stdin: String,
+        client: Option<&Client>,
+        limit: Limit,
+        output_bytes_max: usize,
+    ) -> Outcome {
         let own = self.settings.env.iter().map(|(name, value)| (name.clone(), value.clone()));
         let base = BASE_ENVIRONMENT.iter().chain(PYTHON_ENVIRONMENT);
         let base = base.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -185,6 +192,7 @@ impl FenceAgentDevice {
             stdin,
             limit,
             start_not_after_boot_ms: limit.not_after_boot_ms,
+            client: client.cloned(),
             output_bytes_max,
         })
     }
@@ -238,7 +246,7 @@ impl FenceAgentDevice {
     }
 
     fn read_metadata(&self, limit: Limit) -> Outcome {
-        self.execute("action=metadata\n".to_owned(), limit, METADATA_BYTES_MAX)
+        self.execute("action=metadata\n".to_owned(), None, limit, METADATA_BYTES_MAX)
     }
 
     /// Whether the agent can list its plugs: as configured, else as it says.
@@ -260,7 +268,7 @@ impl FenceAgentDevice {
         }
         let says = "the agent says off, which is not believed";
         let plug = target.plug;
-        let stdout = match self.run(AgentAction::List, Some(target), limit, LIST_BYTES_MAX) {
+        let stdout = match self.run(AgentAction::List, Some(target), None, limit, LIST_BYTES_MAX) {
             Ok(Outcome::Exited { code: 0, stdout, .. }) => stdout,
             Ok(outcome) => {
                 let failure = self.failure(&outcome);
@@ -331,7 +339,7 @@ impl FenceDevice for FenceAgentDevice {
         if !self.can_list(limit) {
             return TargetList::NoList("the agent has no action 'list'".to_owned());
         }
-        let stdout = match self.run(AgentAction::List, None, limit, LIST_BYTES_MAX) {
+        let stdout = match self.run(AgentAction::List, None, None, limit, LIST_BYTES_MAX) {
             Ok(Outcome::Exited { code: 0, stdout, .. }) => stdout,
             Ok(outcome) => return TargetList::Unreachable(self.failure(&outcome)),
             Err(problem) => return TargetList::Unreachable(problem),
@@ -356,7 +364,7 @@ impl FenceDevice for FenceAgentDevice {
         };
         let target = Target { node: target, plug: &plug };
         let (code, stdout, stderr) =
-            match self.run(AgentAction::Status, Some(target), limit, OUTPUT_BYTES_MAX) {
+            match self.run(AgentAction::Status, Some(target), None, limit, OUTPUT_BYTES_MAX) {
                 Ok(Outcome::Exited { code: code @ (0 | 2), stdout, stderr }) => {
                     (code, stdout, stderr)
                 }
@@ -386,7 +394,7 @@ impl FenceDevice for FenceAgentDevice {
         };
         self.known_plugs().remove(job.target);
         let target = Target { node: job.target, plug: &plug };
-        match self.run(action, Some(target), limit, OUTPUT_BYTES_MAX) {
+        match self.run(action, Some(target), job.client, limit, OUTPUT_BYTES_MAX) {
             Ok(Outcome::Exited { code: 0, stdout, .. }) => {
                 self.known_plugs().insert(job.target.clone());
                 // Not its standard error: what agents write there when all is well concerns nobody.
@@ -395,6 +403,7 @@ impl FenceDevice for FenceAgentDevice {
             }
             Ok(Outcome::NotStarted(problem)) | Err(problem) => OrderReport::Failed(problem),
             Ok(Outcome::TooLate) => OrderReport::TooLate,
+            Ok(Outcome::Withdrawn) => OrderReport::Withdrawn,
             Ok(outcome) => OrderReport::Unacknowledged(self.failure(&outcome)),
         }
     }

@@ -40,8 +40,8 @@ use fence_spool::program_problem;
 
 use crate::contacts::contact_all;
 use crate::{
-    Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach, Secret,
-    SecretSource, TargetList,
+    Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach,
+    Secret, SecretSource, TargetList,
 };
 
 pub use address::BmcAddress;
@@ -166,12 +166,14 @@ impl FenceDevice for IpmiDevice {
             Ran::Killed(words) => return OrderReport::Unreachable(words),
             Ran::Lost(words) | Ran::NotStarted(words) => return OrderReport::Failed(words),
             Ran::TooLate => return OrderReport::TooLate,
+            Ran::Withdrawn => return OrderReport::Withdrawn,
         }
-        match bmc.tell(order, limit) {
+        match bmc.tell(order, job.client, limit) {
             Ran::Said(said) => order_report(order, said),
             Ran::Killed(words) | Ran::Lost(words) => OrderReport::Unacknowledged(words),
             Ran::NotStarted(words) => OrderReport::Failed(words),
             Ran::TooLate => OrderReport::TooLate,
+            Ran::Withdrawn => OrderReport::Withdrawn,
         }
     }
 
@@ -198,6 +200,8 @@ enum Ran {
     /// It was certainly not started.
     NotStarted(String),
     TooLate,
+    /// Nobody waited for it any more; it was not started.
+    Withdrawn,
 }
 
 impl Ran {
@@ -208,27 +212,28 @@ impl Ran {
             | Ran::Lost(words)
             | Ran::NotStarted(words) => words,
             Ran::TooLate => "there was no time left to ask".to_owned(),
+            Ran::Withdrawn => "nobody waited any more".to_owned(),
         }
     }
 }
 
 impl Bmc<'_> {
     fn ask(&self, patience: Patience, limit: Limit) -> Ran {
-        self.run("status", patience, limit)
+        self.run("status", patience, None, limit)
     }
 
-    fn tell(&self, order: Order, limit: Limit) -> Ran {
+    fn tell(&self, order: Order, client: Option<&Client>, limit: Limit) -> Ran {
         let word = match order {
             Order::Off => "off",
             Order::On => "on",
             Order::Cycle => "cycle",
         };
         let patience = Patience { wait_s: order_wait_s(limit.left_ms()), tries: 1 };
-        self.run(word, patience, limit)
+        self.run(word, patience, client, limit)
     }
 
     /// Runs `ipmitool chassis power WORD`.
-    fn run(&self, word: &str, patience: Patience, limit: Limit) -> Ran {
+    fn run(&self, word: &str, patience: Patience, client: Option<&Client>, limit: Limit) -> Ran {
         let IpmiSettings { username, cipher, privilege, program, .. } = &self.device.settings;
         let privilege = match privilege {
             IpmiPrivilege::Operator => "OPERATOR",
@@ -258,6 +263,7 @@ impl Bmc<'_> {
             stdin: String::new(),
             limit,
             start_not_after_boot_ms: limit.not_after_boot_ms,
+            client: client.cloned(),
             output_bytes_max: OUTPUT_BYTES_MAX,
         });
         self.ran(outcome)
@@ -278,6 +284,7 @@ impl Bmc<'_> {
             Outcome::ExecutorLost => Ran::Lost(text("the executor was lost while ipmitool ran")),
             Outcome::NotStarted(problem) => Ran::NotStarted(text(&problem)),
             Outcome::TooLate => Ran::TooLate,
+            Outcome::Withdrawn => Ran::Withdrawn,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! repeats nothing and never turns to another device: which order comes when, how often, and what an
 //! outcome proves is `fence-core`'s business.
 //!
-//! - [`FenceDevice`]: the contract of a driver.
+//! - [`FenceDevice`]: the contract of a driver. [`Client`]: who waits for what it is ordered.
 //! - [`CommandDevice`]: a device that programs of the administrator operate.
 //! - [`Ec2Device`]: instances of AWS EC2, and how its program is talked to.
 //! - [`FenceAgentDevice`]: a device that a fence agent operates.
@@ -15,6 +15,7 @@
 //! - [`ExecutorClient`], [`executor_main`]: how a driver runs a program, so that it is killed at its
 //!   limit and does not outlive the watcher.
 
+mod client;
 mod command;
 mod contacts;
 mod ec2;
@@ -33,6 +34,7 @@ use fence_protocol::{FenceAction, NodeName, RequestId};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+pub use client::Client;
 pub use command::{CommandDevice, CommandSettings};
 // For the fuzz targets alone.
 #[doc(hidden)]
@@ -98,6 +100,20 @@ pub struct Job<'a> {
     pub gfs2_filesystems: &'a [String],
     /// The request as it was read.
     pub request_json: &'a [u8],
+    /// Who must still wait when the order is given; `None` where it is given in any case.
+    pub client: Option<&'a Client>,
+}
+
+impl Job<'_> {
+    /// What forbids to act at this moment: asked right before the one call that acts, after whatever
+    /// comes before it.
+    pub fn forbids(&self, limit: Limit) -> Option<OrderReport> {
+        if limit.has_passed() {
+            return Some(OrderReport::TooLate);
+        }
+        let is_awaited = self.client.is_none_or(Client::is_waiting);
+        (!is_awaited).then_some(OrderReport::Withdrawn)
+    }
 }
 
 /// Whether a device can be reached. The texts are for people.
@@ -149,6 +165,10 @@ pub trait FenceDevice: Debug + Send + Sync {
     /// - `Unacknowledged`: everything else after the first contact. When in doubt, this one.
     /// - `Failed`: the driver failed before it could send anything.
     /// - `TooLate`: the limit had passed before anything was sent.
+    /// - `Withdrawn`: nobody waited any more ([`Job::client`]); nothing was sent.
+    ///
+    /// Right before the one call that acts, after all questions and logins, the driver asks
+    /// [`Job::forbids`], or has the process that acts ask the same.
     fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport;
 
     /// What is wrong with the device's configuration, each as one sentence; empty when all is well.

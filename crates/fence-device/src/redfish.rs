@@ -274,8 +274,8 @@ impl FenceDevice for RedfishDevice {
             self.visit(&place, limit, |service| {
                 let system = self.system(service, job.target)?;
                 let (target, reset_type) = service.reset(order, system)?;
-                if limit.has_passed() {
-                    return Err(Problem::TooLate);
+                if let Some(report) = job.forbids(limit) {
+                    return Err(Problem::Forbidden(report));
                 }
                 Ok(service.send(&target, reset_type))
             })
@@ -285,7 +285,7 @@ impl FenceDevice for RedfishDevice {
             Ok((false, words)) => OrderReport::Unacknowledged(words),
             Err(Problem::Unreachable(text)) => OrderReport::Unreachable(text),
             Err(Problem::Failed(text)) => OrderReport::Failed(text),
-            Err(Problem::TooLate) => OrderReport::TooLate,
+            Err(Problem::Forbidden(report)) => report,
         }
     }
 

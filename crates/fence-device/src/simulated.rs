@@ -175,6 +175,9 @@ impl FenceDevice for SimulatedDevice {
             return OrderReport::Unacknowledged(HANGS.to_owned());
         }
         wait_until(delay);
+        if let Some(report) = job.forbids(limit) {
+            return report;
+        }
         let state = if order == Order::Off { PowerState::Off } else { PowerState::On };
         let done =
             format!("simulated: {} of {} done, for show only", order.as_action(), job.target);
@@ -255,6 +258,7 @@ mod tests {
                 request_id: &request_id,
                 gfs2_filesystems: &[],
                 request_json: b"{}",
+                client: None,
             };
             self.device.order(order, &job, limit)
         }

@@ -73,6 +73,7 @@ fn off(device: &CommandDevice, filesystems: &[&str], limit: Limit) -> OrderRepor
         request_id: &request_id,
         gfs2_filesystems: &gfs2_filesystems,
         request_json: REQUEST.as_bytes(),
+        client: None,
     };
     device.order(Order::Off, &job, limit)
 }

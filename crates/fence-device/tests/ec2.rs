@@ -65,6 +65,7 @@ impl Rig {
             request_id: &request_id,
             gfs2_filesystems: &[],
             request_json: b"{}",
+            client: None,
         };
         self.device.order(Order::Off, &job, limit)
     }

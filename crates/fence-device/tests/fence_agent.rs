@@ -116,6 +116,7 @@ fn order_by(device: &FenceAgentDevice, order: Order, limit: Limit) -> OrderRepor
         request_id: &request_id,
         gfs2_filesystems: &[],
         request_json: b"{}",
+        client: None,
     };
     device.order(order, &job, limit)
 }

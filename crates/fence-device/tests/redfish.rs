@@ -50,6 +50,7 @@ fn order(device: &RedfishDevice, limit: Limit) -> OrderReport {
         request_id: &request_id,
         gfs2_filesystems: &[],
         request_json: b"",
+        client: None,
     };
     device.order(Order::Off, &job, limit)
 }

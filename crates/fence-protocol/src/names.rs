@@ -52,6 +52,17 @@ impl NodeName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What all names of one machine have in common: the name without its domain, in lower case. `n3`,
+    /// `N3` and `n3.example.com` are one machine. An address has no domain.
+    pub fn machine(&self) -> String {
+        let name = self.0.trim_end_matches('.');
+        let (host, domain) = name.split_once('.').unwrap_or((name, ""));
+        let last = domain.rsplit('.').next().unwrap_or_default();
+        let is_domain = last.bytes().any(|byte| byte.is_ascii_alphabetic());
+        let machine = if is_domain { host } else { name };
+        machine.to_ascii_lowercase()
+    }
 }
 
 impl FromStr for NodeName {
@@ -192,6 +203,17 @@ mod tests {
             &long,
         ] {
             assert!(bad.parse::<NodeName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_one_machine_differ_by_case_and_domain_alone() {
+        let machine = |name: &str| name.parse::<NodeName>().unwrap().machine();
+        for name in ["n3", "N3", "n3.example.com", "N3.Example.COM", "n3.cluster.local."] {
+            assert_eq!(machine(name), "n3", "{name}");
+        }
+        for name in ["n3-1", "n31", "10.0.0.3", "10.0.0.4", "fe80::3", "rack1.3", "rack1.4"] {
+            assert_eq!(machine(name), name);
         }
     }
 

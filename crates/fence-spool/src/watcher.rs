@@ -9,6 +9,7 @@ use fence_protocol::{NodeName, RecordName, RequestId};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 
 use crate::dir::{Dir, is_plain, is_visible_json};
 use crate::record::{self, Sight};
@@ -149,9 +150,9 @@ impl WatcherSpool {
         found.filter(|(_, file)| !is_held(file)).map(|(bytes, _)| bytes)
     }
 
-    /// Whether anybody provably holds this claimed request; `None` where it is gone or not to be read.
-    pub fn is_claim_held(&self, name: &RecordName) -> Option<bool> {
-        record::inspect(&self.claimed, &name.file_name()).1.map(|file| is_held(&file))
+    /// Where the claimed request `name` lies, for [`is_claim_held`].
+    pub fn claimed_path(&self, name: &RecordName) -> PathBuf {
+        self.claimed.join(&name.file_name())
     }
 
     /// Whether a request of this name, or of this identity under another name, was answered or
@@ -252,6 +253,14 @@ impl WatcherSpool {
         }
         self.queries.unlink(file_name).map(drop)
     }
+}
+
+/// Whether anybody provably holds the claimed request at `path`; `None` where it is gone or not to be
+/// read. Any process of the watcher's user may ask.
+pub fn is_claim_held(path: &Path) -> Option<bool> {
+    let (directory, name) = (path.parent()?, path.file_name()?.to_str()?);
+    let file = record::open(&Dir::open(directory).ok()?, name, OFlag::O_RDONLY).ok()?;
+    Some(is_held(&file))
 }
 
 /// Whether somebody holds the client's lock on `file`. The probe is shared, so that two of them never
@@ -391,12 +400,16 @@ mod tests {
             let claim = pair.watcher.claim(&name(request), false);
             let Claim::Claimed { client_gone, .. } = claim else { panic!("{claim:?}") };
             assert_eq!(client_gone, expected, "{request}");
-            assert_eq!(pair.watcher.is_claim_held(&name(request)), Some(!expected), "{request}");
+            assert_eq!(
+                is_claim_held(&pair.watcher.claimed_path(&name(request))),
+                Some(!expected),
+                "{request}"
+            );
         }
         drop(held);
-        assert_eq!(pair.watcher.is_claim_held(&name("held")), Some(false));
+        assert_eq!(is_claim_held(&pair.watcher.claimed_path(&name("held"))), Some(false));
         pair.watcher.remove_claimed(&name("held")).unwrap();
-        assert_eq!(pair.watcher.is_claim_held(&name("held")), None);
+        assert_eq!(is_claim_held(&pair.watcher.claimed_path(&name("held"))), None);
     }
 
     #[test]

@@ -78,8 +78,20 @@ pub enum Mutation {
     RetryAfterCrash,
     /// A request is executed although its client is gone.
     ClientNotChecked,
-    /// An order is given again without a look for its client.
-    RetryForNobody,
+    /// An order is given without a look for its client.
+    OrderForNobody,
+    /// What a device says of anything counts as "off".
+    RemarkCountsAsOff,
+    /// An execution does not say when its target was off: what waits is executed all the same.
+    SecondFenceForOneDeath,
+    /// What was off before a request was seen settles it.
+    FenceBeforeDeathCounts,
+    /// One machine is acted on under two names at a time.
+    OtherNamesForgotten,
+    /// A watcher that was told to stop goes on beginning requests.
+    StopForgotten,
+    /// A watcher that was told to stop serves no free device while it waits.
+    StopServesNobody,
     /// What waits is not routed anew by a new configuration.
     ReloadForgotten,
     /// An identity that was begun is forgotten when its file's name does not show it.

@@ -137,12 +137,12 @@ pub(crate) enum Todo {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Execution {
     pub(crate) job: Job,
+    /// The configuration under which it was begun.
+    pub(crate) setup: Setup,
     pub(crate) plan: Plan,
     pub(crate) step: fence_core::execution::Step,
     /// The device was given an order.
     pub(crate) has_begun: bool,
-    /// It was not reached, and its client was not looked for since.
-    pub(crate) is_doubtful: bool,
     /// The device showed the state that proves success.
     pub(crate) has_proof: bool,
     pub(crate) until_boot_ms: u64,
@@ -159,7 +159,25 @@ pub(crate) struct WatcherProcess {
     pub(crate) finished: VecDeque<(RecordName, fence_core::execution::Verdict)>,
     /// Devices that are being asked for their targets.
     pub(crate) asked: VecDeque<String>,
-    pub(crate) is_stopping: bool,
+    /// What it has seen under each name, and not forgotten.
+    pub(crate) seen: BTreeMap<RecordName, Request>,
+    /// The targets that it has made off.
+    pub(crate) offs: BTreeMap<NodeName, Made>,
+    /// What ran when it was told to stop, and when that was.
+    pub(crate) stopping: Option<BTreeSet<RecordName>>,
+    pub(crate) stopped_boot_ms: u64,
+}
+
+/// A target that a watcher has made off.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Made {
+    /// When the device showed it.
+    pub(crate) at_boot_ms: u64,
+    pub(crate) device: String,
+    /// The requests about it that had been seen by then.
+    pub(crate) settles: BTreeSet<RecordName>,
+    /// It was ordered on since.
+    pub(crate) on_since: bool,
 }
 
 /// What a step of a watcher did that the world has to know of.
@@ -187,7 +205,10 @@ impl WatcherProcess {
             executions: BTreeMap::new(),
             finished: VecDeque::new(),
             asked: VecDeque::new(),
-            is_stopping: false,
+            seen: BTreeMap::new(),
+            offs: BTreeMap::new(),
+            stopping: None,
+            stopped_boot_ms: 0,
         }
     }
 
@@ -221,6 +242,7 @@ impl WatcherProcess {
             }
             Todo::Look(name) => {
                 let sight = sight(disk, Dir::Requests, &name);
+                self.note_sight(&name, &sight);
                 self.first(Event::Seen(name, sight), now);
             }
             Todo::Effect(effect) => return self.carry_out(*effect, disk, now),
@@ -244,6 +266,23 @@ impl WatcherProcess {
             }
         }
         Deed::Nothing
+    }
+
+    /// Remembers what was seen, for as long as it is the same.
+    fn note_sight(&mut self, name: &RecordName, sight: &Sight) {
+        let parsed = match sight {
+            Sight::Content(content) => content.parsed.as_ref().ok(),
+            _ => None,
+        };
+        if self.seen.get(name) != parsed {
+            self.seen.remove(name);
+            self.offs.values_mut().for_each(|made| {
+                made.settles.remove(name);
+            });
+        }
+        if let Some(request) = parsed {
+            self.seen.insert(name.clone(), request.clone());
+        }
     }
 
     /// Feeds the core; what it wants is done before anything else.
@@ -274,10 +313,10 @@ impl WatcherProcess {
                     Plan::new(job.action, ABLE, Method::OnOff, 2, 40_000, job.deadline_boot_ms);
                 let mut execution = Execution {
                     job: job.clone(),
+                    setup: self.setup,
                     plan,
                     step: fence_core::execution::Step::Pause(0),
                     has_begun: false,
-                    is_doubtful: false,
                     has_proof: false,
                     until_boot_ms: now.boot_ms,
                 };
@@ -308,6 +347,7 @@ impl WatcherProcess {
             }
             Effect::Look(name) => {
                 let sight = sight(disk, Dir::Requests, &name);
+                self.note_sight(&name, &sight);
                 self.first(Event::Seen(name, sight), now);
             }
             Effect::Note(..) => {}
@@ -326,7 +366,7 @@ impl WatcherProcess {
             let device = self.core.devices().iter().find(|device| device.name == job.lane.device);
             let running = || self.core.running().map(|(_, job, _)| job);
             running().count() < RUNNING_MAX
-                && running().all(|other| other.target != job.target)
+                && running().all(|other| other.machines.iter().all(|m| !job.machines.contains(m)))
                 && running().filter(|other| other.lane == job.lane).count()
                     < device.map_or(0, |device| device.max_concurrent)
         };
@@ -335,10 +375,14 @@ impl WatcherProcess {
 }
 
 fn devices(config: &Config, setup: Setup) -> Vec<core::Device> {
-    setup.devices(match config.mutation {
+    let mut devices = setup.devices(match config.mutation {
         Some(Mutation::DeviceLimitForgotten) => usize::MAX,
         _ => config.max_concurrent,
-    })
+    });
+    if config.mutation == Some(Mutation::OtherNamesForgotten) {
+        devices.iter_mut().for_each(|device| device.plugs = None);
+    }
+    devices
 }
 
 fn settings(boot: u32) -> core::Settings {

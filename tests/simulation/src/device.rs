@@ -1,7 +1,7 @@
 //! The device: what it does about an order or a question, and what an execution makes of that.
 
 use fence_core::execution::{Order, OrderReport, PowerReport, Report, Step, Verdict};
-use fence_core::watcher::Job;
+use fence_core::watcher::{Job, is_awaited};
 use fence_protocol::{FenceAction, FenceResult, PowerState, RecordName, RequestId};
 
 use crate::action::{Mutation, Reaction};
@@ -22,7 +22,7 @@ impl World {
                 return self.over(index, name, &job.request.request_id, has_proof, verdict);
             }
             Step::Pause(_) => (Report::Paused, self.now.boot_ms),
-            Step::LookForClient => (self.look_for_client(index, &name, &job), self.now.boot_ms),
+            Step::LookForClient => (Report::Client(self.is_awaited(&name, &job)), self.now.boot_ms),
             Step::Order(order, limit) => self.order(index, &name, order, limit, reaction),
             Step::AskPower(limit) => self.ask(index, &name, limit, reaction),
         };
@@ -38,6 +38,7 @@ impl World {
                 verified: true,
                 performed: job.action.as_str(),
                 message: String::new(),
+                off: None,
             }),
             _ => execution.plan.next(report, now),
         };
@@ -78,17 +79,27 @@ impl World {
         if now >= execution.job.deadline_boot_ms && !is_blind {
             return (Report::Order(OrderReport::TooLate), now);
         }
+        let (job, is_for_client) = (execution.job.clone(), execution.plan.is_for_client());
+        let is_first = !std::mem::replace(&mut execution.has_begun, true);
+        // The driver's own look, after its logins and questions.
+        if is_for_client && !self.is_awaited(name, &job) {
+            self.reacting(index, name, limit, reaction).0.has_begun = !is_first;
+            return (Report::Order(OrderReport::Withdrawn), now);
+        }
+        let agent = self.agents.iter().find(|agent| agent.name == *name);
+        if is_for_client && agent.is_some_and(|agent| !agent.is_alive()) {
+            self.broken(format!("S4: {name} is ordered and nobody waits for it"));
+        }
+        if is_first {
+            self.check_second_fence(index, name, &job);
+        }
         let (is_done, report) = ordered(reaction);
-        let is_unreached = matches!(report, OrderReport::Unreachable(_));
-        let was_doubtful = std::mem::replace(&mut execution.is_doubtful, is_unreached);
-        execution.has_begun = true;
-        let target = execution.job.target.clone();
-        if was_doubtful {
-            self.broken(format!("S4: {name} is done again without a look for its client"));
+        if order != Order::Off && !matches!(report, OrderReport::Unreachable(_)) {
+            self.note_on(index, &job.target);
         }
         if is_done {
             let off = order == Order::Off;
-            self.power.insert(target, if off { PowerState::Off } else { PowerState::On });
+            self.power.insert(job.target, if off { PowerState::Off } else { PowerState::On });
         }
         (Report::Order(report), then)
     }
@@ -101,29 +112,33 @@ impl World {
         reaction: Reaction,
     ) -> (Report, u64) {
         let power = self.power.clone();
+        let takes_remarks = self.config.mutation == Some(Mutation::RemarkCountsAsOff);
         let (execution, then) = self.reacting(index, name, limit, reaction);
-        let state = match reaction {
-            Reaction::Honest => power.get(&execution.job.target).copied().unwrap_or(PowerState::On),
+        let job = execution.job.clone();
+        let shown = match reaction {
+            Reaction::Honest => power.get(&job.target).copied().unwrap_or(PowerState::On),
             _ => PowerState::Unknown,
         };
-        execution.has_proof |= match execution.job.action {
-            FenceAction::On => state == PowerState::On,
-            FenceAction::Off | FenceAction::Reboot => state == PowerState::Off,
+        execution.has_proof |= match job.action {
+            FenceAction::On => shown == PowerState::On,
+            FenceAction::Off | FenceAction::Reboot => shown == PowerState::Off,
         };
+        let is_fence = job.action != FenceAction::On && execution.plan.is_for_client();
+        if is_fence && shown == PowerState::Off {
+            self.note_off(index, &job);
+        }
+        let is_remark = takes_remarks && shown == PowerState::Unknown;
+        let state = if is_remark { PowerState::Off } else { shown };
         (Report::Power(PowerReport { state, detail: String::new() }), then)
     }
 
-    fn look_for_client(&mut self, index: usize, name: &RecordName, job: &Job) -> Report {
+    /// What the claimed file shows of its client at this moment.
+    fn is_awaited(&self, name: &RecordName, job: &Job) -> bool {
         let held =
             self.disk.file(Dir::Claimed, &name.file_name()).map(|file| file.held_by.is_some());
-        let is_awaited =
-            self.config.mutation == Some(Mutation::RetryForNobody) || job.is_awaited(held);
-        let agent = self.agents.iter().find(|agent| agent.name == *name);
-        if is_awaited && agent.is_some_and(|agent| !agent.is_alive()) {
-            self.broken(format!("S4: {name} is done again and nobody waits for it"));
-        }
-        self.reacting(index, name, 0, Reaction::Honest).0.is_doubtful = false;
-        Report::Client(is_awaited)
+        // Without a claim there is no file that shows the client.
+        let blind = [Mutation::OrderForNobody, Mutation::ClaimAfterStart].map(Some);
+        blind.contains(&self.config.mutation) || is_awaited(job.request.held, held)
     }
 
     fn over(

@@ -1,12 +1,12 @@
 //! What must never have happened.
 
 use fence_core::watcher::{Job, route};
-use fence_protocol::RecordName;
+use fence_protocol::{Answer, FenceAction, NodeName, RecordName, Request};
 
-use crate::actors::WatcherProcess;
+use crate::actors::{Execution, Made, WatcherProcess};
 use crate::disk::Dir;
 use crate::setup::Setup;
-use crate::world::World;
+use crate::world::{STOP_MS, World};
 
 impl World {
     /// The device is about to be given the first order of an execution.
@@ -46,17 +46,32 @@ impl World {
         let Some(execution) = watcher.executions.get(name) else { return };
         let job = &execution.job;
         let others = || watcher.executions.values().map(|other| &other.job);
-        let same_target = others().filter(|other| other.target == job.target).count();
         let same_lane = others().filter(|other| other.lane == job.lane).count();
         let is_busy = |w: &&WatcherProcess| w.busy().contains(&job.target);
         let elsewhere = self.watchers.iter().flatten().filter(is_busy).count();
         let devices = watcher.setup.devices(self.config.max_concurrent);
         let device = devices.iter().find(|device| device.name == job.lane.device);
+        let machines = |execution: &Execution| {
+            let devices = execution.setup.devices(1);
+            let job = &execution.job;
+            let device = devices.iter().find(|device| device.name == job.lane.device);
+            device.map_or(Vec::new(), |device| device.machines(&job.target))
+        };
+        let own = machines(execution);
+        let is_same = |other: &&Execution| {
+            other.job.target == job.target || machines(other).iter().any(|m| own.contains(m))
+        };
+        let same_machine = watcher.executions.values().filter(is_same).count();
+        let is_late = watcher.stopping.as_ref().is_some_and(|ran| {
+            !ran.contains(name) && !watcher.core.begun().any(|begun| ran.contains(begun))
+        });
         // Whose list came first decides where devices list their targets.
         let may_be_any = watcher.setup == Setup::Listing;
         let named = job.request.device.as_deref();
         let named = named.or(may_be_any.then_some(job.lane.device.as_str()));
-        let found = if same_target > 1 || (self.config.lock && elsewhere > 1) {
+        let found = if is_late {
+            format!("stop: {name} is begun and nothing keeps the watcher from ending")
+        } else if same_machine > 1 || (self.config.lock && elsewhere > 1) {
             format!("S6: {} is acted on twice at the same time", job.target)
         } else if device.is_some_and(|device| same_lane > device.max_concurrent) {
             format!("S6: more is done at the same time than may be, in {:?}", job.lane)
@@ -71,13 +86,79 @@ impl World {
         self.broken(found);
     }
 
+    /// The device is about to be given the first order for `job`, and nothing has dealt with that
+    /// death since the request was seen.
+    pub(crate) fn check_second_fence(&mut self, index: usize, name: &RecordName, job: &Job) {
+        let Some(watcher) = &self.watchers[index] else { return };
+        let Some(made) = watcher.offs.get(&job.target) else { return };
+        let suits = match job.action {
+            FenceAction::Reboot => true,
+            FenceAction::Off => !made.on_since,
+            FenceAction::On => false,
+        };
+        let names_another = job.request.device.as_ref().is_some_and(|named| *named != made.device);
+        if made.settles.contains(name) && suits && !names_another {
+            self.broken(format!("S4: {name} is a second fence for one death"));
+        }
+    }
+
+    /// Success is answered: what proves it?
+    pub(crate) fn check_success(&mut self, index: usize, name: &RecordName, answer: &Answer) {
+        let Some(id) = &answer.request_id else { return };
+        if self.ledger.proven.contains(id) {
+            return;
+        }
+        let made = answer.target_node.as_ref().and_then(|target| {
+            self.watchers[index].as_ref().and_then(|watcher| watcher.offs.get(target))
+        });
+        let birth = self.ledger.births.get(id);
+        let is_settled = made.zip(birth).is_some_and(|(made, birth)| {
+            made.at_boot_ms >= birth.at_boot_ms && (answer.action != "off" || !made.on_since)
+        });
+        if is_settled {
+            self.ledger.proven.insert(id.clone());
+        } else {
+            self.broken(format!("S3: {name} is answered success and nothing proves it"));
+        }
+    }
+
+    /// A device showed the target of `job` off, in a fence of it.
+    pub(crate) fn note_off(&mut self, index: usize, job: &Job) {
+        let at_boot_ms = self.now.boot_ms;
+        let Some(watcher) = &mut self.watchers[index] else { return };
+        let is_about_it = |request: &Request| request.target_node.as_ref() == Some(&job.target);
+        let seen = watcher.seen.iter().filter(|(_, request)| is_about_it(request));
+        let made = Made {
+            at_boot_ms,
+            device: job.lane.device.clone(),
+            settles: seen.map(|(name, _)| name.clone()).collect(),
+            on_since: false,
+        };
+        watcher.offs.insert(job.target.clone(), made);
+    }
+
+    /// An order is given that brings `target` back.
+    pub(crate) fn note_on(&mut self, index: usize, target: &NodeName) {
+        if let Some(watcher) = &mut self.watchers[index]
+            && let Some(made) = watcher.offs.get_mut(target)
+        {
+            made.on_since = true;
+        }
+    }
+
     /// What a watcher that has nothing to do leaves undone.
     pub(crate) fn check_idle(&mut self) {
         // A claim that the disk refused, or that a second watcher was faster with, is tried later.
         if !self.config.lock || self.config.budget.full_disks > 0 {
             return;
         }
-        let is_idle = |w: &&WatcherProcess| w.todo.is_empty() && !w.is_stopping;
+        let is_idle = |w: &&WatcherProcess| {
+            let serves = w.stopping.as_ref().is_none_or(|ran| {
+                w.core.begun().any(|begun| ran.contains(begun))
+                    && self.now.boot_ms < w.stopped_boot_ms + STOP_MS
+            });
+            w.todo.is_empty() && serves
+        };
         let mut idle = self.watchers.iter().flatten().filter(is_idle);
         let forgotten = idle.find_map(WatcherProcess::forgotten).cloned();
         if let Some(job) = forgotten {

@@ -87,7 +87,7 @@ fn config(random: &mut Random) -> Config {
     };
     Config {
         targets: 1 + some(2),
-        setup: Setup::ALL[usize::from(some(5))],
+        setup: Setup::ALL[usize::from(some(6))],
         max_concurrent: usize::from(1 + some(1)),
         is_named: some(1) == 0,
         in_memory: some(1) == 0,

@@ -21,17 +21,20 @@ pub enum Setup {
     Half,
     /// The shared one and one of another name, which both list their targets when they are asked.
     Listing,
+    /// One that calls all targets the same: they are one machine.
+    OnePlug,
 }
 
 impl Setup {
     /// All of them.
-    pub const ALL: [Setup; 6] = [
+    pub const ALL: [Setup; 7] = [
         Setup::Shared,
         Setup::Addresses,
         Setup::OneAddress,
         Setup::Two,
         Setup::Half,
         Setup::Listing,
+        Setup::OnePlug,
     ];
 
     /// The devices, most with room for `max_concurrent` executions in a lane.
@@ -41,12 +44,13 @@ impl Setup {
             here: true,
             coverage,
             addresses: address.map(|pattern| PerTarget::Pattern(pattern.to_owned())),
+            plugs: (self == Setup::OnePlug).then(|| PerTarget::Pattern("7".to_owned())),
             max_concurrent: if self == Setup::Half { 1 } else { max_concurrent },
             actions: [FenceAction::Off, FenceAction::On, FenceAction::Reboot].into(),
         };
         let first = || Coverage::Nodes(BTreeSet::from([crate::World::target(0)]));
         match self {
-            Setup::Shared => vec![device(SHARED, Coverage::Any, None)],
+            Setup::Shared | Setup::OnePlug => vec![device(SHARED, Coverage::Any, None)],
             Setup::Addresses => vec![device("bmc", Coverage::Any, Some("{target}-bmc"))],
             Setup::OneAddress => vec![device("bmc", Coverage::Any, Some("chassis"))],
             Setup::Two => {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::DateTime;
 use fence_core::Now;
 use fence_core::agent::{Expected, Outcome};
-use fence_core::execution::Abilities;
+use fence_core::execution::{Abilities, Verdict};
 use fence_core::watcher::Event;
 use fence_protocol::{
     FenceAction, FenceResult, NodeName, PowerState, RecordName, Request, RequestId, Requested,
@@ -23,6 +23,7 @@ pub(crate) const ABLE: Abilities = Abilities { off: true, on: true, cycle: false
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Birth {
     pub(crate) boot: u32,
+    pub(crate) at_boot_ms: u64,
     pub(crate) deadline_boot_ms: u64,
     pub(crate) agent: Option<usize>,
     /// The wall clock was set back while it lay there: its age cannot be known from files.
@@ -63,6 +64,9 @@ pub struct World {
     pub(crate) ids: u32,
     violation: Option<String>,
 }
+
+/// How long a watcher that was told to stop serves free devices.
+pub(crate) const STOP_MS: u64 = 45_000;
 
 const WALL_MS: i64 = 1_800_000_000_000;
 
@@ -134,17 +138,14 @@ impl World {
                 }
             }
             Action::StopWatcher(index) => {
-                if let Some(watcher) = &mut self.watchers[*index] {
-                    watcher.is_stopping = true;
-                }
-                self.feed(*index, Event::Stop);
-                self.end_if_stopped(*index);
+                self.stop_watcher(*index);
             }
             Action::KillWatcher(index) => self.watchers[*index] = None,
             Action::Device(index, name, reaction) => self.device(*index, name, *reaction),
             Action::Finish(index) => {
                 let finished = self.watchers[*index].as_mut().and_then(|w| w.finished.pop_front());
-                if let Some((name, verdict)) = finished {
+                if let Some((name, mut verdict)) = finished {
+                    self.mutate_end(&mut verdict);
                     self.feed(*index, Event::Finished(name, verdict));
                     self.end_if_stopped(*index);
                 }
@@ -174,6 +175,21 @@ impl World {
             Action::ForeignAnswer(index, kind) => self.foreign_answer(*index, *kind),
         }
         self.check_idle();
+    }
+
+    fn stop_watcher(&mut self, index: usize) {
+        let serve_until = match self.config.mutation {
+            Some(Mutation::StopServesNobody) => None,
+            _ => Some(self.now.boot_ms + STOP_MS),
+        };
+        if let Some(watcher) = &mut self.watchers[index] {
+            watcher.stopping = Some(watcher.core.begun().cloned().collect());
+            watcher.stopped_boot_ms = self.now.boot_ms;
+        }
+        if self.config.mutation != Some(Mutation::StopForgotten) {
+            self.feed(index, Event::Stop(serve_until));
+        }
+        self.end_if_stopped(index);
     }
 
     fn start_watcher(&mut self, index: usize) {
@@ -236,8 +252,13 @@ impl World {
             held: true,
         };
         let index = self.agents.len();
-        let birth =
-            Birth { boot: self.boot, deadline_boot_ms, agent: Some(index), age_is_lost: false };
+        let birth = Birth {
+            boot: self.boot,
+            at_boot_ms: self.now.boot_ms,
+            deadline_boot_ms,
+            agent: Some(index),
+            age_is_lost: false,
+        };
         self.ledger.births.insert(request_id.clone(), birth);
         self.agents.push(Agent {
             name: RecordName::of_id(&request_id),
@@ -303,9 +324,8 @@ impl World {
             Deed::Answered(name, answer) => {
                 if let Some(answer) = answer
                     && answer.result == FenceResult::Success
-                    && answer.request_id.is_some_and(|id| !self.ledger.proven.contains(&id))
                 {
-                    self.broken(format!("S3: {name} is answered success and nothing proves it"));
+                    self.check_success(index, &name, &answer);
                 }
             }
         }
@@ -314,9 +334,19 @@ impl World {
 
     /// A process that was told to stop ends when it has nothing left to do.
     fn end_if_stopped(&mut self, index: usize) {
-        let is_over = |w: &WatcherProcess| w.is_stopping && w.todo.is_empty() && w.core.is_idle();
+        let is_over =
+            |w: &WatcherProcess| w.stopping.is_some() && w.todo.is_empty() && w.core.is_idle();
         if self.watchers[index].as_ref().is_some_and(is_over) {
             self.watchers[index] = None;
+        }
+    }
+
+    /// Puts a bug into what an execution says at its end.
+    fn mutate_end(&self, verdict: &mut Verdict) {
+        match (self.config.mutation, &mut verdict.off) {
+            (Some(Mutation::SecondFenceForOneDeath), off) => *off = None,
+            (Some(Mutation::FenceBeforeDeathCounts), Some(off)) => off.at_boot_ms = u64::MAX,
+            _ => {}
         }
     }
 

@@ -181,6 +181,7 @@ fn the_checker_finds_each_bug_that_is_put_in() {
     let agents = Budget { agents: 2, ..none };
     let killed = Budget { watcher_kills: 1, ..agent };
     let one = |budget| Config { budget, ..WORLD };
+    let one_plug = Config { targets: 2, setup: Setup::OnePlug, max_concurrent: 2, ..one(agents) };
     for (mutation, config) in [
         (Mutation::ClaimAfterStart, one(agent)),
         (Mutation::NoDeadlineCheck, one(agent)),
@@ -189,7 +190,20 @@ fn the_checker_finds_each_bug_that_is_put_in() {
         (Mutation::RetryAfterCrash, one(killed)),
         (Mutation::ClientNotChecked, one(Budget { agent_kills: 1, ..agent })),
         (Mutation::ReloadForgotten, Config { targets: 2, ..one(Budget { reloads: 1, ..agents }) }),
-        (Mutation::RetryForNobody, one(Budget { agent_kills: 1, device_faults: 1, ..agent })),
+        (Mutation::OrderForNobody, one(Budget { agent_kills: 1, ..agent })),
+        (Mutation::RemarkCountsAsOff, one(Budget { device_faults: 2, ..agent })),
+        (Mutation::SecondFenceForOneDeath, one(agents)),
+        (Mutation::FenceBeforeDeathCounts, one(Budget { idle_spans: 1, ..agents })),
+        (Mutation::OtherNamesForgotten, one_plug),
+        (Mutation::StopForgotten, one(Budget { watcher_stops: 1, ..agents })),
+        (
+            Mutation::StopServesNobody,
+            Config {
+                targets: 2,
+                setup: Setup::Addresses,
+                ..one(Budget { watcher_stops: 1, ..agents })
+            },
+        ),
         (
             Mutation::IdentityForgotten,
             one(Budget { foreign_requests: 2, watcher_kills: 1, ..none }),

@@ -50,8 +50,38 @@ fn a_client_that_is_not_looked_for_is_found() {
 }
 
 #[test]
-fn an_order_that_is_repeated_for_nobody_is_found() {
-    is_found(Mutation::RetryForNobody, "S4");
+fn an_order_that_is_given_for_nobody_is_found() {
+    is_found(Mutation::OrderForNobody, "S4");
+}
+
+#[test]
+fn a_remark_that_counts_as_off_is_found() {
+    is_found(Mutation::RemarkCountsAsOff, "S3");
+}
+
+#[test]
+fn a_second_fence_for_one_death_is_found() {
+    is_found(Mutation::SecondFenceForOneDeath, "S4");
+}
+
+#[test]
+fn a_fence_before_the_death_that_counts_is_found() {
+    is_found(Mutation::FenceBeforeDeathCounts, "S3");
+}
+
+#[test]
+fn one_machine_under_two_names_is_found() {
+    is_found(Mutation::OtherNamesForgotten, "S6");
+}
+
+#[test]
+fn a_watcher_that_does_not_end_is_found() {
+    is_found(Mutation::StopForgotten, "stop");
+}
+
+#[test]
+fn a_watcher_that_serves_nobody_while_it_waits_is_found() {
+    is_found(Mutation::StopServesNobody, "S6");
 }
 
 #[test]

@@ -88,6 +88,9 @@ async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> 
         if session.limit().has_passed() {
             return answer(Ec2Outcome::TooLate, "there was no time left to send it".to_owned());
         }
+        if call.client.as_ref().is_some_and(|client| !client.is_waiting()) {
+            return answer(Ec2Outcome::Withdrawn, "nobody waited for it any more".to_owned());
+        }
         let reply = match session.send(&query, ORDER_MS_MAX).await {
             Ok(reply) => reply,
             Err(lost) => return answer(Ec2Outcome::Unclear, lost.text),

@@ -35,6 +35,7 @@ fn tell(executor: &ExecutorClient, target: &str) -> Result<u32, String> {
         stdin: String::new(),
         limit,
         start_not_after_boot_ms: limit.not_after_boot_ms,
+        client: None,
         output_bytes_max: OUTPUT_BYTES_MAX,
     });
     match outcome {

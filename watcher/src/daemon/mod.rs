@@ -88,6 +88,10 @@ enum End {
 /// SIGKILL at its death. After that it does not start: the service manager tries again.
 const CHILDREN_GONE_MS: u64 = 5_000;
 
+/// How long before the end of its time a watcher that was told to stop begins the last request, in
+/// milliseconds: one that does not come to its end is interrupted. Most devices need less.
+const LAST_BEGIN_MS: u64 = 15_000;
+
 /// How often a watcher without inotify looks for requests, in milliseconds: a burst of agents can have
 /// used up what the kernel gives one user.
 const BLIND_PERIOD_MS: u64 = 1_000;
@@ -313,7 +317,7 @@ impl Daemon {
             Wake::Loaded(result) => self.loaded(*result),
             Wake::QueryDone => self.queries.done(),
             Wake::Stop(signal) => {
-                info!("{signal}: no new request is begun; what runs is finished");
+                info!("{signal}: what runs is finished; free devices are served until then");
                 self.manager.is_stopping();
                 self.end(End::Stopped);
             }
@@ -322,8 +326,13 @@ impl Daemon {
 
     fn end(&mut self, end: End) {
         if self.ending.is_none() {
-            self.ending = Some((end, now().boot_ms + self.settings.service.stop_limit_ms));
-            self.feed(Event::Stop);
+            let limit = now().boot_ms + self.settings.service.stop_limit_ms;
+            let serve_until = match end {
+                End::Stopped => Some(limit.saturating_sub(LAST_BEGIN_MS)),
+                End::Overran | End::SpoolReplaced => None,
+            };
+            self.ending = Some((end, limit));
+            self.feed(Event::Stop(serve_until));
         } else if end == End::Stopped
             && let Some((before, _)) = &mut self.ending
         {
@@ -338,12 +347,7 @@ impl Daemon {
             let names: Vec<_> = self.core.running().map(|(name, ..)| name.clone()).collect();
             for name in names {
                 let message = "the watcher was stopped while it executed this request: the outcome is unknown";
-                let verdict = Verdict {
-                    result: FenceResult::Interrupted,
-                    verified: false,
-                    performed: "none",
-                    message: message.to_owned(),
-                };
+                let verdict = Verdict::failure(FenceResult::Interrupted, message.to_owned());
                 self.feed(Event::Finished(name, verdict));
             }
             // Stopping anyway, or to be started anew: no program may run on beside its successor.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fence_core::execution::{Plan, Report, Step, Verdict};
 use fence_core::watcher::Job;
-use fence_device::{self as device, Limit};
+use fence_device::{self as device, Client, Limit};
 use fence_protocol::{FenceResult, RecordName};
 use fence_spool::WatcherSpool;
 
@@ -31,9 +31,9 @@ pub(super) fn execute(
         .name(format!("fence {}", job.target))
         .stack_size(STACK_BYTES)
         .spawn(move || {
-            let is_awaited = || job.is_awaited(spool.is_claim_held(&record));
+            let client = Client::new(spool.claimed_path(&record), job.request.held);
             let verdict = match &device {
-                Some(device) => drive(device, &job, &request_json, is_awaited),
+                Some(device) => drive(device, &job, &request_json, &client),
                 None => failure(format!("not started: there is no device {:?}", job.lane.device)),
             };
             let shows_off = verdict.shows_off();
@@ -50,12 +50,7 @@ pub(super) fn execute(
     }
 }
 
-fn drive(
-    device: &ConfiguredDevice,
-    job: &Job,
-    request_json: &[u8],
-    is_awaited: impl Fn() -> bool,
-) -> Verdict {
+fn drive(device: &ConfiguredDevice, job: &Job, request_json: &[u8], client: &Client) -> Verdict {
     let mut plan = Plan::new(
         job.action,
         device.driver.abilities(),
@@ -64,19 +59,21 @@ fn drive(
         device.timeout_ms,
         job.deadline_boot_ms,
     );
-    let order_job = device::Job {
+    let order_job = |client| device::Job {
         target: &job.target,
         action: job.action,
         request_id: &job.request.request_id,
         gfs2_filesystems: &job.request.gfs2_filesystems,
         request_json,
+        client,
     };
     let mut report = Report::Begin;
     loop {
         report = match plan.next(report, device::boot_ms_now()) {
             Step::Order(order, not_after_boot_ms) => {
                 let limit = Limit { not_after_boot_ms };
-                Report::Order(device.driver.order(order, &order_job, limit))
+                let job = order_job(plan.is_for_client().then_some(client));
+                Report::Order(device.driver.order(order, &job, limit))
             }
             Step::AskPower(not_after_boot_ms) => {
                 Report::Power(device.driver.power(&job.target, Limit { not_after_boot_ms }))
@@ -85,12 +82,12 @@ fn drive(
                 thread::sleep(Duration::from_millis(ms));
                 Report::Paused
             }
-            Step::LookForClient => Report::Client(is_awaited()),
+            Step::LookForClient => Report::Client(client.is_waiting()),
             Step::Done(verdict) => return verdict,
         };
     }
 }
 
 fn failure(message: String) -> Verdict {
-    Verdict { result: FenceResult::DeviceFailure, verified: false, performed: "none", message }
+    Verdict::failure(FenceResult::DeviceFailure, message)
 }

@@ -53,8 +53,10 @@ impl Watcher {
                 {
                     return;
                 }
-                self.queue.remove(&job.lane, &job.target, job.seq);
+                self.queue.remove(&job.lane, &job.machines, job.seq);
                 self.ids.remove(&job.request.request_id);
+                // What it says now was not known before.
+                self.forget_sight(&name);
                 None
             }
             // What is under way goes its way; a new file of the same name is looked at afterwards.
@@ -62,13 +64,19 @@ impl Watcher {
         };
         self.take(&name);
         match sight {
-            Sight::Gone => {}
+            Sight::Gone => {
+                self.forget_sight(&name);
+            }
             Sight::Answered => {
+                self.forget_sight(&name);
                 let why = "an answer to it exists already: it is removed, not run".to_owned();
                 effects.push(Effect::Note(name.clone(), why));
                 effects.push(Effect::RemovePending(name));
             }
-            Sight::Untrusted(why) => effects.push(Effect::SetAside(name, why)),
+            Sight::Untrusted(why) => {
+                self.forget_sight(&name);
+                effects.push(Effect::SetAside(name, why));
+            }
             Sight::Content(content) => match content.parsed {
                 Ok(request) => self.take_in(name, request, content.changed.1, now, effects),
                 Err(rejection) => {
@@ -114,6 +122,7 @@ impl Watcher {
             effects.push(Effect::RemovePending(name));
             return;
         }
+        let seen_boot_ms = self.note_sight(&name, &request, now.boot_ms);
         match self.admit(&name, &request, written_wall_ms, now, effects) {
             Admission::Refuse(result, why) => {
                 let answer = refusal_of(&request, result, why);
@@ -127,7 +136,11 @@ impl Watcher {
             Admission::Queue(job) => {
                 self.next_seq += 1;
                 self.ids.insert(job.request.request_id.clone(), name.clone());
-                self.enqueue(name, *job);
+                let job = Job { seen_boot_ms, ..*job };
+                match self.settled(&job) {
+                    Some(answer) => self.join(name, job, answer, effects),
+                    None => self.enqueue(name, job),
+                }
             }
         }
     }
@@ -140,10 +153,11 @@ impl Watcher {
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Admission {
-        let deadline_boot_ms = match self.deadline(request, written_wall_ms, now) {
-            Ok(deadline) => deadline,
-            Err(why) => return Admission::Refuse(FenceResult::Expired, why.to_owned()),
-        };
+        let (deadline_boot_ms, deadline_wall_ms) =
+            match self.deadline(request, written_wall_ms, now) {
+                Ok(deadlines) => deadlines,
+                Err(why) => return Admission::Refuse(FenceResult::Expired, why.to_owned()),
+            };
         let action = match &request.action {
             Requested::Fence(action) => *action,
             Requested::Inquiry(_) => return Admission::Ask,
@@ -166,14 +180,18 @@ impl Watcher {
                 request: request.clone(),
                 action,
                 lane: device.lane(&target),
+                machines: device.machines(&target),
                 target,
+                seen_boot_ms: now.boot_ms,
                 deadline_boot_ms,
+                deadline_wall_ms,
             })),
             Err(why) => Admission::Refuse(FenceResult::Rejected, why.to_string()),
         }
     }
 
-    /// The instant of `CLOCK_BOOTTIME` after which the request must not begin.
+    /// The instant of `CLOCK_BOOTTIME` after which the request must not begin, and of the wall clock
+    /// where that one decides.
     ///
     /// A client that names the boot and its clock is taken at its word, so that a step of the wall
     /// clock changes nothing. For any other the wall clock decides: a deadline that it names, else the
@@ -183,12 +201,12 @@ impl Watcher {
         request: &Request,
         written_wall_ms: i64,
         now: Now,
-    ) -> Result<u64, &'static str> {
-        let boot_ms = match (&request.boot_id, request.deadline_boottime_ms) {
+    ) -> Result<(u64, Option<i64>), &'static str> {
+        let (boot_ms, wall_ms) = match (&request.boot_id, request.deadline_boottime_ms) {
             (Some(boot_id), _) if *boot_id != self.settings.boot_id => {
                 return Err("it comes from an earlier boot of this node");
             }
-            (Some(_), Some(deadline)) => deadline,
+            (Some(_), Some(deadline)) => (deadline, None),
             _ => {
                 let up_ms = i64::try_from(now.boot_ms).unwrap_or(i64::MAX);
                 if written_wall_ms < now.wall_ms.saturating_sub(up_ms) {
@@ -207,10 +225,10 @@ impl Watcher {
                     .deadline
                     .map_or(written.saturating_add(default), |instant| instant.timestamp_millis());
                 let left = u64::try_from(deadline.saturating_sub(now.wall_ms)).unwrap_or(0);
-                now.boot_ms.saturating_add(left)
+                (now.boot_ms.saturating_add(left), Some(deadline))
             }
         };
-        if boot_ms > now.boot_ms { Ok(boot_ms) } else { Err("its deadline has passed") }
+        if boot_ms > now.boot_ms { Ok((boot_ms, wall_ms)) } else { Err("its deadline has passed") }
     }
 
     /// A file that is no request. A cut-off text may be one that a simple client is still writing:

@@ -6,9 +6,11 @@
 //! comes back as an event, so a simulation can stop the world between any two of them.
 //!
 //! What comes in is judged in `intake`; what waits stands in `queue`; where a request goes is decided
-//! in `route`, with the devices' own lists of targets from `lists`; a new configuration is taken over in
-//! `reload`. What a device does is none of this: see [`crate::execution`].
+//! in `route`, with the devices' own lists of targets from `lists`; what another execution has dealt
+//! with is answered in `fenced`; a new configuration is taken over in `reload`. What a device does is none
+//! of this: see [`crate::execution`].
 
+mod fenced;
 mod intake;
 mod lists;
 mod queue;
@@ -23,8 +25,9 @@ use fence_protocol::{
 
 use crate::Now;
 use crate::execution::Verdict;
-pub use queue::Lane;
+use fenced::{Fenced, FirstSeen};
 use queue::Queue;
+pub use queue::{Lane, Machine};
 pub use route::{Coverage, Device, Unroutable, route, unlisted};
 
 /// What a watcher has to know besides its devices.
@@ -51,20 +54,33 @@ pub struct Job {
     pub target: NodeName,
     /// The device that serves it, and where.
     pub lane: Lane,
+    /// The machine that it acts on, by all its names.
+    pub machines: Vec<Machine>,
+    /// When this watcher first saw it, in milliseconds of `CLOCK_BOOTTIME`.
+    pub seen_boot_ms: u64,
     /// The instant after which it must not begin, in milliseconds of `CLOCK_BOOTTIME`.
     pub deadline_boot_ms: u64,
+    /// The same by the wall clock, in milliseconds since 1970, where the client knows no other.
+    pub deadline_wall_ms: Option<i64>,
 }
 
 impl Job {
-    /// Whether somebody still waits for it. `held` tells what its claimed file shows: whether anybody
-    /// holds it; `None` where it is gone or cannot be looked at.
-    pub fn is_awaited(&self, held: Option<bool>) -> bool {
-        match held {
-            // An older client holds nothing, and waits until its deadline.
-            Some(is_held) => is_held || !self.request.held,
-            None => false,
-        }
+    /// Its deadline as it is now: a wall clock that was set forward meanwhile brings it closer.
+    fn deadline_at(&self, now: Now) -> u64 {
+        let by_wall = self.deadline_wall_ms.map(|deadline| {
+            let left = deadline.saturating_sub(now.wall_ms);
+            now.boot_ms.saturating_add(u64::try_from(left).unwrap_or(0))
+        });
+        by_wall.map_or(self.deadline_boot_ms, |by_wall| self.deadline_boot_ms.min(by_wall))
     }
+}
+
+/// Whether somebody still waits for a request. `is_holder` tells whether its client said that it holds
+/// it; `held` what the claimed file shows: whether anybody holds it, or `None` where it is gone or
+/// cannot be looked at.
+pub fn is_awaited(is_holder: bool, held: Option<bool>) -> bool {
+    // An older client holds nothing, and waits until its deadline.
+    held.is_some_and(|is_held| is_held || !is_holder)
 }
 
 /// What the disk shows under the name of a pending request.
@@ -130,8 +146,9 @@ pub enum Event {
     Tick,
     /// The configuration is another one now. The claims before it have been reported.
     Reconfigured(Settings, Vec<Device>),
-    /// No new request is to be begun.
-    Stop,
+    /// The watcher is to end once what runs is over. Free lanes are served meanwhile, until this
+    /// instant at most (milliseconds of `CLOCK_BOOTTIME`); without one, nothing more is begun.
+    Stop(Option<u64>),
 }
 
 /// What the watcher wants done.
@@ -196,6 +213,8 @@ enum State {
     Stalled(Job),
     /// Being claimed.
     Claiming(Job),
+    /// Being claimed to be answered like this: another execution has dealt with it.
+    Joining(Job, Answer),
     /// Being executed since this instant.
     Running(Job, u64),
     /// A question, being asked.
@@ -217,8 +236,22 @@ pub struct Watcher {
     ids: BTreeMap<RequestId, RecordName>,
     queue: Queue,
     timers: BTreeSet<(u64, RecordName)>,
+    /// What is queued for each target.
+    queued_for: BTreeMap<NodeName, BTreeSet<RecordName>>,
+    first_seen: FirstSeen,
+    /// The targets that were made off since the first of what waits was seen.
+    fenced: BTreeMap<NodeName, Fenced>,
     next_seq: u64,
-    stopping: bool,
+    stopping: Option<Stopping>,
+}
+
+/// A watcher that is to end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Stopping {
+    /// What ran when it was told so, and still runs.
+    running: BTreeSet<RecordName>,
+    /// Until when free lanes are served while any of that runs.
+    serve_until_boot_ms: u64,
 }
 
 impl Watcher {
@@ -233,8 +266,11 @@ impl Watcher {
             ids: BTreeMap::new(),
             queue,
             timers: BTreeSet::new(),
+            queued_for: BTreeMap::new(),
+            first_seen: FirstSeen::default(),
+            fenced: BTreeMap::new(),
             next_seq: 0,
-            stopping: false,
+            stopping: None,
         }
     }
 
@@ -255,9 +291,9 @@ impl Watcher {
             Event::Reconfigured(settings, devices) => {
                 self.reconfigured(settings, devices, &mut effects);
             }
-            Event::Stop => self.stopping = true,
+            Event::Stop(serve_until) => self.stop(serve_until, now),
         }
-        if !self.stopping {
+        if self.may_begin(now) {
             self.begin(now, &mut effects);
         }
         effects
@@ -291,6 +327,12 @@ impl Watcher {
         })
     }
 
+    /// What is being claimed or executed.
+    pub fn begun(&self) -> impl Iterator<Item = &RecordName> {
+        let is_begun = |state: &State| matches!(state, State::Claiming(_) | State::Running(..));
+        self.records.iter().filter(move |(_, (state, _))| is_begun(state)).map(|(name, _)| name)
+    }
+
     /// The job that is being executed under `name`.
     pub fn executed(&self, name: &RecordName) -> Option<&Job> {
         match self.records.get(name) {
@@ -317,14 +359,37 @@ impl Watcher {
         &self.devices
     }
 
+    fn stop(&mut self, serve_until_boot_ms: Option<u64>, now: Now) {
+        self.stopping = Some(Stopping {
+            running: self.begun().cloned().collect(),
+            serve_until_boot_ms: serve_until_boot_ms.unwrap_or(now.boot_ms),
+        });
+    }
+
+    /// Whether new requests are begun. A watcher that is to end goes on as long as it has to wait for
+    /// what ran when it was told so: nobody else can serve the free lanes before it has ended.
+    fn may_begin(&self, now: Now) -> bool {
+        self.stopping.as_ref().is_none_or(|stopping| {
+            !stopping.running.is_empty() && now.boot_ms < stopping.serve_until_boot_ms
+        })
+    }
+
+    /// What was begun under `name` is over.
+    fn released(&mut self, name: &RecordName, job: &Job) {
+        self.queue.release(&job.lane, &job.machines);
+        if let Some(stopping) = &mut self.stopping {
+            stopping.running.remove(name);
+        }
+    }
+
     /// Claims what may begin now.
     fn begin(&mut self, now: Now, effects: &mut Vec<Effect>) {
         while let Some(name) = self.queue.take_next() {
             let Some(State::Queued(job)) = self.take(&name) else {
                 unreachable!("what stands in the queue is queued")
             };
-            if job.deadline_boot_ms <= now.boot_ms {
-                self.queue.release(&job.lane, &job.target);
+            if job.deadline_at(now) <= now.boot_ms {
+                self.queue.release(&job.lane, &job.machines);
                 self.expire(name, &job, effects);
                 continue;
             }
@@ -335,42 +400,41 @@ impl Watcher {
     }
 
     fn claim(&mut self, name: RecordName, claim: Claim, now: Now, effects: &mut Vec<Effect>) {
-        let job = match self.take(&name) {
-            Some(State::Claiming(job)) => job,
+        // What another execution has dealt with has taken no lane.
+        let (mut job, settled) = match self.take(&name) {
+            Some(State::Claiming(job)) => (job, None),
+            Some(State::Joining(job, answer)) => (job, Some(answer)),
             other => return self.put_back(name, other),
         };
-        let (parsed, client_gone, begun_before) = match claim {
+        let refusal = match claim {
             Claim::Claimed { parsed, client_gone, begun_before } => {
-                (parsed, client_gone, begun_before)
+                refusal(&job, &parsed, client_gone, begun_before, now)
             }
             Claim::Gone => {
-                self.queue.release(&job.lane, &job.target);
+                if settled.is_none() {
+                    self.released(&name, &job);
+                }
                 self.ids.remove(&job.request.request_id);
+                self.forget_sight(&name);
                 return;
             }
             Claim::Failed(why) => {
-                self.queue.release(&job.lane, &job.target);
+                if settled.is_none() {
+                    self.released(&name, &job);
+                }
                 effects.push(Effect::Note(name.clone(), format!("cannot claim it yet: {why}")));
                 return self.put(name, State::Stalled(job), Some(now.boot_ms + DISK_RETRY_MS));
             }
         };
-        let refusal = if begun_before {
-            Some((FenceResult::Rejected, "this request_id was begun before".to_owned()))
-        } else if parsed.as_ref() != Ok(&job.request) {
-            Some((FenceResult::Rejected, "the request changed while it waited".to_owned()))
-        } else if !job.is_awaited(Some(!client_gone)) {
-            let why = "its client is gone: nobody holds the request any more";
-            Some((FenceResult::Withdrawn, why.to_owned()))
-        } else if job.deadline_boot_ms <= now.boot_ms {
-            Some((FenceResult::Expired, "its deadline has passed".to_owned()))
-        } else {
-            None
-        };
-        if let Some((result, why)) = refusal {
-            self.queue.release(&job.lane, &job.target);
-            let answer = refusal_of(&job.request, result, why);
+        let refused = refusal.map(|(result, why)| refusal_of(&job.request, result, why));
+        if refused.is_some() && settled.is_none() {
+            self.released(&name, &job);
+        }
+        if let Some(answer) = refused.or(settled) {
             return self.answer(name, answer, Then::RemoveClaimed, effects);
         }
+        job.deadline_boot_ms = job.deadline_at(now);
+        self.note_begin(&job);
         effects.push(Effect::Execute(name.clone(), job.clone()));
         self.put(name, State::Running(job, now.boot_ms), None);
     }
@@ -386,20 +450,21 @@ impl Watcher {
             Some(State::Running(job, since)) => (job, since),
             other => return self.put_back(name, other),
         };
-        self.queue.release(&job.lane, &job.target);
+        self.released(&name, &job);
         let answer = Answer {
-            request_id: Some(job.request.request_id),
-            target_node: Some(job.target),
+            request_id: Some(job.request.request_id.clone()),
+            target_node: Some(job.target.clone()),
             action: job.action.as_str().to_owned(),
-            recorder_node: job.request.recorder_node,
+            recorder_node: job.request.recorder_node.clone(),
             result: verdict.result,
             action_performed: verdict.performed,
             verified: verdict.verified,
-            device: Some(job.lane.device),
-            message: verdict.message,
+            device: Some(job.lane.device.clone()),
+            message: verdict.message.clone(),
             duration_ms: now.boot_ms.saturating_sub(since),
         };
         self.answer(name, answer, Then::RemoveClaimed, effects);
+        self.note_end(&job, &verdict, effects);
     }
 
     fn answer(&mut self, name: RecordName, answer: Answer, then: Then, effects: &mut Vec<Effect>) {
@@ -429,6 +494,7 @@ impl Watcher {
         {
             self.ids.remove(id);
         }
+        self.forget_sight(&name);
         effects.push(match then {
             Then::RemoveClaimed => Effect::RemoveClaimed(name.clone()),
             Then::RemovePending => Effect::RemovePending(name.clone()),
@@ -444,7 +510,7 @@ impl Watcher {
         {
             match self.take(&name) {
                 Some(State::Queued(job)) => {
-                    self.queue.remove(&job.lane, &job.target, job.seq);
+                    self.queue.remove(&job.lane, &job.machines, job.seq);
                     self.expire(name, &job, effects);
                 }
                 Some(State::Stalled(job)) => {
@@ -465,7 +531,7 @@ impl Watcher {
 
     /// Puts a job into the line of its lane.
     fn enqueue(&mut self, name: RecordName, job: Job) {
-        self.queue.push(&job.lane, job.target.clone(), job.seq, name.clone());
+        self.queue.push(&job.lane, job.seq, (job.machines.clone(), name.clone()));
         let deadline = job.deadline_boot_ms;
         self.put(name, State::Queued(job), Some(deadline));
     }
@@ -473,6 +539,9 @@ impl Watcher {
     fn put(&mut self, name: RecordName, state: State, timer_boot_ms: Option<u64>) {
         if let Some(at) = timer_boot_ms {
             self.timers.insert((at, name.clone()));
+        }
+        if let State::Queued(job) = &state {
+            self.queued_for.entry(job.target.clone()).or_default().insert(name.clone());
         }
         self.records.insert(name, (state, timer_boot_ms));
     }
@@ -482,6 +551,14 @@ impl Watcher {
         let (state, timer) = self.records.remove(name)?;
         if let Some(at) = timer {
             self.timers.remove(&(at, name.clone()));
+        }
+        if let State::Queued(job) = &state
+            && let Some(queued) = self.queued_for.get_mut(&job.target)
+        {
+            queued.remove(name);
+            if queued.is_empty() {
+                self.queued_for.remove(&job.target);
+            }
         }
         Some(state)
     }
@@ -498,6 +575,28 @@ impl Watcher {
         let answer = refusal_of(&job.request, FenceResult::Expired, why);
         self.answer(name, answer, Then::RemovePending, effects);
     }
+}
+
+/// Why a request that was claimed is not to be executed, by what its file says now.
+fn refusal(
+    job: &Job,
+    parsed: &Result<Request, Rejection>,
+    client_gone: bool,
+    begun_before: bool,
+    now: Now,
+) -> Option<(FenceResult, String)> {
+    let (result, why) = if begun_before {
+        (FenceResult::Rejected, "this request_id was begun before")
+    } else if parsed.as_ref() != Ok(&job.request) {
+        (FenceResult::Rejected, "the request changed while it waited")
+    } else if !is_awaited(job.request.held, Some(!client_gone)) {
+        (FenceResult::Withdrawn, "its client is gone: nobody holds the request any more")
+    } else if job.deadline_at(now) <= now.boot_ms {
+        (FenceResult::Expired, "its deadline has passed")
+    } else {
+        return None;
+    };
+    Some((result, why.to_owned()))
 }
 
 /// How many executions each device allows in each of its lanes.

@@ -1,13 +1,16 @@
-//! What waits, and what may begin: in the order of arrival, one execution per target, a bounded number
+//! What waits, and what may begin: in the order of arrival, one execution per machine, a bounded number
 //! in each lane and in all.
 //!
 //! A lane is a fence device, or one address of a device that reaches each target in a place of its own.
-//! The heads of the lanes that have room stand in one order, and a request whose target is busy steps
-//! aside until the target is free. So looking for the next one never walks over what cannot begin.
+//! The heads of the lanes that have room stand in one order, and a request whose machine is busy steps
+//! aside until the machine is free. So looking for the next one never walks over what cannot begin.
+//!
+//! One machine can have several names, and one plug can have several targets when the configuration
+//! changes. So a request holds its machine by the target's name and by what the device calls it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fence_protocol::{NodeName, RecordName};
+use fence_protocol::RecordName;
 
 /// Where executions count together: a device, and one address of it where it has several.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,6 +19,20 @@ pub struct Lane {
     pub device: String,
     /// Where the target is reached, if the device tells its targets apart by that.
     pub address: Option<String>,
+}
+
+/// A machine that only one execution may act on at a time, by one of the ways to name it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Machine {
+    /// By the name of the target; see [`fence_protocol::NodeName::machine`].
+    Named(String),
+    /// By what the device calls it.
+    Called {
+        /// The device's name.
+        device: String,
+        /// Its address and its plug there, as far as the device has them.
+        plug: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,15 +45,18 @@ pub(super) struct Queue {
     lanes: BTreeMap<Lane, Waiting>,
     /// The first that waits in each lane that has room.
     heads: BTreeSet<(u64, Lane)>,
-    busy: BTreeSet<NodeName>,
-    /// Those whose target was busy when their turn came.
-    aside: BTreeMap<NodeName, BTreeMap<Lane, BTreeMap<u64, RecordName>>>,
+    busy: BTreeSet<Machine>,
+    /// Those whose machine was busy when their turn came.
+    aside: BTreeMap<Machine, BTreeMap<Lane, BTreeMap<u64, Waiter>>>,
 }
+
+/// Who waits: all names of its machine, and its record.
+type Waiter = (Vec<Machine>, RecordName);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Waiting {
     running: usize,
-    line: BTreeMap<u64, (NodeName, RecordName)>,
+    line: BTreeMap<u64, Waiter>,
     /// What of this lane stands among the heads.
     head: Option<u64>,
 }
@@ -59,63 +79,72 @@ impl Queue {
         (self.running_max, self.lane_max) = (running_max, lane_max);
     }
 
-    pub(super) fn push(&mut self, lane: &Lane, target: NodeName, seq: u64, name: RecordName) {
+    pub(super) fn push(&mut self, lane: &Lane, seq: u64, waiter: Waiter) {
         self.change(lane, |waiting| {
-            waiting.line.insert(seq, (target, name));
+            waiting.line.insert(seq, waiter);
         });
     }
 
-    pub(super) fn remove(&mut self, lane: &Lane, target: &NodeName, seq: u64) {
+    pub(super) fn remove(&mut self, lane: &Lane, machines: &[Machine], seq: u64) {
         self.change(lane, |waiting| {
             waiting.line.remove(&seq);
         });
-        if let Some(waiting) = self.aside.get_mut(target).and_then(|all| all.get_mut(lane)) {
-            waiting.remove(&seq);
+        for machine in machines {
+            if let Some(waiting) = self.aside.get_mut(machine).and_then(|all| all.get_mut(lane)) {
+                waiting.remove(&seq);
+            }
         }
-        // It may have been the one that was called up for its target: then the next one is.
-        self.call_up(target);
+        // It may have been the one that was called up for its machine: then the next one is.
+        self.call_up(machines);
     }
 
-    /// The record that may begin, in the order of arrival; its lane and target are taken.
+    /// The record that may begin, in the order of arrival; its lane and machine are taken.
     pub(super) fn take_next(&mut self) -> Option<RecordName> {
         while self.running < self.running_max {
             let (seq, lane) = self.heads.first()?.clone();
-            let (target, name) = self.change(&lane, |waiting| waiting.line.remove(&seq))?;
-            if self.busy.contains(&target) {
-                self.aside.entry(target).or_default().entry(lane).or_default().insert(seq, name);
+            let (machines, name) = self.change(&lane, |waiting| waiting.line.remove(&seq))?;
+            if let Some(busy) = machines.iter().find(|machine| self.busy.contains(machine)) {
+                let aside = self.aside.entry(busy.clone()).or_default().entry(lane).or_default();
+                aside.insert(seq, (machines.clone(), name));
+                // It was perhaps called up for another name, which is free: then the next one is.
+                self.call_up(&machines);
                 continue;
             }
             self.change(&lane, |waiting| waiting.running += 1);
             self.running += 1;
-            self.busy.insert(target);
+            self.busy.extend(machines);
             return Some(name);
         }
         None
     }
 
     /// Gives back what [`Queue::take_next`] took.
-    pub(super) fn release(&mut self, lane: &Lane, target: &NodeName) {
+    pub(super) fn release(&mut self, lane: &Lane, machines: &[Machine]) {
         self.running -= 1;
         self.change(lane, |waiting| waiting.running -= 1);
-        self.busy.remove(target);
-        self.call_up(target);
+        for machine in machines {
+            self.busy.remove(machine);
+        }
+        self.call_up(machines);
     }
 
-    /// Puts the first that stands aside for `target` in each lane back into its line, if the target is
-    /// free. The first that begins makes the others step aside again.
-    fn call_up(&mut self, target: &NodeName) {
-        if self.busy.contains(target) {
-            return;
-        }
-        let Some(mut waiting) = self.aside.remove(target) else { return };
-        for (lane, requests) in &mut waiting {
-            if let Some((seq, name)) = requests.pop_first() {
-                self.push(lane, target.clone(), seq, name);
+    /// Puts the first that stands aside for each of these names in each lane back into its line, if the
+    /// name is free. The first that begins makes the others step aside again.
+    fn call_up(&mut self, machines: &[Machine]) {
+        for machine in machines {
+            if self.busy.contains(machine) {
+                continue;
             }
-        }
-        waiting.retain(|_, requests| !requests.is_empty());
-        if !waiting.is_empty() {
-            self.aside.insert(target.clone(), waiting);
+            let Some(mut waiting) = self.aside.remove(machine) else { continue };
+            for (lane, requests) in &mut waiting {
+                if let Some((seq, waiter)) = requests.pop_first() {
+                    self.push(lane, seq, waiter);
+                }
+            }
+            waiting.retain(|_, requests| !requests.is_empty());
+            if !waiting.is_empty() {
+                self.aside.insert(machine.clone(), waiting);
+            }
         }
     }
 

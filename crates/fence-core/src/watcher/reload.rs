@@ -28,8 +28,8 @@ impl Watcher {
             }
             match route(&self.devices, named, &job.target, job.action) {
                 Ok(device) => {
-                    let lane = device.lane(&job.target);
-                    self.enqueue(name, Job { lane, ..job });
+                    let (lane, machines) = (device.lane(&job.target), device.machines(&job.target));
+                    self.enqueue(name, Job { lane, machines, ..job });
                 }
                 Err(why) => {
                     let why = format!("the configuration changed while it waited: {why}");
@@ -48,7 +48,7 @@ impl Watcher {
         let mut taken = Vec::new();
         for name in names {
             if let Some(State::Queued(job)) = self.take(&name) {
-                self.queue.remove(&job.lane, &job.target, job.seq);
+                self.queue.remove(&job.lane, &job.machines, job.seq);
                 taken.push((name, job));
             }
         }

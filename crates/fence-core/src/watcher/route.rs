@@ -6,7 +6,7 @@ use std::fmt;
 
 use fence_protocol::{FenceAction, NodeName};
 
-use super::Lane;
+use super::{Lane, Machine};
 use crate::PerTarget;
 
 /// Which targets a device can fence.
@@ -31,6 +31,8 @@ pub struct Device {
     pub coverage: Coverage,
     /// Where it reaches its targets, if each is in a place of its own.
     pub addresses: Option<PerTarget>,
+    /// What it calls its targets there, if not by their names.
+    pub plugs: Option<PerTarget>,
     /// The most executions at the same time: at each address, or on the whole device.
     pub max_concurrent: usize,
     /// What it can do.
@@ -140,6 +142,17 @@ impl Device {
     pub fn lane(&self, target: &NodeName) -> Lane {
         let address = self.addresses.as_ref().and_then(|addresses| addresses.of(target));
         Lane { device: self.name.clone(), address }
+    }
+
+    /// The machine that `target` is, by all its names here.
+    pub fn machines(&self, target: &NodeName) -> Vec<Machine> {
+        let called = [&self.addresses, &self.plugs].map(|of| of.as_ref()?.of(target));
+        let called: Vec<String> = called.into_iter().flatten().collect();
+        let by_plug = (!called.is_empty()).then(|| Machine::Called {
+            device: self.name.clone(),
+            plug: called.join(" ").to_lowercase(),
+        });
+        [Some(Machine::Named(target.machine())), by_plug].into_iter().flatten().collect()
     }
 
     fn covers(&self, target: &NodeName) -> Covers {

@@ -5,30 +5,31 @@ use super::*;
 use crate::PerTarget;
 
 const WALL_MS: i64 = 1_800_000_000_000;
-const NOON: Now = Now { boot_ms: 100_000, wall_ms: WALL_MS };
+pub(super) const NOON: Now = Now { boot_ms: 100_000, wall_ms: WALL_MS };
 
-fn at(boot_ms: u64) -> Now {
+pub(super) fn at(boot_ms: u64) -> Now {
     Now { boot_ms, wall_ms: WALL_MS + i64::try_from(boot_ms).unwrap() - 100_000 }
 }
 
-fn device(name: &str, targets: &str, max_concurrent: usize) -> Device {
+pub(super) fn device(name: &str, targets: &str, max_concurrent: usize) -> Device {
     Device {
         name: name.into(),
         here: true,
         coverage: Coverage::Nodes(nodes(targets)),
         addresses: None,
+        plugs: None,
         max_concurrent,
         actions: [FenceAction::Off, FenceAction::On, FenceAction::Reboot].into(),
     }
 }
 
-fn watcher() -> Watcher {
+pub(super) fn watcher() -> Watcher {
     let settings = Settings { boot_id: "this".into(), default_deadline_ms: 60_000, max_running: 4 };
     Watcher::new(settings, vec![device("pdu", "n[1-9]", 1), device("bmc", "m[1-9]", 2)])
 }
 
 /// A request of ours, held, whose deadline lies 50 s ahead of noon.
-fn request(number: u32, target: &str) -> Request {
+pub(super) fn request(number: u32, target: &str) -> Request {
     Request {
         request_id: format!("67e55044-10b1-426f-9247-{number:012}").parse().unwrap(),
         timestamp: DateTime::from_timestamp_millis(WALL_MS).unwrap(),
@@ -44,7 +45,7 @@ fn request(number: u32, target: &str) -> Request {
     }
 }
 
-fn name(request: &Request) -> RecordName {
+pub(super) fn name(request: &Request) -> RecordName {
     RecordName::of_id(&request.request_id)
 }
 
@@ -52,19 +53,19 @@ fn content(parsed: Result<Request, Rejection>) -> Sight {
     Sight::Content(Box::new(Content { parsed, changed: (200, WALL_MS) }))
 }
 
-fn see(watcher: &mut Watcher, request: &Request, now: Now) -> Vec<Effect> {
+pub(super) fn see(watcher: &mut Watcher, request: &Request, now: Now) -> Vec<Effect> {
     watcher.handle(Event::Seen(name(request), content(Ok(request.clone()))), now)
 }
 
-fn claimed(request: &Request) -> Claim {
+pub(super) fn claimed(request: &Request) -> Claim {
     Claim::Claimed { parsed: Ok(request.clone()), client_gone: false, begun_before: false }
 }
 
 fn verdict(result: FenceResult) -> Verdict {
-    Verdict { result, verified: true, performed: "off", message: String::new() }
+    Verdict { result, verified: true, performed: "off", message: String::new(), off: None }
 }
 
-fn answer_in(effects: &[Effect]) -> &Answer {
+pub(super) fn answer_in(effects: &[Effect]) -> &Answer {
     effects
         .iter()
         .find_map(|effect| match effect {
@@ -80,11 +81,11 @@ fn result_of(watcher: &mut Watcher, request: &Request, now: Now) -> FenceResult 
     answer_in(&effects).result
 }
 
-fn executes(effects: &[Effect]) -> bool {
+pub(super) fn executes(effects: &[Effect]) -> bool {
     effects.iter().any(|effect| matches!(effect, Effect::Execute(..)))
 }
 
-fn claims(effects: &[Effect]) -> Vec<RecordName> {
+pub(super) fn claims(effects: &[Effect]) -> Vec<RecordName> {
     effects
         .iter()
         .filter_map(|effect| match effect {
@@ -211,6 +212,82 @@ fn one_execution_per_target_and_so_many_per_device() {
     watcher.handle(Event::Claim(name(&requests[0]), claimed(&requests[0])), NOON);
     let done = Event::Finished(name(&requests[0]), verdict(FenceResult::Success));
     assert_eq!(claims(&watcher.handle(done, NOON)), [name(&requests[1])]);
+}
+
+#[test]
+fn one_machine_is_acted_on_once_at_a_time_whatever_its_name() {
+    let begun = |plugs: Option<PerTarget>, targets: [&str; 2]| {
+        let mut bmcs = Device { coverage: Coverage::Any, ..device("bmcs", "n1", 4) };
+        bmcs.plugs = plugs;
+        let mut watcher = Watcher::new(watcher().settings, vec![bmcs]);
+        let requests = [request(1, targets[0]), request(2, targets[1])];
+        requests
+            .iter()
+            .map(|request| claims(&see(&mut watcher, request, NOON)).len())
+            .sum::<usize>()
+    };
+    assert_eq!(begun(None, ["n3", "n4"]), 2);
+    assert_eq!(begun(None, ["n3", "N3"]), 1);
+    assert_eq!(begun(None, ["n3", "n3.example.com"]), 1);
+    assert_eq!(begun(Some(PerTarget::Pattern("{target}".into())), ["n3", "n4"]), 2);
+    assert_eq!(begun(Some(PerTarget::Pattern("7".into())), ["n3", "n4"]), 1);
+}
+
+#[test]
+fn a_plug_that_got_another_target_is_busy_until_what_runs_there_is_over() {
+    let plugs = |target: &str| {
+        let map = PerTarget::Map([(target.parse().unwrap(), "7".to_owned())].into());
+        Device { plugs: Some(map), ..device("pdu", "n[1-9]", 4) }
+    };
+    let mut watcher = Watcher::new(watcher().settings, vec![plugs("n3")]);
+    let (old, new) = (request(1, "n3"), request(2, "n4"));
+    see(&mut watcher, &old, NOON);
+    watcher.handle(Event::Claim(name(&old), claimed(&old)), NOON);
+    watcher.handle(Event::Reconfigured(watcher.settings.clone(), vec![plugs("n4")]), NOON);
+
+    assert_eq!(claims(&see(&mut watcher, &new, NOON)), []);
+    let done = Event::Finished(name(&old), verdict(FenceResult::Success));
+    assert_eq!(claims(&watcher.handle(done, NOON)), [name(&new)]);
+}
+
+#[test]
+fn what_steps_aside_for_one_name_lets_the_next_one_of_its_other_name_pass() {
+    // n1 and n2 have one plug; n2 is known to another device as well.
+    let map = [("n1", "7"), ("n2", "7")].map(|(n, p)| (n.parse().unwrap(), p.to_owned()));
+    let pdu = Device { plugs: Some(PerTarget::Map(map.into())), ..device("pdu", "n[1-9]", 4) };
+    let mut watcher = Watcher::new(watcher().settings, vec![pdu, device("bmc", "n[1-9]", 4)]);
+    let on = |number, target, device: &str| Request {
+        device: Some(device.into()),
+        ..request(number, target)
+    };
+    let (first, second) = (on(1, "n1", "pdu"), on(2, "n2", "bmc"));
+    let (third, fourth) = (on(3, "n2", "pdu"), on(4, "n2", "bmc"));
+    for request in [&first, &second, &third, &fourth] {
+        see(&mut watcher, request, NOON);
+    }
+    // The plug is still busy: the third steps aside once more, and must not keep the fourth waiting.
+    let effects = watcher.handle(Event::Claim(name(&second), Claim::Gone), NOON);
+    assert_eq!(claims(&effects), [name(&fourth)]);
+    let effects = watcher.handle(Event::Claim(name(&fourth), Claim::Gone), NOON);
+    assert_eq!(claims(&effects), []);
+    let effects = watcher.handle(Event::Claim(name(&first), Claim::Gone), NOON);
+    assert_eq!(claims(&effects), [name(&third)]);
+}
+
+#[test]
+fn a_wall_clock_that_is_set_forward_brings_a_deadline_closer_and_backward_never_moves_it() {
+    let began = |claimed_at: Now| {
+        let mut watcher = watcher();
+        let mut request = request(1, "n3");
+        (request.boot_id, request.deadline_boottime_ms) = (None, None);
+        see(&mut watcher, &request, NOON);
+        executes(&watcher.handle(Event::Claim(name(&request), claimed(&request)), claimed_at))
+    };
+    assert!(began(at(159_999)));
+    assert!(!began(at(160_000)));
+    assert!(!began(Now { boot_ms: 100_001, wall_ms: WALL_MS + 60_000 }));
+    assert!(began(Now { boot_ms: 159_999, wall_ms: WALL_MS - 3_600_000 }));
+    assert!(!began(Now { boot_ms: 160_000, wall_ms: WALL_MS - 3_600_000 }));
 }
 
 #[test]
@@ -386,9 +463,40 @@ fn questions_are_asked_and_never_claimed() {
 #[test]
 fn a_stopping_watcher_claims_nothing_and_leaves_pending_what_is_pending() {
     let mut watcher = watcher();
-    watcher.handle(Event::Stop, NOON);
+    watcher.handle(Event::Stop(None), NOON);
     assert!(see(&mut watcher, &request(1, "n3"), NOON).is_empty());
     assert!(watcher.is_idle());
+}
+
+#[test]
+fn a_watcher_that_is_to_end_serves_free_lanes_until_what_ran_then_is_over() {
+    let mut watcher = watcher();
+    let (slow, quick) = (request(1, "n1"), request(2, "m1"));
+    see(&mut watcher, &slow, NOON);
+    watcher.handle(Event::Claim(name(&slow), claimed(&slow)), NOON);
+    assert!(watcher.handle(Event::Stop(Some(130_000)), NOON).is_empty());
+
+    assert_eq!(claims(&see(&mut watcher, &quick, NOON)), [name(&quick)]);
+    watcher.handle(Event::Claim(name(&quick), claimed(&quick)), NOON);
+    let done = Event::Finished(name(&slow), verdict(FenceResult::Success));
+    watcher.handle(done, at(101_000));
+    // What was begun meanwhile is finished, and does not keep the watcher for still others.
+    assert!(claims(&see(&mut watcher, &request(3, "m2"), at(101_000))).is_empty());
+    assert!(!watcher.is_idle());
+}
+
+#[test]
+fn a_watcher_that_is_to_end_serves_nothing_when_its_time_is_over_and_nothing_when_nothing_ran() {
+    let mut watcher = watcher();
+    let slow = request(1, "n1");
+    see(&mut watcher, &slow, NOON);
+    watcher.handle(Event::Claim(name(&slow), claimed(&slow)), NOON);
+    watcher.handle(Event::Stop(Some(130_000)), NOON);
+    assert!(claims(&see(&mut watcher, &request(2, "m1"), at(130_000))).is_empty());
+
+    let mut idle = super::tests::watcher();
+    idle.handle(Event::Stop(Some(130_000)), NOON);
+    assert!(claims(&see(&mut idle, &request(2, "m1"), NOON)).is_empty());
 }
 
 #[test]

@@ -27,12 +27,14 @@ pub(super) fn spawn(command: &Command, null: &File) -> Result<Started, Outcome> 
     let program = command.argv.first().map_or("", String::as_str);
     prepare_and_spawn(command, program, null).map_err(|error| match error {
         Refusal::TooLate => Outcome::TooLate,
+        Refusal::Withdrawn => Outcome::Withdrawn,
         Refusal::Io(error) => Outcome::NotStarted(format!("cannot start \"{program}\": {error}")),
     })
 }
 
 enum Refusal {
     TooLate,
+    Withdrawn,
     Io(io::Error),
 }
 
@@ -71,7 +73,10 @@ fn prepare_and_spawn(command: &Command, program: &str, null: &File) -> Result<St
     attributes.set_sigdefault(&SigSet::all())?;
     attributes.set_sigmask(&SigSet::empty())?;
 
-    // The last thing before the start: whatever froze or delayed us until here counts.
+    // The last things before the start: whatever froze or delayed us until here counts.
+    if command.client.as_ref().is_some_and(|client| !client.is_waiting()) {
+        return Err(Refusal::Withdrawn);
+    }
     let now = boot_ms_now();
     if now >= command.start_not_after_boot_ms || now >= command.limit.not_after_boot_ms {
         return Err(Refusal::TooLate);

@@ -48,7 +48,7 @@ impl FenceAgentDevice {
     }
 
     fn monitor(&self, target: Option<Target<'_>>, limit: Limit) -> Result<(), String> {
-        match self.run(AgentAction::Monitor, target, limit, OUTPUT_BYTES_MAX)? {
+        match self.run(AgentAction::Monitor, target, None, limit, OUTPUT_BYTES_MAX)? {
             Outcome::Exited { code: 0, .. } => Ok(()),
             outcome => Err(self.failure(&outcome)),
         }

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fence_core::execution::Order;
+use fence_core::execution::{Order, OrderReport};
 use fence_protocol::bounded;
 use serde_json::json;
 use ureq::http::Method;
@@ -28,14 +28,15 @@ pub(super) struct Service {
 pub(super) enum Problem {
     Unreachable(String),
     Failed(String),
-    TooLate,
+    /// It must not be done any more: this is what came of the order.
+    Forbidden(OrderReport),
 }
 
 impl Problem {
     pub(super) fn into_text(self) -> String {
         match self {
             Problem::Unreachable(text) | Problem::Failed(text) => text,
-            Problem::TooLate => "the limit had passed".to_owned(),
+            Problem::Forbidden(_) => "it was too late for that".to_owned(),
         }
     }
 }
@@ -109,7 +110,7 @@ impl Service {
         match problem {
             Problem::Unreachable(text) => Problem::Unreachable(named(text)),
             Problem::Failed(text) => Problem::Failed(named(text)),
-            Problem::TooLate => Problem::TooLate,
+            forbidden @ Problem::Forbidden(_) => forbidden,
         }
     }
 

@@ -72,6 +72,7 @@ pub fn command(argv: &[&str]) -> Command {
         stdin: String::new(),
         limit,
         start_not_after_boot_ms: limit.not_after_boot_ms,
+        client: None,
         output_bytes_max: OUTPUT_BYTES_MAX,
     }
 }

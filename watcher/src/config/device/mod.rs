@@ -77,6 +77,16 @@ impl DeviceKind {
             DeviceKind::Command(_) | DeviceKind::Ec2(_) | DeviceKind::Simulated(_) => None,
         }
     }
+
+    /// What the device calls its targets at their address, if not by their names.
+    pub fn plugs(&self) -> Option<&PerTarget> {
+        match self {
+            DeviceKind::Ec2(settings) => Some(&settings.instance),
+            DeviceKind::FenceAgent(settings) => Some(&settings.plug),
+            DeviceKind::Redfish(settings) => settings.system.as_ref(),
+            DeviceKind::Command(_) | DeviceKind::Ipmi(_) | DeviceKind::Simulated(_) => None,
+        }
+    }
 }
 
 impl DeviceSettings {

@@ -1,0 +1,383 @@
+//! One death, one fence: what waits is answered from an execution that made its target off meanwhile.
+//!
+//! Two clients often ask for the same node (Pacemaker's controller and DLM, a second requester, a second
+//! try). Who asked before the target was off asked about a death that this fence has dealt with. A fence
+//! of its own would hit the node again when it has come back. DLM decides by the same rule: a node counts
+//! as fenced if it was fenced at or after the time of its failure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fence_protocol::{Answer, FenceAction, FenceResult, NodeName, RecordName, Request, RequestId};
+
+use super::{Effect, Job, Machine, State, Watcher};
+use crate::execution::{Off, Verdict};
+
+/// The last time that a target was off, by an execution of this watcher.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Fenced {
+    off: Off,
+    /// The request that this was done for.
+    request_id: RequestId,
+    device: String,
+    machines: Vec<Machine>,
+    performed: &'static str,
+    /// An order that brings the target back was or may have been given since.
+    on_since: bool,
+}
+
+/// When each request that is not answered was first seen, whatever became of it meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct FirstSeen {
+    of: BTreeMap<RecordName, (Subject, u64)>,
+    order: BTreeSet<(u64, RecordName)>,
+}
+
+/// Which request it is, and about whom.
+type Subject = (RequestId, Option<NodeName>);
+
+impl FirstSeen {
+    /// When `request` was first seen under `name`, which is now if it is another one than before.
+    fn see(&mut self, name: &RecordName, request: &Request, now_boot_ms: u64) -> u64 {
+        let subject = (request.request_id.clone(), request.target_node.clone());
+        if let Some((known, at)) = self.of.get(name)
+            && *known == subject
+        {
+            return *at;
+        }
+        self.remove(name);
+        self.of.insert(name.clone(), (subject, now_boot_ms));
+        self.order.insert((now_boot_ms, name.clone()));
+        now_boot_ms
+    }
+
+    fn remove(&mut self, name: &RecordName) {
+        if let Some((_, at)) = self.of.remove(name) {
+            self.order.remove(&(at, name.clone()));
+        }
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.order.first().map(|(at, _)| *at)
+    }
+}
+
+impl Fenced {
+    /// Whether this is what `job` asks for.
+    fn settles(&self, job: &Job) -> bool {
+        let suits = match job.action {
+            FenceAction::Reboot => true,
+            FenceAction::Off => !self.on_since,
+            FenceAction::On => false,
+        };
+        let names_another = job.request.device.as_ref().is_some_and(|named| *named != self.device);
+        suits && !names_another && self.off.at_boot_ms >= job.seen_boot_ms
+    }
+
+    /// The answer to `job`, which is not executed.
+    fn answer(&self, job: &Job) -> Answer {
+        let known = if self.off.verified { "showed" } else { "acknowledged" };
+        Answer {
+            request_id: Some(job.request.request_id.clone()),
+            target_node: Some(job.target.clone()),
+            action: job.action.as_str().to_owned(),
+            recorder_node: job.request.recorder_node.clone(),
+            result: FenceResult::Success,
+            action_performed: if job.action == FenceAction::Off { "off" } else { self.performed },
+            verified: self.off.verified,
+            device: Some(self.device.clone()),
+            message: format!(
+                "not fenced again: for request {} the device {known} off after this one was seen",
+                self.request_id
+            ),
+            duration_ms: 0,
+        }
+    }
+}
+
+impl Watcher {
+    /// The answer to `job` without an execution of its own, if an execution has dealt with it.
+    pub(super) fn settled(&self, job: &Job) -> Option<Answer> {
+        let fenced = self.fenced.get(&job.target)?;
+        fenced.settles(job).then(|| fenced.answer(job))
+    }
+
+    /// `request` lies under `name`; gives the instant at which it was first seen.
+    pub(super) fn note_sight(
+        &mut self,
+        name: &RecordName,
+        request: &Request,
+        now_boot_ms: u64,
+    ) -> u64 {
+        self.first_seen.see(name, request, now_boot_ms)
+    }
+
+    /// The request under `name` is answered or gone.
+    pub(super) fn forget_sight(&mut self, name: &RecordName) {
+        self.first_seen.remove(name);
+        // What was off before all that waits was seen settles nothing any more.
+        let oldest = self.first_seen.oldest();
+        self.fenced.retain(|_, fenced| oldest.is_some_and(|at| fenced.off.at_boot_ms >= at));
+    }
+
+    /// An execution of `job` begins: what it may bring back does not count as off any more.
+    pub(super) fn note_begin(&mut self, job: &Job) {
+        let is_same = |fenced: &&mut Fenced| {
+            fenced.machines.iter().any(|machine| job.machines.contains(machine))
+        };
+        if job.action != FenceAction::Off {
+            for fenced in self.fenced.values_mut().filter(is_same) {
+                fenced.on_since = true;
+            }
+        }
+    }
+
+    /// An execution of `job` is over: what waits and is dealt with by it is answered, and not executed.
+    pub(super) fn note_end(&mut self, job: &Job, verdict: &Verdict, effects: &mut Vec<Effect>) {
+        let Some(off) = verdict.off else { return };
+        let fenced = Fenced {
+            off,
+            request_id: job.request.request_id.clone(),
+            device: job.lane.device.clone(),
+            machines: job.machines.clone(),
+            performed: verdict.performed,
+            on_since: off.on_followed,
+        };
+        self.fenced.insert(job.target.clone(), fenced);
+        for name in self.queued_for.get(&job.target).cloned().unwrap_or_default() {
+            let Some((State::Queued(waiting), _)) = self.records.get(&name) else { continue };
+            let Some(answer) = self.settled(waiting) else { continue };
+            if let Some(State::Queued(waiting)) = self.take(&name) {
+                self.queue.remove(&waiting.lane, &waiting.machines, waiting.seq);
+                self.join(name, waiting, answer, effects);
+            }
+        }
+    }
+
+    /// Takes `job` out of its client's reach, to answer it with `answer`.
+    pub(super) fn join(
+        &mut self,
+        name: RecordName,
+        job: Job,
+        answer: Answer,
+        effects: &mut Vec<Effect>,
+    ) {
+        let sync = job.request.boot_id.is_none();
+        effects.push(Effect::Claim { name: name.clone(), sync });
+        self.put(name, State::Joining(job, answer), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fence_protocol::Requested;
+
+    use super::super::tests::{
+        NOON, answer_in, at, claimed, claims, device, executes, name, request, see, watcher,
+    };
+    use super::super::{Claim, Event, Sight};
+    use super::*;
+    use crate::PerTarget;
+
+    fn asks(action: FenceAction, number: u32, target: &str) -> Request {
+        Request { action: Requested::Fence(action), ..request(number, target) }
+    }
+
+    /// That the target was off at this instant, in an execution that ended well.
+    fn off_at(at_boot_ms: u64, performed: &'static str) -> Verdict {
+        Verdict {
+            result: FenceResult::Success,
+            verified: true,
+            performed,
+            message: String::new(),
+            off: Some(Off { at_boot_ms, verified: true, on_followed: performed == "reboot" }),
+        }
+    }
+
+    /// Sees `first` and begins it.
+    fn begun(watcher: &mut Watcher, first: &Request) {
+        see(watcher, first, NOON);
+        let effects = watcher.handle(Event::Claim(name(first), claimed(first)), NOON);
+        assert!(executes(&effects), "{effects:?}");
+    }
+
+    /// What becomes of `second`, seen at 101 s, when an execution for `first` has made the target off at
+    /// `off_ms`: its answer, or `None` when it is executed.
+    fn second(first: &Request, second: &Request, off_ms: u64) -> Option<Answer> {
+        let mut watcher = watcher();
+        begun(&mut watcher, first);
+        assert!(see(&mut watcher, second, at(101_000)).is_empty());
+        let performed =
+            if first.action == Requested::Fence(FenceAction::Off) { "off" } else { "reboot" };
+        let finished = Event::Finished(name(first), off_at(off_ms, performed));
+        let effects = watcher.handle(finished, at(105_000));
+        assert_eq!(claims(&effects), [name(second)]);
+        let claim = Event::Claim(name(second), claimed(second));
+        let effects = watcher.handle(claim, at(105_000));
+        (!executes(&effects)).then(|| answer_in(&effects).clone())
+    }
+
+    #[test]
+    fn a_request_that_was_seen_before_its_target_was_off_is_answered_and_not_executed() {
+        use FenceAction::{Off, Reboot};
+        for (first, asked, performed) in
+            [(Off, Off, "off"), (Off, Reboot, "off"), (Reboot, Reboot, "reboot")]
+        {
+            let (first, asked) = (asks(first, 1, "n3"), asks(asked, 2, "n3"));
+            let answer = second(&first, &asked, 101_000).unwrap();
+            assert_eq!((answer.result, answer.verified), (FenceResult::Success, true));
+            assert_eq!(answer.action_performed, performed);
+            assert_eq!(answer.request_id, Some(asked.request_id));
+            assert!(answer.message.contains(first.request_id.as_str()), "{}", answer.message);
+        }
+    }
+
+    #[test]
+    fn a_request_that_came_after_its_target_was_off_is_executed() {
+        let (first, asked) =
+            (asks(FenceAction::Reboot, 1, "n3"), asks(FenceAction::Reboot, 2, "n3"));
+        assert_eq!(second(&first, &asked, 100_999), None);
+    }
+
+    #[test]
+    fn an_off_is_not_settled_by_what_may_have_brought_its_target_back() {
+        let (first, asked) = (asks(FenceAction::Reboot, 1, "n3"), asks(FenceAction::Off, 2, "n3"));
+        assert_eq!(second(&first, &asked, 104_000), None);
+    }
+
+    #[test]
+    fn an_off_is_settled_by_a_reboot_whose_target_stayed_off() {
+        let (first, asked) = (asks(FenceAction::Reboot, 1, "n3"), asks(FenceAction::Off, 2, "n3"));
+        let mut watcher = watcher();
+        begun(&mut watcher, &first);
+        see(&mut watcher, &asked, at(101_000));
+        watcher.handle(Event::Finished(name(&first), off_at(102_000, "off")), at(103_000));
+        let effects = watcher.handle(Event::Claim(name(&asked), claimed(&asked)), at(103_000));
+        assert_eq!(answer_in(&effects).action_performed, "off");
+    }
+
+    #[test]
+    fn an_on_is_not_settled_by_a_fence() {
+        let (first, asked) = (asks(FenceAction::Off, 1, "n3"), asks(FenceAction::On, 2, "n3"));
+        assert_eq!(second(&first, &asked, 104_000), None);
+    }
+
+    #[test]
+    fn a_request_that_names_another_device_is_executed_there() {
+        let devices = vec![device("one", "n[1-9]", 1), device("other", "n[1-9]", 1)];
+        for (named, settled) in [("one", true), ("other", false)] {
+            let mut watcher = Watcher::new(watcher().settings, devices.clone());
+            let first = asks(FenceAction::Off, 1, "n3");
+            begun(&mut watcher, &first);
+            let asked = Request { device: Some(named.into()), ..asks(FenceAction::Off, 2, "n3") };
+            see(&mut watcher, &asked, at(101_000));
+            watcher.handle(Event::Finished(name(&first), off_at(102_000, "off")), at(102_000));
+            let claim = Event::Claim(name(&asked), claimed(&asked));
+            assert_eq!(executes(&watcher.handle(claim, at(102_000))), !settled, "{named}");
+        }
+    }
+
+    #[test]
+    fn what_waits_behind_another_target_is_answered_when_its_own_is_off() {
+        let mut watcher = watcher();
+        let (first, between, asked) = (request(1, "n1"), request(2, "n2"), request(3, "n1"));
+        begun(&mut watcher, &first);
+        see(&mut watcher, &between, NOON);
+        see(&mut watcher, &asked, NOON);
+
+        let finished = Event::Finished(name(&first), off_at(100_500, "off"));
+        let effects = watcher.handle(finished, at(100_500));
+
+        assert_eq!(claims(&effects), [name(&asked), name(&between)]);
+        let effects = watcher.handle(Event::Claim(name(&asked), claimed(&asked)), at(100_500));
+        assert_eq!(answer_in(&effects).result, FenceResult::Success);
+        let effects = watcher.handle(Event::Claim(name(&between), claimed(&between)), at(100_500));
+        assert!(executes(&effects));
+    }
+
+    #[test]
+    fn what_waits_to_be_seen_again_keeps_the_instant_at_which_it_was_first_seen() {
+        let mut watcher = watcher();
+        let (first, asked) = (request(1, "n3"), request(2, "n3"));
+        begun(&mut watcher, &first);
+        see(&mut watcher, &asked, at(101_000));
+        watcher.handle(Event::Finished(name(&first), off_at(102_000, "off")), at(102_000));
+        // The disk refuses the claim; the request is looked at again a second later.
+        let full = Event::Claim(name(&asked), Claim::Failed("no space".into()));
+        watcher.handle(full, at(102_000));
+        watcher.handle(Event::Tick, at(103_000));
+        assert_eq!(claims(&see(&mut watcher, &asked, at(103_000))), [name(&asked)]);
+        let effects = watcher.handle(Event::Claim(name(&asked), claimed(&asked)), at(103_000));
+        assert_eq!(answer_in(&effects).result, FenceResult::Success);
+    }
+
+    #[test]
+    fn a_request_that_came_back_or_was_changed_is_another_one() {
+        let comes_back = |between: &dyn Fn(&mut Watcher, &Request), second: &Request| {
+            let mut watcher = watcher();
+            let (first, asked) = (request(1, "n3"), request(2, "n3"));
+            begun(&mut watcher, &first);
+            see(&mut watcher, &asked, at(101_000));
+            between(&mut watcher, &asked);
+            see(&mut watcher, second, at(103_000));
+            watcher.handle(Event::Finished(name(&first), off_at(102_000, "off")), at(104_000));
+            executes(&watcher.handle(Event::Claim(name(second), claimed(second)), at(104_000)))
+        };
+        let nothing = |_: &mut Watcher, _: &Request| {};
+        let gone = |watcher: &mut Watcher, asked: &Request| {
+            watcher.handle(Event::Seen(name(asked), Sight::Gone), at(102_500));
+        };
+        assert!(!comes_back(&nothing, &request(2, "n3")));
+        assert!(comes_back(&gone, &request(2, "n3")));
+        let changed = Request { recorder_node: "other".into(), ..request(2, "n3") };
+        assert!(comes_back(&nothing, &changed));
+    }
+
+    #[test]
+    fn a_settled_request_of_a_client_that_is_gone_is_not_answered_success() {
+        let mut watcher = watcher();
+        let (first, asked) = (request(1, "n3"), request(2, "n3"));
+        begun(&mut watcher, &first);
+        see(&mut watcher, &asked, NOON);
+        watcher.handle(Event::Finished(name(&first), off_at(102_000, "off")), at(102_000));
+        let parsed = Ok(asked.clone());
+        let gone = Claim::Claimed { parsed, client_gone: true, begun_before: false };
+        let effects = watcher.handle(Event::Claim(name(&asked), gone), at(102_000));
+        assert_eq!(answer_in(&effects).result, FenceResult::Withdrawn);
+    }
+
+    #[test]
+    fn an_on_under_another_name_of_the_machine_counts() {
+        let mut watcher = watcher();
+        let first = request(1, "n3");
+        begun(&mut watcher, &first);
+        // Somebody waits, so that what was done is remembered.
+        see(&mut watcher, &request(2, "n5"), NOON);
+        watcher.handle(Event::Finished(name(&first), off_at(102_000, "off")), at(102_000));
+        let mut plugs = device("pdu", "n[1-9]", 1);
+        plugs.plugs = Some(PerTarget::Pattern("1".into()));
+        let on = Job {
+            seq: 9,
+            request: asks(FenceAction::On, 3, "N3"),
+            action: FenceAction::On,
+            machines: plugs.machines(&"N3.example".parse().unwrap()),
+            lane: plugs.lane(&"N3".parse().unwrap()),
+            target: "N3.example".parse().unwrap(),
+            seen_boot_ms: 103_000,
+            deadline_boot_ms: 150_000,
+            deadline_wall_ms: None,
+        };
+        watcher.note_begin(&on);
+        assert!(watcher.fenced[&"n3".parse().unwrap()].on_since);
+    }
+
+    #[test]
+    fn nothing_is_remembered_when_nothing_waits() {
+        let mut watcher = watcher();
+        let first = request(1, "n3");
+        begun(&mut watcher, &first);
+        watcher.handle(Event::Finished(name(&first), off_at(102_000, "off")), at(102_000));
+        assert_eq!(watcher.fenced.len(), 1);
+        watcher.handle(Event::Answered(name(&first), Ok(())), at(102_000));
+        assert!(watcher.fenced.is_empty());
+    }
+}
