@@ -370,11 +370,13 @@ fn a_watcher_that_is_killed_in_mid_execution_and_started_again_fails_the_waiting
 fn a_watcher_that_is_killed_while_a_request_waits_serves_it_after_its_return() {
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         let (site, mut watcher) = held();
-        let (first, second, id) = queued_behind_a_busy_target(&site, "");
+        let (first, _) = running(&site, "n1");
+        let second = site.agent("action=off\nplug=n2");
+        let id = await_pending(&site);
 
         watcher.signal(signal);
         if signal == Signal::SIGTERM {
-            watcher.await_log("no new request is begun");
+            watcher.await_log("what runs is finished");
             site.release();
         }
         watcher.wait();

@@ -28,7 +28,7 @@ fn a_watcher_that_is_told_to_stop_finishes_what_runs_and_leaves_the_rest_to_the_
         wait_for("it to be queued", || site.state()["queued"][0]["request_id"] == json!(queued));
 
         watcher.signal(signal);
-        watcher.await_log("no new request is begun");
+        watcher.await_log("what runs is finished");
         let late = submit(&site, "n3");
         site.release();
 
@@ -47,6 +47,25 @@ fn a_watcher_that_is_told_to_stop_finishes_what_runs_and_leaves_the_rest_to_the_
             assert_eq!(site.executions_of(id), 1);
         }
     }
+}
+
+#[test]
+fn a_watcher_that_is_told_to_stop_serves_free_devices_while_it_waits() {
+    let site = Site::new();
+    let (slow, quick) = (site.recorder("slow", "n1", &site.held()), site.simulated("quick", ""));
+    site.configure(&format!("{slow}\n{quick}"));
+    let mut watcher = site.start();
+    let running = submit(&site, "n1");
+    site.await_execution(&running);
+
+    watcher.signal(Signal::SIGTERM);
+    watcher.await_log("what runs is finished");
+    let meanwhile = submit(&site, "n2");
+
+    site.spool.await_result(&meanwhile, "success");
+    site.release();
+    assert_eq!(watcher.wait().code(), Some(0), "{}", watcher.log());
+    site.spool.await_result(&running, "success");
 }
 
 #[test]

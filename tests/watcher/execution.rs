@@ -65,6 +65,73 @@ fn a_request_of_every_kind_of_client_is_executed_once_and_answered_under_its_own
 }
 
 #[test]
+fn one_death_is_fenced_once_whoever_else_asked_for_it_meanwhile() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", &site.held()));
+    let _watcher = site.start();
+    let first = submit(&site, "off", "n1");
+    site.await_execution(&first);
+    let (same, other) = (submit(&site, "reboot", "n1"), submit(&site, "off", "n2"));
+    await_queued(&site, 2);
+    let last = submit(&site, "off", "n1");
+    await_queued(&site, 3);
+
+    site.release();
+
+    for id in [&same, &last] {
+        let answer = site.spool.await_result(id, "success");
+        assert_eq!(answer["action_performed"], "off");
+        let message = answer["message"].as_str().unwrap();
+        assert!(message.contains(&format!("for request {first} ")), "{message}");
+    }
+    site.spool.await_result(&other, "success");
+    let executed = site.executed();
+    assert_eq!(executed, [format!("off n1 {first}"), format!("off n2 {other}")]);
+    // Who asks now asks about another death.
+    let again = submit(&site, "off", "n1");
+    site.spool.await_result(&again, "success");
+    assert_eq!(site.executions_of(&again), 1);
+    site.spool.await_quiet();
+}
+
+#[test]
+fn a_request_of_a_client_that_was_killed_is_not_settled_by_another_fence() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", &site.held()));
+    let _watcher = site.start();
+    let first = submit(&site, "off", "n1");
+    site.await_execution(&first);
+    let id = new_id();
+    let held = site.spool.submit_held(&id, &our_request(&id, "off", "n1"));
+    await_queued(&site, 1);
+    drop(held);
+
+    site.release();
+
+    site.spool.await_result(&id, "withdrawn");
+    assert_eq!(site.executed().len(), 1);
+}
+
+#[test]
+fn one_machine_is_acted_on_once_at_a_time_whatever_its_name() {
+    let site = Site::new();
+    let device = site.recorder("power", "*", &site.held());
+    site.configure(&format!("{device}max_concurrent = 4\n"));
+    let _watcher = site.start();
+    let first = submit(&site, "off", "n1");
+    site.await_execution(&first);
+    let (same, other) = (submit(&site, "off", "N1.example.com"), submit(&site, "off", "n2"));
+
+    site.await_execution(&other);
+    await_queued(&site, 1);
+    assert_eq!(site.executions_of(&same), 0);
+    site.release();
+
+    site.spool.await_result(&same, "success");
+    assert_eq!(site.executions_of(&same), 1);
+}
+
+#[test]
 fn each_action_is_told_to_the_device() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", ""));

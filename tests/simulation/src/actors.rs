@@ -380,7 +380,9 @@ fn devices(config: &Config, setup: Setup) -> Vec<core::Device> {
         _ => config.max_concurrent,
     });
     if config.mutation == Some(Mutation::OtherNamesForgotten) {
-        devices.iter_mut().for_each(|device| device.plugs = None);
+        for device in &mut devices {
+            device.plugs = None;
+        }
     }
     devices
 }

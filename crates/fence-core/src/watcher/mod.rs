@@ -281,7 +281,7 @@ impl Watcher {
             Event::Recovered(name, sight) => self.recovered(name, sight, &mut effects),
             Event::Seen(name, sight) => self.seen(name, sight, now, &mut effects),
             Event::Claim(name, claim) => self.claim(name, claim, now, &mut effects),
-            Event::Finished(name, verdict) => self.finished(name, verdict, now, &mut effects),
+            Event::Finished(name, verdict) => self.finished(name, &verdict, now, &mut effects),
             Event::Inquired(name, reached, words) => {
                 self.inquired(name, reached, words, &mut effects);
             }
@@ -442,7 +442,7 @@ impl Watcher {
     fn finished(
         &mut self,
         name: RecordName,
-        verdict: Verdict,
+        verdict: &Verdict,
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
@@ -464,7 +464,7 @@ impl Watcher {
             duration_ms: now.boot_ms.saturating_sub(since),
         };
         self.answer(name, answer, Then::RemoveClaimed, effects);
-        self.note_end(&job, &verdict, effects);
+        self.note_end(&job, verdict, effects);
     }
 
     fn answer(&mut self, name: RecordName, answer: Answer, then: Then, effects: &mut Vec<Effect>) {
