@@ -168,7 +168,7 @@ impl WatcherSpool {
             || id.is_some_and(|id| {
                 has(&RecordName::of_id(id))
                     || by_target(id).as_ref().is_some_and(has)
-                    || self.started.has(id.as_str())
+                    || self.started.has(&id.canonical())
             })
     }
 
@@ -180,9 +180,10 @@ impl WatcherSpool {
     /// Whether the request `id`, just claimed as `name`, was begun before: under another name, or by
     /// another watcher that should not be there. To be asked between the claim and the start.
     ///
-    /// A name other than `<id>` leaves a mark of the identity: whoever claims the same identity under
-    /// another name, perhaps for another target, would not find it otherwise. Two that are claimed at
-    /// the same moment each look for what the other one has left by then, so that at most one starts.
+    /// A name other than `<id>`, in its canonical form, leaves a mark of the identity: whoever claims
+    /// the same identity under another name, perhaps for another target, would not find it otherwise.
+    /// Two that are claimed at the same moment each look for what the other one has left by then, so
+    /// that at most one starts.
     pub fn was_begun(
         &self,
         name: &RecordName,
@@ -201,10 +202,11 @@ impl WatcherSpool {
 
     /// Marks the request `id` as started; false when that was done before.
     pub(crate) fn mark_started(&self, id: &RequestId) -> Result<bool, SpoolError> {
-        match self.started.file(id.as_str(), OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL) {
+        let mark = id.canonical();
+        match self.started.file(&mark, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL) {
             Ok(_) => self.started.sync().map(|()| true),
             Err(Errno::EEXIST) => Ok(false),
-            Err(errno) => Err(self.started.error("create", id.as_str(), errno)),
+            Err(errno) => Err(self.started.error("create", &mark, errno)),
         }
     }
 
@@ -505,6 +507,35 @@ mod tests {
 
         pair.watcher.answer(&name("x"), b"{}").unwrap();
         assert_eq!(known(&new), (true, true, true));
+    }
+
+    #[test]
+    fn a_request_is_known_in_whichever_case_its_identity_is_written() {
+        let target: NodeName = "n3".parse().unwrap();
+        let lower = RequestId::random();
+        let upper: RequestId = lower.as_str().to_ascii_uppercase().parse().unwrap();
+        let own_name = |id: &RequestId| name(id.as_str());
+        let with_target = |id: &RequestId| name(&format!("n3-{id}"));
+        let foreign = |_: &RequestId| name("job-1");
+        let names: [&dyn Fn(&RequestId) -> RecordName; 3] = [&own_name, &with_target, &foreign];
+        for first in names {
+            for (one, other) in [(&lower, &upper), (&upper, &lower)] {
+                let pair = Pair::new();
+                let is_begun = |id: &RequestId, name: &RecordName| {
+                    pair.watcher.was_begun(name, id, Some(&target)).unwrap()
+                };
+                write(&pair.request(&first(one).file_name()), b"{}");
+                assert!(matches!(pair.watcher.claim(&first(one), false), Claim::Claimed { .. }));
+                assert!(!is_begun(one, &first(one)), "{one}");
+
+                write(&pair.request("job-2.json"), b"{}");
+                assert!(matches!(pair.watcher.claim(&name("job-2"), false), Claim::Claimed { .. }));
+                assert!(is_begun(other, &name("job-2")), "{one} as {}", first(one));
+                pair.watcher.answer(&first(one), b"{}").unwrap();
+                pair.watcher.remove_claimed(&first(one)).unwrap();
+                assert!(pair.watcher.answered(&own_name(other), Some(other), Some(&target)));
+            }
+        }
     }
 
     #[test]

@@ -78,10 +78,11 @@ fn join(events: impl Iterator<Item = AuditEvent>) -> Vec<Fence> {
     let mut fences: Vec<Fence> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     for event in events {
-        let key = event
-            .request_id
-            .clone()
-            .unwrap_or_else(|| format!("{}\n{}", event.target_node, event.action));
+        let key = match &event.request_id {
+            // The case of an identity's letters means nothing.
+            Some(id) => id.to_ascii_lowercase(),
+            None => format!("{}\n{}", event.target_node, event.action),
+        };
         match (event.status, known.get(&key).copied()) {
             (Status::Requested, _) => {
                 known.insert(key, fences.len());
@@ -173,7 +174,7 @@ mod tests {
             [
                 event(0, Some("a"), Status::Requested, None),
                 event(1, Some("b"), Status::Requested, None),
-                event(2, Some("a"), Status::Completed, Some("success")),
+                event(2, Some("A"), Status::Completed, Some("success")),
                 event(3, Some("c"), Status::Failed, Some("rejected")),
                 event(4, Some("d"), Status::Requested, None),
                 event(5, Some("d"), Status::Failed, Some("timed-out")),
