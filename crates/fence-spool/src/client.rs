@@ -210,7 +210,7 @@ fn publish(
     let (temporary, name) = (name.temporary(), name.file_name());
     let file = dir.write_new(&temporary, bytes)?;
     let shown = ready(dir, &temporary, &file).and_then(|()| {
-        dir.rename(&temporary, dir, &name).map_err(|errno| dir.error("submit", &name, errno))
+        dir.rename(&temporary, dir, &name).map_err(|errno| dir.rename_error("submit", &name, errno))
     });
     if let Err(error) = shown {
         // The first error is the one to tell; a rest that stays is pruned by its age.

@@ -102,6 +102,45 @@ impl Dir {
         renameat2(&self.fd, name, &to.fd, to_name, RenameFlags::RENAME_NOREPLACE)
     }
 
+    /// Why a [`Dir::rename`] of `name`, which was done for `operation`, failed.
+    pub(crate) fn rename_error(
+        &self,
+        operation: &'static str,
+        name: &str,
+        errno: Errno,
+    ) -> SpoolError {
+        match errno {
+            // What a file system says to a flag that it does not know; NFS and some of FUSE do.
+            Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP => {
+                SpoolError::NoExclusiveRename { path: self.path.clone() }
+            }
+            errno => self.error(operation, name, errno),
+        }
+    }
+
+    /// Renames a hidden file of its own into `to`, and fails if no file can ever be renamed so. A
+    /// failure that may pass, such as a full disk, shows nothing.
+    pub(crate) fn try_rename(&self, to: &Dir) -> Result<(), SpoolError> {
+        let process = std::process::id();
+        // The ends of the names have them pruned, should this process be killed in between.
+        let (before, after) = (format!(".try-{process}.tmp"), format!(".tried-{process}.tmp"));
+        let tried = self.unlink(&before).and_then(|_| self.write_new(&before, b""));
+        if tried.is_err() {
+            return Ok(());
+        }
+        let renamed = self.rename(&before, to, &after);
+        let _ = self.unlink(&before);
+        let _ = to.unlink(&after);
+        match renamed {
+            Err(Errno::EXDEV) => Err(to.own_error("move a file into", Errno::EXDEV)),
+            Err(errno) => match self.rename_error("rename", &before, errno) {
+                error @ SpoolError::NoExclusiveRename { .. } => Err(error),
+                _ => Ok(()),
+            },
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// Makes names and removals durable.
     pub(crate) fn sync(&self) -> Result<(), SpoolError> {
         fsync(&self.fd).map_err(|errno| self.own_error("sync", errno))
@@ -125,7 +164,7 @@ impl Dir {
             .and_then(|()| match self.rename(temporary, self, name) {
                 Ok(()) => Ok(true),
                 Err(Errno::EEXIST) => Ok(false),
-                Err(errno) => Err(self.error("write", name, errno)),
+                Err(errno) => Err(self.rename_error("write", name, errno)),
             });
         if !matches!(placed, Ok(true)) {
             // What cannot be removed is pruned by its age.

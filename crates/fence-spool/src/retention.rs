@@ -23,7 +23,9 @@ impl WatcherSpool {
         let aside = format!("{kept}.{}", RequestId::random());
         match self.requests.rename(file_name, &self.rejected, &aside) {
             Err(Errno::ENOENT) if !self.requests.has(file_name) => return Ok(()),
-            Err(errno) => return Err(self.requests.error("set aside", file_name, errno)),
+            Err(errno) => {
+                return Err(self.requests.rename_error("set aside", file_name, errno));
+            }
             Ok(()) => {}
         }
         bound_rejected(&self.rejected)
@@ -42,6 +44,7 @@ impl WatcherSpool {
         let unfinished = |name: &str| name.starts_with('.') && name.strip_suffix(".tmp").is_some();
         let old = |_: usize, file: &Old| mtime_ms(&file.stat) < older_than_wall_ms;
         remove(&self.requests, unfinished, old)?;
+        remove(&self.claimed, unfinished, old)?;
         remove(&self.responses, unfinished, old)?;
         remove(&self.started, |_| true, old)?;
         remove(&self.queries, |_| true, old)?;
@@ -250,6 +253,7 @@ mod tests {
         let _held = pair.client.submit(&name("pending"), b"{}").unwrap();
         let old = [
             pair.request(".x.json.tmp"),
+            pair.request(".claimed/.tried-7.tmp"),
             pair.response(".x.json.tmp"),
             pair.response(".started").join("old"),
             pair.places.queries.join("x.json"),

@@ -9,6 +9,7 @@ use fence_protocol::{NodeName, RecordName, RequestId};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use std::fs::{File, TryLockError};
+use std::path::Path;
 
 use crate::dir::{Dir, is_plain, is_visible_json};
 use crate::record::{self, Sight};
@@ -51,7 +52,7 @@ impl WatcherSpool {
         let spool = WatcherSpool {
             requests: open(&places.requests)?,
             responses: open(&places.responses)?,
-            claimed: Dir::create(&places.requests.join(".claimed"))?,
+            claimed: Dir::create(&places.requests.join(CLAIMED))?,
             rejected: Dir::create(&places.requests.join(".rejected"))?,
             started: Dir::create(&places.responses.join(".started"))?,
             queries: Dir::create(&places.queries)?,
@@ -124,7 +125,9 @@ impl WatcherSpool {
             Ok(()) => {}
             // The same error tells that the directory of claims is gone.
             Err(Errno::ENOENT) if !self.requests.has(&file_name) => return Claim::Gone,
-            Err(errno) => return Claim::Failed(self.requests.error("claim", &file_name, errno)),
+            Err(errno) => {
+                return Claim::Failed(self.requests.rename_error("claim", &file_name, errno));
+            }
         }
         let synced =
             if sync { self.claimed.sync().and_then(|()| self.requests.sync()) } else { Ok(()) };
@@ -255,6 +258,27 @@ impl WatcherSpool {
         self.queries.unlink(file_name).map(drop)
     }
 }
+
+/// Whether a file of the spool can be renamed as a claim and an answer need it: without replacing
+/// another one. Fails if the file system cannot do so; a directory that is missing or cannot be used
+/// is passed over.
+pub fn check_renames(places: &Places) -> Result<(), SpoolError> {
+    let open = |path: &Path| Dir::open(path).ok();
+    let requests = open(&places.requests);
+    let claimed = open(&places.requests.join(CLAIMED));
+    let (responses, queries) = (open(&places.responses), open(&places.queries));
+    let ways = [
+        (&requests, if claimed.is_some() { &claimed } else { &requests }),
+        (&responses, &responses),
+        (&queries, &queries),
+    ];
+    ways.into_iter()
+        .filter_map(|(from, to)| Some((from.as_ref()?, to.as_ref()?)))
+        .try_for_each(|(from, to)| from.try_rename(to))
+}
+
+/// The directory of claimed requests, in that of requests.
+const CLAIMED: &str = ".claimed";
 
 /// Whether somebody holds the client's lock on `file`. The probe is shared, so that two of them never
 /// take each other for a client, and ends with `file`.
@@ -562,6 +586,37 @@ mod tests {
 
         assert_eq!(fs::read(pair.response("n.json")).unwrap(), b"whole");
         assert_eq!(names(&pair.places.responses), [".started", "n.json"]);
+    }
+
+    #[test]
+    fn trying_how_files_are_renamed_leaves_nothing_behind_and_makes_nothing() {
+        let pair = Pair::new();
+        let leftover = format!(".try-{}.tmp", std::process::id());
+        write(&pair.request(&leftover), b"of a process that had our number");
+
+        check_renames(&pair.places).unwrap();
+
+        assert_eq!(names(&pair.places.requests), [".claimed", ".rejected"]);
+        assert_eq!(names(&pair.places.responses), [".started"]);
+        for empty in [pair.request(CLAIMED), pair.places.queries.clone()] {
+            assert_eq!(names(&empty), [""; 0]);
+            fs::remove_dir(empty).unwrap();
+        }
+        check_renames(&pair.places).unwrap();
+        assert!(!pair.places.queries.exists());
+    }
+
+    #[test]
+    fn a_file_system_that_replaces_is_told_from_another_failure() {
+        let pair = Pair::new();
+        let requests = &pair.watcher.requests;
+        for errno in [Errno::EINVAL, Errno::ENOSYS, Errno::EOPNOTSUPP] {
+            let error = requests.rename_error("claim", "n.json", errno).to_string();
+            assert!(error.contains(pair.places.requests.to_str().unwrap()), "{error}");
+            assert!(error.contains("tmpfs") && !error.contains("n.json"), "{error}");
+        }
+        let error = requests.rename_error("claim", "n.json", Errno::ENOSPC).to_string();
+        assert!(error.contains("n.json") && error.contains("No space"), "{error}");
     }
 
     #[test]

@@ -150,6 +150,7 @@ fn serve(
     let places = Places::new(&settings.spool.request_dir, &settings.spool.response_dir);
     let spool = Arc::new(WatcherSpool::open(&places, true)?);
     let lock = spool.lock()?;
+    fence_spool::check_renames(&places)?;
     wait_for_children_of_a_predecessor(&spool)?;
     let executor = ExecutorClient::start(
         "/proc/self/exe".as_ref(),
