@@ -118,26 +118,20 @@ impl Dir {
         }
     }
 
-    /// Renames a hidden file of its own into `to`, and fails if no file can ever be renamed so. A
-    /// failure that may pass, such as a full disk, shows nothing.
-    pub(crate) fn try_rename(&self, to: &Dir) -> Result<(), SpoolError> {
-        let process = std::process::id();
-        // The ends of the names have them pruned, should this process be killed in between.
-        let (before, after) = (format!(".try-{process}.tmp"), format!(".tried-{process}.tmp"));
-        let tried = self.unlink(&before).and_then(|_| self.write_new(&before, b""));
-        if tried.is_err() {
+    /// Renames a hidden file of its own, and fails if no file can ever be renamed so. A failure that
+    /// may pass, such as a full disk, shows nothing.
+    pub(crate) fn try_rename(&self) -> Result<(), SpoolError> {
+        // Should this process be killed in between, the next one removes them.
+        let (before, after) = (".try.tmp", ".tried.tmp");
+        let remove = || self.unlink(before).and_then(|_| self.unlink(after));
+        if remove().and_then(|_| self.write_new(before, b"")).is_err() {
             return Ok(());
         }
-        let renamed = self.rename(&before, to, &after);
-        let _ = self.unlink(&before);
-        let _ = to.unlink(&after);
-        match renamed {
-            Err(Errno::EXDEV) => Err(to.own_error("move a file into", Errno::EXDEV)),
-            Err(errno) => match self.rename_error("rename", &before, errno) {
-                error @ SpoolError::NoExclusiveRename { .. } => Err(error),
-                _ => Ok(()),
-            },
-            Ok(()) => Ok(()),
+        let renamed = self.rename(before, self, after);
+        let _ = remove();
+        match renamed.map_err(|errno| self.rename_error("rename", before, errno)) {
+            Err(error @ SpoolError::NoExclusiveRename { .. }) => Err(error),
+            _ => Ok(()),
         }
     }
 

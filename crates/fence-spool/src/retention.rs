@@ -44,7 +44,6 @@ impl WatcherSpool {
         let unfinished = |name: &str| name.starts_with('.') && name.strip_suffix(".tmp").is_some();
         let old = |_: usize, file: &Old| mtime_ms(&file.stat) < older_than_wall_ms;
         remove(&self.requests, unfinished, old)?;
-        remove(&self.claimed, unfinished, old)?;
         remove(&self.responses, unfinished, old)?;
         remove(&self.started, |_| true, old)?;
         remove(&self.queries, |_| true, old)?;
@@ -253,7 +252,6 @@ mod tests {
         let _held = pair.client.submit(&name("pending"), b"{}").unwrap();
         let old = [
             pair.request(".x.json.tmp"),
-            pair.request(".claimed/.tried-7.tmp"),
             pair.response(".x.json.tmp"),
             pair.response(".started").join("old"),
             pair.places.queries.join("x.json"),

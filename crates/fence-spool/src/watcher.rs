@@ -9,7 +9,6 @@ use fence_protocol::{NodeName, RecordName, RequestId};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use std::fs::{File, TryLockError};
-use std::path::Path;
 
 use crate::dir::{Dir, is_plain, is_visible_json};
 use crate::record::{self, Sight};
@@ -52,7 +51,7 @@ impl WatcherSpool {
         let spool = WatcherSpool {
             requests: open(&places.requests)?,
             responses: open(&places.responses)?,
-            claimed: Dir::create(&places.requests.join(CLAIMED))?,
+            claimed: Dir::create(&places.requests.join(".claimed"))?,
             rejected: Dir::create(&places.requests.join(".rejected"))?,
             started: Dir::create(&places.responses.join(".started"))?,
             queries: Dir::create(&places.queries)?,
@@ -263,22 +262,11 @@ impl WatcherSpool {
 /// another one. Fails if the file system cannot do so; a directory that is missing or cannot be used
 /// is passed over.
 pub fn check_renames(places: &Places) -> Result<(), SpoolError> {
-    let open = |path: &Path| Dir::open(path).ok();
-    let requests = open(&places.requests);
-    let claimed = open(&places.requests.join(CLAIMED));
-    let (responses, queries) = (open(&places.responses), open(&places.queries));
-    let ways = [
-        (&requests, if claimed.is_some() { &claimed } else { &requests }),
-        (&responses, &responses),
-        (&queries, &queries),
-    ];
-    ways.into_iter()
-        .filter_map(|(from, to)| Some((from.as_ref()?, to.as_ref()?)))
-        .try_for_each(|(from, to)| from.try_rename(to))
+    [&places.requests, &places.responses, &places.queries]
+        .into_iter()
+        .filter_map(|path| Dir::open(path).ok())
+        .try_for_each(|directory| directory.try_rename())
 }
-
-/// The directory of claimed requests, in that of requests.
-const CLAIMED: &str = ".claimed";
 
 /// Whether somebody holds the client's lock on `file`. The probe is shared, so that two of them never
 /// take each other for a client, and ends with `file`.
@@ -591,17 +579,16 @@ mod tests {
     #[test]
     fn trying_how_files_are_renamed_leaves_nothing_behind_and_makes_nothing() {
         let pair = Pair::new();
-        let leftover = format!(".try-{}.tmp", std::process::id());
-        write(&pair.request(&leftover), b"of a process that had our number");
+        for leftover in [".try.tmp", ".tried.tmp"] {
+            write(&pair.request(leftover), b"of a process that was killed");
+        }
 
         check_renames(&pair.places).unwrap();
 
         assert_eq!(names(&pair.places.requests), [".claimed", ".rejected"]);
         assert_eq!(names(&pair.places.responses), [".started"]);
-        for empty in [pair.request(CLAIMED), pair.places.queries.clone()] {
-            assert_eq!(names(&empty), [""; 0]);
-            fs::remove_dir(empty).unwrap();
-        }
+        assert_eq!(names(&pair.places.queries), [""; 0]);
+        fs::remove_dir(&pair.places.queries).unwrap();
         check_renames(&pair.places).unwrap();
         assert!(!pair.places.queries.exists());
     }
