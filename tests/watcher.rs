@@ -4,6 +4,7 @@
 //! - `bad_input`: whatever lies in the directory of requests, nothing but a request is executed.
 //! - `execution`: what is begun, when, and what a device's program is given.
 //! - `crashes`: signals, crashes, and what the next watcher makes of them.
+//! - `frozen`: a disk of logs that stands still.
 //! - `places`: the directories, lost events and full disks.
 //! - `reload`: a new configuration while it runs.
 //! - `service`: the configuration, and what the service tells of itself.
@@ -18,6 +19,8 @@ mod bad_input;
 mod crashes;
 #[path = "watcher/execution.rs"]
 mod execution;
+#[path = "watcher/frozen.rs"]
+mod frozen;
 #[path = "watcher/places.rs"]
 mod places;
 #[path = "watcher/reload.rs"]

@@ -1,13 +1,14 @@
 //! `off`, `on` and `reboot`: one request, and the waiting for its answer.
 //!
 //! What an answer means and when to give up is decided in `fence_core::agent`; here its steps are
-//! carried out, and each of them leaves its trace in the audit. Whatever ends this process, the
+//! carried out, and each of them leaves its trace in the audit, which another process writes: a log
+//! whose disk hangs holds up neither the request nor the answer. Whatever ends this process, the
 //! request is void from then on, because nobody holds it any more.
 
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use fence_audit::{AuditEvent, AuditLog, Status};
+use fence_audit::{AuditEvent, LogProcess, Status, Task};
 use fence_core::agent::{self as core, Event, Expected, Judgement, Outcome, Sight, Step, Waiting};
 use fence_log::Syslog;
 use fence_protocol::{RecordName, Request, RequestId, Requested, bounded};
@@ -28,8 +29,10 @@ use crate::verdict::{Verdict, done, failed, verdict};
 pub(crate) fn run(order: &Fence, start_boot_ms: u64) -> Ending {
     let signals = Signals::take_over();
     let mut attempt = Attempt::new(order, start_boot_ms);
-    // The request is dropped after the audit, which leaves the kernel the time to forget its watch.
-    let (verdict, _request) = attempt.carry_out(&signals);
+    let (verdict, request) = attempt.carry_out(&signals);
+    // Whoever gave up no longer holds its request while a log hangs. One that is done is dropped after
+    // the audit, which leaves the kernel the time to forget its watch.
+    let _request = request.filter(|_| verdict.ending.is_success());
     attempt.conclude(verdict)
 }
 
@@ -41,7 +44,8 @@ struct Attempt<'a> {
     /// None before it was time for it.
     discovery: Option<Discovery>,
     recorder_node: String,
-    audit: AuditLog,
+    /// None before there was anything to write.
+    audit: Option<LogProcess>,
     syslog: Option<Syslog>,
     progress: Progress,
     problems: Vec<String>,
@@ -57,9 +61,9 @@ impl<'a> Attempt<'a> {
             request_id: None,
             discovery: None,
             recorder_node: hostname.to_string_lossy().into_owned(),
-            audit: AuditLog::open(&order.log_dir),
+            audit: None,
             syslog: Syslog::connect(AGENT),
-            problems: progress.problem().map(str::to_owned).into_iter().collect(),
+            problems: Vec::new(),
             progress,
         }
     }
@@ -88,8 +92,10 @@ impl<'a> Attempt<'a> {
             Err(error) => return (failed(order, "rejected", &error.to_string()), None),
         };
         self.request_id = Some(id.clone());
+        let submitted = self.submit(&id, &names);
+        // Only now: nothing that a log costs may delay the request.
         self.record(Status::Requested, &self.introduction(&found), None);
-        match self.submit(&id, &names) {
+        match submitted {
             Ok((spool, submitted)) => {
                 let verdict = self.wait(signals, &id, &names, &spool, &submitted);
                 (verdict, Some(submitted))
@@ -244,7 +250,21 @@ impl<'a> Attempt<'a> {
         let success = verdict.ending.is_success();
         let status = if success { Status::Completed } else { Status::Failed };
         self.record(status, &verdict.details, Some(&verdict.result));
+        let limit = self.log_limit();
+        if let Some(audit) = &mut self.audit {
+            for problem in audit.settle(limit) {
+                self.say(Level::Warn, &problem);
+                self.problems.push(problem);
+            }
+        }
+        self.problems.extend(self.progress.settle(self.log_limit().min(limit)));
         verdict.ending.with_problems(&self.problems)
+    }
+
+    /// How long a log is waited for now: not beyond the agent's time, if some of that is left.
+    fn log_limit(&self) -> Duration {
+        let left = self.order.time_max.saturating_sub(self.elapsed());
+        left.clamp(LOG_TIME_MIN, LOG_TIME_MAX)
     }
 
     fn record(&mut self, status: Status, details: &str, result: Option<&str>) {
@@ -264,12 +284,8 @@ impl<'a> Attempt<'a> {
             duration_ms,
             gfs2_discovery: self.discovery.as_ref().map(Discovery::to_record),
         };
-        for problem in self.audit.record(&event) {
-            if !self.problems.contains(&problem) {
-                self.say(Level::Warn, &problem);
-                self.problems.push(problem);
-            }
-        }
+        let start = || LogProcess::start(&Task::Audit(order.log_dir.clone()));
+        self.audit.get_or_insert_with(start).record(&event);
         let level = if status == Status::Failed { Level::Error } else { Level::Info };
         self.say(
             level,
@@ -301,6 +317,12 @@ impl<'a> Attempt<'a> {
         self.start_boot_ms.saturating_add(milliseconds(time))
     }
 }
+
+/// How long a log may delay the agent's end.
+const LOG_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// The same when the agent's time is over: as long as a log takes that does not hang.
+const LOG_TIME_MIN: Duration = Duration::from_millis(50);
 
 /// The request's own name, and the others under which an answer may be found.
 fn names(order: &Fence, id: &RequestId) -> Result<Vec<RecordName>, fence_protocol::NameError> {

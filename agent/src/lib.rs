@@ -4,8 +4,9 @@
 //! refuses it, `fence` or `probe` does it, `outcome` ends it. Nothing is opened before the action is
 //! known.
 //!
-//! There is no logger and no thread here, and no code that removes an answer. The only child processes
-//! are those that `gfs2_discovery` asks.
+//! There is no logger here, nothing that touches a log, and no code that removes an answer. The child
+//! processes are those that `gfs2_discovery` asks, and this program itself, which writes the logs
+//! (`fence_audit::LogProcess`); a thread does no more than start that one.
 
 pub mod clock;
 mod discovery;
@@ -36,6 +37,9 @@ use crate::parameters::{AGENT, parameter};
 
 /// Runs the agent that started at `start_boot_ms` with these arguments.
 pub fn run(arguments: &[OsString], start_boot_ms: u64) -> ExitCode {
+    if fence_audit::write_logs(arguments) {
+        return ExitCode::SUCCESS;
+    }
     let input = match read(arguments) {
         Ok(input) => input,
         Err(SyntaxError(text)) => return Ending::failure(&text).conclude(false),

@@ -17,13 +17,16 @@ use crate::signals::Signals;
 /// Asks, for an agent that started at `start_boot_ms`.
 pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
     let progress = Progress::open(&probe.telling);
-    let problems: Vec<String> = progress.problem().map(str::to_owned).into_iter().collect();
     let time_max = u64::try_from(probe.time_max.as_millis()).unwrap_or(u64::MAX);
     let mut asking =
         Asking { probe, progress, deadline_boot_ms: start_boot_ms.saturating_add(time_max) };
     asking.show_discovery();
-    asking.answer().unwrap_or_else(Failure::into_ending).with_problems(&problems)
+    let ending = asking.answer().unwrap_or_else(Failure::into_ending);
+    ending.with_problems(&asking.progress.settle(DEBUG_TIME_MAX))
 }
+
+/// How long the debug file may delay the answer.
+const DEBUG_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Why there is no answer.
 enum Failure {

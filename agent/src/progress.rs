@@ -1,10 +1,12 @@
 //! What is told while the agent works: steps for those who asked for them, and for a terminal a
 //! line that shows the waiting and disappears.
 
-use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
+use fence_audit::{LogProcess, Task};
 use fence_log::one_line;
 use fence_protocol::bounded;
 
@@ -21,32 +23,27 @@ pub(crate) struct Progress {
     verbose: bool,
     terminal: bool,
     shown: bool,
-    debug: Option<File>,
-    problem: Option<String>,
+    /// Its disk may hang, so another process writes it.
+    debug: Option<LogProcess>,
 }
 
 impl Progress {
-    /// Opens the debug file, if one is wanted. That it cannot be opened is only a
-    /// [`Progress::problem`].
+    /// Has the debug file opened, if one is wanted. That it cannot be opened is only a problem of
+    /// [`Progress::settle`].
     pub(crate) fn open(telling: &Telling) -> Self {
-        let opened = telling.debug_file.as_deref().map(fence_spool::open_append);
-        let (debug, problem) = match opened {
-            None => (None, None),
-            Some(Ok(file)) => (Some(file), None),
-            Some(Err(error)) => (None, Some(format!("no debug file: {error}"))),
-        };
+        let start = |path: &_| LogProcess::start(&Task::Lines(PathBuf::clone(path)));
         Progress {
             verbose: telling.verbose && !telling.quiet,
             terminal: !telling.quiet && io::stderr().is_terminal(),
             shown: false,
-            debug,
-            problem,
+            debug: telling.debug_file.as_ref().map(start),
         }
     }
 
-    /// Why there is no debug file, though one is wanted.
-    pub(crate) fn problem(&self) -> Option<&str> {
-        self.problem.as_deref()
+    /// Waits until the debug file has all steps, at most for `limit`; gives what went wrong with it.
+    pub(crate) fn settle(&mut self, limit: Duration) -> Vec<String> {
+        let problems = self.debug.as_mut().map(|file| file.settle(limit)).unwrap_or_default();
+        problems.into_iter().map(|problem| format!("no debug file: {problem}")).collect()
     }
 
     /// Whether somebody sees the waiting line.
@@ -60,8 +57,7 @@ impl Progress {
         if let Some(file) = &mut self.debug {
             let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
             let pid = std::process::id();
-            // The debug file is a copy; what is wrong with it was told when it was opened.
-            let _ = file.write_all(format!("{time} {AGENT}[{pid}]: {text}\n").as_bytes());
+            file.send(&format!("{time} {AGENT}[{pid}]: {text}"));
         }
         if self.verbose {
             self.erase();

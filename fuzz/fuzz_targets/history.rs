@@ -22,7 +22,9 @@ fuzz_target!(|bytes: &[u8]| DIRECTORY.with_borrow(|directory| check(directory, b
 fn check(directory: &Directory, bytes: &[u8]) {
     fs::write(directory.0.join(DETAILED_LOG), bytes).expect("the log is written");
     let mut events = directory.events();
-    assert!(events.len() <= bytes.split(|byte| *byte == b'\n').count());
+    // Several stand in one line where lines were cut; each begins with its time.
+    let begins = bytes.windows(12).filter(|part| part == b"{\"timestamp\"").count();
+    assert!(events.len() <= bytes.split(|byte| *byte == b'\n').count() + begins);
     // Years of more than four digits have no RFC 3339 form.
     events.retain(|event| (0..=9999).contains(&event.timestamp.year()));
     if events.is_empty() {

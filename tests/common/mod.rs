@@ -56,6 +56,29 @@ pub fn can_be_run_as_root(name: &str) -> bool {
     is_root()
 }
 
+/// Whether the test `name` can have strace change what system calls do; if not, this says so. In CI it
+/// must.
+pub fn can_trace(name: &str) -> bool {
+    let mut strace = Command::new("strace");
+    strace.args(["-o", "/dev/null", "true"]).stderr(Stdio::null());
+    let works = strace.status().is_ok_and(|status| status.success());
+    if !works {
+        assert!(std::env::var_os("CI").is_none(), "strace is missing, or may not trace");
+        let _ = writeln!(std::io::stderr(), "{name}: left out, strace is missing or may not trace");
+    }
+    works
+}
+
+/// `command`, whose main thread has this done to its system calls.
+pub fn with_injected(injection: &str, command: &Command) -> Command {
+    let mut traced = Command::new("strace");
+    traced.args(["-q", "-o", "/dev/null", "-e", &format!("inject={injection}"), "--"]);
+    traced.arg(command.get_program()).args(command.get_args());
+    traced.env_clear();
+    traced.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    traced
+}
+
 /// Runs a program that ends by itself; one that does not is killed, and fails the test.
 pub fn output_of(command: &mut Command) -> Output {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

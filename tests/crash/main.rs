@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::io::{Write, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ const NTH_MAX: u32 = 60;
 
 #[test]
 fn whoever_is_killed_at_whichever_system_call_nothing_is_lost_and_nothing_done_twice() {
-    if !can_trace() {
+    if !common::can_trace("crash") {
         return;
     }
     common::agent_program();
@@ -70,7 +70,7 @@ fn whoever_is_killed_at_whichever_system_call_nothing_is_lost_and_nothing_done_t
 
 #[test]
 fn a_watcher_that_retries_what_a_dead_one_had_claimed_would_be_found() {
-    if !can_trace() {
+    if !common::can_trace("crash") {
         return;
     }
     common::agent_program();
@@ -93,7 +93,7 @@ fn two_watchers_that_act_on_one_target_at_the_same_time_would_be_found() {
 
 #[test]
 fn a_watcher_that_gets_no_inotify_finds_requests_without_waiting_for_the_usual_look() {
-    if !can_trace() {
+    if !common::can_trace("crash") {
         return;
     }
     let site = common::Site::new();
@@ -110,18 +110,6 @@ fn a_watcher_that_gets_no_inotify_finds_requests_without_waiting_for_the_usual_l
         site.spool.submit(&id, &common::request(&id, "off", "n1"));
         site.spool.await_result(&id, "success");
     }
-}
-
-/// Whether strace is there and may trace; says so if not. In CI it must.
-fn can_trace() -> bool {
-    let mut strace = Command::new("strace");
-    strace.args(["-o", "/dev/null", "true"]).stderr(Stdio::null());
-    let works = strace.status().is_ok_and(|status| status.success());
-    if !works {
-        assert!(env::var_os("CI").is_none(), "strace is missing, or may not trace");
-        let _ = writeln!(stdout(), "crash: left out, strace is missing or may not trace");
-    }
-    works
 }
 
 struct Rounds {

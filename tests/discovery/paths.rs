@@ -8,10 +8,10 @@ use std::env;
 use std::fs;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::PATIENT;
-use crate::common::{SERVICE, Site, agent_program, wait_for};
+use crate::common::{SERVICE, Site, agent_program, can_trace, wait_for};
 use crate::tree::Tree;
 
 #[test]
@@ -73,11 +73,7 @@ struct Traced {
 impl Traced {
     /// `None` where nothing can be traced.
     fn new() -> Option<Self> {
-        let mut strace = Command::new("strace");
-        strace.args(["-o", "/dev/null", "true"]).stderr(Stdio::null());
-        if !strace.status().is_ok_and(|status| status.success()) {
-            assert!(env::var_os("CI").is_none(), "strace is missing, or may not trace");
-            let _ = writeln!(stdout(), "paths: left out, strace is missing or may not trace");
+        if !can_trace("paths") {
             return None;
         }
         let site = Site::new();

@@ -177,6 +177,46 @@ fn a_request_id_under_two_names_is_executed_once() {
     assert_eq!(site.executions_of(&id), 1);
 }
 
+#[test]
+fn the_case_of_an_ids_letters_makes_no_other_request_and_the_answer_has_the_clients_spelling() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", ""));
+    let _watcher = site.start();
+    for (first, second) in
+        [("low", "UP"), ("UP", "low"), ("n1-low", "n1-UP"), ("n1-UP", "low"), ("mine", "UP")]
+    {
+        let lower = new_id();
+        let upper = lower.to_ascii_uppercase();
+        let named = |name: &str| name.replace("low", &lower).replace("UP", &upper);
+        let spelled = |name: &str| if name.contains("UP") { &upper } else { &lower };
+        site.spool.submit(&named(first), &request(spelled(first), "off", "n1"));
+        let answer = site.spool.await_result(&named(first), "success");
+        assert_eq!(answer["request_id"], **spelled(first), "{first}");
+
+        for target in ["n1", "n2"] {
+            site.spool.submit(&named(second), &request(spelled(second), "off", target));
+            wait_for("the twin to be removed", || !site.spool.request(&named(second)).exists());
+        }
+        site.spool.await_quiet();
+        let both = site.executions_of(&lower) + site.executions_of(&upper);
+        assert_eq!(both, 1, "{first}, then {second}");
+    }
+}
+
+#[test]
+fn a_boot_is_the_same_whatever_the_case_of_its_letters() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", ""));
+    let _watcher = site.start();
+    let id = new_id();
+    let ours = with(our_request(&id, "off", "n1"), json!({"held": false}));
+    let upper = json!({"boot_id": boot_id().to_ascii_uppercase()});
+
+    site.spool.submit(&id, &with(ours, upper));
+
+    site.spool.await_result(&id, "success");
+}
+
 /// Submits a request under one name and, when it is done, the same identity for another target under
 /// another; gives how often that was executed. `ID` in a name stands for the identity.
 fn executions_of_two_targets(first: &str, second: &str) -> usize {

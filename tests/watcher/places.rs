@@ -12,8 +12,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::common::{
-    SERVICE, Site, Spool, Watcher, can_be_run_as_root, is_root, names, new_id, next_told,
-    output_of, request, wait_for,
+    SERVICE, Site, Spool, Watcher, agent_program, can_be_run_as_root, can_trace, is_root, names,
+    new_id, next_told, output_of, request, wait_for, with_injected,
 };
 
 fn submit(spool: &Spool, target: &str) -> String {
@@ -118,6 +118,61 @@ fn a_place_that_cannot_be_used_is_named_with_the_way_to_mend_it() {
         assert!(stderr.contains(mend), "{what}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{what}: {stderr}");
     }
+}
+
+#[test]
+fn a_file_system_that_cannot_rename_without_replacing_is_named_before_anything_is_served() {
+    if !can_trace("a_file_system_that_cannot_rename_without_replacing") {
+        return;
+    }
+    let site = Site::new();
+    let place = site.path("spool");
+    site.configure_for(&place, &site.simulated("power", ""));
+    let check = site.watcher_command(&["check", "--node", "n1"]);
+    let output = output_of(&mut with_injected("renameat2:error=EINVAL", &check));
+    assert_eq!(output.status.code(), Some(0), "there is no spool yet: {output:?}");
+    site.start().stop();
+    let before = names(&place.join("requests"));
+
+    for (nth, directory) in [(1, "requests"), (2, "responses"), (3, "queries")] {
+        let injection = format!("renameat2:error=EINVAL:when={nth}");
+        let named = format!("'{}' is on a file system", place.join(directory).display());
+
+        let service = site.watcher_command(SERVICE);
+        let output = output_of(&mut with_injected(&injection, &service));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(&named) && stderr.contains("tmpfs"), "{stderr}");
+        assert!(!stderr.contains("ready"), "{stderr}");
+
+        let output = output_of(&mut with_injected(&injection, &check));
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stdout}");
+        assert!(stdout.contains(&format!("note: {named}")), "{stdout}");
+    }
+    let offline = site.watcher_command(&["check", "--offline"]);
+    let output = output_of(&mut with_injected("renameat2:error=EINVAL", &offline));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let output = output_of(&mut with_injected("renameat2:error=ENOSPC", &check));
+    assert_eq!(output.status.code(), Some(0), "a failure that passes: {output:?}");
+    assert_eq!(names(&place.join("requests")), before);
+}
+
+#[test]
+fn an_agent_on_a_file_system_that_cannot_rename_without_replacing_says_so() {
+    if !can_trace("an_agent_on_a_file_system_that_cannot_rename_without_replacing") {
+        return;
+    }
+    let site = Site::new();
+    site.configure(&site.simulated("power", ""));
+    let _watcher = site.start();
+    let agent = Command::new(agent_program());
+    let agent = with_injected("renameat2:error=EINVAL", &agent);
+
+    let ended = site.agent_as(agent, "action=off\nplug=n1\n").wait();
+
+    let requests = site.spool.requests.display().to_string();
+    ended.assert_failure(&["nothing was requested", &requests, "RENAME_NOREPLACE", "tmpfs"]);
 }
 
 /// The service's command in a mount namespace of its own, with a small file system in `place`.

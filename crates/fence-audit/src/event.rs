@@ -19,6 +19,8 @@ pub enum Status {
     Completed,
     /// It was not done, or nobody knows.
     Failed,
+    /// The log was cut before it said so. Never written, only read.
+    Unknown,
 }
 
 impl Status {
@@ -28,6 +30,7 @@ impl Status {
             Status::Requested => "requested",
             Status::Completed => "completed",
             Status::Failed => "failed",
+            Status::Unknown => "unknown",
         }
     }
 }
@@ -75,7 +78,7 @@ impl AuditEvent {
     pub(crate) fn to_operator_line(&self) -> String {
         let level = match self.status {
             Status::Requested | Status::Completed => "INFO",
-            Status::Failed => "ERROR",
+            Status::Failed | Status::Unknown => "ERROR",
         };
         let (action, target) = (one_line(&self.action), one_line(&self.target_node));
         let mut line = format!("{} {level} {action} of {target} ", rfc3339(self.timestamp));

@@ -12,8 +12,11 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, MapAccess, Visitor};
+use serde_json::{Map, Value};
 
-use crate::{AuditEvent, DETAILED_LOG};
+use crate::{AuditEvent, DETAILED_LOG, Status};
 
 /// Which events are wanted; a field that is `None` lets all through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,8 +67,9 @@ impl fmt::Display for HistoryError {
 impl std::error::Error for HistoryError {}
 
 /// The wanted events of the JSON logs in `log_dir`, in the order in which they were written; none
-/// where nothing was logged yet. Lines that are no events (cut by a full disk, written by hand) are
-/// passed over.
+/// where nothing was logged yet. Lines that are no events (written by hand) are passed over; of a line
+/// that a full disk or a crash has cut, what can be read is given, with [`Status::Unknown`] where its
+/// status is not in that.
 pub fn read(
     log_dir: &Path,
     filter: Filter,
@@ -114,8 +118,78 @@ fn is_log(name: &str) -> bool {
 
 fn events(log: impl BufRead) -> impl Iterator<Item = AuditEvent> {
     // A read error ends the history: a bad disk would give the same one for ever.
-    log.split(b'\n').map_while(Result::ok).filter_map(|line| serde_json::from_slice(&line).ok())
+    log.split(b'\n').map_while(Result::ok).flat_map(|line| events_in(&line))
 }
+
+/// The events in a line: one, unless something was cut and what came next stands behind it.
+fn events_in(mut line: &[u8]) -> Vec<AuditEvent> {
+    if let Ok(event) = serde_json::from_slice(line) {
+        return vec![event];
+    }
+    let mut events = Vec::new();
+    while let Some(start) = begin_of_event(line) {
+        line = &line[start..];
+        let mut values = serde_json::Deserializer::from_slice(line).into_iter();
+        if let Some(Ok(event)) = values.next() {
+            events.push(event);
+            line = &line[values.byte_offset()..];
+            continue;
+        }
+        // No text in an event looks like the begin of another one: its quotes would be escaped.
+        let next = begin_of_event(&line[1..]).map_or(line.len(), |next| next + 1);
+        events.extend(cut_event(&line[..next]));
+        line = &line[next..];
+    }
+    events
+}
+
+/// Where an event begins: every version has written its time first.
+fn begin_of_event(line: &[u8]) -> Option<usize> {
+    line.windows(BEGIN.len()).position(|part| part == BEGIN)
+}
+
+/// What can be read of an event whose end is missing.
+fn cut_event(text: &[u8]) -> Option<AuditEvent> {
+    let mut members = Map::new();
+    // The error is the cut.
+    let _ = WholeMembers(&mut members).deserialize(&mut serde_json::Deserializer::from_slice(text));
+    let details = members.get("details").and_then(Value::as_str).unwrap_or_default();
+    let separator = if details.is_empty() { "" } else { "; " };
+    members.insert("details".to_owned(), format!("{details}{separator}{CUT}").into());
+    members.entry("status").or_insert_with(|| Status::Unknown.as_str().into());
+    serde_json::from_value(Value::Object(members)).ok()
+}
+
+/// Takes the members of an object up to the first that is not whole.
+struct WholeMembers<'a>(&'a mut Map<String, Value>);
+
+impl<'de> DeserializeSeed<'de> for WholeMembers<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for WholeMembers<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while let Some((name, value)) = members.next_entry()? {
+            self.0.insert(name, value);
+        }
+        Ok(())
+    }
+}
+
+const BEGIN: &[u8] = b"{\"timestamp\"";
+
+/// What an event says of itself that was cut.
+const CUT: &str = "the line in the log is cut short: the disk was full, or the node crashed";
 
 #[cfg(test)]
 mod tests {
@@ -139,6 +213,56 @@ mod tests {
         assert_eq!(read.len(), 2);
         assert_eq!((read[0].target_node.as_str(), read[0].status), ("n9", Status::Requested));
         assert_eq!(read[1], event("x"));
+    }
+
+    fn read_of(text: &str) -> Vec<(String, Status, String)> {
+        let part = |event: AuditEvent| (event.target_node, event.status, event.details);
+        events(text.as_bytes()).map(part).collect()
+    }
+
+    #[test]
+    fn events_that_stand_in_one_line_are_all_read() {
+        let line = |name: &str| {
+            let mut event = event(name);
+            // A file system that is named like the member with which events begin.
+            let learned = &mut event.gfs2_discovery.as_mut().unwrap().learned;
+            learned.insert("timestamp".to_owned(), Vec::new());
+            event.to_json_line().trim_end().to_owned()
+        };
+        let details = |text: &str| -> Vec<String> {
+            read_of(text).into_iter().map(|(.., details)| details).collect()
+        };
+        assert_eq!(details(&format!("{}{}", line("a"), line("b"))), ["a", "b"]);
+        assert_eq!(details(&format!("\0\0\0{}", line("a"))), ["a"]);
+        assert_eq!(details(&format!("x{} y{}z\n{}", line("a"), line("b"), line("c"))).len(), 3);
+        let whole = line("a");
+        for cut in 0..whole.len() {
+            let read = details(&format!("{}{}\n{}\n", &whole[..cut], line("b"), line("c")));
+            assert_eq!(read[read.len() - 2..], ["b", "c"], "{cut}");
+            assert!(read.len() <= 3, "{cut}: {read:?}");
+        }
+        let first_version = format!("{}{FIRST_VERSION}", &FIRST_VERSION[..60]);
+        assert_eq!(read_of(&first_version).last().unwrap().0, "n9");
+    }
+
+    #[test]
+    fn what_was_written_of_a_cut_event_is_read_and_nothing_is_made_up() {
+        let whole = event("it is off").to_json_line();
+        let before = |member: &str| &whole[..whole.find(&format!(",\"{member}")).unwrap() + 3];
+
+        assert_eq!(read_of(before("target_node")), []);
+        let n3 = || "n3".to_owned();
+        for member in ["gfs2_filesystems", "status"] {
+            assert_eq!(read_of(before(member)), [(n3(), Status::Unknown, CUT.to_owned())]);
+        }
+        assert_eq!(read_of(before("details")), [(n3(), Status::Failed, CUT.to_owned())]);
+        let both = format!("it is off; {CUT}");
+        for member in ["recorder_node", "request_id"] {
+            assert_eq!(read_of(before(member)), [(n3(), Status::Failed, both.clone())]);
+        }
+        let cut: Vec<AuditEvent> = events(before("duration_ms").as_bytes()).collect();
+        assert_eq!(cut[0].result.as_deref(), Some("unreachable"));
+        assert_eq!(cut[0].duration_ms, None);
     }
 
     #[test]

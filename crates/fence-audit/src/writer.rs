@@ -1,8 +1,11 @@
 //! Appending to the logs: one write(2) of one whole line each, so that the lines of agents that run
 //! at the same time never mix.
+//!
+//! Any of this can hang with the disk, so it belongs into a [`crate::LogProcess`].
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::AuditEvent;
@@ -63,14 +66,53 @@ impl Log {
     }
 
     fn append(&mut self, line: &str) -> Result<(), String> {
-        let file = self.file.as_mut().map_err(|problem| problem.clone())?;
-        let cause = match file.write(line.as_bytes()) {
-            Ok(written) if written == line.len() => return Ok(()),
-            Ok(written) => format!("only {written} of {} bytes were written", line.len()),
+        let file = self.file.as_ref().map_err(Clone::clone)?;
+        append_line(file, line.as_bytes())
+            .map_err(|cause| format!("cannot append to '{}': {cause}", self.path.display()))
+    }
+}
+
+/// Appends `line`, which has its line end, to a log that others append to as well.
+///
+/// A full disk or a crash can have cut the last line; then this one begins with a line end, so that it
+/// stands alone. The lock lets nobody of ours cut a line in between.
+pub(crate) fn append_line(file: &File, line: &[u8]) -> Result<(), String> {
+    // A file system without locks is written to without one.
+    let is_locked = file.lock().is_ok();
+    let written =
+        if ends_in_a_line(file) { write(file, &[b"\n", line].concat()) } else { write(file, line) };
+    if is_locked {
+        let _ = file.unlock();
+    }
+    written
+}
+
+/// Whether the last line has no end.
+fn ends_in_a_line(file: &File) -> bool {
+    let mut last = [0];
+    let Ok(size) = file.metadata().map(|facts| facts.len()) else { return false };
+    size > 0 && file.read_exact_at(&mut last, size - 1).is_ok() && last != *b"\n"
+}
+
+/// Writes all of it, in one call unless the disk gets full in the middle.
+fn write(mut file: &File, bytes: &[u8]) -> Result<(), String> {
+    let mut written = 0;
+    while written < bytes.len() {
+        let cause = match file.write(&bytes[written..]) {
+            Ok(count @ 1..) => {
+                written += count;
+                continue;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Ok(0) => "the file takes no more".to_owned(),
             Err(error) => error.to_string(),
         };
-        Err(format!("cannot append to '{}': {cause}", self.path.display()))
+        return Err(match written {
+            0 => cause,
+            _ => format!("only {written} of {} bytes were written: {cause}", bytes.len()),
+        });
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -138,6 +180,42 @@ mod tests {
             let event: AuditEvent = serde_json::from_str(line).unwrap();
             assert_eq!(event.details, event.details[..1].repeat(3000));
         }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_does_not_swallow_the_next_one() {
+        let directory = Directory::new();
+        for name in [EVENTS_LOG, READABLE_LOG, DETAILED_LOG] {
+            for (before, lines) in [("", 1), ("whole\n", 2), ("cut", 2), ("\n", 2), ("\0", 2)] {
+                fs::write(directory.0.join(name), before).unwrap();
+
+                assert_eq!(AuditLog::open(&directory.0).record(&event("x")), [""; 0]);
+
+                let text = fs::read_to_string(directory.0.join(name)).unwrap();
+                assert_eq!(text.lines().count(), lines, "{name} {before:?}: {text:?}");
+                let last = text.lines().last().unwrap();
+                assert!(last.starts_with(['2', '[', '{']), "{name} {before:?}: {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn writers_of_one_log_wait_for_each_other_and_hold_it_no_longer_than_a_line() {
+        let directory = Directory::new();
+        let mut log = AuditLog::open(&directory.0);
+        assert_eq!(log.record(&event("first")), [""; 0]);
+
+        let other = File::open(directory.0.join(DETAILED_LOG)).unwrap();
+        other.try_lock().expect("nobody writes");
+        thread::scope(|scope| {
+            let second = scope.spawn(|| log.record(&event("second")));
+            fs::write(directory.0.join(DETAILED_LOG), "cut").unwrap();
+            other.unlock().unwrap();
+            assert_eq!(second.join().unwrap(), [""; 0]);
+        });
+
+        let text = fs::read_to_string(directory.0.join(DETAILED_LOG)).unwrap();
+        assert_eq!(text, format!("cut\n{}", event("second").to_json_line()));
     }
 
     #[test]

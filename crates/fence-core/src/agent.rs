@@ -49,7 +49,7 @@ impl Expected {
 
     fn contradiction(&self, answer: &ReceivedAnswer) -> Option<String> {
         match answer.request_id.as_deref() {
-            Some(id) if id == self.request_id.as_str() => {}
+            Some(id) if self.request_id.is(id) => {}
             Some(id) => {
                 return Some(format!("the answer is for another request, {:?}", bounded(id, 64)));
             }
@@ -280,7 +280,8 @@ mod tests {
     }
 
     fn judge(action: FenceAction, text: &str) -> Judgement {
-        expected(action).judge(text.replace("ID", ID).as_bytes())
+        let text = text.replace("ID", ID).replace("UPPER", &ID.to_ascii_uppercase());
+        expected(action).judge(text.as_bytes())
     }
 
     fn success() -> Judgement {
@@ -336,6 +337,10 @@ mod tests {
             (FenceAction::Off, r#"{"request_id":"ID","success":true,"target_node":"n4"}"#, false),
             (FenceAction::Off, r#"{"request_id":"ID","success":true,"target_node":7}"#, false),
             (FenceAction::Off, r#"{"request_id":"other","success":true}"#, false),
+            (FenceAction::Off, r#"{"request_id":"UPPER","success":true}"#, true),
+            (FenceAction::Off, r#"{"request_id":"{ID}","success":true}"#, false),
+            (FenceAction::Off, r#"{"request_id":"urn:uuid:ID","success":true}"#, false),
+            (FenceAction::Off, r#"{"request_id":" ID","success":true}"#, false),
             (FenceAction::Off, r#"{"success":true}"#, false),
             (FenceAction::Off, r#"{"request_id":"ID","success":"true"}"#, false),
             (FenceAction::Off, r#"{"request_id":"ID"}"#, false),

@@ -2,7 +2,9 @@
 //!
 //! Each rule stands in one constructor; whoever holds one of these types need not check again.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 /// Why a text is not a name.
@@ -76,7 +78,12 @@ impl FromStr for NodeName {
 }
 
 /// The identity of one request: a UUID, kept as the client wrote it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// The case of its letters means nothing: two spellings are equal, and have the same [`canonical`]
+/// form, which names every file that stands for the identity. The client gets back its own spelling.
+///
+/// [`canonical`]: RequestId::canonical
+#[derive(Clone, Debug)]
 pub struct RequestId(String);
 
 impl RequestId {
@@ -85,9 +92,49 @@ impl RequestId {
         RequestId(uuid::Uuid::new_v4().hyphenated().to_string())
     }
 
-    /// The identity's text.
+    /// The identity as the client wrote it.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The one form of the identity, whoever wrote it: in lower case.
+    pub fn canonical(&self) -> String {
+        self.0.to_ascii_lowercase()
+    }
+
+    /// Whether `text` is a spelling of this identity.
+    pub fn is(&self, text: &str) -> bool {
+        self.0.eq_ignore_ascii_case(text)
+    }
+
+    fn canonical_bytes(&self) -> impl Iterator<Item = u8> {
+        self.0.bytes().map(|byte| byte.to_ascii_lowercase())
+    }
+}
+
+impl PartialEq for RequestId {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(&other.0)
+    }
+}
+
+impl Eq for RequestId {}
+
+impl PartialOrd for RequestId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for RequestId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.canonical_bytes().cmp(other.canonical_bytes())
+    }
+}
+
+impl Hash for RequestId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.canonical_bytes().for_each(|byte| byte.hash(state));
     }
 }
 
@@ -118,14 +165,14 @@ impl RecordName {
         file_name.strip_suffix(".json")?.parse().ok()
     }
 
-    /// The name that our agent uses by default: the request's identity.
+    /// The name that our agent uses by default: the request's identity, in its canonical form.
     pub fn of_id(id: &RequestId) -> Self {
-        RecordName(id.0.clone())
+        RecordName(id.canonical())
     }
 
     /// `<target>-<request_id>`, which some responders expect.
     pub fn of_target_and_id(target: &NodeName, id: &RequestId) -> Result<Self, NameError> {
-        format!("{}-{}", target.0, id.0).parse()
+        format!("{}-{}", target.0, id.canonical()).parse()
     }
 
     /// N itself.
@@ -224,12 +271,40 @@ mod tests {
             "",
             "67e5504410b1426f9247bb680e5fe0c8",
             "{67e55044-10b1-426f-9247-bb680e5fe0c}",
+            "{67e55044-10b1-426f-9247-bb680e5fe0c8}",
+            "urn:uuid:67e55044-10b1-426f-9247-bb680e5fe0c8",
+            " 67e55044-10b1-426f-9247-bb680e5fe0c8",
             "../../../../../../../../../etc/passwd",
             "67e55044-10b1-426f-9247-bb680e5fe0cg",
         ] {
             assert!(bad.parse::<RequestId>().is_err(), "{bad:?}");
         }
         assert!(RequestId::random().as_str().parse::<RequestId>().is_ok());
+    }
+
+    #[test]
+    fn the_case_of_its_letters_makes_no_other_identity_and_is_kept() {
+        let ids: Vec<RequestId> = [
+            "67e55044-10b1-426f-9247-bb680e5fe0c8",
+            "67E55044-10B1-426F-9247-BB680E5FE0C8",
+            "67e55044-10B1-426f-9247-Bb680e5FE0c8",
+        ]
+        .map(|text| text.parse().unwrap())
+        .to_vec();
+        let target: NodeName = "N3".parse().unwrap();
+
+        let by_order: std::collections::BTreeSet<_> = ids.iter().collect();
+        let by_hash: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!((by_order.len(), by_hash.len()), (1, 1));
+        for id in &ids {
+            assert_eq!(*id, ids[0]);
+            assert!(id.is(ids[1].as_str()));
+            assert_eq!(RecordName::of_id(id).as_str(), ids[0].as_str());
+            let both = RecordName::of_target_and_id(&target, id).unwrap();
+            assert_eq!(both.as_str(), format!("N3-{}", ids[0]));
+        }
+        assert_eq!(ids[1].as_str(), "67E55044-10B1-426F-9247-BB680E5FE0C8");
+        assert_ne!(ids[0], "67e55044-10b1-426f-9247-bb680e5fe0c9".parse().unwrap());
     }
 
     #[test]

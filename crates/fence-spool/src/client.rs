@@ -123,10 +123,10 @@ impl ClientSpool {
     /// Asks the watcher a question.
     pub fn ask(&self, query: &Query) -> Result<Asked, SpoolError> {
         let queries = Dir::open(&self.queries)?;
-        let name = match query.query_id.parse::<RequestId>() {
-            Ok(id) => RecordName::of_id(&id),
-            Err(_) => return Err(queries.error("ask", &query.query_id, Errno::EINVAL)),
-        };
+        // The watcher wants a query's name to be its identity letter for letter.
+        let name = query.query_id.parse::<RequestId>().and_then(|_| query.query_id.parse());
+        let name: RecordName =
+            name.map_err(|_| queries.error("ask", &query.query_id, Errno::EINVAL))?;
         // Neither held nor synced: nobody wants an answer after a crash.
         let file = publish(&queries, &name, &query.to_json(), |_, _, _| Ok(()))?;
         Ok(Asked { queries, name, watched: Watched::new(file, watch) })
@@ -210,7 +210,7 @@ fn publish(
     let (temporary, name) = (name.temporary(), name.file_name());
     let file = dir.write_new(&temporary, bytes)?;
     let shown = ready(dir, &temporary, &file).and_then(|()| {
-        dir.rename(&temporary, dir, &name).map_err(|errno| dir.error("submit", &name, errno))
+        dir.rename(&temporary, dir, &name).map_err(|errno| dir.rename_error("submit", &name, errno))
     });
     if let Err(error) = shown {
         // The first error is the one to tell; a rest that stays is pruned by its age.

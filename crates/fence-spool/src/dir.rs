@@ -102,6 +102,39 @@ impl Dir {
         renameat2(&self.fd, name, &to.fd, to_name, RenameFlags::RENAME_NOREPLACE)
     }
 
+    /// Why a [`Dir::rename`] of `name`, which was done for `operation`, failed.
+    pub(crate) fn rename_error(
+        &self,
+        operation: &'static str,
+        name: &str,
+        errno: Errno,
+    ) -> SpoolError {
+        match errno {
+            // What a file system says to a flag that it does not know; NFS and some of FUSE do.
+            Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP => {
+                SpoolError::NoExclusiveRename { path: self.path.clone() }
+            }
+            errno => self.error(operation, name, errno),
+        }
+    }
+
+    /// Renames a hidden file of its own, and fails if no file can ever be renamed so. A failure that
+    /// may pass, such as a full disk, shows nothing.
+    pub(crate) fn try_rename(&self) -> Result<(), SpoolError> {
+        // Should this process be killed in between, the next one removes them.
+        let (before, after) = (".try.tmp", ".tried.tmp");
+        let remove = || self.unlink(before).and_then(|_| self.unlink(after));
+        if remove().and_then(|_| self.write_new(before, b"")).is_err() {
+            return Ok(());
+        }
+        let renamed = self.rename(before, self, after);
+        let _ = remove();
+        match renamed.map_err(|errno| self.rename_error("rename", before, errno)) {
+            Err(error @ SpoolError::NoExclusiveRename { .. }) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes names and removals durable.
     pub(crate) fn sync(&self) -> Result<(), SpoolError> {
         fsync(&self.fd).map_err(|errno| self.own_error("sync", errno))
@@ -125,7 +158,7 @@ impl Dir {
             .and_then(|()| match self.rename(temporary, self, name) {
                 Ok(()) => Ok(true),
                 Err(Errno::EEXIST) => Ok(false),
-                Err(errno) => Err(self.error("write", name, errno)),
+                Err(errno) => Err(self.rename_error("write", name, errno)),
             });
         if !matches!(placed, Ok(true)) {
             // What cannot be removed is pruned by its age.

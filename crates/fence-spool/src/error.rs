@@ -11,6 +11,11 @@ use crate::PlaceError;
 pub enum SpoolError {
     /// A directory of the spool cannot be used.
     Place(PlaceError),
+    /// The file system cannot rename a file without replacing another one.
+    NoExclusiveRename {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A system call failed.
     Io {
         /// What was to be done, as a verb: "claim".
@@ -26,6 +31,13 @@ impl fmt::Display for SpoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SpoolError::Place(error) => error.fmt(f),
+            SpoolError::NoExclusiveRename { path } => write!(
+                f,
+                "'{}' is on a file system that cannot rename a file without replacing another one \
+                 (RENAME_NOREPLACE), so one request could be executed twice: use a directory on \
+                 tmpfs or on a local file system",
+                path.display()
+            ),
             SpoolError::Io { operation, path, source } => {
                 write!(f, "cannot {operation} '{}': {}", path.display(), cause(source))
             }
@@ -38,6 +50,7 @@ impl std::error::Error for SpoolError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             SpoolError::Place(error) => error.source(),
+            SpoolError::NoExclusiveRename { .. } => None,
             SpoolError::Io { source, .. } => source.source(),
         }
     }

@@ -38,7 +38,8 @@ pub fn open_log_dir(path: &Path) -> Result<OwnedFd, PlaceError> {
     Walk { wanted: path, use_as: Use::Log, create: false, forbidden: GFS2 }.open()
 }
 
-/// Opens the log file `path` for appending, making it (mode 0640) if it is missing.
+/// Opens the log file `path` for appending, making it (mode 0640) if it is missing. It can be read as
+/// well where that is allowed.
 ///
 /// Its directory may be writable by its group, as `/var/log` is on some systems, or by everyone when
 /// it is sticky, as `/tmp` is; the file itself must be a regular one of root's or ours. Opening never
@@ -366,10 +367,16 @@ fn append(path: &Path, forbidden: FsType) -> Result<File, PlaceError> {
             check_log(&found, path)?;
         }
     }
-    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
+    let flags = OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
     let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let log = openat(&directory.at, name, flags, Mode::from_bits_truncate(0o640))
-        .map_err(|errno| io("open", path, errno))?;
+    let open =
+        |access| openat(&directory.at, name, flags | access, Mode::from_bits_truncate(0o640));
+    // Read as well, to see whether the last line is whole; a log that may only be written will do.
+    let log = match open(OFlag::O_RDWR) {
+        Err(Errno::EACCES) => open(OFlag::O_WRONLY),
+        other => other,
+    };
+    let log = log.map_err(|errno| io("open", path, errno))?;
     check_log(&log, path)?;
     Ok(File::from(log))
 }

@@ -23,7 +23,9 @@ impl WatcherSpool {
         let aside = format!("{kept}.{}", RequestId::random());
         match self.requests.rename(file_name, &self.rejected, &aside) {
             Err(Errno::ENOENT) if !self.requests.has(file_name) => return Ok(()),
-            Err(errno) => return Err(self.requests.error("set aside", file_name, errno)),
+            Err(errno) => {
+                return Err(self.requests.rename_error("set aside", file_name, errno));
+            }
             Ok(()) => {}
         }
         bound_rejected(&self.rejected)

@@ -125,7 +125,9 @@ impl WatcherSpool {
             Ok(()) => {}
             // The same error tells that the directory of claims is gone.
             Err(Errno::ENOENT) if !self.requests.has(&file_name) => return Claim::Gone,
-            Err(errno) => return Claim::Failed(self.requests.error("claim", &file_name, errno)),
+            Err(errno) => {
+                return Claim::Failed(self.requests.rename_error("claim", &file_name, errno));
+            }
         }
         let synced =
             if sync { self.claimed.sync().and_then(|()| self.requests.sync()) } else { Ok(()) };
@@ -169,7 +171,7 @@ impl WatcherSpool {
             || id.is_some_and(|id| {
                 has(&RecordName::of_id(id))
                     || by_target(id).as_ref().is_some_and(has)
-                    || self.started.has(id.as_str())
+                    || self.started.has(&id.canonical())
             })
     }
 
@@ -181,9 +183,10 @@ impl WatcherSpool {
     /// Whether the request `id`, just claimed as `name`, was begun before: under another name, or by
     /// another watcher that should not be there. To be asked between the claim and the start.
     ///
-    /// A name other than `<id>` leaves a mark of the identity: whoever claims the same identity under
-    /// another name, perhaps for another target, would not find it otherwise. Two that are claimed at
-    /// the same moment each look for what the other one has left by then, so that at most one starts.
+    /// A name other than `<id>`, in its canonical form, leaves a mark of the identity: whoever claims
+    /// the same identity under another name, perhaps for another target, would not find it otherwise.
+    /// Two that are claimed at the same moment each look for what the other one has left by then, so
+    /// that at most one starts.
     pub fn was_begun(
         &self,
         name: &RecordName,
@@ -202,10 +205,11 @@ impl WatcherSpool {
 
     /// Marks the request `id` as started; false when that was done before.
     pub(crate) fn mark_started(&self, id: &RequestId) -> Result<bool, SpoolError> {
-        match self.started.file(id.as_str(), OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL) {
+        let mark = id.canonical();
+        match self.started.file(&mark, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL) {
             Ok(_) => self.started.sync().map(|()| true),
             Err(Errno::EEXIST) => Ok(false),
-            Err(errno) => Err(self.started.error("create", id.as_str(), errno)),
+            Err(errno) => Err(self.started.error("create", &mark, errno)),
         }
     }
 
@@ -261,6 +265,16 @@ pub fn is_claim_held(path: &Path) -> Option<bool> {
     let (directory, name) = (path.parent()?, path.file_name()?.to_str()?);
     let file = record::open(&Dir::open(directory).ok()?, name, OFlag::O_RDONLY).ok()?;
     Some(is_held(&file))
+}
+
+/// Whether a file of the spool can be renamed as a claim and an answer need it: without replacing
+/// another one. Fails if the file system cannot do so; a directory that is missing or cannot be used
+/// is passed over.
+pub fn check_renames(places: &Places) -> Result<(), SpoolError> {
+    [&places.requests, &places.responses, &places.queries]
+        .into_iter()
+        .filter_map(|path| Dir::open(path).ok())
+        .try_for_each(|directory| directory.try_rename())
 }
 
 /// Whether somebody holds the client's lock on `file`. The probe is shared, so that two of them never
@@ -521,6 +535,35 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_known_in_whichever_case_its_identity_is_written() {
+        let target: NodeName = "n3".parse().unwrap();
+        let lower = RequestId::random();
+        let upper: RequestId = lower.as_str().to_ascii_uppercase().parse().unwrap();
+        let own_name = |id: &RequestId| name(id.as_str());
+        let with_target = |id: &RequestId| name(&format!("n3-{id}"));
+        let foreign = |_: &RequestId| name("job-1");
+        let names: [&dyn Fn(&RequestId) -> RecordName; 3] = [&own_name, &with_target, &foreign];
+        for first in names {
+            for (one, other) in [(&lower, &upper), (&upper, &lower)] {
+                let pair = Pair::new();
+                let is_begun = |id: &RequestId, name: &RecordName| {
+                    pair.watcher.was_begun(name, id, Some(&target)).unwrap()
+                };
+                write(&pair.request(&first(one).file_name()), b"{}");
+                assert!(matches!(pair.watcher.claim(&first(one), false), Claim::Claimed { .. }));
+                assert!(!is_begun(one, &first(one)), "{one}");
+
+                write(&pair.request("job-2.json"), b"{}");
+                assert!(matches!(pair.watcher.claim(&name("job-2"), false), Claim::Claimed { .. }));
+                assert!(is_begun(other, &name("job-2")), "{one} as {}", first(one));
+                pair.watcher.answer(&first(one), b"{}").unwrap();
+                pair.watcher.remove_claimed(&first(one)).unwrap();
+                assert!(pair.watcher.answered(&own_name(other), Some(other), Some(&target)));
+            }
+        }
+    }
+
+    #[test]
     fn an_answer_is_never_overwritten() {
         let pair = Pair::new();
         pair.watcher.answer(&name("n"), b"first").unwrap();
@@ -544,6 +587,36 @@ mod tests {
 
         assert_eq!(fs::read(pair.response("n.json")).unwrap(), b"whole");
         assert_eq!(names(&pair.places.responses), [".started", "n.json"]);
+    }
+
+    #[test]
+    fn trying_how_files_are_renamed_leaves_nothing_behind_and_makes_nothing() {
+        let pair = Pair::new();
+        for leftover in [".try.tmp", ".tried.tmp"] {
+            write(&pair.request(leftover), b"of a process that was killed");
+        }
+
+        check_renames(&pair.places).unwrap();
+
+        assert_eq!(names(&pair.places.requests), [".claimed", ".rejected"]);
+        assert_eq!(names(&pair.places.responses), [".started"]);
+        assert_eq!(names(&pair.places.queries), [""; 0]);
+        fs::remove_dir(&pair.places.queries).unwrap();
+        check_renames(&pair.places).unwrap();
+        assert!(!pair.places.queries.exists());
+    }
+
+    #[test]
+    fn a_file_system_that_replaces_is_told_from_another_failure() {
+        let pair = Pair::new();
+        let requests = &pair.watcher.requests;
+        for errno in [Errno::EINVAL, Errno::ENOSYS, Errno::EOPNOTSUPP] {
+            let error = requests.rename_error("claim", "n.json", errno).to_string();
+            assert!(error.contains(pair.places.requests.to_str().unwrap()), "{error}");
+            assert!(error.contains("tmpfs") && !error.contains("n.json"), "{error}");
+        }
+        let error = requests.rename_error("claim", "n.json", Errno::ENOSPC).to_string();
+        assert!(error.contains("n.json") && error.contains("No space"), "{error}");
     }
 
     #[test]

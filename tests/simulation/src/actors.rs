@@ -414,19 +414,19 @@ fn was_begun(disk: &mut Disk, name: &RecordName, request: &Request, now: Now) ->
     if is_answered(disk, name, request) {
         return true;
     }
-    let id = request.request_id.as_str();
+    let id = request.request_id.canonical();
     let of_id = format!("{id}.json");
     if name.file_name() == of_id {
         return false;
     }
-    let is_new = disk.create(Dir::Started, id, Vec::new(), now.wall_ms, None, true);
+    let is_new = disk.create(Dir::Started, &id, Vec::new(), now.wall_ms, None, true);
     disk.sync(Dir::Started);
     !is_new || disk.has(Dir::Claimed, &of_id)
 }
 
 /// The names under which an answer is looked for.
 fn shown_by(request: &Request) -> Vec<String> {
-    let id = &request.request_id;
+    let id = request.request_id.canonical();
     let of_target = request.target_node.as_ref().map(|target| format!("{target}-{id}.json"));
     [Some(format!("{id}.json")), of_target].into_iter().flatten().collect()
 }
@@ -435,7 +435,7 @@ fn shown_by(request: &Request) -> Vec<String> {
 fn is_answered(disk: &Disk, name: &RecordName, request: &Request) -> bool {
     disk.has(Dir::Responses, &name.file_name())
         || shown_by(request).iter().any(|other| disk.has(Dir::Responses, other))
-        || disk.has(Dir::Started, request.request_id.as_str())
+        || disk.has(Dir::Started, &request.request_id.canonical())
 }
 
 fn claimed_sight(disk: &Disk, name: &RecordName) -> Sight {

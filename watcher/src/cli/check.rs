@@ -14,10 +14,11 @@ use fence_core::execution::Method;
 use fence_core::watcher::{self as core, Coverage, Unroutable, route};
 use fence_device::{ExecutorClient, Limit, Reach, TargetList};
 use fence_protocol::{FenceAction, NodeName};
+use fence_spool::Places;
 
 use super::EXECUTOR_MODE;
 use super::table::Table;
-use crate::config::{DeviceKind, Settings, fold_hostlist, local_node};
+use crate::config::{DeviceKind, Settings, SpoolSettings, fold_hostlist, local_node};
 use crate::devices::{ConfiguredDevice, Devices};
 
 /// The text of `check`, and whether all devices of this node can be reached.
@@ -44,7 +45,17 @@ pub(super) fn check(settings: &Settings, offline: bool) -> anyhow::Result<(Strin
     if !offline {
         ask(&mut checked);
     }
-    Ok((report(&checked, settings, offline), checked.iter().all(Checked::is_well)))
+    let spool_problem = if offline { None } else { spool_problem(&settings.spool) };
+    let is_well = spool_problem.is_none() && checked.iter().all(Checked::is_well);
+    let mut notes = notes(&checked, settings, offline);
+    notes.extend(spool_problem);
+    Ok((report(&checked, &notes), is_well))
+}
+
+/// Why the spool, where there is one already, lies on the wrong file system.
+fn spool_problem(spool: &SpoolSettings) -> Option<String> {
+    let places = Places::new(&spool.request_dir, &spool.response_dir);
+    fence_spool::check_renames(&places).err().map(|problem| problem.to_string())
 }
 
 /// What is known of a device.
@@ -127,20 +138,19 @@ impl Checked {
     }
 }
 
-fn report(checked: &[Checked], settings: &Settings, offline: bool) -> String {
+fn report(checked: &[Checked], notes: &[String]) -> String {
     let mut text = table(checked);
     let topology = topology(&checked.iter().map(Checked::facts).collect::<Vec<_>>());
     if !topology.is_empty() {
         text.push('\n');
         text.push_str(&topology.text());
     }
-    let notes = notes(checked, settings, offline);
     if !notes.is_empty() {
         text.push('\n');
     }
     for note in notes {
         text.push_str("note: ");
-        text.push_str(&fence_log::one_line(&note));
+        text.push_str(&fence_log::one_line(note));
         text.push('\n');
     }
     text

@@ -78,15 +78,18 @@ fn join(events: impl Iterator<Item = AuditEvent>) -> Vec<Fence> {
     let mut fences: Vec<Fence> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     for event in events {
-        let key = event
-            .request_id
-            .clone()
-            .unwrap_or_else(|| format!("{}\n{}", event.target_node, event.action));
+        let key = match &event.request_id {
+            // The case of an identity's letters means nothing.
+            Some(id) => id.to_ascii_lowercase(),
+            None => format!("{}\n{}", event.target_node, event.action),
+        };
         match (event.status, known.get(&key).copied()) {
-            (Status::Requested, _) => {
+            (Status::Requested, _) | (Status::Unknown, None) => {
                 known.insert(key, fences.len());
                 fences.push(begun(event));
             }
+            // A cut line says nothing of a fence that is known.
+            (Status::Unknown, Some(_)) => {}
             (Status::Completed | Status::Failed, Some(position)) => {
                 if event.request_id.is_none() {
                     known.remove(&key);
@@ -173,7 +176,7 @@ mod tests {
             [
                 event(0, Some("a"), Status::Requested, None),
                 event(1, Some("b"), Status::Requested, None),
-                event(2, Some("a"), Status::Completed, Some("success")),
+                event(2, Some("A"), Status::Completed, Some("success")),
                 event(3, Some("c"), Status::Failed, Some("rejected")),
                 event(4, Some("d"), Status::Requested, None),
                 event(5, Some("d"), Status::Failed, Some("timed-out")),
@@ -192,6 +195,23 @@ TIME                  TARGET  ACTION  RESULT           DURATION  DETAILS
 2027-01-15T08:00:04Z  n3      off     success          1.5s      second 6
 "
         );
+    }
+
+    #[test]
+    fn what_a_cut_line_still_tells_is_a_fence_without_an_end_or_part_of_a_known_one() {
+        let fences = join(
+            [
+                event(0, Some("a"), Status::Unknown, None),
+                event(1, Some("b"), Status::Requested, None),
+                event(2, Some("b"), Status::Unknown, None),
+                event(3, Some("a"), Status::Completed, Some("success")),
+            ]
+            .into_iter(),
+        );
+
+        let results: Vec<&str> = fences.iter().map(|fence| fence.result.as_str()).collect();
+        assert_eq!(results, ["success", OPEN]);
+        assert_eq!(fences[1].details, "second 1");
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     {
         return done(fence_device::executor_main(Path::new(lock_file)).map_err(Into::into));
     }
+    if arguments.get(1..).is_some_and(fence_audit::write_logs) {
+        return ExitCode::SUCCESS;
+    }
     match Arguments::try_parse_from(arguments) {
         Ok(arguments) => execute(arguments),
         Err(error) => {

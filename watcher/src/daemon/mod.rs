@@ -25,7 +25,6 @@ mod wake;
 mod worker;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
@@ -36,7 +35,7 @@ use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
 use fence_protocol::{FenceResult, NodeName, RecordName};
-use fence_spool::{PlaceError, Places, WatcherSpool};
+use fence_spool::{Places, WatcherSpool};
 use log::{error, info, warn};
 
 use crate::config::{ConfigError, LogTarget, Settings};
@@ -154,6 +153,7 @@ fn serve(
     let places = Places::new(&settings.spool.request_dir, &settings.spool.response_dir);
     let spool = Arc::new(WatcherSpool::open(&places, true)?);
     let lock = spool.lock()?;
+    fence_spool::check_renames(&places)?;
     wait_for_children_of_a_predecessor(&spool)?;
     let executor = ExecutorClient::start(
         "/proc/self/exe".as_ref(),
@@ -161,7 +161,7 @@ fn serve(
         &spool.running_lock().path(),
     )
     .context("cannot start the helper process that runs commands")?;
-    make_log_dir(&settings.log.log_dir);
+    audit::make_log_dir(&settings.log.log_dir);
     let reloader = Reloader::new(Arc::clone(source), wake.clone());
     let mut daemon = Daemon::new(settings.clone(), spool, executor, reloader, wake.clone())?;
     let inotify = wake::watch_spool(&places, wake.clone());
@@ -176,18 +176,10 @@ fn serve(
         places.requests.display()
     );
     let end = daemon.run(events);
+    daemon.audit.close();
     *settings = daemon.settings;
     drop(lock);
     Ok(end)
-}
-
-/// The directory of the agent's logs, where nobody made it yet. The watcher itself can do without.
-fn make_log_dir(log_dir: &Path) {
-    if let Err(PlaceError::Missing { .. }) = fence_spool::open_log_dir(log_dir)
-        && let Err(problem) = fence_spool::create_dir(log_dir)
-    {
-        warn!("the agent will have no directory for its logs: {problem}");
-    }
 }
 
 /// Nothing is started while a child of the watcher before us may still run.
@@ -224,6 +216,7 @@ struct Daemon {
     spooler: Spooler,
     devices: Arc<Devices>,
     reporter: Reporter,
+    audit: audit::Desk,
     queries: queries::Desk,
     manager: Manager,
     wake: Sender<Wake>,
@@ -250,6 +243,7 @@ impl Daemon {
             core: core::Watcher::new(core_settings(&settings, &boot_id), devices.facts()),
             spooler: Spooler::new(Arc::clone(&spool), &settings.spool),
             reporter: Reporter::new(&settings.node),
+            audit: audit::Desk::open(),
             queries: queries::Desk::new(spool, Arc::clone(&devices), wake.clone()),
             manager: Manager::find(),
             settings,
@@ -461,7 +455,7 @@ impl Daemon {
                 if matches!(written, Event::Answered(_, Ok(()))) {
                     self.reporter.answered(answer.result);
                     if let Some(request) = abandoned {
-                        audit::record_end(&self.settings.log.log_dir, request, &answer);
+                        self.audit.record_end(&self.settings.log.log_dir, request, &answer);
                     }
                 }
                 Some(written)

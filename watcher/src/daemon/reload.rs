@@ -11,7 +11,7 @@ use fence_core::watcher::Event;
 use fence_protocol::QueryAnswer;
 use log::{error, info};
 
-use super::{Daemon, Wake, core_settings, make_log_dir, now};
+use super::{Daemon, Wake, audit, core_settings, now};
 use crate::config::{ConfigError, Settings};
 use crate::devices::Devices;
 
@@ -94,7 +94,7 @@ impl Daemon {
         let before = std::mem::replace(&mut self.settings, settings);
         let settings = &self.settings;
         ::log::set_max_level(settings.log.level);
-        make_log_dir(&settings.log.log_dir);
+        audit::make_log_dir_meanwhile(&settings.log.log_dir);
         self.spooler.set_retention(&settings.spool);
         self.devices = Arc::new(Devices::build(settings, &self.executor));
         self.queries.set_devices(Arc::clone(&self.devices));

@@ -203,7 +203,8 @@ impl Watcher {
         now: Now,
     ) -> Result<(u64, Option<i64>), &'static str> {
         let (boot_ms, wall_ms) = match (&request.boot_id, request.deadline_boottime_ms) {
-            (Some(boot_id), _) if *boot_id != self.settings.boot_id => {
+            // A UUID, whose letters may be written in either case.
+            (Some(boot_id), _) if !boot_id.eq_ignore_ascii_case(&self.settings.boot_id) => {
                 return Err("it comes from an earlier boot of this node");
             }
             (Some(_), Some(deadline)) => (deadline, None),

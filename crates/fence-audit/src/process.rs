@@ -1,0 +1,324 @@
+//! Writing logs from a process of its own.
+//!
+//! A disk that stands still (frozen for a snapshot, dying, served by a host that is gone) holds whoever
+//! writes to it inside the kernel. No signal and no time limit ends such a call, and a process with a
+//! thread in it cannot exit. So the programs that fence touch no log: each starts a second process of
+//! itself, a [`LogProcess`], which takes lines on its standard input and confirms each one. Its
+//! starter waits for a confirmation as long as it likes, and ends when it likes. The second process
+//! writes what it was sent as soon as the disk responds.
+//!
+//! It holds nothing of its starter open, and is in a process group of its own, so that a signal to the
+//! starter's group does not reach it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufRead, ErrorKind, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fence_log::one_line;
+use fence_spool::PlaceError;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::writer::append_line;
+use crate::{AuditEvent, AuditLog};
+
+/// What a [`LogProcess`] is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Each line sent is an event for the logs in this directory.
+    Audit(PathBuf),
+    /// Each line sent is appended to this file.
+    Lines(PathBuf),
+    /// This directory of logs is made where it is missing. Nothing is sent.
+    Directory(PathBuf),
+}
+
+impl Task {
+    fn words(&self) -> (&'static str, &Path) {
+        match self {
+            Task::Audit(path) => (AUDIT, path),
+            Task::Lines(path) => (LINES, path),
+            Task::Directory(path) => (DIRECTORY, path),
+        }
+    }
+}
+
+/// A process that writes logs, seen from the program that started it.
+///
+/// Nothing here blocks but [`LogProcess::settle`] and [`LogProcess::finish`], each up to its limit.
+#[derive(Debug)]
+pub struct LogProcess {
+    path: PathBuf,
+    /// `None` when it cannot be reached any more.
+    to: Option<PipeWriter>,
+    /// `None` when the process is gone and was waited for.
+    from: Option<PipeReader>,
+    /// What does not fit into the pipe yet.
+    unsent: Vec<u8>,
+    /// A confirmation that has not come whole.
+    received: Vec<u8>,
+    /// How many confirmations are still to come.
+    unconfirmed: usize,
+    problems: Vec<String>,
+}
+
+impl LogProcess {
+    /// Starts this very program again. A failure is one of [`LogProcess::settle`].
+    pub fn start(task: &Task) -> Self {
+        Self::start_program("/proc/self/exe".as_ref(), task)
+    }
+
+    /// Starts `program`, whose `main` calls [`write_logs`].
+    pub fn start_program(program: &Path, task: &Task) -> Self {
+        let (word, path) = task.words();
+        let mut process = LogProcess {
+            path: path.to_owned(),
+            to: None,
+            from: None,
+            unsent: Vec::new(),
+            received: Vec::new(),
+            unconfirmed: usize::from(word == DIRECTORY),
+            problems: Vec::new(),
+        };
+        let mut command = Command::new(program);
+        command.args([OsStr::new(MODE), word.as_ref(), path.as_ref()]);
+        match process.connect(&mut command) {
+            Ok(end) => {
+                // A thread of its own, because the start waits until the program's file was read.
+                // Where there is none to be had, both ends of `end` close, which says so.
+                let thread = thread::Builder::new().name("log-process".into());
+                let _ = thread.spawn(move || run(command, end));
+            }
+            Err(error) => process.problems.push(cannot_start(&error)),
+        }
+        process
+    }
+
+    /// Gives `command` its ends of the pipes; returns a copy of the one that confirms.
+    fn connect(&mut self, command: &mut Command) -> io::Result<PipeWriter> {
+        let (stdin, to) = io::pipe()?;
+        let (from, stdout) = io::pipe()?;
+        do_not_block(&to)?;
+        do_not_block(&from)?;
+        let end = stdout.try_clone()?;
+        command.env_clear().process_group(0);
+        command.stdin(stdin).stdout(stdout).stderr(Stdio::null());
+        (self.to, self.from) = (Some(to), Some(from));
+        Ok(end)
+    }
+
+    /// Sends an event to a process whose task is [`Task::Audit`].
+    pub fn record(&mut self, event: &AuditEvent) {
+        self.send(&event.to_json_line());
+    }
+
+    /// Sends a line, which has no line end but at its own end.
+    pub fn send(&mut self, line: &str) {
+        self.unsent.extend_from_slice(line.trim_end_matches('\n').as_bytes());
+        self.unsent.push(b'\n');
+        self.unconfirmed += 1;
+        self.push();
+    }
+
+    /// Waits until all that was sent is written, at most for `limit`; gives what went wrong since the
+    /// last time.
+    pub fn settle(&mut self, limit: Duration) -> Vec<String> {
+        self.wait(limit, |process| process.unconfirmed == 0)
+    }
+
+    /// Sends no more, and waits until the process is gone, at most for `limit`; gives what went wrong
+    /// since the last time.
+    pub fn finish(mut self, limit: Duration) -> Vec<String> {
+        self.push();
+        if self.unsent.is_empty() {
+            self.to = None;
+        }
+        self.wait(limit, |process| process.from.is_none())
+    }
+
+    fn wait(&mut self, limit: Duration, is_done: impl Fn(&Self) -> bool) -> Vec<String> {
+        let until = Instant::now().checked_add(limit);
+        loop {
+            self.push();
+            self.read();
+            if is_done(self) {
+                break;
+            }
+            if self.from.is_none() {
+                self.unconfirmed = 0;
+                // Why it could not be started, it has said.
+                if self.problems.is_empty() {
+                    let path = self.path.display();
+                    let why = "the process that writes it has ended";
+                    self.problems.push(format!("cannot write to '{path}': {why}"));
+                }
+                break;
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                self.problems.push(format!(
+                    "'{}' did not respond within {} s: its lines are written when it responds",
+                    self.path.display(),
+                    limit.as_secs_f64()
+                ));
+                break;
+            }
+            self.await_news(left);
+        }
+        std::mem::take(&mut self.problems)
+    }
+
+    fn await_news(&self, left: Option<Duration>) {
+        let mut awaited = Vec::new();
+        awaited.extend(self.from.as_ref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        if !self.unsent.is_empty() {
+            awaited
+                .extend(self.to.as_ref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)));
+        }
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            // Rounded up: a rest of less than a millisecond is not spun away.
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        // Interrupted or not: what is there is looked at.
+        let _ = poll(&mut awaited, timeout);
+    }
+
+    /// Sends what fits.
+    fn push(&mut self) {
+        while let Some(to) = &mut self.to
+            && !self.unsent.is_empty()
+        {
+            match to.write(&self.unsent) {
+                Ok(count) => drop(self.unsent.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => self.to = None,
+            }
+        }
+    }
+
+    /// Takes the confirmations that have come.
+    fn read(&mut self) {
+        let mut chunk = [0; 4096];
+        while let Some(from) = &mut self.from {
+            match from.read(&mut chunk) {
+                Ok(0) => self.from = None,
+                Ok(count) => self.received.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.from = None,
+            }
+        }
+        while let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.received.drain(..=end).collect();
+            let problem = String::from_utf8_lossy(&line[..end]).into_owned();
+            self.unconfirmed = self.unconfirmed.saturating_sub(1);
+            if !problem.is_empty() && !self.problems.contains(&problem) {
+                self.problems.push(problem);
+            }
+        }
+    }
+}
+
+/// Runs `command` to its end. `end` is closed when it is gone, or tells why it did not start.
+fn run(mut command: Command, mut end: PipeWriter) {
+    let started = command.spawn();
+    // It holds the process's own ends of the pipes.
+    drop(command);
+    match started {
+        Ok(mut child) => drop(child.wait()),
+        // Its starter may be gone as well.
+        Err(error) => drop(writeln!(end, "{}", cannot_start(&error))),
+    }
+}
+
+fn cannot_start(error: &io::Error) -> String {
+    format!("cannot start the process that writes logs: {error}")
+}
+
+fn do_not_block(pipe: impl AsFd) -> io::Result<()> {
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// What a [`LogProcess`] does, if these arguments, which follow the program's name, start one; false
+/// if not. Call it before anything else.
+pub fn write_logs(arguments: &[OsString]) -> bool {
+    let [mode, word, path] = arguments else { return false };
+    if mode != MODE {
+        return false;
+    }
+    close_inherited();
+    let path = Path::new(path);
+    match word.to_str() {
+        Some(AUDIT) => {
+            let mut log = AuditLog::open(path);
+            confirm_each(|line| match serde_json::from_slice(line) {
+                Ok(event) => log.record(&event).join("; "),
+                Err(error) => format!("not an event: {error}"),
+            });
+        }
+        Some(LINES) => {
+            let mut file = fence_spool::open_append(path).map_err(|error| error.to_string());
+            confirm_each(|line| append(&mut file, path, line).err().unwrap_or_default());
+        }
+        Some(DIRECTORY) => confirm(&make_directory(path).err().unwrap_or_default()),
+        _ => return false,
+    }
+    true
+}
+
+/// Does `write` with each whole line of standard input, and confirms each with what went wrong.
+fn confirm_each(mut write: impl FnMut(&[u8]) -> String) {
+    let mut stdin = io::stdin().lock();
+    let mut line = Vec::new();
+    while stdin.read_until(b'\n', &mut line).is_ok() {
+        // A starter that was killed may have sent half a line.
+        let Some(whole) = line.strip_suffix(b"\n") else { return };
+        confirm(&write(whole));
+        line.clear();
+    }
+}
+
+fn confirm(problem: &str) {
+    // A starter that is gone needs no confirmation.
+    let _ = writeln!(io::stdout(), "{}", one_line(problem));
+}
+
+fn append(file: &mut Result<File, String>, path: &Path, line: &[u8]) -> Result<(), String> {
+    let file = file.as_ref().map_err(Clone::clone)?;
+    append_line(file, &[line, b"\n"].concat())
+        .map_err(|cause| format!("cannot append to '{}': {cause}", path.display()))
+}
+
+fn make_directory(path: &Path) -> Result<(), String> {
+    match fence_spool::open_log_dir(path) {
+        Err(PlaceError::Missing { .. }) => {
+            fence_spool::create_dir(path).map(drop).map_err(|error| error.to_string())
+        }
+        other => other.map(drop).map_err(|error| error.to_string()),
+    }
+}
+
+/// Closes what the starter's own starter left open: a lock or a pipe that somebody waits for must not
+/// be held for as long as a disk stands still.
+fn close_inherited() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    for number in numbers.filter(|number| *number > 2).collect::<Vec<_>>() {
+        // The listing's own is closed by now.
+        let _ = nix::unistd::close(number);
+    }
+}
+
+/// The hidden first argument of a process that writes logs.
+const MODE: &str = "--log-process";
+const AUDIT: &str = "audit";
+const LINES: &str = "lines";
+const DIRECTORY: &str = "directory";
