@@ -7,7 +7,7 @@
 //! | the agent's end | an order is | a state is | a contact is |
 //! | --- | --- | --- | --- |
 //! | exit code 0 | `Acknowledged` | `On` | `Reachable` |
-//! | exit code 2 | `Unacknowledged` | `Off`, see below | `Unreachable` |
+//! | exit code 2 | `Unacknowledged` | `Off`, see below and the module `shown` | `Unreachable` |
 //! | any other code, a signal, its limit | `Unacknowledged` | `Unknown` | `Unreachable` |
 //! | not started: no plug, no secret, no program | `Failed` | `Unknown` | `Unreachable` |
 //! | not started: too late | `TooLate` | `Unknown` | `Unreachable` |
@@ -36,7 +36,8 @@ use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
 use fence_protocol::{NodeName, PowerState};
 use fence_spool::program_problem;
 
-use crate::command::{BASE_ENVIRONMENT, LIST_BYTES_MAX, failure, message, state_shown};
+use crate::command::{BASE_ENVIRONMENT, LIST_BYTES_MAX, failure, message};
+use crate::shown::power_report;
 use crate::{
     Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach, Secret,
     SecretSource, TargetList,
@@ -363,15 +364,16 @@ impl FenceDevice for FenceAgentDevice {
                 Ok(outcome) => return unknown(self.failure(&outcome)),
                 Err(problem) => return unknown(problem),
             };
-        let detail = message(&stdout, "").unwrap_or_else(|| format!("exit code {code}"));
-        match state_shown(code, &stdout, &stderr) {
+        let names = [target.node.as_str(), target.plug];
+        let report = power_report(code, &stdout, &stderr, &names);
+        match report.state {
             // That it is off, an agent says by its exit code.
-            PowerState::Off if code != 2 => unknown(detail),
+            PowerState::Off if code != 2 => unknown(report.detail),
             PowerState::Off => match self.doubt_about_off(target, limit) {
                 Some(doubt) => unknown(doubt),
-                None => PowerReport { state: PowerState::Off, detail },
+                None => report,
             },
-            state => PowerReport { state, detail },
+            PowerState::On | PowerState::Unknown => report,
         }
     }
 

@@ -24,6 +24,7 @@ mod ipmi;
 #[doc(hidden)]
 pub mod redfish;
 mod secret;
+mod shown;
 mod simulated;
 
 use std::fmt::Debug;
@@ -36,7 +37,7 @@ use serde::{Deserialize, Serialize};
 pub use command::{CommandDevice, CommandSettings};
 // For the fuzz targets alone.
 #[doc(hidden)]
-pub use command::{listed_nodes, message, power_shown};
+pub use command::{listed_nodes, message};
 pub use ec2::{Ec2Answer, Ec2Ask, Ec2Call, Ec2Device, Ec2Outcome, Ec2Settings};
 pub use executor::{Command, ExecutorClient, OUTPUT_BYTES_MAX, Outcome, executor_main};
 pub use fence_agent::{AgentAction, FenceAgentDevice, FenceAgentSettings};
@@ -47,6 +48,8 @@ pub use ipmi::output as ipmitool_output;
 pub use ipmi::{BmcAddress, IpmiDevice, IpmiPrivilege, IpmiSettings};
 pub use redfish::{RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust};
 pub use secret::{Secret, SecretSource};
+#[doc(hidden)]
+pub use shown::power_shown;
 pub use simulated::{SimulatedDevice, SimulatedFailure, SimulatedSettings};
 
 /// How long a device may take: until an instant, never for a span, so that time spent in queues,

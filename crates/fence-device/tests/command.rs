@@ -205,6 +205,19 @@ fn the_power_is_what_exit_code_and_words_agree_on() {
         ("echo \"offline\"", PowerState::On),
         ("echo \"certificate check is off\"; echo plug 3", PowerState::Unknown),
         ("echo \"certificate check is off\" >&2", PowerState::On),
+        ("echo \"asking the PDU for $1\"; echo \"syntax error\" >&2; exit 2", PowerState::Unknown),
+        ("echo \"asking the PDU for $1\"; exit 2", PowerState::Unknown),
+        ("echo \"$1: off\"; echo \"error: no route\" >&2; exit 2", PowerState::Unknown),
+        ("echo \"error: no route\"; echo \"Status: OFF\"; exit 2", PowerState::Unknown),
+        ("echo \"$1: not off\"; exit 2", PowerState::Unknown),
+        ("echo \"$1 is on\"; exit 2", PowerState::Unknown),
+        ("echo \"n4: off\"; exit 2", PowerState::Unknown),
+        ("printf \"$1: off\\r\\n\"; exit 2", PowerState::Unknown),
+        ("echo off; yes x | head -n 100000; exit 2", PowerState::Unknown),
+        ("echo \"$1 is not off\"", PowerState::Unknown),
+        ("echo \"warning: certificate check is off\"", PowerState::Unknown),
+        ("echo \"n4: off\"", PowerState::Unknown),
+        ("echo off; echo \"error: no route\" >&2", PowerState::Unknown),
     ] {
         assert_eq!(rig.power(body), state, "{body}");
     }

@@ -234,10 +234,26 @@ fn the_power_is_off_only_by_exit_code_2_and_on_only_by_exit_code_0() {
         ("echo 'Status: ON'; exit 2", PowerState::Unknown),
         ("echo 'usage: fence_test [-h]' >&2; exit 2", PowerState::Unknown),
         ("echo 'Status: OFF'; exit 1", PowerState::Unknown),
+        ("echo \"$plug: off\"; exit 2", PowerState::Off),
+        ("echo \"$nodename: off\"; exit 2", PowerState::Off),
+        (
+            "echo '2026-01-31 12:00:00,123 DEBUG: 0 ' >&2; echo 'Status: OFF'; exit 2",
+            PowerState::Off,
+        ),
+        (
+            "echo '2026-01-31 12:00:00,123 ERROR: no' >&2; echo 'Status: OFF'; exit 2",
+            PowerState::Unknown,
+        ),
+        ("echo 'n2: off'; exit 2", PowerState::Unknown),
+        ("echo 'connecting'; echo 'x: syntax error' >&2; exit 2", PowerState::Unknown),
+        ("echo 'connecting'; exit 2", PowerState::Unknown),
+        ("echo 'error'; echo 'Status: OFF'; exit 2", PowerState::Unknown),
         ("kill -9 $$", PowerState::Unknown),
     ] {
         let agent = rig.agent_with(&metadata("plug", &["status"]), body);
-        assert_eq!(power(&rig.device(agent)).state, state, "{body}");
+        let plug = PerTarget::Pattern("plug-{target}".to_owned());
+        let device = rig.device(FenceAgentSettings { plug, ..agent });
+        assert_eq!(power(&device).state, state, "{body}");
     }
 }
 
