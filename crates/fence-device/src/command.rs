@@ -16,7 +16,8 @@ use fence_spool::program_problem;
 
 use crate::shown::power_report;
 use crate::{
-    Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach, TargetList,
+    Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin, Reach,
+    TargetList,
 };
 
 /// A command device as it is configured. Each list is a program's absolute path and its arguments.
@@ -158,7 +159,7 @@ impl FenceDevice for CommandDevice {
     }
 
     /// What exit codes and outputs show is the module `shown`'s to say.
-    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport {
+    fn power(&self, target: &NodeName, _pin: &Pin, limit: Limit) -> PowerReport {
         let Some(argv) = &self.settings.status else {
             let detail = "the device has no status command".to_owned();
             return PowerReport { state: PowerState::Unknown, detail };

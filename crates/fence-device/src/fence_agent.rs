@@ -39,8 +39,8 @@ use fence_spool::program_problem;
 use crate::command::{BASE_ENVIRONMENT, LIST_BYTES_MAX, failure, message};
 use crate::shown::power_report;
 use crate::{
-    Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach, Secret,
-    SecretSource, TargetList,
+    Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin, Reach,
+    Secret, SecretSource, TargetList,
 };
 
 // Public for the fuzz targets.
@@ -346,7 +346,7 @@ impl FenceDevice for FenceAgentDevice {
         }
     }
 
-    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport {
+    fn power(&self, target: &NodeName, _pin: &Pin, limit: Limit) -> PowerReport {
         let unknown = |detail| PowerReport { state: PowerState::Unknown, detail };
         if !self.can(AgentAction::Status) {
             return unknown("the agent has no action 'status'".to_owned());

@@ -10,8 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use common::Directory;
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{
-    CommandDevice, CommandSettings, ExecutorClient, FenceDevice, Job, Limit, Reach, TargetList,
-    boot_ms_now,
+    CommandDevice, CommandSettings, ExecutorClient, FenceDevice, Job, Limit, Pin, Reach,
+    TargetList, boot_ms_now,
 };
 use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
 
@@ -50,7 +50,7 @@ impl Rig {
     fn power(&self, body: &str) -> PowerState {
         let status = Some(self.argv(body, &["{target}"]));
         let device = self.device(CommandSettings { status, ..CommandSettings::default() });
-        device.power(&node(), Limit::in_ms(60_000)).state
+        device.power(&node(), &Pin::default(), Limit::in_ms(60_000)).state
     }
 
     fn targets(&self, body: &str) -> TargetList {
@@ -71,6 +71,7 @@ fn off(device: &CommandDevice, filesystems: &[&str], limit: Limit) -> OrderRepor
         target: &target,
         action: FenceAction::Reboot,
         request_id: &request_id,
+        pin: &Pin::default(),
         gfs2_filesystems: &gfs2_filesystems,
         request_json: REQUEST.as_bytes(),
     };

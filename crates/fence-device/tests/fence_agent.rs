@@ -14,7 +14,7 @@ use fence_core::PerTarget;
 use fence_core::execution::{Order, OrderReport, PowerReport};
 use fence_device::{
     AgentAction, ExecutorClient, FenceAgentDevice, FenceAgentSettings, FenceDevice, Job, Limit,
-    Reach, SecretSource, TargetList, boot_ms_now,
+    Pin, Reach, SecretSource, TargetList, boot_ms_now,
 };
 use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
 
@@ -114,6 +114,7 @@ fn order_by(device: &FenceAgentDevice, order: Order, limit: Limit) -> OrderRepor
         target: &node("n1"),
         action: FenceAction::Off,
         request_id: &request_id,
+        pin: &Pin::default(),
         gfs2_filesystems: &[],
         request_json: b"{}",
     };
@@ -125,7 +126,7 @@ fn off(device: &FenceAgentDevice) -> OrderReport {
 }
 
 fn power(device: &FenceAgentDevice) -> PowerReport {
-    device.power(&node("n1"), long())
+    device.power(&node("n1"), &Pin::default(), long())
 }
 
 #[test]
@@ -197,7 +198,10 @@ fn an_agent_that_hangs_is_killed_at_the_limit_with_what_it_started() {
     assert!(text.ends_with("was killed at its limit"), "{text}");
     let child = rig.directory.read("child");
     common::wait_for("the child's end", || !common::is_alive(&child));
-    assert_eq!(device.power(&node("n1"), Limit::in_ms(500)).state, PowerState::Unknown);
+    assert_eq!(
+        device.power(&node("n1"), &Pin::default(), Limit::in_ms(500)).state,
+        PowerState::Unknown
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fence_core::execution::{Plan, Report, Step, Verdict};
 use fence_core::watcher::Job;
-use fence_device::{self as device, Limit};
+use fence_device::{self as device, Limit, Pin};
 use fence_protocol::{FenceResult, RecordName};
 use fence_spool::WatcherSpool;
 
@@ -64,10 +64,12 @@ fn drive(
         device.timeout_ms,
         job.deadline_boot_ms,
     );
+    let pin = Pin::default();
     let order_job = device::Job {
         target: &job.target,
         action: job.action,
         request_id: &job.request.request_id,
+        pin: &pin,
         gfs2_filesystems: &job.request.gfs2_filesystems,
         request_json,
     };
@@ -79,7 +81,7 @@ fn drive(
                 Report::Order(device.driver.order(order, &order_job, limit))
             }
             Step::AskPower(not_after_boot_ms) => {
-                Report::Power(device.driver.power(&job.target, Limit { not_after_boot_ms }))
+                Report::Power(device.driver.power(&job.target, &pin, Limit { not_after_boot_ms }))
             }
             Step::Pause(ms) => {
                 thread::sleep(Duration::from_millis(ms));

@@ -77,6 +77,13 @@ impl fmt::Display for ResourcePath {
     }
 }
 
+impl System {
+    /// Whether this is its `Id` or its `Name`.
+    pub fn is_called(&self, name: &str) -> bool {
+        [&self.id, &self.name].into_iter().flatten().any(|found| found == name)
+    }
+}
+
 /// Reads a `ComputerSystem`.
 pub fn parse_system(body: &[u8]) -> Result<System, String> {
     let raw: RawSystem = read("the system", body)?;
