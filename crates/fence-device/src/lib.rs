@@ -162,6 +162,12 @@ pub trait FenceDevice: Debug + Send + Sync {
     /// - `TooLate`: the limit had passed before anything was sent.
     fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport;
 
+    /// Asks the device which of its configured targets it does not know, where it can be asked; each as one
+    /// sentence, empty when all is well.
+    fn unknown_targets(&self, _limit: Limit) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What is wrong with the device's configuration, each as one sentence; empty when all is well.
     ///
     /// Looks at files (never on GFS2), but does not contact the device.

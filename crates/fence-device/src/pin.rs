@@ -15,6 +15,7 @@ use crate::redfish::ResourcePath;
 #[derive(Debug, Default)]
 pub struct Pin {
     machine: OnceLock<Machine>,
+    is_listed: OnceLock<bool>,
 }
 
 /// A machine, as its driver finds it again without a name.
@@ -37,5 +38,15 @@ impl Pin {
     /// Binds the execution to `machine`. The first machine counts.
     pub(crate) fn set(&self, machine: Machine) {
         let _ = self.machine.set(machine);
+    }
+
+    /// Whether the device lists the machine, if it has shown its list in this execution.
+    pub(crate) fn is_listed(&self) -> Option<bool> {
+        self.is_listed.get().copied()
+    }
+
+    /// Remembers whether the device lists the machine.
+    pub(crate) fn set_listed(&self, is_listed: bool) {
+        let _ = self.is_listed.set(is_listed);
     }
 }
