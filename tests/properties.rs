@@ -65,20 +65,86 @@ proptest! {
     }
 
     #[test]
-    fn what_a_program_says_can_only_make_its_exit_code_doubtful(
+    fn a_program_shows_off_only_by_silence_and_code_2_or_by_the_line_that_states_it(
         code in 0..4,
-        text in prop_oneof![any::<String>(), "((on|off|Off|unknown|x)[ \n:.]){0,4}"],
+        stdout in status_text(),
+        stderr in prop_oneof![Just(String::new()), status_text()],
     ) {
-        match power_shown(code, &text) {
+        match power_shown(code, &stdout, &stderr, &["n3", "outlet 7"]) {
             PowerState::On => prop_assert_eq!(code, 0),
-            PowerState::Off if code == 0 => {
-                prop_assert!(text.trim().lines().count() == 1, "{:?}", text);
-                prop_assert!(text.to_lowercase().contains("off"), "{:?}", text);
+            PowerState::Off => {
+                let line = stdout.trim_matches([' ', '\t', '\n']).to_lowercase();
+                // Blanks around the state do not count.
+                let line = match line.split_once(':') {
+                    Some((name, state)) => format!("{name}:{}", state.trim_matches([' ', '\t'])),
+                    None => line,
+                };
+                let states_it =
+                    ["off", "n3:off", "outlet 7:off", "status:off", "chassis power is off"];
+                let is_silent = line.is_empty() && stderr.trim().is_empty();
+                prop_assert!(
+                    code == 2 && is_silent || [0, 2].contains(&code) && states_it.contains(&&*line),
+                    "{:?}",
+                    stdout
+                );
+                prop_assert!(!is_doubtful(&stderr), "{:?}", stderr);
             }
-            PowerState::Off => prop_assert_eq!(code, 2),
             PowerState::Unknown => {}
         }
     }
+
+    #[test]
+    fn what_negates_or_fails_or_names_another_node_never_shows_off(
+        code in prop_oneof![Just(0), Just(2)],
+        before in status_text(),
+        doubt in prop::sample::select(&DOUBTS),
+        after in status_text(),
+        is_error in any::<bool>(),
+    ) {
+        let text = format!("{before} {doubt} {after}");
+        let (stdout, stderr) = if is_error { ("n3: off", &*text) } else { (&*text, "") };
+
+        let state = power_shown(code, stdout, stderr, &["n3"]);
+
+        prop_assert_ne!(state, PowerState::Off, "{:?} {:?}", stdout, stderr);
+    }
+}
+
+/// What no output that shows "off" may hold.
+const DOUBTS: [&str; 12] = [
+    "not",
+    "no",
+    "n't",
+    "error",
+    "Error:",
+    "FAILED",
+    "cannot",
+    "unable",
+    "unknown",
+    "refused",
+    "timed out",
+    "on",
+];
+
+fn is_doubtful(stderr: &str) -> bool {
+    stderr.lines().any(|line| {
+        let mut words = line.split(|c: char| !c.is_alphanumeric());
+        words.any(|word| ["not", "no", "error", "cannot", "failed"].contains(&word))
+    })
+}
+
+/// Texts made of what status programs write, and of what looks like it.
+fn status_text() -> impl Strategy<Value = String> {
+    let word = prop_oneof![
+        4 => "(off|OFF|Off)",
+        2 => "(n3|n4|outlet 7|Status|status|state)[:=]?",
+        2 => "(on|not|no|error|cannot|failed|is|Chassis Power is)",
+        1 => "(оff|of\u{200b}f|ｏｆｆ|off\u{301}|off\r|off[.!])",
+        1 => any::<String>(),
+    ];
+    let space = prop::sample::select(&["", " ", " ", "\n", "\t", "\r", "\u{a0}", "\u{200b}"]);
+    let parts = prop::collection::vec((word, space), 0..4);
+    parts.prop_map(|parts| parts.into_iter().map(|(word, space)| word + space).collect())
 }
 
 fn origin() -> Origin<'static> {

@@ -247,6 +247,44 @@ any other  any        -
 }
 
 #[test]
+fn a_check_names_the_targets_that_a_fence_agent_does_not_list() {
+    let scratch = Scratch::new();
+    let metadata = "<resource-agent><parameters><parameter name=\"plug\"/></parameters><actions>\
+                    <action name=\"off\"/><action name=\"on\"/><action name=\"status\"/>\
+                    <action name=\"list\"/><action name=\"monitor\"/></actions></resource-agent>";
+    let agent = scratch.program(
+        "fence_x",
+        &format!(
+            "case $(sed -n 's/^action=//p') in metadata) echo '{metadata}';;\n\
+             list) echo 1,n1; echo 2,n2;; esac"
+        ),
+    );
+    let device = |plugs: &str, more: &str| {
+        format!(
+            "[[device]]\nname = 'pdu'\ntype = 'fence-agent'\nagent = '{agent}'\n\
+             targets = {{ {plugs} }}\n{more}"
+        )
+    };
+    scratch.configure(&device("n1 = '1', n2 = 'n2', n3 = '7'", ""));
+
+    let ran = scratch.run(&["check"]);
+
+    let note =
+        "note: 'pdu': no fence of 'n3' can be confirmed: its plug '7' is not in the agent's list\n";
+    assert!(ran.stdout.contains(note), "{ran:?}");
+    assert_eq!(ran.stdout.matches("can be confirmed").count(), 1, "{ran:?}");
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+
+    for sound in [
+        device("n1 = '1', n2 = 'n2'", ""),
+        device("n3 = '7'", "actions = ['off', 'on', 'status', 'monitor']\n"),
+    ] {
+        scratch.configure(&sound);
+        assert_eq!(scratch.run(&["check"]).code, Some(0));
+    }
+}
+
+#[test]
 fn an_offline_check_runs_no_program_and_needs_none() {
     let scratch = Scratch::new();
     let witness = scratch.path("witness");

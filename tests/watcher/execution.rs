@@ -814,7 +814,8 @@ fn a_device_with_addresses_is_used_at_each_of_them_at_the_same_time() {
     );
     site.configure(&format!(
         "[[device]]\nname = 'bmcs'\ntype = 'fence-agent'\nagent = '{agent}'\n\
-         targets = {{ n1 = 'one', n2 = 'one', n3 = 'other' }}\nplug_option = 'ip'\n"
+         targets = {{ n1 = 'one', n2 = 'one', n3 = 'other' }}\nplug_option = 'ip'\n\
+         actions = ['off', 'on', 'status']\n"
     ));
     let _watcher = site.start();
     let first = submit(&site, "off", "n1");

@@ -14,9 +14,10 @@ use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
 use fence_protocol::{NodeName, PowerState, TEXT_BYTES_MAX, bounded};
 use fence_spool::program_problem;
 
+use crate::shown::power_report;
 use crate::{
-    Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach,
-    TargetList,
+    Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
+    Reach, TargetList,
 };
 
 /// A command device as it is configured. Each list is a program's absolute path and its arguments.
@@ -159,19 +160,17 @@ impl FenceDevice for CommandDevice {
         }
     }
 
-    /// Exit code 0 is on, 2 is off, as fence agents say it; the words "on" and "off" in the output
-    /// must not contradict. See `power_shown`.
-    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport {
+    /// What exit codes and outputs show is the module `shown`'s to say.
+    fn power(&self, target: &NodeName, _pin: &Pin, limit: Limit) -> PowerReport {
         let Some(argv) = &self.settings.status else {
             let detail = "the device has no status command".to_owned();
             return PowerReport { state: PowerState::Unknown, detail };
         };
         let values = Values { target: Some(target), ..Values::question("status") };
         match self.run(argv, &values, None, limit, OUTPUT_BYTES_MAX) {
-            Outcome::Exited { code: code @ (0 | 2), stdout, stderr } => PowerReport {
-                state: state_shown(code, &stdout, &stderr),
-                detail: message(&stdout, &stderr).unwrap_or_else(|| format!("exit code {code}")),
-            },
+            Outcome::Exited { code: code @ (0 | 2), stdout, stderr } => {
+                power_report(code, &stdout, &stderr, &[target.as_str()])
+            }
             outcome => PowerReport { state: PowerState::Unknown, detail: failure(argv, &outcome) },
         }
     }
@@ -343,40 +342,6 @@ pub fn listed_nodes(stdout: &str) -> Result<Vec<NodeName>, String> {
             name.parse().map_err(problem)
         })
         .collect()
-}
-
-/// The state that a program with exit code 0 or 2 shows.
-pub(crate) fn state_shown(code: i32, stdout: &str, stderr: &str) -> PowerState {
-    if code == 2 && stdout.trim().is_empty() && !stderr.trim().is_empty() {
-        // So ends a shell that cannot read its script, and many a program that does not understand its
-        // arguments: it says nothing about the power.
-        return PowerState::Unknown;
-    }
-    power_shown(code, stdout)
-}
-
-/// The state that exit code 0 (on) or 2 (off) and the words "on" and "off" in the output show.
-///
-/// The words only ever take certainty away, with one exception: a program that always exits with 0
-/// and writes the state as the last word of its only line. To take "off" from longer output would
-/// let a remark ("certificate check is off") confirm a fence that never happened.
-pub fn power_shown(code: i32, stdout: &str) -> PowerState {
-    let words: Vec<String> = stdout
-        .split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_lowercase)
-        .collect();
-    let says = |word: &str| words.iter().any(|found| found == word);
-    match (code, says("on"), says("off")) {
-        (0, _, false) => PowerState::On,
-        (0, false, true) => {
-            let is_one_line = stdout.trim().lines().count() == 1;
-            let is_last = words.last().is_some_and(|word| word == "off");
-            if is_one_line && is_last { PowerState::Off } else { PowerState::Unknown }
-        }
-        (2, false, _) => PowerState::Off,
-        _ => PowerState::Unknown,
-    }
 }
 
 /// What a program wrote, as one line; `None` when it wrote nothing.

@@ -27,6 +27,10 @@
 //! An order that EC2 has throttled was not carried out, so it is sent again while the limit allows;
 //! any other is sent once.
 //!
+//! A tag may move to another instance at any moment. So the answer to an order names the instance, and
+//! everything that follows in the execution concerns that instance. If the program ended without an
+//! answer, nobody knows which instance it was: the state is unknown, unless the configuration has an id.
+//!
 //! There is no [`Order::Cycle`]: `RebootInstances` asks the guest to reboot and waits for some minutes
 //! before it does more. A node that hangs, the one that is fenced, goes on until then, and nothing
 //! shows when it ends.
@@ -41,8 +45,9 @@ use fence_spool::{FileError, TrustedFile, program_problem};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
+use crate::pin::Machine;
 use crate::{
-    Client, Command, ExecutorClient, FenceDevice, Job, Limit, Outcome, Reach, SecretSource,
+    Client, Command, ExecutorClient, FenceDevice, Job, Limit, Outcome, Pin, Reach, SecretSource,
     TargetList,
 };
 
@@ -116,6 +121,9 @@ pub struct Ec2Answer {
     pub text: String,
     /// The values of the tag, where the call was [`Ec2Ask::Targets`].
     pub names: Vec<String>,
+    /// The id of the instance that was found, where one was meant.
+    #[serde(default)]
+    pub instance: Option<String>,
 }
 
 /// What came of a call.
@@ -137,6 +145,26 @@ pub enum Ec2Outcome {
     TooLate,
     /// Nobody waited any more, and the order was not sent.
     Withdrawn,
+}
+
+impl Ec2Outcome {
+    /// Whether an order that came to this may have been sent.
+    fn may_have_ordered(self) -> bool {
+        !matches!(
+            self,
+            Ec2Outcome::Unreachable
+                | Ec2Outcome::Failed
+                | Ec2Outcome::TooLate
+                | Ec2Outcome::Withdrawn
+        )
+    }
+}
+
+/// Whether `instance` is an id, and not a value of the tag.
+pub fn is_instance_id(instance: &str) -> bool {
+    let Some(digits) = instance.strip_prefix("i-") else { return false };
+    [8, 17].contains(&digits.len())
+        && digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 /// A device that is EC2.
@@ -204,26 +232,36 @@ impl Ec2Device {
         Ec2Answer { text: bounded(&text, TEXT_BYTES_MAX), ..answer }
     }
 
-    /// Has the program do `ask` with the instance of `target`.
+    /// Has the program do `ask` with the instance of `target`, or with the one that an order has pinned.
     fn ask_about(
         &self,
         ask: Ec2Ask,
         target: &NodeName,
+        pin: &Pin,
         client: Option<&Client>,
         limit: Limit,
     ) -> Ec2Answer {
-        let Some(instance) = self.settings.instance.of(target) else {
-            let text = format!("no instance is configured for '{target}'");
-            return Ec2Answer::of(Ec2Outcome::Failed, text);
+        let failed = |text| Ec2Answer::of(Ec2Outcome::Failed, text);
+        let instance = match pin.machine() {
+            Some(Machine::Ec2 { instance: Some(id) }) => id.clone(),
+            Some(_) => {
+                return failed("it is not known which instance the order was for".to_owned());
+            }
+            None => match self.settings.instance.of(target) {
+                Some(instance) => instance,
+                None => return failed(format!("no instance is configured for '{target}'")),
+            },
         };
-        self.ask(ask, instance, client, limit)
+        let by_id = is_instance_id(&instance).then(|| instance.clone());
+        let answer = self.ask(ask, instance, client, limit);
+        Ec2Answer { instance: answer.instance.or(by_id), ..answer }
     }
 }
 
 impl Ec2Answer {
     /// An answer without names.
     pub fn of(outcome: Ec2Outcome, text: impl Into<String>) -> Self {
-        Ec2Answer { outcome, text: text.into(), names: Vec::new() }
+        Ec2Answer { outcome, text: text.into(), names: Vec::new(), instance: None }
     }
 }
 
@@ -258,8 +296,8 @@ impl FenceDevice for Ec2Device {
         }
     }
 
-    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport {
-        let answer = self.ask_about(Ec2Ask::Power, target, None, limit);
+    fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
+        let answer = self.ask_about(Ec2Ask::Power, target, pin, None, limit);
         let state = match answer.outcome {
             Ec2Outcome::On => PowerState::On,
             Ec2Outcome::Off => PowerState::Off,
@@ -274,7 +312,11 @@ impl FenceDevice for Ec2Device {
             Order::On => Ec2Ask::On,
             Order::Cycle => return OrderReport::Failed("EC2 has no reset for a fence".to_owned()),
         };
-        let Ec2Answer { outcome, text, .. } = self.ask_about(ask, job.target, job.client, limit);
+        let Ec2Answer { outcome, text, instance, .. } =
+            self.ask_about(ask, job.target, job.pin, job.client, limit);
+        if outcome.may_have_ordered() {
+            job.pin.set(Machine::Ec2 { instance });
+        }
         match outcome {
             Ec2Outcome::Done => OrderReport::Acknowledged(text),
             Ec2Outcome::Unreachable => OrderReport::Unreachable(text),
@@ -439,6 +481,20 @@ mod tests {
             [("AWS_CONFIG_FILE", config.as_path()), ("AWS_SHARED_CREDENTIALS_FILE", &config)];
         assert_eq!(shared_files_problem(&env(&both)), None);
         fs::remove_dir_all(&home).unwrap();
+    }
+
+    #[test]
+    fn an_id_is_told_from_a_name() {
+        for (text, expected) in [
+            ("i-1234abcd", true),
+            ("i-1234567890abcdef0", true),
+            ("i-1234", false),
+            ("i-1234567890ABCDEF0", false),
+            ("i-node-01", false),
+            ("node1", false),
+        ] {
+            assert_eq!(is_instance_id(text), expected, "{text}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! | the agent's end | an order is | a state is | a contact is |
 //! | --- | --- | --- | --- |
 //! | exit code 0 | `Acknowledged` | `On` | `Reachable` |
-//! | exit code 2 | `Unacknowledged` | `Off`, see below | `Unreachable` |
+//! | exit code 2 | `Unacknowledged` | `Off`, see below and the module `shown` | `Unreachable` |
 //! | any other code, a signal, its limit | `Unacknowledged` | `Unknown` | `Unreachable` |
 //! | not started: no plug, no secret, no program | `Failed` | `Unknown` | `Unreachable` |
 //! | not started: too late | `TooLate` | `Unknown` | `Unreachable` |
@@ -16,30 +16,32 @@
 //! and one that fell silent after it had obeyed, and the texts in which these differ are every agent's own.
 //!
 //! Two kinds of "off" are not believed. `fence_virt` and `fence_xvm` say it of every machine that they do
-//! not know, be it mistyped or moved to another host: where an order was not acknowledged and the agent can
-//! list its plugs, the plug must be among them. And an agent that takes its target from an address, not
+//! not know, be it mistyped or moved to another host, and acknowledge every order for it: where the agent can
+//! list its plugs, the plug must be among them. The list is read once in an execution. And an agent that takes its target from an address, not
 //! from a plug, would act on the same machine for every target: see [`Metadata::may_ignore_plugs`].
 //!
-//! - `metadata`: what an agent says of itself. `output`: what its list says. `contact`: asking whether
-//!   it can be reached.
+//! - `metadata`: what an agent says of itself. `output`: what its list says. `plugs`: whether it knows a
+//!   plug. `contact`: asking whether it can be reached.
 
 mod contact;
 mod metadata;
 mod output;
+mod plugs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use fence_core::PerTarget;
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
 use fence_protocol::{NodeName, PowerState};
 use fence_spool::program_problem;
 
-use crate::command::{BASE_ENVIRONMENT, LIST_BYTES_MAX, failure, message, state_shown};
+use crate::command::{BASE_ENVIRONMENT, failure, message};
+use crate::shown::power_report;
 use crate::{
-    Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach,
-    Secret, SecretSource, TargetList,
+    Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
+    Reach, Secret, SecretSource, TargetList,
 };
 
 // Public for the fuzz targets.
@@ -135,8 +137,6 @@ pub struct FenceAgentDevice {
     executor: ExecutorClient,
     /// What the agent says of itself; read when it is first needed, as it does not change while it runs.
     metadata: OnceLock<Option<Metadata>>,
-    /// The targets whose last order the agent acknowledged: it knows their plugs.
-    known_plugs: Mutex<BTreeSet<NodeName>>,
 }
 
 /// A target, and what the agent calls it.
@@ -149,12 +149,7 @@ struct Target<'a> {
 impl FenceAgentDevice {
     /// The agent of `settings`, which `executor` runs.
     pub fn new(settings: FenceAgentSettings, executor: ExecutorClient) -> Self {
-        FenceAgentDevice {
-            settings,
-            executor,
-            metadata: OnceLock::new(),
-            known_plugs: Mutex::default(),
-        }
+        FenceAgentDevice { settings, executor, metadata: OnceLock::new() }
     }
 
     /// Runs the agent. What it wrote is without the secrets; an error is one before its start.
@@ -249,46 +244,6 @@ impl FenceAgentDevice {
         self.execute("action=metadata\n".to_owned(), None, limit, METADATA_BYTES_MAX)
     }
 
-    /// Whether the agent can list its plugs: as configured, else as it says.
-    fn can_list(&self, limit: Limit) -> bool {
-        match &self.settings.actions {
-            Some(actions) => actions.contains(&AgentAction::List),
-            None => self.metadata(limit).is_none_or(|metadata| metadata.has_action("list")),
-        }
-    }
-
-    fn separator(&self) -> &str {
-        self.settings.options.get("separator").map_or(",", String::as_str)
-    }
-
-    /// Why an "off" for `target` proves nothing, if that is so.
-    fn doubt_about_off(&self, target: Target<'_>, limit: Limit) -> Option<String> {
-        if self.known_plugs().contains(target.node) || !self.can_list(limit) {
-            return None;
-        }
-        let says = "the agent says off, which is not believed";
-        let plug = target.plug;
-        let stdout = match self.run(AgentAction::List, Some(target), None, limit, LIST_BYTES_MAX) {
-            Ok(Outcome::Exited { code: 0, stdout, .. }) => stdout,
-            Ok(outcome) => {
-                let failure = self.failure(&outcome);
-                return Some(format!(
-                    "{says}: whether it knows '{plug}' cannot be told: {failure}"
-                ));
-            }
-            Err(problem) => return Some(format!("{says}: {problem}")),
-        };
-        match listed_plugs(&stdout, self.separator()) {
-            Ok(listed) if listed.iter().any(|one| plug == one.plug || plug == one.alias) => None,
-            Ok(_) => Some(format!("{says}: '{plug}' is not in its list")),
-            Err(problem) => Some(format!("{says}: {problem}")),
-        }
-    }
-
-    fn known_plugs(&self) -> MutexGuard<'_, BTreeSet<NodeName>> {
-        self.known_plugs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// What is wrong with the options, as the agent itself sees it.
     fn problems_of_options(&self) -> Vec<String> {
         let outcome = self.read_metadata(Limit::in_ms(METADATA_CHECK_MS));
@@ -339,9 +294,8 @@ impl FenceDevice for FenceAgentDevice {
         if !self.can_list(limit) {
             return TargetList::NoList("the agent has no action 'list'".to_owned());
         }
-        let stdout = match self.run(AgentAction::List, None, None, limit, LIST_BYTES_MAX) {
-            Ok(Outcome::Exited { code: 0, stdout, .. }) => stdout,
-            Ok(outcome) => return TargetList::Unreachable(self.failure(&outcome)),
+        let stdout = match self.list(None, limit) {
+            Ok(stdout) => stdout,
             Err(problem) => return TargetList::Unreachable(problem),
         };
         match listed_plugs(&stdout, self.separator()) {
@@ -353,7 +307,7 @@ impl FenceDevice for FenceAgentDevice {
         }
     }
 
-    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport {
+    fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
         let unknown = |detail| PowerReport { state: PowerState::Unknown, detail };
         if !self.can(AgentAction::Status) {
             return unknown("the agent has no action 'status'".to_owned());
@@ -371,15 +325,16 @@ impl FenceDevice for FenceAgentDevice {
                 Ok(outcome) => return unknown(self.failure(&outcome)),
                 Err(problem) => return unknown(problem),
             };
-        let detail = message(&stdout, "").unwrap_or_else(|| format!("exit code {code}"));
-        match state_shown(code, &stdout, &stderr) {
+        let names = [target.node.as_str(), target.plug];
+        let report = power_report(code, &stdout, &stderr, &names);
+        match report.state {
             // That it is off, an agent says by its exit code.
-            PowerState::Off if code != 2 => unknown(detail),
-            PowerState::Off => match self.doubt_about_off(target, limit) {
+            PowerState::Off if code != 2 => unknown(report.detail),
+            PowerState::Off => match self.doubt_about_off(target, pin, limit) {
                 Some(doubt) => unknown(doubt),
-                None => PowerReport { state: PowerState::Off, detail },
+                None => report,
             },
-            state => PowerReport { state, detail },
+            PowerState::On | PowerState::Unknown => report,
         }
     }
 
@@ -392,11 +347,9 @@ impl FenceDevice for FenceAgentDevice {
             Ok(plug) => plug,
             Err(problem) => return OrderReport::Failed(problem),
         };
-        self.known_plugs().remove(job.target);
         let target = Target { node: job.target, plug: &plug };
         match self.run(action, Some(target), job.client, limit, OUTPUT_BYTES_MAX) {
             Ok(Outcome::Exited { code: 0, stdout, .. }) => {
-                self.known_plugs().insert(job.target.clone());
                 // Not its standard error: what agents write there when all is well concerns nobody.
                 let words = message(&stdout, "");
                 OrderReport::Acknowledged(words.unwrap_or_else(|| "exit code 0".to_owned()))
@@ -406,6 +359,10 @@ impl FenceDevice for FenceAgentDevice {
             Ok(Outcome::Withdrawn) => OrderReport::Withdrawn,
             Ok(outcome) => OrderReport::Unacknowledged(self.failure(&outcome)),
         }
+    }
+
+    fn unknown_targets(&self, limit: Limit) -> Vec<String> {
+        self.unlisted_targets(limit)
     }
 
     fn check(&self) -> Vec<String> {

@@ -11,6 +11,12 @@
 //! repeated. It tells in 10 s or less that a BMC is not there or does not let us in, and then
 //! the order is not sent.
 //!
+//! # Where an order goes
+//!
+//! A name may have several addresses. The name is looked up here, and ipmitool gets a number. The question
+//! before an order goes to one address after the other, until a BMC is reached. The order goes there, and
+//! pins the address: everything that follows in the execution is sent and asked there, or not at all.
+//!
 //! # Which error is which report
 //!
 //! | | report of an order | result code |
@@ -39,9 +45,10 @@ use fence_protocol::{NodeName, PowerState};
 use fence_spool::program_problem;
 
 use crate::contacts::contact_all;
+use crate::pin::Machine;
 use crate::{
-    Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Reach,
-    Secret, SecretSource, TargetList,
+    Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
+    Reach, Secret, SecretSource, TargetList,
 };
 
 pub use address::BmcAddress;
@@ -110,9 +117,9 @@ impl IpmiDevice {
 
     /// Why the power of `target` cannot be asked at this moment; `None` when it can.
     fn contact(&self, target: &NodeName, limit: Limit) -> Result<(), String> {
-        match self.bmc(target)?.ask(PATIENCES[0].1, limit) {
-            Ran::Said(Said { what: What::Power(_), .. }) => Ok(()),
-            ran => Err(ran.words()),
+        match self.bmc(target)?.reach(&Pin::default(), limit) {
+            (_, Ran::Said(Said { what: What::Power(_), .. })) => Ok(()),
+            (_, ran) => Err(ran.words()),
         }
     }
 }
@@ -143,10 +150,10 @@ impl FenceDevice for IpmiDevice {
         TargetList::NoList("a BMC knows no list of nodes".to_owned())
     }
 
-    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport {
-        match self.bmc(target).map(|bmc| bmc.ask(patience(limit.left_ms()), limit)) {
-            Ok(Ran::Said(said)) => power_report(said),
-            Ok(ran) => PowerReport { state: PowerState::Unknown, detail: ran.words() },
+    fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
+        match self.bmc(target).map(|bmc| bmc.reach(pin, limit)) {
+            Ok((_, Ran::Said(said))) => power_report(said),
+            Ok((_, ran)) => PowerReport { state: PowerState::Unknown, detail: ran.words() },
             Err(detail) => PowerReport { state: PowerState::Unknown, detail },
         }
     }
@@ -156,7 +163,8 @@ impl FenceDevice for IpmiDevice {
             Ok(bmc) => bmc,
             Err(problem) => return OrderReport::Failed(problem),
         };
-        match bmc.ask(patience(limit.left_ms()), limit) {
+        let (host, ran) = bmc.reach(job.pin, limit);
+        match ran {
             Ran::Said(said) => match said.what {
                 // It answers. The power as it was does not matter now.
                 What::Power(_) | What::Took(_) | What::Refused | What::Silent => {}
@@ -168,7 +176,8 @@ impl FenceDevice for IpmiDevice {
             Ran::TooLate => return OrderReport::TooLate,
             Ran::Withdrawn => return OrderReport::Withdrawn,
         }
-        match bmc.tell(order, job.client, limit) {
+        job.pin.set(Machine::Ipmi { host: host.clone() });
+        match bmc.tell(&host, order, job.client, limit) {
             Ran::Said(said) => order_report(order, said),
             Ran::Killed(words) | Ran::Lost(words) => OrderReport::Unacknowledged(words),
             Ran::NotStarted(words) => OrderReport::Failed(words),
@@ -218,22 +227,52 @@ impl Ran {
 }
 
 impl Bmc<'_> {
-    fn ask(&self, patience: Patience, limit: Limit) -> Ran {
-        self.run("status", patience, None, limit)
+    /// Asks for the power at one address after the other, until a BMC is reached; gives the address that
+    /// was asked last. Where an order has pinned an address, only that one is asked.
+    fn reach(&self, pin: &Pin, limit: Limit) -> (String, Ran) {
+        let hosts = match pin.machine() {
+            Some(Machine::Ipmi { host }) => Ok(vec![host.clone()]),
+            _ => self.address.numbers(limit),
+        };
+        let unreachable = |words: &str| {
+            let words = format!("BMC {}: {words}", self.address);
+            (String::new(), Ran::Said(Said { what: What::Unreachable, words }))
+        };
+        let hosts = match hosts {
+            Ok(hosts) => hosts,
+            Err(problem) => return unreachable(&problem),
+        };
+        let mut last = unreachable("it has no address");
+        for host in hosts {
+            let ran = self.run(&host, "status", patience(limit.left_ms()), None, limit);
+            let is_reached = !matches!(&ran, Ran::Said(said) if said.what == What::Unreachable);
+            last = (host, ran);
+            if is_reached {
+                break;
+            }
+        }
+        last
     }
 
-    fn tell(&self, order: Order, client: Option<&Client>, limit: Limit) -> Ran {
+    fn tell(&self, host: &str, order: Order, client: Option<&Client>, limit: Limit) -> Ran {
         let word = match order {
             Order::Off => "off",
             Order::On => "on",
             Order::Cycle => "cycle",
         };
         let patience = Patience { wait_s: order_wait_s(limit.left_ms()), tries: 1 };
-        self.run(word, patience, client, limit)
+        self.run(host, word, patience, client, limit)
     }
 
-    /// Runs `ipmitool chassis power WORD`.
-    fn run(&self, word: &str, patience: Patience, client: Option<&Client>, limit: Limit) -> Ran {
+    /// Runs `ipmitool chassis power WORD` for the BMC at `host`.
+    fn run(
+        &self,
+        host: &str,
+        word: &str,
+        patience: Patience,
+        client: Option<&Client>,
+        limit: Limit,
+    ) -> Ran {
         let IpmiSettings { username, cipher, privilege, program, .. } = &self.device.settings;
         let privilege = match privilege {
             IpmiPrivilege::Operator => "OPERATOR",
@@ -241,7 +280,7 @@ impl Bmc<'_> {
         };
         let options = [
             ("-I", "lanplus"),
-            ("-H", self.address.host()),
+            ("-H", host),
             ("-p", &self.address.port().to_string()),
             ("-U", username),
             ("-C", &cipher.to_string()),

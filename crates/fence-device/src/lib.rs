@@ -11,6 +11,7 @@
 //! - [`IpmiDevice`]: management controllers that ipmitool speaks to.
 //! - [`SimulatedDevice`]: a device that is a file, for demonstrations and tests.
 //! - [`RedfishDevice`]: BMCs that speak Redfish.
+//! - [`Pin`]: the machine that one execution is about.
 //! - [`SecretSource`]: where a password comes from.
 //! - [`ExecutorClient`], [`executor_main`]: how a driver runs a program, so that it is killed at its
 //!   limit and does not outlive the watcher.
@@ -22,9 +23,12 @@ mod ec2;
 mod executor;
 mod fence_agent;
 mod ipmi;
+mod pin;
 #[doc(hidden)]
 pub mod redfish;
+mod resolve;
 mod secret;
+mod shown;
 mod simulated;
 
 use std::fmt::Debug;
@@ -38,8 +42,8 @@ pub use client::Client;
 pub use command::{CommandDevice, CommandSettings};
 // For the fuzz targets alone.
 #[doc(hidden)]
-pub use command::{listed_nodes, message, power_shown};
-pub use ec2::{Ec2Answer, Ec2Ask, Ec2Call, Ec2Device, Ec2Outcome, Ec2Settings};
+pub use command::{listed_nodes, message};
+pub use ec2::{Ec2Answer, Ec2Ask, Ec2Call, Ec2Device, Ec2Outcome, Ec2Settings, is_instance_id};
 pub use executor::{Command, ExecutorClient, OUTPUT_BYTES_MAX, Outcome, executor_main};
 pub use fence_agent::{AgentAction, FenceAgentDevice, FenceAgentSettings};
 #[doc(hidden)]
@@ -47,8 +51,11 @@ pub use fence_agent::{Given, Listed, Metadata, listed_plugs};
 #[doc(hidden)]
 pub use ipmi::output as ipmitool_output;
 pub use ipmi::{BmcAddress, IpmiDevice, IpmiPrivilege, IpmiSettings};
+pub use pin::Pin;
 pub use redfish::{RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust};
 pub use secret::{Secret, SecretSource};
+#[doc(hidden)]
+pub use shown::power_shown;
 pub use simulated::{SimulatedDevice, SimulatedFailure, SimulatedSettings};
 
 /// How long a device may take: until an instant, never for a span, so that time spent in queues,
@@ -95,6 +102,9 @@ pub struct Job<'a> {
     pub action: FenceAction,
     /// The request's identity.
     pub request_id: &'a RequestId,
+    /// The execution that the order belongs to. A driver that finds its machines by name pins the machine
+    /// right before it sends an order, and sends every later order of the execution there.
+    pub pin: &'a Pin,
     /// The file systems that the target holds, as the client named them. Information only, and not
     /// checked: any text may stand here.
     pub gfs2_filesystems: &'a [String],
@@ -155,8 +165,9 @@ pub trait FenceDevice: Debug + Send + Sync {
 
     /// Asks the device for the power state of `target`, changing nothing.
     ///
-    /// `On` and `Off` are said only when the device showed them; anything doubtful is `Unknown`.
-    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport;
+    /// `On` and `Off` are said only when the device showed them; anything doubtful is `Unknown`. Where an
+    /// order has pinned a machine, that very machine is asked, and `Unknown` is said if it cannot be asked.
+    fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport;
 
     /// Gives the device exactly one order: one attempt, no repetition, no other device.
     ///
@@ -170,6 +181,12 @@ pub trait FenceDevice: Debug + Send + Sync {
     /// Right before the one call that acts, after all questions and logins, the driver asks
     /// [`Job::forbids`], or has the process that acts ask the same.
     fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport;
+
+    /// Asks the device which of its configured targets it does not know, where it can be asked; each as one
+    /// sentence, empty when all is well.
+    fn unknown_targets(&self, _limit: Limit) -> Vec<String> {
+        Vec::new()
+    }
 
     /// What is wrong with the device's configuration, each as one sentence; empty when all is well.
     ///

@@ -18,6 +18,11 @@
 //! A BMC may refuse `ForceOff` when the system is off already (400 or 409): `Unacknowledged` as well,
 //! and the plan finds it off.
 //!
+//! A name may have several addresses, and each look-up another order of them. A visit chooses one address, to
+//! which there is a connection. The first order of an execution pins the address and the path of the
+//! system: everything that follows in the execution is sent and asked there, or not at all. The name
+//! stays the one that a certificate must show.
+//!
 //! The parts: `address` (where a BMC is), `tls` (whether it is the right one), `client` (HTTP), `resource`
 //! (what a BMC says, as pure functions), `service` (what is asked and told).
 
@@ -28,6 +33,7 @@ mod service;
 mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use fence_core::PerTarget;
@@ -35,17 +41,19 @@ use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
 use fence_protocol::{NodeName, PowerState};
 
 pub use address::Address;
+use address::connectable;
 use client::Client;
 pub use resource::{
     ResourcePath, System, error_words, parse_action_info, parse_collection, parse_system,
     reset_type,
 };
-use service::{Problem, Service, position_of};
+use service::{Member, Problem, Service, position_of};
 use tls::Expected;
 pub use tls::Fingerprint;
 
 use crate::contacts::contact_all;
-use crate::{FenceDevice, Job, Limit, Reach, SecretSource, TargetList};
+use crate::pin::Machine;
+use crate::{FenceDevice, Job, Limit, Pin, Reach, SecretSource, TargetList};
 
 /// A Redfish device as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +118,14 @@ impl RedfishDevice {
                 }
                 _ => None,
             },
+            pinned: None,
         })
+    }
+
+    /// Where the machine of an execution is reached: `target`, until an order has pinned one.
+    fn place_in(&self, target: &NodeName, pin: &Pin) -> Result<Place, Problem> {
+        let pinned = pinned(pin).map(|(address, _)| address);
+        Ok(Place { pinned, ..self.place(target)? })
     }
 
     /// Where all targets are reached, if that is one place.
@@ -119,7 +134,8 @@ impl RedfishDevice {
             RedfishTrust::Fingerprint(fingerprints) => Some(fingerprints.of_all()?.to_owned()),
             _ => None,
         };
-        Some(Place { address: self.settings.address.of_all()?.to_owned(), fingerprint })
+        let address = self.settings.address.of_all()?.to_owned();
+        Some(Place { address, fingerprint, pinned: None })
     }
 
     /// Opens a service, logs in, does `work` there, and leaves. The text that comes with a value holds
@@ -154,12 +170,24 @@ impl RedfishDevice {
             _ => Ok(Expected::Any),
         };
         let tls = expected.and_then(Expected::into_config).map_err(Problem::Failed)?;
-        let addresses = address.resolve(limit).map_err(Problem::Unreachable)?;
-        Ok(Client::new(address.base(), addresses, address.is_tls().then_some(tls)))
+        let at = match place.pinned {
+            Some(pinned) => Ok(pinned),
+            None => address.resolve(limit).and_then(|found| connectable(&found, limit)),
+        };
+        let at = at.map_err(Problem::Unreachable)?;
+        Ok(Client::new(address.base(), at, address.is_tls().then_some(tls)))
     }
 
-    /// The system of `target`, as it is now.
-    fn system(&self, service: &Service, target: &NodeName) -> Result<System, Problem> {
+    /// The system of `target` and its path, as it is now: the pinned one, if there is one.
+    fn system(
+        &self,
+        service: &Service,
+        target: &NodeName,
+        pin: &Pin,
+    ) -> Result<(ResourcePath, System), Problem> {
+        if let Some((_, path)) = pinned(pin) {
+            return self.pinned_system(service, target, path);
+        }
         let Some(systems) = &self.settings.system else {
             return match &service.members()?[..] {
                 [only] => service.system(only),
@@ -177,8 +205,30 @@ impl RedfishDevice {
             Some(name) => {
                 let mut all = service.systems()?;
                 let at = position_of(&name, &all).map_err(Problem::Failed)?;
-                Ok(all.swap_remove(at).1)
+                let Member { place, system, .. } = all.swap_remove(at);
+                Ok((place, system))
             }
+        }
+    }
+
+    /// The system at `path`, which an order went to. One that has moved on, or is called otherwise by now,
+    /// may be another one.
+    fn pinned_system(
+        &self,
+        service: &Service,
+        target: &NodeName,
+        path: &ResourcePath,
+    ) -> Result<(ResourcePath, System), Problem> {
+        let (place, system) = service.system(path)?;
+        let name = self.settings.system.as_ref().and_then(|systems| systems.of(target));
+        match name.filter(|name| !name.starts_with('/')) {
+            _ if place != *path => {
+                Err(Problem::Failed(format!("the system at {path} has moved to {place}")))
+            }
+            Some(name) if !system.is_called(&name) => {
+                Err(Problem::Failed(format!("the system at {path} is not '{name}' any more")))
+            }
+            _ => Ok((place, system)),
         }
     }
 
@@ -188,7 +238,7 @@ impl RedfishDevice {
             return Err(Problem::Failed("'system' does not say how targets are called".to_owned()));
         };
         let all = service.systems()?;
-        let target_at = |(at, (path, system)): (usize, &(ResourcePath, System))| {
+        let target_at = |(at, Member { path, system, .. }): (usize, &Member)| {
             // A name is of use only where it leads back to this system.
             let is_its = |name: &&str| position_of(name, &all) == Ok(at);
             let names = [system.name.as_deref(), system.id.as_deref()];
@@ -201,9 +251,14 @@ impl RedfishDevice {
         Ok(all.iter().enumerate().filter_map(target_at).collect())
     }
 
-    fn look(&self, target: &NodeName, limit: Limit) -> Result<(PowerState, String), Problem> {
-        self.visit(&self.place(target)?, limit, |service| {
-            let system = self.system(service, target)?;
+    fn look(
+        &self,
+        target: &NodeName,
+        pin: &Pin,
+        limit: Limit,
+    ) -> Result<(PowerState, String), Problem> {
+        self.visit(&self.place_in(target, pin)?, limit, |service| {
+            let (_, system) = self.system(service, target, pin)?;
             Ok((system.power, system.power_words))
         })
     }
@@ -234,7 +289,7 @@ impl FenceDevice for RedfishDevice {
                 if is_shared {
                     return list(&place).map(drop);
                 }
-                self.look(target, limit).map(drop).map_err(Problem::into_text)
+                self.look(target, &Pin::default(), limit).map(drop).map_err(Problem::into_text)
             }),
             Some(place) => match list(&place) {
                 Ok(count) => Reach::Reachable(format!("it answered, and has {count} systems")),
@@ -258,9 +313,9 @@ impl FenceDevice for RedfishDevice {
         }
     }
 
-    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport {
+    fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
         // A BMC that forgot a question may well answer the next one.
-        match self.look(target, limit.min(Limit::in_ms(QUESTION_MS_MAX))) {
+        match self.look(target, pin, limit.min(Limit::in_ms(QUESTION_MS_MAX))) {
             Ok((state, detail)) => PowerReport { state, detail },
             Err(problem) => PowerReport { state: PowerState::Unknown, detail: problem.into_text() },
         }
@@ -270,13 +325,14 @@ impl FenceDevice for RedfishDevice {
         if limit.has_passed() {
             return OrderReport::TooLate;
         }
-        let done = self.place(job.target).and_then(|place| {
+        let done = self.place_in(job.target, job.pin).and_then(|place| {
             self.visit(&place, limit, |service| {
-                let system = self.system(service, job.target)?;
+                let (path, system) = self.system(service, job.target, job.pin)?;
                 let (target, reset_type) = service.reset(order, system)?;
                 if let Some(report) = job.forbids(limit) {
                     return Err(Problem::Forbidden(report));
                 }
+                job.pin.set(Machine::Redfish { address: service.address(), system: path });
                 Ok(service.send(&target, reset_type))
             })
         });
@@ -302,6 +358,16 @@ impl FenceDevice for RedfishDevice {
 struct Place {
     address: String,
     fingerprint: Option<String>,
+    /// The one network address that counts, once an order was sent there.
+    pinned: Option<SocketAddr>,
+}
+
+/// The address and the system that an order went to.
+fn pinned(pin: &Pin) -> Option<(SocketAddr, &ResourcePath)> {
+    match pin.machine()? {
+        Machine::Redfish { address, system } => Some((*address, system)),
+        _ => None,
+    }
 }
 
 /// How long a contact may take.

@@ -19,7 +19,7 @@ use fence_protocol::{NodeName, PowerState};
 use fence_spool::PlaceError;
 use serde::{Deserialize, Serialize};
 
-use crate::{FenceDevice, Job, Limit, Reach, TargetList, boot_ms_now};
+use crate::{FenceDevice, Job, Limit, Pin, Reach, TargetList, boot_ms_now};
 
 /// How a simulated device fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -147,7 +147,7 @@ impl FenceDevice for SimulatedDevice {
         }
     }
 
-    fn power(&self, target: &NodeName, limit: Limit) -> PowerReport {
+    fn power(&self, target: &NodeName, _pin: &Pin, limit: Limit) -> PowerReport {
         if let Reach::Unreachable(detail) = self.reachable(limit) {
             return PowerReport { state: PowerState::Unknown, detail };
         }
@@ -256,6 +256,7 @@ mod tests {
                 target: &target,
                 action: FenceAction::Off,
                 request_id: &request_id,
+                pin: &Pin::default(),
                 gfs2_filesystems: &[],
                 request_json: b"{}",
                 client: None,
@@ -268,7 +269,7 @@ mod tests {
         }
 
         fn power(&self) -> PowerState {
-            self.device.power(&"n3".parse().unwrap(), Limit::in_ms(60_000)).state
+            self.device.power(&"n3".parse().unwrap(), &Pin::default(), Limit::in_ms(60_000)).state
         }
 
         fn orders(&self) -> usize {

@@ -17,7 +17,7 @@ use fence_core::execution::{Order, OrderReport};
 use fence_device::{
     Client, Command, CommandDevice, CommandSettings, Ec2Device, Ec2Settings, FenceAgentDevice,
     FenceAgentSettings, FenceDevice, IpmiDevice, IpmiPrivilege, IpmiSettings, Job, Limit, Outcome,
-    RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust, SecretSource,
+    Pin, RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust, SecretSource,
 };
 use fence_protocol::{FenceAction, NodeName, RequestId};
 
@@ -49,6 +49,7 @@ impl Rig {
             gfs2_filesystems: &[],
             request_json: b"{}",
             client: Some(&client),
+            pin: &Pin::default(),
         };
         device.order(Order::Off, &job, Limit::in_ms(60_000))
     }

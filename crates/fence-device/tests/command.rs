@@ -10,8 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use common::Directory;
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{
-    CommandDevice, CommandSettings, ExecutorClient, FenceDevice, Job, Limit, Reach, TargetList,
-    boot_ms_now,
+    CommandDevice, CommandSettings, ExecutorClient, FenceDevice, Job, Limit, Pin, Reach,
+    TargetList, boot_ms_now,
 };
 use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
 
@@ -50,7 +50,7 @@ impl Rig {
     fn power(&self, body: &str) -> PowerState {
         let status = Some(self.argv(body, &["{target}"]));
         let device = self.device(CommandSettings { status, ..CommandSettings::default() });
-        device.power(&node(), Limit::in_ms(60_000)).state
+        device.power(&node(), &Pin::default(), Limit::in_ms(60_000)).state
     }
 
     fn targets(&self, body: &str) -> TargetList {
@@ -71,6 +71,7 @@ fn off(device: &CommandDevice, filesystems: &[&str], limit: Limit) -> OrderRepor
         target: &target,
         action: FenceAction::Reboot,
         request_id: &request_id,
+        pin: &Pin::default(),
         gfs2_filesystems: &gfs2_filesystems,
         request_json: REQUEST.as_bytes(),
         client: None,
@@ -206,6 +207,19 @@ fn the_power_is_what_exit_code_and_words_agree_on() {
         ("echo \"offline\"", PowerState::On),
         ("echo \"certificate check is off\"; echo plug 3", PowerState::Unknown),
         ("echo \"certificate check is off\" >&2", PowerState::On),
+        ("echo \"asking the PDU for $1\"; echo \"syntax error\" >&2; exit 2", PowerState::Unknown),
+        ("echo \"asking the PDU for $1\"; exit 2", PowerState::Unknown),
+        ("echo \"$1: off\"; echo \"error: no route\" >&2; exit 2", PowerState::Unknown),
+        ("echo \"error: no route\"; echo \"Status: OFF\"; exit 2", PowerState::Unknown),
+        ("echo \"$1: not off\"; exit 2", PowerState::Unknown),
+        ("echo \"$1 is on\"; exit 2", PowerState::Unknown),
+        ("echo \"n4: off\"; exit 2", PowerState::Unknown),
+        ("printf \"$1: off\\r\\n\"; exit 2", PowerState::Unknown),
+        ("echo off; yes x | head -n 100000; exit 2", PowerState::Unknown),
+        ("echo \"$1 is not off\"", PowerState::Unknown),
+        ("echo \"warning: certificate check is off\"", PowerState::Unknown),
+        ("echo \"n4: off\"", PowerState::Unknown),
+        ("echo off; echo \"error: no route\" >&2", PowerState::Unknown),
     ] {
         assert_eq!(rig.power(body), state, "{body}");
     }

@@ -8,7 +8,8 @@ mod common;
 use fence_core::PerTarget;
 use fence_core::execution::{Order, OrderReport, PowerReport};
 use fence_device::{
-    Ec2Device, Ec2Settings, FenceDevice, Job, Limit, Reach, SecretSource, TargetList, boot_ms_now,
+    Ec2Device, Ec2Settings, FenceDevice, Job, Limit, Pin, Reach, SecretSource, TargetList,
+    boot_ms_now,
 };
 use fence_protocol::{FenceAction, NodeName, PowerState};
 use serde_json::{Value, json};
@@ -58,11 +59,16 @@ impl Rig {
     }
 
     fn order(&self, limit: Limit) -> OrderReport {
+        self.order_in(&Pin::default(), limit)
+    }
+
+    fn order_in(&self, pin: &Pin, limit: Limit) -> OrderReport {
         let request_id = "0b0b0b0b-0b0b-4b0b-8b0b-0b0b0b0b0b0b".parse().unwrap();
         let job = Job {
             target: &node(),
             action: FenceAction::Off,
             request_id: &request_id,
+            pin,
             gfs2_filesystems: &[],
             request_json: b"{}",
             client: None,
@@ -71,7 +77,11 @@ impl Rig {
     }
 
     fn power(&self) -> PowerReport {
-        self.device.power(&node(), Limit::in_ms(20_000))
+        self.power_in(&Pin::default())
+    }
+
+    fn power_in(&self, pin: &Pin) -> PowerReport {
+        self.device.power(&node(), pin, Limit::in_ms(20_000))
     }
 }
 
@@ -133,6 +143,59 @@ fn what_ends_otherwise_may_have_done_it_unless_it_certainly_did_not() {
     std::fs::remove_file(rig.directory.path("helper")).unwrap();
     assert!(matches!(rig.order(Limit::in_ms(20_000)), OrderReport::Failed(_)));
     assert!(rig.device.check()[0].contains("there is no program"), "{:?}", rig.device.check());
+}
+
+/// A device whose orders come to `ordered`, and whose instances are all off.
+fn off_after(ordered: &str) -> Rig {
+    let off = json!({ "outcome": "Off", "text": "is stopped", "names": [] });
+    let body = "case $(cat \"${0%/*}/call\") in *Power*) echo \"$OFF\";;";
+    Rig::new(&format!("OFF='{off}'\n{body} *) {ordered};; esac"))
+}
+
+#[test]
+fn the_instance_that_was_ordered_is_asked_wherever_the_tag_is_by_then() {
+    let limit = Limit::in_ms(20_000);
+    let called = |rig: &Rig| {
+        let call: Value = serde_json::from_str(&rig.directory.read("call")).unwrap();
+        (call["ask"].as_str().unwrap().to_owned(), call["instance"].as_str().unwrap().to_owned())
+    };
+    for outcome in ["Done", "Unclear"] {
+        let answer =
+            json!({ "outcome": outcome, "text": "", "names": [], "instance": "i-0123abcd" });
+        let (rig, pin) = (off_after(&format!("echo '{answer}'")), Pin::default());
+        rig.order_in(&pin, limit);
+
+        assert_eq!(rig.power_in(&pin).state, PowerState::Off);
+        assert_eq!(called(&rig), ("Power".to_owned(), "i-0123abcd".to_owned()));
+        rig.order_in(&pin, limit);
+        assert_eq!(called(&rig), ("Off".to_owned(), "i-0123abcd".to_owned()));
+        // A question of its own goes by the tag.
+        rig.power();
+        assert_eq!(called(&rig).1, "vm-n1");
+    }
+}
+
+#[test]
+fn where_nobody_knows_which_instance_was_ordered_its_state_is_unknown() {
+    let limit = Limit::in_ms(20_000);
+    for ordered in ["exit 1", "kill -9 $$", "echo '{}'"] {
+        let (rig, pin) = (off_after(ordered), Pin::default());
+        assert!(matches!(rig.order_in(&pin, limit), OrderReport::Unacknowledged(_)), "{ordered}");
+
+        let report = rig.power_in(&pin);
+
+        assert_eq!(report.state, PowerState::Unknown, "{ordered}");
+        assert!(report.detail.contains("not known which instance"), "{report:?}");
+    }
+    for outcome in ["Unreachable", "Failed", "TooLate"] {
+        let answer =
+            json!({ "outcome": outcome, "text": "", "names": [], "instance": "i-0123abcd" });
+        let (rig, pin) = (off_after(&format!("echo '{answer}'")), Pin::default());
+        rig.order_in(&pin, limit);
+        // Nothing was sent.
+        assert_eq!(rig.power_in(&pin).state, PowerState::Off, "{outcome}");
+        assert!(rig.directory.read("call").contains("vm-n1"), "{outcome}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use fence_core::PerTarget;
 use fence_core::execution::{Order, OrderReport, PowerReport};
 use fence_device::{
     AgentAction, ExecutorClient, FenceAgentDevice, FenceAgentSettings, FenceDevice, Job, Limit,
-    Reach, SecretSource, TargetList, boot_ms_now,
+    Pin, Reach, SecretSource, TargetList, boot_ms_now,
 };
 use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
 
@@ -109,11 +109,16 @@ fn long() -> Limit {
 }
 
 fn order_by(device: &FenceAgentDevice, order: Order, limit: Limit) -> OrderReport {
+    order_in(&Pin::default(), device, order, limit)
+}
+
+fn order_in(pin: &Pin, device: &FenceAgentDevice, order: Order, limit: Limit) -> OrderReport {
     let request_id: RequestId = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
     let job = Job {
         target: &node("n1"),
         action: FenceAction::Off,
         request_id: &request_id,
+        pin,
         gfs2_filesystems: &[],
         request_json: b"{}",
         client: None,
@@ -126,7 +131,7 @@ fn off(device: &FenceAgentDevice) -> OrderReport {
 }
 
 fn power(device: &FenceAgentDevice) -> PowerReport {
-    device.power(&node("n1"), long())
+    device.power(&node("n1"), &Pin::default(), long())
 }
 
 #[test]
@@ -198,7 +203,10 @@ fn an_agent_that_hangs_is_killed_at_the_limit_with_what_it_started() {
     assert!(text.ends_with("was killed at its limit"), "{text}");
     let child = rig.directory.read("child");
     common::wait_for("the child's end", || !common::is_alive(&child));
-    assert_eq!(device.power(&node("n1"), Limit::in_ms(500)).state, PowerState::Unknown);
+    assert_eq!(
+        device.power(&node("n1"), &Pin::default(), Limit::in_ms(500)).state,
+        PowerState::Unknown
+    );
 }
 
 #[test]
@@ -235,10 +243,26 @@ fn the_power_is_off_only_by_exit_code_2_and_on_only_by_exit_code_0() {
         ("echo 'Status: ON'; exit 2", PowerState::Unknown),
         ("echo 'usage: fence_test [-h]' >&2; exit 2", PowerState::Unknown),
         ("echo 'Status: OFF'; exit 1", PowerState::Unknown),
+        ("echo \"$plug: off\"; exit 2", PowerState::Off),
+        ("echo \"$nodename: off\"; exit 2", PowerState::Off),
+        (
+            "echo '2026-01-31 12:00:00,123 DEBUG: 0 ' >&2; echo 'Status: OFF'; exit 2",
+            PowerState::Off,
+        ),
+        (
+            "echo '2026-01-31 12:00:00,123 ERROR: no' >&2; echo 'Status: OFF'; exit 2",
+            PowerState::Unknown,
+        ),
+        ("echo 'n2: off'; exit 2", PowerState::Unknown),
+        ("echo 'connecting'; echo 'x: syntax error' >&2; exit 2", PowerState::Unknown),
+        ("echo 'connecting'; exit 2", PowerState::Unknown),
+        ("echo 'error'; echo 'Status: OFF'; exit 2", PowerState::Unknown),
         ("kill -9 $$", PowerState::Unknown),
     ] {
         let agent = rig.agent_with(&metadata("plug", &["status"]), body);
-        assert_eq!(power(&rig.device(agent)).state, state, "{body}");
+        let plug = PerTarget::Pattern("plug-{target}".to_owned());
+        let device = rig.device(FenceAgentSettings { plug, ..agent });
+        assert_eq!(power(&device).state, state, "{body}");
     }
 }
 
@@ -249,17 +273,20 @@ status) echo 'Status: OFF'; exit 2;;
 *) exit $code;; esac";
 
 #[test]
-fn off_after_an_order_that_failed_is_believed_only_of_a_plug_that_the_agent_lists() {
+fn off_is_believed_only_of_a_plug_that_the_agent_lists_whatever_it_acknowledged() {
     let rig = Rig::new();
     for (assignment, state, words) in [
         ("code=1 known=n1", PowerState::Off, "Status: OFF"),
         ("code=1 known=other", PowerState::Unknown, "'n1' is not in its list"),
-        ("code=0 known=other", PowerState::Off, "Status: OFF"),
+        ("code=0 known=n1", PowerState::Off, "Status: OFF"),
+        ("code=0 known=other", PowerState::Unknown, "'n1' is not in its list"),
+        ("code=0 known=n11", PowerState::Unknown, "'n1' is not in its list"),
     ] {
         let device = rig.device(rig.agent(&format!("{assignment}\n{VIRT}")));
-        off(&device);
+        let pin = Pin::default();
+        order_in(&pin, &device, Order::Off, long());
 
-        let shown = power(&device);
+        let shown = device.power(&node("n1"), &pin, long());
 
         assert_eq!(shown.state, state, "{assignment}: {shown:?}");
         assert!(shown.detail.ends_with(words), "{shown:?}");
@@ -267,16 +294,90 @@ fn off_after_an_order_that_failed_is_believed_only_of_a_plug_that_the_agent_list
 }
 
 #[test]
-fn an_acknowledgement_counts_until_the_next_order() {
+fn plugs_that_are_switched_together_are_each_listed() {
     let rig = Rig::new();
-    let device = rig.device(rig.agent(&format!("code=$(cat code) known=other\n{VIRT}")));
-    for (code, state) in
-        [("0", PowerState::Off), ("1", PowerState::Unknown), ("0", PowerState::Off)]
-    {
-        fs::write(rig.path("code"), code).unwrap();
-        off(&device);
-        assert_eq!(power(&device).state, state, "{code}");
+    for (plug, more, state) in [
+        ("3,4", None, PowerState::Off),
+        ("3, outlet 4", None, PowerState::Off),
+        ("3,5", None, PowerState::Unknown),
+        ("3,", None, PowerState::Unknown),
+        (",", None, PowerState::Unknown),
+        ("3;4", None, PowerState::Unknown),
+        ("3;4", Some(";"), PowerState::Off),
+        ("3,4", Some(";"), PowerState::Unknown),
+        ("", None, PowerState::Unknown),
+    ] {
+        let body = "[ $action = list ] && { echo '3,outlet 3'; echo '4,outlet 4'; echo 5a,; exit; }; exit 2";
+        let separator = more.map(|more| ("plug_separator".to_owned(), more.to_owned()));
+        let device = rig.device(FenceAgentSettings {
+            plug: PerTarget::Pattern(plug.to_owned()),
+            options: separator.into_iter().collect(),
+            ..rig.agent(body)
+        });
+        assert_eq!(power(&device).state, state, "{plug} {more:?}");
     }
+}
+
+#[test]
+fn a_list_is_read_once_in_an_execution_and_again_in_the_next() {
+    let rig = Rig::new();
+    let lists = || rig.calls().iter().filter(|call| call.starts_with("list")).count();
+    for (known, state) in [("other", PowerState::Unknown), ("n1", PowerState::Off)] {
+        let device = rig.device(rig.agent(&format!("code=0 known={known}\n{VIRT}")));
+        let (pin, before) = (Pin::default(), lists());
+        for _ in 0..3 {
+            assert_eq!(device.power(&node("n1"), &pin, long()).state, state, "{known}");
+        }
+        assert_eq!(lists(), before + 1);
+
+        device.power(&node("n1"), &Pin::default(), long());
+        assert_eq!(lists(), before + 2);
+    }
+}
+
+#[test]
+fn a_list_that_could_not_be_read_is_read_again() {
+    let rig = Rig::new();
+    let list = "list) [ -e broken ] && exit 1; echo n1;;";
+    let device = rig.device(rig.agent(&format!("case $action in {list} *) exit 2;; esac")));
+    let pin = Pin::default();
+    fs::write(rig.path("broken"), "").unwrap();
+    assert_eq!(device.power(&node("n1"), &pin, long()).state, PowerState::Unknown);
+
+    fs::remove_file(rig.path("broken")).unwrap();
+
+    assert_eq!(device.power(&node("n1"), &pin, long()).state, PowerState::Off);
+}
+
+#[test]
+fn targets_that_the_agent_does_not_list_are_named() {
+    let rig = Rig::new();
+    let unknown = |settings| rig.device(settings).unknown_targets(long());
+    let list = |text: &str| rig.agent(&format!("[ $action = list ] && {text}"));
+
+    assert_eq!(unknown(list("printf 'n1,\\nother,n2\\n'")), [""; 0]);
+    let found = unknown(list("echo n2,"));
+    let words = "no fence of 'n1' can be confirmed: its plug 'n1' is not in the agent's list";
+    assert_eq!(found, [words]);
+    let plug = PerTarget::Pattern("vm-{target}".to_owned());
+    let found = unknown(FenceAgentSettings { plug, ..list("echo vm-n1") });
+    assert!(found[0].contains("its plug 'vm-n2'"), "{found:?}");
+    for broken in ["exit 1", "echo N/A"] {
+        let found = unknown(list(broken));
+        assert!(found[0].contains("the agent's list cannot be read"), "{found:?}");
+        assert_eq!(found.len(), 1);
+    }
+
+    let plug_option = Some("ip".to_owned());
+    let found = unknown(FenceAgentSettings { plug_option, ..list("echo n1; echo n2") });
+    assert!(found[0].contains("lists plugs and no addresses: take \"list\" out"), "{found:?}");
+
+    // Where no list is asked for, or no state, there is nothing to confirm by it.
+    let without = |actions: &[&str]| unknown(rig.agent_with(&metadata("plug", actions), "exit 1"));
+    assert_eq!(without(&["off", "status"]), [""; 0]);
+    let actions = Some([AgentAction::Off, AgentAction::List].into());
+    assert_eq!(unknown(FenceAgentSettings { actions, ..list("exit 1") }), [""; 0]);
+    assert_eq!(unknown(FenceAgentSettings { targets: [].into(), ..list("exit 1") }), [""; 0]);
 }
 
 #[test]

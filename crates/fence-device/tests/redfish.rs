@@ -15,8 +15,8 @@ use common::Directory;
 use fence_core::PerTarget;
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{
-    FenceDevice, Job, Limit, Reach, RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust,
-    SecretSource,
+    FenceDevice, Job, Limit, Pin, Reach, RedfishDevice, RedfishLogin, RedfishSettings,
+    RedfishTrust, SecretSource,
 };
 use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
 
@@ -43,11 +43,16 @@ fn node() -> NodeName {
 }
 
 fn order(device: &RedfishDevice, limit: Limit) -> OrderReport {
+    order_in(&Pin::default(), device, limit)
+}
+
+fn order_in(pin: &Pin, device: &RedfishDevice, limit: Limit) -> OrderReport {
     let request_id: RequestId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
     let job = Job {
         target: &node(),
         action: FenceAction::Off,
         request_id: &request_id,
+        pin,
         gfs2_filesystems: &[],
         request_json: b"",
         client: None,
@@ -114,7 +119,7 @@ fn where_nobody_is_there_nothing_was_ordered() {
 
         assert!(matches!(report, OrderReport::Unreachable(_)), "{report:?}");
         assert!(matches!(device.reachable(limit), Reach::Unreachable(_)));
-        assert_eq!(device.power(&node(), limit).state, PowerState::Unknown);
+        assert_eq!(device.power(&node(), &Pin::default(), limit).state, PowerState::Unknown);
     }
 }
 
@@ -192,6 +197,81 @@ fn what_is_no_answer_of_redfish_is_a_failure_before_anything_was_ordered() {
 
         assert_eq!(asked.try_iter().count(), 1);
     }
+}
+
+/// A service that gives `answers`, and a device whose systems are known by name.
+fn named(directory: &Directory, answers: Vec<String>) -> (RedfishDevice, mpsc::Receiver<String>) {
+    let (address, asked) = service(answers);
+    let password = SecretSource::File(directory.path("password"));
+    fs::write(directory.path("password"), "s3cret").unwrap();
+    fs::set_permissions(directory.path("password"), fs::Permissions::from_mode(0o600)).unwrap();
+    let device = RedfishDevice::new(RedfishSettings {
+        address: PerTarget::Pattern(address),
+        system: Some(PerTarget::Pattern("{target}".into())),
+        known_targets: [node()].into(),
+        username: "admin".into(),
+        password,
+        login: RedfishLogin::Basic,
+        trust: RedfishTrust::Insecure,
+    });
+    (device, asked)
+}
+
+fn system(name: &str, power: &str) -> String {
+    let system = SYSTEM.replace("\"On\"", &format!("\"{power}\", \"Name\": \"{name}\""));
+    answer("200 OK", &system)
+}
+
+#[test]
+fn the_system_that_was_ordered_is_asked_whatever_is_called_so_by_then() {
+    let list = || {
+        let members = r#"{"@odata.id": "/S/1"}, {"@odata.id": "/S/2"}"#;
+        answer("200 OK", &format!(r#"{{"Members": [{members}]}}"#))
+    };
+    let ordered = || vec![list(), system("n1", "On"), system("n2", "Off"), answer("204", "")];
+    let limit = Limit::in_ms(60_000);
+    for (then, state) in [
+        (system("n1", "Off"), PowerState::Off),
+        (system("n1", "On"), PowerState::On),
+        // The names were exchanged: the one that is called n1 now was never told anything.
+        (system("n2", "Off"), PowerState::Unknown),
+        (answer("404 Not Found", ""), PowerState::Unknown),
+        (
+            "HTTP/1.1 308 Moved\r\nLocation: /S/2\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                .to_owned(),
+            PowerState::Unknown,
+        ),
+    ] {
+        let (directory, pin) = (Directory::new(), Pin::default());
+        let answers = [ordered(), vec![then, system("n1", "Off")]].concat();
+        let (device, asked) = named(&directory, answers);
+        assert!(matches!(order_in(&pin, &device, limit), OrderReport::Acknowledged(_)));
+        assert_eq!(asked.try_iter().count(), 4);
+
+        assert_eq!(device.power(&node(), &pin, limit).state, state);
+
+        assert_eq!(asked.try_iter().next().unwrap(), "GET /S/1 HTTP/1.1");
+    }
+}
+
+#[test]
+fn where_no_order_was_sent_nothing_is_pinned() {
+    let directory = Directory::new();
+    let list = r#"{"Members": [{"@odata.id": "/S/1"}]}"#;
+    let refused = system("n1", "On").replace("Reset", "Nothing");
+    let answers = vec![
+        answer("200 OK", list),
+        refused,
+        answer("200 OK", &list.replace('1', "2")),
+        system("n1", "Off"),
+    ];
+    let (device, asked) = named(&directory, answers);
+    let (pin, limit) = (Pin::default(), Limit::in_ms(60_000));
+    assert!(matches!(order_in(&pin, &device, limit), OrderReport::Failed(_)));
+
+    assert_eq!(device.power(&node(), &pin, limit).state, PowerState::Off);
+
+    assert_eq!(asked.try_iter().nth(3).unwrap(), "GET /S/2 HTTP/1.1");
 }
 
 #[test]

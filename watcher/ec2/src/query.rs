@@ -76,13 +76,6 @@ impl Query {
     }
 }
 
-/// Whether `instance` is an id, and not a value of the tag.
-pub(crate) fn is_id(instance: &str) -> bool {
-    let Some(digits) = instance.strip_prefix("i-") else { return false };
-    [8, 17].contains(&digits.len())
-        && digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-}
-
 const VERSION: &str = "2016-11-15";
 
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -107,19 +100,5 @@ mod tests {
             "Action=StopInstances&Version=2016-11-15&InstanceId.1=i-1&Force=true&SkipOsShutdown=true"
         );
         assert!(!Query::stop("i-1", false).form().contains("Skip"));
-    }
-
-    #[test]
-    fn an_id_is_told_from_a_name() {
-        for (text, expected) in [
-            ("i-1234abcd", true),
-            ("i-1234567890abcdef0", true),
-            ("i-1234", false),
-            ("i-1234567890ABCDEF0", false),
-            ("i-node-01", false),
-            ("node1", false),
-        ] {
-            assert_eq!(is_id(text), expected, "{text}");
-        }
     }
 }

@@ -100,9 +100,9 @@ impl Instance {
         self.tags.iter().filter(move |(key, _)| key == tag).map(|(_, value)| value.as_str())
     }
 
-    /// Whether it is gone for good, or about to be.
+    /// Whether it is gone for good. One that is `shutting-down` may still run and write, for minutes.
     pub(crate) fn is_dead(&self) -> bool {
-        ["terminated", "shutting-down"].contains(&self.state.as_str())
+        self.state == "terminated"
     }
 
     /// What its state means. Only `stopped` and `terminated` are off: one that is `stopping` or
@@ -295,8 +295,13 @@ mod tests {
 
         assert_eq!(chosen(&[]).unwrap_err(), "no instance has the tag Name=n1");
         assert_eq!(
-            chosen(&[("i-1", "terminated", "n1"), ("i-2", "shutting-down", "n1")]).unwrap_err(),
-            "no instance that lives has the tag Name=n1, only i-1 (terminated), i-2 (shutting-down)"
+            chosen(&[("i-1", "terminated", "n1"), ("i-2", "terminated", "n1")]).unwrap_err(),
+            "no instance that lives has the tag Name=n1, only i-1 (terminated), i-2 (terminated)"
+        );
+        assert_eq!(chosen(&[("i-1", "shutting-down", "n1")]).unwrap(), "i-1");
+        assert_eq!(
+            chosen(&[("i-1", "shutting-down", "n1"), ("i-2", "running", "n1")]).unwrap_err(),
+            "2 instances have the tag Name=n1, one is needed: i-1 (shutting-down), i-2 (running)"
         );
         assert_eq!(
             chosen(&[("i-1", "stopped", "n1"), ("i-2", "running", "n1")]).unwrap_err(),

@@ -5,10 +5,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use fence_device::{Ec2Answer, Ec2Ask, Ec2Call, Ec2Outcome, Limit};
+use fence_device::{Ec2Answer, Ec2Ask, Ec2Call, Ec2Outcome, Limit, is_instance_id};
 use tokio::time::sleep;
 
-use crate::query::{Query, is_id};
+use crate::query::Query;
 use crate::reply::{Instance, Reply, Verdict, the_one};
 use crate::session::Session;
 
@@ -67,12 +67,13 @@ async fn targets(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble
     let values = alive.flat_map(|instance| instance.values_of(&call.tag));
     let names = values.map(str::to_owned).collect();
     let text = format!("the values of the tag {} in {}", call.tag, session.place());
-    Ok(Ec2Answer { outcome: Ec2Outcome::Done, text, names })
+    Ok(Ec2Answer { names, ..Ec2Answer::of(Ec2Outcome::Done, text) })
 }
 
 async fn power(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> {
     let instance = find(session, call).await?;
-    Ok(Ec2Answer::of(instance.power(), format!("{} is {}", instance.id, instance.state)))
+    let text = format!("{} is {}", instance.id, instance.state);
+    Ok(Ec2Answer { instance: Some(instance.id.clone()), ..Ec2Answer::of(instance.power(), text) })
 }
 
 async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> {
@@ -81,8 +82,10 @@ async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> 
         Ec2Ask::On => ("StartInstances", Query::start(&id)),
         _ => ("StopInstances", Query::stop(&id, call.skip_os_shutdown)),
     };
-    let answer =
-        |outcome, words: String| Ok(Ec2Answer::of(outcome, format!("{name} {id}: {words}")));
+    let answer = |outcome, words: String| {
+        let answer = Ec2Answer::of(outcome, format!("{name} {id}: {words}"));
+        Ok(Ec2Answer { instance: Some(id.clone()), ..answer })
+    };
     let mut pause_ms = PAUSE_MS.0;
     loop {
         if session.limit().has_passed() {
@@ -121,13 +124,17 @@ async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> 
 /// The instance that is meant.
 async fn find(session: &Session, call: &Ec2Call) -> Result<Instance, Trouble> {
     let wanted = call.instance.as_str();
-    if !is_id(wanted) {
+    if !is_instance_id(wanted) {
         let instances = describe(session, Query::describe_tagged(&call.tag, wanted)).await?;
         return the_one(&instances, &call.tag, wanted).map_err(Trouble::Wrong);
     }
     let instances = describe(session, Query::describe_id(wanted)).await?;
-    let found = instances.into_iter().find(|instance| instance.id == wanted);
-    found.ok_or_else(|| Trouble::Wrong(format!("EC2 knows no instance {wanted}")))
+    let mut found = instances.into_iter().filter(|instance| instance.id == wanted);
+    match (found.next(), found.next()) {
+        (Some(instance), None) => Ok(instance),
+        (None, _) => Err(Trouble::Wrong(format!("EC2 knows no instance {wanted}"))),
+        _ => Err(Trouble::Wrong(format!("EC2 describes {wanted} more than once"))),
+    }
 }
 
 /// All instances that `query` asks for, on however many pages.

@@ -38,6 +38,7 @@ pub(super) fn check(settings: &Settings, offline: bool) -> anyhow::Result<(Strin
             is_simulated: matches!(kind, DeviceKind::Simulated(_)),
             has_addresses: kind.addresses().is_some(),
             problems: Vec::new(),
+            unknown: Vec::new(),
             reach: None,
             list: None,
         })
@@ -66,6 +67,8 @@ struct Checked {
     has_addresses: bool,
     /// What the driver finds wrong with its settings.
     problems: Vec<String>,
+    /// What the device says of targets that it does not know.
+    unknown: Vec<String>,
     /// What it answered, if it was asked.
     reach: Option<Reach>,
     /// The targets that it listed, if it was asked for them.
@@ -75,6 +78,7 @@ struct Checked {
 /// What one question to a driver brought.
 enum Finding {
     Problems(Vec<String>),
+    Unknown(Vec<String>),
     Reach(Reach),
     List(TargetList),
 }
@@ -93,6 +97,10 @@ fn ask(checked: &mut [Checked]) {
         spawn(&sender, index, &checked.device, |device| {
             Finding::Reach(device.driver.reachable(Limit::in_ms(REACH_MS_MAX)))
         });
+        checked.unknown = vec!["its targets could not be looked for in time".to_owned()];
+        spawn(&sender, index, &checked.device, |device| {
+            Finding::Unknown(device.driver.unknown_targets(Limit::in_ms(LIST_MS_MAX)))
+        });
         if checked.device.is_to_be_discovered() {
             checked.list = Some(TargetList::Unreachable("it did not answer in time".to_owned()));
             spawn(&sender, index, &checked.device, |device| {
@@ -104,6 +112,7 @@ fn ask(checked: &mut [Checked]) {
     while let Ok((index, finding)) = findings.recv_timeout(Duration::from_millis(limit.left_ms())) {
         match finding {
             Finding::Problems(problems) => checked[index].problems = problems,
+            Finding::Unknown(unknown) => checked[index].unknown = unknown,
             Finding::Reach(reach) => checked[index].reach = Some(reach),
             Finding::List(list) => checked[index].list = Some(list),
         }
@@ -125,7 +134,7 @@ impl Checked {
     fn is_well(&self) -> bool {
         let is_lost = matches!(self.reach, Some(Reach::Unreachable(_)));
         let is_unlisted = !matches!(self.list, None | Some(TargetList::Nodes(_)));
-        !is_lost && !is_unlisted && self.problems.is_empty()
+        !is_lost && !is_unlisted && self.problems.is_empty() && self.unknown.is_empty()
     }
 
     /// What the core has to know of it.
@@ -277,7 +286,8 @@ fn notes(checked: &[Checked], settings: &Settings, offline: bool) -> Vec<String>
         if let Some(TargetList::Unreachable(why) | TargetList::NoList(why)) = &checked.list {
             notes.push(format!("'{name}' gives no list of its targets: {why}"));
         }
-        notes.extend(checked.problems.iter().map(|problem| format!("'{name}': {problem}")));
+        let problems = checked.problems.iter().chain(&checked.unknown);
+        notes.extend(problems.map(|problem| format!("'{name}': {problem}")));
         if checked.is_simulated {
             notes.push(format!(
                 "'{name}' is simulated: it only pretends to fence, nothing is really cut off"

@@ -8,7 +8,7 @@ use std::thread;
 
 use fence_core::Now;
 use fence_core::watcher::{Coverage, Device, route, unlisted};
-use fence_device::{Limit, Reach, TargetList};
+use fence_device::{Limit, Pin, Reach, TargetList};
 use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RecordName, Request,
     Requested,
@@ -371,7 +371,7 @@ impl Asker<'_> {
             let why = format!("fence device '{}' cannot be asked for the state", device.name);
             return (PowerState::Unknown, why);
         }
-        let report = device.driver.power(target, limit);
+        let report = device.driver.power(target, &Pin::default(), limit);
         let words = match report.state {
             PowerState::On => format!("'{target}' is on"),
             PowerState::Off => format!("'{target}' is off"),

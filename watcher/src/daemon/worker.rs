@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fence_core::execution::{Plan, Report, Step, Verdict};
 use fence_core::watcher::Job;
-use fence_device::{self as device, Client, Limit};
+use fence_device::{self as device, Client, Limit, Pin};
 use fence_protocol::{FenceResult, RecordName};
 use fence_spool::WatcherSpool;
 
@@ -59,10 +59,12 @@ fn drive(device: &ConfiguredDevice, job: &Job, request_json: &[u8], client: &Cli
         device.timeout_ms,
         job.deadline_boot_ms,
     );
+    let pin = Pin::default();
     let order_job = |client| device::Job {
         target: &job.target,
         action: job.action,
         request_id: &job.request.request_id,
+        pin: &pin,
         gfs2_filesystems: &job.request.gfs2_filesystems,
         request_json,
         client,
@@ -76,7 +78,7 @@ fn drive(device: &ConfiguredDevice, job: &Job, request_json: &[u8], client: &Cli
                 Report::Order(device.driver.order(order, &job, limit))
             }
             Step::AskPower(not_after_boot_ms) => {
-                Report::Power(device.driver.power(&job.target, Limit { not_after_boot_ms }))
+                Report::Power(device.driver.power(&job.target, &pin, Limit { not_after_boot_ms }))
             }
             Step::Pause(ms) => {
                 thread::sleep(Duration::from_millis(ms));

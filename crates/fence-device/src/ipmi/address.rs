@@ -1,7 +1,10 @@
 //! Where a BMC listens.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use crate::Limit;
+use crate::resolve::resolve;
 
 /// The address of one BMC: a host's name or IP address, and a UDP port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,9 +36,13 @@ impl BmcAddress {
         }
     }
 
-    /// The host's name or address, without brackets.
-    pub(super) fn host(&self) -> &str {
-        &self.host
+    /// The numbers of the host, looked up where it is a name: IP addresses, without brackets.
+    pub(super) fn numbers(&self, limit: Limit) -> Result<Vec<String>, String> {
+        let is_number = self.host.parse::<IpAddr>().is_ok() || is_v6_address(&self.host);
+        if is_number {
+            return Ok(vec![self.host.clone()]);
+        }
+        Ok(resolve(&self.host, self.port, limit)?.into_iter().map(number).collect())
     }
 
     /// The UDP port.
@@ -51,6 +58,14 @@ impl fmt::Display for BmcAddress {
             (port, false) => write!(f, "{}:{port}", self.host),
             (port, true) => write!(f, "[{}]:{port}", self.host),
         }
+    }
+}
+
+/// The IP address as ipmitool takes it, with the interface of one of link-local scope.
+fn number(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+        address => address.ip().to_string(),
     }
 }
 
@@ -97,10 +112,28 @@ mod tests {
             ("[fe80::1%eth0]:65535", "fe80::1%eth0", 65_535, "[fe80::1%eth0]:65535"),
         ] {
             let address = BmcAddress::parse(text).unwrap();
-            assert_eq!((address.host(), address.port()), (host, port), "{text}");
+            assert_eq!((&*address.host, address.port()), (host, port), "{text}");
             assert_eq!(address.to_string(), shown);
             assert_eq!(BmcAddress::parse(shown).unwrap(), address);
         }
+    }
+
+    #[test]
+    fn a_name_is_looked_up_and_a_number_is_not() {
+        for (text, number) in
+            [("10.0.0.1:623", "10.0.0.1"), ("fd00::1", "fd00::1"), ("fe80::1%eth0", "fe80::1%eth0")]
+        {
+            let numbers = BmcAddress::parse(text).unwrap().numbers(Limit::in_ms(0));
+            assert_eq!(numbers.unwrap(), [number]);
+        }
+        let numbers = |name| BmcAddress::parse(name).unwrap().numbers(Limit::in_ms(60_000));
+        let local = numbers("localhost").unwrap();
+        assert!(local.iter().all(|number| number == "127.0.0.1" || number == "::1"), "{local:?}");
+        let problem = numbers("no-such-host.invalid").unwrap_err();
+        assert!(problem.starts_with("'no-such-host.invalid' cannot be looked up: "), "{problem}");
+
+        assert_eq!(number("[fd00::1]:623".parse().unwrap()), "fd00::1");
+        assert_eq!(number("[fe80::1%7]:623".parse().unwrap()), "fe80::1%7");
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Where a BMC is: scheme, host and port, and the way from the name to the network.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::mpsc;
-use std::thread;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use ureq::http::uri::Authority;
 
 use crate::Limit;
+use crate::resolve::resolve;
 
 /// The address of a Redfish service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,29 +66,36 @@ impl Address {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
-        // The system's resolver knows no limit. A look-up that nobody waits for any more ends by itself.
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let name = host.to_owned();
-        let look_up = move || {
-            let found = (name.as_str(), port).to_socket_addrs().map(Vec::from_iter);
-            let _ = sender.send(found);
-        };
-        let found = match thread::Builder::new().spawn(look_up) {
-            Ok(_) => receiver.recv_timeout(Duration::from_millis(limit.left_ms())),
-            Err(error) => return Err(format!("'{host}' cannot be looked up: {error}")),
-        };
-        match found {
-            Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
-            Ok(Ok(_)) => Err(format!("'{host}' has no address")),
-            Ok(Err(error)) => Err(format!("'{host}' cannot be looked up: {error}")),
-            Err(_) => Err(format!("'{host}' cannot be looked up: no answer in time")),
-        }
+        resolve(host, port, limit)
     }
 
     fn default_port(&self) -> u16 {
         if self.is_tls { 443 } else { 80 }
     }
 }
+
+/// The first of `addresses` to which there is a connection. A name with a dead address must not prevent a
+/// fence, and all calls of one visit must reach one machine: so the address is chosen once, before the
+/// first call.
+pub(super) fn connectable(addresses: &[SocketAddr], limit: Limit) -> Result<SocketAddr, String> {
+    if let [only] = addresses {
+        return Ok(*only);
+    }
+    let all_until = limit.min(Limit::in_ms(CONNECT_MS_MAX));
+    let mut problem = io::Error::from(io::ErrorKind::TimedOut);
+    for (at, address) in addresses.iter().enumerate() {
+        let share_ms = all_until.left_ms() / (addresses.len() - at) as u64;
+        // No time at all would be an error of its own.
+        match TcpStream::connect_timeout(address, Duration::from_millis(share_ms.max(1))) {
+            Ok(_) => return Ok(*address),
+            Err(error) => problem = error,
+        }
+    }
+    Err(format!("none of its {} addresses can be connected to: {problem}", addresses.len()))
+}
+
+/// How long the choice of an address may take.
+const CONNECT_MS_MAX: u64 = 10_000;
 
 /// The host without the brackets of an IPv6 address.
 pub(super) fn bare(host: &str) -> &str {
@@ -97,6 +104,8 @@ pub(super) fn bare(host: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -143,6 +152,20 @@ mod tests {
             let addresses = Address::parse(text).unwrap().resolve(limit).unwrap();
             assert_eq!(addresses, [found.parse().unwrap()]);
         }
+    }
+
+    #[test]
+    fn a_dead_address_is_passed_over_and_a_single_one_is_not_tried() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let alive = listener.local_addr().unwrap();
+        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let limit = Limit::in_ms(60_000);
+
+        assert_eq!(connectable(&[dead, alive], limit), Ok(alive));
+        assert_eq!(connectable(&[alive, dead], limit), Ok(alive));
+        assert_eq!(connectable(&[dead], limit), Ok(dead));
+        let problem = connectable(&[dead, dead], limit).unwrap_err();
+        assert!(problem.contains("none of its 2 addresses"), "{problem}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! HTTP to one BMC: single calls, each with its limit, over connections that end with the [`Client`].
 //!
 //! The library sends each request once. It follows no redirection, uses no proxy, and looks no name
-//! up: the addresses are given, so that all calls of one client go to one machine.
+//! up: the one address is given, so that all calls of one client go to one machine.
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
@@ -29,6 +29,7 @@ use crate::{Limit, Secret};
 pub(super) struct Client {
     agent: Agent,
     base: String,
+    address: SocketAddr,
     /// The limit of the present call, in milliseconds of `CLOCK_BOOTTIME`.
     limit: Arc<AtomicU64>,
     login: Option<(&'static str, Secret)>,
@@ -52,12 +53,8 @@ pub(super) enum CallError {
 }
 
 impl Client {
-    /// A client of the service whose URLs start with `base`, at one of `addresses`.
-    pub(super) fn new(
-        base: String,
-        addresses: Vec<SocketAddr>,
-        tls: Option<Arc<ClientConfig>>,
-    ) -> Self {
+    /// A client of the service whose URLs start with `base`, at `address`.
+    pub(super) fn new(base: String, address: SocketAddr, tls: Option<Arc<ClientConfig>>) -> Self {
         let limit = Arc::new(AtomicU64::new(0));
         let config = Agent::config_builder()
             .proxy(None)
@@ -70,13 +67,18 @@ impl Client {
             .build();
         let secured = Secured { tls, limit: Arc::clone(&limit) };
         let connector = ().chain(TcpConnector::default()).chain(secured);
-        let agent = Agent::with_parts(config, connector, Known(addresses));
-        Client { agent, base, limit, login: None }
+        let agent = Agent::with_parts(config, connector, Known(address));
+        Client { agent, base, address, limit, login: None }
     }
 
     /// What the URLs of the service start with.
     pub(super) fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Where the service is.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Sends this header with each call from now on.
@@ -150,16 +152,14 @@ impl From<Error> for CallError {
     }
 }
 
-/// Addresses that have been looked up.
+/// The address, which is known.
 #[derive(Debug)]
-struct Known(Vec<SocketAddr>);
+struct Known(SocketAddr);
 
 impl Resolver for Known {
     fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         let mut addresses = self.empty();
-        for address in self.0.iter().take(ADDRESSES_MAX) {
-            addresses.push(*address);
-        }
+        addresses.push(self.0);
         Ok(addresses)
     }
 }
@@ -266,6 +266,3 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How much of an answer is read. A large one has 100 KiB.
 const BODY_BYTES_MAX: u64 = 1024 * 1024;
-
-/// How many addresses of one name are tried; the library has place for no more.
-const ADDRESSES_MAX: usize = 16;

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use fence_core::execution::Order;
 use fence_protocol::PowerState;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 /// Where a resource is on its service: an absolute path, so that following it never leads to another
 /// host.
@@ -77,9 +77,20 @@ impl fmt::Display for ResourcePath {
     }
 }
 
+impl System {
+    /// Whether this is its `Id` or its `Name`.
+    pub fn is_called(&self, name: &str) -> bool {
+        [&self.id, &self.name].into_iter().flatten().any(|found| found == name)
+    }
+}
+
 /// Reads a `ComputerSystem`.
 pub fn parse_system(body: &[u8]) -> Result<System, String> {
     let raw: RawSystem = read("the system", body)?;
+    if raw.error.is_some() {
+        let words = error_words(body).unwrap_or_default();
+        return Err(format!("the system is shown with an error: {words}"));
+    }
     let reset = raw.actions.and_then(|actions| actions.reset);
     let reset = match reset {
         Some(RawReset { target: Some(target), allowed, info }) => Some(Reset {
@@ -156,6 +167,7 @@ struct RawSystem {
     power_state: Option<String>,
     #[serde(rename = "Actions")]
     actions: Option<RawActions>,
+    error: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -262,6 +274,9 @@ mod tests {
         for text in ["", "Off", "[]", r#"{"PowerState": false}"#, r#"{"PowerState": "Off""#] {
             assert!(parse_system(text.as_bytes()).is_err(), "{text}");
         }
+        let failed = br#"{"error": {"message": "Timed out."}, "PowerState": "Off"}"#;
+        let failed = parse_system(failed).unwrap_err();
+        assert_eq!(failed, "the system is shown with an error: Timed out.");
         let twice = parse_system(br#"{"PowerState": "On", "PowerState": "Off"}"#).unwrap_err();
         assert!(twice.contains("duplicate field"), "{twice}");
     }

@@ -1,5 +1,7 @@
 //! One visit to a Redfish service: logging in, what is asked, the one order, logging out.
 
+use std::net::SocketAddr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fence_core::execution::{Order, OrderReport};
@@ -21,6 +23,15 @@ pub(super) struct Service {
     /// What may stand in no text.
     secrets: Vec<Secret>,
     session: Option<ResourcePath>,
+}
+
+/// A system of the service's list.
+pub(super) struct Member {
+    /// Its path in the list.
+    pub(super) path: ResourcePath,
+    /// The path at which it was found.
+    pub(super) place: ResourcePath,
+    pub(super) system: System,
 }
 
 /// Why something was not done. Nothing was ordered.
@@ -104,6 +115,11 @@ impl Service {
         }
     }
 
+    /// Where the service is.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.client.address()
+    }
+
     /// `problem` as it may be shown, with the service that has it.
     pub(super) fn named(&self, problem: Problem) -> Problem {
         let named = |text| self.clean(&format!("{}: {text}", self.client.base()));
@@ -126,15 +142,19 @@ impl Service {
         parse_collection(&self.get(&path(SYSTEMS)?)?).map_err(Problem::Failed)
     }
 
-    /// The system at `path`, as it is now.
-    pub(super) fn system(&self, path: &ResourcePath) -> Result<System, Problem> {
-        parse_system(&self.get(path)?).map_err(Problem::Failed)
+    /// The system at `path`, as it is now, and its place, to which the service may have redirected.
+    pub(super) fn system(&self, path: &ResourcePath) -> Result<(ResourcePath, System), Problem> {
+        let (place, body) = self.get_at(path)?;
+        Ok((place, parse_system(&body).map_err(Problem::Failed)?))
     }
 
-    /// All systems with their places.
-    pub(super) fn systems(&self) -> Result<Vec<(ResourcePath, System)>, Problem> {
-        let members = self.members()?.into_iter();
-        members.map(|member| self.system(&member).map(|system| (member, system))).collect()
+    /// All systems.
+    pub(super) fn systems(&self) -> Result<Vec<Member>, Problem> {
+        let member = |path| {
+            let (place, system) = self.system(&path)?;
+            Ok(Member { path, place, system })
+        };
+        self.members()?.into_iter().map(member).collect()
     }
 
     /// Where and how `order` is given to `system`.
@@ -175,9 +195,14 @@ impl Service {
         Ok(self.client.call(method, path, body, self.limit)?)
     }
 
-    /// The resource at `path`, or where the service says that it is. A redirection to another host is
-    /// not followed: the login is for this one.
     fn get(&self, path: &ResourcePath) -> Result<Vec<u8>, Problem> {
+        self.get_at(path).map(|(_, body)| body)
+    }
+
+    /// The resource at `path`, or where the service says that it is, with its place. A redirection to
+    /// another host is not followed: the login is for this one.
+    fn get_at(&self, path: &ResourcePath) -> Result<(ResourcePath, Vec<u8>), Problem> {
+        let mut place = path.clone();
         let mut reply = self.call(Method::GET, path, None)?;
         for _ in 0..REDIRECTS_MAX {
             let location = reply.location.as_deref().filter(|_| reply.status / 100 == 3);
@@ -187,17 +212,15 @@ impl Service {
                 break;
             };
             reply = self.call(Method::GET, &path, None)?;
+            place = path;
         }
-        Ok(accepted(reply, &path.to_string())?.body)
+        Ok((place, accepted(reply, &path.to_string())?.body))
     }
 }
 
 /// The place of the one system with this `Id` or `Name`.
-pub(super) fn position_of(name: &str, systems: &[(ResourcePath, System)]) -> Result<usize, String> {
-    let has_it = |(_, system): &(ResourcePath, System)| {
-        [&system.id, &system.name].into_iter().flatten().any(|found| found == name)
-    };
-    let mut found = systems.iter().enumerate().filter(|(_, system)| has_it(system));
+pub(super) fn position_of(name: &str, systems: &[Member]) -> Result<usize, String> {
+    let mut found = systems.iter().enumerate().filter(|(_, member)| member.system.is_called(name));
     match (found.next(), found.next()) {
         (Some((at, _)), None) => Ok(at),
         (None, _) => Err(format!("none of its {} systems is '{name}'", systems.len())),
@@ -254,7 +277,9 @@ mod tests {
     fn a_system_is_found_by_a_name_that_no_other_has() {
         let system = |id: &str, name: &str| {
             let text = format!(r#"{{"Id": "{id}", "Name": "{name}"}}"#);
-            (format!("/S/{id}").parse().unwrap(), parse_system(text.as_bytes()).unwrap())
+            let path: ResourcePath = format!("/S/{id}").parse().unwrap();
+            let system = parse_system(text.as_bytes()).unwrap();
+            Member { place: path.clone(), path, system }
         };
         let systems = [system("1", "node1"), system("2", "node2"), system("node2", "3")];
 
@@ -268,13 +293,13 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_one_line_without_secrets_even_where_it_is_cut() {
-        let mut service =
-            Service::new(Client::new("https://bmc".into(), vec![], None), Limit::in_ms(0));
+        let address = ([127, 0, 0, 1], 1).into();
+        let client = || Client::new("https://bmc".into(), address, None);
+        let mut service = Service::new(client(), Limit::in_ms(0));
         service.log_in_each_time("admin", &secret("s3cret").unwrap()).unwrap();
         assert_eq!(service.clean("s3cret\n YWRtaW46czNjcmV0  x"), "*** *** x");
 
-        let mut service =
-            Service::new(Client::new("https://bmc".into(), vec![], None), Limit::in_ms(0));
+        let mut service = Service::new(client(), Limit::in_ms(0));
         let password = secret("a\"b\\").unwrap();
         assert!(service.open_session("admin", &password).is_err());
         assert_eq!(service.clean(r#"{"Password":"a\"b\\"} a"b\"#), r#"{"Password":"***"} ***"#);

@@ -1,0 +1,105 @@
+//! Whether an agent knows a plug. Some agents call every machine off that they do not know, so an "off"
+//! proves something only where the plug is in the agent's list.
+
+use super::{AgentAction, FenceAgentDevice, Listed, Target, listed_plugs};
+use crate::command::LIST_BYTES_MAX;
+use crate::{Limit, Outcome, Pin};
+
+impl FenceAgentDevice {
+    /// Whether the agent can list its plugs: as configured, else as it says.
+    pub(super) fn can_list(&self, limit: Limit) -> bool {
+        match &self.settings.actions {
+            Some(actions) => actions.contains(&AgentAction::List),
+            None => self.metadata(limit).is_none_or(|metadata| metadata.has_action("list")),
+        }
+    }
+
+    pub(super) fn separator(&self) -> &str {
+        self.settings.options.get("separator").map_or(",", String::as_str)
+    }
+
+    /// Why an "off" for `target` proves nothing, if that is so.
+    pub(super) fn doubt_about_off(
+        &self,
+        target: Target<'_>,
+        pin: &Pin,
+        limit: Limit,
+    ) -> Option<String> {
+        if !self.can_list(limit) {
+            return None;
+        }
+        let says = "the agent says off, which is not believed";
+        let plug = target.plug;
+        let is_listed = match pin.is_listed() {
+            Some(is_listed) => is_listed,
+            None => match self.lists(target, limit) {
+                Ok(is_listed) => is_listed,
+                Err(problem) => {
+                    return Some(format!(
+                        "{says}: whether it knows '{plug}' cannot be told: {problem}"
+                    ));
+                }
+            },
+        };
+        pin.set_listed(is_listed);
+        (!is_listed).then(|| format!("{says}: '{plug}' is not in its list"))
+    }
+
+    /// Whether the agent has the plug of `target` in its list.
+    fn lists(&self, target: Target<'_>, limit: Limit) -> Result<bool, String> {
+        let stdout = self.list(Some(target), limit)?;
+        let listed = listed_plugs(&stdout, self.separator())?;
+        Ok(self.is_among(&listed, target.plug))
+    }
+
+    /// Whether `plug` is listed, or each of several plugs that the agent switches together.
+    fn is_among(&self, listed: &[Listed<'_>], plug: &str) -> bool {
+        let has = |plug: &str| {
+            !plug.is_empty() && listed.iter().any(|one| plug == one.plug || plug == one.alias)
+        };
+        let separator = self.settings.options.get("plug_separator").map_or(",", String::as_str);
+        let mut parts = plug.split(separator).map(str::trim);
+        has(plug) || !separator.is_empty() && parts.all(has)
+    }
+
+    /// What the agent's list says.
+    pub(super) fn list(&self, target: Option<Target<'_>>, limit: Limit) -> Result<String, String> {
+        match self.run(AgentAction::List, target, None, limit, LIST_BYTES_MAX)? {
+            Outcome::Exited { code: 0, stdout, .. } => Ok(stdout),
+            outcome => Err(self.failure(&outcome)),
+        }
+    }
+
+    /// The targets, known by name, whose plug is not in the agent's list: no "off" of theirs is believed.
+    pub(super) fn unlisted_targets(&self, limit: Limit) -> Vec<String> {
+        let targets = &self.settings.targets;
+        if targets.is_empty() || !self.can(AgentAction::Status) || !self.can_list(limit) {
+            return Vec::new();
+        }
+        let remedy =
+            "take \"list\" out of 'actions', if the agent fails for plugs that it does not know";
+        if self.settings.addresses().is_some() {
+            return vec![format!(
+                "no fence can be confirmed, because the agent lists plugs and no addresses: {remedy}"
+            )];
+        }
+        let stdout = self.list(None, limit);
+        let listed = stdout.as_ref().map_err(Clone::clone);
+        let listed = match listed.and_then(|stdout| listed_plugs(stdout, self.separator())) {
+            Ok(listed) => listed,
+            Err(problem) => {
+                return vec![format!(
+                    "no fence can be confirmed, because the agent's list cannot be read ({remedy}): {problem}"
+                )];
+            }
+        };
+        let plugs = targets.iter().filter_map(|node| Some((node, self.settings.plug.of(node)?)));
+        let unknown = plugs.filter(|(_, plug)| !self.is_among(&listed, plug));
+        let sentence = |(node, plug)| {
+            format!(
+                "no fence of '{node}' can be confirmed: its plug '{plug}' is not in the agent's list"
+            )
+        };
+        unknown.map(sentence).collect()
+    }
+}

@@ -1,0 +1,52 @@
+//! The machine that one execution is about.
+//!
+//! A name may lead to another machine at any moment: it has several addresses, a tag moves to another
+//! instance, two systems swap their names. An order that went to one machine and a question that went to
+//! another would show a success that never happened. So the first order of an execution pins the machine,
+//! and everything that follows in the execution concerns that machine alone.
+
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+
+use crate::redfish::ResourcePath;
+
+/// What binds the orders and questions of one execution to one machine. Whoever drives an execution makes
+/// one and passes it along; a question outside of an execution gets a new one.
+#[derive(Debug, Default)]
+pub struct Pin {
+    machine: OnceLock<Machine>,
+    is_listed: OnceLock<bool>,
+}
+
+/// A machine, as its driver finds it again without a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Machine {
+    /// The BMC at this host, an IP address.
+    Ipmi { host: String },
+    /// The system at this path of the BMC at this address.
+    Redfish { address: SocketAddr, system: ResourcePath },
+    /// The instance of this id; `None` if nobody knows which instance the order reached.
+    Ec2 { instance: Option<String> },
+}
+
+impl Pin {
+    /// The machine that an order went to, if one was sent.
+    pub(crate) fn machine(&self) -> Option<&Machine> {
+        self.machine.get()
+    }
+
+    /// Binds the execution to `machine`. The first machine counts.
+    pub(crate) fn set(&self, machine: Machine) {
+        let _ = self.machine.set(machine);
+    }
+
+    /// Whether the device lists the machine, if it has shown its list in this execution.
+    pub(crate) fn is_listed(&self) -> Option<bool> {
+        self.is_listed.get().copied()
+    }
+
+    /// Remembers whether the device lists the machine.
+    pub(crate) fn set_listed(&self, is_listed: bool) {
+        let _ = self.is_listed.set(is_listed);
+    }
+}

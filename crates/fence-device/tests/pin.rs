@@ -1,0 +1,301 @@
+//! A name that leads to another address in the middle of an execution: the order and all questions go to
+//! one machine. The names are those of a `/etc/hosts` of our own, in a mount namespace, so these tests
+//! need root.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+
+use common::Directory;
+use fence_core::PerTarget;
+use fence_core::execution::{Order, OrderReport};
+use fence_device::{
+    FenceDevice, IpmiDevice, IpmiPrivilege, IpmiSettings, Job, Limit, Pin, Reach, RedfishDevice,
+    RedfishLogin, RedfishSettings, RedfishTrust, SecretSource,
+};
+use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
+
+/// Where a test finds the file that is its `/etc/hosts`.
+const OWN_HOSTS: &str = "FENCE_TEST_HOSTS";
+
+const A: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const B: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// Runs `body` with a `/etc/hosts` of its own: in another process, which runs the test `name` alone.
+fn with_own_hosts(name: &str, body: impl FnOnce()) {
+    if std::env::var_os(OWN_HOSTS).is_some() {
+        return body();
+    }
+    if !nix::unistd::geteuid().is_root() {
+        let _ = writeln!(std::io::stderr(), "{name}: left out, it needs root");
+        return;
+    }
+    let directory = Directory::new();
+    let hosts = directory.path("hosts");
+    fs::write(&hosts, "").unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""])
+        .arg(&hosts)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(OWN_HOSTS, &hosts)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Lets the name `n1-bmc` lead to these addresses from now on.
+fn name(addresses: &[Ipv4Addr]) {
+    let lines: Vec<String> =
+        addresses.iter().map(|address| format!("{address} n1-bmc\n")).collect();
+    fs::write(std::env::var_os(OWN_HOSTS).unwrap(), lines.concat()).unwrap();
+}
+
+fn node() -> NodeName {
+    "n1".parse().unwrap()
+}
+
+fn long() -> Limit {
+    Limit::in_ms(60_000)
+}
+
+fn order(device: &dyn FenceDevice, order: Order, pin: &Pin) -> OrderReport {
+    let request_id: RequestId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
+    let job = Job {
+        target: &node(),
+        action: FenceAction::Reboot,
+        request_id: &request_id,
+        pin,
+        gfs2_filesystems: &[],
+        request_json: b"",
+    };
+    device.order(order, &job, long())
+}
+
+fn password(directory: &Directory) -> SecretSource {
+    let path = directory.path("password");
+    fs::write(&path, "s3cret").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    SecretSource::File(path)
+}
+
+/// A Redfish service whose one system is in this state; tells the first line of each request.
+fn bmc(listener: TcpListener, power: &'static str) -> mpsc::Receiver<String> {
+    let (asked, requests) = mpsc::channel();
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            // A connection that is only tried brings nothing.
+            let Some(line) = request(&connection) else { continue };
+            let body = if line.starts_with("POST") {
+                "{}".to_owned()
+            } else if line.contains("/Systems ") {
+                r#"{"Members": [{"@odata.id": "/S/1"}]}"#.to_owned()
+            } else {
+                let reset = r##""#ComputerSystem.Reset": {"target": "/S/1/Reset"}"##;
+                format!(r#"{{"PowerState": "{power}", "Actions": {{{reset}}}}}"#)
+            };
+            let length = body.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close");
+            asked.send(line).unwrap();
+            write!(connection, "{head}\r\n\r\n{body}").unwrap();
+        }
+    });
+    requests
+}
+
+fn request(connection: &TcpStream) -> Option<String> {
+    let mut reader = BufReader::new(connection);
+    let (mut first, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            break;
+        }
+        if first.is_empty() {
+            first = line;
+        }
+    }
+    reader.read_exact(&mut vec![0; length]).ok()?;
+    Some(first)
+}
+
+fn redfish(directory: &Directory, port: u16) -> RedfishDevice {
+    RedfishDevice::new(RedfishSettings {
+        address: PerTarget::Pattern(format!("http://{{target}}-bmc:{port}")),
+        system: None,
+        known_targets: [node()].into(),
+        username: "admin".into(),
+        password: password(directory),
+        login: RedfishLogin::Basic,
+        trust: RedfishTrust::Insecure,
+    })
+}
+
+#[test]
+fn redfish_asks_where_it_ordered() {
+    with_own_hosts("redfish_asks_where_it_ordered", || {
+        let directory = Directory::new();
+        let first = TcpListener::bind((A, 0)).unwrap();
+        let port = first.local_addr().unwrap().port();
+        let second = TcpListener::bind((B, port)).unwrap();
+        let (first, second) = (bmc(first, "On"), bmc(second, "Off"));
+        let (device, pin) = (redfish(&directory, port), Pin::default());
+        name(&[A]);
+        assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
+
+        name(&[B]);
+
+        assert_eq!(device.power(&node(), &pin, long()).state, PowerState::On);
+        assert!(matches!(order(&device, Order::On, &pin), OrderReport::Acknowledged(_)));
+        assert_eq!(first.try_iter().filter(|line| line.starts_with("POST")).count(), 2);
+        assert_eq!(second.try_iter().count(), 0);
+        // What belongs to no execution goes by the name.
+        assert_eq!(device.power(&node(), &Pin::default(), long()).state, PowerState::Off);
+    });
+}
+
+#[test]
+fn redfish_knows_no_state_where_the_address_of_the_order_is_silent() {
+    with_own_hosts("redfish_knows_no_state_where_the_address_of_the_order_is_silent", || {
+        let directory = Directory::new();
+        let first = TcpListener::bind((A, 0)).unwrap();
+        let port = first.local_addr().unwrap().port();
+        let second = TcpListener::bind((B, port)).unwrap();
+        let (device, pin) = (redfish(&directory, port), Pin::default());
+        // It takes the order and is gone.
+        let once = thread::spawn(move || {
+            for body in [
+                r#"{"Members": [{"@odata.id": "/S/1"}]}"#,
+                r##"{"Actions": {"#ComputerSystem.Reset": {"target": "/S/1/Reset"}}}"##,
+                "{}",
+            ] {
+                let (mut connection, _) = first.accept().unwrap();
+                request(&connection).unwrap();
+                let head = format!("Content-Length: {}\r\nConnection: close", body.len());
+                write!(connection, "HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}").unwrap();
+            }
+        });
+        let second = bmc(second, "Off");
+        name(&[A]);
+        assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
+        once.join().unwrap();
+
+        name(&[A, B]);
+
+        assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Unknown);
+        assert_eq!(second.try_iter().count(), 0);
+    });
+}
+
+#[test]
+fn redfish_passes_a_dead_address_over_before_it_orders() {
+    with_own_hosts("redfish_passes_a_dead_address_over_before_it_orders", || {
+        let directory = Directory::new();
+        for (dead, alive) in [(A, B), (B, A)] {
+            let alive = TcpListener::bind((alive, 0)).unwrap();
+            let port = alive.local_addr().unwrap().port();
+            // Nobody listens at the dead one.
+            drop(TcpListener::bind((dead, port)).unwrap());
+            let asked = bmc(alive, "On");
+            let (device, pin) = (redfish(&directory, port), Pin::default());
+            name(&[A, B]);
+
+            assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
+
+            assert!(asked.try_iter().any(|line| line.starts_with("POST")));
+        }
+    });
+}
+
+/// An ipmitool whose BMC at `B` is off, and whose BMC at `A` is as the file `a` says; each call is a line
+/// in the file `calls`.
+fn ipmi(directory: &Directory) -> IpmiDevice {
+    let body = "cd \"${0%/*}\"; for word; do :; done; echo \"$4 $word\" >>calls\n\
+         state=off; [ $4 = 127.0.0.1 ] && state=$(cat a)\n\
+         if [ $state = dead ]; then\n\
+         echo 'Get Auth Capabilities error' >&2\n\
+         echo 'Error: Unable to establish IPMI v2 / RMCP+ session' >&2; exit 1; fi\n\
+         case $word in status) echo \"Chassis Power is $state\";;\n\
+         off) echo 'Chassis Power Control: Down/Off';; on) echo 'Chassis Power Control: Up/On';; esac";
+    let settings = IpmiSettings {
+        address: PerTarget::Pattern("{target}-bmc".to_owned()),
+        known_targets: [node()].into(),
+        username: "admin".to_owned(),
+        password: password(directory),
+        cipher: 17,
+        privilege: IpmiPrivilege::Operator,
+        program: directory.script("ipmitool", body),
+    };
+    IpmiDevice::new(settings, directory.executor())
+}
+
+#[test]
+fn ipmi_asks_where_it_ordered() {
+    with_own_hosts("ipmi_asks_where_it_ordered", || {
+        let (directory, pin) = (Directory::new(), Pin::default());
+        let device = ipmi(&directory);
+        fs::write(directory.path("a"), "on").unwrap();
+        name(&[A]);
+        assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
+
+        name(&[B]);
+
+        assert_eq!(device.power(&node(), &pin, long()).state, PowerState::On);
+        assert!(matches!(order(&device, Order::On, &pin), OrderReport::Acknowledged(_)));
+        fs::write(directory.path("a"), "dead").unwrap();
+        assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Unknown);
+        let calls = directory.read("calls");
+        assert!(calls.lines().all(|call| call.starts_with("127.0.0.1 ")), "{calls}");
+        assert_eq!(device.power(&node(), &Pin::default(), long()).state, PowerState::Off);
+    });
+}
+
+#[test]
+fn ipmi_passes_a_dead_address_over_before_it_orders() {
+    with_own_hosts("ipmi_passes_a_dead_address_over_before_it_orders", || {
+        let (directory, pin) = (Directory::new(), Pin::default());
+        let device = ipmi(&directory);
+        fs::write(directory.path("a"), "dead").unwrap();
+        name(&[A, B]);
+
+        assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
+
+        assert!(directory.read("calls").contains("127.0.0.2 off\n"));
+        assert!(!directory.read("calls").contains("127.0.0.1 off\n"));
+        // The first address is alive again, and another machine's.
+        fs::write(directory.path("a"), "on").unwrap();
+        assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Off);
+        name(&[A]);
+        assert!(matches!(device.reachable(long()), Reach::Reachable(_)));
+    });
+}
+
+#[test]
+fn ipmi_orders_nothing_where_the_name_leads_nowhere() {
+    with_own_hosts("ipmi_orders_nothing_where_the_name_leads_nowhere", || {
+        let directory = Directory::new();
+        let device = ipmi(&directory);
+        name(&[]);
+
+        let report = order(&device, Order::Off, &Pin::default());
+
+        let OrderReport::Unreachable(text) = report else { panic!("{report:?}") };
+        assert!(text.contains("'n1-bmc' cannot be looked up"), "{text}");
+        assert_eq!(directory.read("calls"), "");
+    });
+}
