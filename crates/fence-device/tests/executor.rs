@@ -299,6 +299,70 @@ fn a_program_that_stops_its_keeper_is_ended_after_its_limit() {
     assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
 }
 
+/// A control group whose processes no signal reaches, as if they hung in the kernel.
+struct Freezer(std::path::PathBuf);
+
+impl Freezer {
+    fn new() -> Option<Self> {
+        let group = format!("/sys/fs/cgroup/freezer/fence-device-{}", std::process::id());
+        fs::create_dir(&group).ok()?;
+        Some(Freezer(group.into()))
+    }
+
+    /// Freezes the process that a script writes to its file `tasks`.
+    fn script(&self) -> String {
+        let group = self.0.display();
+        format!(
+            "(setsid sleep 1000 & echo $! > '{group}/tasks')\necho FROZEN > '{group}/freezer.state'\n\
+             while ! grep -q FROZEN '{group}/freezer.state'; do :; done\n"
+        )
+    }
+
+    fn thaw(&self) {
+        fs::write(self.0.join("freezer.state"), "THAWED").unwrap();
+    }
+
+    fn frozen(&self) -> Vec<String> {
+        let tasks = fs::read_to_string(self.0.join("tasks")).unwrap();
+        tasks.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        self.thaw();
+        wait_for("the group to be empty", || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+#[test]
+fn what_cannot_be_killed_is_given_up_and_ends_when_it_can() {
+    let Some(freezer) = Freezer::new() else {
+        let _ = writeln!(std::io::stderr(), "skipped: there is no freezer of control groups");
+        return;
+    };
+    let directory = Directory::new();
+    let executor = directory.executor();
+    let pid = executor_pid(&directory);
+
+    for (end, limit_ms) in [("exit 3", 60_000), ("sleep 1000", 2_000)] {
+        let limit = Limit::in_ms(limit_ms);
+        let outcome = executor.run(Command { limit, ..shell(&(freezer.script() + end)) });
+
+        let frozen = freezer.frozen();
+        assert!(frozen.iter().any(|pid| is_alive(pid)), "the test freezes nobody");
+        let is_right = match limit_ms {
+            2_000 => matches!(outcome, Outcome::TimedOut { .. }),
+            _ => outcome == exited(3, "", ""),
+        };
+        assert!(is_right, "{outcome:?}");
+        assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
+        freezer.thaw();
+        wait_for("its end", || !frozen.iter().any(|pid| is_alive(pid)));
+    }
+    assert_eq!(executor_pid(&directory), pid, "the executor was given up");
+}
+
 #[test]
 fn a_keeper_is_used_again_and_few_are_kept() {
     let directory = Directory::new();
