@@ -123,7 +123,8 @@ pub enum Outcome {
     NotStarted(String),
     /// It was certainly not started, because it was too late for that.
     TooLate,
-    /// The executor died or did not answer: the program may have run, and has been killed.
+    /// The executor or the program's keeper died or did not answer: the program may have run, and has
+    /// been killed.
     ExecutorLost,
 }
 
