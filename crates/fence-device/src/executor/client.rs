@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::family::end_marked;
@@ -176,17 +176,24 @@ impl Connection {
     }
 
     /// Notices the executor's end when the socket does not show it: a process that it has made and that
-    /// is not a program yet, because its start hangs, holds the other end open.
+    /// is not a keeper yet holds the other end open.
     fn await_end(&self) {
-        // Without taking its number away, which is the reading thread's to do.
-        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-        while waitid(Id::Pid(self.pid), ended) == Err(Errno::EINTR) {}
+        while self.look_for_end(WaitPidFlag::empty()) == Err(Errno::EINTR) {}
         self.abandon();
+    }
+
+    /// Without taking its number away, which is the reading thread's to do.
+    fn look_for_end(&self, flags: WaitPidFlag) -> nix::Result<WaitStatus> {
+        waitid(Id::Pid(self.pid), flags | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
     }
 
     /// Hands the executor a job; `None` when it certainly did not get it: without the newline at its
     /// end, a line is never acted on.
     fn send(&self, id: u64, line: &[u8]) -> Option<Receiver<Outcome>> {
+        if self.look_for_end(WaitPidFlag::WNOHANG) != Ok(WaitStatus::StillAlive) {
+            self.abandon();
+            return None;
+        }
         let (sender, receiver) = sync_channel(1);
         lock(&self.waiting).as_mut()?.insert(id, sender);
         if lock(&self.writer).write_all(line).is_err() {

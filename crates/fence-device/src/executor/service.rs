@@ -8,7 +8,7 @@
 //! Each child of the executor is a keeper, or a process that a dead keeper has left: that one is killed,
 //! and the job's result is reported afterwards.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::env;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -146,6 +146,8 @@ struct Executor {
     signals: SignalFd,
     timer: TimerFd,
     timer_due_ms: Option<u64>,
+    /// Jobs that have no keeper yet: their numbers, when a keeper must have reported, and their lines.
+    pending: VecDeque<(u64, u64, Vec<u8>)>,
     /// All keepers that have not been waited for.
     keepers: HashMap<u64, Keeper>,
     next_keeper: u64,
@@ -198,6 +200,7 @@ impl Executor {
             signals,
             timer,
             timer_due_ms: None,
+            pending: VecDeque::new(),
             keepers: HashMap::new(),
             next_keeper: 0,
             idle: Vec::new(),
@@ -216,7 +219,9 @@ impl Executor {
     fn serve(&mut self) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); 64];
         loop {
-            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            let is_idle = self.pending.is_empty();
+            let timeout = if is_idle { EpollTimeout::NONE } else { EpollTimeout::ZERO };
+            let count = match self.epoll.wait(&mut events, timeout) {
                 Err(Errno::EINTR) => 0,
                 result => result?,
             };
@@ -231,6 +236,7 @@ impl Executor {
                     keeper => drop(self.hear(keeper)?),
                 }
             }
+            self.begin()?;
             self.keep_limits();
             self.end_strays();
             self.set_timer()?;
@@ -246,28 +252,45 @@ impl Executor {
             Received::End => return Ok(false),
         };
         for line in lines {
-            let job: JobLine = serde_json::from_slice(&line)?;
-            self.begin(&job, &line)?;
+            let JobLine { id, command } = serde_json::from_slice(&line)?;
+            let limit_ms = command.limit.not_after_boot_ms;
+            let due_ms = limit_ms.saturating_add(KILL_TIME_MS_MAX + KEEPER_DELAY_MS_MAX);
+            self.pending.push_back((id, due_ms, line));
         }
         Ok(true)
     }
 
-    fn begin(&mut self, job: &JobLine, line: &[u8]) -> io::Result<()> {
-        let key = match self.idle.pop().map_or_else(|| self.start_keeper(), Ok) {
-            Ok(key) => key,
-            Err(error) => {
-                let outcome = Outcome::NotStarted(format!("cannot start a process: {error}"));
-                self.report(job.id, outcome);
-                return Ok(());
+    /// Hands out the jobs for which there are keepers. Starts one keeper at most: in between, whoever
+    /// sends many jobs must get rid of them, and limits must be kept.
+    fn begin(&mut self) -> io::Result<()> {
+        if self.idle.is_empty() && !self.pending.is_empty() {
+            match self.start_keeper() {
+                Ok(key) => self.idle.push(key),
+                Err(error) => {
+                    let outcome = Outcome::NotStarted(format!("cannot start a process: {error}"));
+                    if let Some((id, ..)) = self.pending.pop_front() {
+                        self.report(id, outcome);
+                    }
+                }
             }
-        };
+        }
+        while let Some(key) = self.idle.pop() {
+            let Some(job) = self.pending.pop_front() else {
+                self.idle.push(key);
+                break;
+            };
+            self.hand_out(key, job)?;
+        }
+        Ok(())
+    }
+
+    fn hand_out(&mut self, key: u64, job: (u64, u64, Vec<u8>)) -> io::Result<()> {
+        let (id, due_ms, line) = job;
         let Some(keeper) = self.keepers.get_mut(&key) else { return Ok(()) };
-        let limit_ms = job.command.limit.not_after_boot_ms;
-        let due_ms = limit_ms.saturating_add(KILL_TIME_MS_MAX + KEEPER_DELAY_MS_MAX);
-        keeper.job = Some((job.id, due_ms));
+        keeper.job = Some((id, due_ms));
         self.due.insert((due_ms, key));
         if let Some(wire) = &mut keeper.wire {
-            wire.queue(line);
+            wire.queue(&line);
             wire.send(&self.epoll)?;
         }
         Ok(())
