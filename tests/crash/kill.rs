@@ -17,10 +17,13 @@ pub(crate) enum Victim {
     Starting,
     /// The watcher, with requests that come when it is ready.
     Watcher,
-    /// Whichever thread of the watcher, of its executor or of a device's program is first at the call.
+    /// Whichever thread of the watcher, of its executor, of a keeper or of a device's program is first at
+    /// the call.
     Anyone,
     /// The executor, under a watcher that lives on.
     Executor,
+    /// A keeper or a program that it runs, under a watcher and an executor that live on.
+    Keeper,
     /// An agent, with a watcher that works.
     Agent,
     /// An agent whose watcher is stopped: nothing of what it asked may ever be executed.
@@ -28,11 +31,12 @@ pub(crate) enum Victim {
 }
 
 impl Victim {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Starting,
         Self::Watcher,
         Self::Anyone,
         Self::Executor,
+        Self::Keeper,
         Self::Agent,
         Self::UnseenAgent,
     ];
@@ -43,6 +47,7 @@ impl Victim {
             Self::Watcher => "watcher",
             Self::Anyone => "anyone",
             Self::Executor => "executor",
+            Self::Keeper => "keeper",
             Self::Agent => "agent",
             Self::UnseenAgent => "unseen-agent",
         }
@@ -71,16 +76,25 @@ impl Victim {
                 &["write", "sendto", "rename", "renameat2", "fsync", "clone3", "vfork", "execve"]
             }
             Self::Executor => &[
-                "write",
                 "sendto",
-                "memfd_create",
-                "pipe2",
+                "socketpair",
                 "clone3",
                 "vfork",
                 "epoll_ctl",
                 "wait4",
                 "timerfd_settime",
                 "kill",
+            ],
+            Self::Keeper => &[
+                "write",
+                "sendto",
+                "memfd_create",
+                "pipe2",
+                "clone3",
+                "vfork",
+                "execve",
+                "wait4",
+                "timerfd_settime",
             ],
             Self::Agent | Self::UnseenAgent => &[
                 "write",
@@ -155,6 +169,10 @@ impl Kill {
     /// The command that kills the process `pid` so, which runs already.
     pub(crate) fn upon_process(&self, pid: &str, trace: &Path) -> Command {
         let mut traced = self.strace(trace);
+        if self.victim == Victim::Keeper {
+            // Its programs are started by another thread.
+            traced.arg("-f");
+        }
         traced.args(["-p", pid]);
         traced
     }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::audit::{self, Fate, Remains, audit, audit_log};
 use crate::common::{
-    Agent, PATIENCE, SERVICE, Site, agent_program, child_of, holds_within, is_alive, names, new_id,
+    Agent, PATIENCE, SERVICE, Site, agent_program, child_of, holds_within, names, new_id,
     process_status, request, wait_for,
 };
 use crate::kill::{Kill, Victim};
@@ -152,7 +152,7 @@ impl Round {
     fn step(&mut self, kill: &Kill) -> bool {
         match kill.victim {
             Victim::Starting | Victim::Watcher | Victim::Anyone => self.kill_watcher(kill),
-            Victim::Executor => self.kill_executor(kill),
+            Victim::Executor | Victim::Keeper => self.kill_helper(kill),
             Victim::Agent => self.kill_agent(kill),
             Victim::UnseenAgent => self.kill_unseen_agent(kill),
         }
@@ -182,10 +182,13 @@ impl Round {
         true
     }
 
-    fn kill_executor(&mut self, kill: &Kill) -> bool {
+    /// The executor, or its first keeper: it is the first to get a job.
+    fn kill_helper(&mut self, kill: &Kill) -> bool {
         let mut watcher = self.start(None, Path::new(""));
-        let pid = child_of(&watcher.pid());
-        let mut strace = kill.upon_process(&pid, &self.next_path("trace"));
+        let executor = child_of(&watcher.pid());
+        let pid = if kill.victim == Victim::Keeper { child_of(&executor) } else { executor };
+        let trace = self.next_path("trace");
+        let mut strace = kill.upon_process(&pid, &trace);
         let tracer = strace.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut tracer = Running(tracer);
         wait_for("the tracer", || {
@@ -195,9 +198,9 @@ impl Round {
         wait_for("everybody's answer", || self.is_settled() || watcher.is_over());
         let died = watcher.is_over();
         if died {
-            self.finding("the watcher died with its executor");
+            self.finding("the watcher died with its helper");
         }
-        !is_alive(&pid)
+        fs::read_to_string(&trace).unwrap_or_default().contains("killed by SIGKILL")
     }
 
     fn kill_agent(&mut self, kill: &Kill) -> bool {

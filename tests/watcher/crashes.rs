@@ -89,6 +89,32 @@ fn a_watcher_that_is_told_to_stop_does_not_wait_for_ever() {
 }
 
 #[test]
+fn nothing_that_a_program_started_runs_when_its_answer_is_there() {
+    for (end, result) in
+        [("", "success"), ("exit 1", "unacknowledged"), ("sleep 1000", "unacknowledged")]
+    {
+        let site = Site::new();
+        let pids = site.path("pids");
+        let pids = pids.display();
+        // An orphan in a group of its own, and one in a session of its own.
+        let script = format!(
+            "for way in 'timeout 1000' setsid; do\n( $way sh -c \"echo \\$\\$ >>'{pids}'; sleep 1000\" & )\n\
+             done\nwhile [ $(wc -l <'{pids}') -lt 2 ]; do sleep 0.01; done\n{end}"
+        );
+        fs::write(site.path("pids"), "").unwrap();
+        site.configure(&(site.recorder("power", "*", &script) + "timeout = '2s'\n"));
+        let _watcher = site.start();
+
+        let id = submit(&site, "n1");
+
+        site.spool.await_result(&id, result);
+        let pids = site.lines("pids");
+        assert_eq!(pids.len(), 2, "the test sees nothing end");
+        assert!(!pids.iter().any(|pid| is_alive(pid)), "{end}: {pids:?}");
+    }
+}
+
+#[test]
 fn what_runs_dies_with_a_killed_watcher_and_is_answered_interrupted_by_the_next() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", &site.endless("setsid")));

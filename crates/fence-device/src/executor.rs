@@ -1,34 +1,54 @@
-//! The one small process that runs all programs.
+//! The processes that run all programs: the executor, and a keeper for each program.
 //!
 //! A watcher that is killed must not leave a program behind that still fences, and it cannot clean
 //! up when it is killed by SIGKILL. So it runs no program itself: it starts its own binary once more
 //! as the *executor*, and talks to it over a socket that closes when the watcher dies, however it
-//! dies. The executor then kills everything it started, and ends. Should the executor be the one that
-//! dies, the client kills what it left; should both die at once, the next executor does, to which the
-//! lock's file tells the session. While it lives it holds a shared lock on a file: a new watcher
-//! that gets the exclusive lock knows that nothing of the old one runs any more.
+//! dies. The executor starts the same binary again as *keepers*, each of which runs one program at a
+//! time and is a child subreaper: whatever a program starts, and however that makes itself a group, a
+//! session or an orphan, descends from the program's keeper until it ends.
 //!
-//! The executor is a session of its own, and each program a process group in it. That is how the
-//! programs' descendants are found: only one that makes itself a session (`setsid`) may stay behind.
-//! What a program leaves in the background when it ends is not touched until the watcher ends.
+//! So it is certain what a job has left, and all of it is ended before the job's result is reported:
+//! at the limit, and also when the program ends by itself. Nothing acts after the answer, beside the
+//! next order.
+//!
+//! | who is killed | who ends the programs |
+//! | --- | --- |
+//! | a keeper | the executor, a subreaper too: its children that are not keepers are what is left |
+//! | the executor | the keepers, whose sockets close; the watcher waits until they are gone |
+//! | the watcher | the executor lets go of the keepers, and ends after them |
+//! | both | the keepers; they hold the lock until nothing is left |
+//! | all | the next executor, by the mark that the programs bear and the lock's file hands on |
+//!
+//! The executor and its keepers hold a shared lock on a file: a new watcher that gets the exclusive
+//! lock knows that none of them lives. They and what they run are a session of their own, and each
+//! program leads a process group in it.
+//!
+//! Other ways to find a job's processes are less certain. A group or session is left by one call, a
+//! variable of the environment is lost at `env -i` and cannot be read of a process that hangs, births
+//! can be missed, cgroups and pid namespaces are not always to be had. A keeper costs the start of one
+//! process, and only where none is idle.
 //!
 //! - `client`: the watcher's side.
-//! - `service`: the executor's loop.
-//! - `spawn`: the start of one program, which may hang; `start`: waiting for that. `output`: what it
-//!   writes. `family`: killing it and its
-//!   descendants.
+//! - `service`: the executor's loop. `wire`: its sockets.
+//! - `keeper`: one program, its limit and its end. `spawn`: the start, which may hang; `start`: waiting
+//!   for that. `output`: what the program writes.
+//! - `family`: finding and killing processes. `mark`: how one executor's are known.
 
 mod client;
 mod family;
+mod keeper;
+mod mark;
 mod output;
 mod service;
 mod spawn;
 mod start;
+mod wire;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use self::mark::Mark;
 use crate::{Client, Limit};
 
 pub use client::ExecutorClient;
@@ -36,6 +56,13 @@ pub use service::executor_main;
 
 /// How much of each of a program's two outputs is usually kept, in bytes.
 pub const OUTPUT_BYTES_MAX: usize = 32 * 1024;
+
+/// How long killed processes are waited for. One that hangs in the kernel does nothing more by itself,
+/// but its result must not come later because of that.
+const KILL_TIME_MS_MAX: u64 = 500;
+
+/// How long killed processes are waited for when the watcher or the executor is gone.
+const LAST_WAIT_MS: u64 = 3_000;
 
 /// A program to run.
 ///
@@ -49,7 +76,7 @@ pub struct Command {
     pub env: Vec<(String, String)>,
     /// What the program reads; `/dev/null` when empty.
     pub stdin: String,
-    /// When the program and its descendants are killed.
+    /// When the program is killed. Its descendants are killed then, or when it ends by itself.
     pub limit: Limit,
     /// When the program must have been started; later it is not started at all.
     pub start_not_after_boot_ms: u64,
@@ -100,7 +127,8 @@ pub enum Outcome {
     TooLate,
     /// It was certainly not started, because its client did not wait any more.
     Withdrawn,
-    /// The executor died or did not answer: the program may have run, and has been killed.
+    /// The executor or the program's keeper died or did not answer: the program may have run, and has
+    /// been killed.
     ExecutorLost,
 }
 
@@ -129,9 +157,11 @@ impl Outcome {
 #[derive(Debug, Serialize, Deserialize)]
 struct Greeting {
     problem: Option<String>,
+    /// What the processes of this executor have in common.
+    mark: Option<Mark>,
 }
 
-/// A line to the executor.
+/// A line to the executor, which hands it to a keeper.
 #[derive(Debug, Serialize, Deserialize)]
 struct JobLine {
     id: u64,
@@ -143,6 +173,14 @@ struct JobLine {
 struct ResultLine {
     id: u64,
     outcome: Outcome,
+}
+
+/// A line from a keeper to the executor, about the job that it was given.
+#[derive(Debug, Serialize, Deserialize)]
+struct KeeperLine {
+    outcome: Outcome,
+    /// Nothing of the job is left, and the keeper takes the next.
+    is_clean: bool,
 }
 
 fn json_line(value: &impl Serialize) -> Vec<u8> {

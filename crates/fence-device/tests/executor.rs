@@ -7,7 +7,7 @@ mod common;
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -144,27 +144,264 @@ fn output_is_readable_text() {
     assert_eq!(outcome, exited(0, "a\u{fffd}[2J\u{fffd}\t\u{fffd}\u{fffd}\n", ""));
 }
 
+/// Ways in which a program starts something that does not end with it. Each is started in the
+/// background, and runs `"$@"`.
+const ESCAPES: &[&str] = &[
+    // In the program's group, in one of its own, and in a session of its own.
+    "\"$@\" &",
+    "timeout 1000 \"$@\" &",
+    "setsid \"$@\" &",
+    // The same without a parent.
+    "(\"$@\" &)",
+    "(timeout 1000 \"$@\" &)",
+    "(setsid \"$@\" &)",
+    // A daemon: without a parent, in a session whose leader has ended, nothing left of its environment
+    // or its open files.
+    "setsid sh -c '(setsid env -i sh -c \"exec \\\"\\$@\\\" <&- >&- 2>&-\" sh \"$@\" &)' sh \"$@\"",
+    // Deaf, and stopped.
+    "(trap '' TERM HUP INT; setsid \"$@\" &)",
+    "(setsid sh -c 'kill -STOP $$; exec \"$@\"' sh \"$@\" &)",
+    // A parent that is stopped, and one that goes on when its child dies.
+    "(setsid sh -c '\"$@\" & kill -STOP $$' sh \"$@\" &)",
+    "(setsid sh -c 'while :; do \"$@\"; done' sh \"$@\" &)",
+];
+
+/// A script that starts something in each of these ways, which writes its number to `pids`, waits
+/// until all have, writes its own number and does `finally`.
+fn escaping(directory: &Directory, finally: &str) -> String {
+    let pids = directory.path("pids");
+    let pids = pids.display();
+    let running = directory.script("running", &format!("echo $$ >> '{pids}'\nexec sleep 1000"));
+    let stopped = ESCAPES.iter().filter(|way| way.contains("STOP $$; exec")).count();
+    let count = ESCAPES.len() - stopped;
+    let ways = ESCAPES.join("\n");
+    format!(
+        "set -- '{running}'\n: > '{pids}'\n{ways}\n\
+         while [ $(wc -l < '{pids}') -lt {count} ]; do :; done\n\
+         echo $$ >> '{pids}'\necho began\n{finally}"
+    )
+}
+
+/// What `escaping` has started and still runs: what wrote its number, and whatever has the program in its
+/// arguments.
+fn survivors(directory: &Directory) -> Vec<String> {
+    let script = directory.path("running").into_os_string().into_string().unwrap();
+    let processes = fs::read_dir("/proc").unwrap();
+    let names = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let pids = directory.read("pids");
+    let is_ours = |pid: &String| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).contains(&script) || pids.lines().any(|own| own == pid)
+    };
+    let numbers = names.filter(|name| name.bytes().all(|b| b.is_ascii_digit()));
+    numbers.filter(is_ours).filter(|pid| is_alive(pid)).collect()
+}
+
 #[test]
-fn at_the_limit_a_program_is_killed_with_all_its_descendants() {
+fn at_the_limit_a_program_is_killed_with_all_that_it_started() {
     let directory = Directory::new();
     let executor = directory.executor();
-    // One descendant in the group, and one that `timeout` puts into a group of its own.
-    let script = format!(
-        "sleep 1000 & echo $! > {0}; timeout 1000 sh -c 'echo $$ > {1}; sleep 1000 & wait' & echo began; wait",
-        directory.path("one").display(),
-        directory.path("two").display()
-    );
-    let limit = Limit::in_ms(1_500);
+    let limit = Limit::in_ms(5_000);
 
-    let outcome = executor.run(Command { limit, ..shell(&script) });
+    let outcome =
+        executor.run(Command { limit, ..shell(&escaping(&directory, "wait; sleep 1000")) });
 
+    assert_eq!(survivors(&directory), [""; 0]);
     assert!(boot_ms_now() >= limit.not_after_boot_ms);
     assert_eq!(outcome, Outcome::TimedOut { stdout: "began\n".to_owned(), stderr: String::new() });
-    for name in ["one", "two"] {
-        let pid = directory.read(name);
-        assert!(!pid.is_empty());
-        wait_for("the descendant's death", || !is_alive(&pid));
+    assert_eq!(directory.read("pids").lines().count(), ESCAPES.len());
+}
+
+#[test]
+fn what_a_program_leaves_is_ended_before_its_end_is_reported() {
+    let directory = Directory::new();
+    let executor = directory.executor();
+
+    for (finally, ends) in [("exit 3", exited(3, "began\n", "")), ("kill -9 $$", killed("began\n"))]
+    {
+        let outcome = executor.run(shell(&escaping(&directory, finally)));
+
+        assert_eq!(survivors(&directory), [""; 0]);
+        assert_eq!(outcome, ends);
+        assert_eq!(directory.read("pids").lines().count(), ESCAPES.len());
     }
+}
+
+fn killed(stdout: &str) -> Outcome {
+    Outcome::Signaled { signal: 9, stdout: stdout.to_owned(), stderr: String::new() }
+}
+
+#[test]
+fn the_end_of_one_program_touches_nothing_of_another() {
+    let directory = Directory::new();
+    let executor = directory.executor();
+    let others = Directory::new();
+    let script = format!("read x < '{}'; exit 4", gate(&others));
+    let other = run_until_file(
+        &executor,
+        shell(&escaping(
+            &others,
+            &format!("echo > '{0}'; {script}", others.path("began").display()),
+        )),
+        &others,
+        "began",
+    );
+    let all = survivors(&others);
+
+    let limit = Limit::in_ms(5_000);
+    let outcome = executor.run(Command { limit, ..shell(&escaping(&directory, "sleep 1000")) });
+    assert!(matches!(outcome, Outcome::TimedOut { .. }), "{outcome:?}");
+    assert_eq!(executor.run(shell("(setsid sleep 1000 &); exit 5")), exited(5, "", ""));
+    let outcome = executor.run(shell("(setsid sleep 1000 &); kill -9 $PPID"));
+    assert_eq!(outcome, Outcome::ExecutorLost);
+
+    assert_eq!(survivors(&others), all);
+    assert_eq!(survivors(&directory), [""; 0]);
+    fs::write(others.path("gate"), "\n").unwrap();
+    assert_eq!(other.join().unwrap(), exited(4, "began\n", ""));
+    assert_eq!(survivors(&others), [""; 0]);
+}
+
+/// A fifo, from which a script reads when it is to go on.
+fn gate(directory: &Directory) -> String {
+    let fifo = directory.path("gate");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fifo.into_os_string().into_string().unwrap()
+}
+
+#[test]
+fn a_program_that_kills_its_keeper_is_ended_and_reported_as_lost() {
+    let directory = Directory::new();
+    let executor = directory.executor();
+
+    let outcome = executor.run(shell(&escaping(&directory, "kill -9 $PPID; sleep 1000")));
+
+    assert_eq!(survivors(&directory), [""; 0]);
+    assert_eq!(outcome, Outcome::ExecutorLost);
+    assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
+}
+
+#[test]
+fn a_program_that_stops_its_keeper_is_ended_after_its_limit() {
+    let directory = Directory::new();
+    let executor = directory.executor();
+    let pid = executor_pid(&directory);
+
+    for finally in ["kill -STOP $PPID; sleep 1000", "kill -STOP $PPID"] {
+        let limit = Limit::in_ms(5_000);
+        let script = escaping(&directory, finally);
+        let outcome = executor.run(Command { limit, ..shell(&script) });
+
+        assert_eq!(survivors(&directory), [""; 0]);
+        assert!(matches!(outcome, Outcome::TimedOut { .. }), "{outcome:?}");
+        assert_eq!(executor_pid(&directory), pid, "the executor was given up");
+    }
+    assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
+}
+
+/// A control group whose processes no signal reaches, as if they hung in the kernel.
+struct Freezer(std::path::PathBuf);
+
+impl Freezer {
+    fn new() -> Option<Self> {
+        let group = format!("/sys/fs/cgroup/freezer/fence-device-{}", std::process::id());
+        fs::create_dir(&group).ok()?;
+        Some(Freezer(group.into()))
+    }
+
+    /// Freezes the process that a script writes to its file `tasks`.
+    fn script(&self) -> String {
+        let group = self.0.display();
+        format!(
+            "(setsid sleep 1000 & echo $! > '{group}/tasks')\necho FROZEN > '{group}/freezer.state'\n\
+             while ! grep -q FROZEN '{group}/freezer.state'; do :; done\n"
+        )
+    }
+
+    fn thaw(&self) {
+        fs::write(self.0.join("freezer.state"), "THAWED").unwrap();
+    }
+
+    fn frozen(&self) -> Vec<String> {
+        let tasks = fs::read_to_string(self.0.join("tasks")).unwrap();
+        tasks.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        self.thaw();
+        wait_for("the group to be empty", || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+#[test]
+fn what_cannot_be_killed_is_given_up_and_ends_when_it_can() {
+    let Some(freezer) = Freezer::new() else {
+        let _ = writeln!(std::io::stderr(), "skipped: there is no freezer of control groups");
+        return;
+    };
+    let directory = Directory::new();
+    let executor = directory.executor();
+    let pid = executor_pid(&directory);
+
+    for (end, limit_ms) in [("exit 3", 60_000), ("sleep 1000", 2_000)] {
+        let limit = Limit::in_ms(limit_ms);
+        let outcome = executor.run(Command { limit, ..shell(&(freezer.script() + end)) });
+
+        let frozen = freezer.frozen();
+        assert!(frozen.iter().any(|pid| is_alive(pid)), "the test freezes nobody");
+        let is_right = match limit_ms {
+            2_000 => matches!(outcome, Outcome::TimedOut { .. }),
+            _ => outcome == exited(3, "", ""),
+        };
+        assert!(is_right, "{outcome:?}");
+        assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
+        freezer.thaw();
+        wait_for("its end", || !frozen.iter().any(|pid| is_alive(pid)));
+    }
+    assert_eq!(executor_pid(&directory), pid, "the executor was given up");
+}
+
+#[test]
+fn a_keeper_is_used_again_and_few_are_kept() {
+    let directory = Directory::new();
+    let executor = directory.executor();
+    let pid = executor_pid(&directory);
+    let [keeper] = children_of(pid)[..] else { panic!() };
+
+    for _ in 0..3 {
+        let outcome = executor.run(shell("echo $PPID"));
+        assert_eq!(outcome, exited(0, &format!("{keeper}\n"), ""));
+    }
+    let fifo = gate(&directory);
+    let programs: Vec<_> = (0..8)
+        .map(|number| {
+            let began = format!("began-{number}");
+            let path = directory.path(&began);
+            let script = format!("echo > '{}'; read x < '{fifo}'", path.display());
+            run_until_file(&executor, shell(&script), &directory, &began)
+        })
+        .collect();
+    assert_eq!(children_of(pid).len(), 8);
+    let mut gate = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+    gate.write_all(&[b'\n'; 8]).unwrap();
+    for program in programs {
+        assert_eq!(program.join().unwrap(), exited(0, "", ""));
+    }
+    wait_for("the end of the others", || children_of(pid).len() == 2);
+}
+
+#[test]
+fn the_processes_have_names() {
+    let directory = Directory::new();
+    let executor = directory.executor();
+    let name = |pid: Pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+
+    let pid = executor_pid(&directory);
+    assert_eq!(name(pid), "fence-executor\n");
+    let outcome = executor.run(shell("cat /proc/$PPID/comm"));
+    assert_eq!(outcome, exited(0, "fence-keeper\n", ""));
 }
 
 #[test]
@@ -179,16 +416,14 @@ fn a_program_that_ignores_signals_is_killed_all_the_same() {
 }
 
 #[test]
-fn a_background_process_that_holds_the_output_open_delays_nothing_and_lives_on() {
+fn a_background_process_that_holds_the_output_open_delays_nothing() {
     let directory = Directory::new();
     let executor = directory.executor();
 
     let outcome = executor.run(shell("sleep 1000 & echo $!"));
 
     let Outcome::Exited { code: 0, stdout: pid, .. } = outcome else { panic!("{outcome:?}") };
-    assert!(is_alive(&pid));
-    drop(executor);
-    wait_for("its end with the executor's", || !is_alive(&pid));
+    assert!(!is_alive(&pid));
 }
 
 #[test]
@@ -296,16 +531,22 @@ impl Drop for Unstartable {
     }
 }
 
-/// The processes whose parent is the executor.
-fn children_of(executor: Pid) -> Vec<String> {
+/// The living processes whose parent is `parent`.
+fn children_of(parent: Pid) -> Vec<Pid> {
     let is_child = |pid: &String| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
-        parent == Some(&executor.to_string()) && is_alive(pid)
+        let found = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+        found == Some(&parent.to_string()) && is_alive(pid)
     };
     let processes = fs::read_dir("/proc").unwrap();
     let names = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter(|name| name.bytes().all(|b| b.is_ascii_digit())).filter(is_child).collect()
+    let pids = names.filter(|name| name.bytes().all(|b| b.is_ascii_digit())).filter(is_child);
+    pids.map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
+}
+
+/// What the keepers of an executor run.
+fn programs_of(executor: Pid) -> Vec<Pid> {
+    children_of(executor).into_iter().flat_map(children_of).collect()
 }
 
 /// Runs it in a thread and returns when its start hangs.
@@ -318,7 +559,7 @@ fn run_until_stuck(
     let (client, command) = (executor.clone(), Command { limit, ..command(&[&program.program]) });
     let running = thread::spawn(move || client.run(command));
     let executor = executor_pid(directory);
-    wait_for("the start to hang", || !children_of(executor).is_empty());
+    wait_for("the start to hang", || !programs_of(executor).is_empty());
     running
 }
 
@@ -352,7 +593,7 @@ fn a_program_whose_start_hangs_until_its_limit_never_runs() {
 
     assert!(matches!(outcome, Outcome::TimedOut { .. }), "{outcome:?}");
     let pid = executor_pid(&directory);
-    wait_for("its end", || children_of(pid).is_empty());
+    wait_for("its end", || programs_of(pid).is_empty());
     program.release();
     assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
     assert_eq!(executor_pid(&directory), pid, "the executor was given up");
@@ -366,32 +607,42 @@ fn a_program_whose_start_hangs_is_killed_with_its_executor() {
     let mut program = Unstartable::new(&directory);
     let stuck = run_until_stuck(&executor, &program, Limit::in_ms(60_000), &directory);
     let pid = executor_pid(&directory);
-    let [child] = &children_of(pid)[..] else { panic!() };
+    let [child] = programs_of(pid)[..] else { panic!() };
 
     kill(pid, Signal::SIGKILL).unwrap();
 
     assert_eq!(stuck.join().unwrap(), Outcome::ExecutorLost);
-    wait_for("its end", || !is_alive(child));
+    assert!(!is_alive(&child.to_string()));
     program.release();
     assert!(!program.witness.exists(), "it ran after all");
 }
 
 #[test]
-fn the_programs_of_a_killed_executor_are_killed_by_the_client() {
+fn the_programs_of_a_killed_executor_are_ended_before_anybody_is_told() {
     let directory = Directory::new();
     let executor = directory.executor();
-    let script = format!(
-        "timeout 1000 sleep 1000 & echo $! $$ > {}; wait",
-        directory.path("pids").display()
-    );
-    let running = run_until_file(&executor, shell(&script), &directory, "pids");
+    for with_keepers in [false, true] {
+        let script = escaping(&directory, &format!("echo > '{}'; wait", began(&directory)));
+        let running = run_until_file(&executor, shell(&script), &directory, "began");
+        assert!(survivors(&directory).len() >= ESCAPES.len(), "the test sees nothing end");
+        let pid = executor_pid(&directory);
 
-    kill(executor_pid(&directory), Signal::SIGKILL).unwrap();
+        let keepers = children_of(pid);
+        // Stopped, so that it cannot clean up after the keepers that are killed first.
+        kill(pid, Signal::SIGSTOP).unwrap();
+        for keeper in keepers.into_iter().filter(|_| with_keepers) {
+            kill(keeper, Signal::SIGKILL).unwrap();
+        }
+        kill(pid, Signal::SIGKILL).unwrap();
 
-    assert_eq!(running.join().unwrap(), Outcome::ExecutorLost);
-    for pid in directory.read("pids").split_whitespace() {
-        wait_for("the program's death", || !is_alive(pid));
+        assert_eq!(running.join().unwrap(), Outcome::ExecutorLost);
+        assert_eq!(survivors(&directory), [""; 0], "with keepers: {with_keepers}");
+        fs::remove_file(began(&directory)).unwrap();
     }
+}
+
+fn began(directory: &Directory) -> String {
+    directory.path("began").into_os_string().into_string().unwrap()
 }
 
 #[test]
@@ -420,21 +671,20 @@ fn watcher_that_is_going_to_be_killed() {
         executor.run(command(&[&program]));
         return;
     }
-    let script = format!(
-        "timeout 1000 sh -c 'echo $$ > {0}; sleep 1000' & while ! [ -s {0} ]; do :; done; echo $$ >> {0}; wait",
-        directory.join("pids").display()
-    );
-    executor.run(shell(&script));
+    executor.run(shell(&fs::read_to_string(directory.join("script")).unwrap()));
 }
 
-/// A process with an executor, two programs of which have written their numbers to `pids`.
+/// A process with an executor, which runs a program that has started much.
 fn watcher_with_programs(directory: &Directory) -> Child {
+    let script = escaping(directory, &format!("echo > '{}'; wait", began(directory)));
+    fs::write(directory.path("script"), script).unwrap();
     let watcher = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "watcher_that_is_going_to_be_killed"])
         .env("FENCE_DEVICE_TEST_WATCHER", directory.path(""))
         .spawn()
         .unwrap();
-    wait_for("the programs' start", || directory.read("pids").lines().count() == 2);
+    wait_for("the programs' start", || Path::new(&began(directory)).exists());
+    assert!(survivors(directory).len() >= ESCAPES.len(), "the test sees nothing end");
     watcher
 }
 
@@ -449,17 +699,15 @@ fn a_watcher_killed_by_sigkill_takes_its_programs_along_before_its_lock_is_free(
     watcher.wait().unwrap();
     lock.lock().unwrap();
 
-    let pids = directory.read("pids");
-    for pid in pids.split_whitespace() {
-        assert!(!is_alive(pid), "{pid}");
-    }
+    assert_eq!(survivors(&directory), [""; 0]);
 }
 
 #[test]
-fn what_is_left_of_a_watcher_and_an_executor_that_are_killed_at_once_is_ended_by_the_next() {
+fn a_watcher_killed_together_with_its_executor_leaves_nothing_when_its_lock_is_free() {
     let directory = Directory::new();
     let mut watcher = watcher_with_programs(&directory);
     let executor = executor_pid(&directory);
+
     // So that it does not see the watcher die.
     kill(executor, Signal::SIGSTOP).unwrap();
     watcher.kill().unwrap();
@@ -467,57 +715,75 @@ fn what_is_left_of_a_watcher_and_an_executor_that_are_killed_at_once_is_ended_by
     kill(executor, Signal::SIGKILL).unwrap();
     let lock = File::open(directory.path("lock")).unwrap();
     lock.lock().unwrap();
-    lock.unlock().unwrap();
-    let pids = directory.read("pids");
-    assert!(pids.split_whitespace().all(is_alive), "the test sees nothing end: {pids}");
 
-    let _next = directory.executor();
+    assert_eq!(survivors(&directory), [""; 0]);
+}
 
-    for pid in pids.split_whitespace() {
-        assert!(!is_alive(pid), "{pid}");
+/// Kills all of a watcher's own processes, so that nobody is left who could clean up.
+fn kill_all_of(watcher: &mut Child, directory: &Directory) {
+    let executor = executor_pid(directory);
+    let keepers = children_of(executor);
+    for pid in keepers.iter().chain([&executor]) {
+        kill(*pid, Signal::SIGSTOP).unwrap();
     }
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
+    for pid in keepers.iter().chain([&executor]) {
+        kill(*pid, Signal::SIGKILL).unwrap();
+    }
+    let lock = File::open(directory.path("lock")).unwrap();
+    lock.lock().unwrap();
+    assert!(survivors(directory).len() >= ESCAPES.len(), "the test sees nothing end");
 }
 
 #[test]
-fn a_session_that_has_got_the_number_of_an_executor_is_left_alone() {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+fn what_is_left_when_all_are_killed_at_once_is_ended_by_the_next_executor() {
     let directory = Directory::new();
-    for (script, of_boot) in [("sleep 1000; :", boot.as_str()), ("sleep 1000 &", "another\n")] {
-        let mut leader = std::process::Command::new("setsid")
-            .args(["sh", "-c", script])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let session = leader.id().to_string();
-        wait_for("the session", || !sleepers(&session).is_empty());
-        if of_boot != boot {
-            leader.wait().unwrap();
-        }
-        fs::write(directory.path("lock"), format!("{session} {of_boot}")).unwrap();
+    let mut watcher = watcher_with_programs(&directory);
+    kill_all_of(&mut watcher, &directory);
 
-        drop(directory.executor());
+    let _next = directory.executor();
 
-        let left = sleepers(&session);
-        for pid in &left {
-            kill(*pid, Signal::SIGKILL).unwrap();
-        }
-        let _ = leader.wait();
-        assert!(!left.is_empty(), "{script}");
-    }
+    assert_eq!(survivors(&directory), [""; 0]);
 }
 
-/// The processes named `sleep` of a session.
-fn sleepers(session: &str) -> Vec<Pid> {
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        let pid = entry.unwrap().file_name().into_string().unwrap();
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (_, rest) = stat.split_once(" (sleep) ")?;
-        let is_in_it = rest.split(' ').nth(3) == Some(session) && is_alive(&pid);
-        is_in_it.then(|| Pid::from_raw(pid.parse().unwrap()))
-    });
-    processes.collect()
+#[test]
+fn a_note_of_which_anything_is_not_certain_ends_nobody() {
+    let directory = Directory::new();
+    let mut watcher = watcher_with_programs(&directory);
+    kill_all_of(&mut watcher, &directory);
+    let left = survivors(&directory);
+    let note = directory.read("lock");
+    let [boot, namespace, since, mark] = note.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{note}")
+    };
+    let (namespace_number, since_number): (u64, u64) =
+        (namespace.parse().unwrap(), since.parse().unwrap());
+    let other_boot = "00000000-0000-4000-8000-000000000000";
+    let session = std::process::id();
+
+    for other in [
+        format!("{other_boot} {namespace} {since} {mark}"),
+        format!("{boot} {} {since} {mark}", namespace_number - 1),
+        // All are older than the executor, which started a day after this one.
+        format!("{boot} {namespace} {} {mark}", since_number + 8_640_000),
+        // Another mark, none, and the limit of everybody who has none.
+        format!("{boot} {namespace} {since} {}", mark.parse::<u64>().unwrap() ^ 1),
+        format!("{boot} {namespace} {since} 0"),
+        format!("{boot} {namespace} {since} {}", u64::MAX),
+        // As it was written before.
+        format!("{session} {boot}\n"),
+        format!("{namespace} {since} {mark}"),
+        String::new(),
+    ] {
+        fs::write(directory.path("lock"), &other).unwrap();
+        drop(directory.executor());
+        assert_eq!(survivors(&directory), left, "{other}");
+    }
+
+    fs::write(directory.path("lock"), &note).unwrap();
+    drop(directory.executor());
+    assert_eq!(survivors(&directory), [""; 0], "nothing could have been ended");
 }
 
 #[test]
@@ -532,8 +798,8 @@ fn a_program_whose_start_hangs_is_killed_with_the_watcher_before_its_lock_is_fre
         .unwrap();
     wait_for("the executor's start", || directory.path("lock").exists());
     let executor = executor_pid(&directory);
-    wait_for("the start to hang", || !children_of(executor).is_empty());
-    let [child] = &children_of(executor)[..] else { panic!() };
+    wait_for("the start to hang", || !programs_of(executor).is_empty());
+    let [child] = programs_of(executor)[..] else { panic!() };
     let lock = File::open(directory.path("lock")).unwrap();
     assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
 
@@ -541,7 +807,7 @@ fn a_program_whose_start_hangs_is_killed_with_the_watcher_before_its_lock_is_fre
     watcher.wait().unwrap();
     lock.lock().unwrap();
 
-    assert!(!is_alive(child));
+    assert!(!is_alive(&child.to_string()));
     program.release();
     assert!(!program.witness.exists(), "it ran after all");
 }

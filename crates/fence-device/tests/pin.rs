@@ -76,6 +76,7 @@ fn order(device: &dyn FenceDevice, order: Order, pin: &Pin) -> OrderReport {
         pin,
         gfs2_filesystems: &[],
         request_json: b"",
+        client: None,
     };
     device.order(order, &job, long())
 }

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, PipeReader, Write};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, Stdio};
+use std::process::{self, Child};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,11 +17,13 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use super::family::kill_session;
-use super::{Command, Greeting, JobLine, Outcome, ResultLine, json_line};
+use super::family::end_marked;
+use super::mark::Mark;
+use super::{Command, Greeting, JobLine, KILL_TIME_MS_MAX, Outcome, ResultLine, json_line};
 use crate::Limit;
 
 /// How long an executor may take to start and to get its lock.
@@ -30,6 +32,10 @@ const START_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long after a program's limit its result may arrive. An executor that says nothing for longer
 /// is stuck, keeps nobody's limit, and is killed with all it runs.
 const RESULT_DELAY_MS_MAX: u64 = 3_000;
+
+/// How long the keepers of an executor that is lost may take to end their programs: somewhat longer than
+/// they wait for a program that does not die.
+const KEEPERS_GONE_MS_MAX: u16 = 1_000;
 
 /// How long a job may wait for room in the socket.
 const SEND_TIME_MAX: Duration = Duration::from_secs(2);
@@ -118,8 +124,12 @@ struct Connection {
     writer: Mutex<UnixStream>,
     /// `None` once it is being waited for, when its number may become somebody else's.
     executor: Mutex<Option<Child>>,
-    /// The executor's own number: it makes itself a session before it greets.
-    session: Pid,
+    /// The executor's own number.
+    pid: Pid,
+    /// At its end when neither the executor nor a keeper lives; `None` once somebody waits for that.
+    life: Mutex<Option<PipeReader>>,
+    /// By what the executor's processes are known.
+    mark: Option<Mark>,
     /// Who waits for which result; `None` once the executor is lost.
     waiting: Mutex<Option<HashMap<u64, SyncSender<Outcome>>>>,
 }
@@ -127,16 +137,17 @@ struct Connection {
 impl Connection {
     fn open(program: &Path, arguments: &[OsString]) -> io::Result<Arc<Self>> {
         let (ours, theirs) = UnixStream::pair()?;
+        let (life, life_theirs) = io::pipe()?;
         // The builder owns the other end of the socket and must be gone before we wait for its end.
         let mut executor = process::Command::new(program)
             .arg0(env::args_os().next().as_deref().unwrap_or(OsStr::new("executor")))
             .args(arguments)
             .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::null())
+            .stdout(life_theirs)
             .spawn()?;
-        let session = Pid::from_raw(executor.id().cast_signed());
-        let results = match greeted(&ours) {
-            Ok(results) => results,
+        let pid = Pid::from_raw(executor.id().cast_signed());
+        let (results, mark) = match greeted(&ours) {
+            Ok(greeted) => greeted,
             Err(error) => {
                 executor.kill()?;
                 executor.wait()?;
@@ -147,7 +158,9 @@ impl Connection {
         let connection = Arc::new(Connection {
             writer: Mutex::new(ours),
             executor: Mutex::new(Some(executor)),
-            session,
+            pid,
+            life: Mutex::new(Some(life)),
+            mark,
             waiting: Mutex::new(Some(HashMap::new())),
         });
         let (reading, watching) = (Arc::clone(&connection), Arc::clone(&connection));
@@ -163,17 +176,24 @@ impl Connection {
     }
 
     /// Notices the executor's end when the socket does not show it: a process that it has made and that
-    /// is not a program yet, because its start hangs, holds the other end open.
+    /// is not a keeper yet holds the other end open.
     fn await_end(&self) {
-        // Without taking its number away, which is the reading thread's to do.
-        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-        while waitid(Id::Pid(self.session), ended) == Err(Errno::EINTR) {}
+        while self.look_for_end(WaitPidFlag::empty()) == Err(Errno::EINTR) {}
         self.abandon();
+    }
+
+    /// Without taking its number away, which is the reading thread's to do.
+    fn look_for_end(&self, flags: WaitPidFlag) -> nix::Result<WaitStatus> {
+        waitid(Id::Pid(self.pid), flags | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
     }
 
     /// Hands the executor a job; `None` when it certainly did not get it: without the newline at its
     /// end, a line is never acted on.
     fn send(&self, id: u64, line: &[u8]) -> Option<Receiver<Outcome>> {
+        if self.look_for_end(WaitPidFlag::WNOHANG) != Ok(WaitStatus::StillAlive) {
+            self.abandon();
+            return None;
+        }
         let (sender, receiver) = sync_channel(1);
         lock(&self.waiting).as_mut()?.insert(id, sender);
         if lock(&self.writer).write_all(line).is_err() {
@@ -209,16 +229,21 @@ impl Connection {
         let _ = executor.map(|mut executor| executor.wait());
     }
 
-    /// Kills the executor and everything it started, then tells everybody who waits.
+    /// Kills the executor, waits until everything that it started is ended, then tells everybody who
+    /// waits.
     ///
-    /// In this order: once the signal is sent the executor starts nothing more, and until it has been
-    /// waited for its number is nobody else's, so that the session found is its own. Who is told
-    /// may give the next order for the same target.
+    /// In this order: whoever is told may give the next order for the same target. The keepers see their
+    /// sockets close when the executor has died, and end what they run. Should a keeper be lost as well,
+    /// what it has left bears the mark.
     fn abandon(&self) {
         if let Some(executor) = &mut *lock(&self.executor)
             && executor.kill().is_ok()
+            && let Some(life) = lock(&self.life).take()
         {
-            kill_session(self.session);
+            await_end_of(&life);
+            if let Some(mark) = &self.mark {
+                end_marked(mark, KILL_TIME_MS_MAX);
+            }
         }
         let waiting = lock(&self.waiting).take();
         for sender in waiting.into_iter().flatten().map(|(_, sender)| sender) {
@@ -228,8 +253,15 @@ impl Connection {
     }
 }
 
+/// Waits until nobody holds the other end of `life`.
+fn await_end_of(life: &PipeReader) {
+    // Nobody writes to it, so it has nothing to show but its end.
+    let mut end = [PollFd::new(life.as_fd(), PollFlags::empty())];
+    while poll(&mut end, PollTimeout::from(KEEPERS_GONE_MS_MAX)) == Err(Errno::EINTR) {}
+}
+
 /// Waits for the executor's first line.
-fn greeted(socket: &UnixStream) -> io::Result<BufReader<UnixStream>> {
+fn greeted(socket: &UnixStream) -> io::Result<(BufReader<UnixStream>, Option<Mark>)> {
     socket.set_read_timeout(Some(START_TIME_MAX))?;
     let mut results = BufReader::new(socket.try_clone()?);
     let mut line = Vec::new();
@@ -242,11 +274,12 @@ fn greeted(socket: &UnixStream) -> io::Result<BufReader<UnixStream>> {
     if count == 0 {
         return Err(io::Error::other("the executor ended before it was ready"));
     }
-    if let Some(problem) = serde_json::from_slice::<Greeting>(&line)?.problem {
+    let Greeting { problem, mark } = serde_json::from_slice(&line)?;
+    if let Some(problem) = problem {
         return Err(io::Error::other(problem));
     }
     socket.set_read_timeout(None)?;
-    Ok(results)
+    Ok((results, mark))
 }
 
 /// Nothing panics while it holds one of these locks, and the data stays whole if it did.

@@ -1,107 +1,132 @@
-//! Killing programs together with their descendants.
+//! Processes as the kernel lists them: the descendants of this process, and the bearers of a mark.
 //!
 //! A program's own process group is not enough: `timeout 5 ipmitool …` in a script makes a group of
-//! its own. The kernel tells who descends from whom in `/proc/N/stat`, the one file there that can
+//! its own, and a daemon makes a session. The kernel lists in `/proc/N/task/*/children` who descends
+//! from whom, and in `/proc/N/stat` and `/proc/N/limits` all that is needed besides. These files can
 //! be read of a process that hangs in a file system (`cmdline` and `environ` cannot).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, getpgrp};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
+use super::mark::Mark;
 use crate::boot_ms_now;
 
-/// How often `kill_session` looks for processes that were born while it killed the others.
-const ROUNDS_MAX: usize = 8;
+/// How long `end_marked` lets killed processes die before it looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Kills the process groups of `leaders` and of all their descendants.
+/// Kills all descendants of this process, except the children that `is_spared` names and what
+/// descends from those. Returns false if there is nobody to kill.
 ///
-/// The leaders must not have been waited for, or their numbers could mean somebody else.
-pub(super) fn kill_programs(leaders: &[Pid]) {
-    let table = processes();
-    let mut children: BTreeMap<Pid, Vec<&Process>> = BTreeMap::new();
-    for process in &table {
-        children.entry(process.parent).or_default().push(process);
-    }
-    let mut groups = BTreeSet::new();
-    let mut found = leaders.to_vec();
+/// One call may miss a process that is born or gets another parent meanwhile. If this process is a
+/// child subreaper, each such process is found by a later call; the caller calls again until there is
+/// nobody. The caller must not wait for children while this function runs.
+pub(super) fn kill_descendants(is_spared: impl Fn(Pid) -> bool) -> bool {
+    let tree = Tree::now();
+    let mut found = tree.children(Pid::this());
+    found.retain(|child| !is_spared(*child));
+    let is_anybody = !found.is_empty();
     while let Some(pid) = found.pop() {
-        for child in children.remove(&pid).unwrap_or_default() {
-            groups.insert(child.group);
-            found.push(child.pid);
-        }
+        // Parents first: a shell must not see its program die and go on with the next. A parent that
+        // has the signal waits for no child any more, so its children's numbers stay theirs.
+        send_kill(pid);
+        found.extend(tree.children(pid));
     }
-    // The leaders first: a shell must not see its program die and go on with the next.
-    for leader in leaders {
-        kill_group(*leader);
-        groups.remove(leader);
-    }
-    groups.into_iter().for_each(kill_group);
+    is_anybody
 }
 
-/// Kills our children of these names: processes that are to become programs and have not yet.
-pub(super) fn kill_unborn(names: &[String]) {
-    let is_unborn = |process: &&Process| {
-        process.parent == Pid::this() && !process.is_dead && names.contains(&process.name)
-    };
-    for process in processes().iter().filter(is_unborn) {
-        // One that is gone is what was wanted.
-        let _ = kill(process.pid, Signal::SIGKILL);
-    }
-}
-
-/// Kills all processes of `session` but those of our own group.
-pub(super) fn kill_session(session: Pid) {
-    for _ in 0..ROUNDS_MAX {
-        let groups: BTreeSet<Pid> = processes()
-            .iter()
-            .filter(|process| process.session == session && !process.is_dead)
-            .map(|process| process.group)
-            .filter(|group| *group != getpgrp())
-            .collect();
-        if groups.is_empty() {
-            return;
-        }
-        groups.into_iter().for_each(kill_group);
-    }
-}
-
-/// Kills what is left of a session that has lost its leader, and waits for its end, at most so long.
-///
-/// A session whose leader lives is not the one that is meant: the number is somebody else's by now.
-pub(super) fn end_orphans(session: Pid, time_ms_max: u64) {
+/// Kills the processes that bear `mark`, and waits until there are none, for at most so long.
+pub(super) fn end_marked(mark: &Mark, time_ms_max: u64) {
     let until = boot_ms_now() + time_ms_max;
-    while boot_ms_now() < until {
-        let mut left = processes();
-        left.retain(|process| process.session == session && !process.is_dead);
-        if left.is_empty() || left.iter().any(|process| process.pid == session) {
-            return;
-        }
-        for process in left {
-            kill_group(process.group);
-        }
+    while kill_marked(mark) && boot_ms_now() < until {
         // There is no event for the end of a process that is nobody's child here.
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(LOOK_AGAIN);
     }
 }
 
-fn kill_group(group: Pid) {
-    // 0 would be our own group and 1 everybody. A group that is gone is what was wanted.
-    if group.as_raw() > 1 && group != getpgrp() {
-        let _ = killpg(group, Signal::SIGKILL);
+fn kill_marked(mark: &Mark) -> bool {
+    let mut marked = processes();
+    marked.retain(|process| !process.is_dead && process.pid != Pid::this());
+    marked.retain(|process| mark.is_borne_by(process));
+    // Parents first here too: nobody is older than its parent.
+    marked.sort_by_key(|process| (process.began_ticks, process.pid));
+    for process in &marked {
+        send_kill(process.pid);
+    }
+    !marked.is_empty()
+}
+
+/// When this process was started, in clock ticks since the boot.
+pub(super) fn own_began_ticks() -> Option<u64> {
+    Some(parse(&fs::read("/proc/self/stat").ok()?)?.began_ticks)
+}
+
+fn send_kill(pid: Pid) {
+    // A process that is gone is what was wanted. One that may not be killed is given up later.
+    let _ = kill(pid, Signal::SIGKILL);
+}
+
+/// Where to look up the children of a process.
+enum Tree {
+    /// In the process's own directory.
+    Live,
+    /// For kernels without `children` files (`CONFIG_PROC_CHILDREN`): in what all processes say.
+    Scanned(BTreeMap<Pid, Vec<Pid>>),
+}
+
+impl Tree {
+    fn now() -> Self {
+        let pid = Pid::this();
+        if Path::new(&format!("/proc/{pid}/task/{pid}/children")).exists() {
+            Tree::Live
+        } else {
+            Tree::scanned()
+        }
+    }
+
+    fn scanned() -> Self {
+        let mut children: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
+        for process in processes() {
+            children.entry(process.parent).or_default().push(process.pid);
+        }
+        Tree::Scanned(children)
+    }
+
+    fn children(&self, parent: Pid) -> Vec<Pid> {
+        match self {
+            Tree::Live => children_in(&format!("/proc/{parent}/task")),
+            Tree::Scanned(children) => children.get(&parent).cloned().unwrap_or_default(),
+        }
     }
 }
 
-struct Process {
-    pid: Pid,
+/// The children that the threads of a process have started.
+fn children_in(threads: &str) -> Vec<Pid> {
+    // No such directory: the process has ended, and its children have another parent.
+    let threads = fs::read_dir(threads).into_iter().flatten().flatten();
+    let texts =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    texts
+        .flat_map(|text| {
+            text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<_>>()
+        })
+        .map(Pid::from_raw)
+        .collect()
+}
+
+/// What `/proc/N/stat` says of a process.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) pid: Pid,
     parent: Pid,
-    group: Pid,
-    session: Pid,
-    name: String,
     is_dead: bool,
+    /// In clock ticks since the boot.
+    pub(super) began_ticks: u64,
 }
 
 fn processes() -> Vec<Process> {
@@ -114,17 +139,18 @@ fn processes() -> Vec<Process> {
         .collect()
 }
 
-/// Reads `pid (name) state parent group session …`, where the name may hold anything.
+/// Reads `pid (name) state parent …`, where the name may hold anything; the start is field 22.
 fn parse(stat: &[u8]) -> Option<Process> {
     let stat = String::from_utf8_lossy(stat);
     let (pid, rest) = stat.split_once(" (")?;
-    let (name, fields) = rest.rsplit_once(") ")?;
-    let mut fields = fields.split(' ');
-    let is_dead = matches!(fields.next()?, "Z" | "X");
-    let mut number = || Some(Pid::from_raw(fields.next()?.parse().ok()?));
-    let (parent, group, session) = (number()?, number()?, number()?);
-    let (pid, name) = (Pid::from_raw(pid.parse().ok()?), name.to_owned());
-    Some(Process { pid, parent, group, session, name, is_dead })
+    let (_, fields) = rest.rsplit_once(") ")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    Some(Process {
+        pid: Pid::from_raw(pid.parse().ok()?),
+        parent: Pid::from_raw(fields.get(1)?.parse().ok()?),
+        is_dead: matches!(*fields.first()?, "Z" | "X"),
+        began_ticks: fields.get(19)?.parse().ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -133,20 +159,27 @@ mod tests {
 
     #[test]
     fn a_process_may_have_any_name() {
-        let process = parse(b"12 (a) Z 1 (b) \xff) S 7 8 9 0 -1 4194560 1").unwrap();
+        let rest = "7 8 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 12288";
+        let process = parse(format!("12 (a) Z 1 (b) \u{fffd}) S {rest}").as_bytes()).unwrap();
 
-        let numbers = [process.pid, process.parent, process.group, process.session];
-        assert_eq!(numbers.map(Pid::as_raw), [12, 7, 8, 9]);
-        assert_eq!((process.name.as_str(), process.is_dead), ("a) Z 1 (b) \u{fffd}", false));
-        assert!(parse(b"12 (a) Z 7 8 9").unwrap().is_dead);
+        assert_eq!([process.pid, process.parent].map(Pid::as_raw), [12, 7]);
+        assert_eq!((process.is_dead, process.began_ticks), (false, 4711));
+        assert!(parse(format!("12 (a) Z {rest}").as_bytes()).unwrap().is_dead);
+        assert!(parse(b"12 (a) S 7 8 9").is_none());
         assert!(parse(b"").is_none());
     }
 
     #[test]
-    fn we_find_ourselves() {
-        let pid = Pid::this();
-        let process = processes().into_iter().find(|process| process.pid == pid).unwrap();
+    fn both_ways_find_the_same_children() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed());
 
-        assert_eq!((process.parent, process.group), (Pid::parent(), getpgrp()));
+        let live = Tree::Live.children(Pid::this());
+        let scanned = Tree::scanned().children(Pid::this());
+
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(live.contains(&pid), "{live:?}");
+        assert!(scanned.contains(&pid), "{scanned:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// The most that is read from a pipe after its program has ended. No pipe holds more, unless
 /// something in the background goes on writing.
@@ -20,6 +21,11 @@ impl Output {
     /// The output that arrives through `pipe`, which must not block.
     pub(super) fn new(pipe: PipeReader, kept_max: usize) -> Self {
         Output { pipe: Some(pipe), kept: Vec::new(), kept_max, dropped: 0 }
+    }
+
+    /// Becomes readable when there is more; `None` after the end.
+    pub(super) fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.pipe.as_ref().map(PipeReader::as_fd)
     }
 
     /// Reads once; `None` when there is nothing more for now or for ever.

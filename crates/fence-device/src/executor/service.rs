@@ -1,16 +1,20 @@
-//! The executor itself: one loop for all programs.
+//! The executor itself: one loop that hands jobs to keepers.
 //!
-//! It waits for five things at once: jobs and the watcher's end on the socket, the end of a start, the
-//! end of a program (`SIGCHLD`; the end of its output proves nothing, because something in the
-//! background may keep that open), output, and the nearest limit. Nothing here blocks: a watcher that
-//! does not read its results does not keep anybody's limit from being kept, and neither does a program
-//! whose start hangs.
+//! It waits for four things at once: jobs and the watcher's end on the socket, results of keepers, the
+//! end of a child (`SIGCHLD`), and the nearest moment at which a keeper must have reported. Nothing here
+//! blocks: neither a watcher that does not read its results nor a keeper that does not move holds up
+//! anybody else.
+//!
+//! Each child of the executor is a keeper, or a process that a dead keeper has left: that one is killed,
+//! and the job's result is reported afterwards.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::env;
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, RawFd};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -18,69 +22,85 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::prctl::{set_child_subreaper, set_name};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, close, setsid};
 
-use super::family::{end_orphans, kill_programs, kill_session, kill_unborn};
-use super::output::Output;
-use super::spawn::Started;
-use super::start::{self, Starter};
-use super::{Greeting, JobLine, Outcome, ResultLine, json_line};
+use super::family::kill_descendants;
+use super::keeper::{LIFE, keeper_main, time_spec};
+use super::mark::{self, Mark};
+use super::wire::{Received, Wire};
+use super::{
+    Greeting, JobLine, KILL_TIME_MS_MAX, KeeperLine, LAST_WAIT_MS, Outcome, ResultLine, json_line,
+};
 use crate::boot_ms_now;
 
 /// Open files that the executor allows itself, two for each program; the usual 1024 are too few for
 /// a burst.
 const FILES_MAX: u64 = 16_384;
 
-/// How long a killed program is waited for. One that hangs in the kernel does nothing more by itself,
-/// but its result must not come later because of that.
-const KILL_TIME_MS_MAX: u64 = 500;
+/// How long after its limit, in addition to the time that a kill takes, a job's keeper may be silent.
+/// A keeper that is silent for longer is stuck, perhaps stopped, and is killed.
+const KEEPER_DELAY_MS_MAX: u64 = 500;
 
-/// How long the executor waits for its killed programs when the watcher is gone.
-const LAST_WAIT_MS: u64 = 3_000;
+/// How many keepers wait for a job. Others end.
+const IDLE_MAX: usize = 2;
 
-/// A process's number and a boot's identity are shorter.
-const NOTE_BYTES_MAX: u64 = 64;
+/// How often to look for what a dead keeper left while somebody waits for the result, and afterwards.
+const LOOK_AGAIN_MS: u64 = 20;
+const LOOK_RARELY_MS: u64 = 1_000;
+
+/// What stands in a keeper's arguments in the place of the lock's path, which is never relative.
+const KEEPER: &str = "keeper";
 
 /// The body of the watcher's hidden mode: runs programs for the watcher at the other end of standard
 /// input, and returns when that has gone and everything it started has been killed.
 ///
-/// `lock_file` is made if needed, and locked in shared mode until the process ends. To be called
-/// first in a fresh, single-threaded process.
+/// `lock_file` is made if needed, and locked in shared mode until the process and its keepers end. To
+/// be called first in a fresh, single-threaded process. The executor starts the same program with the
+/// same arguments but this one to make a keeper; then this is a keeper's body.
 pub fn executor_main(lock_file: &Path) -> io::Result<()> {
+    if UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?).peer_addr().is_err() {
+        return Err(io::Error::other("this mode is for the watcher's own use"));
+    }
+    if lock_file == Path::new(KEEPER) {
+        return keeper_main();
+    }
     close_inherited()?;
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    socket.peer_addr().map_err(|_| io::Error::other("this mode is for the watcher's own use"))?;
     let problem = |error: io::Error| format!("executor: \"{}\": {error}", lock_file.display());
-    let (greeting, result) = match prepare(lock_file) {
-        Ok(lock) => (None, Ok(lock)),
+    let mut mark = None;
+    let prepared = prepare(lock_file, &mut mark).and_then(|lock| {
+        Executor::new(socket.try_clone()?, lock.try_clone()?).map(|executor| (lock, executor))
+    });
+    let (greeting, result) = match prepared {
+        Ok(prepared) => (None, Ok(prepared)),
         Err(error) => (Some(problem(error)), Err(())),
     };
-    socket.write_all(&json_line(&Greeting { problem: greeting }))?;
+    socket.write_all(&json_line(&Greeting { problem: greeting, mark }))?;
     // Who started us has read the problem.
-    let Ok(lock) = result else { return Ok(()) };
+    let Ok((lock, mut executor)) = result else { return Ok(()) };
 
-    let mut executor = Executor::new(socket)?;
     let ended = executor.serve();
-    executor.kill_everything();
-    if can_note(&lock) {
-        // Nothing is left of this session.
-        lock.set_len(0)?;
-    }
+    executor.end_everything();
+    // Nothing is left that could be ended.
+    mark::leave_note(&lock, None)?;
     ended
 }
 
 /// Leaves everything that ties the process to who started the watcher.
-fn prepare(lock_file: &Path) -> io::Result<File> {
+fn prepare(lock_file: &Path, mark: &mut Option<Mark>) -> io::Result<File> {
     // Whether and when to end is the watcher's decision, also at Ctrl-C and at shutdown.
     SigSet::all().thread_block()?;
     setsid()?;
+    set_name(c"fence-executor")?;
+    set_child_subreaper(true)?;
     env::set_current_dir("/")?;
     let (_, files_max) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, files_max.min(FILES_MAX), files_max)?;
@@ -94,33 +114,10 @@ fn prepare(lock_file: &Path) -> io::Result<File> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(lock_file)?;
     lock.lock_shared()?;
-    if can_note(&lock) {
-        take_over(&lock)?;
-    }
+    mark::take_over(&lock)?;
+    *mark = Mark::set();
+    mark::leave_note(&lock, mark.as_ref())?;
     Ok(lock)
-}
-
-/// Whether the lock is a file that can hold a note: where nobody waits for an executor's end it is
-/// `/dev/null`.
-fn can_note(lock: &File) -> bool {
-    lock.metadata().is_ok_and(|metadata| metadata.is_file())
-}
-
-/// Ends what an executor has left that was killed before it could, like its watcher, and notes which
-/// session is to be ended should the same happen to this one.
-fn take_over(mut lock: &File) -> io::Result<()> {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let mut note = Vec::new();
-    lock.take(NOTE_BYTES_MAX).read_to_end(&mut note)?;
-    if let Some((session, of_boot)) = String::from_utf8_lossy(&note).split_once(' ')
-        && of_boot == boot
-        && let Ok(session) = session.parse()
-    {
-        end_orphans(Pid::from_raw(session), LAST_WAIT_MS);
-    }
-    lock.set_len(0)?;
-    lock.rewind()?;
-    lock.write_all(format!("{} {boot}", Pid::this()).as_bytes())
 }
 
 /// Closes what whoever started the watcher left open, so that no program gets it.
@@ -136,44 +133,55 @@ fn close_inherited() -> io::Result<()> {
     Ok(())
 }
 
-/// What an event is about: these, or `2 * job + output`.
+/// What an event is about: these, or a keeper.
 const SOCKET: u64 = u64::MAX;
 const SIGNALS: u64 = u64::MAX - 1;
 const TIMER: u64 = u64::MAX - 2;
-const STARTS: u64 = u64::MAX - 3;
 
 #[derive(Debug)]
 struct Executor {
-    socket: UnixStream,
+    watcher: Wire,
+    lock: File,
     epoll: Epoll,
     signals: SignalFd,
     timer: TimerFd,
     timer_due_ms: Option<u64>,
-    starter: Starter,
-    /// The jobs whose results are still to be reported.
-    jobs: HashMap<u64, Job>,
-    /// All programs that have not been waited for, those that were given up too.
-    by_pid: HashMap<Pid, u64>,
-    /// When to look at which job again.
+    /// Jobs that have no keeper yet: their numbers, when a keeper must have reported, and their lines.
+    pending: VecDeque<(u64, u64, Vec<u8>)>,
+    /// All keepers that have not been waited for.
+    keepers: HashMap<u64, Keeper>,
+    next_keeper: u64,
+    /// Keepers that wait for a job; the last has had one most recently.
+    idle: Vec<u64>,
+    /// When which keeper must have reported.
     due: BTreeSet<(u64, u64)>,
-    incoming: Vec<u8>,
-    outgoing: Vec<u8>,
-    waits_for_room: bool,
+    /// Jobs whose keepers have died; they are reported when nothing of theirs is left.
+    lost: Vec<Lost>,
+    /// When to look again for what a dead keeper has left; `None` when nothing is.
+    strays_due_ms: Option<u64>,
     buffer: Vec<u8>,
 }
 
 #[derive(Debug)]
-struct Job {
-    /// `None` while it is being started.
-    running: Option<(Pid, [Output; 2])>,
-    output_bytes_max: usize,
+struct Keeper {
+    pid: Pid,
+    /// `None` once the keeper has closed its end.
+    wire: Option<Wire>,
+    /// The job that it runs: its number, and when the keeper must have reported.
+    job: Option<(u64, u64)>,
+    /// It was killed because it had not.
+    is_late: bool,
+}
+
+#[derive(Debug)]
+struct Lost {
+    id: u64,
+    outcome: Outcome,
     due_ms: u64,
-    is_killed: bool,
 }
 
 impl Executor {
-    fn new(socket: UnixStream) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
+    fn new(socket: UnixStream, lock: File) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let mut child_ends = SigSet::empty();
         child_ends.add(Signal::SIGCHLD);
@@ -183,33 +191,37 @@ impl Executor {
             ClockId::CLOCK_BOOTTIME,
             TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
         )?;
-        epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
         epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
         epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
-        let starter = Starter::new()?;
-        epoll.add(starter.wait_fd(), EpollEvent::new(EpollFlags::EPOLLIN, STARTS))?;
-        Ok(Executor {
-            socket,
+        let mut executor = Executor {
+            watcher: Wire::new(socket, &epoll, SOCKET)?,
+            lock,
             epoll,
             signals,
             timer,
             timer_due_ms: None,
-            starter,
-            jobs: HashMap::new(),
-            by_pid: HashMap::new(),
+            pending: VecDeque::new(),
+            keepers: HashMap::new(),
+            next_keeper: 0,
+            idle: Vec::new(),
             due: BTreeSet::new(),
-            incoming: Vec::new(),
-            outgoing: Vec::new(),
-            waits_for_room: false,
+            lost: Vec::new(),
+            strays_due_ms: None,
             buffer: vec![0; 64 * 1024],
-        })
+        };
+        // The first job does not wait for its keeper's start.
+        let first = executor.start_keeper()?;
+        executor.idle.push(first);
+        Ok(executor)
     }
 
     /// Serves until the watcher is gone.
     fn serve(&mut self) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); 64];
         loop {
-            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            let is_idle = self.pending.is_empty();
+            let timeout = if is_idle { EpollTimeout::NONE } else { EpollTimeout::ZERO };
+            let count = match self.epoll.wait(&mut events, timeout) {
                 Err(Errno::EINTR) => 0,
                 result => result?,
             };
@@ -221,168 +233,214 @@ impl Executor {
                     SOCKET => {}
                     SIGNALS => self.reap()?,
                     TIMER => self.timer.wait().or_else(not_yet)?,
-                    STARTS => self.take_starts()?,
-                    output => self.read_output(output),
+                    keeper => drop(self.hear(keeper)?),
                 }
             }
+            self.begin()?;
             self.keep_limits();
+            self.end_strays();
             self.set_timer()?;
-            self.send()?;
+            self.watcher.send(&self.epoll)?;
         }
     }
 
     /// Takes jobs from the socket; false when the watcher is gone.
     fn receive(&mut self) -> io::Result<bool> {
-        let count = match self.socket.read(&mut self.buffer) {
-            Ok(0) => return Ok(false),
-            Ok(count) => count,
-            Err(error) if is_passing(&error) => return Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
-            Err(error) => return Err(error),
+        let lines = match self.watcher.receive(&mut self.buffer)? {
+            Received::Lines(lines) => lines,
+            Received::Nothing => return Ok(true),
+            Received::End => return Ok(false),
         };
-        let mut lines = Vec::new();
-        for part in self.buffer[..count].split_inclusive(|byte| *byte == b'\n') {
-            self.incoming.extend_from_slice(part);
-            if part.ends_with(b"\n") {
-                lines.push(std::mem::take(&mut self.incoming));
-            }
-        }
         for line in lines {
-            self.begin(serde_json::from_slice(&line)?);
+            let JobLine { id, command } = serde_json::from_slice(&line)?;
+            let limit_ms = command.limit.not_after_boot_ms;
+            let due_ms = limit_ms.saturating_add(KILL_TIME_MS_MAX + KEEPER_DELAY_MS_MAX);
+            self.pending.push_back((id, due_ms, line));
         }
         Ok(true)
     }
 
-    fn begin(&mut self, job: JobLine) {
-        let JobLine { id, command } = job;
-        let due_ms = command.limit.not_after_boot_ms;
-        let output_bytes_max = command.output_bytes_max;
-        self.due.insert((due_ms, id));
-        self.jobs.insert(id, Job { running: None, output_bytes_max, due_ms, is_killed: false });
-        self.starter.begin(id, command);
-    }
-
-    /// Takes over the programs that have been started.
-    fn take_starts(&mut self) -> io::Result<()> {
-        while let Some((id, start)) = self.starter.next() {
-            match start {
-                Ok(started) => self.started(id, started),
-                Err(outcome) => {
-                    if let Some(job) = self.jobs.remove(&id) {
-                        self.due.remove(&(job.due_ms, id));
+    /// Hands out the jobs for which there are keepers. Starts one keeper at most: in between, whoever
+    /// sends many jobs must get rid of them, and limits must be kept.
+    fn begin(&mut self) -> io::Result<()> {
+        if self.idle.is_empty() && !self.pending.is_empty() {
+            match self.start_keeper() {
+                Ok(key) => self.idle.push(key),
+                Err(error) => {
+                    let outcome = Outcome::NotStarted(format!("cannot start a process: {error}"));
+                    if let Some((id, ..)) = self.pending.pop_front() {
                         self.report(id, outcome);
                     }
                 }
             }
         }
-        // One that has ended already was nobody's when its signal came.
-        self.reap()
-    }
-
-    fn started(&mut self, id: u64, started: Started) {
-        let pid = started.pid;
-        self.by_pid.insert(pid, id);
-        let Some(job) = self.jobs.get_mut(&id) else {
-            // It was given up while it was being started.
-            return kill_programs(&[pid]);
-        };
-        for (pipe, token) in [(&started.stdout, 2 * id), (&started.stderr, 2 * id + 1)] {
-            // Should this fail for want of memory, the output is read when the program has ended.
-            let _ = self.epoll.add(pipe, EpollEvent::new(EpollFlags::EPOLLIN, token));
-        }
-        let outputs =
-            [started.stdout, started.stderr].map(|pipe| Output::new(pipe, job.output_bytes_max));
-        job.running = Some((pid, outputs));
-        if job.is_killed {
-            // It may have become the program while the other process was looked for.
-            kill_programs(&[pid]);
-        }
-    }
-
-    fn read_output(&mut self, token: u64) {
-        let job = self.jobs.get_mut(&(token / 2)).and_then(|job| job.running.as_mut());
-        if let Some((_, outputs)) = job {
-            outputs[usize::from(token % 2 == 1)].read(&mut self.buffer);
-        }
-    }
-
-    /// Reports the programs that have ended. Each is asked for by its number: what is still to become a
-    /// program is waited for by who makes it.
-    fn reap(&mut self) -> io::Result<()> {
-        // Many ends may hide behind one signal, so its details are of no use.
-        while self.signals.read_signal()?.is_some() {}
-        let pids: Vec<Pid> = self.by_pid.keys().copied().collect();
-        for pid in pids {
-            match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(_, code)) => {
-                    self.end(pid, |_, stdout, stderr| Outcome::Exited { code, stdout, stderr });
-                }
-                Ok(WaitStatus::Signaled(_, signal, _)) => self.end_by_signal(pid, signal as i32),
-                // A real-time signal, which the library does not know; it has waited.
-                Err(Errno::EINVAL) => self.end_by_signal(pid, 0),
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+        while let Some(key) = self.idle.pop() {
+            let Some(job) = self.pending.pop_front() else {
+                self.idle.push(key);
+                break;
+            };
+            self.hand_out(key, job)?;
         }
         Ok(())
     }
 
-    fn end_by_signal(&mut self, pid: Pid, signal: i32) {
-        self.end(pid, |is_killed, stdout, stderr| {
-            if is_killed {
-                Outcome::TimedOut { stdout, stderr }
-            } else {
-                Outcome::Signaled { signal, stdout, stderr }
-            }
-        });
-    }
-
-    fn end(&mut self, pid: Pid, outcome: impl FnOnce(bool, String, String) -> Outcome) {
-        if let Some(id) = self.by_pid.remove(&pid) {
-            self.over(id, outcome);
+    fn hand_out(&mut self, key: u64, job: (u64, u64, Vec<u8>)) -> io::Result<()> {
+        let (id, due_ms, line) = job;
+        let Some(keeper) = self.keepers.get_mut(&key) else { return Ok(()) };
+        keeper.job = Some((id, due_ms));
+        self.due.insert((due_ms, key));
+        if let Some(wire) = &mut keeper.wire {
+            wire.queue(&line);
+            wire.send(&self.epoll)?;
         }
+        Ok(())
     }
 
-    /// Reports what came of a job, unless that was done before.
-    fn over(&mut self, id: u64, outcome: impl FnOnce(bool, String, String) -> Outcome) {
-        let Some(job) = self.jobs.remove(&id) else { return };
-        self.due.remove(&(job.due_ms, id));
-        let texts = job.running.map(|(_, outputs)| outputs.map(|o| o.finish(&mut self.buffer)));
-        let [stdout, stderr] = texts.unwrap_or_default();
-        self.report(id, outcome(job.is_killed, stdout, stderr));
+    /// Starts this program once more as a keeper.
+    ///
+    /// It inherits the executor's blocked signals, so none ends it before it is ready.
+    fn start_keeper(&mut self) -> io::Result<u64> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut arguments: Vec<CString> =
+            env::args_os().map(|text| CString::new(text.into_vec())).collect::<Result<_, _>>()?;
+        arguments.pop();
+        arguments.push(CString::new(KEEPER)?);
+        let mut files = PosixSpawnFileActions::init()?;
+        files.add_dup2(theirs.as_raw_fd(), 0)?;
+        // The executor's standard output shows the watcher who lives. The lock was opened early and has
+        // a small number.
+        files.add_dup2(1, LIFE)?;
+        files.add_dup2(self.lock.as_raw_fd(), 1)?;
+        let key = self.next_keeper;
+        let wire = Some(Wire::new(ours, &self.epoll, key)?);
+        let environment: Vec<CString> = env::vars_os()
+            .map(|(name, value)| CString::new([name.into_vec(), value.into_vec()].join(&b'=')))
+            .collect::<Result<_, _>>()?;
+        let attributes = PosixSpawnAttr::init()?;
+        let pid = posix_spawn("/proc/self/exe", &files, &attributes, &arguments, &environment)?;
+        self.next_keeper += 1;
+        self.keepers.insert(key, Keeper { pid, wire, job: None, is_late: false });
+        Ok(key)
     }
 
-    /// Kills what has reached its limit, and gives up what does not die of it.
+    /// Takes what a keeper has to report; false when there is nothing.
+    fn hear(&mut self, key: u64) -> io::Result<bool> {
+        let Some(keeper) = self.keepers.get_mut(&key) else { return Ok(false) };
+        let Some(wire) = &mut keeper.wire else { return Ok(false) };
+        wire.send(&self.epoll)?;
+        // Whatever is wrong with the socket: what follows is the keeper's end.
+        let lines = match wire.receive(&mut self.buffer).unwrap_or(Received::End) {
+            Received::Lines(lines) => lines,
+            Received::Nothing => return Ok(false),
+            Received::End => {
+                keeper.wire = None;
+                self.idle.retain(|idle| *idle != key);
+                return Ok(false);
+            }
+        };
+        for line in lines {
+            let KeeperLine { outcome, is_clean } = serde_json::from_slice(&line)?;
+            if let Some((id, due_ms)) = keeper.job.take() {
+                self.due.remove(&(due_ms, key));
+                self.watcher.queue(&json_line(&ResultLine { id, outcome }));
+            }
+            if is_clean {
+                self.idle.push(key);
+            }
+        }
+        while self.idle.len() > IDLE_MAX {
+            // The one that has waited the longest sees its socket close.
+            let rested = self.idle.remove(0);
+            if let Some(keeper) = self.keepers.get_mut(&rested) {
+                keeper.wire = None;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits for the children that have ended.
+    fn reap(&mut self) -> io::Result<()> {
+        // Many ends may hide behind one signal, so its details are of no use.
+        while self.signals.read_signal()?.is_some() {}
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => break,
+                // One that a real-time signal ended is not named by the library, but waited for.
+                Ok(_) | Err(Errno::EINVAL | Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let is_gone = |keeper: &Keeper| {
+            // Whatever is not a child any more has just been waited for.
+            !matches!(
+                waitpid(keeper.pid, Some(WaitPidFlag::WNOHANG)),
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR)
+            )
+        };
+        let gone = self.keepers.iter().filter(|(_, keeper)| is_gone(keeper));
+        for key in gone.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.bury(key)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the last words of a keeper that has ended. What it has left is the executor's by now.
+    fn bury(&mut self, key: u64) -> io::Result<()> {
+        while self.hear(key)? {}
+        self.idle.retain(|idle| *idle != key);
+        let Some(keeper) = self.keepers.remove(&key) else { return Ok(()) };
+        self.strays_due_ms = Some(0);
+        if let Some((id, due_ms)) = keeper.job {
+            self.due.remove(&(due_ms, key));
+            let nothing = String::new;
+            let outcome = if keeper.is_late {
+                Outcome::TimedOut { stdout: nothing(), stderr: nothing() }
+            } else {
+                Outcome::ExecutorLost
+            };
+            self.lost.push(Lost { id, outcome, due_ms: boot_ms_now() + KILL_TIME_MS_MAX });
+        }
+        Ok(())
+    }
+
+    /// Kills the keepers that should have reported.
     fn keep_limits(&mut self) {
         let now = boot_ms_now();
-        let (mut leaders, mut unborn) = (Vec::new(), Vec::new());
-        while let Some(&(due_ms, id)) = self.due.first()
+        while let Some(&(due_ms, key)) = self.due.first()
             && due_ms <= now
         {
             self.due.pop_first();
-            let Some(job) = self.jobs.get_mut(&id) else { continue };
-            if job.is_killed {
-                self.over(id, |_, stdout, stderr| Outcome::TimedOut { stdout, stderr });
-                continue;
+            if let Some(keeper) = self.keepers.get_mut(&key) {
+                keeper.is_late = true;
+                keeper.kill();
             }
-            match &job.running {
-                Some((pid, _)) => leaders.push(*pid),
-                None => unborn.push(start::name(id)),
-            }
-            job.is_killed = true;
-            job.due_ms = now + KILL_TIME_MS_MAX;
-            self.due.insert((job.due_ms, id));
         }
-        if !leaders.is_empty() {
-            kill_programs(&leaders);
+    }
+
+    /// Ends what dead keepers have left, and reports their jobs when nothing is left, or when what is
+    /// left does not die.
+    fn end_strays(&mut self) {
+        let now = boot_ms_now();
+        if self.strays_due_ms.is_none_or(|due_ms| due_ms > now) {
+            return;
         }
-        if !unborn.is_empty() {
-            kill_unborn(&unborn);
+        let is_anybody = self.kill_strays();
+        let is_over = |lost: &mut Lost| !is_anybody || lost.due_ms <= now;
+        for lost in self.lost.extract_if(.., is_over).collect::<Vec<_>>() {
+            self.report(lost.id, lost.outcome);
         }
+        let again_ms = if self.lost.is_empty() { LOOK_RARELY_MS } else { LOOK_AGAIN_MS };
+        self.strays_due_ms = is_anybody.then_some(now + again_ms);
+    }
+
+    fn kill_strays(&self) -> bool {
+        let keepers: BTreeSet<Pid> = self.keepers.values().map(|keeper| keeper.pid).collect();
+        kill_descendants(|child| keepers.contains(&child))
     }
 
     fn set_timer(&mut self) -> io::Result<()> {
         let due_ms = self.due.first().map(|(due_ms, _)| *due_ms);
+        let due_ms = due_ms.into_iter().chain(self.strays_due_ms).min();
         if due_ms == self.timer_due_ms {
             return Ok(());
         }
@@ -390,9 +448,7 @@ impl Executor {
         match due_ms {
             None => self.timer.unset()?,
             Some(due_ms) => {
-                let seconds = i64::try_from(due_ms / 1000).unwrap_or(i64::MAX);
-                let nanoseconds = i64::try_from(due_ms % 1000).unwrap_or(0) * 1_000_000;
-                let instant = Expiration::OneShot(TimeSpec::new(seconds, nanoseconds));
+                let instant = Expiration::OneShot(time_spec(due_ms));
                 self.timer.set(instant, TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
             }
         }
@@ -400,54 +456,42 @@ impl Executor {
     }
 
     fn report(&mut self, id: u64, outcome: Outcome) {
-        self.outgoing.extend(json_line(&ResultLine { id, outcome }));
+        self.watcher.queue(&json_line(&ResultLine { id, outcome }));
     }
 
-    fn send(&mut self) -> io::Result<()> {
-        let mut sent = 0;
-        while sent < self.outgoing.len() {
-            match self.socket.write(&self.outgoing[sent..]) {
-                Ok(count) => sent += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // A watcher that is gone shows on the socket as well, and that ends the loop.
-                Err(_) => break,
+    /// Lets go of the keepers, which end what they run, and waits until nothing is left.
+    fn end_everything(&mut self) {
+        for keeper in self.keepers.values() {
+            keeper.let_go();
+        }
+        let now = boot_ms_now();
+        let (patience_ms, until) = (now + 2 * KILL_TIME_MS_MAX, now + LAST_WAIT_MS);
+        while self.reap().is_ok() {
+            let now = boot_ms_now();
+            if now >= patience_ms {
+                self.keepers.values().for_each(Keeper::kill);
             }
-        }
-        self.outgoing.drain(..sent);
-        if self.outgoing.is_empty() == self.waits_for_room {
-            self.waits_for_room = !self.waits_for_room;
-            let mut events = EpollFlags::EPOLLIN;
-            events.set(EpollFlags::EPOLLOUT, self.waits_for_room);
-            self.epoll.modify(&self.socket, &mut EpollEvent::new(events, SOCKET))?;
-        }
-        Ok(())
-    }
-
-    fn kill_everything(&mut self) {
-        self.starter.close();
-        let leaders: Vec<Pid> = self.by_pid.keys().copied().collect();
-        kill_programs(&leaders);
-        let until = boot_ms_now() + LAST_WAIT_MS;
-        loop {
-            // Asked first: what has become a program before the answer is killed below.
-            let nothing_comes = self.starter.is_idle();
-            kill_unborn(&self.jobs.keys().map(|id| start::name(*id)).collect::<Vec<_>>());
-            kill_session(Pid::this());
-            let is_quiet = self.take_starts().is_err() || self.by_pid.is_empty();
-            if nothing_comes && is_quiet || boot_ms_now() >= until {
+            if !self.kill_strays() && self.keepers.is_empty() || now >= until {
                 return;
             }
-            let mut events = [
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.starter.wait_fd(), PollFlags::POLLIN),
-            ];
-            let _ = poll(&mut events, PollTimeout::from(100_u8));
+            let mut events = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut events, PollTimeout::from(20_u8));
         }
     }
 }
 
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+impl Keeper {
+    /// Shows the keeper that the executor is gone.
+    fn let_go(&self) {
+        if let Some(wire) = &self.wire {
+            wire.shut_down();
+        }
+    }
+
+    fn kill(&self) {
+        // It has not been waited for, so its number is its own.
+        let _ = kill(self.pid, Signal::SIGKILL);
+    }
 }
 
 fn not_yet(error: Errno) -> nix::Result<()> {

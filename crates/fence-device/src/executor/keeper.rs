@@ -1,0 +1,336 @@
+//! The keeper: a process that runs one program at a time, and ends all that the program leaves.
+//!
+//! The keeper is a child subreaper: a process whose parent ends becomes the keeper's child, whatever
+//! group or session it has made for itself. So everything that a job started descends from the job's
+//! keeper, and when the kernel says that the keeper has no child (`ECHILD`), nothing of the job is
+//! left. A job is over then, and not before: when its program ends by itself or reaches its limit, the
+//! keeper kills what is left and reports afterwards. What cannot be killed, because it hangs in the
+//! kernel, is given up after some time; such a process does nothing more by itself.
+//!
+//! The keeper ends everything as well when the executor is gone. A keeper that has nothing left takes
+//! the next job; any other ends with its job, and the executor inherits what it leaves.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::{set_child_subreaper, set_name};
+use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, close};
+
+use super::family::kill_descendants;
+use super::output::Output;
+use super::start::Start;
+use super::{Command, JobLine, KILL_TIME_MS_MAX, KeeperLine, LAST_WAIT_MS, Outcome, json_line};
+use crate::boot_ms_now;
+
+/// The number under which a keeper gets the pipe that shows the watcher that the keeper lives.
+pub(super) const LIFE: RawFd = 100;
+
+/// How long after a kill the keeper looks for processes whose parents it has killed, if no event tells
+/// of them.
+const LOOK_AGAIN_MS: u16 = 20;
+
+/// The body of a keeper. Standard input is the socket to the executor; standard output is the lock,
+/// which nobody writes to and everybody holds.
+pub(super) fn keeper_main() -> io::Result<()> {
+    // Opened anew and the number closed, so that no program gets it.
+    let _life = OpenOptions::new().write(true).open(format!("/proc/self/fd/{LIFE}"))?;
+    close(LIFE)?;
+    SigSet::all().thread_block()?;
+    set_name(c"fence-keeper")?;
+    set_child_subreaper(true)?;
+    Keeper::new()?.serve()
+}
+
+struct Keeper {
+    socket: UnixStream,
+    signals: SignalFd,
+    timer: TimerFd,
+    null: Arc<File>,
+    buffer: Vec<u8>,
+}
+
+impl Keeper {
+    fn new() -> io::Result<Self> {
+        let mut child_ends = SigSet::empty();
+        child_ends.add(Signal::SIGCHLD);
+        let timer_flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+        Ok(Keeper {
+            socket: UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?),
+            signals: SignalFd::with_flags(
+                &child_ends,
+                SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+            )?,
+            timer: TimerFd::new(ClockId::CLOCK_BOOTTIME, timer_flags)?,
+            null: Arc::new(File::open("/dev/null")?),
+            buffer: vec![0; 64 * 1024],
+        })
+    }
+
+    /// Runs jobs until the executor is gone, or a job has left something that cannot be ended.
+    fn serve(&mut self) -> io::Result<()> {
+        let mut jobs = BufReader::new(self.socket.try_clone()?);
+        let mut line = Vec::new();
+        // A socket that is reset, and one that takes no result, is one whose other end is gone.
+        while jobs.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+            let JobLine { command, .. } = serde_json::from_slice(&line)?;
+            // A job that was sent before the executor died is not begun.
+            if self.is_alone()? {
+                break;
+            }
+            let mut job = Job::begin(command, &self.null);
+            let is_alone = self.watch(&mut job)? == Reason::Alone;
+            let time_ms_max = if is_alone { LAST_WAIT_MS } else { KILL_TIME_MS_MAX };
+            let is_clean = self.end(&mut job, time_ms_max)?;
+            if is_alone {
+                break;
+            }
+            let outcome = job.outcome(&mut self.buffer);
+            let result = json_line(&KeeperLine { outcome, is_clean });
+            if self.socket.write_all(&result).is_err() || !is_clean {
+                break;
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+
+    fn is_alone(&self) -> io::Result<bool> {
+        let mut socket = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
+        poll(&mut socket, PollTimeout::ZERO)?;
+        Ok(is_ready(&socket[0]))
+    }
+
+    /// Waits for the end of the program or of its time, and reads its output meanwhile.
+    fn watch(&mut self, job: &mut Job) -> io::Result<Reason> {
+        self.set_timer(job.limit_ms)?;
+        loop {
+            if job.is_over() {
+                return Ok(Reason::Ended);
+            }
+            let mut watched = vec![
+                PollFd::new(self.socket.as_fd(), PollFlags::empty()),
+                PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            let start = job.start.as_ref().map(|start| start.wait_fd());
+            let outputs = job.outputs.iter().flatten().filter_map(Output::wait_fd);
+            watched.extend(start.into_iter().chain(outputs).map(in_event));
+            match poll(&mut watched, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                result => result?,
+            };
+            let [is_alone, is_late, has_signal] = [0, 1, 2].map(|at| is_ready(&watched[at]));
+            drop(watched);
+            if is_alone {
+                return Ok(Reason::Alone);
+            }
+            // An output that has nothing to read says so.
+            job.read(&mut self.buffer);
+            job.take_start();
+            if has_signal {
+                self.drain_signals()?;
+            }
+            job.wait_for_leader();
+            if is_late && !job.is_over() {
+                job.is_killed = true;
+                return Ok(Reason::Limit);
+            }
+        }
+    }
+
+    /// Kills what is left of the job until nothing is left, for at most so long; whether nothing is.
+    fn end(&mut self, job: &mut Job, time_ms_max: u64) -> io::Result<bool> {
+        let until = boot_ms_now() + time_ms_max;
+        loop {
+            job.take_start();
+            // While the start is under way, a child may still come.
+            if job.start.is_none() && job.is_gone()? {
+                return Ok(true);
+            }
+            let left_ms = until.saturating_sub(boot_ms_now());
+            if left_ms == 0 {
+                return Ok(false);
+            }
+            job.kill();
+            let mut watched = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            watched.extend(job.start.as_ref().map(|start| in_event(start.wait_fd())));
+            let look_again = u16::try_from(left_ms).unwrap_or(u16::MAX).min(LOOK_AGAIN_MS);
+            let _ = poll(&mut watched, PollTimeout::from(look_again));
+            self.drain_signals()?;
+        }
+    }
+
+    fn drain_signals(&self) -> io::Result<()> {
+        // Many ends may hide behind one signal, so its details are of no use.
+        while self.signals.read_signal()?.is_some() {}
+        Ok(())
+    }
+
+    fn set_timer(&self, boot_ms: u64) -> io::Result<()> {
+        let instant = Expiration::OneShot(time_spec(boot_ms));
+        Ok(self.timer.set(instant, TimerSetTimeFlags::TFD_TIMER_ABSTIME)?)
+    }
+}
+
+/// Why a job is to be ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// Its program has ended, or was not started.
+    Ended,
+    Limit,
+    /// The executor is gone.
+    Alone,
+}
+
+struct Job {
+    limit_ms: u64,
+    output_bytes_max: usize,
+    /// `None` once it is over.
+    start: Option<Start>,
+    /// Why the program was not started.
+    refused: Option<Outcome>,
+    leader: Option<Pid>,
+    outputs: Option<[Output; 2]>,
+    /// How the program ended, once it was waited for.
+    ended: Option<Ended>,
+    is_killed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Ended {
+    Code(i32),
+    /// 0 for a signal without a name.
+    Signal(i32),
+}
+
+impl Job {
+    fn begin(command: Command, null: &Arc<File>) -> Self {
+        let mut job = Job {
+            limit_ms: command.limit.not_after_boot_ms,
+            output_bytes_max: command.output_bytes_max,
+            start: None,
+            refused: None,
+            leader: None,
+            outputs: None,
+            ended: None,
+            is_killed: false,
+        };
+        match Start::begin(command, Arc::clone(null)) {
+            Ok(start) => job.start = Some(start),
+            Err(error) => {
+                job.refused = Some(Outcome::NotStarted(format!("cannot start a thread: {error}")));
+            }
+        }
+        job
+    }
+
+    fn take_start(&mut self) {
+        match self.start.take().map(Start::take) {
+            None => {}
+            Some(Err(not_over)) => self.start = Some(not_over),
+            Some(Ok(Err(outcome))) => self.refused = Some(outcome),
+            Some(Ok(Ok(started))) => {
+                self.leader = Some(started.pid);
+                let pipes = [started.stdout, started.stderr];
+                self.outputs = Some(pipes.map(|pipe| Output::new(pipe, self.output_bytes_max)));
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended.is_some() || self.refused.is_some()
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) {
+        for output in self.outputs.iter_mut().flatten() {
+            output.read(buffer);
+        }
+    }
+
+    /// Waits for the program, and for nobody else: of a child that a real-time signal ended, the library
+    /// does not say which it was.
+    fn wait_for_leader(&mut self) {
+        let Some(leader) = self.leader.filter(|_| self.ended.is_none()) else { return };
+        match waitpid(leader, Some(WaitPidFlag::WNOHANG)) {
+            // A real-time signal, which the library does not know; it has waited.
+            Err(Errno::EINVAL | Errno::ECHILD) => self.ended = Some(Ended::Signal(0)),
+            Ok(status) => self.note(status),
+            Err(_) => {}
+        }
+    }
+
+    fn note(&mut self, status: WaitStatus) {
+        match status {
+            WaitStatus::Exited(pid, code) if Some(pid) == self.leader => {
+                self.ended = Some(Ended::Code(code));
+            }
+            WaitStatus::Signaled(pid, signal, _) if Some(pid) == self.leader => {
+                self.ended = Some(Ended::Signal(signal as i32));
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits for what has ended. True when there is no child left, and so no descendant.
+    fn is_gone(&mut self) -> io::Result<bool> {
+        loop {
+            self.wait_for_leader();
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => return Ok(false),
+                Err(Errno::ECHILD) => return Ok(true),
+                Ok(status) => self.note(status),
+                Err(Errno::EINVAL | Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn kill(&self) {
+        // The program's group at once, while its number is certainly the program's.
+        if let Some(leader) = self.leader.filter(|_| self.ended.is_none()) {
+            // A group that is gone is what was wanted.
+            let _ = killpg(leader, Signal::SIGKILL);
+        }
+        kill_descendants(|_| false);
+    }
+
+    fn outcome(self, buffer: &mut [u8]) -> Outcome {
+        if let Some(outcome) = self.refused {
+            return outcome;
+        }
+        let texts = self.outputs.map(|outputs| outputs.map(|output| output.finish(buffer)));
+        let [stdout, stderr] = texts.unwrap_or_default();
+        match self.ended {
+            Some(Ended::Code(code)) => Outcome::Exited { code, stdout, stderr },
+            Some(Ended::Signal(signal)) if !self.is_killed => {
+                Outcome::Signaled { signal, stdout, stderr }
+            }
+            _ => Outcome::TimedOut { stdout, stderr },
+        }
+    }
+}
+
+/// An instant of `CLOCK_BOOTTIME`, for a timer.
+pub(super) fn time_spec(boot_ms: u64) -> TimeSpec {
+    let seconds = i64::try_from(boot_ms / 1000).unwrap_or(i64::MAX);
+    let nanoseconds = i64::try_from(boot_ms % 1000).unwrap_or(0) * 1_000_000;
+    TimeSpec::new(seconds, nanoseconds)
+}
+
+fn in_event(file: std::os::fd::BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::new(file, PollFlags::POLLIN)
+}
+
+fn is_ready(polled: &PollFd<'_>) -> bool {
+    polled.any().unwrap_or(true)
+}
