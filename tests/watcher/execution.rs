@@ -32,7 +32,7 @@ fn a_request_of_every_kind_of_client_is_executed_once_and_answered_under_its_own
     site.configure(&site.recorder("power", "*", ""));
     let _watcher = site.start();
     let (id, held) = (new_id(), new_id());
-    let file = site.spool.submit_held(&held, &our_request(&held, "off", "n1"));
+    let file = site.spool.submit_held(&held, &our_request(&held, "off", "n2"));
     let plain = request(&id, "off", "n1");
     let all_of_ours = json!({
         "deadline": instant(60), "boot_id": boot_id(), "deadline_boottime_ms": boot_ms() + 60_000,
@@ -256,8 +256,8 @@ fn a_request_that_its_client_takes_back_while_it_waits_is_never_executed() {
     let _watcher = site.start();
     let first = submit(&site, "off", "n1");
     site.await_execution(&first);
-    let second = submit(&site, "off", "n1");
-    let third = submit(&site, "off", "n1");
+    let second = submit(&site, "off", "n2");
+    let third = submit(&site, "off", "n3");
     await_queued(&site, 2);
 
     fs::remove_file(site.spool.request(&second)).unwrap();
@@ -276,8 +276,8 @@ fn a_request_whose_client_dies_while_it_waits_is_answered_withdrawn() {
     let first = submit(&site, "off", "n1");
     site.await_execution(&first);
     let (dies, lives) = (new_id(), new_id());
-    let client = site.spool.submit_held(&dies, &our_request(&dies, "off", "n1"));
-    let other = site.spool.submit_held(&lives, &our_request(&lives, "off", "n1"));
+    let client = site.spool.submit_held(&dies, &our_request(&dies, "off", "n2"));
+    let other = site.spool.submit_held(&lives, &our_request(&lives, "off", "n3"));
     await_queued(&site, 2);
 
     drop(client);
@@ -322,7 +322,8 @@ fn a_device_runs_as_much_at_once_as_it_may_and_never_two_for_one_target() {
     let _watcher = site.start();
     // The first place is free for each of three targets, but not for the second of one target.
     let targets = ["n1", "n1", "n1", "n2", "n2", "n3", "n4", "n5"];
-    let ids: Vec<String> = targets.iter().map(|target| submit(&site, "off", target)).collect();
+    // An `on` is never settled by another request's execution.
+    let ids: Vec<String> = targets.iter().map(|target| submit(&site, "on", target)).collect();
 
     wait_for("three to run", || site.lines("overlap").len() == 3);
     await_queued(&site, 5);
@@ -450,7 +451,7 @@ fn a_request_expires_in_the_queue_behind_a_slow_device() {
     site.spool.submit(&same, &with(request(&same, "off", "n1"), soon()));
     site.spool.submit(&other, &with(request(&other, "off", "n2"), soon()));
     site.spool.submit(&wall, &with(request(&wall, "off", "n3"), json!({"deadline": instant(1)})));
-    site.spool.submit(&last, &request(&last, "off", "n1"));
+    site.spool.submit(&last, &request(&last, "off", "n4"));
 
     for id in [&same, &other, &wall] {
         let answer = site.spool.await_result(id, "expired");
@@ -460,7 +461,7 @@ fn a_request_expires_in_the_queue_behind_a_slow_device() {
     site.release();
 
     site.spool.await_result(&last, "success");
-    assert_eq!(site.executed(), [format!("off n1 {first}"), format!("off n1 {last}")]);
+    assert_eq!(site.executed(), [format!("off n1 {first}"), format!("off n4 {last}")]);
 }
 
 /// A command device `power` of one program with these arguments. The program writes all that it was

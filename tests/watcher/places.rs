@@ -432,7 +432,7 @@ fn requests_whose_events_were_lost_are_found_at_once() {
         fs::write(&path, "x").unwrap();
         fs::remove_file(path).unwrap();
     }
-    let ids: Vec<String> = (0..3).map(|_| submit(&site.spool, "n1")).collect();
+    let ids: Vec<String> = (2..5).map(|n| submit(&site.spool, &format!("n{n}"))).collect();
 
     watcher.signal(Signal::SIGCONT);
 

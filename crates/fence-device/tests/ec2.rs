@@ -222,6 +222,7 @@ fn it_is_told_on_standard_input_what_it_needs_and_no_argument() {
             "ask": "Off", "instance": "vm-n1", "tag": "Name", "region": "eu-central-1",
             "endpoint": null, "profile": null, "access_key": ["AKIA", SECRET],
             "skip_os_shutdown": true, "limit": { "not_after_boot_ms": limit.not_after_boot_ms },
+            "client": null,
         })
     );
     let command_line = rig.directory.read("helper.cmdline");
