@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::thread;
 
 use serde_json::{Value, json};
 
@@ -75,6 +76,12 @@ impl Aws {
         let orders = log.lines().filter_map(|line| line.strip_prefix("executed "));
         let of_this = orders.filter_map(|order| order.strip_suffix(&id));
         of_this.map(|order| order.trim().to_owned()).collect()
+    }
+
+    /// How often an order to stop this instance was taken without being carried out.
+    fn lies_about(&self, id: &str) -> usize {
+        let log = fs::read_to_string(self.moto.directory().join("log")).unwrap();
+        log.lines().filter(|line| *line == format!("lied stop {id}")).count()
     }
 
     /// Lets the next calls pass unchecked, or checks them again.
@@ -254,6 +261,7 @@ fn instances_of_ec2_are_fenced_and_whatever_fails_is_told_as_it_is() {
     a_throttled_order_is_sent_again_until_it_is_carried_out_once(&aws);
     an_order_whose_answer_is_lost_is_sent_once_and_looked_into(&aws);
     what_is_refused_or_only_said_is_no_success(&aws);
+    a_tag_that_moves_to_another_instance_confirms_nothing(&aws);
     the_metadata_service_gives_region_and_credentials(&aws);
 }
 
@@ -543,6 +551,36 @@ fn what_is_refused_or_only_said_is_no_success(aws: &Aws) {
     let error = json!({ "error": { "code": "IncorrectInstanceState", "status": 400 } });
     aws.fault("StartInstances", &error);
     assert_fails(&site, "on", "node12", UNACKNOWLEDGED, &["IncorrectInstanceState"]);
+}
+
+fn a_tag_that_moves_to_another_instance_confirms_nothing(aws: &Aws) {
+    let more = "targets = 'node12'\ntimeout = '6s'";
+    let (site, _watcher) = site(&device(more), &aws.environment());
+    let (ordered, off) = (aws.id_of("node12"), aws.id_of("node11"));
+    assert_fences(&site, "on", "node12", &[&ordered]);
+    let tag = |id: &str, name: &str| {
+        aws.call(&format!("Action=CreateTags&ResourceId.1={id}&Tag.1.Key=Name&Tag.1.Value={name}"));
+    };
+    // The order is taken and not carried out.
+    let lie = aws.moto.directory().join("lie");
+    fs::write(&lie, "").unwrap();
+    let before = aws.lies_about(&ordered);
+
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            wait_for("the order", || aws.lies_about(&ordered) > before);
+            tag(&ordered, "other");
+            tag(&off, "node12");
+        });
+        let words = ["acknowledged, but not confirmed: the device showed on", &*ordered];
+        assert_fails(&site, "off", "node12", UNACKNOWLEDGED, &words);
+    });
+
+    // A question of its own goes by the tag.
+    assert_eq!(status(&site, "node12"), Some(2));
+    fs::remove_file(&lie).unwrap();
+    tag(&off, "node11");
+    tag(&ordered, "node12");
 }
 
 fn the_metadata_service_gives_region_and_credentials(aws: &Aws) {
