@@ -7,6 +7,7 @@
 //! - `places`: the directories, lost events and full disks.
 //! - `reload`: a new configuration while it runs.
 //! - `service`: the configuration, and what the service tells of itself.
+//! - `shortage`: what a passing lack of descriptors delays, and for how long.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -24,3 +25,5 @@ mod places;
 mod reload;
 #[path = "watcher/service.rs"]
 mod service;
+#[path = "watcher/shortage.rs"]
+mod shortage;

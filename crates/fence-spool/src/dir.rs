@@ -74,9 +74,18 @@ impl Dir {
         fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
-    /// Whether there is anything under `name`. In doubt there is: whoever asks does less then.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.stat(name) != Err(Errno::ENOENT)
+    /// Whether there is anything under `name`.
+    pub(crate) fn has(&self, name: &str) -> Result<bool, SpoolError> {
+        match self.stat(name) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(self.error("examine", name, errno)),
+        }
+    }
+
+    /// Whether nothing is under `name`. In doubt something is.
+    pub(crate) fn lacks(&self, name: &str) -> bool {
+        self.stat(name) == Err(Errno::ENOENT)
     }
 
     /// Removes the file `name`; false when there is none.

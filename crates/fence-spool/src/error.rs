@@ -22,6 +22,19 @@ pub enum SpoolError {
     },
 }
 
+impl SpoolError {
+    /// Whether the step failed for want of something that other work gives back soon: a descriptor,
+    /// memory. The same step may succeed a moment later.
+    pub fn is_passing(&self) -> bool {
+        let (SpoolError::Io { source, .. } | SpoolError::Place(PlaceError::Io { source, .. })) =
+            self
+        else {
+            return false;
+        };
+        source.raw_os_error().is_some_and(|code| PASSING.contains(&Errno::from_raw(code)))
+    }
+}
+
 impl fmt::Display for SpoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -93,6 +106,9 @@ impl From<SpoolError> for LockError {
         LockError::Spool(error)
     }
 }
+
+const PASSING: [Errno; 6] =
+    [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EAGAIN, Errno::EINTR];
 
 /// The system's words for `error`, without the number that the standard library appends.
 pub(crate) fn cause(error: &io::Error) -> String {

@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use std::fs::{File, TryLockError};
 
 use crate::dir::{Dir, is_plain, is_visible_json};
-use crate::record::{self, Sight};
+use crate::record::{self, Refusal, Sight};
 use crate::{LockError, Places, RunningLock, SpoolError, WatcherLock, client, lock};
 
 /// The directories, as a watcher uses them.
@@ -120,15 +120,24 @@ impl WatcherSpool {
     /// Takes a request out of its client's reach. With `sync` the claim outlives a crash of the host.
     pub fn claim(&self, name: &RecordName, sync: bool) -> Claim {
         let file_name = name.file_name();
+        // Opened before: after the claim a lack of descriptors could no longer be waited out.
+        let before = match record::open(&self.requests, &file_name, OFlag::O_RDONLY) {
+            Ok(file) => Some(file),
+            Err(Refusal::System(errno)) if errno != Errno::ENOENT => {
+                return Claim::Failed(self.requests.error("read", &file_name, errno));
+            }
+            // What must not be read is claimed and refused; what is gone, the rename finds gone.
+            Err(_) => None,
+        };
         match self.requests.rename(&file_name, &self.claimed, &file_name) {
             Ok(()) => {}
             // The same error tells that the directory of claims is gone.
-            Err(Errno::ENOENT) if !self.requests.has(&file_name) => return Claim::Gone,
+            Err(Errno::ENOENT) if self.requests.lacks(&file_name) => return Claim::Gone,
             Err(errno) => return Claim::Failed(self.requests.error("claim", &file_name, errno)),
         }
         let synced =
             if sync { self.claimed.sync().and_then(|()| self.requests.sync()) } else { Ok(()) };
-        let (sight, file) = record::inspect(&self.claimed, &file_name);
+        let (sight, file) = record::inspect_open(&self.claimed, &file_name, before);
         Claim::Claimed {
             sight: synced.map_or_else(Sight::Failed, |()| sight),
             client_gone: file.is_none_or(|file| !is_held(&file)),
@@ -150,30 +159,35 @@ impl WatcherSpool {
     }
 
     /// Whether anybody provably holds this claimed request; `None` where it is gone or not to be read.
-    pub fn is_claim_held(&self, name: &RecordName) -> Option<bool> {
-        record::inspect(&self.claimed, &name.file_name()).1.map(|file| is_held(&file))
+    pub fn is_claim_held(&self, name: &RecordName) -> Result<Option<bool>, SpoolError> {
+        match record::inspect(&self.claimed, &name.file_name()) {
+            (_, Some(file)) => Ok(Some(is_held(&file))),
+            (Sight::Failed(problem), None) => Err(problem),
+            _ => Ok(None),
+        }
     }
 
     /// Whether a request of this name, or of this identity under another name, was answered or
-    /// started. In doubt it was.
+    /// started.
     pub fn answered(
         &self,
         name: &RecordName,
         id: Option<&RequestId>,
         target: Option<&NodeName>,
-    ) -> bool {
-        let by_target = |id| RecordName::of_target_and_id(target?, id).ok();
+    ) -> Result<bool, SpoolError> {
         let has = |name: &RecordName| self.responses.has(&name.file_name());
-        has(name)
-            || id.is_some_and(|id| {
-                has(&RecordName::of_id(id))
-                    || by_target(id).as_ref().is_some_and(has)
-                    || self.started.has(id.as_str())
-            })
+        if has(name)? {
+            return Ok(true);
+        }
+        let Some(id) = id else { return Ok(false) };
+        let by_target = target.and_then(|target| RecordName::of_target_and_id(target, id).ok());
+        Ok(has(&RecordName::of_id(id))?
+            || by_target.as_ref().map_or(Ok(false), has)?
+            || self.started.has(id.as_str())?)
     }
 
-    /// Whether there is an answer of this very name. In doubt there is.
-    pub fn has_answer(&self, name: &RecordName) -> bool {
+    /// Whether there is an answer of this very name.
+    pub fn has_answer(&self, name: &RecordName) -> Result<bool, SpoolError> {
         self.responses.has(&name.file_name())
     }
 
@@ -189,14 +203,14 @@ impl WatcherSpool {
         id: &RequestId,
         target: Option<&NodeName>,
     ) -> Result<bool, SpoolError> {
-        if self.answered(name, Some(id), target) {
+        if self.answered(name, Some(id), target)? {
             return Ok(true);
         }
         let of_id = RecordName::of_id(id);
         if *name == of_id {
             return Ok(false);
         }
-        Ok(!self.mark_started(id)? || self.claimed.has(&of_id.file_name()))
+        Ok(!self.mark_started(id)? || self.claimed.has(&of_id.file_name())?)
     }
 
     /// Marks the request `id` as started; false when that was done before.
@@ -225,11 +239,15 @@ impl WatcherSpool {
         self.claimed.unlink(&name.file_name()).map(drop)
     }
 
-    /// The content of a query, if it is one that may be read.
-    pub fn read_query(&self, file_name: &str) -> Option<Vec<u8>> {
-        match is_plain(file_name).then(|| record::inspect(&self.queries, file_name).0)? {
-            Sight::Content { bytes, .. } => Some(bytes),
-            _ => None,
+    /// The content of a query, if it is one that may be read. The error is one that may pass.
+    pub fn read_query(&self, file_name: &str) -> Result<Option<Vec<u8>>, SpoolError> {
+        if !is_plain(file_name) {
+            return Ok(None);
+        }
+        match record::inspect(&self.queries, file_name).0 {
+            Sight::Content { bytes, .. } => Ok(Some(bytes)),
+            Sight::Failed(problem) => Err(problem),
+            _ => Ok(None),
         }
     }
 
@@ -237,7 +255,7 @@ impl WatcherSpool {
     pub fn answer_query(&self, query_id: &str, bytes: &[u8]) -> Result<(), SpoolError> {
         let name: RecordName =
             query_id.parse().map_err(|_| self.queries.error("answer", query_id, Errno::EINVAL))?;
-        if !self.queries.has(&name.file_name()) {
+        if self.queries.lacks(&name.file_name()) {
             return Ok(());
         }
         let answer = client::answer_name(&name);
@@ -391,12 +409,13 @@ mod tests {
             let claim = pair.watcher.claim(&name(request), false);
             let Claim::Claimed { client_gone, .. } = claim else { panic!("{claim:?}") };
             assert_eq!(client_gone, expected, "{request}");
-            assert_eq!(pair.watcher.is_claim_held(&name(request)), Some(!expected), "{request}");
+            let held = pair.watcher.is_claim_held(&name(request)).unwrap();
+            assert_eq!(held, Some(!expected), "{request}");
         }
         drop(held);
-        assert_eq!(pair.watcher.is_claim_held(&name("held")), Some(false));
+        assert_eq!(pair.watcher.is_claim_held(&name("held")).unwrap(), Some(false));
         pair.watcher.remove_claimed(&name("held")).unwrap();
-        assert_eq!(pair.watcher.is_claim_held(&name("held")), None);
+        assert_eq!(pair.watcher.is_claim_held(&name("held")).unwrap(), None);
     }
 
     #[test]
@@ -481,9 +500,9 @@ mod tests {
         let target: NodeName = "n3".parse().unwrap();
         let known = |id: &RequestId| {
             (
-                pair.watcher.answered(&name("x"), Some(id), Some(&target)),
-                pair.watcher.answered(&name("x"), Some(id), None),
-                pair.watcher.answered(&name("x"), None, None),
+                pair.watcher.answered(&name("x"), Some(id), Some(&target)).unwrap(),
+                pair.watcher.answered(&name("x"), Some(id), None).unwrap(),
+                pair.watcher.answered(&name("x"), None, None).unwrap(),
             )
         };
         let new = RequestId::random();
@@ -548,13 +567,13 @@ mod tests {
     fn a_query_that_must_not_be_read_is_none_and_can_be_removed() {
         let pair = Pair::new();
         each_untrusted(&pair.places.queries.join("q.json"), |word| {
-            assert_eq!(pair.watcher.read_query("q.json"), None, "{word}");
+            assert_eq!(pair.watcher.read_query("q.json").unwrap(), None, "{word}");
         });
         write(&pair.places.queries.join("q.json"), b"{}");
-        assert_eq!(pair.watcher.read_query("q.json"), Some(b"{}".to_vec()));
+        assert_eq!(pair.watcher.read_query("q.json").unwrap(), Some(b"{}".to_vec()));
         pair.watcher.remove_query("q.json").unwrap();
         pair.watcher.remove_query("q.json").unwrap();
-        assert_eq!(pair.watcher.read_query("q.json"), None);
+        assert_eq!(pair.watcher.read_query("q.json").unwrap(), None);
     }
 
     #[test]
@@ -562,7 +581,7 @@ mod tests {
         let pair = Pair::new();
         write(&pair.request("n.json"), b"{}");
         for path in ["../requests/n.json", "..", ".", "", "/etc/passwd", "a\0b"] {
-            assert_eq!(pair.watcher.read_query(path), None, "{path}");
+            assert_eq!(pair.watcher.read_query(path).unwrap(), None, "{path}");
             assert!(pair.watcher.remove_query(path).is_err(), "{path}");
             assert!(pair.watcher.answer_query(path, b"x").is_err(), "{path}");
             assert!(pair.watcher.set_aside(path).is_err(), "{path}");

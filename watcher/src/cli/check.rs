@@ -106,8 +106,9 @@ fn spawn(
     question: Question,
 ) {
     let (sender, device) = (sender.clone(), Arc::clone(device));
-    // The receiver is gone only when nobody waits any longer.
-    thread::spawn(move || sender.send((index, question(&device))));
+    // The receiver is gone only when nobody waits any longer. Without a thread, what stands there
+    // stays: it could not be checked.
+    let _ = thread::Builder::new().spawn(move || sender.send((index, question(&device))));
 }
 
 impl Checked {

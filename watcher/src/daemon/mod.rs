@@ -37,7 +37,8 @@ use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
 use fence_protocol::{FenceResult, NodeName, RecordName};
 use fence_spool::{PlaceError, Places, WatcherSpool};
-use log::{error, info, warn};
+use log::{info, warn};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{ConfigError, LogTarget, Settings};
 use crate::devices::{ConfiguredDevice, Devices};
@@ -56,6 +57,9 @@ pub(crate) enum Wake {
     Query(String),
     /// Events may have been lost, or a directory is no longer where it was: look at everything.
     Rescan,
+    /// Something could not be looked at for a moment, for want of descriptors, memory or threads: look
+    /// at everything soon.
+    LookAgain,
     /// An execution is over.
     Finished(RecordName, Verdict),
     /// A question that came as a request has its answer.
@@ -92,6 +96,12 @@ const CHILDREN_GONE_MS: u64 = 5_000;
 /// used up what the kernel gives one user.
 const BLIND_PERIOD_MS: u64 = 1_000;
 
+/// The pause before what could not be looked at for the moment is looked at again, in milliseconds.
+const LOOK_AGAIN_MS: u64 = 1_000;
+
+/// The open files that the watcher allows itself: the usual 1024 are too few for a burst.
+const FILES_MAX: u64 = 16_384;
+
 /// Runs the service until a signal ends it. `source` gives the settings anew, when they are wanted.
 pub fn run(mut settings: Settings, source: &Source) -> anyhow::Result<()> {
     // The directory in which an administrator starts the service may lie on GFS2.
@@ -100,6 +110,7 @@ pub fn run(mut settings: Settings, source: &Source) -> anyhow::Result<()> {
     start_log(&settings)?;
     let (wake, events) = mpsc::channel();
     wake::watch_signals(signals, wake.clone()).context("cannot start the signals' thread")?;
+    raise_file_limit();
     let result = loop {
         match serve(&mut settings, source, &wake, &events) {
             Ok(End::SpoolReplaced) => warn!("the spool was replaced: beginning anew"),
@@ -129,6 +140,16 @@ fn start_log(settings: &Settings) -> anyhow::Result<()> {
         LogTarget::Syslog => fence_log::Target::Syslog,
     };
     fence_log::init("fence-watcher", target, settings.log.level).context("cannot start the log")
+}
+
+/// Makes room for as many open files as the system allows, within reason.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard.min(FILES_MAX).max(soft), hard)
+    });
+    if let Err(problem) = raised {
+        warn!("the limit of open files stays as it is: {problem}");
+    }
 }
 
 /// Whether what is written to stderr is lost, as for a daemon that an init script starts.
@@ -244,7 +265,7 @@ impl Daemon {
         let devices = Arc::new(Devices::build(&settings, &executor));
         Ok(Daemon {
             core: core::Watcher::new(core_settings(&settings, &boot_id), devices.facts()),
-            spooler: Spooler::new(Arc::clone(&spool), &settings.spool),
+            spooler: Spooler::new(Arc::clone(&spool), &settings.spool, wake.clone()),
             reporter: Reporter::new(&settings.node),
             queries: queries::Desk::new(spool, Arc::clone(&devices), wake.clone()),
             manager: Manager::find(),
@@ -292,6 +313,10 @@ impl Daemon {
             Wake::Request(file_name) => self.see(&file_name),
             Wake::Query(file_name) => self.query(&file_name),
             Wake::Rescan => self.rescan(),
+            Wake::LookAgain => {
+                let soon = now().boot_ms + LOOK_AGAIN_MS;
+                self.next_round_boot_ms = self.next_round_boot_ms.min(soon);
+            }
             Wake::Finished(name, verdict) => {
                 if let Some(job) = self.core.executed(&name) {
                     self.reporter.finished(job, &verdict);
@@ -364,6 +389,7 @@ impl Daemon {
         // What could not be read at the start may be readable now.
         self.recover();
         self.rescan();
+        self.queries.go_on();
         self.spooler.prune_now_and_then(now());
     }
 
@@ -386,11 +412,11 @@ impl Daemon {
                     self.feed(Event::Seen(name, sight));
                 }
             }
-            Err(problem) => error!("cannot look through the requests: {problem}"),
+            Err(problem) => self.spooler.report("cannot look through the requests", &problem),
         }
         match self.spooler.spool.queries() {
             Ok(file_names) => file_names.iter().for_each(|file_name| self.query(file_name)),
-            Err(problem) => error!("cannot look through the queries: {problem}"),
+            Err(problem) => self.spooler.report("cannot look through the queries", &problem),
         }
     }
 

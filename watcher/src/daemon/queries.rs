@@ -1,9 +1,12 @@
 //! The desk for questions: each is answered in a thread of its own, so that neither an execution
 //! delays a question nor a question an execution.
+//!
+//! What a passing lack of descriptors or threads keeps from being done is tried again a moment later:
+//! nothing is lost by that, because a question that is not answered still lies there.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use fence_core::Now;
@@ -13,7 +16,7 @@ use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RecordName, Request,
     Requested,
 };
-use fence_spool::WatcherSpool;
+use fence_spool::{SpoolError, WatcherSpool};
 use log::{error, warn};
 use serde_json::Value;
 
@@ -71,7 +74,13 @@ impl Desk {
         if self.taken.contains(file_name) {
             return None;
         }
-        let bytes = self.spool.read_query(file_name)?;
+        let bytes = match self.spool.read_query(file_name) {
+            Ok(bytes) => bytes?,
+            Err(problem) => {
+                report(&format!("query {file_name:?}"), &problem, &self.wake);
+                return None;
+            }
+        };
         let query = match Query::parse(&bytes) {
             Ok(query) if file_name != format!("{}.json", query.query_id) => {
                 Err("its query_id is not its file name".to_owned())
@@ -89,7 +98,7 @@ impl Desk {
             Ok(query) if query.query == QueryKind::State => {
                 let mut answer = QueryAnswer::new(&query.query_id, 0, "fence-watcher is running");
                 answer.state = Some(state());
-                write(&self.spool, file_name, &answer);
+                write(&self.spool, file_name, &answer, &self.wake);
             }
             Ok(query) if query.query == QueryKind::Reload => {
                 self.taken.insert(file_name.to_owned());
@@ -109,7 +118,7 @@ impl Desk {
         let known = if query.query == QueryKind::Power { known.to_vec() } else { Vec::new() };
         self.spawn(Box::new(move || {
             let answer = Asker { devices: &devices, known, wake: &wake }.answer(&query);
-            write(&spool, &file_name, &answer);
+            write(&spool, &file_name, &answer, &wake);
             let _ = answered.send(file_name);
         }));
     }
@@ -117,7 +126,7 @@ impl Desk {
     /// Tells who asked for a new configuration what came of it.
     pub(super) fn reloaded(&mut self, answer: &QueryAnswer) {
         let file_name = format!("{}.json", answer.query_id);
-        write(&self.spool, &file_name, answer);
+        write(&self.spool, &file_name, answer, &self.wake);
         self.taken.remove(&file_name);
     }
 
@@ -155,32 +164,75 @@ impl Desk {
         while let Ok(file_name) = self.answers.try_recv() {
             self.taken.remove(&file_name);
         }
-        if let Some(task) = self.waiting.pop_front() {
-            self.spawn(task);
+        self.go_on();
+    }
+
+    /// Begins what waits, as far as there is room.
+    pub(super) fn go_on(&mut self) {
+        while self.asking < ASKING_MAX
+            && let Some(task) = self.waiting.pop_front()
+        {
+            if let Err(task) = self.start(task) {
+                return self.waiting.push_front(task);
+            }
         }
     }
 
     fn spawn(&mut self, task: Task) {
-        if self.asking >= ASKING_MAX {
-            self.waiting.push_back(task);
-            return;
-        }
-        let wake = self.wake.clone();
-        let spawned =
-            thread::Builder::new().name("query".into()).stack_size(STACK_BYTES).spawn(move || {
+        self.waiting.push_back(task);
+        self.go_on();
+    }
+
+    /// Does `task` in a thread; gives it back when no thread can be had at the moment.
+    fn start(&mut self, task: Task) -> Result<(), Task> {
+        let slot = Arc::new(Mutex::new(Some(task)));
+        let (theirs, wake) = (Arc::clone(&slot), self.wake.clone());
+        let thread = thread::Builder::new().name("query".into()).stack_size(STACK_BYTES);
+        let spawned = thread.spawn(move || {
+            let _done = Done(wake);
+            if let Some(task) = take(&theirs) {
                 task();
-                let _ = wake.send(Wake::QueryDone);
-            });
-        match spawned {
-            Ok(_) => self.asking += 1,
-            Err(problem) => error!("a question stays unanswered: cannot start a thread: {problem}"),
-        }
+            }
+        });
+        let Err(problem) = spawned else {
+            self.asking += 1;
+            return Ok(());
+        };
+        error!("a question has to wait: cannot start a thread: {problem}");
+        let _ = self.wake.send(Wake::LookAgain);
+        take(&slot).map_or(Ok(()), Err)
     }
 }
 
-fn write(spool: &WatcherSpool, file_name: &str, answer: &QueryAnswer) {
+/// Says that a thread is free again, also if it panicked.
+struct Done(Sender<Wake>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        // The receiver is gone only when the daemon is.
+        let _ = self.0.send(Wake::QueryDone);
+    }
+}
+
+fn take(slot: &Mutex<Option<Task>>) -> Option<Task> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn report(what: &str, problem: &SpoolError, wake: &Sender<Wake>) {
+    error!("{what}: {problem}");
+    if problem.is_passing() {
+        // The receiver is gone only when the daemon is.
+        let _ = wake.send(Wake::LookAgain);
+    }
+}
+
+fn write(spool: &WatcherSpool, file_name: &str, answer: &QueryAnswer, wake: &Sender<Wake>) {
     if let Err(problem) = spool.answer_query(&answer.query_id, &answer.to_json()) {
-        error!("query {file_name:?}: {problem}");
+        report(&format!("query {file_name:?}"), &problem, wake);
+        if problem.is_passing() {
+            // It is asked once more by the next look, if somebody still waits for it.
+            return;
+        }
     }
     remove(spool, file_name);
 }
@@ -266,11 +318,20 @@ impl Asker<'_> {
 
     fn reachable(&self, devices: &[&Arc<ConfiguredDevice>]) -> (bool, String) {
         let reaches: Vec<(bool, String)> = thread::scope(|scope| {
-            let asked: Vec<_> =
-                devices.iter().map(|device| scope.spawn(|| self.reach(device))).collect();
+            let asked: Vec<_> = devices
+                .iter()
+                .map(|device| {
+                    let thread = thread::Builder::new().stack_size(STACK_BYTES);
+                    (device, thread.spawn_scoped(scope, || self.reach(device)))
+                })
+                .collect();
             asked
                 .into_iter()
-                .map(|thread| thread.join().unwrap_or((false, "the driver failed".to_owned())))
+                .map(|(device, thread)| match thread {
+                    Ok(thread) => thread.join().unwrap_or((false, "the driver failed".to_owned())),
+                    // Without a thread of its own, one is asked after the other.
+                    Err(_) => self.reach(device),
+                })
                 .collect()
         });
         let words = |wanted: bool| {

@@ -17,6 +17,9 @@ use crate::devices::ConfiguredDevice;
 /// The stack of a thread that drives a device, in bytes. Many may run at once.
 pub(super) const STACK_BYTES: usize = 256 * 1024;
 
+/// The pause before a look that failed for the moment is repeated.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Executes `job` on `device` and reports [`Wake::Finished`], whatever happens.
 pub(super) fn execute(
     device: Option<Arc<ConfiguredDevice>>,
@@ -31,7 +34,7 @@ pub(super) fn execute(
         .name(format!("fence {}", job.target))
         .stack_size(STACK_BYTES)
         .spawn(move || {
-            let is_awaited = || job.is_awaited(spool.is_claim_held(&record));
+            let is_awaited = || is_awaited(&spool, &record, &job);
             let verdict = match &device {
                 Some(device) => drive(device, &job, &request_json, is_awaited),
                 None => failure(format!("not started: there is no device {:?}", job.lane.device)),
@@ -45,8 +48,27 @@ pub(super) fn execute(
             }
         });
     if let Err(problem) = spawned {
+        // Answered at once, and not tried again until the deadline: nothing was started, which is
+        // certain, and one request is one attempt. The cluster manager may have another device or
+        // another node for it, and can go there now.
         let verdict = failure(format!("not started: cannot start a thread: {problem}"));
         let _ = wake.send(Wake::Finished(name, verdict));
+    }
+}
+
+/// Whether somebody still waits for `job`. What a passing lack of descriptors hides is looked at again
+/// for as long as it matters.
+fn is_awaited(spool: &WatcherSpool, record: &RecordName, job: &Job) -> bool {
+    loop {
+        match spool.is_claim_held(record) {
+            Ok(held) => return job.is_awaited(held),
+            Err(problem)
+                if problem.is_passing() && device::boot_ms_now() < job.deadline_boot_ms =>
+            {
+                thread::sleep(LOOK_AGAIN);
+            }
+            Err(_) => return job.is_awaited(None),
+        }
     }
 }
 
