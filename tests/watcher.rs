@@ -4,6 +4,7 @@
 //! - `bad_input`: whatever lies in the directory of requests, nothing but a request is executed.
 //! - `execution`: what is begun, when, and what a device's program is given.
 //! - `crashes`: signals, crashes, and what the next watcher makes of them.
+//! - `locks`: the locks' files are removed while it runs.
 //! - `places`: the directories, lost events and full disks.
 //! - `reload`: a new configuration while it runs.
 //! - `service`: the configuration, and what the service tells of itself.
@@ -19,6 +20,8 @@ mod bad_input;
 mod crashes;
 #[path = "watcher/execution.rs"]
 mod execution;
+#[path = "watcher/locks.rs"]
+mod locks;
 #[path = "watcher/places.rs"]
 mod places;
 #[path = "watcher/reload.rs"]

@@ -56,6 +56,7 @@ impl Victim {
                 "fsync",
                 "renameat2",
                 "unlinkat",
+                "linkat",
                 "flock",
                 "fchmod",
                 "mkdirat",

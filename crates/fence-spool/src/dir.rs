@@ -7,7 +7,7 @@ use nix::dir::Dir as Listing;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat};
-use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -109,6 +109,11 @@ impl Dir {
     /// Renames `name` to `to_name` in `to`, where nothing of that name may be.
     pub(crate) fn rename(&self, name: &str, to: &Dir, to_name: &str) -> nix::Result<()> {
         renameat2(&self.fd, name, &to.fd, to_name, RenameFlags::RENAME_NOREPLACE)
+    }
+
+    /// Gives the file `name` the same name in `to`, where nothing of that name may be.
+    pub(crate) fn link(&self, name: &str, to: &Dir) -> nix::Result<()> {
+        linkat(&self.fd, name, &to.fd, name, AtFlags::empty())
     }
 
     /// Makes names and removals durable.

@@ -72,6 +72,13 @@ pub enum LockError {
         /// The other watcher's process, if it has already written it down.
         pid: Option<u32>,
     },
+    /// Another watcher serves this spool, and the lock's file is not the one that it holds.
+    Served {
+        /// The directory of requests.
+        path: PathBuf,
+        /// The lock's file.
+        lock: PathBuf,
+    },
     /// The lock's file cannot be used.
     Spool(SpoolError),
 }
@@ -87,6 +94,13 @@ impl fmt::Display for LockError {
                     path.display()
                 )
             }
+            LockError::Served { path, lock } => write!(
+                f,
+                "another fence-watcher serves this spool, although '{}' was removed or replaced: find \
+                 it with `fuser -v '{}'` and stop it first",
+                lock.display(),
+                path.display()
+            ),
             LockError::Spool(error) => error.fmt(f),
         }
     }
@@ -95,7 +109,7 @@ impl fmt::Display for LockError {
 impl std::error::Error for LockError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            LockError::Held { .. } => None,
+            LockError::Held { .. } | LockError::Served { .. } => None,
             LockError::Spool(error) => error.source(),
         }
     }

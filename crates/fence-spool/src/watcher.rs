@@ -81,7 +81,13 @@ impl WatcherSpool {
 
     /// The lock of those who run children for a watcher of this spool.
     pub fn running_lock(&self) -> RunningLock<'_> {
-        lock::running(&self.requests)
+        lock::running(&self.requests, &self.claimed)
+    }
+
+    /// Makes the lock's file anew where somebody removed it, or put another one into its place; says
+    /// whether that was so. Until then the directories show that a watcher serves them.
+    pub fn restore_lock(&self, lock: &mut WatcherLock) -> Result<bool, LockError> {
+        lock::restore(&self.requests, lock)
     }
 
     /// Whether all paths still lead to the directories that are open. They do not when a directory

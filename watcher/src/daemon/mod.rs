@@ -8,6 +8,7 @@
 //! - `worker` drives one execution, step by step, in a thread of its own.
 //! - `dlm` tells DLM of a fence that is certain.
 //! - `queries` answers questions, beside whatever else happens.
+//! - `locks` waits for the watcher before this one, and keeps the locks' files.
 //! - `manager` tells the service manager how the service is.
 //! - `reload` reads the configuration again.
 //! - `wake` turns inotify and signals into events.
@@ -16,6 +17,7 @@
 
 mod audit;
 mod dlm;
+mod locks;
 mod manager;
 mod queries;
 mod reload;
@@ -30,13 +32,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use fence_core::Now;
 use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
 use fence_protocol::{FenceResult, NodeName, RecordName};
-use fence_spool::{PlaceError, Places, WatcherSpool};
+use fence_spool::{PlaceError, Places, WatcherLock, WatcherSpool};
 use log::{info, warn};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -57,6 +59,8 @@ pub(crate) enum Wake {
     Query(String),
     /// Events may have been lost, or a directory is no longer where it was: look at everything.
     Rescan,
+    /// One of the locks' files changed its name, or somebody else's has it.
+    Lock,
     /// Something could not be looked at for a moment, for want of descriptors, memory or threads: look
     /// at everything soon.
     LookAgain,
@@ -86,11 +90,9 @@ enum End {
     Overran,
     /// A directory of the spool was replaced: begin anew with what is there now.
     SpoolReplaced,
+    /// A watcher that does not see this one serves the spool as well.
+    Supplanted,
 }
-
-/// How long a new watcher waits for the children of the one before it, in milliseconds. They get
-/// SIGKILL at its death. After that it does not start: the service manager tries again.
-const CHILDREN_GONE_MS: u64 = 5_000;
 
 /// How often a watcher without inotify looks for requests, in milliseconds: a burst of agents can have
 /// used up what the kernel gives one user.
@@ -115,6 +117,9 @@ pub fn run(mut settings: Settings, source: &Source) -> anyhow::Result<()> {
         match serve(&mut settings, source, &wake, &events) {
             Ok(End::SpoolReplaced) => warn!("the spool was replaced: beginning anew"),
             Ok(End::Stopped) => break Ok(()),
+            Ok(End::Supplanted) => {
+                break Err(anyhow!("another fence-watcher serves this spool: this one has ended"));
+            }
             Ok(End::Overran) => {
                 break Err(anyhow!("what ran did not come to its end in time and is interrupted"));
             }
@@ -171,7 +176,7 @@ fn serve(
     let places = Places::new(&settings.spool.request_dir, &settings.spool.response_dir);
     let spool = Arc::new(WatcherSpool::open(&places, true)?);
     let lock = spool.lock()?;
-    wait_for_children_of_a_predecessor(&spool)?;
+    locks::wait_for_children_of_a_predecessor(&spool)?;
     let executor = ExecutorClient::start(
         "/proc/self/exe".as_ref(),
         &["--executor"],
@@ -180,7 +185,7 @@ fn serve(
     .context("cannot start the helper process that runs commands")?;
     make_log_dir(&settings.log.log_dir);
     let reloader = Reloader::new(Arc::clone(source), wake.clone());
-    let mut daemon = Daemon::new(settings.clone(), spool, executor, reloader, wake.clone())?;
+    let mut daemon = Daemon::new(settings.clone(), spool, lock, executor, reloader, wake.clone())?;
     let inotify = wake::watch_spool(&places, wake.clone());
     daemon.period_max_ms = if inotify.is_some() { u64::MAX } else { BLIND_PERIOD_MS };
     daemon.recover();
@@ -194,7 +199,6 @@ fn serve(
     );
     let end = daemon.run(events);
     *settings = daemon.settings;
-    drop(lock);
     Ok(end)
 }
 
@@ -205,23 +209,6 @@ fn make_log_dir(log_dir: &Path) {
     {
         warn!("the agent will have no directory for its logs: {problem}");
     }
-}
-
-/// Nothing is started while a child of the watcher before us may still run.
-fn wait_for_children_of_a_predecessor(spool: &WatcherSpool) -> anyhow::Result<()> {
-    let patience = now().boot_ms + CHILDREN_GONE_MS;
-    while !spool.running_lock().try_exclusive() {
-        if now().boot_ms >= patience {
-            bail!(
-                "the previous watcher's helper process still runs children: end it (it holds '{}'), or \
-                 wait until it has ended",
-                spool.running_lock().path().display()
-            );
-        }
-        // There is no event for the end of somebody else's lock but to block on it, without bound.
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
 }
 
 fn core_settings(settings: &Settings, boot_id: &str) -> core::Settings {
@@ -235,6 +222,7 @@ fn core_settings(settings: &Settings, boot_id: &str) -> core::Settings {
 struct Daemon {
     settings: Settings,
     boot_id: String,
+    lock: WatcherLock,
     executor: ExecutorClient,
     reloader: Reloader,
     core: core::Watcher,
@@ -255,6 +243,7 @@ impl Daemon {
     fn new(
         settings: Settings,
         spool: Arc<WatcherSpool>,
+        lock: WatcherLock,
         executor: ExecutorClient,
         reloader: Reloader,
         wake: Sender<Wake>,
@@ -271,6 +260,7 @@ impl Daemon {
             manager: Manager::find(),
             settings,
             boot_id,
+            lock,
             executor,
             reloader,
             devices,
@@ -313,6 +303,7 @@ impl Daemon {
             Wake::Request(file_name) => self.see(&file_name),
             Wake::Query(file_name) => self.query(&file_name),
             Wake::Rescan => self.rescan(),
+            Wake::Lock => self.keep_locks(),
             Wake::LookAgain => {
                 let soon = now().boot_ms + LOOK_AGAIN_MS;
                 self.next_round_boot_ms = self.next_round_boot_ms.min(soon);
@@ -389,6 +380,7 @@ impl Daemon {
         // What could not be read at the start may be readable now.
         self.recover();
         self.rescan();
+        self.keep_locks();
         self.queries.go_on();
         self.spooler.prune_now_and_then(now());
     }
