@@ -3,6 +3,7 @@
 //!
 //! - `bad_input`: whatever lies in the directory of requests, nothing but a request is executed.
 //! - `execution`: what is begun, when, and what a device's program is given.
+//! - `clocks`: time namespaces, and boots that are not one.
 //! - `crashes`: signals, crashes, and what the next watcher makes of them.
 //! - `locks`: the locks' files are removed while it runs.
 //! - `places`: the directories, lost events and full disks.
@@ -16,6 +17,8 @@ mod common;
 
 #[path = "watcher/bad_input.rs"]
 mod bad_input;
+#[path = "watcher/clocks.rs"]
+mod clocks;
 #[path = "watcher/crashes.rs"]
 mod crashes;
 #[path = "watcher/execution.rs"]

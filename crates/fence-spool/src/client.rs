@@ -404,6 +404,8 @@ mod tests {
             device: None,
             target: None,
             deadline_boottime_ms: 1,
+            boot_id: None,
+            asked_boottime_ms: None,
         }
     }
 

@@ -27,6 +27,7 @@ mod wake;
 mod worker;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -133,6 +134,11 @@ pub fn run(mut settings: Settings, source: &Source) -> anyhow::Result<()> {
 /// The instant now, by both clocks.
 pub(crate) fn now() -> Now {
     Now { boot_ms: fence_device::boot_ms_now(), wall_ms: chrono::Utc::now().timestamp_millis() }
+}
+
+/// This boot's identity.
+pub(crate) fn boot_id() -> io::Result<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
 }
 
 fn start_log(settings: &Settings) -> anyhow::Result<()> {
@@ -248,15 +254,14 @@ impl Daemon {
         reloader: Reloader,
         wake: Sender<Wake>,
     ) -> anyhow::Result<Self> {
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        let boot_id = boot_id()
             .context("cannot read this boot's identity, /proc/sys/kernel/random/boot_id")?;
-        let boot_id = boot_id.trim().to_owned();
         let devices = Arc::new(Devices::build(&settings, &executor));
         Ok(Daemon {
             core: core::Watcher::new(core_settings(&settings, &boot_id), devices.facts()),
             spooler: Spooler::new(Arc::clone(&spool), &settings.spool, wake.clone()),
             reporter: Reporter::new(&settings.node),
-            queries: queries::Desk::new(spool, Arc::clone(&devices), wake.clone()),
+            queries: queries::Desk::new(spool, Arc::clone(&devices), &boot_id, wake.clone()),
             manager: Manager::find(),
             settings,
             boot_id,

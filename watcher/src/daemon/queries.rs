@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use fence_core::Now;
+use fence_core::clock::difference;
 use fence_core::watcher::{Coverage, Device, route, unlisted};
 use fence_device::{Limit, Reach, TargetList};
 use fence_protocol::{
@@ -38,6 +39,7 @@ type Task = Box<dyn FnOnce() + Send>;
 pub(super) struct Desk {
     spool: Arc<WatcherSpool>,
     devices: Arc<Devices>,
+    boot_id: String,
     wake: Sender<Wake>,
     asking: usize,
     waiting: VecDeque<Task>,
@@ -48,11 +50,17 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(spool: Arc<WatcherSpool>, devices: Arc<Devices>, wake: Sender<Wake>) -> Self {
+    pub(super) fn new(
+        spool: Arc<WatcherSpool>,
+        devices: Arc<Devices>,
+        boot_id: &str,
+        wake: Sender<Wake>,
+    ) -> Self {
         let (answered, answers) = std::sync::mpsc::channel();
         Desk {
             spool,
             devices,
+            boot_id: boot_id.to_owned(),
             wake,
             asking: 0,
             waiting: VecDeque::new(),
@@ -85,11 +93,15 @@ impl Desk {
             Ok(query) if file_name != format!("{}.json", query.query_id) => {
                 Err("its query_id is not its file name".to_owned())
             }
-            Ok(query) if query.deadline_boottime_ms <= now.boot_ms => {
-                Err("nobody waits for it any more".to_owned())
-            }
             other => other,
         };
+        if let Ok(query) = &query
+            && let Some(why) = self.unanswerable(query, now)
+        {
+            warn!("query {file_name:?}: refused: {why}");
+            write(&self.spool, file_name, &QueryAnswer::new(&query.query_id, 3, why), &self.wake);
+            return None;
+        }
         match query {
             Err(why) => {
                 warn!("query {file_name:?}: refused: {why}");
@@ -107,6 +119,19 @@ impl Desk {
             Ok(query) => self.ask(file_name, query, known),
         }
         None
+    }
+
+    /// Why `query` is told that nothing can be said, if so. One that came too late is told as well: its
+    /// client may still be there, and wait by another clock.
+    fn unanswerable(&self, query: &Query, now: Now) -> Option<String> {
+        let (theirs, asked) = (query.boot_id.as_deref(), query.asked_boottime_ms);
+        difference(theirs, asked, &self.boot_id, now.boot_ms).or_else(|| {
+            let late_ms = now.boot_ms.checked_sub(query.deadline_boottime_ms)?;
+            Some(format!(
+                "its deadline passed {late_ms} ms ago by the clock of fence-watcher: if its client \
+                 still waits, the two do not share one CLOCK_BOOTTIME: run both on one kernel"
+            ))
+        })
     }
 
     /// Asks the devices what `query` wants to know.

@@ -9,6 +9,7 @@ use super::{
     refusal_of, route,
 };
 use crate::Now;
+use crate::clock::other_boot;
 
 impl Watcher {
     /// A claimed request that the watcher before us left behind. Whether it was begun is unknown, so
@@ -142,7 +143,7 @@ impl Watcher {
     ) -> Admission {
         let deadline_boot_ms = match self.deadline(request, written_wall_ms, now) {
             Ok(deadline) => deadline,
-            Err(why) => return Admission::Refuse(FenceResult::Expired, why.to_owned()),
+            Err(why) => return Admission::Refuse(FenceResult::Expired, why),
         };
         let action = match &request.action {
             Requested::Fence(action) => *action,
@@ -178,26 +179,27 @@ impl Watcher {
     /// A client that names the boot and its clock is taken at its word, so that a step of the wall
     /// clock changes nothing. For any other the wall clock decides: a deadline that it names, else the
     /// default after the file was last written at the latest, because its clock may be ahead.
-    fn deadline(
-        &self,
-        request: &Request,
-        written_wall_ms: i64,
-        now: Now,
-    ) -> Result<u64, &'static str> {
+    fn deadline(&self, request: &Request, written_wall_ms: i64, now: Now) -> Result<u64, String> {
+        let up_ms = i64::try_from(now.boot_ms).unwrap_or(i64::MAX);
+        let is_of_this_boot = written_wall_ms >= now.wall_ms.saturating_sub(up_ms);
         let boot_ms = match (&request.boot_id, request.deadline_boottime_ms) {
             (Some(boot_id), _) if *boot_id != self.settings.boot_id => {
-                return Err("it comes from an earlier boot of this node");
+                return Err(if is_of_this_boot {
+                    other_boot(boot_id, &self.settings.boot_id)
+                } else {
+                    "it comes from an earlier boot of this node".to_owned()
+                });
             }
             (Some(_), Some(deadline)) => deadline,
             _ => {
-                let up_ms = i64::try_from(now.boot_ms).unwrap_or(i64::MAX);
-                if written_wall_ms < now.wall_ms.saturating_sub(up_ms) {
-                    return Err("it was written before this node was booted");
+                if !is_of_this_boot {
+                    return Err("it was written before this node was booted".to_owned());
                 }
                 if written_wall_ms > now.wall_ms.saturating_add(CLOCK_SLACK_MS) {
                     return Err(
                         "it was written in the future: the clock was set back, and its age \
-                         is unknown",
+                                is unknown"
+                            .to_owned(),
                     );
                 }
                 let default = i64::try_from(self.settings.default_deadline_ms).unwrap_or(i64::MAX);
@@ -210,7 +212,7 @@ impl Watcher {
                 now.boot_ms.saturating_add(left)
             }
         };
-        if boot_ms > now.boot_ms { Ok(boot_ms) } else { Err("its deadline has passed") }
+        if boot_ms > now.boot_ms { Ok(boot_ms) } else { Err("its deadline has passed".to_owned()) }
     }
 
     /// A file that is no request. A cut-off text may be one that a simple client is still writing:
