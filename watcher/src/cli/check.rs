@@ -282,6 +282,7 @@ fn notes(checked: &[Checked], settings: &Settings, offline: bool) -> Vec<String>
             settings.node
         ));
     }
+    notes.extend(settings.reports());
     if !offline && settings.node != local_node() {
         notes.push(format!(
             "asked from this machine, '{}': '{}' may reach other devices",

@@ -111,6 +111,7 @@ pub fn run(mut settings: Settings, source: &Source) -> anyhow::Result<()> {
     std::env::set_current_dir("/").context("cannot change to '/'")?;
     let signals = wake::block_signals().context("cannot block signals")?;
     start_log(&settings)?;
+    settings.reports().iter().for_each(|report| warn!("configuration: {report}"));
     let (wake, events) = mpsc::channel();
     wake::watch_signals(signals, wake.clone()).context("cannot start the signals' thread")?;
     raise_file_limit();
