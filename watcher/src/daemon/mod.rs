@@ -60,10 +60,8 @@ pub(crate) enum Wake {
     Query(String),
     /// Events may have been lost, or a directory is no longer where it was: look at everything.
     Rescan,
-    /// One of the locks' files changed its name, or somebody else's has it.
-    Lock,
-    /// Something could not be looked at for a moment, for want of descriptors, memory or threads: look
-    /// at everything soon.
+    /// Look at everything soon: something could not be looked at for a moment, for want of descriptors,
+    /// memory or threads; or a lock's file is gone, perhaps because the directory is being removed.
     LookAgain,
     /// An execution is over.
     Finished(RecordName, Verdict),
@@ -309,7 +307,6 @@ impl Daemon {
             Wake::Request(file_name) => self.see(&file_name),
             Wake::Query(file_name) => self.query(&file_name),
             Wake::Rescan => self.rescan(),
-            Wake::Lock => self.keep_locks(),
             Wake::LookAgain => {
                 let soon = now().boot_ms + LOOK_AGAIN_MS;
                 self.next_round_boot_ms = self.next_round_boot_ms.min(soon);

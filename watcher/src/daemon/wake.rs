@@ -77,7 +77,8 @@ fn translate(event: notify::Result<notify::Event>, places: &Places) -> Vec<Wake>
     let concerns_locks =
         !matches!(event.kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Data(_)));
     if concerns_locks && event.paths.iter().any(|path| is_lock(path, places)) {
-        return vec![Wake::Lock];
+        // Not at once: who removes the whole directory would find it not empty.
+        return vec![Wake::LookAgain];
     }
     let is_news = match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Create(_) => true,
@@ -150,11 +151,11 @@ mod tests {
             .map(|mode| EventKind::Modify(ModifyKind::Name(mode)));
         for kind in [EventKind::Remove(RemoveKind::File), from, to] {
             for lock in ["/s/requests/.watcher.lock", "/s/requests/.running.lock"] {
-                assert_eq!(woken_by(kind, lock), "[Lock]");
+                assert_eq!(woken_by(kind, lock), "[LookAgain]");
             }
         }
         let created = EventKind::Create(CreateKind::File);
-        assert_eq!(woken_by(created, "/s/requests/.watcher.lock"), "[Lock]");
+        assert_eq!(woken_by(created, "/s/requests/.watcher.lock"), "[LookAgain]");
         let read = EventKind::Access(AccessKind::Close(AccessMode::Write));
         assert_eq!(woken_by(read, "/s/requests/.watcher.lock"), "[]");
         let elsewhere = EventKind::Remove(RemoveKind::File);
