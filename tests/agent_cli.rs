@@ -885,7 +885,8 @@ impl Watcher {
                     return;
                 }
                 // Its own answers appear here as well.
-                let query = watcher.read_query(&name).and_then(|bytes| Query::parse(&bytes).ok());
+                let query =
+                    watcher.read_query(&name).unwrap().and_then(|bytes| Query::parse(&bytes).ok());
                 if let Some(query) = query {
                     let answer = answer_to(&query).to_json();
                     watcher.answer_query(&query.query_id, &answer).unwrap();

@@ -3,11 +3,14 @@
 //!
 //! - `bad_input`: whatever lies in the directory of requests, nothing but a request is executed.
 //! - `execution`: what is begun, when, and what a device's program is given.
+//! - `clocks`: time namespaces, and boots that are not one.
 //! - `crashes`: signals, crashes, and what the next watcher makes of them.
 //! - `frozen`: a disk of logs that stands still.
+//! - `locks`: the locks' files are removed while it runs.
 //! - `places`: the directories, lost events and full disks.
 //! - `reload`: a new configuration while it runs.
 //! - `service`: the configuration, and what the service tells of itself.
+//! - `shortage`: what a passing lack of descriptors delays, and for how long.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -15,15 +18,21 @@ mod common;
 
 #[path = "watcher/bad_input.rs"]
 mod bad_input;
+#[path = "watcher/clocks.rs"]
+mod clocks;
 #[path = "watcher/crashes.rs"]
 mod crashes;
 #[path = "watcher/execution.rs"]
 mod execution;
 #[path = "watcher/frozen.rs"]
 mod frozen;
+#[path = "watcher/locks.rs"]
+mod locks;
 #[path = "watcher/places.rs"]
 mod places;
 #[path = "watcher/reload.rs"]
 mod reload;
 #[path = "watcher/service.rs"]
 mod service;
+#[path = "watcher/shortage.rs"]
+mod shortage;

@@ -11,6 +11,14 @@ pub fn boot_ms() -> u64 {
     })
 }
 
+/// Why that is not the machine's own clock, if it is not.
+pub fn shifted() -> Option<String> {
+    fence_core::clock::shifted(|path| {
+        let link = std::fs::read_link(path).map(|target| target.to_string_lossy().into_owned());
+        link.or_else(|_| std::fs::read_to_string(path)).ok()
+    })
+}
+
 /// This boot's identity, where the system tells it.
 pub fn boot_id() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;

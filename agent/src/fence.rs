@@ -16,7 +16,7 @@ use fence_spool::{ClientSpool, Liveness, Look, SpoolError, Submitted, Withdrawal
 use gfs2_discovery::Target;
 use log::Level;
 
-use crate::clock::{boot_id, boot_ms};
+use crate::clock::{boot_id, boot_ms, shifted};
 use crate::discovery::Discovery;
 use crate::invocation::{Fence, Responder, reserve};
 use crate::outcome::Ending;
@@ -70,6 +70,10 @@ impl<'a> Attempt<'a> {
 
     fn carry_out(&mut self, signals: &Signals) -> (Verdict, Option<Submitted>) {
         let order = self.order;
+        if let Some(problem) = shifted() {
+            let why = format!("nothing was requested: {problem}");
+            return (failed(order, "rejected", &why), None);
+        }
         if let Some(signal) = self.sleep(signals) {
             let why = format!("stopped by {signal} during the delay; nothing was requested");
             return (failed(order, "withdrawn", &why), None);

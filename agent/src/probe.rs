@@ -7,7 +7,7 @@ use fence_protocol::{NodeName, PowerState, Query, QueryAnswer, QueryKind, Reques
 use fence_spool::{ClientSpool, Liveness};
 use gfs2_discovery::Target;
 
-use crate::clock::boot_ms;
+use crate::clock::{boot_id, boot_ms, shifted};
 use crate::discovery::Discovery;
 use crate::invocation::{Probe, Question, Responder};
 use crate::outcome::Ending;
@@ -20,8 +20,13 @@ pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
     let time_max = u64::try_from(probe.time_max.as_millis()).unwrap_or(u64::MAX);
     let mut asking =
         Asking { probe, progress, deadline_boot_ms: start_boot_ms.saturating_add(time_max) };
-    asking.show_discovery();
-    let ending = asking.answer().unwrap_or_else(Failure::into_ending);
+    let ending = match shifted() {
+        Some(problem) => Ending::failure(&problem),
+        None => {
+            asking.show_discovery();
+            asking.answer().unwrap_or_else(Failure::into_ending)
+        }
+    };
     ending.with_problems(&asking.progress.settle(DEBUG_TIME_MAX))
 }
 
@@ -165,6 +170,8 @@ impl Asking<'_> {
             device: self.probe.device.clone(),
             target: target.map(|name| name.as_str().to_owned()),
             deadline_boottime_ms: self.deadline_boot_ms,
+            boot_id: boot_id(),
+            asked_boottime_ms: Some(boot_ms()),
         };
         let asked = spool.ask(&query).map_err(|error| Failure::Other(error.to_string()))?;
         loop {

@@ -419,8 +419,15 @@ impl Spool {
     pub fn await_quiet(&self) {
         wait_for("an empty spool", || {
             names(&self.requests).iter().all(|name| name.starts_with('.'))
-                && names(&self.requests.join(".claimed")).is_empty()
+                && self.all_claimed().is_empty()
         });
+    }
+
+    /// What is claimed. The lock of the running children has a name there as well.
+    pub fn all_claimed(&self) -> Vec<String> {
+        let mut claimed = names(&self.requests.join(".claimed"));
+        claimed.retain(|name| !name.starts_with('.'));
+        claimed
     }
 
     /// What was set aside.

@@ -61,6 +61,7 @@ impl Victim {
                 "fsync",
                 "renameat2",
                 "unlinkat",
+                "linkat",
                 "flock",
                 "fchmod",
                 "mkdirat",

@@ -85,7 +85,7 @@ fn a_watcher_that_retries_what_a_dead_one_had_claimed_would_be_found() {
 #[test]
 fn two_watchers_that_act_on_one_target_at_the_same_time_would_be_found() {
     let found = (1..NTH_MAX).any(|_| {
-        let report = round::run_without_lock();
+        let report = round::run_beside_another_spool();
         report.findings.iter().any(|finding| finding.contains("S6: n0 is acted on twice"))
     });
     assert!(found);

@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use crate::audit::{self, Fate, Remains, audit, audit_log};
 use crate::common::{
-    Agent, PATIENCE, SERVICE, Site, agent_program, child_of, holds_within, names, new_id,
-    process_status, request, wait_for,
+    Agent, PATIENCE, SERVICE, Site, Spool, agent_program, child_of, holds_within, is_alive, names,
+    new_id, process_status, request, wait_for,
 };
 use crate::kill::{Kill, Victim};
 
@@ -40,7 +40,7 @@ pub(crate) fn run(kills: &[Kill], retry: bool) -> Report {
         round.report.hits.push(hit);
         round.keep_answers();
         if retry {
-            for name in names(&round.site.spool.requests.join(".claimed")) {
+            for name in round.site.spool.all_claimed() {
                 let claimed = round.site.spool.requests.join(".claimed").join(&name);
                 fs::rename(claimed, round.site.spool.requests.join(name)).unwrap();
             }
@@ -55,23 +55,30 @@ pub(crate) fn run(kills: &[Kill], retry: bool) -> Report {
 /// What the device whose program notes its executions may do at the same time.
 const AT_ONCE: usize = 2;
 
-/// Runs a round in which a second watcher takes no notice of the first, as no watcher may: to see that
-/// the audit finds it.
-pub(crate) fn run_without_lock() -> Report {
+/// Runs a round beside a watcher that serves the same targets from a spool of its own, so that neither
+/// takes notice of the other: to see that the audit finds it.
+pub(crate) fn run_beside_another_spool() -> Report {
     let mut round = Round::new();
-    let watchers = [(); 2].map(|()| {
-        let watcher = round.start(None, Path::new(""));
-        for lock in [".watcher.lock", ".running.lock"] {
-            fs::remove_file(round.site.spool.requests.join(lock)).unwrap();
-        }
-        watcher
-    });
+    let (config, other) = (round.site.path("w.toml"), Spool::at(&round.site.path("other")));
+    let text = fs::read_to_string(&config).unwrap();
+    let [ours, theirs] = [&round.site.spool, &other]
+        .map(|spool| [spool.requests.display().to_string(), spool.responses.display().to_string()]);
+    let first = round.start(None, Path::new(""));
+    fs::write(&config, text.replace(&ours[0], &theirs[0]).replace(&ours[1], &theirs[1])).unwrap();
+    let second = round.start(None, Path::new(""));
+    fs::write(&config, text).unwrap();
     let target = round.next_target('n');
-    for _ in 0..20 {
+    let mut beside = Vec::new();
+    for _ in 0..10 {
         round.submit(&target);
+        let id = new_id();
+        other.submit(&id, &request(&id, "off", &target));
+        beside.push(id);
     }
-    wait_for("everybody's answer", || round.is_settled());
-    drop(watchers);
+    wait_for("everybody's answer", || {
+        round.is_settled() && beside.iter().all(|id| other.answer(id).is_some())
+    });
+    drop((first, second));
     round.settle(PATIENCE);
     round.audit();
     round.report
@@ -286,7 +293,7 @@ impl Round {
         };
         self.clients.iter_mut().all(is_done)
             && self.pending().is_empty()
-            && names(&spool.requests.join(".claimed")).is_empty()
+            && spool.all_claimed().is_empty()
     }
 
     /// Starts a watcher and waits until it is ready, or dead.
@@ -390,7 +397,7 @@ impl Round {
         WatcherSpool::open(&places, false).unwrap().prune_answers(i64::MAX, 0).unwrap();
         for (directory, kept) in [
             (&spool.requests, &[".claimed", ".rejected", ".running.lock", ".watcher.lock"][..]),
-            (&spool.requests.join(".claimed"), &[]),
+            (&spool.requests.join(".claimed"), &[".running.lock"]),
             (&spool.requests.join(".rejected"), &[]),
             (&spool.responses, &[".started"]),
         ] {

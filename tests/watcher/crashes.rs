@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::common::{
-    SERVICE, Site, is_alive, names, new_id, our_request, output_of, request, wait_for, with,
+    SERVICE, Site, is_alive, new_id, our_request, output_of, request, wait_for, with,
 };
 
 fn submit(site: &Site, target: &str) -> String {
@@ -38,7 +38,7 @@ fn a_watcher_that_is_told_to_stop_finishes_what_runs_and_leaves_the_rest_to_the_
             assert!(site.spool.request(id).exists(), "a pending request is gone");
             assert_eq!(site.spool.answer(id), None);
         }
-        assert_eq!(names(&site.spool.requests.join(".claimed")), [""; 0]);
+        assert_eq!(site.spool.all_claimed(), [""; 0]);
         let _next = site.start();
         for id in [&queued, &late] {
             site.spool.await_result(id, "success");

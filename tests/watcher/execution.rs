@@ -808,21 +808,22 @@ fn a_device_with_addresses_is_used_at_each_of_them_at_the_same_time() {
         "fence_x",
         &format!(
             "while IFS='=' read -r name value; do eval \"$name='$value'\"; done\n\
-             case $action in status) exit 2;; esac\n\
+             case $action in status) [ -e '{on}' ] && exit 0; exit 2;; on) >'{on}';; esac\n\
              echo \"$action $ip\" >>'{}'\n[ $ip != one ] || {{ {held}; }}",
-            executed.display()
+            executed.display(),
+            on = site.path("on").display()
         ),
     );
     site.configure(&format!(
         "[[device]]\nname = 'bmcs'\ntype = 'fence-agent'\nagent = '{agent}'\n\
-         targets = {{ n1 = 'one', n2 = 'one', n3 = 'other' }}\nplug_option = 'ip'\n\
+         targets = {{ n1 = 'one', N1 = 'one', n3 = 'other' }}\nplug_option = 'ip'\n\
          actions = ['off', 'on', 'status']\n"
     ));
     let _watcher = site.start();
     let first = submit(&site, "off", "n1");
     wait_for("it to run", || site.executed() == ["off one"]);
 
-    let same = submit(&site, "off", "n2");
+    let same = submit(&site, "on", "N1");
     let other = submit(&site, "off", "n3");
 
     site.spool.await_result(&other, "success");
@@ -830,7 +831,7 @@ fn a_device_with_addresses_is_used_at_each_of_them_at_the_same_time() {
     let state = site.state();
     assert_eq!(
         (&state["queued"][0]["target"], &state["queued"][0]["address"]),
-        (&json!("n2"), &json!("one"))
+        (&json!("N1"), &json!("one"))
     );
     site.release();
     for id in [&first, &same] {

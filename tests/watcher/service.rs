@@ -279,3 +279,24 @@ fn a_simulated_device_says_so_in_every_answer_and_in_the_log() {
         let _ = fs::remove_file(site.path("state"));
     }
 }
+
+#[test]
+fn names_of_one_node_are_reported_by_the_service_and_by_check_and_are_no_fault() {
+    let site = Site::new();
+    let one = site.recorder("one", "n3,n4,N3", "");
+    site.configure(&(one + &site.recorder("two", "n3.example.com,10.0.0.1,10.0.0.2", "")));
+
+    let watcher = site.start();
+    let checked = output_of(&mut site.watcher_command(&["check", "--node", "n1"]));
+
+    let words = "the targets 'N3' and 'n3' and 'n3.example.com' differ by letter case or domain";
+    assert!(
+        watcher.log().contains(&format!("warning: configuration: {words}")),
+        "{}",
+        watcher.log()
+    );
+    assert_eq!(watcher.log().matches("differ by").count(), 1, "{}", watcher.log());
+    let said = String::from_utf8(checked.stdout).unwrap();
+    assert!(said.contains(&format!("note: {words}")), "{said}");
+    assert!(checked.status.success(), "{said}");
+}

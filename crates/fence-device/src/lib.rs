@@ -118,11 +118,10 @@ impl Job<'_> {
     /// What forbids to act at this moment: asked right before the one call that acts, after whatever
     /// comes before it.
     pub fn forbids(&self, limit: Limit) -> Option<OrderReport> {
-        if limit.has_passed() {
-            return Some(OrderReport::TooLate);
+        if self.client.is_some_and(|client| !client.is_waiting(limit)) {
+            return Some(OrderReport::Withdrawn);
         }
-        let is_awaited = self.client.is_none_or(Client::is_waiting);
-        (!is_awaited).then_some(OrderReport::Withdrawn)
+        limit.has_passed().then_some(OrderReport::TooLate)
     }
 }
 

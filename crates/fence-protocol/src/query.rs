@@ -40,6 +40,12 @@ pub struct Query {
     pub target: Option<String>,
     /// Milliseconds of `CLOCK_BOOTTIME` after which nobody waits for the answer.
     pub deadline_boottime_ms: u64,
+    /// The boot whose clock this is, as the client knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// The instant of that clock at which the client asked, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_boottime_ms: Option<u64>,
 }
 
 impl Query {
@@ -136,6 +142,8 @@ mod tests {
             device: Some("pdu".into()),
             target: Some("n3".into()),
             deadline_boottime_ms: 5,
+            boot_id: Some("b".into()),
+            asked_boottime_ms: Some(4),
         };
         assert_eq!(Query::parse(&query.to_json()), Ok(query.clone()));
 

@@ -233,8 +233,11 @@ prop_compose! {
         device: Option<String>,
         target: Option<String>,
         deadline_boottime_ms: u64,
+        boot_id: Option<String>,
+        asked_boottime_ms: Option<u64>,
     ) -> Query {
-        Query { query_id: id.as_str().to_owned(), query, device, target, deadline_boottime_ms }
+        let query_id = id.as_str().to_owned();
+        Query { query_id, query, device, target, deadline_boottime_ms, boot_id, asked_boottime_ms }
     }
 }
 

@@ -404,6 +404,8 @@ mod tests {
             device: None,
             target: None,
             deadline_boottime_ms: 1,
+            boot_id: None,
+            asked_boottime_ms: None,
         }
     }
 
@@ -416,7 +418,7 @@ mod tests {
         assert_eq!(pair.client.answer_of(&asked), None);
 
         let [file_name] = &pair.watcher.queries().unwrap()[..] else { panic!() };
-        let bytes = pair.watcher.read_query(file_name).unwrap();
+        let bytes = pair.watcher.read_query(file_name).unwrap().unwrap();
         assert_eq!(Query::parse(&bytes), Ok(query.clone()));
         pair.watcher.answer_query(&query.query_id, b"answer").unwrap();
         pair.watcher.remove_query(file_name).unwrap();

@@ -7,7 +7,7 @@ use nix::dir::Dir as Listing;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat};
-use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -74,9 +74,18 @@ impl Dir {
         fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
-    /// Whether there is anything under `name`. In doubt there is: whoever asks does less then.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.stat(name) != Err(Errno::ENOENT)
+    /// Whether there is anything under `name`.
+    pub(crate) fn has(&self, name: &str) -> Result<bool, SpoolError> {
+        match self.stat(name) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(self.error("examine", name, errno)),
+        }
+    }
+
+    /// Whether nothing is under `name`. In doubt something is.
+    pub(crate) fn lacks(&self, name: &str) -> bool {
+        self.stat(name) == Err(Errno::ENOENT)
     }
 
     /// Removes the file `name`; false when there is none.
@@ -133,6 +142,11 @@ impl Dir {
             Err(error @ SpoolError::NoExclusiveRename { .. }) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Gives the file `name` the same name in `to`, where nothing of that name may be.
+    pub(crate) fn link(&self, name: &str, to: &Dir) -> nix::Result<()> {
+        linkat(&self.fd, name, &to.fd, name, AtFlags::empty())
     }
 
     /// Makes names and removals durable.

@@ -27,6 +27,19 @@ pub enum SpoolError {
     },
 }
 
+impl SpoolError {
+    /// Whether the step failed for want of something that other work gives back soon: a descriptor,
+    /// memory. The same step may succeed a moment later.
+    pub fn is_passing(&self) -> bool {
+        let (SpoolError::Io { source, .. } | SpoolError::Place(PlaceError::Io { source, .. })) =
+            self
+        else {
+            return false;
+        };
+        source.raw_os_error().is_some_and(|code| PASSING.contains(&Errno::from_raw(code)))
+    }
+}
+
 impl fmt::Display for SpoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -72,6 +85,13 @@ pub enum LockError {
         /// The other watcher's process, if it has already written it down.
         pid: Option<u32>,
     },
+    /// Another watcher serves this spool, and the lock's file is not the one that it holds.
+    Served {
+        /// The directory of requests.
+        path: PathBuf,
+        /// The lock's file.
+        lock: PathBuf,
+    },
     /// The lock's file cannot be used.
     Spool(SpoolError),
 }
@@ -87,6 +107,13 @@ impl fmt::Display for LockError {
                     path.display()
                 )
             }
+            LockError::Served { path, lock } => write!(
+                f,
+                "another fence-watcher serves this spool, although '{}' was removed or replaced: find \
+                 it with `fuser -v '{}'` and stop it first",
+                lock.display(),
+                path.display()
+            ),
             LockError::Spool(error) => error.fmt(f),
         }
     }
@@ -95,7 +122,7 @@ impl fmt::Display for LockError {
 impl std::error::Error for LockError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            LockError::Held { .. } => None,
+            LockError::Held { .. } | LockError::Served { .. } => None,
             LockError::Spool(error) => error.source(),
         }
     }
@@ -106,6 +133,9 @@ impl From<SpoolError> for LockError {
         LockError::Spool(error)
     }
 }
+
+const PASSING: [Errno; 6] =
+    [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EAGAIN, Errno::EINTR];
 
 /// The system's words for `error`, without the number that the standard library appends.
 pub(crate) fn cause(error: &io::Error) -> String {

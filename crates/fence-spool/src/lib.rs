@@ -20,6 +20,7 @@ mod lock;
 mod place;
 mod record;
 mod retention;
+mod sign;
 #[cfg(test)]
 mod testing;
 mod watch;
@@ -30,7 +31,7 @@ use std::path::{Path, PathBuf};
 pub use client::{Asked, ClientSpool, Look, Submitted, Withdrawal};
 pub use error::{LockError, SpoolError};
 pub use file::{FileError, TrustedFile, program_problem};
-pub use lock::{Liveness, RunningLock, WatcherLock};
+pub use lock::{Liveness, RunningLock, WatcherLock, is_lock};
 pub use place::{PlaceError, create_dir, open_append, open_dir, open_log_dir, refuse_gfs2};
 pub use record::{Facts, Sight};
 pub use watcher::{Claim, WatcherSpool, check_renames, is_claim_held};

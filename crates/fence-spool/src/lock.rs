@@ -4,16 +4,22 @@
 //! asked for without being taken: a client that looks never disturbs a watcher that starts.
 //! `.running.lock` is held by whoever runs children for a watcher, so that the next watcher knows when
 //! the last child of the previous one is gone. Both end with their process, however it ends.
+//!
+//! Somebody may remove the files while they are locked. That a watcher lives is shown by the
+//! directories as well (`sign`). The lock of the children has a second name among the claims. The
+//! watcher that lives restores both files.
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
+use nix::sys::stat::fstat;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use crate::dir::Dir;
 use crate::record::{self, Refusal};
+use crate::sign::{self, Sign};
 use crate::{LockError, SpoolError};
 
 /// Whether a watcher serves the spool.
@@ -36,42 +42,127 @@ pub enum Liveness {
 /// The lock that makes this process the spool's one watcher, until it is dropped.
 #[derive(Debug)]
 pub struct WatcherLock {
-    _file: File,
+    file: File,
+    _sign: Sign,
 }
 
 /// The lock that is shared by all who run children for a watcher.
 #[derive(Debug)]
 pub struct RunningLock<'a> {
     requests: &'a Dir,
+    claimed: &'a Dir,
 }
 
 impl RunningLock<'_> {
-    /// The lock's file, for a process that takes the lock itself (a shared `flock`).
+    /// The lock's file, for a process that takes the lock itself (a shared `flock`). It is the name
+    /// among the claims: the other one may be gone at that moment.
     pub fn path(&self) -> PathBuf {
-        self.requests.join(RUNNING)
+        self.claimed.join(RUNNING)
     }
 
     /// Takes a share of the lock, as the process that runs children does by the file's path.
     #[cfg(test)]
     fn hold_shared(&self) -> Result<File, SpoolError> {
-        let file = open(self.requests, RUNNING)?;
+        let file = open(self.claimed, RUNNING)?;
         file.try_lock_shared().unwrap();
         Ok(file)
     }
 
-    /// Whether nobody holds a share. In doubt somebody does.
+    /// Whether nobody holds a share, under either name. In doubt somebody does.
+    ///
+    /// After that both names are those of one file. It is the one that an executor has used last, with
+    /// what it noted there: where an earlier version ran meanwhile, which knows one name alone, that.
     pub fn try_exclusive(&self) -> bool {
-        open(self.requests, RUNNING).is_ok_and(|file| file.try_lock().is_ok())
+        is_free(self.requests) && is_free(self.claimed) && self.join_names().is_ok()
+    }
+
+    /// Gives the file its name in the directory of requests again, where that is gone or the name of an
+    /// empty file that nobody uses; says whether that was so.
+    pub fn restore(&self) -> Result<bool, SpoolError> {
+        let Some(hidden) = identity(self.claimed)? else { return Ok(false) };
+        match identity(self.requests)? {
+            None => link(self.claimed, self.requests).map(|()| true),
+            Some((file, 0)) if file != hidden.0 && is_free(self.requests) => {
+                self.join_names().map(|()| true)
+            }
+            Some(_) => Ok(false),
+        }
+    }
+
+    fn join_names(&self) -> Result<(), SpoolError> {
+        let (visible, hidden) = (identity(self.requests)?, identity(self.claimed)?);
+        match (visible, hidden) {
+            (Some((visible, _)), Some((hidden, _))) if visible == hidden => Ok(()),
+            (None | Some((_, 0)), Some(_)) => {
+                self.requests.unlink(RUNNING)?;
+                link(self.claimed, self.requests)
+            }
+            _ => {
+                self.claimed.unlink(RUNNING)?;
+                link(self.requests, self.claimed)
+            }
+        }
+    }
+}
+
+/// Whether nobody holds the children's lock by its name in `dir`, which is made if need be.
+fn is_free(dir: &Dir) -> bool {
+    open(dir, RUNNING).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+/// Gives the children's lock in `from` its name in `to` as well.
+fn link(from: &Dir, to: &Dir) -> Result<(), SpoolError> {
+    from.link(RUNNING, to).map_err(|errno| to.error("create", RUNNING, errno))
+}
+
+/// Device and inode of a file.
+type Identity = (u64, u64);
+
+/// Which file has the name of the children's lock in `dir`, and its size.
+fn identity(dir: &Dir) -> Result<Option<(Identity, i64)>, SpoolError> {
+    match dir.stat(RUNNING) {
+        Ok(stat) => Ok(Some(((stat.st_dev, stat.st_ino), stat.st_size))),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(dir.error("examine", RUNNING, errno)),
     }
 }
 
 /// The lock of the children that run for the watcher of `requests`.
-pub(crate) fn running(requests: &Dir) -> RunningLock<'_> {
-    RunningLock { requests }
+pub(crate) fn running<'a>(requests: &'a Dir, claimed: &'a Dir) -> RunningLock<'a> {
+    RunningLock { requests, claimed }
 }
 
 /// Makes this process the watcher of `requests`.
 pub(crate) fn take(requests: &Dir) -> Result<WatcherLock, LockError> {
+    let served = || LockError::Served { path: requests.join(""), lock: requests.join(WATCHER) };
+    // Asked first, so that whoever is refused leaves nothing behind that others would look at.
+    if sign::is_set(requests)? {
+        return Err(holder(requests).unwrap_or_else(served));
+    }
+    let file = take_file(requests)?;
+    let sign = sign::set(requests)?.ok_or_else(served)?;
+    Ok(WatcherLock { file, _sign: sign })
+}
+
+/// Makes the file of `lock` anew where somebody removed it or put another one into its place; says
+/// whether that was so. An error is also that somebody else holds a lock there: a watcher of an earlier
+/// version, which knows the file alone.
+pub(crate) fn restore(requests: &Dir, lock: &mut WatcherLock) -> Result<bool, LockError> {
+    let there = match requests.stat(WATCHER) {
+        Ok(stat) => Some((stat.st_dev, stat.st_ino)),
+        Err(Errno::ENOENT) => None,
+        Err(errno) => return Err(requests.error("examine", WATCHER, errno).into()),
+    };
+    let ours = fstat(&lock.file).map_err(|errno| requests.error("examine", WATCHER, errno))?;
+    if there == Some((ours.st_dev, ours.st_ino)) {
+        return Ok(false);
+    }
+    lock.file = take_file(requests)?;
+    Ok(true)
+}
+
+/// Locks the file, and writes into it who we are.
+fn take_file(requests: &Dir) -> Result<File, LockError> {
     let mut file = open(requests, WATCHER)?;
     match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
         Ok(_) => {}
@@ -86,11 +177,28 @@ pub(crate) fn take(requests: &Dir) -> Result<WatcherLock, LockError> {
         let path = requests.join(WATCHER);
         SpoolError::Io { operation: "write", path, source }
     })?;
-    Ok(WatcherLock { _file: file })
+    Ok(file)
+}
+
+/// Who holds the file's lock.
+fn holder(requests: &Dir) -> Option<LockError> {
+    match of_file(requests) {
+        Liveness::Alive { pid } => Some(LockError::Held { path: requests.join(WATCHER), pid }),
+        Liveness::Dead { .. } | Liveness::Never => None,
+    }
 }
 
 /// Whether somebody is the watcher of `requests`.
 pub(crate) fn liveness(requests: &Dir) -> Liveness {
+    match of_file(requests) {
+        alive @ Liveness::Alive { .. } => alive,
+        // The file may be another one than the watcher's, or gone. One that cannot be asked is dead.
+        _ if sign::is_set(requests).unwrap_or(false) => Liveness::Alive { pid: None },
+        other => other,
+    }
+}
+
+fn of_file(requests: &Dir) -> Liveness {
     let Ok(file) = record::open(requests, WATCHER, OFlag::O_RDONLY) else {
         return Liveness::Never;
     };
@@ -127,13 +235,19 @@ fn whole_file() -> libc::flock {
     }
 }
 
+/// Whether a file of this name in the directory of requests is one of the locks'.
+pub fn is_lock(file_name: &str) -> bool {
+    matches!(file_name, WATCHER | RUNNING)
+}
+
 const WATCHER: &str = ".watcher.lock";
 const RUNNING: &str = ".running.lock";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Pair, each_untrusted, mode, write};
+    use crate::testing::{Pair, each_untrusted, mode, names, set_mode, write};
+    use std::fs;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
@@ -204,9 +318,13 @@ mod tests {
             assert!(error.to_string().contains(word), "{word}: {error}");
             assert_eq!(pair.client.watcher(), Liveness::Never, "{word}");
         });
-        each_untrusted(&pair.request(RUNNING), |word| {
+        for path in [pair.request(RUNNING), pair.request(".claimed/.running.lock")] {
+            each_untrusted(&path, |word| {
+                assert!(!pair.watcher.running_lock().try_exclusive(), "{word}");
+            });
+        }
+        each_untrusted(&pair.request(".claimed/.running.lock"), |word| {
             assert!(pair.watcher.running_lock().hold_shared().is_err(), "{word}");
-            assert!(!pair.watcher.running_lock().try_exclusive(), "{word}");
         });
     }
 
@@ -225,5 +343,96 @@ mod tests {
         drop(other);
         assert!(lock.try_exclusive());
         assert!(lock.path().is_file());
+    }
+
+    #[test]
+    fn a_watcher_whose_lock_file_is_gone_or_another_one_still_lives_and_keeps_others_out() {
+        let spoils: [fn(&std::path::Path); 4] = [
+            |path| fs::remove_file(path).unwrap(),
+            |path| {
+                fs::remove_file(path).unwrap();
+                write(path, b"1\n");
+            },
+            |path| fs::rename(path, path.with_extension("old")).unwrap(),
+            |path| set_mode(path, 0o666),
+        ];
+        for spoil in spoils {
+            let pair = Pair::new();
+            let mut lock = pair.watcher.lock().unwrap();
+            spoil(&pair.request(WATCHER));
+            let left = names(&pair.places.requests);
+
+            assert!(matches!(pair.client.watcher(), Liveness::Alive { .. }));
+            let error = pair.watcher.lock().unwrap_err();
+            assert!(matches!(error, LockError::Served { .. }), "{error}");
+            assert_eq!(names(&pair.places.requests), left, "who is refused leaves nothing");
+
+            // One that others can write to is not touched: it may be made right again.
+            if pair.watcher.restore_lock(&mut lock).unwrap_or(false) {
+                assert!(!pair.watcher.restore_lock(&mut lock).unwrap());
+                let us = Some(std::process::id());
+                assert_eq!(pair.client.watcher(), Liveness::Alive { pid: us });
+                assert_eq!(mode(&pair.request(WATCHER)), 0o600);
+            }
+            drop(lock);
+            assert!(!matches!(pair.client.watcher(), Liveness::Alive { .. }));
+        }
+    }
+
+    #[test]
+    fn a_watcher_that_knows_the_file_alone_is_found_by_one_that_restores_it() {
+        let pair = Pair::new();
+        let mut lock = pair.watcher.lock().unwrap();
+        fs::remove_file(pair.request(WATCHER)).unwrap();
+        let other = take_file(&pair.watcher.requests).unwrap();
+
+        let error = pair.watcher.restore_lock(&mut lock).unwrap_err();
+
+        assert!(matches!(error, LockError::Held { pid: Some(_), .. }), "{error}");
+        drop((lock, other));
+        let earlier = take_file(&pair.watcher.requests).unwrap();
+        let error = pair.watcher.lock().unwrap_err();
+        assert!(matches!(error, LockError::Held { .. }), "{error}");
+        drop(earlier);
+        assert!(pair.watcher.lock().is_ok());
+    }
+
+    #[test]
+    fn children_are_waited_for_whichever_of_their_locks_names_is_gone() {
+        let pair = Pair::new();
+        let lock = pair.watcher.running_lock();
+        assert!(lock.try_exclusive());
+        let share = lock.hold_shared().unwrap();
+        fs::write(lock.path(), "note").unwrap();
+        for made_anew in [false, true] {
+            fs::remove_file(pair.request(RUNNING)).unwrap();
+            if made_anew {
+                assert!(!lock.try_exclusive(), "an empty file of this name is not the lock");
+            }
+            assert!(lock.restore().unwrap());
+            assert!(!lock.restore().unwrap());
+            assert!(!lock.try_exclusive());
+        }
+        fs::remove_file(lock.path()).unwrap();
+        assert!(!lock.restore().unwrap());
+        assert!(!lock.try_exclusive());
+        drop(share);
+        assert!(lock.try_exclusive());
+        assert_eq!(fs::read_to_string(pair.request(RUNNING)).unwrap(), "note");
+    }
+
+    #[test]
+    fn of_two_locks_of_children_the_one_that_was_used_last_is_kept() {
+        for (visible, hidden, kept) in [("", "new", "new"), ("old", "", "old"), ("b", "a", "b")] {
+            let pair = Pair::new();
+            write(&pair.request(RUNNING), visible.as_bytes());
+            write(&pair.request(".claimed/.running.lock"), hidden.as_bytes());
+
+            assert!(pair.watcher.running_lock().try_exclusive());
+
+            for path in [pair.request(RUNNING), pair.watcher.running_lock().path()] {
+                assert_eq!(fs::read_to_string(path).unwrap(), kept);
+            }
+        }
     }
 }

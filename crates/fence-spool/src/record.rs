@@ -68,6 +68,20 @@ pub(crate) fn inspect(dir: &Dir, name: &str) -> (Sight, Option<File>) {
     }
 }
 
+/// The same of a file that was opened before it was moved to `name`: what it is then needs no
+/// descriptor. Where another one lies there, that one is read.
+pub(crate) fn inspect_open(dir: &Dir, name: &str, before: Option<File>) -> (Sight, Option<File>) {
+    let identity = |stat: &FileStat| (stat.st_dev, stat.st_ino);
+    if let Some(file) = before
+        && let (Ok(there), Ok(open)) = (dir.stat(name), fstat(&file))
+        && identity(&there) == identity(&open)
+        && distrust(&open).is_none()
+    {
+        return (read(dir, name, &file), Some(file));
+    }
+    inspect(dir, name)
+}
+
 /// Opens `name` if it is a regular file that nobody besides root and us can have written.
 pub(crate) fn open(dir: &Dir, name: &str, flags: OFlag) -> Result<File, Refusal> {
     let check = |stat: &FileStat| match distrust(stat) {

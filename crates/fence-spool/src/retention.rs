@@ -22,7 +22,7 @@ impl WatcherSpool {
         let kept = &file_name[..file_name.floor_char_boundary(200)];
         let aside = format!("{kept}.{}", RequestId::random());
         match self.requests.rename(file_name, &self.rejected, &aside) {
-            Err(Errno::ENOENT) if !self.requests.has(file_name) => return Ok(()),
+            Err(Errno::ENOENT) if self.requests.lacks(file_name) => return Ok(()),
             Err(errno) => {
                 return Err(self.requests.rename_error("set aside", file_name, errno));
             }
@@ -274,6 +274,6 @@ mod tests {
         assert!(old.iter().all(|path| !path.exists()));
         assert!(kept.iter().all(|path| path.exists()));
         assert!(pair.request(".young.json.tmp").exists());
-        assert!(pair.watcher.answered(&name("x"), Some(&id), None));
+        assert!(pair.watcher.answered(&name("x"), Some(&id), None).unwrap());
     }
 }

@@ -12,8 +12,8 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use crate::dir::{Dir, is_plain, is_visible_json};
-use crate::record::{self, Sight};
-use crate::{LockError, Places, RunningLock, SpoolError, WatcherLock, client, lock};
+use crate::record::{self, Refusal, Sight};
+use crate::{LockError, PlaceError, Places, RunningLock, SpoolError, WatcherLock, client, lock};
 
 /// The directories, as a watcher uses them.
 #[derive(Debug)]
@@ -82,7 +82,13 @@ impl WatcherSpool {
 
     /// The lock of those who run children for a watcher of this spool.
     pub fn running_lock(&self) -> RunningLock<'_> {
-        lock::running(&self.requests)
+        lock::running(&self.requests, &self.claimed)
+    }
+
+    /// Makes the lock's file anew where somebody removed it, or put another one into its place; says
+    /// whether that was so. Until then the directories show that a watcher serves them.
+    pub fn restore_lock(&self, lock: &mut WatcherLock) -> Result<bool, LockError> {
+        lock::restore(&self.requests, lock)
     }
 
     /// Whether all paths still lead to the directories that are open. They do not when a directory
@@ -121,17 +127,26 @@ impl WatcherSpool {
     /// Takes a request out of its client's reach. With `sync` the claim outlives a crash of the host.
     pub fn claim(&self, name: &RecordName, sync: bool) -> Claim {
         let file_name = name.file_name();
+        // Opened before: after the claim a lack of descriptors could no longer be waited out.
+        let before = match record::open(&self.requests, &file_name, OFlag::O_RDONLY) {
+            Ok(file) => Some(file),
+            Err(Refusal::System(errno)) if errno != Errno::ENOENT => {
+                return Claim::Failed(self.requests.error("read", &file_name, errno));
+            }
+            // What must not be read is claimed and refused; what is gone, the rename finds gone.
+            Err(_) => None,
+        };
         match self.requests.rename(&file_name, &self.claimed, &file_name) {
             Ok(()) => {}
             // The same error tells that the directory of claims is gone.
-            Err(Errno::ENOENT) if !self.requests.has(&file_name) => return Claim::Gone,
+            Err(Errno::ENOENT) if self.requests.lacks(&file_name) => return Claim::Gone,
             Err(errno) => {
                 return Claim::Failed(self.requests.rename_error("claim", &file_name, errno));
             }
         }
         let synced =
             if sync { self.claimed.sync().and_then(|()| self.requests.sync()) } else { Ok(()) };
-        let (sight, file) = record::inspect(&self.claimed, &file_name);
+        let (sight, file) = record::inspect_open(&self.claimed, &file_name, before);
         Claim::Claimed {
             sight: synced.map_or_else(Sight::Failed, |()| sight),
             client_gone: file.is_none_or(|file| !is_held(&file)),
@@ -158,25 +173,26 @@ impl WatcherSpool {
     }
 
     /// Whether a request of this name, or of this identity under another name, was answered or
-    /// started. In doubt it was.
+    /// started.
     pub fn answered(
         &self,
         name: &RecordName,
         id: Option<&RequestId>,
         target: Option<&NodeName>,
-    ) -> bool {
-        let by_target = |id| RecordName::of_target_and_id(target?, id).ok();
+    ) -> Result<bool, SpoolError> {
         let has = |name: &RecordName| self.responses.has(&name.file_name());
-        has(name)
-            || id.is_some_and(|id| {
-                has(&RecordName::of_id(id))
-                    || by_target(id).as_ref().is_some_and(has)
-                    || self.started.has(&id.canonical())
-            })
+        if has(name)? {
+            return Ok(true);
+        }
+        let Some(id) = id else { return Ok(false) };
+        let by_target = target.and_then(|target| RecordName::of_target_and_id(target, id).ok());
+        Ok(has(&RecordName::of_id(id))?
+            || by_target.as_ref().map_or(Ok(false), has)?
+            || self.started.has(&id.canonical())?)
     }
 
-    /// Whether there is an answer of this very name. In doubt there is.
-    pub fn has_answer(&self, name: &RecordName) -> bool {
+    /// Whether there is an answer of this very name.
+    pub fn has_answer(&self, name: &RecordName) -> Result<bool, SpoolError> {
         self.responses.has(&name.file_name())
     }
 
@@ -193,14 +209,14 @@ impl WatcherSpool {
         id: &RequestId,
         target: Option<&NodeName>,
     ) -> Result<bool, SpoolError> {
-        if self.answered(name, Some(id), target) {
+        if self.answered(name, Some(id), target)? {
             return Ok(true);
         }
         let of_id = RecordName::of_id(id);
         if *name == of_id {
             return Ok(false);
         }
-        Ok(!self.mark_started(id)? || self.claimed.has(&of_id.file_name()))
+        Ok(!self.mark_started(id)? || self.claimed.has(&of_id.file_name())?)
     }
 
     /// Marks the request `id` as started; false when that was done before.
@@ -230,11 +246,15 @@ impl WatcherSpool {
         self.claimed.unlink(&name.file_name()).map(drop)
     }
 
-    /// The content of a query, if it is one that may be read.
-    pub fn read_query(&self, file_name: &str) -> Option<Vec<u8>> {
-        match is_plain(file_name).then(|| record::inspect(&self.queries, file_name).0)? {
-            Sight::Content { bytes, .. } => Some(bytes),
-            _ => None,
+    /// The content of a query, if it is one that may be read. The error is one that may pass.
+    pub fn read_query(&self, file_name: &str) -> Result<Option<Vec<u8>>, SpoolError> {
+        if !is_plain(file_name) {
+            return Ok(None);
+        }
+        match record::inspect(&self.queries, file_name).0 {
+            Sight::Content { bytes, .. } => Ok(Some(bytes)),
+            Sight::Failed(problem) => Err(problem),
+            _ => Ok(None),
         }
     }
 
@@ -242,7 +262,7 @@ impl WatcherSpool {
     pub fn answer_query(&self, query_id: &str, bytes: &[u8]) -> Result<(), SpoolError> {
         let name: RecordName =
             query_id.parse().map_err(|_| self.queries.error("answer", query_id, Errno::EINVAL))?;
-        if !self.queries.has(&name.file_name()) {
+        if self.queries.lacks(&name.file_name()) {
             return Ok(());
         }
         let answer = client::answer_name(&name);
@@ -261,10 +281,18 @@ impl WatcherSpool {
 
 /// Whether anybody provably holds the claimed request at `path`; `None` where it is gone or not to be
 /// read. Any process of the watcher's user may ask.
-pub fn is_claim_held(path: &Path) -> Option<bool> {
-    let (directory, name) = (path.parent()?, path.file_name()?.to_str()?);
-    let file = record::open(&Dir::open(directory).ok()?, name, OFlag::O_RDONLY).ok()?;
-    Some(is_held(&file))
+pub fn is_claim_held(path: &Path) -> Result<Option<bool>, SpoolError> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    let directory = match Dir::open(directory) {
+        Err(PlaceError::Missing { .. }) => return Ok(None),
+        opened => opened?,
+    };
+    let name = name.to_string_lossy();
+    match record::open(&directory, &name, OFlag::O_RDONLY) {
+        Ok(file) => Ok(Some(is_held(&file))),
+        Err(Refusal::Untrusted(_) | Refusal::System(Errno::ENOENT)) => Ok(None),
+        Err(Refusal::System(errno)) => Err(directory.error("read", &name, errno)),
+    }
 }
 
 /// Whether a file of the spool can be renamed as a claim and an answer need it: without replacing
@@ -414,16 +442,14 @@ mod tests {
             let claim = pair.watcher.claim(&name(request), false);
             let Claim::Claimed { client_gone, .. } = claim else { panic!("{claim:?}") };
             assert_eq!(client_gone, expected, "{request}");
-            assert_eq!(
-                is_claim_held(&pair.watcher.claimed_path(&name(request))),
-                Some(!expected),
-                "{request}"
-            );
+            let held = is_claim_held(&pair.watcher.claimed_path(&name(request))).unwrap();
+            assert_eq!(held, Some(!expected), "{request}");
         }
         drop(held);
-        assert_eq!(is_claim_held(&pair.watcher.claimed_path(&name("held"))), Some(false));
+        let held = || is_claim_held(&pair.watcher.claimed_path(&name("held"))).unwrap();
+        assert_eq!(held(), Some(false));
         pair.watcher.remove_claimed(&name("held")).unwrap();
-        assert_eq!(is_claim_held(&pair.watcher.claimed_path(&name("held"))), None);
+        assert_eq!(held(), None);
     }
 
     #[test]
@@ -508,9 +534,9 @@ mod tests {
         let target: NodeName = "n3".parse().unwrap();
         let known = |id: &RequestId| {
             (
-                pair.watcher.answered(&name("x"), Some(id), Some(&target)),
-                pair.watcher.answered(&name("x"), Some(id), None),
-                pair.watcher.answered(&name("x"), None, None),
+                pair.watcher.answered(&name("x"), Some(id), Some(&target)).unwrap(),
+                pair.watcher.answered(&name("x"), Some(id), None).unwrap(),
+                pair.watcher.answered(&name("x"), None, None).unwrap(),
             )
         };
         let new = RequestId::random();
@@ -634,13 +660,13 @@ mod tests {
     fn a_query_that_must_not_be_read_is_none_and_can_be_removed() {
         let pair = Pair::new();
         each_untrusted(&pair.places.queries.join("q.json"), |word| {
-            assert_eq!(pair.watcher.read_query("q.json"), None, "{word}");
+            assert_eq!(pair.watcher.read_query("q.json").unwrap(), None, "{word}");
         });
         write(&pair.places.queries.join("q.json"), b"{}");
-        assert_eq!(pair.watcher.read_query("q.json"), Some(b"{}".to_vec()));
+        assert_eq!(pair.watcher.read_query("q.json").unwrap(), Some(b"{}".to_vec()));
         pair.watcher.remove_query("q.json").unwrap();
         pair.watcher.remove_query("q.json").unwrap();
-        assert_eq!(pair.watcher.read_query("q.json"), None);
+        assert_eq!(pair.watcher.read_query("q.json").unwrap(), None);
     }
 
     #[test]
@@ -648,7 +674,7 @@ mod tests {
         let pair = Pair::new();
         write(&pair.request("n.json"), b"{}");
         for path in ["../requests/n.json", "..", ".", "", "/etc/passwd", "a\0b"] {
-            assert_eq!(pair.watcher.read_query(path), None, "{path}");
+            assert_eq!(pair.watcher.read_query(path).unwrap(), None, "{path}");
             assert!(pair.watcher.remove_query(path).is_err(), "{path}");
             assert!(pair.watcher.answer_query(path, b"x").is_err(), "{path}");
             assert!(pair.watcher.set_aside(path).is_err(), "{path}");

@@ -88,11 +88,12 @@ async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> 
     };
     let mut pause_ms = PAUSE_MS.0;
     loop {
-        if session.limit().has_passed() {
-            return answer(Ec2Outcome::TooLate, "there was no time left to send it".to_owned());
-        }
-        if call.client.as_ref().is_some_and(|client| !client.is_waiting()) {
+        let limit = session.limit();
+        if call.client.as_ref().is_some_and(|client| !client.is_waiting(limit)) {
             return answer(Ec2Outcome::Withdrawn, "nobody waited for it any more".to_owned());
+        }
+        if limit.has_passed() {
+            return answer(Ec2Outcome::TooLate, "there was no time left to send it".to_owned());
         }
         let reply = match session.send(&query, ORDER_MS_MAX).await {
             Ok(reply) => reply,

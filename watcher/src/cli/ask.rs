@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::table::span;
 use crate::config::SpoolSettings;
+use crate::daemon::boot_id;
 
 /// The answer of the watcher that serves this spool, if there is one within `patience_ms`.
 pub(super) fn ask(
@@ -35,6 +36,8 @@ pub(super) fn ask(
         device: None,
         target: None,
         deadline_boottime_ms: limit.not_after_boot_ms,
+        boot_id: boot_id().ok(),
+        asked_boottime_ms: Some(fence_device::boot_ms_now()),
     };
     let asked = spool.ask(&query)?;
     let bytes = wait(&spool, &asked, limit).ok_or_else(|| {

@@ -126,8 +126,9 @@ fn spawn(
     question: Question,
 ) {
     let (sender, device) = (sender.clone(), Arc::clone(device));
-    // The receiver is gone only when nobody waits any longer.
-    thread::spawn(move || sender.send((index, question(&device))));
+    // The receiver is gone only when nobody waits any longer. Without a thread, what stands there
+    // stays: it could not be checked.
+    let _ = thread::Builder::new().spawn(move || sender.send((index, question(&device))));
 }
 
 impl Checked {
@@ -301,6 +302,7 @@ fn notes(checked: &[Checked], settings: &Settings, offline: bool) -> Vec<String>
             settings.node
         ));
     }
+    notes.extend(settings.reports());
     if !offline && settings.node != local_node() {
         notes.push(format!(
             "asked from this machine, '{}': '{}' may reach other devices",

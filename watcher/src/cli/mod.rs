@@ -128,7 +128,7 @@ fn execute(arguments: Arguments) -> ExitCode {
             }
             Err(error) => refuse(&error),
         },
-        Command::Check { node, offline } => match input.settings(node.node, !offline) {
+        Command::Check { node, offline } => match input.settings_to_check(node.node, offline) {
             Ok(settings) => show(check::check(&settings, offline)),
             Err(error) => refuse(&error),
         },
@@ -195,9 +195,29 @@ impl Input {
         config::load(&self.origin(node, programs_must_exist))
     }
 
+    /// For a look at the configuration: on this machine, unless it is meant for another one.
+    fn settings_to_check(
+        &self,
+        node: Option<NodeName>,
+        offline: bool,
+    ) -> Result<Settings, ConfigError> {
+        let settings = self.settings(node, !offline)?;
+        if offline { Ok(settings) } else { self.on_this_clock(settings) }
+    }
+
+    fn on_this_clock(&self, settings: Settings) -> Result<Settings, ConfigError> {
+        match shifted_clock() {
+            None => Ok(settings),
+            Some(text) => {
+                let problems = vec![Problem { line: None, text }];
+                Err(ConfigError::Problems { path: self.config.clone(), problems })
+            }
+        }
+    }
+
     /// For the service, which is of no use on a node that no device is for.
     fn settings_to_serve(&self, node: Option<NodeName>) -> Result<Settings, ConfigError> {
-        let settings = self.settings(node, true)?;
+        let settings = self.on_this_clock(self.settings(node, true)?)?;
         if settings.devices.iter().any(|device| device.applies_to(&settings.node)) {
             return Ok(settings);
         }
@@ -242,6 +262,14 @@ impl Input {
             programs_must_exist,
         }
     }
+}
+
+/// Why deadlines cannot be kept here, if so: another clock than that of the agents.
+fn shifted_clock() -> Option<String> {
+    fence_core::clock::shifted(|path| {
+        let link = std::fs::read_link(path).map(|target| target.to_string_lossy().into_owned());
+        link.or_else(|_| std::fs::read_to_string(path)).ok()
+    })
 }
 
 /// Writes a command's text; the exit code says whether all is well.

@@ -98,6 +98,13 @@ pub struct ServiceSettings {
     pub rescan_ms: u64,
 }
 
+impl Settings {
+    /// What is no fault and may surprise: names that mean one target.
+    pub fn reports(&self) -> Vec<String> {
+        device::reports(&self.devices)
+    }
+}
+
 /// What the settings are made from.
 #[derive(Debug)]
 pub struct Origin<'a> {

@@ -8,6 +8,7 @@
 //! - `worker` drives one execution, step by step, in a thread of its own.
 //! - `dlm` tells DLM of a fence that is certain.
 //! - `queries` answers questions, beside whatever else happens.
+//! - `locks` waits for the watcher before this one, and keeps the locks' files.
 //! - `manager` tells the service manager how the service is.
 //! - `reload` reads the configuration again.
 //! - `wake` turns inotify and signals into events.
@@ -16,6 +17,7 @@
 
 mod audit;
 mod dlm;
+mod locks;
 mod manager;
 mod queries;
 mod reload;
@@ -25,18 +27,20 @@ mod wake;
 mod worker;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use fence_core::Now;
 use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
 use fence_protocol::{FenceResult, NodeName, RecordName};
-use fence_spool::{Places, WatcherSpool};
-use log::{error, info, warn};
+use fence_spool::{Places, WatcherLock, WatcherSpool};
+use log::{info, warn};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{ConfigError, LogTarget, Settings};
 use crate::devices::{ConfiguredDevice, Devices};
@@ -55,6 +59,9 @@ pub(crate) enum Wake {
     Query(String),
     /// Events may have been lost, or a directory is no longer where it was: look at everything.
     Rescan,
+    /// Look at everything soon: something could not be looked at for a moment, for want of descriptors,
+    /// memory or threads; or a lock's file is gone, perhaps because the directory is being removed.
+    LookAgain,
     /// An execution is over.
     Finished(RecordName, Verdict),
     /// A question that came as a request has its answer.
@@ -81,11 +88,9 @@ enum End {
     Overran,
     /// A directory of the spool was replaced: begin anew with what is there now.
     SpoolReplaced,
+    /// A watcher that does not see this one serves the spool as well.
+    Supplanted,
 }
-
-/// How long a new watcher waits for the children of the one before it, in milliseconds. They get
-/// SIGKILL at its death. After that it does not start: the service manager tries again.
-const CHILDREN_GONE_MS: u64 = 5_000;
 
 /// How long before the end of its time a watcher that was told to stop begins the last request, in
 /// milliseconds: one that does not come to its end is interrupted. Most devices need less.
@@ -95,18 +100,29 @@ const LAST_BEGIN_MS: u64 = 15_000;
 /// used up what the kernel gives one user.
 const BLIND_PERIOD_MS: u64 = 1_000;
 
+/// The pause before what could not be looked at for the moment is looked at again, in milliseconds.
+const LOOK_AGAIN_MS: u64 = 1_000;
+
+/// The open files that the watcher allows itself: the usual 1024 are too few for a burst.
+const FILES_MAX: u64 = 16_384;
+
 /// Runs the service until a signal ends it. `source` gives the settings anew, when they are wanted.
 pub fn run(mut settings: Settings, source: &Source) -> anyhow::Result<()> {
     // The directory in which an administrator starts the service may lie on GFS2.
     std::env::set_current_dir("/").context("cannot change to '/'")?;
     let signals = wake::block_signals().context("cannot block signals")?;
     start_log(&settings)?;
+    settings.reports().iter().for_each(|report| warn!("configuration: {report}"));
     let (wake, events) = mpsc::channel();
     wake::watch_signals(signals, wake.clone()).context("cannot start the signals' thread")?;
+    raise_file_limit();
     let result = loop {
         match serve(&mut settings, source, &wake, &events) {
             Ok(End::SpoolReplaced) => warn!("the spool was replaced: beginning anew"),
             Ok(End::Stopped) => break Ok(()),
+            Ok(End::Supplanted) => {
+                break Err(anyhow!("another fence-watcher serves this spool: this one has ended"));
+            }
             Ok(End::Overran) => {
                 break Err(anyhow!("what ran did not come to its end in time and is interrupted"));
             }
@@ -122,6 +138,11 @@ pub(crate) fn now() -> Now {
     Now { boot_ms: fence_device::boot_ms_now(), wall_ms: chrono::Utc::now().timestamp_millis() }
 }
 
+/// This boot's identity.
+pub(crate) fn boot_id() -> io::Result<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
+}
+
 fn start_log(settings: &Settings) -> anyhow::Result<()> {
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let target = match settings.log.target {
@@ -132,6 +153,16 @@ fn start_log(settings: &Settings) -> anyhow::Result<()> {
         LogTarget::Syslog => fence_log::Target::Syslog,
     };
     fence_log::init("fence-watcher", target, settings.log.level).context("cannot start the log")
+}
+
+/// Makes room for as many open files as the system allows, within reason.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard.min(FILES_MAX).max(soft), hard)
+    });
+    if let Err(problem) = raised {
+        warn!("the limit of open files stays as it is: {problem}");
+    }
 }
 
 /// Whether what is written to stderr is lost, as for a daemon that an init script starts.
@@ -154,7 +185,7 @@ fn serve(
     let spool = Arc::new(WatcherSpool::open(&places, true)?);
     let lock = spool.lock()?;
     fence_spool::check_renames(&places)?;
-    wait_for_children_of_a_predecessor(&spool)?;
+    locks::wait_for_children_of_a_predecessor(&spool)?;
     let executor = ExecutorClient::start(
         "/proc/self/exe".as_ref(),
         &["--executor"],
@@ -163,7 +194,7 @@ fn serve(
     .context("cannot start the helper process that runs commands")?;
     audit::make_log_dir(&settings.log.log_dir);
     let reloader = Reloader::new(Arc::clone(source), wake.clone());
-    let mut daemon = Daemon::new(settings.clone(), spool, executor, reloader, wake.clone())?;
+    let mut daemon = Daemon::new(settings.clone(), spool, lock, executor, reloader, wake.clone())?;
     let inotify = wake::watch_spool(&places, wake.clone());
     daemon.period_max_ms = if inotify.is_some() { u64::MAX } else { BLIND_PERIOD_MS };
     daemon.recover();
@@ -178,25 +209,7 @@ fn serve(
     let end = daemon.run(events);
     daemon.audit.close();
     *settings = daemon.settings;
-    drop(lock);
     Ok(end)
-}
-
-/// Nothing is started while a child of the watcher before us may still run.
-fn wait_for_children_of_a_predecessor(spool: &WatcherSpool) -> anyhow::Result<()> {
-    let patience = now().boot_ms + CHILDREN_GONE_MS;
-    while !spool.running_lock().try_exclusive() {
-        if now().boot_ms >= patience {
-            bail!(
-                "the previous watcher's helper process still runs children: end it (it holds '{}'), or \
-                 wait until it has ended",
-                spool.running_lock().path().display()
-            );
-        }
-        // There is no event for the end of somebody else's lock but to block on it, without bound.
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
 }
 
 fn core_settings(settings: &Settings, boot_id: &str) -> core::Settings {
@@ -210,6 +223,7 @@ fn core_settings(settings: &Settings, boot_id: &str) -> core::Settings {
 struct Daemon {
     settings: Settings,
     boot_id: String,
+    lock: WatcherLock,
     executor: ExecutorClient,
     reloader: Reloader,
     core: core::Watcher,
@@ -231,23 +245,24 @@ impl Daemon {
     fn new(
         settings: Settings,
         spool: Arc<WatcherSpool>,
+        lock: WatcherLock,
         executor: ExecutorClient,
         reloader: Reloader,
         wake: Sender<Wake>,
     ) -> anyhow::Result<Self> {
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        let boot_id = boot_id()
             .context("cannot read this boot's identity, /proc/sys/kernel/random/boot_id")?;
-        let boot_id = boot_id.trim().to_owned();
         let devices = Arc::new(Devices::build(&settings, &executor));
         Ok(Daemon {
             core: core::Watcher::new(core_settings(&settings, &boot_id), devices.facts()),
-            spooler: Spooler::new(Arc::clone(&spool), &settings.spool),
+            spooler: Spooler::new(Arc::clone(&spool), &settings.spool, wake.clone()),
             reporter: Reporter::new(&settings.node),
             audit: audit::Desk::open(),
-            queries: queries::Desk::new(spool, Arc::clone(&devices), wake.clone()),
+            queries: queries::Desk::new(spool, Arc::clone(&devices), &boot_id, wake.clone()),
             manager: Manager::find(),
             settings,
             boot_id,
+            lock,
             executor,
             reloader,
             devices,
@@ -290,6 +305,10 @@ impl Daemon {
             Wake::Request(file_name) => self.see(&file_name),
             Wake::Query(file_name) => self.query(&file_name),
             Wake::Rescan => self.rescan(),
+            Wake::LookAgain => {
+                let soon = now().boot_ms + LOOK_AGAIN_MS;
+                self.next_round_boot_ms = self.next_round_boot_ms.min(soon);
+            }
             Wake::Finished(name, verdict) => {
                 if let Some(job) = self.core.executed(&name) {
                     self.reporter.finished(job, &verdict);
@@ -323,7 +342,7 @@ impl Daemon {
             let limit = now().boot_ms + self.settings.service.stop_limit_ms;
             let serve_until = match end {
                 End::Stopped => Some(limit.saturating_sub(LAST_BEGIN_MS)),
-                End::Overran | End::SpoolReplaced => None,
+                End::Overran | End::SpoolReplaced | End::Supplanted => None,
             };
             self.ending = Some((end, limit));
             self.feed(Event::Stop(serve_until));
@@ -362,6 +381,8 @@ impl Daemon {
         // What could not be read at the start may be readable now.
         self.recover();
         self.rescan();
+        self.keep_locks();
+        self.queries.go_on();
         self.spooler.prune_now_and_then(now());
     }
 
@@ -384,11 +405,11 @@ impl Daemon {
                     self.feed(Event::Seen(name, sight));
                 }
             }
-            Err(problem) => error!("cannot look through the requests: {problem}"),
+            Err(problem) => self.spooler.report("cannot look through the requests", &problem),
         }
         match self.spooler.spool.queries() {
             Ok(file_names) => file_names.iter().for_each(|file_name| self.query(file_name)),
-            Err(problem) => error!("cannot look through the queries: {problem}"),
+            Err(problem) => self.spooler.report("cannot look through the queries", &problem),
         }
     }
 

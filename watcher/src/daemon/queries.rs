@@ -1,19 +1,23 @@
 //! The desk for questions: each is answered in a thread of its own, so that neither an execution
 //! delays a question nor a question an execution.
+//!
+//! What a passing lack of descriptors or threads keeps from being done is tried again a moment later:
+//! nothing is lost by that, because a question that is not answered still lies there.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use fence_core::Now;
+use fence_core::clock::difference;
 use fence_core::watcher::{Coverage, Device, route, unlisted};
 use fence_device::{Limit, Pin, Reach, TargetList};
 use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RecordName, Request,
     Requested,
 };
-use fence_spool::WatcherSpool;
+use fence_spool::{SpoolError, WatcherSpool};
 use log::{error, warn};
 use serde_json::Value;
 
@@ -35,6 +39,7 @@ type Task = Box<dyn FnOnce() + Send>;
 pub(super) struct Desk {
     spool: Arc<WatcherSpool>,
     devices: Arc<Devices>,
+    boot_id: String,
     wake: Sender<Wake>,
     asking: usize,
     waiting: VecDeque<Task>,
@@ -45,11 +50,17 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(spool: Arc<WatcherSpool>, devices: Arc<Devices>, wake: Sender<Wake>) -> Self {
+    pub(super) fn new(
+        spool: Arc<WatcherSpool>,
+        devices: Arc<Devices>,
+        boot_id: &str,
+        wake: Sender<Wake>,
+    ) -> Self {
         let (answered, answers) = std::sync::mpsc::channel();
         Desk {
             spool,
             devices,
+            boot_id: boot_id.to_owned(),
             wake,
             asking: 0,
             waiting: VecDeque::new(),
@@ -71,16 +82,26 @@ impl Desk {
         if self.taken.contains(file_name) {
             return None;
         }
-        let bytes = self.spool.read_query(file_name)?;
+        let bytes = match self.spool.read_query(file_name) {
+            Ok(bytes) => bytes?,
+            Err(problem) => {
+                report(&format!("query {file_name:?}"), &problem, &self.wake);
+                return None;
+            }
+        };
         let query = match Query::parse(&bytes) {
             Ok(query) if file_name != format!("{}.json", query.query_id) => {
                 Err("its query_id is not its file name".to_owned())
             }
-            Ok(query) if query.deadline_boottime_ms <= now.boot_ms => {
-                Err("nobody waits for it any more".to_owned())
-            }
             other => other,
         };
+        if let Ok(query) = &query
+            && let Some(why) = self.unanswerable(query, now)
+        {
+            warn!("query {file_name:?}: refused: {why}");
+            write(&self.spool, file_name, &QueryAnswer::new(&query.query_id, 3, why), &self.wake);
+            return None;
+        }
         match query {
             Err(why) => {
                 warn!("query {file_name:?}: refused: {why}");
@@ -89,7 +110,7 @@ impl Desk {
             Ok(query) if query.query == QueryKind::State => {
                 let mut answer = QueryAnswer::new(&query.query_id, 0, "fence-watcher is running");
                 answer.state = Some(state());
-                write(&self.spool, file_name, &answer);
+                write(&self.spool, file_name, &answer, &self.wake);
             }
             Ok(query) if query.query == QueryKind::Reload => {
                 self.taken.insert(file_name.to_owned());
@@ -98,6 +119,19 @@ impl Desk {
             Ok(query) => self.ask(file_name, query, known),
         }
         None
+    }
+
+    /// Why `query` is told that nothing can be said, if so. One that came too late is told as well: its
+    /// client may still be there, and wait by another clock.
+    fn unanswerable(&self, query: &Query, now: Now) -> Option<String> {
+        let (theirs, asked) = (query.boot_id.as_deref(), query.asked_boottime_ms);
+        difference(theirs, asked, &self.boot_id, now.boot_ms).or_else(|| {
+            let late_ms = now.boot_ms.checked_sub(query.deadline_boottime_ms)?;
+            Some(format!(
+                "its deadline passed {late_ms} ms ago by the clock of fence-watcher: if its client \
+                 still waits, the two do not share one CLOCK_BOOTTIME: run both on one kernel"
+            ))
+        })
     }
 
     /// Asks the devices what `query` wants to know.
@@ -109,7 +143,7 @@ impl Desk {
         let known = if query.query == QueryKind::Power { known.to_vec() } else { Vec::new() };
         self.spawn(Box::new(move || {
             let answer = Asker { devices: &devices, known, wake: &wake }.answer(&query);
-            write(&spool, &file_name, &answer);
+            write(&spool, &file_name, &answer, &wake);
             let _ = answered.send(file_name);
         }));
     }
@@ -117,7 +151,7 @@ impl Desk {
     /// Tells who asked for a new configuration what came of it.
     pub(super) fn reloaded(&mut self, answer: &QueryAnswer) {
         let file_name = format!("{}.json", answer.query_id);
-        write(&self.spool, &file_name, answer);
+        write(&self.spool, &file_name, answer, &self.wake);
         self.taken.remove(&file_name);
     }
 
@@ -155,32 +189,75 @@ impl Desk {
         while let Ok(file_name) = self.answers.try_recv() {
             self.taken.remove(&file_name);
         }
-        if let Some(task) = self.waiting.pop_front() {
-            self.spawn(task);
+        self.go_on();
+    }
+
+    /// Begins what waits, as far as there is room.
+    pub(super) fn go_on(&mut self) {
+        while self.asking < ASKING_MAX
+            && let Some(task) = self.waiting.pop_front()
+        {
+            if let Err(task) = self.start(task) {
+                return self.waiting.push_front(task);
+            }
         }
     }
 
     fn spawn(&mut self, task: Task) {
-        if self.asking >= ASKING_MAX {
-            self.waiting.push_back(task);
-            return;
-        }
-        let wake = self.wake.clone();
-        let spawned =
-            thread::Builder::new().name("query".into()).stack_size(STACK_BYTES).spawn(move || {
+        self.waiting.push_back(task);
+        self.go_on();
+    }
+
+    /// Does `task` in a thread; gives it back when no thread can be had at the moment.
+    fn start(&mut self, task: Task) -> Result<(), Task> {
+        let slot = Arc::new(Mutex::new(Some(task)));
+        let (theirs, wake) = (Arc::clone(&slot), self.wake.clone());
+        let thread = thread::Builder::new().name("query".into()).stack_size(STACK_BYTES);
+        let spawned = thread.spawn(move || {
+            let _done = Done(wake);
+            if let Some(task) = take(&theirs) {
                 task();
-                let _ = wake.send(Wake::QueryDone);
-            });
-        match spawned {
-            Ok(_) => self.asking += 1,
-            Err(problem) => error!("a question stays unanswered: cannot start a thread: {problem}"),
-        }
+            }
+        });
+        let Err(problem) = spawned else {
+            self.asking += 1;
+            return Ok(());
+        };
+        error!("a question has to wait: cannot start a thread: {problem}");
+        let _ = self.wake.send(Wake::LookAgain);
+        take(&slot).map_or(Ok(()), Err)
     }
 }
 
-fn write(spool: &WatcherSpool, file_name: &str, answer: &QueryAnswer) {
+/// Says that a thread is free again, also if it panicked.
+struct Done(Sender<Wake>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        // The receiver is gone only when the daemon is.
+        let _ = self.0.send(Wake::QueryDone);
+    }
+}
+
+fn take(slot: &Mutex<Option<Task>>) -> Option<Task> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn report(what: &str, problem: &SpoolError, wake: &Sender<Wake>) {
+    error!("{what}: {problem}");
+    if problem.is_passing() {
+        // The receiver is gone only when the daemon is.
+        let _ = wake.send(Wake::LookAgain);
+    }
+}
+
+fn write(spool: &WatcherSpool, file_name: &str, answer: &QueryAnswer, wake: &Sender<Wake>) {
     if let Err(problem) = spool.answer_query(&answer.query_id, &answer.to_json()) {
-        error!("query {file_name:?}: {problem}");
+        report(&format!("query {file_name:?}"), &problem, wake);
+        if problem.is_passing() {
+            // It is asked once more by the next look, if somebody still waits for it.
+            return;
+        }
     }
     remove(spool, file_name);
 }
@@ -266,11 +343,20 @@ impl Asker<'_> {
 
     fn reachable(&self, devices: &[&Arc<ConfiguredDevice>]) -> (bool, String) {
         let reaches: Vec<(bool, String)> = thread::scope(|scope| {
-            let asked: Vec<_> =
-                devices.iter().map(|device| scope.spawn(|| self.reach(device))).collect();
+            let asked: Vec<_> = devices
+                .iter()
+                .map(|device| {
+                    let thread = thread::Builder::new().stack_size(STACK_BYTES);
+                    (device, thread.spawn_scoped(scope, || self.reach(device)))
+                })
+                .collect();
             asked
                 .into_iter()
-                .map(|thread| thread.join().unwrap_or((false, "the driver failed".to_owned())))
+                .map(|(device, thread)| match thread {
+                    Ok(thread) => thread.join().unwrap_or((false, "the driver failed".to_owned())),
+                    // Without a thread of its own, one is asked after the other.
+                    Err(_) => self.reach(device),
+                })
                 .collect()
         });
         let words = |wanted: bool| {

@@ -9,7 +9,7 @@ use std::thread;
 
 use fence_core::watcher::Event;
 use fence_protocol::QueryAnswer;
-use log::{error, info};
+use log::{error, info, warn};
 
 use super::{Daemon, Wake, audit, core_settings, now};
 use crate::config::{ConfigError, Settings};
@@ -94,6 +94,7 @@ impl Daemon {
         let before = std::mem::replace(&mut self.settings, settings);
         let settings = &self.settings;
         ::log::set_max_level(settings.log.level);
+        settings.reports().iter().for_each(|report| warn!("configuration: {report}"));
         audit::make_log_dir_meanwhile(&settings.log.log_dir);
         self.spooler.set_retention(&settings.spool);
         self.devices = Arc::new(Devices::build(settings, &self.executor));

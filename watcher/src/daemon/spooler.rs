@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::thread;
 
 use chrono::Utc;
 use fence_core::Now;
 use fence_core::watcher::{Claim, Content, Effect, Event, Sight};
 use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError, RequestId};
-use fence_spool::{Claim as SpoolClaim, Places, Sight as SpoolSight, WatcherSpool};
+use fence_spool::{Claim as SpoolClaim, Places, Sight as SpoolSight, SpoolError, WatcherSpool};
 use log::{error, info, warn};
 
+use super::Wake;
 use crate::config::SpoolSettings;
 
 /// How often old answers are looked for, in milliseconds: the look costs with each file there.
@@ -19,6 +21,7 @@ const PRUNE_EVERY_MS: u64 = 3_600_000;
 pub(super) struct Spooler {
     pub(super) spool: Arc<WatcherSpool>,
     places: Places,
+    wake: Sender<Wake>,
     keep_answers_ms: i64,
     keep_answers_max: usize,
     next_prune_boot_ms: u64,
@@ -26,10 +29,15 @@ pub(super) struct Spooler {
 }
 
 impl Spooler {
-    pub(super) fn new(spool: Arc<WatcherSpool>, settings: &SpoolSettings) -> Self {
+    pub(super) fn new(
+        spool: Arc<WatcherSpool>,
+        settings: &SpoolSettings,
+        wake: Sender<Wake>,
+    ) -> Self {
         let mut spooler = Spooler {
             spool,
             places: Places::new(&settings.request_dir, &settings.response_dir),
+            wake,
             keep_answers_ms: 0,
             keep_answers_max: 0,
             next_prune_boot_ms: 0,
@@ -45,13 +53,22 @@ impl Spooler {
         self.keep_answers_max = settings.keep_answers_max;
     }
 
+    /// Logs what could not be done, and has everything looked at again soon if that may help.
+    pub(super) fn report(&self, what: &str, problem: &SpoolError) {
+        error!("{what}: {problem}");
+        if problem.is_passing() {
+            // The receiver is gone only when the daemon is.
+            let _ = self.wake.send(Wake::LookAgain);
+        }
+    }
+
     /// The record of `file_name`. A name that no record can have is put out of the way.
     pub(super) fn record(&self, file_name: &str) -> Option<RecordName> {
         let name = RecordName::from_file_name(file_name);
         if name.is_none() {
             warn!("requests: {file_name:?} is no name for a request; set aside");
             if let Err(problem) = self.spool.set_aside(file_name) {
-                error!("requests: {file_name:?}: {problem}");
+                self.report(&format!("requests: {file_name:?}"), &problem);
             }
         }
         name
@@ -61,7 +78,7 @@ impl Spooler {
     pub(super) fn look(&self, name: &RecordName) -> Option<Sight> {
         let is_answered =
             |id: Option<&_>, target: Option<&_>| self.spool.answered(name, id, target);
-        sight_of(name, self.spool.inspect(name), is_answered)
+        self.sight_of(name, self.spool.inspect(name), is_answered)
     }
 
     /// What the disk shows of those that are `wanted`, the oldest first: whoever asked first is served
@@ -86,7 +103,7 @@ impl Spooler {
     /// What was claimed and never answered by the watcher before us.
     pub(super) fn claimed(&self) -> Vec<(RecordName, Sight)> {
         let names = self.spool.claimed().unwrap_or_else(|problem| {
-            error!("cannot look through the claimed requests: {problem}");
+            self.report("cannot look through the claimed requests", &problem);
             Vec::new()
         });
         names
@@ -95,7 +112,7 @@ impl Spooler {
                 // Only an answer of its own name: what was begun has other traces without being
                 // answered.
                 let is_answered = |_: Option<&_>, _: Option<&_>| self.spool.has_answer(&name);
-                let sight = sight_of(&name, self.spool.inspect_claimed(&name), is_answered)?;
+                let sight = self.sight_of(&name, self.spool.inspect_claimed(&name), is_answered)?;
                 Some((name, sight))
             })
             .collect()
@@ -133,11 +150,11 @@ impl Spooler {
                 let claim = self.claim(&name, sync);
                 Some(Event::Claim(name, claim))
             }
-            Effect::RemoveClaimed(name) => told(&name, self.spool.remove_claimed(&name)),
-            Effect::RemovePending(name) => told(&name, self.spool.remove_pending(&name)),
+            Effect::RemoveClaimed(name) => self.told(&name, self.spool.remove_claimed(&name)),
+            Effect::RemovePending(name) => self.told(&name, self.spool.remove_pending(&name)),
             Effect::SetAside(name, why) => {
                 warn!("request {name}: refused and set aside: {why}");
-                told(&name, self.spool.set_aside(&name.file_name()))
+                self.told(&name, self.spool.set_aside(&name.file_name()))
             }
             Effect::Note(name, text) => {
                 warn!("request {name}: {text}");
@@ -194,45 +211,54 @@ impl Spooler {
         });
         Claim::Claimed { parsed, client_gone, begun_before }
     }
-}
 
-/// What the core is to know of what lies there; `is_answered` tells whether that is settled.
-fn sight_of(
-    name: &RecordName,
-    sight: SpoolSight,
-    is_answered: impl Fn(Option<&RequestId>, Option<&NodeName>) -> bool,
-) -> Option<Sight> {
-    let content = |parsed, size, mtime_ms| {
-        Sight::Content(Box::new(Content { parsed, changed: (size, mtime_ms) }))
-    };
-    let sight = match sight {
-        SpoolSight::Gone => return Some(Sight::Gone),
-        SpoolSight::Untrusted(why) => return Some(Sight::Untrusted(why)),
-        SpoolSight::TooLarge(size) => {
-            content(Err(Rejection::of(RequestError::TooLarge(size))), size, 0)
+    /// What the core is to know of what lies there; `is_answered` tells whether that is settled.
+    fn sight_of(
+        &self,
+        name: &RecordName,
+        sight: SpoolSight,
+        is_answered: impl Fn(Option<&RequestId>, Option<&NodeName>) -> Result<bool, SpoolError>,
+    ) -> Option<Sight> {
+        let content = |parsed, size, mtime_ms| {
+            Sight::Content(Box::new(Content { parsed, changed: (size, mtime_ms) }))
+        };
+        let sight = match sight {
+            SpoolSight::Gone => return Some(Sight::Gone),
+            SpoolSight::Untrusted(why) => return Some(Sight::Untrusted(why)),
+            SpoolSight::TooLarge(size) => {
+                content(Err(Rejection::of(RequestError::TooLarge(size))), size, 0)
+            }
+            SpoolSight::Failed(problem) => {
+                // The next look through the spool sees it again.
+                self.report(&format!("request {name}"), &problem);
+                return None;
+            }
+            SpoolSight::Content { bytes, facts } => {
+                content(Request::parse(&bytes), facts.size, facts.mtime_ms)
+            }
+        };
+        let Sight::Content(read) = &sight else { return Some(sight) };
+        let (id, target) = match &read.parsed {
+            Ok(request) => (Some(&request.request_id), request.target_node.as_ref()),
+            Err(rejection) => (rejection.request_id.as_ref(), rejection.target_node.as_ref()),
+        };
+        match is_answered(id, target) {
+            Ok(true) => Some(Sight::Answered),
+            Ok(false) => Some(sight),
+            // Neither run nor removed before that is known.
+            Err(problem) => {
+                self.report(&format!("request {name}"), &problem);
+                None
+            }
         }
-        SpoolSight::Failed(problem) => {
-            // The next look through the spool sees it again.
-            error!("request {name}: {problem}");
-            return None;
-        }
-        SpoolSight::Content { bytes, facts } => {
-            content(Request::parse(&bytes), facts.size, facts.mtime_ms)
-        }
-    };
-    let Sight::Content(read) = &sight else { return Some(sight) };
-    let (id, target) = match &read.parsed {
-        Ok(request) => (Some(&request.request_id), request.target_node.as_ref()),
-        Err(rejection) => (rejection.request_id.as_ref(), rejection.target_node.as_ref()),
-    };
-    Some(if is_answered(id, target) { Sight::Answered } else { sight })
-}
-
-fn told(name: &RecordName, done: Result<(), fence_spool::SpoolError>) -> Option<Event> {
-    if let Err(problem) = done {
-        error!("request {name}: {problem}");
     }
-    None
+
+    fn told(&self, name: &RecordName, done: Result<(), SpoolError>) -> Option<Event> {
+        if let Err(problem) = done {
+            self.report(&format!("request {name}"), &problem);
+        }
+        None
+    }
 }
 
 fn log_answer(name: &RecordName, answer: &Answer) {

@@ -74,6 +74,12 @@ fn translate(event: notify::Result<notify::Event>, places: &Places) -> Vec<Wake>
     if event.need_rescan() {
         return vec![Wake::Rescan];
     }
+    let concerns_locks =
+        !matches!(event.kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Data(_)));
+    if concerns_locks && event.paths.iter().any(|path| is_lock(path, places)) {
+        // Not at once: who removes the whole directory would find it not empty.
+        return vec![Wake::LookAgain];
+    }
     let is_news = match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Create(_) => true,
         // A name that vanishes is noticed when its turn comes.
@@ -106,6 +112,11 @@ fn is_directory(path: &Path, places: &Places) -> bool {
     [&places.requests, &places.responses, &places.queries].iter().any(|known| *known == path)
 }
 
+fn is_lock(path: &Path, places: &Places) -> bool {
+    path.parent() == Some(&places.requests)
+        && path.file_name().and_then(|name| name.to_str()).is_some_and(fence_spool::is_lock)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +143,23 @@ mod tests {
         assert_eq!(woken_by(data, "/s/requests/a.json"), "[]");
         let created = EventKind::Create(CreateKind::File);
         assert_eq!(woken_by(created, "/s/requests/a.json"), r#"[Request("a.json")]"#);
+    }
+
+    #[test]
+    fn a_lock_that_changes_its_name_is_noticed() {
+        let [from, to] = [RenameMode::From, RenameMode::To]
+            .map(|mode| EventKind::Modify(ModifyKind::Name(mode)));
+        for kind in [EventKind::Remove(RemoveKind::File), from, to] {
+            for lock in ["/s/requests/.watcher.lock", "/s/requests/.running.lock"] {
+                assert_eq!(woken_by(kind, lock), "[LookAgain]");
+            }
+        }
+        let created = EventKind::Create(CreateKind::File);
+        assert_eq!(woken_by(created, "/s/requests/.watcher.lock"), "[LookAgain]");
+        let read = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        assert_eq!(woken_by(read, "/s/requests/.watcher.lock"), "[]");
+        let elsewhere = EventKind::Remove(RemoveKind::File);
+        assert_eq!(woken_by(elsewhere, "/s/queries/.watcher.lock"), "[]");
     }
 
     #[test]

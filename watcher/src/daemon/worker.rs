@@ -45,6 +45,9 @@ pub(super) fn execute(
             }
         });
     if let Err(problem) = spawned {
+        // Answered at once, and not tried again until the deadline: nothing was started, which is
+        // certain, and one request is one attempt. The cluster manager may have another device or
+        // another node for it, and can go there now.
         let verdict = failure(format!("not started: cannot start a thread: {problem}"));
         let _ = wake.send(Wake::Finished(name, verdict));
     }
@@ -84,7 +87,9 @@ fn drive(device: &ConfiguredDevice, job: &Job, request_json: &[u8], client: &Cli
                 thread::sleep(Duration::from_millis(ms));
                 Report::Paused
             }
-            Step::LookForClient => Report::Client(client.is_waiting()),
+            Step::LookForClient => {
+                Report::Client(client.is_waiting(Limit { not_after_boot_ms: job.deadline_boot_ms }))
+            }
             Step::Done(verdict) => return verdict,
         };
     }

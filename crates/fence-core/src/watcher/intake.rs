@@ -9,6 +9,7 @@ use super::{
     refusal_of, route,
 };
 use crate::Now;
+use crate::clock::other_boot;
 
 impl Watcher {
     /// A claimed request that the watcher before us left behind. Whether it was begun is unknown, so
@@ -156,7 +157,7 @@ impl Watcher {
         let (deadline_boot_ms, deadline_wall_ms) =
             match self.deadline(request, written_wall_ms, now) {
                 Ok(deadlines) => deadlines,
-                Err(why) => return Admission::Refuse(FenceResult::Expired, why.to_owned()),
+                Err(why) => return Admission::Refuse(FenceResult::Expired, why),
             };
         let action = match &request.action {
             Requested::Fence(action) => *action,
@@ -201,22 +202,28 @@ impl Watcher {
         request: &Request,
         written_wall_ms: i64,
         now: Now,
-    ) -> Result<(u64, Option<i64>), &'static str> {
+    ) -> Result<(u64, Option<i64>), String> {
+        let up_ms = i64::try_from(now.boot_ms).unwrap_or(i64::MAX);
+        let is_of_this_boot = written_wall_ms >= now.wall_ms.saturating_sub(up_ms);
         let (boot_ms, wall_ms) = match (&request.boot_id, request.deadline_boottime_ms) {
             // A UUID, whose letters may be written in either case.
             (Some(boot_id), _) if !boot_id.eq_ignore_ascii_case(&self.settings.boot_id) => {
-                return Err("it comes from an earlier boot of this node");
+                return Err(if is_of_this_boot {
+                    other_boot(boot_id, &self.settings.boot_id)
+                } else {
+                    "it comes from an earlier boot of this node".to_owned()
+                });
             }
             (Some(_), Some(deadline)) => (deadline, None),
             _ => {
-                let up_ms = i64::try_from(now.boot_ms).unwrap_or(i64::MAX);
-                if written_wall_ms < now.wall_ms.saturating_sub(up_ms) {
-                    return Err("it was written before this node was booted");
+                if !is_of_this_boot {
+                    return Err("it was written before this node was booted".to_owned());
                 }
                 if written_wall_ms > now.wall_ms.saturating_add(CLOCK_SLACK_MS) {
                     return Err(
                         "it was written in the future: the clock was set back, and its age \
-                         is unknown",
+                                is unknown"
+                            .to_owned(),
                     );
                 }
                 let default = i64::try_from(self.settings.default_deadline_ms).unwrap_or(i64::MAX);
@@ -229,7 +236,11 @@ impl Watcher {
                 (now.boot_ms.saturating_add(left), Some(deadline))
             }
         };
-        if boot_ms > now.boot_ms { Ok((boot_ms, wall_ms)) } else { Err("its deadline has passed") }
+        if boot_ms > now.boot_ms {
+            Ok((boot_ms, wall_ms))
+        } else {
+            Err("its deadline has passed".to_owned())
+        }
     }
 
     /// A file that is no request. A cut-off text may be one that a simple client is still writing:

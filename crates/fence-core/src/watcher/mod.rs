@@ -521,10 +521,12 @@ impl Watcher {
                 Some(State::Answering(answer, then)) => self.answer(name, answer, then, effects),
                 // Whatever keeps it from being seen: it is unknown then, and found by the next look.
                 Some(State::Unlisted) => effects.push(Effect::Look(name)),
-                young_or_none => {
-                    self.put_back(name.clone(), young_or_none);
+                Some(young) => {
+                    // A look that fails for the moment reports nothing: then it is looked at again.
+                    self.put(name.clone(), young, Some(now.boot_ms + DISK_RETRY_MS));
                     effects.push(Effect::Look(name));
                 }
+                None => {}
             }
         }
     }

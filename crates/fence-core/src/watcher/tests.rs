@@ -413,6 +413,22 @@ fn an_identity_that_is_under_way_is_not_run_under_another_name() {
 }
 
 #[test]
+fn a_look_that_failed_for_the_moment_is_repeated_soon() {
+    let mut watcher = watcher();
+    let record = name(&request(1, "n3"));
+    let half = content(Err(Rejection::of(RequestError::Incomplete)));
+    watcher.handle(Event::Seen(record.clone(), half), NOON);
+    let look = watcher.next_tick_boot_ms().unwrap();
+
+    // The disk reports nothing of the first look.
+    assert_eq!(watcher.handle(Event::Tick, at(look)), [Effect::Look(record.clone())]);
+
+    let again = watcher.next_tick_boot_ms().unwrap();
+    assert_eq!(again, look + DISK_RETRY_MS);
+    assert_eq!(watcher.handle(Event::Tick, at(again)), [Effect::Look(record)]);
+}
+
+#[test]
 fn a_half_written_request_is_looked_at_again_and_then_refused() {
     let half = || content(Err(Rejection::of(RequestError::Incomplete)));
     let record: RecordName = "67e55044-10b1-426f-9247-000000000001".parse().unwrap();

@@ -74,7 +74,7 @@ fn prepare_and_spawn(command: &Command, program: &str, null: &File) -> Result<St
     attributes.set_sigmask(&SigSet::empty())?;
 
     // The last things before the start: whatever froze or delayed us until here counts.
-    if command.client.as_ref().is_some_and(|client| !client.is_waiting()) {
+    if command.client.as_ref().is_some_and(|client| !client.is_waiting(command.limit)) {
         return Err(Refusal::Withdrawn);
     }
     let now = boot_ms_now();

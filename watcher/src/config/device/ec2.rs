@@ -1,16 +1,15 @@
 //! `type = "ec2"`: which instance is whose, and how AWS is reached.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use fence_core::PerTarget;
 use fence_device::{Ec2Settings, SecretSource};
-use fence_protocol::NodeName;
 use fence_spool::program_problem;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::Common;
+use super::twins::in_one_place;
 use crate::config::Targets;
 use crate::config::reader::{Parsed, Section};
 use crate::config::values::{boolean, path, per_target, secret, text, wrong};
@@ -87,14 +86,19 @@ fn instance_problem(instance: &PerTarget, targets: &Targets) -> Option<String> {
             return (!pattern.contains("{target}")).then(|| ONE_FOR_ALL.to_owned());
         }
     };
-    let mut owners: BTreeMap<String, &NodeName> = BTreeMap::new();
-    all.iter().find_map(|target| match instance.of(target) {
-        None => Some(format!("there is none for '{target}'")),
-        // Who has one of the two fenced would be told that it is off, and it would be the other.
-        Some(name) => owners
-            .insert(name, target)
-            .map(|other| format!("'{other}' and '{target}' have the same: {ONE_FOR_ALL}")),
-    })
+    if let Some(target) = all.iter().find(|target| instance.of(target).is_none()) {
+        return Some(format!("there is none for '{target}'"));
+    }
+    let (one, other) = in_one_place(all, |target| instance.of(target).map(|name| meant(&name)))?;
+    Some(format!("'{one}' and '{other}' have the same: {ONE_FOR_ALL}"))
+}
+
+/// The instance that `name` means: the letter case of an id makes no difference.
+fn meant(name: &str) -> String {
+    let (name, small) = (name.trim(), name.trim().to_ascii_lowercase());
+    let number = small.strip_prefix("i-").unwrap_or_default();
+    let is_id = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id { small } else { name.to_owned() }
 }
 
 /// The key that is written here, with where its secret is.
@@ -284,12 +288,15 @@ password_file = '/etc/key'";
             ("targets = 'discover'\ninstance = 'web'", "an instance is one node"),
             ("targets = { n1 = 'web', n2 = 'web' }", "'n1' and 'n2' have the same"),
             ("targets = '*'\ninstance = { n1 = 'web', n2 = 'web' }", "'n1' and 'n2' have the same"),
+            ("targets = { n1 = 'i-0aB', n2 = 'I-0Ab' }", "'n1' and 'n2' have the same"),
+            ("targets = { n1 = 'web', n2 = ' web ' }", "'n1' and 'n2' have the same"),
             ("targets = 'n[1-3]'\ninstance = { 'n[1-2]' = '{target}' }", "there is none for 'n3'"),
             ("targets = 'discover'\ninstance = { n1 = 'web' }", "not for \"discover\""),
         ] {
             assert!(problems(keys).contains(problem), "{keys}: {}", problems(keys));
         }
         assert!(read("targets = 'n1'\ninstance = 'web'", false).is_ok());
+        assert!(read("targets = { n1 = 'web', n2 = 'Web' }", false).is_ok(), "tags differ by case");
     }
 
     #[test]

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use fence_core::PerTarget;
 use fence_device::{AgentAction, FenceAgentSettings, SecretSource};
+use fence_protocol::NodeName;
 use fence_spool::program_problem;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::Common;
+use super::twins::{in_one_place, place_of_address};
 use crate::config::Targets;
 use crate::config::reader::{Parsed, Section};
 use crate::config::values::{
@@ -46,7 +48,7 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<FenceAgentS
     let env = section.get("env", environment).unwrap_or_default();
     let (actions, needed) = actions(section, common, method.as_deref());
     if let Some(plug) = &plug {
-        check_plugs(plug, common);
+        check_plugs(plug, common, plug_option.as_deref());
     }
     Some(FenceAgentSettings {
         agent: agent?,
@@ -248,7 +250,7 @@ fn actions(
 }
 
 /// Notes targets that have no plug, and those that would share one by mistake.
-fn check_plugs(plug: &PerTarget, common: &Common) {
+fn check_plugs(plug: &PerTarget, common: &Common, plug_option: Option<&str>) {
     let note = |text: String| common.problems.at(common.targets_at, text);
     let nodes = match &common.targets {
         Some(Targets::Nodes(nodes)) => Some(nodes),
@@ -264,6 +266,20 @@ fn check_plugs(plug: &PerTarget, common: &Common) {
     }
     for node in nodes.into_iter().flatten().filter(|node| plug.of(node).is_none()) {
         note(format!("'plug': there is none for the target '{node}'"));
+    }
+    let is_address = matches!(plug_option, Some("ip" | "ipaddr"));
+    let place = |node: &NodeName| match plug.of(node)? {
+        address if is_address => Some(place_of_address(&address, "")),
+        // Agents cut the blanks off its ends, and nothing else makes two plugs one.
+        plug => Some((plug.trim().to_owned(), None)),
+    };
+    if plug.of_all().is_none()
+        && let Some((one, other)) = in_one_place(common.known_targets(plug), place)
+    {
+        note(format!(
+            "'plug': '{one}' and '{other}' have the same: a plug controls one node, so each needs \
+             one of its own"
+        ));
     }
 }
 
@@ -477,6 +493,16 @@ token_file = "/token"
             ("'*'", "'3'", Some("is the same for all targets")),
             ("'n[1-2]'", "{ n1 = '3' }", Some("'plug': there is none for the target 'n2'")),
             ("'*'", "{ n1 = '3' }", None),
+            ("'n[1-2]'", "{ n1 = '3', n2 = '3' }", Some("'n1' and 'n2' have the same")),
+            ("'*'", "{ n1 = '3', n2 = ' 3 ' }", Some("'n1' and 'n2' have the same")),
+            ("'n[1-2]'", "{ 'n[1-2]' = '3' }", Some("'n1' and 'n2' have the same")),
+            ("'n[1-2]'", "{ n1 = 'a', n2 = 'A' }", None),
+            ("'n3,N3'", "{ n3 = '3', N3 = '3' }", None),
+            (
+                "'n[1-2]'",
+                "{ n1 = 'a', n2 = 'A' }\nplug_option = 'ip'",
+                Some("'n1' and 'n2' have the same"),
+            ),
         ] {
             let text = format!("agent = 'fence_test'\ntargets = {targets}\nplug = {plug}");
             match problem {

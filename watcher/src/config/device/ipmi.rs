@@ -1,6 +1,6 @@
 //! `type = "ipmi"`: the BMC of each target, and how ipmitool logs in there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use fence_core::PerTarget;
@@ -10,6 +10,7 @@ use fence_spool::program_problem;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::twins::{in_one_place, place_of_address};
 use super::{Common, password};
 use crate::config::reader::{Parsed, Section};
 use crate::config::values::{absolute, number, one_of, per_target, text, wrong};
@@ -77,18 +78,14 @@ fn address_problem(address: &PerTarget, targets: &BTreeSet<NodeName>) -> Option<
         let address = BmcAddress::parse(&pattern.replace("{target}", "n1"));
         return address.err().or_else(|| is_one_for_all.then(|| ONE_FOR_ALL.to_owned()));
     }
-    let mut owners: BTreeMap<String, &NodeName> = BTreeMap::new();
-    targets.iter().find_map(|target| {
-        let Some(text) = address.of(target) else {
-            return Some(format!("there is none for '{target}'"));
-        };
-        match BmcAddress::parse(&text) {
-            // Who has one of the two fenced would be told that it is off, and it would be the other.
-            Ok(address) => owners
-                .insert(address.to_string(), target)
-                .map(|other| format!("'{other}' and '{target}' have the same: {ONE_FOR_ALL}")),
-            Err(problem) => Some(problem),
-        }
+    let wrong = targets.iter().find_map(|target| match address.of(target) {
+        Some(text) => BmcAddress::parse(&text).err(),
+        None => Some(format!("there is none for '{target}'")),
+    });
+    wrong.or_else(|| {
+        let place = |target: &NodeName| Some(place_of_address(&address.of(target)?, IPMI_PORT));
+        let (one, other) = in_one_place(targets.iter().cloned(), place)?;
+        Some(format!("'{one}' and '{other}' have the same: {ONE_FOR_ALL}"))
     })
 }
 
@@ -130,6 +127,9 @@ const IPMITOOL: &str = "/usr/bin/ipmitool";
 
 /// The longest name of a user in IPMI.
 const USERNAME_BYTES_MAX: usize = 16;
+
+/// The port that a BMC has unless another one is written.
+const IPMI_PORT: &str = "623";
 
 const ONE_FOR_ALL: &str = "a BMC switches one node, so each needs an address of its own";
 
@@ -201,10 +201,16 @@ password_file = '/etc/password'
     }
 
     /// A line of the file, what stands in its place, and what is wrong then.
-    const WRONG: [(&str, &str, &str); 19] = [
+    const WRONG: [(&str, &str, &str); 21] = [
         ("address", "", "1: 'address' is missing"),
         ("address", "address = 'bmc'", "5: 'address': 'n1' and 'n2' have the same: a BMC switches"),
         ("address", "address = { n1 = 'a', n2 = 'a:623' }", "5: 'address': 'n1' and 'n2' have the"),
+        ("address", "address = { n1 = 'A', n2 = 'a.' }", "5: 'address': 'n1' and 'n2' have the"),
+        (
+            "address",
+            "address = { n1 = 'fd00::1', n2 = '[FD00:0::1]:623' }",
+            "5: 'address': 'n1' and 'n2' have the",
+        ),
         ("address", "address = { n1 = 'a' }", "5: 'address': there is none for 'n2'"),
         ("address", "address = 'u@{target}'", "5: 'address': 'u@n1' is no address such as \"n1-"),
         ("targets", "targets = { n1 = 'a' }", "5: 'address' is also written with the targets"),

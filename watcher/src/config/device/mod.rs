@@ -1,6 +1,7 @@
 //! `[[device]]`: one fence device, its targets, and how it is driven.
 //!
-//! What all types have in common is here, the keys of each type in the module of its name.
+//! What all types have in common is here, the keys of each type in the module of its name, and in
+//! `twins` what would make two targets of one machine.
 
 mod command;
 mod ec2;
@@ -8,6 +9,7 @@ mod fence_agent;
 mod ipmi;
 mod redfish;
 mod simulated;
+mod twins;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +22,8 @@ use fence_device::{
 use fence_protocol::NodeName;
 use toml::Spanned;
 use toml::de::DeValue;
+
+pub(super) use twins::reports;
 
 use super::problems::Problems;
 use super::reader::{Parsed, Section};

@@ -1,12 +1,11 @@
 //! `type = "redfish"`: BMCs, in process over HTTPS.
 
-use std::collections::BTreeMap;
-
 use fence_core::PerTarget;
 use fence_device::redfish::{Address, Fingerprint, ResourcePath};
 use fence_device::{RedfishLogin, RedfishSettings, RedfishTrust};
 use fence_protocol::NodeName;
 
+use super::twins::{in_one_place, place_of_address};
 use super::{Common, password};
 use crate::config::reader::Section;
 use crate::config::values::{boolean, one_of, path, per_target, text};
@@ -124,16 +123,20 @@ fn mistakable(
     if targets.is_empty() {
         targets = SAMPLES.iter().filter_map(|name| name.parse().ok()).collect();
     }
-    let mut first = BTreeMap::new();
-    for node in targets {
-        let address = addresses.of(&node)?;
-        let address = Address::parse(&address).map_or(address, |address| address.base());
-        let place = (address, systems.and_then(|systems| systems.of(&node)));
-        if let Some(other) = first.insert(place, node.clone()) {
-            return Some((other, node));
-        }
+    in_one_place(targets, |node| {
+        let system = systems.and_then(|systems| systems.of(node)).map(|system| path_of(&system));
+        Some((place_of_address(&addresses.of(node)?, "443"), system))
+    })
+}
+
+/// The path of a system, which has its name at the end unless the BMC is odd.
+fn path_of(system: &str) -> String {
+    let system = system.trim().trim_end_matches('/');
+    if system.starts_with('/') {
+        system.to_owned()
+    } else {
+        format!("/redfish/v1/Systems/{system}")
     }
-    None
 }
 
 fn address_problem(text: &str, is_insecure: bool) -> Option<String> {
@@ -293,6 +296,14 @@ password_env = 'P'";
             ("targets = 'n[1-2]'\naddress = 'b'", "'n1' and 'n2' have the same BMC"),
             ("targets = 'n[1-2]'\naddress = 'b'\nsystem = '1'", "'n1' and 'n2'"),
             ("targets = { n3 = 'b', n4 = 'c', n5 = 'https://b/' }", "'n3' and 'n5'"),
+            ("targets = { n3 = 'b', n4 = 'B:443' }", "'n3' and 'n4'"),
+            ("targets = { n3 = 'b', n4 = 'http://b.' }", "'n3' and 'n4'"),
+            ("targets = { n3 = '[fd00::1]', n4 = 'https://[FD00:0::1]:443/' }", "'n3' and 'n4'"),
+            (
+                "targets = { n3 = 'b', n4 = 'B' }\n\
+                 system = { n3 = '1', n4 = '/redfish/v1/Systems/1/' }",
+                "'n3' and 'n4'",
+            ),
             ("targets = '*'\naddress = 'b'", "have the same BMC"),
             ("targets = 'discover'\naddress = 'b'", "have the same BMC"),
             ("targets = 'discover'\naddress = 'b-{target}'\nsystem = '{target}'", "one for all"),
@@ -304,6 +315,8 @@ password_env = 'P'";
             "targets = 'n1'\naddress = 'b'",
             "targets = 'n[1-2]'\naddress = 'b'\nsystem = '{target}'",
             "targets = '*'\naddress = 'b-{target}'",
+            "targets = { n3 = 'b', N3 = 'b', 'n3.example.com' = 'B' }",
+            "targets = { n3 = 'b:8001', n4 = 'b:8002' }",
             "targets = { n3 = 'b', n5 = 'b' }\nsystem = { n3 = '1', n5 = '2' }",
         ] {
             read_known(&format!("{lines}\ninsecure = true")).unwrap();

@@ -1,0 +1,46 @@
+//! A lack of descriptors is told before the claim, when it can still be waited out.
+//!
+//! A program of its own, because the limit is the whole process's.
+
+use std::fs;
+
+use fence_protocol::{RecordName, RequestId};
+use fence_spool::{Claim, Places, Sight, WatcherSpool};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+#[test]
+fn a_request_that_cannot_be_opened_is_not_claimed_and_its_claim_needs_no_more_descriptors() {
+    let site = std::env::temp_dir().join(format!("fence-shortage-{}", RequestId::random()));
+    let places = Places::new(site.join("requests"), site.join("responses"));
+    let spool = WatcherSpool::open(&places, true).unwrap();
+    let name: RecordName = "n".parse().unwrap();
+    fs::write(places.requests.join("n.json"), "{}").unwrap();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let set = |limit| setrlimit(Resource::RLIMIT_NOFILE, limit, hard).unwrap();
+    // The lowest number that is free: room for exactly one more file, or for none.
+    let is_free = |number: &u64| !fs::exists(format!("/proc/self/fd/{number}")).unwrap();
+    let free = (0..soft).find(is_free).unwrap();
+
+    set(free);
+    let claims = [spool.claim(&name, false), spool.claim(&name, false)];
+    let (read, held) = (spool.inspect(&name), spool.is_claim_held(&name));
+    set(free + 1);
+    let claim = spool.claim(&name, false);
+    set(free);
+    let looked = (spool.is_claim_held(&name), spool.read_query("q.json"));
+    set(soft);
+
+    for claim in claims {
+        let Claim::Failed(problem) = claim else { panic!("{claim:?}") };
+        assert!(problem.is_passing(), "{problem}");
+    }
+    assert!(matches!(read, Sight::Failed(problem) if problem.is_passing()));
+    assert!(matches!(held, Ok(None)), "{held:?}: there is nothing to look at");
+    let Claim::Claimed { sight: Sight::Content { bytes, .. }, client_gone } = claim else {
+        panic!("{claim:?}")
+    };
+    assert_eq!((&bytes[..], client_gone), (&b"{}"[..], true));
+    assert!(looked.0.is_err_and(|problem| problem.is_passing()), "not: nobody holds it");
+    assert!(matches!(looked.1, Ok(None)), "there is no such query");
+    fs::remove_dir_all(site).unwrap();
+}

@@ -1,0 +1,130 @@
+//! A passing lack of descriptors delays by about a second, and not until the next periodic look.
+//!
+//! The period is an hour here: whatever waits for the periodic look waits in vain.
+
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::common::{
+    SERVICE, Site, Watcher, can_be_run_as_root, new_id, output_of, process_status, request,
+    wait_for,
+};
+
+/// A service that looks at the whole spool once an hour, with this device.
+fn start(site: &Site, device: &str) -> Watcher {
+    site.configure(&format!("[service]\nrescan = '1h'\n{device}"));
+    site.start()
+}
+
+/// Sets how many files a process may have open: the soft limit alone, which can be raised again.
+fn set_file_limit(pid: Pid, limit: &str) {
+    let mut command = Command::new("prlimit");
+    command.args(["--pid", &pid.to_string(), &format!("--nofile={limit}:")]);
+    assert!(output_of(&mut command).status.success());
+}
+
+/// Takes the room for one more open file away from `watcher` while `deed` is done and until it has
+/// been hit by that.
+fn without_room(watcher: &Watcher, hit: &str, deed: impl FnOnce()) {
+    let pid = Pid::from_raw(watcher.pid().cast_signed());
+    set_file_limit(pid, "3");
+    deed();
+    wait_for(&format!("{hit:?} and its cause in the log"), || {
+        watcher.log().lines().any(|line| line.contains(hit) && line.contains("Too many open files"))
+    });
+    set_file_limit(pid, "1024");
+}
+
+#[test]
+fn a_request_that_cannot_be_opened_for_a_moment_is_looked_at_again_soon() {
+    let site = Site::new();
+    let watcher = start(&site, &site.recorder("power", "*", ""));
+    let id = new_id();
+
+    without_room(&watcher, &id, || site.spool.submit(&id, &request(&id, "off", "n3")));
+
+    site.spool.await_result(&id, "success");
+    assert_eq!(site.executions_of(&id), 1);
+}
+
+#[test]
+fn a_half_written_request_that_cannot_be_opened_for_a_moment_is_looked_at_again_soon() {
+    let site = Site::new();
+    let watcher = start(&site, &site.recorder("power", "*", ""));
+    let id = new_id();
+    let whole = request(&id, "off", "n3").to_string();
+    site.spool.submit_bytes(&id, &whole.as_bytes()[..whole.len() - 1]);
+    wait_for("the first look", || watcher.log().contains("ready"));
+
+    // Nothing more is written: it is refused when its time is over, and only a look finds that.
+    without_room(&watcher, &id, || {});
+
+    site.spool.await_result(&id, "rejected");
+}
+
+#[test]
+fn a_question_that_cannot_be_opened_for_a_moment_is_looked_at_again_soon() {
+    let site = Site::new();
+    let watcher = start(&site, &site.recorder("power", "*", ""));
+    let mut agent = None;
+
+    without_room(&watcher, "quer", || agent = Some(site.agent("action=monitor")));
+
+    agent.unwrap().wait().assert_success();
+}
+
+#[test]
+fn what_a_crash_left_behind_is_answered_soon_though_it_cannot_be_opened_at_first() {
+    let site = Site::new();
+    let watcher = start(&site, &site.recorder("power", "*", ""));
+    let id = new_id();
+
+    // A round is due soon after the first failure, and finds what lies among the claims as well.
+    without_room(&watcher, "claimed requests", || {
+        let pending = new_id();
+        std::fs::write(site.spool.claimed(&id), request(&id, "off", "n3").to_string()).unwrap();
+        site.spool.submit(&pending, &request(&pending, "off", "n4"));
+    });
+
+    site.spool.await_result(&id, "interrupted");
+}
+
+#[test]
+fn the_service_raises_its_own_limit_of_open_files() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", ""));
+    let watcher = site.watcher_command(SERVICE);
+    let mut command = Command::new("prlimit");
+    command.args(["--nofile=64:4096"]).arg(watcher.get_program()).args(watcher.get_args());
+    let (watcher, _told) = site.start_as(command);
+
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", watcher.pid())).unwrap();
+
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(line.split_whitespace().nth(3), Some("4096"), "{line}");
+}
+
+#[test]
+fn a_question_for_which_no_thread_can_be_had_for_a_moment_is_answered_soon() {
+    if !can_be_run_as_root("a_question_for_which_no_thread_can_be_had_for_a_moment") {
+        return;
+    }
+    let site = Site::new();
+    let watcher = start(&site, &site.recorder("power", "*", ""));
+    let pid = watcher.pid().to_string();
+    let refusing = Command::new("strace")
+        .args(["-qq", "-p", &pid, "-e", "trace=clone3", "-e", "inject=clone3:error=EAGAIN"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("strace", || process_status(&pid, "TracerPid").is_some_and(|tracer| tracer != "0"));
+
+    let agent = site.agent("action=monitor");
+    watcher.await_log("a question has to wait");
+    kill(Pid::from_raw(refusing.id().cast_signed()), Signal::SIGTERM).unwrap();
+    refusing.wait_with_output().unwrap();
+
+    agent.wait().assert_success();
+}

@@ -1,0 +1,146 @@
+//! One machine under two names.
+//!
+//! Two targets of a device that are reached in one place are one machine. Fenced under one name it
+//! would count as another node under the other, and two orders could reach it at once. So two targets
+//! with one place are refused. Two names that differ by letter case or domain alone are taken for one
+//! target everywhere, and only reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use fence_core::PerTarget;
+use fence_protocol::NodeName;
+
+use super::{DeviceKind, DeviceSettings};
+use crate::config::Targets;
+
+/// The first two of `targets` that are reached in one place, and are not two names of one target.
+pub(super) fn in_one_place<T: Ord>(
+    targets: impl IntoIterator<Item = NodeName>,
+    place: impl Fn(&NodeName) -> Option<T>,
+) -> Option<(NodeName, NodeName)> {
+    let mut first: BTreeMap<T, Vec<NodeName>> = BTreeMap::new();
+    for node in targets {
+        let Some(place) = place(&node) else { continue };
+        let others = first.entry(place).or_default();
+        if let Some(other) = others.iter().find(|other| machine(other) != machine(&node)) {
+            return Some((other.clone(), node));
+        }
+        others.push(node);
+    }
+    None
+}
+
+/// The place that an address means, however it is written: letter case, blanks around it, the forms
+/// of an IP address, the dot at the end of a full name, and the usual port make no difference.
+pub(super) fn place_of_address(text: &str, usual_port: &str) -> (String, Option<String>) {
+    let text = text.trim().to_ascii_lowercase();
+    let (rest, usual_port) = match text.split_once("://") {
+        Some(("http", rest)) => (rest, "80"),
+        Some((_, rest)) => (rest, "443"),
+        None => (text.as_str(), usual_port),
+    };
+    let rest = rest.trim_end_matches('/');
+    let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) => (host, port.strip_prefix(':')),
+        None if rest.matches(':').count() == 1 => {
+            rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port)))
+        }
+        None => (rest, None),
+    };
+    let host = match host.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().to_string(),
+        Err(_) => host.trim_end_matches('.').to_owned(),
+    };
+    let port = port.map(|port| port.trim_start_matches('0')).filter(|port| *port != usual_port);
+    (host, port.map(str::to_owned))
+}
+
+/// What is to be reported of names that mean one target, over all devices.
+pub(in crate::config) fn reports(devices: &[DeviceSettings]) -> Vec<String> {
+    let names: BTreeSet<&NodeName> = devices.iter().flat_map(names).collect();
+    let mut machines: BTreeMap<String, Vec<&NodeName>> = BTreeMap::new();
+    for name in names {
+        machines.entry(machine(name)).or_default().push(name);
+    }
+    let report = |names: Vec<&NodeName>| {
+        let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+        format!(
+            "the targets {} differ by letter case or domain alone: they count as one node, and are \
+             fenced one after the other; write one name for one node",
+            names.join(" and ")
+        )
+    };
+    machines.into_values().filter(|names| names.len() > 1).map(report).collect()
+}
+
+/// The targets that a device names.
+fn names(device: &DeviceSettings) -> Vec<&NodeName> {
+    let listed = match &device.targets {
+        Targets::Nodes(nodes) => Some(nodes),
+        Targets::Any | Targets::Discover => None,
+    };
+    let called = match &device.kind {
+        DeviceKind::Ec2(settings) => Some(&settings.instance),
+        DeviceKind::FenceAgent(settings) => Some(&settings.plug),
+        DeviceKind::Ipmi(settings) => Some(&settings.address),
+        DeviceKind::Redfish(settings) => Some(&settings.address),
+        DeviceKind::Command(_) | DeviceKind::Simulated(_) => None,
+    };
+    let called = match called {
+        Some(PerTarget::Map(called)) => Some(called.keys()),
+        _ => None,
+    };
+    listed.into_iter().flatten().chain(called.into_iter().flatten()).collect()
+}
+
+/// The same for all names of one machine: small letters, without a domain.
+fn machine(name: &NodeName) -> String {
+    let name = name.as_str().to_ascii_lowercase();
+    match name.split_once('.') {
+        // An IP address, or a number that says nothing alone.
+        Some((host, _)) if !host.bytes().all(|byte| byte.is_ascii_digit()) => host.to_owned(),
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> NodeName {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn addresses_of_one_place_are_equal_however_they_are_written() {
+        for (one, other, usual_port) in [
+            ("bmc", " BMC ", "623"),
+            ("bmc.example.com", "bmc.example.com.", "623"),
+            ("bmc:623", "bmc", "623"),
+            ("bmc:0623", "bmc", "623"),
+            ("https://bmc", "BMC:443/", "443"),
+            ("http://bmc:80", "https://bmc", "443"),
+            ("fd00::1", "[FD00:0:0::1]:623", "623"),
+            ("10.0.0.1", "::ffff:10.0.0.1", "623"),
+        ] {
+            let places = [one, other].map(|text| place_of_address(text, usual_port));
+            assert_eq!(places[0], places[1], "{one} {other}");
+        }
+        for (one, other) in [("bmc", "bmc:6230"), ("bmc-1", "bmc-2"), ("10.0.0.1", "10.0.0.2")] {
+            assert_ne!(place_of_address(one, "623"), place_of_address(other, "623"));
+        }
+    }
+
+    #[test]
+    fn two_names_of_one_node_may_share_a_place_and_two_nodes_may_not() {
+        let find = |names: &[&str]| {
+            let names = names.iter().map(|name| node(name));
+            in_one_place(names, |_| Some("1")).map(|(a, b)| format!("{a} {b}"))
+        };
+        assert_eq!(find(&["n3", "N3", "n3.example.com"]), None);
+        assert_eq!(find(&["n3", "N3", "n4"]).as_deref(), Some("n3 n4"));
+        assert_eq!(find(&["10.0.0.1", "10.0.0.2"]).as_deref(), Some("10.0.0.1 10.0.0.2"));
+        assert_eq!(in_one_place([node("a"), node("b")], |_| None::<u8>), None);
+    }
+}
