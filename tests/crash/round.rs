@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use crate::audit::{self, Fate, Remains, audit, audit_log};
 use crate::common::{
-    Agent, PATIENCE, SERVICE, Site, Spool, agent_program, child_of, holds_within, is_alive, names,
-    new_id, process_status, request, wait_for,
+    Agent, PATIENCE, SERVICE, Site, Spool, agent_program, child_of, holds_within, names, new_id,
+    process_status, request, wait_for,
 };
 use crate::kill::{Kill, Victim};
 

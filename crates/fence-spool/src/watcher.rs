@@ -584,7 +584,8 @@ mod tests {
                 assert!(is_begun(other, &name("job-2")), "{one} as {}", first(one));
                 pair.watcher.answer(&first(one), b"{}").unwrap();
                 pair.watcher.remove_claimed(&first(one)).unwrap();
-                assert!(pair.watcher.answered(&own_name(other), Some(other), Some(&target)));
+                let id = Some(other);
+                assert!(pair.watcher.answered(&own_name(other), id, Some(&target)).unwrap());
             }
         }
     }
