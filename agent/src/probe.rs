@@ -20,12 +20,11 @@ pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
     let time_max = u64::try_from(probe.time_max.as_millis()).unwrap_or(u64::MAX);
     let mut asking =
         Asking { probe, progress, deadline_boot_ms: start_boot_ms.saturating_add(time_max) };
-    let ending = match shifted() {
-        Some(problem) => Ending::failure(&problem),
-        None => {
-            asking.show_discovery();
-            asking.answer().unwrap_or_else(Failure::into_ending)
-        }
+    let ending = if let Some(problem) = shifted() {
+        Ending::failure(&problem)
+    } else {
+        asking.show_discovery();
+        asking.answer().unwrap_or_else(Failure::into_ending)
     };
     ending.with_problems(&asking.progress.settle(DEBUG_TIME_MAX))
 }
