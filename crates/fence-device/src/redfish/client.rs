@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConfig, ClientConnection, StreamOwned};
+use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, StreamOwned};
 use ureq::config::Config;
 use ureq::http::{Method, Request, Response, Uri};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -201,6 +201,11 @@ impl From<Error> for CallError {
                     Some(rustls::Error::InvalidCertificate(why)) => {
                         CallError::Untrusted(why.to_string())
                     }
+                    Some(rustls::Error::AlertReceived(
+                        AlertDescription::HandshakeFailure
+                        | AlertDescription::ProtocolVersion
+                        | AlertDescription::InsufficientSecurity,
+                    )) => CallError::Unanswered(format!("{error}; {TLS_NEEDED}")),
                     _ => CallError::Unanswered(error.to_string()),
                 }
             }
@@ -326,6 +331,10 @@ impl<In: Transport> Transport for TlsTransport<In> {
         true
     }
 }
+
+/// What a BMC has to offer.
+const TLS_NEEDED: &str = "TLS 1.2 with ECDHE or 1.3 is needed, and a key that is RSA (2048 bits), ECDSA \
+                          P-256 or P-384, or Ed25519";
 
 /// How long a connection may take, and as long again the handshake of TLS: a BMC that is slow needs a
 /// second or two, and one that needs more is not there.
