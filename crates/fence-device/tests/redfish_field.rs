@@ -527,7 +527,9 @@ fn a_check_is_never_greener_than_a_fence() {
         assert_eq!(bmc.orders(), 0);
     }
     // What a service offers may depend on the state.
-    for (power, types) in [("On", r#"["ForceOff"]"#), ("Off", r#"["On"]"#), ("PoweringOff", "[]")] {
+    for (power, types) in
+        [("On", r#"["ForceOff"]"#), ("Off", r#"["On"]"#), ("PoweringOff", r#"["Nmi"]"#)]
+    {
         let bmc = Bmc::start(&[(ONE, &[system(power, &allowing(types))])]);
         assert!(matches!(device(&directory, &bmc).reachable(long()), Reach::Reachable(_)));
         assert_eq!(device(&directory, &bmc).unknown_targets(long()), [""; 0]);

@@ -191,7 +191,7 @@ fn last_part(id: &str) -> &str {
 }
 
 /// Messages of the standard registries that say yes.
-const SUCCESS_IDS: [&str; 4] = ["Success", "Created", "NoOperation", "TaskStarted"];
+const SUCCESS_IDS: [&str; 3] = ["Success", "Created", "TaskStarted"];
 
 /// Messages that a service gives until it is ready: those of the standard, and those of iDRAC after its
 /// own restart or its host's.
@@ -264,6 +264,7 @@ mod tests {
             (info(r#"[{"MessageId": "Base.1.8.Success"}, {"MessageId": "X.Bad"}]"#), "X.Bad"),
             (info(r#"[{"MessageId": "X.Y", "MessageSeverity": "Warning"}]"#), "X.Y"),
             (info(r#"{"MessageId": "X.Y", "Severity": "Critical"}"#), "X.Y"),
+            (info(r#"[{"MessageId": "Base.1.8.NoOperation"}]"#), "NoOperation"),
             (info(r#"[{"MessageId": "IDRAC.2.8.SYS518", "Severity": "Informational"}]"#), "SYS518"),
             (r#"{"error": {"code": "Base.1.0.GeneralError", "message": "Oh"}}"#.into(), "Oh"),
             (r#"{"error": "no"}"#.into(), "holds an error"),

@@ -125,7 +125,12 @@ fn lack(service: &Service, system: System) -> Result<Option<String>, Problem> {
         let text = format!("{}: no fence can be confirmed", system.power_words);
         return Ok(Some(text));
     }
-    let order = if system.power == PowerState::Off { Order::On } else { Order::Off };
+    let order = match system.power {
+        PowerState::On => Order::Off,
+        PowerState::Off => Order::On,
+        // What it allows on the way to another state says little.
+        PowerState::Unknown => return Ok(system.reset.err()),
+    };
     match service.reset(order, system.reset) {
         Ok(_) => Ok(None),
         Err(Problem::Failed(text)) => Ok(Some(text)),
