@@ -1,7 +1,7 @@
 //! Fence devices: what the watcher may ask of one, the drivers, and the process that runs programs.
 //!
 //! A driver makes one attempt on one device and says honestly what came of it. It keeps no queue,
-//! repeats nothing and never turns to another device: which order comes when, how often, and what an
+//! repeats no order that may have been carried out, and never turns to another device: which order comes when, how often, and what an
 //! outcome proves is `fence-core`'s business.
 //!
 //! - [`FenceDevice`]: the contract of a driver. [`Client`]: who waits for what it is ordered.
@@ -168,7 +168,8 @@ pub trait FenceDevice: Debug + Send + Sync {
     /// order has pinned a machine, that very machine is asked, and `Unknown` is said if it cannot be asked.
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport;
 
-    /// Gives the device exactly one order: one attempt, no repetition, no other device.
+    /// Gives the device exactly one order: one attempt, no other device, and no repetition but of what the
+    /// device itself said that it did not take.
     ///
     /// - `Acknowledged`: the device said yes.
     /// - `Unreachable`: certainly not carried out, because the device was not reached.
@@ -177,7 +178,7 @@ pub trait FenceDevice: Debug + Send + Sync {
     /// - `TooLate`: the limit had passed before anything was sent.
     /// - `Withdrawn`: nobody waited any more ([`Job::client`]); nothing was sent.
     ///
-    /// Right before the one call that acts, after all questions and logins, the driver asks
+    /// Right before each call that acts, after all questions and logins, the driver asks
     /// [`Job::forbids`], or has the process that acts ask the same.
     fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport;
 
