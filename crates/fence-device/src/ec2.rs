@@ -273,8 +273,7 @@ impl FenceDevice for Ec2Device {
     /// Asks EC2 whether it would let us look at instances: that takes all that a fence takes, but for
     /// the instance and the permission to stop it.
     fn reachable(&self, limit: Limit) -> Reach {
-        let answer =
-            self.ask(Ec2Ask::Reach, String::new(), None, limit.min(Limit::in_ms(CONTACT_MS_MAX)));
+        let answer = self.ask(Ec2Ask::Reach, String::new(), None, limit);
         match answer.outcome {
             Ec2Outcome::Done => Reach::Reachable(answer.text),
             _ => Reach::Unreachable(answer.text),
@@ -425,9 +424,6 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// The exit code that says that the call was not understood, and nothing done.
 const NOT_UNDERSTOOD: i32 = 2;
-
-/// How long a contact may take.
-const CONTACT_MS_MAX: u64 = 2_000;
 
 /// How much of a list of targets is read.
 const LIST_BYTES_MAX: usize = 1024 * 1024;

@@ -142,7 +142,6 @@ impl FenceDevice for IpmiDevice {
                 ),
             };
         }
-        let limit = limit.min(Limit::in_ms(CONTACT_MS_MAX));
         contact_all(&targets, |target| self.contact(target, limit))
     }
 
@@ -356,9 +355,6 @@ const PATIENCES: [(u64, Patience); 3] = [
 
 /// The longest that an answer to an order is waited for. Slower BMCs are not known.
 const ORDER_WAIT_S_MAX: u64 = 10;
-
-/// How long the contacts may take with which it is seen what can be reached.
-const CONTACT_MS_MAX: u64 = 2_000;
 
 /// The longest password of IPMI 2.0; ipmitool refuses a longer one.
 const PASSWORD_BYTES_MAX: usize = 20;

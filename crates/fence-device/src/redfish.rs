@@ -272,7 +272,6 @@ impl FenceDevice for RedfishDevice {
     /// Looks at the system of the target at each address, and at the list of systems where several
     /// targets have the same.
     fn reachable(&self, limit: Limit) -> Reach {
-        let limit = limit.min(Limit::in_ms(CONTACT_MS_MAX));
         let list = |place: &Place| {
             let count = |service: &Service| Ok((service.members()?.len(), String::new()));
             self.visit(place, limit, count).map(|(count, _)| count).map_err(Problem::into_text)
@@ -369,9 +368,6 @@ fn pinned(pin: &Pin) -> Option<(SocketAddr, &ResourcePath)> {
         _ => None,
     }
 }
-
-/// How long a contact may take.
-const CONTACT_MS_MAX: u64 = 2_000;
 
 /// How long a question for the power may take.
 const QUESTION_MS_MAX: u64 = 15_000;
