@@ -17,7 +17,7 @@
 //! | refused: `AuthFailure`, `UnauthorizedOperation`, `InvalidInstanceID.…`, any other code of a 4xx answer | `Failed` | 3 |
 //! | no instance, or several, with the tag | `Failed` | 3 |
 //! | the order is refused in the instance's present state: `IncorrectInstanceState` | `Unacknowledged` | 2 |
-//! | the order is answered "too many requests" until the limit: never carried out | `Unacknowledged` | 2 |
+//! | the order is answered "too many requests" until the limit: never carried out | `Unreachable` | 1 |
 //! | the answer to the order is lost, late, an error of the service (5xx), or not readable | `Unacknowledged` | 2 |
 //! | the program is killed at its limit, or breaks down | `Unacknowledged` | 2 |
 //! | the program is not there | `Failed` | 3 |
@@ -106,6 +106,8 @@ pub enum Ec2Ask {
     Targets,
     /// Show the instance's state.
     Power,
+    /// Find the instance, and find out whether orders for it would be allowed, changing nothing.
+    Rehearse,
     /// Stop the instance, by force.
     Off,
     /// Start it.
@@ -326,6 +328,12 @@ impl FenceDevice for Ec2Device {
                 OrderReport::Unacknowledged(text)
             }
         }
+    }
+
+    /// Has the instance looked for, and its orders rehearsed.
+    fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
+        let answer = self.ask_about(Ec2Ask::Rehearse, target, &Pin::default(), None, limit);
+        (answer.outcome != Ec2Outcome::Done).then_some(answer.text)
     }
 
     fn check(&self) -> Vec<String> {
