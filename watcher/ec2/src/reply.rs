@@ -141,6 +141,12 @@ pub(crate) fn the_one(instances: &[Instance], tag: &str, value: &str) -> Result<
     }
 }
 
+/// Whether the words of an error, of whatever service of AWS's, hold a code of a trouble that passes.
+pub(crate) fn is_passing(words: &str) -> bool {
+    let mut words = words.split(|c: char| !c.is_ascii_alphanumeric());
+    words.any(|word| THROTTLED.contains(&word) || PASSING.contains(&word))
+}
+
 /// The code and the words of an error. AWS's services write it in different places.
 fn error_in(body: &str) -> Option<(String, String)> {
     let document = Document::parse(body).ok()?;
@@ -193,7 +199,7 @@ fn text_of(node: Node, name: &'static str) -> Option<String> {
 }
 
 /// The codes with which AWS refuses a call that came too fast: those on which all of AWS's tools wait.
-pub(crate) const THROTTLED: [&str; 14] = [
+const THROTTLED: [&str; 14] = [
     "BandwidthLimitExceeded",
     "EC2ThrottledException",
     "LimitExceededException",
@@ -387,6 +393,19 @@ mod tests {
             assert!(matches!(reply.verdict(), Verdict::Broken(_)), "{reply:?}");
         }
         assert_eq!(reply(200, "").verdict(), Verdict::Accepted);
+    }
+
+    #[test]
+    fn a_trouble_that_passes_is_found_in_the_words_of_any_service() {
+        for (words, expected) in [
+            ("service error: Throttling: Rate exceeded", true),
+            ("unhandled error (ThrottlingException)", true),
+            ("code: Some(\"ServiceUnavailable\")", true),
+            ("AccessDenied: User is not authorized", false),
+            ("NotThrottlingAtAll", false),
+        ] {
+            assert_eq!(is_passing(words), expected, "{words}");
+        }
     }
 
     #[test]

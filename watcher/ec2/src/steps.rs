@@ -14,9 +14,13 @@ use crate::session::Session;
 
 /// Does what `call` says, until `limit` at the latest.
 pub(crate) async fn carry_out(call: &Ec2Call, limit: Limit) -> Ec2Answer {
-    let session = match Session::open(call, limit).await {
-        Ok(session) => session,
-        Err(answer) => return answer,
+    let mut pause_ms = PAUSE_MS.0;
+    let session = loop {
+        match Session::open(call, limit).await {
+            Ok(session) => break session,
+            Err(trouble) if trouble.passes && paused(limit, &mut pause_ms).await => {}
+            Err(trouble) => return trouble.answer,
+        }
     };
     let result = match call.ask {
         Ec2Ask::Reach => reach(&session).await,
