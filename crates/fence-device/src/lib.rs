@@ -34,7 +34,7 @@ mod simulated;
 use std::fmt::Debug;
 
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
-use fence_protocol::{FenceAction, NodeName, RequestId};
+use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -151,7 +151,7 @@ pub enum TargetList {
 /// by its limit (a few seconds later at worst, when the machine itself is stuck). The texts it
 /// returns end up in answers and logs: one line, and never a password.
 pub trait FenceDevice: Debug + Send + Sync {
-    /// What the device can be told and asked. Constant, and free of I/O.
+    /// What the device can be told and asked, as far as it is known. Free of I/O.
     fn abilities(&self) -> Abilities;
 
     /// Makes a real, light contact with the device at this moment, changing nothing.
@@ -181,6 +181,25 @@ pub trait FenceDevice: Debug + Send + Sync {
     /// Right before each call that acts, after all questions and logins, the driver asks
     /// [`Job::forbids`], or has the process that acts ask the same.
     fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport;
+
+    /// Learns what an execution should not have to wait for, changing nothing: called ahead, and right
+    /// before each execution, by its limit at most. The abilities may be known better afterwards.
+    fn prepare(&self, _limit: Limit) {}
+
+    /// What is unusual with the device, though nothing is wrong; each as one sentence.
+    fn remarks(&self, _limit: Limit) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Why an order for `target` would not be given or not be confirmed, as far as that can be seen without
+    /// giving one; `None` when nothing is missing.
+    fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
+        if !self.abilities().power {
+            return None;
+        }
+        let report = self.power(target, &Pin::default(), limit);
+        (report.state == PowerState::Unknown).then_some(report.detail)
+    }
 
     /// Asks the device which of its configured targets it does not know, where it can be asked; each as one
     /// sentence, empty when all is well.

@@ -274,7 +274,6 @@ impl FenceDevice for RedfishDevice {
 
     /// Looks at the system of each target, and for all that an order will need there.
     fn reachable(&self, limit: Limit) -> Reach {
-        let limit = limit.min(Limit::in_ms(CONTACT_MS_MAX));
         if !self.settings.known_targets.is_empty() {
             return self.review(limit).reach();
         }
@@ -358,9 +357,6 @@ fn pinned(pin: &Pin) -> Option<(SocketAddr, &ResourcePath)> {
         _ => None,
     }
 }
-
-/// How long a contact may take.
-const CONTACT_MS_MAX: u64 = 10_000;
 
 /// How long a question for the power may take: less than the 15 s for which an agent waits, so that the
 /// agent learns which BMC does not answer.
