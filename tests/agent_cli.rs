@@ -282,6 +282,34 @@ fn an_unknown_option_is_an_error_on_the_command_line_and_ignored_on_standard_inp
     assert_success(&output, "Success: Powered OFF\n");
 }
 
+/// fence-agents warns of these values and goes on.
+#[test]
+fn a_flag_with_a_value_that_means_nothing_stops_no_fence() {
+    for line in
+        ["verbose=2", "verbose=", "quiet=", "quiet=yes please", "version=", "help=", "help=1"]
+    {
+        let spool = Spool::new();
+        let output = spool.run_answered(&format!("action=off\nplug=n3\n{line}\n"), |responder| {
+            responder.answer(&responder.success());
+        });
+        assert_success(&output, "Success: Powered OFF\n");
+    }
+}
+
+#[test]
+fn a_long_option_may_be_cut_short_where_one_name_begins_so() {
+    let full = arguments(&["-o", "metadata"]);
+    for words in [&["--act", "metadata"][..], &["--act=metadata", "--plug", "n3", "--verb=2"]] {
+        let is_unique = !words.contains(&"--verb=2");
+        let output = arguments(words);
+        if is_unique {
+            assert_success(&output, text(&full.stdout));
+        } else {
+            assert!(assert_failure(&output).contains("'--verb' could be '--verbose'"));
+        }
+    }
+}
+
 #[test]
 fn texts_about_the_agent_need_no_directory_no_environment_and_no_input() {
     let metadata = arguments(&["-o", "metadata"]);

@@ -12,7 +12,7 @@ use fence_protocol::{FenceAction, NameError, NodeName, RecordName, RequestId};
 use fence_spool::Places;
 use gfs2_discovery::{Kubernetes, ROOT_VARIABLE, Search};
 
-use crate::input::RawInput;
+use crate::input::{RawInput, yes_or_no};
 use crate::outcome::without_read_words;
 use crate::parameters::{Kind, Parameter, parameter};
 
@@ -208,19 +208,26 @@ const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// The longest `fence_timeout`, in seconds: a day.
 const TIME_SECONDS_MAX: u64 = 86_400;
 
+/// Parameters that change only what is shown or told.
+const FLAGS: [&str; 5] = ["verbose", "quiet", "version", "help", "no_gfs2_discovery"];
+
 /// Understands the options; `environment` gives the value of a variable.
 pub fn understand(
     input: &RawInput,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Invocation, Refusal> {
     let options = Options { input, environment };
-    if options.boolean("help")? {
-        return Ok(Invocation::Help);
+    let word = options.text("action");
+    // A device that is configured with help=1 would otherwise have each fence end at once, and well.
+    if input.is_typed || word.is_none() {
+        if options.flag("help") {
+            return Ok(Invocation::Help);
+        }
+        if options.flag("version") {
+            return Ok(Invocation::Version);
+        }
     }
-    if options.boolean("version")? {
-        return Ok(Invocation::Version);
-    }
-    let word = options.text("action").ok_or(Refusal::NoAction)?;
+    let word = word.ok_or(Refusal::NoAction)?;
     match word.to_ascii_lowercase().as_str() {
         "metadata" | "meta-data" => Ok(Invocation::Metadata),
         "manpage" => Ok(Invocation::Manpage),
@@ -242,15 +249,6 @@ pub fn understand(
     }
 }
 
-/// The meaning of a boolean's text.
-pub fn yes_or_no(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "1" | "yes" | "on" | "true" => Some(true),
-        "0" | "no" | "off" | "false" => Some(false),
-        _ => None,
-    }
-}
-
 /// The options that hold: what was given, else the environment's, else the default.
 struct Options<'a> {
     input: &'a RawInput,
@@ -269,12 +267,15 @@ impl Options<'_> {
         self.path("log_dir")?;
         self.discovery()?;
         self.responder()?;
-        self.telling()?;
+        // A fence ignores a wrong value of these.
+        for name in FLAGS {
+            self.boolean(name)?;
+        }
         Ok(time_max)
     }
 
     fn probe(&self, question: Question) -> Result<Invocation, Refusal> {
-        let telling = self.telling()?;
+        let telling = self.telling();
         // It is shown to people alone; what the question is about does not need it.
         let is_shown = telling.verbose && matches!(question, Question::Status(_));
         Ok(Invocation::Probe(Box::new(Probe {
@@ -311,7 +312,7 @@ impl Options<'_> {
             poll_interval: self.seconds("poll_interval", "poll_interval")?.max(POLL_INTERVAL_MIN),
             delay,
             discovery: self.discovery()?,
-            telling: self.telling()?,
+            telling: self.telling(),
         })
     }
 
@@ -403,7 +404,7 @@ impl Options<'_> {
 
     fn discovery(&self) -> Result<Option<Search>, Refusal> {
         let enabled = self.boolean("gfs2_discovery_enabled")?;
-        let disabled = self.boolean("no_gfs2_discovery")?;
+        let disabled = self.flag("no_gfs2_discovery");
         let time_max = self.seconds("gfs2_discovery_timeout", "the time for GFS2 discovery")?;
         let variable = |name: &str| (self.environment)(name).filter(|value| !value.is_empty());
         let search = || Search {
@@ -418,14 +419,18 @@ impl Options<'_> {
         Ok((enabled && !disabled).then(search))
     }
 
-    fn telling(&self) -> Result<Telling, Refusal> {
+    fn telling(&self) -> Telling {
         let level = self.text("verbose_level").unwrap_or_default();
         let debug_file = self.text("debug_file").filter(|text| !text.is_empty());
-        Ok(Telling {
-            verbose: self.boolean("verbose")? || level.parse::<u64>().is_ok_and(|level| level > 0),
-            quiet: self.boolean("quiet")?,
+        Telling {
+            verbose: self.flag("verbose") || level.parse::<u64>().is_ok_and(|level| level > 0),
+            quiet: self.flag("quiet"),
             debug_file: debug_file.map(PathBuf::from),
-        })
+        }
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        self.input.flag(parameter(name))
     }
 
     fn boolean(&self, name: &'static str) -> Result<bool, Refusal> {
@@ -574,7 +579,6 @@ mod tests {
             ("log_dir", &["relative"]),
             ("gfs2_discovery_enabled", &["maybe", ""]),
             ("gfs2_discovery_timeout", &["-1", "abc", "86401"]),
-            ("quiet", &["maybe"]),
         ] {
             for value in values {
                 for action in ["off", "validate-all"] {
@@ -662,7 +666,7 @@ mod tests {
             ("action=metadata\nfence_timeout=x\n", Invocation::Metadata),
             ("action=meta-data\n", Invocation::Metadata),
             ("action=manpage\nplug=../x\n", Invocation::Manpage),
-            ("help=1\naction=off\n", Invocation::Help),
+            ("help=1\nversion=1\n", Invocation::Help),
             ("version=yes\n", Invocation::Version),
             ("action=validate-all\n", Invocation::ValidateAll(Duration::from_mins(1))),
             (
@@ -672,6 +676,23 @@ mod tests {
         ] {
             assert_eq!(with(text, &[]), Ok(expected), "{text:?}");
         }
+    }
+
+    /// Exit code 0 without a fence would tell Pacemaker that the node is fenced.
+    #[test]
+    fn no_option_that_shows_or_tells_something_stops_a_fence_that_was_sent() {
+        for name in ["verbose", "quiet", "version", "help", "no_gfs2_discovery", "verbose_level"] {
+            for value in ["", "1", "0", "2", "yes", "no", "yes please", "debug"] {
+                let text = format!("action=off\nplug=n3\n{name}={value}\n");
+                assert_eq!(fence(&text).action, FenceAction::Off, "{text:?}");
+                let text = format!("action=validate-all\n{name}={value}\n");
+                let is_right = name == "verbose_level" || yes_or_no(value).is_some();
+                assert_eq!(with(&text, &[]).is_ok(), is_right, "{text:?}");
+            }
+        }
+        let words = ["-o", "off", "-n", "n3", "--help"].map(std::ffi::OsString::from);
+        let typed = RawInput::from_arguments(&words).unwrap();
+        assert_eq!(understand(&typed, &|_| None), Ok(Invocation::Help), "a person is shown it");
     }
 
     #[test]

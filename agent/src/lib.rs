@@ -17,6 +17,7 @@ pub mod invocation;
 pub mod metadata;
 pub mod outcome;
 pub mod parameters;
+mod prefix;
 mod probe;
 mod progress;
 mod signals;
@@ -31,7 +32,7 @@ use fence_log::Syslog;
 use log::Level;
 
 use crate::input::{RawInput, STDIN_BYTES_MAX, SyntaxError};
-use crate::invocation::{Invocation, Refusal, understand, yes_or_no};
+use crate::invocation::{Invocation, Refusal, understand};
 use crate::outcome::Ending;
 use crate::parameters::{AGENT, parameter};
 
@@ -44,8 +45,8 @@ pub fn run(arguments: &[OsString], start_boot_ms: u64) -> ExitCode {
         Ok(input) => input,
         Err(SyntaxError(text)) => return Ending::failure(&text).conclude(false),
     };
-    // Also a refusal is kept quiet; a value that is neither yes nor no is one itself.
-    let quiet = input.value(parameter("quiet")).and_then(yes_or_no).unwrap_or(false);
+    // Also a refusal is kept quiet.
+    let quiet = input.flag(parameter("quiet"));
     let environment = |name: &str| std::env::var(name).ok();
     match understand(&input, &environment) {
         Ok(invocation) => {
