@@ -296,6 +296,85 @@ fn a_flag_with_a_value_that_means_nothing_stops_no_fence() {
     }
 }
 
+/// What was asked for did not reach anybody: a caller must not take the silence for an empty list.
+#[test]
+fn an_answer_that_cannot_be_written_is_a_failure_and_a_fence_that_is_done_none() {
+    let spool = Spool::new();
+    let watcher = Watcher::start(&spool);
+    let ways = [("full", "exec \"$@\" >/dev/full"), ("closed", "exec \"$@\" >&-")];
+    let run = |way: &str, words: &[&str]| {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", way, "sh", AGENT]).args(words);
+        command.env_clear().env("GFS2_DISCOVERY_ROOT", spool.path("root"));
+        command
+    };
+    for (name, way) in ways {
+        for words in [&["-o", "metadata"][..], &["-o", "manpage"], &["-h"], &["-V"]] {
+            let output = run(way, words).output().unwrap();
+            assert!(assert_failure(&output).contains("standard output"), "{name} {words:?}");
+        }
+        for lines in [
+            "action=list\n",
+            "action=list-status\n",
+            "action=status\nplug=on\n",
+            "action=status\nplug=off\n",
+        ] {
+            let output = start(&mut run(way, &[]), &(spool.lines() + lines)).wait_with_output();
+            assert!(assert_failure(&output.unwrap()).contains("standard output"), "{name} {lines}");
+        }
+        let output = start(&mut run(way, &[]), &(spool.lines() + "action=monitor\n"));
+        assert_success(&output.wait_with_output().unwrap(), "");
+
+        let arrivals = Arrivals::watch(&spool.path("requests"));
+        let lines = spool.lines() + "action=off\nplug=n3\nresponder=nnf\n";
+        let child = start(&mut run(way, &[]), &lines);
+        let responder = Responder::new(&spool, &arrivals.next());
+        responder.answer(&responder.success());
+        assert_success(&child.wait_with_output().unwrap(), "");
+    }
+    drop(watcher);
+}
+
+/// Somebody who pipes into `head` is no failure, and neither is a shell's `>/dev/null`.
+#[test]
+fn a_reader_that_wants_no_more_and_one_that_wants_nothing_are_no_failure() {
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let metadata = || {
+        let mut command = Command::new(AGENT);
+        command.args(["-o", "metadata"]).stdin(Stdio::null());
+        command
+    };
+    assert_eq!(metadata().stdout(writer).status().unwrap().code(), Some(0));
+    assert_eq!(metadata().stdout(Stdio::null()).status().unwrap().code(), Some(0));
+}
+
+#[test]
+fn someone_who_may_not_use_the_spool_is_told_to_be_root() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let spool = Spool::new();
+    let agent = spool.path("agent");
+    fs::copy(AGENT, &agent).unwrap();
+    for path in [&spool.root, &agent] {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    for responder in ["fence-watcher", "script", "nnf"] {
+        for action in ["status", "off", "monitor", "list"] {
+            if responder != "fence-watcher" && matches!(action, "status" | "list") {
+                continue;
+            }
+            let lines = format!("action={action}\nplug=n3\nresponder={responder}\n");
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&agent);
+            let output = start(&mut command, &(spool.lines() + &lines)).wait_with_output().unwrap();
+            let stderr = assert_failure(&output);
+            assert!(stderr.contains("for user 65534: run as root"), "{lines}: {stderr}");
+        }
+    }
+}
+
 #[test]
 fn a_long_option_may_be_cut_short_where_one_name_begins_so() {
     let full = arguments(&["-o", "metadata"]);

@@ -78,10 +78,10 @@ fn read(arguments: &[OsString]) -> Result<RawInput, SyntaxError> {
 
 fn perform(invocation: &Invocation, start_boot_ms: u64, by_hand: bool) -> Ending {
     match invocation {
-        Invocation::Help => Ending::success(help::help()),
-        Invocation::Version => Ending::success(help::version()),
-        Invocation::Metadata => Ending::success(metadata::metadata()),
-        Invocation::Manpage => Ending::success(metadata::manpage()),
+        Invocation::Help => Ending::answer(help::help()),
+        Invocation::Version => Ending::answer(help::version()),
+        Invocation::Metadata => Ending::answer(metadata::metadata()),
+        Invocation::Manpage => Ending::answer(metadata::manpage()),
         // pcs, which has Pacemaker validate, shows each word as a warning, also where the device's
         // own limits are long enough: they are not for the agent to know.
         Invocation::ValidateAll(time_max) if by_hand && *time_max > PACEMAKER_LIMIT => {

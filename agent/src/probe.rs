@@ -101,7 +101,7 @@ impl Asking<'_> {
                 positive(answer, "the fence device is not usable").map(|_| Ending::success(""))
             }
             Question::Status(target) => match self.power(&spool, target)? {
-                (PowerState::On, _) => Ok(Ending::success("Status: ON\n")),
+                (PowerState::On, _) => Ok(Ending::answer("Status: ON\n")),
                 (PowerState::Off, _) => Ok(Ending::status_off()),
                 (PowerState::Unknown, why) => {
                     Err(Failure::Other(format!("the state of '{target}' is unknown: {why}")))
@@ -109,7 +109,7 @@ impl Asking<'_> {
             },
             Question::List => {
                 let names = self.targets(&spool)?;
-                Ok(Ending::success(
+                Ok(Ending::answer(
                     names.iter().fold(String::new(), |text, name| text + name.as_str() + "\n"),
                 ))
             }
@@ -124,7 +124,7 @@ impl Asking<'_> {
                     // The middle column is the alias, and a node has none.
                     text += &[name.as_str(), separator, separator, state, "\n"].concat();
                 }
-                Ok(Ending::success(text))
+                Ok(Ending::answer(text))
             }
         }
     }
