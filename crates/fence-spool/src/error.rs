@@ -1,6 +1,7 @@
 //! What can go wrong with the spool's files, in words that name the path.
 
 use nix::errno::Errno;
+use nix::unistd::geteuid;
 use std::path::PathBuf;
 use std::{fmt, io};
 
@@ -137,10 +138,15 @@ impl From<SpoolError> for LockError {
 const PASSING: [Errno; 6] =
     [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EAGAIN, Errno::EINTR];
 
-/// The system's words for `error`, without the number that the standard library appends.
+/// The system's words for `error`, without the number that the standard library appends. Where root
+/// would be permitted, they say so.
 pub(crate) fn cause(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(code) => Errno::from_raw(code).desc().to_owned(),
-        None => error.to_string(),
+    let Some(code) = error.raw_os_error() else { return error.to_string() };
+    let (errno, user) = (Errno::from_raw(code), geteuid());
+    match errno {
+        Errno::EACCES | Errno::EPERM if !user.is_root() => {
+            format!("{} for user {user}: run as root", errno.desc())
+        }
+        _ => errno.desc().to_owned(),
     }
 }
