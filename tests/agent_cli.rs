@@ -931,6 +931,12 @@ fn questions_to_a_living_watcher_give_its_answers_and_nothing_else() {
         "on::ON\noff::OFF\nn9::UNKNOWN\n",
     );
     assert_failure(&spool.run("action=list\ndevice=dead\n"));
+    for fixed in ["plug=off", "port=off", "plug=off\nport=n9\nnodename=n9"] {
+        assert_success(&spool.run(&format!("action=list\n{fixed}\n")), "off\n");
+        assert_success(&spool.run(&format!("action=list-status\n{fixed}\n")), "off,,OFF\n");
+    }
+    assert_success(&spool.run("action=list\nplug=n10\n"), "");
+    assert_success(&spool.run("action=list\nnodename=n9\n"), "on\noff\nn9\n");
     assert_eq!(spool.files("queries"), [""; 0], "questions leave nothing behind");
     assert_eq!(spool.files("responses"), [".started"], "and are no fences");
 }
@@ -945,6 +951,86 @@ fn a_watcher_that_lives_but_does_not_answer_is_an_expired_time() {
 
     assert!(assert_failure(&output).contains("timed out"));
     assert_eq!(spool.files("queries"), [""; 0]);
+}
+
+/// A cluster of node1 and node2, as corosync knows it, and of remote1, as only the CIB does.
+fn put_cluster(spool: &Spool) {
+    let corosync = spool.path("root/etc/corosync");
+    let programs = spool.path("root/usr/sbin");
+    fs::create_dir_all(&corosync).unwrap();
+    fs::create_dir_all(&programs).unwrap();
+    let node = |name, id| format!("node {{\n name: {name}\n nodeid: {id}\n}}\n");
+    let text = format!("nodelist {{\n{}{}}}\n", node("node1", 1), node("node2.example.com", 2));
+    fs::write(corosync.join("corosync.conf"), text).unwrap();
+    let cib =
+        r#"<cib><configuration/><status><node_state id="remote1" uname="remote1"/></status></cib>"#;
+    let cibadmin = programs.join("cibadmin");
+    fs::write(&cibadmin, format!("#!/bin/sh\necho '{cib}'\n")).unwrap();
+    fs::set_permissions(&cibadmin, Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The cluster would take node1 for fenced, while node2 is off.
+#[test]
+fn a_plug_that_is_another_nodes_name_is_refused_before_anything_is_requested() {
+    let spool = Spool::new();
+    put_cluster(&spool);
+    for (plug, nodename) in [
+        ("plug=node2", "node1"),
+        ("port=node2", "node1"),
+        ("plug=NODE2.Example.com\nport=node1", "node1"),
+        ("port=node2\nplug=node1", "node1"),
+        ("plug=remote1", "node1"),
+        ("plug=node1", "remote1"),
+        ("plug=node1", "node3"),
+    ] {
+        for action in ["off", "reboot", "on", "status"] {
+            for more in
+                ["", "no_gfs2_discovery=1\n", "gfs2_discovery_timeout=0\n", "responder=nnf\n"]
+            {
+                let lines = format!("action={action}\n{plug}\nnodename={nodename}\n{more}");
+                let output = spool.run(&lines);
+                let stderr = assert_failure(&output);
+                assert!(stderr.contains(&format!("node '{nodename}'")), "{lines}: {stderr}");
+                assert!(stderr.contains("is its node 'node") || stderr.contains("'remote1'"));
+            }
+        }
+        let lines = format!("action=validate-all\n{plug}\nnodename={nodename}\n");
+        assert_success(&spool.run(&lines), "");
+    }
+    assert_eq!(spool.files("requests"), [""; 0]);
+    assert_eq!(spool.files("queries"), [""; 0]);
+}
+
+#[test]
+fn a_plug_that_is_no_other_nodes_name_is_fenced() {
+    for lines in [
+        "plug=node2\nnodename=node2.example.com\n",
+        "plug=NODE1\nnodename=node1\n",
+        "plug=outlet-7\nnodename=node1\n",
+        "plug=rabbit-1\nport=node1\nnodename=node1\n",
+        "port=rabbit-1\nplug=node1\nnodename=node1\nno_gfs2_discovery=1\n",
+        "plug=node2\n",
+        "node=1\nport=node2\n",
+    ] {
+        let spool = Spool::new();
+        put_cluster(&spool);
+        let output = spool.run_answered(&format!("action=off\n{lines}"), |responder| {
+            responder.answer(&responder.success());
+        });
+        assert_success(&output, "Success: Powered OFF\n");
+    }
+    // A cluster whose names cannot be read keeps no mapped node from being fenced.
+    let spool = Spool::new();
+    put_cluster(&spool);
+    fs::set_permissions(
+        spool.path("root/etc/corosync/corosync.conf"),
+        Permissions::from_mode(0o666),
+    )
+    .unwrap();
+    fs::write(spool.path("root/usr/sbin/cibadmin"), "#!/bin/sh\nsleep 1000\n").unwrap();
+    let lines = "action=off\nplug=outlet-7\nnodename=node1\ngfs2_discovery_timeout=0.1\n";
+    let output = spool.run_answered(lines, |responder| responder.answer(&responder.success()));
+    assert_success(&output, "Success: Powered OFF\n");
 }
 
 #[test]

@@ -126,6 +126,41 @@ fn each_action_succeeds_in_silence_and_leaves_its_trace_in_all_three_logs() {
     site.spool.await_quiet();
 }
 
+/// The example of README and of the manual, as `dlm_controld` turns it into an agent's standard input:
+/// the node, then the words of the device's line and of the node's.
+#[test]
+fn dlm_fences_with_the_configuration_that_the_documents_show() {
+    for (document, fence) in
+        [("README.md", "<!-- tested: dlm -->"), ("man/fence_gfs2_recorder.8.md", "dlm.conf")]
+    {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        let (_, text) = text.split_once(fence).unwrap();
+        let block = text.split("```").nth(1).unwrap();
+        let words = |keyword: &str| {
+            let lines = block.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            lines.filter(|words| words.first() == Some(&keyword)).collect::<Vec<_>>()
+        };
+        let [device] = &words("device")[..] else { panic!("{block}") };
+        assert_eq!(device[2], "/usr/sbin/fence_gfs2_recorder");
+        let nodes = words("connect");
+        assert!(!nodes.is_empty() && nodes.iter().all(|words| words[1] == device[1]), "{block}");
+
+        let (site, _watcher) = simulated("");
+        for words in nodes {
+            let (node, port) = (words[2], words[3].strip_prefix("port=").unwrap());
+            let options: Vec<_> = [node, "fail_time=1790000000"]
+                .into_iter()
+                .chain(device[3..].iter().copied())
+                .chain(words[3..].iter().copied())
+                .collect();
+            site.agent(&options.join("\n")).wait().assert_success();
+            let orders = orders(&site);
+            assert!(orders.iter().any(|order| order.starts_with(&format!("off {port} "))));
+        }
+    }
+}
+
 #[test]
 fn each_failure_of_a_device_fails_the_agent_with_one_line() {
     let (site, _watcher) = simulated("timeout = '1s'");

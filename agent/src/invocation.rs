@@ -15,6 +15,7 @@ use gfs2_discovery::{Kubernetes, ROOT_VARIABLE, Search};
 use crate::input::{RawInput, yes_or_no};
 use crate::outcome::without_read_words;
 use crate::parameters::{Kind, Parameter, parameter};
+use crate::target::{self, TwoTargets};
 
 /// What the agent was told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct Probe {
     pub nodename: Option<String>,
     /// Where to look for a target's GFS2 file systems, when somebody wants to see them.
     pub discovery: Option<Search>,
+    /// Where the names of the cluster's nodes are read.
+    pub cluster: Search,
     /// What to tell on the way.
     pub telling: Telling,
 }
@@ -63,10 +66,10 @@ pub enum Question {
     Monitor,
     /// Is the target on or off?
     Status(NodeName),
-    /// Which nodes can be fenced?
-    List,
+    /// Which nodes can be fenced? Only whether this one can, where a device has a fixed plug.
+    List(Option<NodeName>),
     /// The same, with their power states, in columns separated by this text.
-    ListStatus(String),
+    ListStatus(Option<NodeName>, String),
 }
 
 /// A fence, with all that it takes.
@@ -96,6 +99,8 @@ pub struct Fence {
     pub delay: Duration,
     /// Where to look for the target's GFS2 file systems; nowhere without it.
     pub discovery: Option<Search>,
+    /// Where the names of the cluster's nodes are read, if discovery does not.
+    pub cluster: Search,
     /// What to tell on the way.
     pub telling: Telling,
 }
@@ -131,7 +136,7 @@ pub enum Refusal {
     UnknownAction(String),
     /// The action needs a target, and none was given.
     NoTarget(&'static str),
-    /// `plug` and `port` name two targets.
+    /// `plug` and `port` name two targets, and neither is the cluster's own name of the node.
     TwoTargets(String, String),
     /// The target names several nodes.
     SeveralTargets(String),
@@ -166,7 +171,8 @@ impl fmt::Display for Refusal {
             ),
             Refusal::TwoTargets(plug, port) => write!(
                 f,
-                "plug names '{plug}' and port names '{port}': which node is meant? Give one of them"
+                "plug names '{plug}' and port names '{port}', and neither is nodename, the cluster's own \
+                 name: which node is meant? Give one of them"
             ),
             Refusal::SeveralTargets(text) => {
                 write!(f, "the target '{text}' names several nodes: fence them one by one")
@@ -202,6 +208,9 @@ pub fn reserve(time_max: Duration) -> Duration {
 /// told otherwise.
 const QUESTION_TIME_MAX: Duration = Duration::from_secs(15);
 
+/// How long the CIB may take to name the cluster's nodes, where nobody discovers file systems.
+const CLUSTER_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// The shortest time between two looks: a shorter one only takes the processor from the responder.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
@@ -236,10 +245,10 @@ pub fn understand(
             Ok(Invocation::ValidateAll(time_max))
         }
         "monitor" => options.probe(Question::Monitor),
-        "list" => options.probe(Question::List),
+        "list" => options.probe(Question::List(options.fixed_target()?)),
         "list-status" => {
             let separator = options.text("separator").unwrap_or_default();
-            options.probe(Question::ListStatus(separator))
+            options.probe(Question::ListStatus(options.fixed_target()?, separator))
         }
         "status" => options.probe(Question::Status(options.target("status")?)),
         other => match other.parse() {
@@ -286,6 +295,7 @@ impl Options<'_> {
             time_max: self.time_max()?.min(QUESTION_TIME_MAX),
             nodename: self.text("nodename"),
             discovery: self.discovery()?.filter(|_| is_shown),
+            cluster: self.search(CLUSTER_TIME_MAX),
             telling,
         })))
     }
@@ -312,6 +322,7 @@ impl Options<'_> {
             poll_interval: self.seconds("poll_interval", "poll_interval")?.max(POLL_INTERVAL_MIN),
             delay,
             discovery: self.discovery()?,
+            cluster: self.search(CLUSTER_TIME_MAX),
             telling: self.telling(),
         })
     }
@@ -319,14 +330,25 @@ impl Options<'_> {
     /// `plug` or `port`, else `nodename`. An empty plug is refused: whoever sent it meant to name
     /// a node, and the one that the cluster names may be another.
     fn target(&self, action: &'static str) -> Result<NodeName, Refusal> {
+        let text =
+            self.named()?.or(self.input.last("nodename")).ok_or(Refusal::NoTarget(action))?;
+        self.node_name(text)
+    }
+
+    /// The target that is given beside the cluster's name of a node, if one is.
+    fn fixed_target(&self) -> Result<Option<NodeName>, Refusal> {
+        self.named()?.map(|text| self.node_name(text)).transpose()
+    }
+
+    fn named(&self) -> Result<Option<&str>, Refusal> {
         let (plug, port) = (self.input.last("plug"), self.input.last("port"));
-        if let (Some(plug), Some(port)) = (plug, port)
-            && plug != port
-        {
-            return Err(Refusal::TwoTargets(plug.to_owned(), port.to_owned()));
-        }
-        let named = plug.or(port).or(self.input.last("nodename"));
-        let text = named.ok_or(Refusal::NoTarget(action))?;
+        target::meant(plug, port, self.input.last("nodename")).map_err(|TwoTargets| {
+            let name = |name: Option<&str>| name.unwrap_or_default().to_owned();
+            Refusal::TwoTargets(name(plug), name(port))
+        })
+    }
+
+    fn node_name(&self, text: &str) -> Result<NodeName, Refusal> {
         let separator = self.text("plug_separator").unwrap_or_default();
         if !separator.is_empty() && text.contains(&separator) {
             return Err(Refusal::SeveralTargets(text.to_owned()));
@@ -406,8 +428,13 @@ impl Options<'_> {
         let enabled = self.boolean("gfs2_discovery_enabled")?;
         let disabled = self.flag("no_gfs2_discovery");
         let time_max = self.seconds("gfs2_discovery_timeout", "the time for GFS2 discovery")?;
+        Ok((enabled && !disabled).then(|| self.search(time_max)))
+    }
+
+    /// Where to look for what the cluster knows, for this long.
+    fn search(&self, time_max: Duration) -> Search {
         let variable = |name: &str| (self.environment)(name).filter(|value| !value.is_empty());
-        let search = || Search {
+        Search {
             root: variable(ROOT_VARIABLE).unwrap_or_else(|| "/".to_owned()).into(),
             time_max,
             kubernetes: Kubernetes {
@@ -415,8 +442,7 @@ impl Options<'_> {
                 config: variable("KUBECONFIG"),
                 home: variable("HOME").map(PathBuf::from),
             },
-        };
-        Ok((enabled && !disabled).then(search))
+        }
     }
 
     fn telling(&self) -> Telling {
@@ -527,6 +553,12 @@ mod tests {
             refusal("action=off\nplug=a\nport=b\n"),
             Refusal::TwoTargets("a".into(), "b".into())
         );
+        assert_eq!(fence("action=off\nplug=a\nport=b\nnodename=b\n").target.as_str(), "a");
+        assert_eq!(fence("action=off\nplug=b\nport=a\nnodename=b\n").target.as_str(), "a");
+        for action in ["off", "status", "list", "list-status", "validate-all"] {
+            let text = format!("action={action}\nplug=a\nport=b\nnodename=c\n");
+            assert_eq!(refusal(&text), Refusal::TwoTargets("a".into(), "b".into()));
+        }
         assert_eq!(
             refusal("action=off\nplug=\nnodename=b\n"),
             Refusal::Target(String::new(), NameError::Empty)

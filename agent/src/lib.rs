@@ -21,6 +21,7 @@ mod prefix;
 mod probe;
 mod progress;
 mod signals;
+pub mod target;
 pub mod verdict;
 
 use std::ffi::OsString;

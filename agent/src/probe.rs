@@ -8,11 +8,12 @@ use fence_spool::{ClientSpool, Liveness};
 use gfs2_discovery::Target;
 
 use crate::clock::{boot_id, boot_ms, shifted};
-use crate::discovery::Discovery;
+use crate::discovery::{self, Discovery};
 use crate::invocation::{Probe, Question, Responder};
 use crate::outcome::Ending;
 use crate::progress::Progress;
 use crate::signals::Signals;
+use crate::target;
 
 /// Asks, for an agent that started at `start_boot_ms`.
 pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
@@ -65,11 +66,29 @@ impl Asking<'_> {
             return;
         };
         let target = Target { plug: target.as_str(), nodename: self.probe.nodename.as_deref() };
-        let found = Discovery::of(target, Some(search), self.probe.time_max);
+        let (found, _) = Discovery::of(target, Some(search), self.probe.time_max);
         found.to_lines().iter().for_each(|line| self.progress.step(line));
     }
 
+    /// Fails where the state that is asked for would be that of another node than the cluster means.
+    fn check_target(&self) -> Result<(), Failure> {
+        let (Question::Status(target), nodename) =
+            (&self.probe.question, self.probe.nodename.as_deref())
+        else {
+            return Ok(());
+        };
+        if !target::is_doubtful(target.as_str(), nodename) {
+            return Ok(());
+        }
+        let Probe { cluster, time_max, .. } = self.probe;
+        let nodes = discovery::nodes(target.as_str(), cluster, *time_max);
+        target::refusal(target.as_str(), nodename, &nodes).map_or(Ok(()), |why| {
+            Err(Failure::Other(format!("the state of '{target}' is not asked for: {why}")))
+        })
+    }
+
     fn answer(&mut self) -> Result<Ending, Failure> {
+        self.check_target()?;
         let name = match self.probe.responder {
             Responder::FenceWatcher => return self.ask_watcher(),
             Responder::Script => "script",
@@ -86,7 +105,7 @@ impl Asking<'_> {
             Question::Status(target) => Err(Failure::Other(format!(
                 "the state of '{target}' is unknown: responder '{name}' cannot be asked"
             ))),
-            Question::List | Question::ListStatus(_) => Err(Failure::Other(format!(
+            Question::List(_) | Question::ListStatus(..) => Err(Failure::Other(format!(
                 "responder '{name}' cannot be asked for its nodes: name them with pcmk_host_list"
             ))),
         }
@@ -107,15 +126,15 @@ impl Asking<'_> {
                     Err(Failure::Other(format!("the state of '{target}' is unknown: {why}")))
                 }
             },
-            Question::List => {
-                let names = self.targets(&spool)?;
+            Question::List(fixed) => {
+                let names = self.targets(&spool, fixed.as_ref())?;
                 Ok(Ending::answer(
                     names.iter().fold(String::new(), |text, name| text + name.as_str() + "\n"),
                 ))
             }
-            Question::ListStatus(separator) => {
+            Question::ListStatus(fixed, separator) => {
                 let mut text = String::new();
-                for name in self.targets(&spool)? {
+                for name in self.targets(&spool, fixed.as_ref())? {
                     let state = match self.power(&spool, &name) {
                         Ok((PowerState::On, _)) => "ON",
                         Ok((PowerState::Off, _)) => "OFF",
@@ -133,7 +152,12 @@ impl Asking<'_> {
         ClientSpool::open(&self.probe.places).map_err(|error| Failure::Other(error.to_string()))
     }
 
-    fn targets(&mut self, spool: &ClientSpool) -> Result<Vec<NodeName>, Failure> {
+    /// The nodes that can be fenced: of those only `fixed`, where that is all that would be fenced.
+    fn targets(
+        &mut self,
+        spool: &ClientSpool,
+        fixed: Option<&NodeName>,
+    ) -> Result<Vec<NodeName>, Failure> {
         let answer = self.ask(spool, QueryKind::Targets, None)?;
         let answer = positive(answer, "there is no list of nodes")?;
         let (listable, other): (Vec<_>, Vec<_>) =
@@ -141,7 +165,8 @@ impl Asking<'_> {
         for name in other {
             self.progress.step(&format!("left out of the list: '{name}'"));
         }
-        Ok(listable.iter().filter_map(|name| name.parse().ok()).collect())
+        let names = listable.iter().filter_map(|name| name.parse().ok());
+        Ok(names.filter(|name| fixed.is_none_or(|fixed| fixed == name)).collect())
     }
 
     fn power(
