@@ -138,6 +138,13 @@ struct Arrivals {
 
 impl Arrivals {
     fn watch(directory: &Path) -> Self {
+        let events =
+            AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE;
+        Arrivals::watch_for(directory, events)
+    }
+
+    /// The same for one that looks for these events alone.
+    fn watch_for(directory: &Path, events: AddWatchFlags) -> Self {
         // The user's few instances may be in use elsewhere on this machine, and nothing tells when
         // one becomes free.
         let inotify = loop {
@@ -146,7 +153,6 @@ impl Arrivals {
                 other => break other.unwrap(),
             }
         };
-        let events = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MODIFY;
         inotify.add_watch(directory, events).unwrap();
         Arrivals { inotify, names: RefCell::default() }
     }
@@ -706,6 +712,7 @@ fn a_message_cannot_forge_a_line_of_a_log() {
 fn a_log_that_cannot_be_written_is_one_line_and_no_failure() {
     let spool = Spool::new();
     fs::remove_dir(spool.path("log")).unwrap();
+    fs::write(spool.path("log"), "no directory").unwrap();
     let output = spool.run_answered("action=off\nplug=n3\n", |responder| {
         responder.answer(&responder.success());
     });
@@ -714,6 +721,84 @@ fn a_log_that_cannot_be_written_is_one_line_and_no_failure() {
     let stderr = text(&output.stderr);
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(stderr.contains(&spool.path("log").display().to_string()), "{stderr}");
+}
+
+/// As the versions before did: a simple watcher may make none of them.
+#[test]
+fn missing_directories_are_made_where_the_responder_is_none_of_ours() {
+    for responder in ["script", "nnf", "fence-watcher"] {
+        let ours = responder == "fence-watcher";
+        for action in ["monitor", "off"] {
+            let spool = Spool::new();
+            fs::remove_dir(spool.path("log")).unwrap();
+            for directory in ["requests", "responses"] {
+                fs::remove_dir(spool.path(directory)).unwrap();
+            }
+            let lines =
+                format!("action={action}\nplug=n3\nresponder={responder}\nfence_timeout=1\n");
+            let output = spool.run(&lines);
+
+            let is_failure = ours || action == "off";
+            assert_eq!(output.status.code(), Some(i32::from(is_failure)), "{lines}: {output:?}");
+            for directory in ["requests", "responses"] {
+                let made = fs::metadata(spool.path(directory));
+                assert_eq!(made.is_err(), ours, "{lines}");
+                assert!(made.is_err() || made.unwrap().permissions().mode() & 0o7777 == 0o700);
+            }
+            if action == "off" {
+                await_lines(&spool, "fence-events.log", 2);
+                let mode = fs::metadata(spool.path("log")).unwrap().permissions().mode();
+                assert_eq!(mode & 0o7777, 0o700);
+            }
+        }
+    }
+}
+
+/// A file system without room, as a limit of files' sizes plays it.
+#[test]
+fn a_monitor_fails_where_no_request_could_be_written() {
+    for responder in ["script", "nnf", "fence-watcher"] {
+        let spool = Spool::new();
+        let _watcher = (responder == "fence-watcher").then(|| Watcher::start(&spool));
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\"", AGENT]);
+        let lines = format!("action=monitor\nresponder={responder}\n");
+        let output = start(&mut command, &(spool.lines() + &lines)).wait_with_output().unwrap();
+        let stderr = assert_failure(&output);
+        assert!(stderr.contains("no request could be written: cannot write '"), "{stderr}");
+        assert!(spool.files("requests").iter().all(|name| !name.contains("monitor")));
+        assert_success(&spool.run(&lines), "");
+    }
+}
+
+/// The simplest watchers look for one event alone and never see a rename.
+#[test]
+fn a_script_that_looks_for_created_or_for_closed_files_alone_sees_the_request_whole() {
+    for event in [AddWatchFlags::IN_CREATE, AddWatchFlags::IN_CLOSE_WRITE] {
+        let spool = Spool::new();
+        let arrivals = Arrivals::watch_for(&spool.path("requests"), event);
+        let child = spool.start("action=off\nplug=n3\nresponder=script\n");
+        let responder = Responder::new(&spool, &arrivals.next());
+        responder.answer(&responder.success());
+        assert_success(&child.wait_with_output().unwrap(), "Success: Powered OFF\n");
+        assert_eq!(spool.files("requests"), [""; 0]);
+    }
+}
+
+#[test]
+fn an_answer_in_a_directory_that_was_made_again_is_found() {
+    for responder in ["script", "fence-watcher"] {
+        let spool = Spool::new();
+        let lines = format!("action=off\nplug=n3\nresponder={responder}\n");
+        let output = spool.run_answered(&lines, |responder| {
+            fs::remove_dir(spool.path("responses")).unwrap();
+            fs::create_dir(spool.path("responses")).unwrap();
+            let private = Permissions::from_mode(0o700);
+            fs::set_permissions(spool.path("responses"), private).unwrap();
+            responder.answer(&responder.success());
+        });
+        assert_success(&output, "Success: Powered OFF\n");
+    }
 }
 
 /// Makes whoever writes this log wait, as a disk does that stands still, until the value is dropped.
@@ -887,8 +972,11 @@ fn a_responder_that_cannot_be_asked_is_not_asked() {
         for directory in ["requests", "responses", "queries", "log"] {
             assert_eq!(spool.files(directory), [""; 0]);
         }
+        fs::set_permissions(spool.path("requests"), Permissions::from_mode(0o777)).unwrap();
+        assert!(assert_failure(&run("action=monitor")).contains("chmod go-w"));
         fs::remove_dir(spool.path("requests")).unwrap();
-        assert_failure(&run("action=monitor"));
+        fs::write(spool.path("requests"), "no directory").unwrap();
+        assert!(assert_failure(&run("action=monitor")).contains("not a directory"));
     }
 }
 

@@ -166,7 +166,7 @@ impl<'a> Attempt<'a> {
         names: &[RecordName],
     ) -> Result<(ClientSpool, Submitted), SpoolError> {
         let order = self.order;
-        let spool = ClientSpool::open(&order.places)?;
+        let spool = order.responder.open(&order.places)?;
         let now_boot_ms = boot_ms();
         let deadline_boot_ms = self.end(order.time_max.saturating_sub(reserve(order.time_max)));
         let left = i64::try_from(deadline_boot_ms.saturating_sub(now_boot_ms)).unwrap_or(i64::MAX);
@@ -185,7 +185,8 @@ impl<'a> Attempt<'a> {
             device: order.device.clone(),
             held: true,
         };
-        let submitted = spool.submit(&names[0], &request.to_json())?;
+        let submitted =
+            spool.submit_as(&names[0], &request.to_json(), order.responder.showing())?;
         self.progress.step(&format!("written: request={id} file={}.json", names[0]));
         Ok((spool, submitted))
     }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fence_protocol::{FenceAction, NameError, NodeName, RecordName, RequestId};
-use fence_spool::Places;
+use fence_spool::{ClientSpool, Places, Showing, SpoolError};
 use gfs2_discovery::{Kubernetes, ROOT_VARIABLE, Search};
 
 use crate::input::{RawInput, yes_or_no};
@@ -114,6 +114,24 @@ pub enum Responder {
     Script,
     /// nnf-sos: it fences on every request file, whatever the action.
     Nnf,
+}
+
+impl Responder {
+    /// The spool in these places. Our watcher makes its directories itself; nobody else is known to.
+    pub(crate) fn open(self, places: &Places) -> Result<ClientSpool, SpoolError> {
+        match self {
+            Responder::FenceWatcher => ClientSpool::open(places),
+            Responder::Script | Responder::Nnf => ClientSpool::create(places),
+        }
+    }
+
+    /// How it sees a request.
+    pub(crate) fn showing(self) -> Showing {
+        match self {
+            Responder::Script => Showing::Link,
+            Responder::FenceWatcher | Responder::Nnf => Showing::Rename,
+        }
+    }
 }
 
 /// What is told beside the result.

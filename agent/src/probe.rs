@@ -96,9 +96,9 @@ impl Asking<'_> {
         };
         match &self.probe.question {
             Question::Monitor => {
-                self.open()?;
+                self.open_and_try()?;
                 self.progress.step(&format!(
-                    "monitor: the directories are usable; responder '{name}' itself cannot be asked"
+                    "monitor: requests can be written; responder '{name}' itself cannot be asked"
                 ));
                 Ok(Ending::success(""))
             }
@@ -115,6 +115,8 @@ impl Asking<'_> {
         let spool = self.open()?;
         match &self.probe.question {
             Question::Monitor => {
+                alive(&spool)?;
+                self.open_and_try()?;
                 let answer = self.ask(&spool, QueryKind::Reachable, None)?;
                 self.progress.step(&format!("monitor: {}", answer.message));
                 positive(answer, "the fence device is not usable").map(|_| Ending::success(""))
@@ -149,7 +151,17 @@ impl Asking<'_> {
     }
 
     fn open(&self) -> Result<ClientSpool, Failure> {
-        ClientSpool::open(&self.probe.places).map_err(|error| Failure::Other(error.to_string()))
+        let Probe { responder, places, .. } = self.probe;
+        responder.open(places).map_err(|error| Failure::Other(error.to_string()))
+    }
+
+    /// Opens the directories, and proves that a request could be written at this moment.
+    fn open_and_try(&self) -> Result<ClientSpool, Failure> {
+        let spool = self.open()?;
+        spool
+            .try_submitting(self.probe.responder.showing())
+            .map_err(|error| Failure::Other(format!("no request could be written: {error}")))?;
+        Ok(spool)
     }
 
     /// The nodes that can be fenced: of those only `fixed`, where that is all that would be fenced.
