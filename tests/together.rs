@@ -697,6 +697,51 @@ fn a_monitor_fails_when_the_watcher_is_gone() {
     site.agent("action=monitor").wait().assert_failure(&["fence-watcher"]);
 }
 
+/// Each fence would happen, and be reported as failed.
+#[test]
+fn halves_with_different_directories_of_answers_are_told_so_before_anything_is_requested() {
+    let (site, _watcher) = simulated("");
+    let private = |name: &str| {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new().mode(0o700).create(site.path(name)).unwrap();
+        site.path(name).display().to_string()
+    };
+    let other = private("elsewhere");
+    for responder in ["fence-watcher", "script", "nnf"] {
+        for action in ["monitor", "off", "reboot", "on"] {
+            if (responder, action) == ("nnf", "on") {
+                continue;
+            }
+            let options =
+                format!("action={action}\nplug=n1\nresponder={responder}\nresponse_dir={other}");
+            let ended = site.agent(&options).wait();
+            assert_eq!(ended.code, Some(1), "{options}: {ended:?}");
+            let (served, ours) = (site.spool.responses.display().to_string(), &other);
+            assert!(ended.stderr.contains(&served) && ended.stderr.contains(ours), "{ended:?}");
+        }
+    }
+    assert_eq!(orders(&site), [""; 0]);
+    assert!(names(&site.spool.requests).iter().all(|name| name.starts_with('.')));
+
+    std::os::unix::fs::symlink(&site.spool.responses, site.path("link")).unwrap();
+    let link = site.path("link").display().to_string();
+    site.agent(&format!("action=monitor\nresponse_dir={link}")).wait().assert_success();
+    site.agent(&format!("action=off\nplug=n1\nresponse_dir={link}")).wait().assert_success();
+
+    let text = fs::read_to_string(site.path("w.toml")).unwrap();
+    let status = |response_dir: &str| {
+        let line = format!("response_dir = '{}'", site.spool.responses.display());
+        let changed = text.replace(&line, &format!("response_dir = '{response_dir}'"));
+        assert_ne!(changed, text);
+        fs::write(site.path("w.toml"), changed).unwrap();
+        common::output_of(&mut site.watcher_command(&["status"]))
+    };
+    let refused = status(&other);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains(&other));
+    assert_eq!(status(&link).status.code(), Some(0));
+}
+
 #[test]
 fn an_agent_that_cannot_write_its_request_fails() {
     if !can_be_run_as_root("an_agent_that_cannot_write_its_request_fails") {

@@ -167,6 +167,7 @@ impl<'a> Attempt<'a> {
     ) -> Result<(ClientSpool, Submitted), SpoolError> {
         let order = self.order;
         let spool = order.responder.open(&order.places)?;
+        spool.check_served()?;
         let now_boot_ms = boot_ms();
         let deadline_boot_ms = self.end(order.time_max.saturating_sub(reserve(order.time_max)));
         let left = i64::try_from(deadline_boot_ms.saturating_sub(now_boot_ms)).unwrap_or(i64::MAX);

@@ -158,6 +158,7 @@ impl Asking<'_> {
     /// Opens the directories, and proves that a request could be written at this moment.
     fn open_and_try(&self) -> Result<ClientSpool, Failure> {
         let spool = self.open()?;
+        spool.check_served().map_err(|error| Failure::Other(error.to_string()))?;
         spool
             .try_submitting(self.probe.responder.showing())
             .map_err(|error| Failure::Other(format!("no request could be written: {error}")))?;

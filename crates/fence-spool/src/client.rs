@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use crate::dir::Dir;
 use crate::record::{self, Sight};
+use crate::served::Served;
 use crate::watch::{Watch, Watched, watch};
 use crate::{Liveness, PlaceError, Places, SpoolError, lock};
 
@@ -165,9 +166,39 @@ impl ClientSpool {
         lock::liveness(&self.requests)
     }
 
+    /// Fails where a watcher of our kind lives and writes its answers elsewhere: each fence would happen,
+    /// and be reported as failed.
+    pub fn check_served(&self) -> Result<(), SpoolError> {
+        let Some(served) = self.served() else { return Ok(()) };
+        match served.other_responses(&self.responses)? {
+            None => Ok(()),
+            Some(other) => Err(SpoolError::ServedElsewhere {
+                setting: "response_dir",
+                ours: self.responses.path().to_owned(),
+                served: other.to_owned(),
+            }),
+        }
+    }
+
+    fn served(&self) -> Option<Served> {
+        let is_alive = matches!(self.watcher(), Liveness::Alive { .. });
+        lock::served(&self.requests).filter(|_| is_alive)
+    }
+
     /// Asks the watcher a question.
     pub fn ask(&self, query: &Query) -> Result<Asked, SpoolError> {
         let queries = Dir::open(&self.queries)?;
+        // Beside the directory of requests, by the path that each side has for it.
+        let served = self.served();
+        if let Some(served) = &served
+            && let Some(other) = served.other_queries(&queries)?
+        {
+            return Err(SpoolError::ServedElsewhere {
+                setting: "request_dir",
+                ours: queries.path().to_owned(),
+                served: other.to_owned(),
+            });
+        }
         // The watcher wants a query's name to be its identity letter for letter.
         let name = query.query_id.parse::<RequestId>().and_then(|_| query.query_id.parse());
         let name: RecordName =
@@ -569,6 +600,28 @@ mod tests {
 
         assert!(matches!(error, SpoolError::Place(PlaceError::Missing { .. })), "{error}");
         assert!(error.to_string().contains(pair.request("none").to_str().unwrap()), "{error}");
+    }
+
+    #[test]
+    fn a_client_with_another_directory_of_answers_is_told_while_the_watcher_lives() {
+        let pair = Pair::new();
+        let elsewhere = pair.places.responses.with_file_name("elsewhere");
+        let places = Places::new(&pair.places.requests, &elsewhere);
+        let other = ClientSpool::create(&places).unwrap();
+        assert!(other.check_served().is_ok(), "nobody serves it");
+
+        let mut lock = pair.watcher.lock().unwrap();
+
+        pair.client.check_served().unwrap();
+        let error = other.check_served().unwrap_err().to_string();
+        for part in [&elsewhere, &pair.places.responses] {
+            assert!(error.contains(part.to_str().unwrap()), "{error}");
+        }
+        fs::remove_file(pair.request(".watcher.lock")).unwrap();
+        assert!(pair.watcher.restore_lock(&mut lock).unwrap());
+        assert!(other.check_served().is_err(), "the restored file says the same");
+        drop(lock);
+        assert!(other.check_served().is_ok());
     }
 
     fn query() -> Query {

@@ -50,11 +50,19 @@ impl Dir {
 
     /// Whether both are the same directory.
     pub(crate) fn is_same(&self, other: &Dir) -> Result<bool, SpoolError> {
-        let identity = |dir: &Dir| match fstat(&dir.fd) {
+        Ok(self.identity()? == other.identity()?)
+    }
+
+    /// Device and inode.
+    pub(crate) fn identity(&self) -> Result<(u64, u64), SpoolError> {
+        match fstat(&self.fd) {
             Ok(stat) => Ok((stat.st_dev, stat.st_ino)),
-            Err(errno) => Err(dir.own_error("examine", errno)),
-        };
-        Ok(identity(self)? == identity(other)?)
+            Err(errno) => Err(self.own_error("examine", errno)),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(crate) fn join(&self, name: &str) -> PathBuf {

@@ -17,6 +17,15 @@ pub enum SpoolError {
         /// The directory.
         path: PathBuf,
     },
+    /// The watcher that lives serves another directory.
+    ServedElsewhere {
+        /// The setting that names it.
+        setting: &'static str,
+        /// Where we look.
+        ours: PathBuf,
+        /// Where the watcher writes.
+        served: PathBuf,
+    },
     /// A system call failed.
     Io {
         /// What was to be done, as a verb: "claim".
@@ -52,6 +61,13 @@ impl fmt::Display for SpoolError {
                  tmpfs or on a local file system",
                 path.display()
             ),
+            SpoolError::ServedElsewhere { setting, ours, served } => write!(
+                f,
+                "the running fence-watcher answers in '{}', not in '{}': set {setting} to the same \
+                 directory in fence-watcher.toml and in the fence device, and restart fence-watcher",
+                served.display(),
+                ours.display()
+            ),
             SpoolError::Io { operation, path, source } => {
                 write!(f, "cannot {operation} '{}': {}", path.display(), cause(source))
             }
@@ -64,7 +80,7 @@ impl std::error::Error for SpoolError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             SpoolError::Place(error) => error.source(),
-            SpoolError::NoExclusiveRename { .. } => None,
+            SpoolError::NoExclusiveRename { .. } | SpoolError::ServedElsewhere { .. } => None,
             SpoolError::Io { source, .. } => source.source(),
         }
     }

@@ -20,6 +20,7 @@ mod lock;
 mod place;
 mod record;
 mod retention;
+mod served;
 mod sign;
 #[cfg(test)]
 mod testing;
