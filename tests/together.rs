@@ -730,8 +730,8 @@ fn halves_with_different_directories_of_answers_are_told_so_before_anything_is_r
 
     let text = fs::read_to_string(site.path("w.toml")).unwrap();
     let status = |response_dir: &str| {
-        let line = format!("response_dir = '{}'", site.spool.responses.display());
-        let changed = text.replace(&line, &format!("response_dir = '{response_dir}'"));
+        let setting = format!("response_dir = '{}'", site.spool.responses.display());
+        let changed = text.replace(&setting, &format!("response_dir = '{response_dir}'"));
         assert_ne!(changed, text);
         fs::write(site.path("w.toml"), changed).unwrap();
         common::output_of(&mut site.watcher_command(&["status"]))
