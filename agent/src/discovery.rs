@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use fence_audit::{DiscoveryOutcome, DiscoveryRecord, SourceRecord, SourceState};
 use fence_protocol::bounded;
-use gfs2_discovery::{Discovery as Found, Outcome, Report, Search, Target, discover};
+use gfs2_discovery::{
+    ClusterNodes, Discovery as Found, Outcome, Report, Search, Target, cluster_nodes, conclude,
+    gather,
+};
 
 /// What is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,15 +22,19 @@ pub(crate) enum Discovery {
 }
 
 impl Discovery {
-    /// Looks where `search` says, if anywhere, in at most a quarter of `left`.
-    pub(crate) fn of(target: Target<'_>, search: Option<&Search>, left: Duration) -> Self {
-        match search {
-            None => Discovery::Disabled,
-            Some(search) => {
-                let time_max = search.time_max.min(left / 4);
-                Discovery::Done(discover(target, &Search { time_max, ..search.clone() }))
-            }
-        }
+    /// Looks where `search` says, if anywhere, in at most a quarter of `left`. Gives the cluster's nodes
+    /// as well, as far as they were looked at for that.
+    pub(crate) fn of(
+        target: Target<'_>,
+        search: Option<&Search>,
+        left: Duration,
+    ) -> (Self, Option<ClusterNodes>) {
+        let Some(search) = search else { return (Discovery::Disabled, None) };
+        let evidence = gather(&within(search, left));
+        // Without a time for programs the CIB was not asked.
+        let nodes = ClusterNodes::of(&evidence.corosync, &evidence.cib);
+        let nodes = Some(nodes).filter(|_| !search.time_max.is_zero());
+        (Discovery::Done(conclude(target, &evidence)), nodes)
     }
 
     /// The names found.
@@ -84,6 +91,15 @@ impl Discovery {
         }
         lines
     }
+}
+
+/// The cluster's nodes, looked for in at most a quarter of `left`.
+pub(crate) fn nodes(plug: &str, search: &Search, left: Duration) -> ClusterNodes {
+    cluster_nodes(plug, &within(search, left))
+}
+
+fn within(search: &Search, left: Duration) -> Search {
+    Search { time_max: search.time_max.min(left / 4), ..search.clone() }
 }
 
 /// The longest finding in words: it is a part of a line in each log.

@@ -17,12 +17,13 @@ use gfs2_discovery::Target;
 use log::Level;
 
 use crate::clock::{boot_id, boot_ms, shifted};
-use crate::discovery::Discovery;
+use crate::discovery::{self, Discovery};
 use crate::invocation::{Fence, Responder, reserve};
 use crate::outcome::Ending;
 use crate::parameters::AGENT;
 use crate::progress::Progress;
 use crate::signals::Signals;
+use crate::target;
 use crate::verdict::{Verdict, done, failed, verdict};
 
 /// Fences, as `order` says, for an agent that started at `start_boot_ms`.
@@ -78,11 +79,14 @@ impl<'a> Attempt<'a> {
             let why = format!("stopped by {signal} during the delay; nothing was requested");
             return (failed(order, "withdrawn", &why), None);
         }
-        let found = self.discover();
+        let (found, wrong_node) = self.discover();
         // Whoever wants it to stop may have said so meanwhile, and nothing has been begun yet.
         if let Some(signal) = signals.wait(None, 0) {
             let why = format!("stopped by {signal}; nothing was requested");
             return (failed(order, "withdrawn", &why), None);
+        }
+        if let Some(why) = wrong_node {
+            return (failed(order, "rejected", &format!("nothing was requested: {why}")), None);
         }
         if order.responder == Responder::Nnf && order.action == fence_protocol::FenceAction::On {
             let details =
@@ -125,15 +129,21 @@ impl<'a> Attempt<'a> {
         None
     }
 
-    /// Learns which file systems the target holds, and gives it in words.
-    fn discover(&mut self) -> String {
+    /// Learns which file systems the target holds, and gives it in words, and whether the target is the
+    /// name of another node than the cluster means.
+    fn discover(&mut self) -> (String, Option<String>) {
         let order = self.order;
-        let target = Target { plug: order.target.as_str(), nodename: order.nodename.as_deref() };
+        let (plug, nodename) = (order.target.as_str(), order.nodename.as_deref());
         let left = order.time_max.saturating_sub(self.elapsed());
-        let discovery = Discovery::of(target, order.discovery.as_ref(), left);
+        let target = Target { plug, nodename };
+        let (discovery, nodes) = Discovery::of(target, order.discovery.as_ref(), left);
         let words = discovery.to_words();
         self.discovery = Some(discovery);
-        words
+        if !target::is_doubtful(plug, nodename) {
+            return (words, None);
+        }
+        let nodes = nodes.unwrap_or_else(|| discovery::nodes(plug, &order.cluster, left));
+        (words, target::refusal(plug, nodename, &nodes))
     }
 
     /// The names of the file systems, as far as they are known.
@@ -156,7 +166,8 @@ impl<'a> Attempt<'a> {
         names: &[RecordName],
     ) -> Result<(ClientSpool, Submitted), SpoolError> {
         let order = self.order;
-        let spool = ClientSpool::open(&order.places)?;
+        let spool = order.responder.open(&order.places)?;
+        spool.check_served()?;
         let now_boot_ms = boot_ms();
         let deadline_boot_ms = self.end(order.time_max.saturating_sub(reserve(order.time_max)));
         let left = i64::try_from(deadline_boot_ms.saturating_sub(now_boot_ms)).unwrap_or(i64::MAX);
@@ -175,7 +186,8 @@ impl<'a> Attempt<'a> {
             device: order.device.clone(),
             held: true,
         };
-        let submitted = spool.submit(&names[0], &request.to_json())?;
+        let submitted =
+            spool.submit_as(&names[0], &request.to_json(), order.responder.showing())?;
         self.progress.step(&format!("written: request={id} file={}.json", names[0]));
         Ok((spool, submitted))
     }

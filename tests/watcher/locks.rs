@@ -85,7 +85,7 @@ fn locks_that_are_removed_come_back_and_the_service_goes_on() {
     }
 
     let pid = || fs::read_to_string(site.spool.requests.join(LOCKS[0])).unwrap_or_default();
-    wait_for("the lock's file", || pid().trim() == watcher.pid().to_string());
+    wait_for("the lock's file", || pid().lines().next() == Some(&*watcher.pid().to_string()));
     wait_for("the other lock's file", || site.spool.requests.join(LOCKS[1]).exists());
     let said = second(&site);
     assert!(said.contains(&format!("process {}", watcher.pid())), "{said}");

@@ -58,6 +58,11 @@ impl Cib {
         })
     }
 
+    /// Number, or a remote node's name, and name of each node.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.nodes.iter().map(|node| (node.id.as_str(), node.uname.as_str()))
+    }
+
     /// The node that `target` means.
     pub(crate) fn node(&self, target: Target<'_>) -> Option<&CibNode> {
         let known: Vec<Known<'_>> = self

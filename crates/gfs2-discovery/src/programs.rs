@@ -47,6 +47,13 @@ pub(crate) fn ask(search: &Search) -> Asked {
     Asked { cib: start(cibadmin(search)), nnf: start(kubectl(search)) }
 }
 
+/// What `cibadmin` alone writes in `search.time_max`.
+pub(crate) fn ask_cib(search: &Search) -> Reading<Vec<u8>> {
+    let until = Instant::now() + search.time_max;
+    let nnf = Reading::Absent("it is not asked".to_owned());
+    Asked { cib: start(cibadmin(search)), nnf }.answers(until).0
+}
+
 impl Asked {
     /// What they write until then.
     pub(crate) fn answers(self, until: Instant) -> (Reading<Vec<u8>>, Reading<Vec<u8>>) {
