@@ -44,7 +44,8 @@ pub(crate) fn ask(search: &Search) -> Asked {
         let why = || "no time is given for programs".to_owned();
         return Asked { cib: Reading::Absent(why()), nnf: Reading::Absent(why()) };
     }
-    Asked { cib: start(cibadmin(search)), nnf: start(kubectl(search)) }
+    let cib = cibadmin(search).then(|[local, plain]| start(local, Some(plain)));
+    Asked { cib, nnf: kubectl(search).then(|command| start(command, None)) }
 }
 
 /// What `cibadmin` alone writes in `search.time_max`.
@@ -70,12 +71,13 @@ impl Asked {
 }
 
 /// `--local`: the answer of the node that coordinates the cluster would be awaited otherwise, and it
-/// may be the one that has died.
-fn cibadmin(search: &Search) -> Reading<Command> {
+/// may be the one that has died. Pacemaker 3 deprecates the option, so the second command is without it.
+fn cibadmin(search: &Search) -> Reading<[Command; 2]> {
     program(&search.root, "cibadmin").then(|path| {
-        let mut command = prepared(&path);
-        command.args(["--query", "--local"]);
-        Ok(command)
+        let [mut local, mut plain] = [prepared(&path), prepared(&path)];
+        local.args(["--query", "--local"]);
+        plain.arg("--query");
+        Ok([local, plain])
     })
 }
 
@@ -150,16 +152,15 @@ fn prepared(path: &Path) -> Command {
     command
 }
 
-fn start(command: Reading<Command>) -> Reading<Program> {
-    command.then(|mut command| {
-        let path = Path::new(command.get_program());
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut child =
-            command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
-        let stdout = child.stdout.take().map(OwnedFd::from);
-        let stderr = child.stderr.take().map(OwnedFd::from);
-        Ok(Program { name, child, stdout: Output::of(stdout), stderr: Output::of(stderr) })
-    })
+/// Starts `command`, and later `otherwise` if `command` does not know one of its options.
+fn start(mut command: Command, otherwise: Option<Command>) -> Result<Program, String> {
+    let path = Path::new(command.get_program());
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut child =
+        command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
+    let stdout = Output::of(child.stdout.take().map(OwnedFd::from));
+    let stderr = Output::of(child.stderr.take().map(OwnedFd::from));
+    Ok(Program { name, child, stdout, stderr, otherwise })
 }
 
 /// A program that runs, or has just ended.
@@ -168,6 +169,8 @@ struct Program {
     child: Child,
     stdout: Output,
     stderr: Output,
+    /// What is started if the program ends with `EX_USAGE`; `None` once that is decided.
+    otherwise: Option<Command>,
 }
 
 /// What comes out of a pipe.
@@ -202,15 +205,21 @@ impl Output {
 fn read_all(programs: &mut [&mut Program], until: Instant) {
     loop {
         let left = until.saturating_duration_since(Instant::now());
+        for program in programs.iter_mut() {
+            program.start_otherwise();
+        }
+        let is_ending = programs.iter().any(|program| program.is_ending());
         let mut open: Vec<&mut Output> = programs
             .iter_mut()
             .flat_map(|program| [&mut program.stdout, &mut program.stderr])
             .filter(|output| output.pipe.is_some())
             .collect();
-        if open.is_empty() || left.is_zero() {
+        if (open.is_empty() && !is_ending) || left.is_zero() {
             return;
         }
-        match readable(&open, left) {
+        // The end of a process makes nothing readable.
+        let time_max = if is_ending { left.min(Duration::from_millis(1)) } else { left };
+        match readable(&open, time_max) {
             Ok(readable) => {
                 let outputs = open.iter_mut().zip(readable).filter(|(_, is_readable)| *is_readable);
                 outputs.for_each(|(output, _)| output.read());
@@ -233,6 +242,33 @@ fn readable(outputs: &[&mut Output], time_max: Duration) -> io::Result<Vec<bool>
 }
 
 impl Program {
+    /// Whether it has closed its outputs, and its exit code is awaited to decide about a second try.
+    fn is_ending(&self) -> bool {
+        self.otherwise.is_some() && !self.has_open_output()
+    }
+
+    /// Turns into the second try, if it has ended and that is due. Does not wait.
+    fn start_otherwise(&mut self) {
+        if !self.is_ending() {
+            return;
+        }
+        let ended = self.child.try_wait();
+        if matches!(ended, Ok(None)) {
+            return;
+        }
+        let otherwise = self.otherwise.take();
+        if let (Ok(Some(status)), Some(command)) = (ended, otherwise)
+            && status.code() == Some(EX_USAGE)
+            && let Ok(second) = start(command, None)
+        {
+            *self = second;
+        }
+    }
+
+    fn has_open_output(&self) -> bool {
+        self.stdout.pipe.is_some() || self.stderr.pipe.is_some()
+    }
+
     /// What it wrote, if it ended by itself and well.
     fn end(mut self, until: Instant) -> Result<Vec<u8>, String> {
         let status = self.status(until);
@@ -262,7 +298,7 @@ impl Program {
 
     /// How it ended; `None` if it has not, or if something that it started still holds its outputs.
     fn status(&mut self, until: Instant) -> Option<ExitStatus> {
-        if self.stdout.pipe.is_some() || self.stderr.pipe.is_some() {
+        if self.has_open_output() {
             return None;
         }
         loop {
@@ -276,6 +312,8 @@ impl Program {
 
 const PROGRAM_DIRS: &[&str] =
     &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// The exit code of Pacemaker's programs, and of others, for an option that they do not know.
+const EX_USAGE: i32 = 64;
 /// The longest output of a program: the CIB of a large cluster has some megabytes.
 const OUTPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const CHUNK_BYTES: usize = 16 * 1024;
