@@ -2,10 +2,11 @@
 //!
 //! The configuration itself was checked when it was read. Devices are asked, never told anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -85,28 +86,35 @@ enum Finding {
 
 type Question = fn(&ConfiguredDevice) -> Finding;
 
-/// Asks the devices of this node all at once. A driver that does not come back is not waited for.
+type Questions = Mutex<VecDeque<(usize, Arc<ConfiguredDevice>, Question)>>;
+
+/// Asks the devices of this node, many at once. A driver that does not come back is not waited for.
 fn ask(checked: &mut [Checked]) {
     let (sender, findings) = mpsc::channel();
     let limit = Limit::in_ms(CHECK_MS_MAX);
+    let mut questions: VecDeque<(_, _, Question)> = VecDeque::new();
     for (index, checked) in checked.iter_mut().enumerate().filter(|(_, c)| c.device.here) {
         // What stays if nothing else is said.
         checked.problems = vec!["it could not be checked in time".to_owned()];
-        checked.reach = Some(Reach::Unreachable("it did not answer in time".to_owned()));
-        spawn(&sender, index, &checked.device, |device| Finding::Problems(device.driver.check()));
-        spawn(&sender, index, &checked.device, |device| {
-            Finding::Reach(device.driver.reachable(Limit::in_ms(REACH_MS_MAX)))
-        });
+        checked.reach = Some(Reach::Unreachable("it was not asked, or did not answer".to_owned()));
         checked.unknown = vec!["its targets could not be looked for in time".to_owned()];
-        spawn(&sender, index, &checked.device, |device| {
-            Finding::Unknown(device.driver.unknown_targets(Limit::in_ms(LIST_MS_MAX)))
-        });
+        let mut put =
+            |question| questions.push_back((index, Arc::clone(&checked.device), question));
+        put(|device| Finding::Problems(device.driver.check()));
+        put(|device| Finding::Reach(device.driver.reachable(Limit::in_ms(REACH_MS_MAX))));
+        put(|device| Finding::Unknown(device.driver.unknown_targets(Limit::in_ms(LIST_MS_MAX))));
         if checked.device.is_to_be_discovered() {
-            checked.list = Some(TargetList::Unreachable("it did not answer in time".to_owned()));
-            spawn(&sender, index, &checked.device, |device| {
-                Finding::List(device.driver.targets(Limit::in_ms(LIST_MS_MAX)))
-            });
+            let unlisted = "it was not asked, or did not answer".to_owned();
+            checked.list = Some(TargetList::Unreachable(unlisted));
+            put(|device| Finding::List(device.driver.targets(Limit::in_ms(LIST_MS_MAX))));
         }
+    }
+    let threads = questions.len().min(ASKING_MAX);
+    let questions = Arc::new(Mutex::new(questions));
+    let started = (0..threads).take_while(|_| spawn(&sender, &questions).is_ok()).count();
+    if started == 0 {
+        // Without a thread, one is asked after the other.
+        answer(&sender, &questions);
     }
     drop(sender);
     while let Ok((index, finding)) = findings.recv_timeout(Duration::from_millis(limit.left_ms())) {
@@ -119,16 +127,21 @@ fn ask(checked: &mut [Checked]) {
     }
 }
 
-fn spawn(
-    sender: &Sender<(usize, Finding)>,
-    index: usize,
-    device: &Arc<ConfiguredDevice>,
-    question: Question,
-) {
-    let (sender, device) = (sender.clone(), Arc::clone(device));
-    // The receiver is gone only when nobody waits any longer. Without a thread, what stands there
-    // stays: it could not be checked.
-    let _ = thread::Builder::new().spawn(move || sender.send((index, question(&device))));
+/// Starts a thread that asks what is to be asked. A driver that does not come back holds up its thread
+/// alone.
+fn spawn(sender: &Sender<(usize, Finding)>, questions: &Arc<Questions>) -> io::Result<()> {
+    let (sender, questions) = (sender.clone(), Arc::clone(questions));
+    thread::Builder::new().spawn(move || answer(&sender, &questions)).map(drop)
+}
+
+fn answer(sender: &Sender<(usize, Finding)>, questions: &Questions) {
+    let next = || questions.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    while let Some((index, device, question)) = next() {
+        // The receiver is gone only when nobody waits any longer.
+        if sender.send((index, question(&device))).is_err() {
+            return;
+        }
+    }
 }
 
 impl Checked {
@@ -326,6 +339,9 @@ fn unable(device: &ConfiguredDevice) -> Vec<String> {
     }
     notes
 }
+
+/// How many questions are asked at the same time.
+const ASKING_MAX: usize = 64;
 
 /// How long a device may take to show that it can be reached.
 const REACH_MS_MAX: u64 = 2_000;

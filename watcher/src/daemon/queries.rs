@@ -12,7 +12,7 @@ use std::thread;
 use fence_core::Now;
 use fence_core::clock::difference;
 use fence_core::watcher::{Coverage, Device, route, unlisted};
-use fence_device::{Limit, Pin, Reach, TargetList};
+use fence_device::{Limit, Pin, Reach, TargetList, ask_all};
 use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RecordName, Request,
     Requested,
@@ -30,6 +30,9 @@ const ASKING_MAX: usize = 64;
 
 /// How long a device has to show that it can be reached, in milliseconds.
 const REACH_MS: u64 = 2_000;
+
+/// How long before the deadline of a question the last device is contacted for it, in milliseconds.
+const ANSWER_MS: u64 = 500;
 
 /// How long any other question to a device may take when nobody says otherwise, in milliseconds.
 const ASK_MS: u64 = 20_000;
@@ -289,7 +292,7 @@ impl Asker<'_> {
         match query.query {
             QueryKind::Reachable => match self.devices.choose(query.device.as_deref()) {
                 Ok(devices) => {
-                    let (reached, words) = self.reachable(&devices);
+                    let (reached, words) = self.reachable(&devices, limit);
                     QueryAnswer::new(id, u8::from(!reached), words)
                 }
                 Err(why) => QueryAnswer::new(id, 3, why),
@@ -314,8 +317,9 @@ impl Asker<'_> {
                 answer.power = Some(power);
                 answer
             }
+            // The daemon itself answers what concerns it.
             QueryKind::State | QueryKind::Reload => {
-                unreachable!("the daemon itself answers what concerns it")
+                QueryAnswer::new(id, 3, "no device is asked for this")
             }
         }
     }
@@ -335,30 +339,14 @@ impl Asker<'_> {
                 Err((_, why)) => (false, why),
             },
             _ => match self.devices.choose(device) {
-                Ok(devices) => self.reachable(&devices),
+                Ok(devices) => self.reachable(&devices, in_ms(ASK_MS)),
                 Err(why) => (false, why),
             },
         }
     }
 
-    fn reachable(&self, devices: &[&Arc<ConfiguredDevice>]) -> (bool, String) {
-        let reaches: Vec<(bool, String)> = thread::scope(|scope| {
-            let asked: Vec<_> = devices
-                .iter()
-                .map(|device| {
-                    let thread = thread::Builder::new().stack_size(STACK_BYTES);
-                    (device, thread.spawn_scoped(scope, || self.reach(device)))
-                })
-                .collect();
-            asked
-                .into_iter()
-                .map(|(device, thread)| match thread {
-                    Ok(thread) => thread.join().unwrap_or((false, "the driver failed".to_owned())),
-                    // Without a thread of its own, one is asked after the other.
-                    Err(_) => self.reach(device),
-                })
-                .collect()
-        });
+    fn reachable(&self, devices: &[&Arc<ConfiguredDevice>], limit: Limit) -> (bool, String) {
+        let reaches = ask_all(devices, |device| self.reach(device, limit));
         let words = |wanted: bool| {
             let words: Vec<_> = reaches
                 .iter()
@@ -371,8 +359,15 @@ impl Asker<'_> {
         (all, words(all))
     }
 
-    fn reach(&self, device: &Arc<ConfiguredDevice>) -> (bool, String) {
-        let (reached, words) = match device.driver.reachable(in_ms(REACH_MS)) {
+    /// Contacts `device`, if its turn comes before the answer has to be written.
+    fn reach(&self, device: &Arc<ConfiguredDevice>, limit: Limit) -> (bool, String) {
+        let end_ms = limit.not_after_boot_ms.saturating_sub(ANSWER_MS);
+        let limit = Limit { not_after_boot_ms: end_ms };
+        if limit.has_passed() {
+            let text = format!("fence device '{}' was not asked: no time was left", device.name);
+            return (false, text);
+        }
+        let (reached, words) = match device.driver.reachable(limit.min(in_ms(REACH_MS))) {
             Reach::Reachable(words) => (true, words),
             Reach::Unreachable(words) => (false, words),
         };
