@@ -36,3 +36,5 @@ mod reload;
 mod service;
 #[path = "watcher/shortage.rs"]
 mod shortage;
+#[path = "watcher/slow.rs"]
+mod slow;

@@ -177,3 +177,24 @@ fn beside_a_watcher_that_knows_the_locks_file_alone_the_service_ends_when_its_wo
     assert!(site.spool.request(&later).exists(), "that is for the other one");
     assert_eq!(site.executed().len(), 1);
 }
+
+#[test]
+fn a_watcher_waits_for_the_children_of_the_one_before_it_and_says_so() {
+    let site = Site::new();
+    start(&site).stop();
+    let children = File::open(site.spool.requests.join(".running.lock")).unwrap();
+    children.lock_shared().unwrap();
+    let log = site.path("watcher-1.log");
+    let ending = std::thread::spawn(move || {
+        wait_for("the word of the one that waits", || {
+            let log = fs::read_to_string(&log).unwrap_or_default();
+            log.contains("waiting until the children of the previous watcher have ended")
+        });
+        drop(children);
+    });
+
+    let watcher = site.start();
+
+    ending.join().unwrap();
+    watcher.stop();
+}

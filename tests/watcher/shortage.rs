@@ -2,13 +2,15 @@
 //!
 //! The period is an hour here: whatever waits for the periodic look waits in vain.
 
+use std::io::{Write, stderr};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::common::{
-    SERVICE, Site, Watcher, can_be_run_as_root, new_id, output_of, process_status, request,
+    SERVICE, Site, Watcher, can_be_run_as_root, names, new_id, output_of, process_status, request,
     wait_for,
 };
 
@@ -128,3 +130,80 @@ fn a_question_for_which_no_thread_can_be_had_for_a_moment_is_answered_soon() {
 
     agent.wait().assert_success();
 }
+
+/// A control group that has room for so many threads.
+struct Threads(std::path::PathBuf);
+
+impl Threads {
+    /// `None`, which is said, where there is no such group.
+    fn new() -> Option<Self> {
+        let group = format!("/sys/fs/cgroup/pids/fence-watcher-{}", std::process::id());
+        if std::fs::create_dir(&group).is_err() {
+            let _ = writeln!(stderr(), "shortage: left out, there is no control group for threads");
+            return None;
+        }
+        Some(Threads(group.into()))
+    }
+
+    /// Takes the threads of `watcher` in, without those of its executor, and leaves room for `more`.
+    fn take(&self, watcher: &Watcher, more: usize) {
+        let pid = watcher.pid().to_string();
+        std::fs::write(self.0.join("cgroup.procs"), &pid).unwrap();
+        let count = names(Path::new(&format!("/proc/{pid}/task"))).len();
+        std::fs::write(self.0.join("pids.max"), (count + more).to_string()).unwrap();
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        wait_for("the group to be empty", || std::fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+#[test]
+fn all_devices_and_all_their_targets_are_asked_with_the_one_thread_that_can_be_had() {
+    let Some(threads) = Threads::new() else { return };
+    let site = Site::new();
+    let agent = site.program(
+        "fence_test",
+        "grep -q action=metadata && exec cat \"$(dirname \"$0\")/metadata\"; exit 0",
+    );
+    std::fs::write(site.path("metadata"), METADATA).unwrap();
+    let chassis: Vec<String> = (1..=2)
+        .map(|number| {
+            format!(
+                "[[device]]\nname = 'chassis-{number}'\ntype = 'fence-agent'\nagent = '{agent}'\n\
+                 plug_option = 'ip'\n[device.targets]\nc{number}1 = 'a{number}'\n\
+                 c{number}2 = 'b{number}'\nc{number}3 = 'd{number}'\n"
+            )
+        })
+        .collect();
+    let monitor = site.program("monitor.sh", "exit 0");
+    let devices: Vec<String> = (1..=40)
+        .map(|number| {
+            let device = site.recorder(&format!("d{number}"), &format!("n{number}"), "");
+            format!("{device}monitor = ['{monitor}']\n")
+        })
+        .collect();
+    site.configure(&[devices.concat(), chassis.concat()].concat());
+    let watcher = site.start();
+    site.agent("action=monitor").wait().assert_success();
+    wait_for("the end of the threads", || {
+        let tasks = format!("/proc/{}/task", watcher.pid());
+        let asks = |task: &String| {
+            let name = std::fs::read_to_string(format!("{tasks}/{task}/comm")).unwrap_or_default();
+            matches!(name.trim_end(), "query" | "ask")
+        };
+        !names(Path::new(&tasks)).iter().any(asks)
+    });
+    threads.take(&watcher, 1);
+
+    site.agent("action=monitor").wait().assert_success();
+
+    drop(watcher);
+}
+
+const METADATA: &str = "<?xml version=\"1.0\"?><resource-agent name=\"fence_test\"><parameters>\
+    <parameter name=\"ip\"><content type=\"string\"/></parameter></parameters><actions>\
+    <action name=\"on\"/><action name=\"off\"/><action name=\"monitor\"/>\
+    <action name=\"status\"/><action name=\"metadata\"/></actions></resource-agent>\n";

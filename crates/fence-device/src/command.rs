@@ -14,6 +14,7 @@ use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
 use fence_protocol::{NodeName, PowerState, TEXT_BYTES_MAX, bounded};
 use fence_spool::program_problem;
 
+use crate::executor::Purpose;
 use crate::shown::power_report;
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
@@ -63,15 +64,18 @@ impl CommandDevice {
         output_max: usize,
     ) -> Outcome {
         let device_limit = Limit::in_ms(self.settings.timeout_ms);
-        self.executor.run(Command {
-            argv: substituted(argv, values),
-            env: values.environment(&self.settings.name),
-            stdin: values.request_json.to_string(),
-            limit: limit.min(device_limit),
-            start_not_after_boot_ms: limit.not_after_boot_ms,
-            client: client.cloned(),
-            output_bytes_max: output_max,
-        })
+        self.executor.run_for(
+            values.purpose(),
+            Command {
+                argv: substituted(argv, values),
+                env: values.environment(&self.settings.name),
+                stdin: values.request_json.to_string(),
+                limit: limit.min(device_limit),
+                start_not_after_boot_ms: limit.not_after_boot_ms,
+                client: client.cloned(),
+                output_bytes_max: output_max,
+            },
+        )
     }
 
     /// All argument lists, by their action.
@@ -245,6 +249,13 @@ impl<'a> Values<'a> {
         }
     }
 
+    fn purpose(&self) -> Purpose {
+        match self.action {
+            "status" | "list" | "monitor" => Purpose::Question,
+            _ => Purpose::Order,
+        }
+    }
+
     fn target(&self) -> &str {
         self.target.map_or("", NodeName::as_str)
     }
@@ -367,6 +378,7 @@ pub(crate) fn failure(argv: &[String], outcome: &Outcome) -> String {
         Outcome::ExecutorLost => {
             (format!("the executor was lost while \"{program}\" ran; it was killed"), "", "")
         }
+        Outcome::NotReported => (format!("no result of \"{program}\" came in time"), "", ""),
     };
     // The errors come first, for they are what may get cut off.
     match message(stderr, stdout) {

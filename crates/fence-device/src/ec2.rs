@@ -45,6 +45,7 @@ use fence_spool::{FileError, TrustedFile, program_problem};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
+use crate::executor::Purpose;
 use crate::pin::Machine;
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, Outcome, Pin, Reach, SecretSource,
@@ -216,16 +217,23 @@ impl Ec2Device {
             limit,
             client: client.cloned(),
         };
-        let outcome = self.executor.run(Command {
-            argv: vec![settings.helper.display().to_string()],
-            env,
-            // Texts and numbers alone cannot fail to be written; nothing is carried out without them.
-            stdin: serde_json::to_string(&call).unwrap_or_default(),
-            limit,
-            start_not_after_boot_ms: limit.not_after_boot_ms,
-            client: client.cloned(),
-            output_bytes_max: LIST_BYTES_MAX,
-        });
+        let purpose = match ask {
+            Ec2Ask::Reach | Ec2Ask::Targets | Ec2Ask::Power | Ec2Ask::Rehearse => Purpose::Question,
+            Ec2Ask::Off | Ec2Ask::On => Purpose::Order,
+        };
+        let outcome = self.executor.run_for(
+            purpose,
+            Command {
+                argv: vec![settings.helper.display().to_string()],
+                env,
+                // Texts and numbers alone cannot fail to be written; nothing is carried out without them.
+                stdin: serde_json::to_string(&call).unwrap_or_default(),
+                limit,
+                start_not_after_boot_ms: limit.not_after_boot_ms,
+                client: client.cloned(),
+                output_bytes_max: LIST_BYTES_MAX,
+            },
+        );
         let answer = answer_of(outcome);
         let text = match &key {
             Some((_, secret)) => secret.redact(&answer.text),
@@ -372,6 +380,7 @@ fn answer_of(outcome: Outcome) -> Ec2Answer {
         Outcome::ExecutorLost => {
             Ec2Answer::of(doubtful, "the executor was lost in the middle of it")
         }
+        Outcome::NotReported => Ec2Answer::of(doubtful, "no result of its program came in time"),
         Outcome::NotStarted(problem) => Ec2Answer::of(certain, problem),
         Outcome::TooLate => Ec2Answer::of(Ec2Outcome::TooLate, "it was too late to ask"),
         Outcome::Withdrawn => Ec2Answer::of(Ec2Outcome::Withdrawn, "nobody waited any more"),

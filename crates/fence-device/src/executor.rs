@@ -28,13 +28,14 @@
 //! can be missed, cgroups and pid namespaces are not always to be had. A keeper costs the start of one
 //! process, and only where none is idle.
 //!
-//! - `client`: the watcher's side.
+//! - `client`: the watcher's side. `connection`: one executor as the watcher sees it, and its end.
 //! - `service`: the executor's loop. `wire`: its sockets.
 //! - `keeper`: one program, its limit and its end. `spawn`: the start, which may hang; `start`: waiting
 //!   for that. `output`: what the program writes.
 //! - `family`: finding and killing processes. `mark`: how one executor's are known.
 
 mod client;
+mod connection;
 mod family;
 mod keeper;
 mod mark;
@@ -130,6 +131,9 @@ pub enum Outcome {
     /// The executor or the program's keeper died or did not answer: the program may have run, and has
     /// been killed.
     ExecutorLost,
+    /// The executor did not report in time. Only a question ends like this: its program is killed at its
+    /// limit, by its keeper, whether somebody waits for the result or not.
+    NotReported,
 }
 
 impl Outcome {
@@ -148,7 +152,8 @@ impl Outcome {
             other @ (Outcome::NotStarted(_)
             | Outcome::TooLate
             | Outcome::Withdrawn
-            | Outcome::ExecutorLost) => other,
+            | Outcome::ExecutorLost
+            | Outcome::NotReported) => other,
         }
     }
 }
@@ -161,14 +166,46 @@ struct Greeting {
     mark: Option<Mark>,
 }
 
-/// A line to the executor, which hands it to a keeper.
+/// What a program is run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Purpose {
+    /// It changes something: its end must be certain before it is reported.
+    Order,
+    /// It changes nothing, and never stands in an order's way.
+    Question,
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Purpose::Order => "an order",
+            Purpose::Question => "a question",
+        })
+    }
+}
+
+/// A line to the executor. That of a job is handed to a keeper as it is.
+#[derive(Debug, Serialize, Deserialize)]
+enum Word<J> {
+    Job(J),
+    /// The executor answers at its next turn.
+    AreYouAlive,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct JobLine {
     id: u64,
+    purpose: Purpose,
     command: Command,
 }
 
 /// A line from the executor.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Result(ResultLine),
+    Alive,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct ResultLine {
     id: u64,

@@ -38,6 +38,7 @@ use fence_protocol::{NodeName, PowerState};
 use fence_spool::program_problem;
 
 use crate::command::{BASE_ENVIRONMENT, failure, message};
+use crate::executor::Purpose;
 use crate::shown::power_report;
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
@@ -119,6 +120,13 @@ impl AgentAction {
             AgentAction::Monitor => "monitor",
         }
     }
+
+    fn purpose(self) -> Purpose {
+        match self {
+            AgentAction::Off | AgentAction::On | AgentAction::Reboot => Purpose::Order,
+            AgentAction::Status | AgentAction::List | AgentAction::Monitor => Purpose::Question,
+        }
+    }
 }
 
 impl From<Order> for AgentAction {
@@ -163,7 +171,8 @@ impl FenceAgentDevice {
     ) -> Result<Outcome, String> {
         let secrets = self.secrets()?;
         let input = input(&self.settings, &secrets, action.as_str(), target);
-        let outcome = self.execute(input, client, limit, output_bytes_max);
+        let purpose = action.purpose();
+        let outcome = self.execute(purpose, input, client, limit, output_bytes_max);
         let redact =
             |text: String| secrets.iter().fold(text, |text, (_, secret)| secret.redact(&text));
         Ok(outcome.map_output(redact))
@@ -171,6 +180,7 @@ impl FenceAgentDevice {
 
     fn execute(
         &self,
+        purpose: Purpose,
         stdin: String,
         client: Option<&Client>,
         limit: Limit,
@@ -181,15 +191,18 @@ impl FenceAgentDevice {
         let base = base.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         // A variable that is given replaces ours.
         let env: BTreeMap<String, String> = base.chain(own).collect();
-        self.executor.run(Command {
-            argv: self.argv(),
-            env: env.into_iter().collect(),
-            stdin,
-            limit,
-            start_not_after_boot_ms: limit.not_after_boot_ms,
-            client: client.cloned(),
-            output_bytes_max,
-        })
+        self.executor.run_for(
+            purpose,
+            Command {
+                argv: self.argv(),
+                env: env.into_iter().collect(),
+                stdin,
+                limit,
+                start_not_after_boot_ms: limit.not_after_boot_ms,
+                client: client.cloned(),
+                output_bytes_max,
+            },
+        )
     }
 
     fn argv(&self) -> Vec<String> {

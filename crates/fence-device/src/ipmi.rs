@@ -48,6 +48,7 @@ use fence_protocol::{NodeName, PowerState};
 use fence_spool::program_problem;
 
 use crate::contacts::contact_all;
+use crate::executor::Purpose;
 use crate::pin::Machine;
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
@@ -320,21 +321,28 @@ impl Bmc<'_> {
         ];
         let options = options.into_iter().flat_map(|(option, value)| [option, value]);
         let argv = [program].into_iter().map(String::as_str).chain(options);
-        let outcome = self.device.executor.run(Command {
-            argv: argv.chain(["-E", "-v", "chassis", "power", word]).map(str::to_owned).collect(),
-            env: [
-                ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
-                ("LC_ALL", "C"),
-                ("IPMI_PASSWORD", self.password.expose()),
-            ]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec(),
-            stdin: String::new(),
-            limit,
-            start_not_after_boot_ms: limit.not_after_boot_ms,
-            client: client.cloned(),
-            output_bytes_max: OUTPUT_BYTES_MAX,
-        });
+        let purpose = if word == "status" { Purpose::Question } else { Purpose::Order };
+        let outcome = self.device.executor.run_for(
+            purpose,
+            Command {
+                argv: argv
+                    .chain(["-E", "-v", "chassis", "power", word])
+                    .map(str::to_owned)
+                    .collect(),
+                env: [
+                    ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+                    ("LC_ALL", "C"),
+                    ("IPMI_PASSWORD", self.password.expose()),
+                ]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec(),
+                stdin: String::new(),
+                limit,
+                start_not_after_boot_ms: limit.not_after_boot_ms,
+                client: client.cloned(),
+                output_bytes_max: OUTPUT_BYTES_MAX,
+            },
+        );
         self.ran(outcome)
     }
 
@@ -351,6 +359,7 @@ impl Bmc<'_> {
             }),
             Outcome::TimedOut { .. } => Ran::Killed(text("ipmitool got no answer by the limit")),
             Outcome::ExecutorLost => Ran::Lost(text("the executor was lost while ipmitool ran")),
+            Outcome::NotReported => Ran::Lost(text("no result of ipmitool came in time")),
             Outcome::NotStarted(problem) => Ran::NotStarted(text(&problem)),
             Outcome::TooLate => Ran::TooLate,
             Outcome::Withdrawn => Ran::Withdrawn,

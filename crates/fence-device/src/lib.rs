@@ -11,7 +11,7 @@
 //! - [`IpmiDevice`]: management controllers that ipmitool speaks to.
 //! - [`SimulatedDevice`]: a device that is a file, for demonstrations and tests.
 //! - [`RedfishDevice`]: BMCs that speak Redfish.
-//! - [`Pin`]: the machine that one execution is about.
+//! - [`Pin`]: the machine that one execution is about. [`ask_all`]: asking many at once.
 //! - [`SecretSource`]: where a password comes from.
 //! - [`ExecutorClient`], [`executor_main`]: how a driver runs a program, so that it is killed at its
 //!   limit and does not outlive the watcher.
@@ -24,6 +24,7 @@ mod executor;
 mod fence_agent;
 mod ipmi;
 mod pin;
+mod pool;
 #[doc(hidden)]
 pub mod redfish;
 mod resolve;
@@ -52,6 +53,7 @@ pub use fence_agent::{Given, Listed, Metadata, listed_plugs};
 pub use ipmi::output as ipmitool_output;
 pub use ipmi::{BmcAddress, IpmiDevice, IpmiPrivilege, IpmiSettings};
 pub use pin::Pin;
+pub use pool::ask_all;
 pub use redfish::{RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust};
 pub use secret::{Secret, SecretSource};
 #[doc(hidden)]

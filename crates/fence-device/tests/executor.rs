@@ -11,10 +11,12 @@ use std::process::Child;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use common::{Directory, command, executor_program, is_alive, shell, wait_for};
+use common::{
+    Directory, children_of, command, executor_pid, executor_program, is_alive, shell, wait_for,
+};
 use fence_device::{Command, ExecutorClient, Limit, OUTPUT_BYTES_MAX, Outcome, boot_ms_now};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getsid};
+use nix::unistd::Pid;
 
 fn exited(code: i32, stdout: &str, stderr: &str) -> Outcome {
     Outcome::Exited { code, stdout: stdout.to_owned(), stderr: stderr.to_owned() }
@@ -31,22 +33,6 @@ fn run_until_file(
     let running = thread::spawn(move || executor.run(command));
     wait_for("the program's start", || directory.read(name).ends_with('\n'));
     running
-}
-
-/// The executor of this directory: the process whose arguments name its lock file and that leads a
-/// session, as what it is about to start does not.
-fn executor_pid(directory: &Directory) -> Pid {
-    let lock = directory.path("lock").into_os_string().into_string().unwrap();
-    let found = fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        let entry = entry.unwrap();
-        let arguments = fs::read_to_string(entry.path().join("cmdline")).ok()?;
-        let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?);
-        let is_it = arguments.split('\0').nth(1) == Some(&lock) && getsid(Some(pid)) == Ok(pid);
-        is_it.then_some(pid)
-    });
-    let found: Vec<Pid> = found.collect();
-    assert_eq!(found.len(), 1, "{found:?}");
-    found[0]
 }
 
 #[test]
@@ -529,19 +515,6 @@ impl Drop for Unstartable {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }
-}
-
-/// The living processes whose parent is `parent`.
-fn children_of(parent: Pid) -> Vec<Pid> {
-    let is_child = |pid: &String| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let found = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
-        found == Some(&parent.to_string()) && is_alive(pid)
-    };
-    let processes = fs::read_dir("/proc").unwrap();
-    let names = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let pids = names.filter(|name| name.bytes().all(|b| b.is_ascii_digit())).filter(is_child);
-    pids.map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
 }
 
 /// What the keepers of an executor run.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::{Syslog, one_line};
 
@@ -32,20 +32,17 @@ pub enum Target {
 }
 
 /// Makes this program's `log` macros write to `target`. `log::logger().flush()` at the end waits,
-/// for a bounded time, until all lines are out.
-pub fn init(
-    program: &'static str,
-    target: Target,
-    level: LevelFilter,
-) -> Result<(), SetLoggerError> {
+/// for a bounded time, until all lines are out. An error is that there is a logger already, or that no
+/// thread can be started.
+pub fn init(program: &'static str, target: Target, level: LevelFilter) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
     let writer = Arc::clone(&queue);
-    log::set_boxed_logger(Box::new(Logger { queue }))?;
-    log::set_max_level(level);
-    thread::spawn(move || {
+    thread::Builder::new().name("log".to_owned()).spawn(move || {
         let mut sink = sink(program, target);
         writer.write_all(&mut sink)
-    });
+    })?;
+    log::set_boxed_logger(Box::new(Logger { queue })).map_err(io::Error::other)?;
+    log::set_max_level(level);
     Ok(())
 }
 

@@ -44,15 +44,18 @@ pub(crate) fn ask(search: &Search) -> Asked {
         let why = || "no time is given for programs".to_owned();
         return Asked { cib: Reading::Absent(why()), nnf: Reading::Absent(why()) };
     }
-    let cib = cibadmin(search).then(|[local, plain]| start(local, Some(plain)));
-    Asked { cib, nnf: kubectl(search).then(|command| start(command, None)) }
+    Asked { cib: start_cibadmin(search), nnf: kubectl(search).then(|command| start(command, None)) }
 }
 
 /// What `cibadmin` alone writes in `search.time_max`.
 pub(crate) fn ask_cib(search: &Search) -> Reading<Vec<u8>> {
     let until = Instant::now() + search.time_max;
     let nnf = Reading::Absent("it is not asked".to_owned());
-    Asked { cib: start(cibadmin(search)), nnf }.answers(until).0
+    Asked { cib: start_cibadmin(search), nnf }.answers(until).0
+}
+
+fn start_cibadmin(search: &Search) -> Reading<Program> {
+    cibadmin(search).then(|[local, plain]| start(local, Some(plain)))
 }
 
 impl Asked {

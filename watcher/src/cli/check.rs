@@ -2,7 +2,8 @@
 //!
 //! The configuration itself was checked when it was read. Devices are asked, never told anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::path::Path;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -101,23 +102,34 @@ impl Findings {
     }
 }
 
-/// Asks the devices of this node all at once. A driver that does not come back is not waited for.
+type Question = fn(&ConfiguredDevice, &Findings);
+type Questions = Mutex<VecDeque<(Findings, Arc<ConfiguredDevice>, Question)>>;
+
+/// Asks the devices of this node, many at once. A driver that does not come back is not waited for.
 fn ask(checked: &mut [Checked]) {
     let (sender, findings) = mpsc::channel();
-    let here = checked.iter_mut().enumerate().filter(|(_, checked)| checked.device.here);
     let mut time_max_ms = 0;
-    for (index, checked) in here {
+    let mut questions: VecDeque<(_, _, Question)> = VecDeque::new();
+    for (index, checked) in checked.iter_mut().enumerate().filter(|(_, c)| c.device.here) {
         // What stays if nothing else is said.
         checked.problems = vec!["it could not be checked in time".to_owned()];
-        checked.reach = Some(Reach::Unreachable("it did not answer in time".to_owned()));
+        checked.reach = Some(Reach::Unreachable("it was not asked, or did not answer".to_owned()));
         checked.unknown = vec!["its targets could not be looked for in time".to_owned()];
         if checked.device.is_to_be_discovered() {
-            checked.list = Some(TargetList::Unreachable("it did not answer in time".to_owned()));
+            let unlisted = "it was not asked, or did not answer".to_owned();
+            checked.list = Some(TargetList::Unreachable(unlisted));
         }
         time_max_ms = time_max_ms.max(checked.device.monitor_timeout_ms);
         let findings = Findings { index, sender: sender.clone() };
-        spawn(&checked.device, &findings, ask_settings);
-        spawn(&checked.device, &findings, ask_device);
+        let settings = (findings.clone(), Arc::clone(&checked.device), ask_settings as Question);
+        questions.extend([settings, (findings, Arc::clone(&checked.device), ask_device)]);
+    }
+    let threads = questions.len().min(ASKING_MAX);
+    let questions = Arc::new(Mutex::new(questions));
+    let started = (0..threads).take_while(|_| spawn(&questions).is_ok()).count();
+    if started == 0 {
+        // Without a thread, one is asked after the other.
+        answer(&questions);
     }
     drop(sender);
     let limit = Limit::in_ms(CHECK_MS_MAX + time_max_ms);
@@ -132,14 +144,18 @@ fn ask(checked: &mut [Checked]) {
     }
 }
 
-fn spawn(
-    device: &Arc<ConfiguredDevice>,
-    findings: &Findings,
-    ask: fn(&ConfiguredDevice, &Findings),
-) {
-    let (device, findings) = (Arc::clone(device), findings.clone());
-    // Without a thread, what stands there stays: it could not be checked.
-    let _ = thread::Builder::new().spawn(move || ask(&device, &findings));
+/// Starts a thread that asks what is to be asked. A driver that does not come back holds up its thread
+/// alone.
+fn spawn(questions: &Arc<Questions>) -> io::Result<()> {
+    let questions = Arc::clone(questions);
+    thread::Builder::new().spawn(move || answer(&questions)).map(drop)
+}
+
+fn answer(questions: &Questions) {
+    let next = || questions.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    while let Some((findings, device, question)) = next() {
+        question(&device, &findings);
+    }
 }
 
 /// What needs no contact with the device.
@@ -400,6 +416,9 @@ fn unable(device: &ConfiguredDevice) -> Vec<String> {
 
 /// How long a device may take to list its targets, or to describe itself.
 const LIST_MS_MAX: u64 = 11_000;
+
+/// How many questions are asked at the same time.
+const ASKING_MAX: usize = 64;
 
 /// How long the questions for single targets may take, all together.
 const TARGETS_MS_MAX: u64 = 30_000;

@@ -12,13 +12,26 @@ use super::{Daemon, End, now};
 
 /// How long a new watcher waits for the children of the one before it, in milliseconds. They get
 /// SIGKILL at its death. After that it does not start: the service manager tries again.
-const CHILDREN_GONE_MS: u64 = 5_000;
+///
+/// An executor whose watcher dies early still ends what an older executor has left (3 s), and then its
+/// own keepers (3 s), each of which waits as long for a process that hangs in the kernel. On a machine
+/// under load each step also waits for its turn. The usual time is below 0.1 s.
+const CHILDREN_GONE_MS: u64 = 20_000;
+
+/// After how long that is said in the log, in milliseconds.
+const CHILDREN_SLOW_MS: u64 = 1_000;
 
 /// Nothing is started while a child of the watcher before us may still run.
 pub(super) fn wait_for_children_of_a_predecessor(spool: &WatcherSpool) -> anyhow::Result<()> {
-    let patience = now().boot_ms + CHILDREN_GONE_MS;
+    let began = now().boot_ms;
+    let mut is_said = false;
     while !spool.running_lock().try_exclusive() {
-        if now().boot_ms >= patience {
+        let waited_ms = now().boot_ms - began;
+        if waited_ms >= CHILDREN_SLOW_MS && !is_said {
+            is_said = true;
+            warn!("waiting until the children of the previous watcher have ended");
+        }
+        if waited_ms >= CHILDREN_GONE_MS {
             bail!(
                 "the previous watcher's helper process still runs children: end it (it holds '{}'), or \
                  wait until it has ended",

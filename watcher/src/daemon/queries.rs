@@ -12,7 +12,7 @@ use std::thread;
 use fence_core::Now;
 use fence_core::clock::difference;
 use fence_core::watcher::{Coverage, Device, route, unlisted};
-use fence_device::{Limit, Pin, Reach, TargetList};
+use fence_device::{Limit, Pin, Reach, TargetList, ask_all};
 use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RecordName, Request,
     Requested,
@@ -319,8 +319,9 @@ impl Asker<'_> {
                 answer.power = Some(power);
                 answer
             }
+            // The daemon itself answers what concerns it.
             QueryKind::State | QueryKind::Reload => {
-                unreachable!("the daemon itself answers what concerns it")
+                QueryAnswer::new(id, 3, "no device is asked for this")
             }
         }
     }
@@ -347,23 +348,7 @@ impl Asker<'_> {
     }
 
     fn reachable(&self, devices: &[&Arc<ConfiguredDevice>], limit: Limit) -> (bool, String) {
-        let reaches: Vec<(bool, String)> = thread::scope(|scope| {
-            let asked: Vec<_> = devices
-                .iter()
-                .map(|device| {
-                    let thread = thread::Builder::new().stack_size(STACK_BYTES);
-                    (device, thread.spawn_scoped(scope, || self.reach(device, limit)))
-                })
-                .collect();
-            asked
-                .into_iter()
-                .map(|(device, thread)| match thread {
-                    Ok(thread) => thread.join().unwrap_or((false, "the driver failed".to_owned())),
-                    // Without a thread of its own, one is asked after the other.
-                    Err(_) => self.reach(device, limit),
-                })
-                .collect()
-        });
+        let reaches = ask_all(devices, |device| self.reach(device, limit));
         let words = |wanted: bool| {
             let words: Vec<_> = reaches
                 .iter()
@@ -376,7 +361,12 @@ impl Asker<'_> {
         (all, words(all))
     }
 
+    /// Contacts `device`, if its turn comes while there is time.
     fn reach(&self, device: &Arc<ConfiguredDevice>, limit: Limit) -> (bool, String) {
+        if limit.has_passed() {
+            let text = format!("fence device '{}' was not asked: no time was left", device.name);
+            return (false, text);
+        }
         let (reached, words) = match device.reach(limit) {
             Reach::Reachable(words) => (true, words),
             Reach::Unreachable(words) => (false, words),

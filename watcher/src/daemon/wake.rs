@@ -2,6 +2,7 @@
 //! that gets lost here is lost: the loop looks at the directories itself now and then.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
 
@@ -48,6 +49,8 @@ pub(super) fn watch_signals(signals: SigSet, wake: Sender<Wake>) -> std::io::Res
 /// there alone.
 pub(super) fn watch_spool(places: &Places, wake: Sender<Wake>) -> Option<RecommendedWatcher> {
     let watched = places.clone();
+    let wake = Arc::new(wake);
+    let handlers_own = Arc::downgrade(&wake);
     let handler = move |event: notify::Result<notify::Event>| {
         for wake_up in translate(event, &watched) {
             // The receiver is gone only when the daemon is.
@@ -57,6 +60,12 @@ pub(super) fn watch_spool(places: &Places, wake: Sender<Wake>) -> Option<Recomme
     let above = [places.requests.parent(), places.responses.parent()];
     let directories = [places.requests.as_path(), &places.queries];
     let started = notify::recommended_watcher(handler).and_then(|mut watcher| {
+        if handlers_own.strong_count() == 0 {
+            // The library does not say that its thread could not be started, but the handler is gone. To
+            // use or drop the watcher would panic.
+            std::mem::forget(watcher);
+            return Err(notify::Error::generic("no thread can be started for it"));
+        }
         for directory in directories.into_iter().chain(above.into_iter().flatten()) {
             watcher.watch(directory, RecursiveMode::NonRecursive)?;
         }

@@ -29,7 +29,9 @@ use nix::unistd::{Pid, close};
 use super::family::kill_descendants;
 use super::output::Output;
 use super::start::Start;
-use super::{Command, JobLine, KILL_TIME_MS_MAX, KeeperLine, LAST_WAIT_MS, Outcome, json_line};
+use super::{
+    Command, JobLine, KILL_TIME_MS_MAX, KeeperLine, LAST_WAIT_MS, Outcome, Word, json_line,
+};
 use crate::boot_ms_now;
 
 /// The number under which a keeper gets the pipe that shows the watcher that the keeper lives.
@@ -82,7 +84,7 @@ impl Keeper {
         let mut line = Vec::new();
         // A socket that is reset, and one that takes no result, is one whose other end is gone.
         while jobs.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-            let JobLine { command, .. } = serde_json::from_slice(&line)?;
+            let Word::Job(JobLine { command, .. }) = serde_json::from_slice(&line)? else { break };
             // A job that was sent before the executor died is not begun.
             if self.is_alone()? {
                 break;

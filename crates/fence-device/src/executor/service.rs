@@ -37,7 +37,8 @@ use super::keeper::{LIFE, keeper_main, time_spec};
 use super::mark::{self, Mark};
 use super::wire::{Received, Wire};
 use super::{
-    Greeting, JobLine, KILL_TIME_MS_MAX, KeeperLine, LAST_WAIT_MS, Outcome, ResultLine, json_line,
+    Answer, Greeting, JobLine, KILL_TIME_MS_MAX, KeeperLine, LAST_WAIT_MS, Outcome, Purpose,
+    ResultLine, Word, json_line,
 };
 use crate::boot_ms_now;
 
@@ -48,6 +49,9 @@ const FILES_MAX: u64 = 16_384;
 /// How long after its limit, in addition to the time that a kill takes, a job's keeper may be silent.
 /// A keeper that is silent for longer is stuck, perhaps stopped, and is killed.
 const KEEPER_DELAY_MS_MAX: u64 = 500;
+
+/// How much longer a keeper may be silent whose executor itself was stopped meanwhile.
+const SPARED_MS: u64 = 2_000;
 
 /// How many keepers wait for a job. Others end.
 const IDLE_MAX: usize = 2;
@@ -146,8 +150,8 @@ struct Executor {
     signals: SignalFd,
     timer: TimerFd,
     timer_due_ms: Option<u64>,
-    /// Jobs that have no keeper yet: their numbers, when a keeper must have reported, and their lines.
-    pending: VecDeque<(u64, u64, Vec<u8>)>,
+    /// Jobs that have no keeper yet: orders before questions.
+    pending: VecDeque<Pending>,
     /// All keepers that have not been waited for.
     keepers: HashMap<u64, Keeper>,
     next_keeper: u64,
@@ -163,12 +167,23 @@ struct Executor {
 }
 
 #[derive(Debug)]
+struct Pending {
+    id: u64,
+    purpose: Purpose,
+    /// When a keeper must have reported.
+    due_ms: u64,
+    line: Vec<u8>,
+}
+
+#[derive(Debug)]
 struct Keeper {
     pid: Pid,
     /// `None` once the keeper has closed its end.
     wire: Option<Wire>,
     /// The job that it runs: its number, and when the keeper must have reported.
     job: Option<(u64, u64)>,
+    /// It has had time once more, because the executor came late.
+    is_spared: bool,
     /// It was killed because it had not.
     is_late: bool,
 }
@@ -252,12 +267,25 @@ impl Executor {
             Received::End => return Ok(false),
         };
         for line in lines {
-            let JobLine { id, command } = serde_json::from_slice(&line)?;
-            let limit_ms = command.limit.not_after_boot_ms;
-            let due_ms = limit_ms.saturating_add(KILL_TIME_MS_MAX + KEEPER_DELAY_MS_MAX);
-            self.pending.push_back((id, due_ms, line));
+            match serde_json::from_slice(&line)? {
+                Word::AreYouAlive => self.watcher.queue(&json_line(&Answer::Alive)),
+                Word::Job(JobLine { id, purpose, command }) => {
+                    let limit_ms = command.limit.not_after_boot_ms;
+                    let due_ms = limit_ms.saturating_add(KILL_TIME_MS_MAX + KEEPER_DELAY_MS_MAX);
+                    self.enqueue(Pending { id, purpose, due_ms, line });
+                }
+            }
         }
         Ok(true)
+    }
+
+    /// Each keeper that is started takes its time: an order does not wait for those of questions.
+    fn enqueue(&mut self, job: Pending) {
+        let at = match job.purpose {
+            Purpose::Order => self.pending.partition_point(|other| other.purpose == Purpose::Order),
+            Purpose::Question => self.pending.len(),
+        };
+        self.pending.insert(at, job);
     }
 
     /// Hands out the jobs for which there are keepers. Starts one keeper at most: in between, whoever
@@ -268,8 +296,8 @@ impl Executor {
                 Ok(key) => self.idle.push(key),
                 Err(error) => {
                     let outcome = Outcome::NotStarted(format!("cannot start a process: {error}"));
-                    if let Some((id, ..)) = self.pending.pop_front() {
-                        self.report(id, outcome);
+                    if let Some(job) = self.pending.pop_front() {
+                        self.report(job.id, outcome);
                     }
                 }
             }
@@ -284,10 +312,11 @@ impl Executor {
         Ok(())
     }
 
-    fn hand_out(&mut self, key: u64, job: (u64, u64, Vec<u8>)) -> io::Result<()> {
-        let (id, due_ms, line) = job;
+    fn hand_out(&mut self, key: u64, job: Pending) -> io::Result<()> {
+        let Pending { id, due_ms, line, .. } = job;
         let Some(keeper) = self.keepers.get_mut(&key) else { return Ok(()) };
         keeper.job = Some((id, due_ms));
+        keeper.is_spared = false;
         self.due.insert((due_ms, key));
         if let Some(wire) = &mut keeper.wire {
             wire.queue(&line);
@@ -319,7 +348,7 @@ impl Executor {
         let attributes = PosixSpawnAttr::init()?;
         let pid = posix_spawn("/proc/self/exe", &files, &attributes, &arguments, &environment)?;
         self.next_keeper += 1;
-        self.keepers.insert(key, Keeper { pid, wire, job: None, is_late: false });
+        self.keepers.insert(key, Keeper { pid, wire, job: None, is_spared: false, is_late: false });
         Ok(key)
     }
 
@@ -342,7 +371,7 @@ impl Executor {
             let KeeperLine { outcome, is_clean } = serde_json::from_slice(&line)?;
             if let Some((id, due_ms)) = keeper.job.take() {
                 self.due.remove(&(due_ms, key));
-                self.watcher.queue(&json_line(&ResultLine { id, outcome }));
+                self.watcher.queue(&result_line(id, outcome));
             }
             if is_clean {
                 self.idle.push(key);
@@ -404,16 +433,27 @@ impl Executor {
     }
 
     /// Kills the keepers that should have reported.
+    ///
+    /// An executor that comes late itself was stopped, or the whole machine was: then a keeper has
+    /// perhaps had no time either, and gets [`SPARED_MS`].
     fn keep_limits(&mut self) {
         let now = boot_ms_now();
         while let Some(&(due_ms, key)) = self.due.first()
             && due_ms <= now
         {
             self.due.pop_first();
-            if let Some(keeper) = self.keepers.get_mut(&key) {
-                keeper.is_late = true;
-                keeper.kill();
+            let Some(keeper) = self.keepers.get_mut(&key) else { continue };
+            if let Some((_, job_due_ms)) = &mut keeper.job
+                && now - due_ms >= KEEPER_DELAY_MS_MAX
+                && !keeper.is_spared
+            {
+                keeper.is_spared = true;
+                *job_due_ms = now + SPARED_MS;
+                self.due.insert((*job_due_ms, key));
+                continue;
             }
+            keeper.is_late = true;
+            keeper.kill();
         }
     }
 
@@ -456,7 +496,7 @@ impl Executor {
     }
 
     fn report(&mut self, id: u64, outcome: Outcome) {
-        self.watcher.queue(&json_line(&ResultLine { id, outcome }));
+        self.watcher.queue(&result_line(id, outcome));
     }
 
     /// Lets go of the keepers, which end what they run, and waits until nothing is left.
@@ -492,6 +532,10 @@ impl Keeper {
         // It has not been waited for, so its number is its own.
         let _ = kill(self.pid, Signal::SIGKILL);
     }
+}
+
+fn result_line(id: u64, outcome: Outcome) -> Vec<u8> {
+    json_line(&Answer::Result(ResultLine { id, outcome }))
 }
 
 fn not_yet(error: Errno) -> nix::Result<()> {

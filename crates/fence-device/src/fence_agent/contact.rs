@@ -1,14 +1,12 @@
 //! Asking an agent whether its device can be reached.
 
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use fence_protocol::{NodeName, bounded};
 use fence_spool::program_problem;
 
 use super::{AgentAction, FenceAgentDevice, Target};
+use crate::pool::ask_all;
 use crate::{Limit, OUTPUT_BYTES_MAX, Outcome, Reach};
 
 impl FenceAgentDevice {
@@ -64,24 +62,14 @@ impl FenceAgentDevice {
     /// Contacts the targets that are known by name, some at a time; gives those that did not answer.
     fn contact_all(&self, limit: Limit) -> Vec<(&NodeName, String)> {
         let targets: Vec<&NodeName> = self.settings.targets.iter().collect();
-        let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let work = || {
-            while let Some(node) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let plug = self.settings.plug.of(node);
-                let contact = plug.ok_or_else(|| "no plug is configured".to_owned());
-                let contact = contact
-                    .and_then(|plug| self.monitor(Some(Target { node, plug: &plug }), limit));
-                if let (Err(problem), Ok(mut failures)) = (contact, failures.lock()) {
-                    failures.push((*node, problem));
-                }
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 0..targets.len().min(CONTACTS_MAX) {
-                scope.spawn(work);
-            }
+        let answers = ask_all(&targets, |node| {
+            let plug = self.settings.plug.of(node);
+            let contact = plug.ok_or_else(|| "no plug is configured".to_owned());
+            let contact =
+                contact.and_then(|plug| self.monitor(Some(Target { node, plug: &plug }), limit));
+            contact.err().map(|problem| (*node, problem))
         });
-        let mut failures = failures.into_inner().unwrap_or_default();
+        let mut failures: Vec<(&NodeName, String)> = answers.into_iter().flatten().collect();
         failures.sort();
         failures
     }
@@ -100,9 +88,6 @@ fn summary(count: usize, failures: &[(&NodeName, String)]) -> Reach {
     let answering = count - failures.len();
     Reach::Reachable(format!("{answering} of {count} targets answer, but not {names}: {problem}"))
 }
-
-/// How many targets are contacted at once: each costs the start of a program.
-const CONTACTS_MAX: usize = 16;
 
 /// The longest list of names in a message.
 const NAMES_BYTES_MAX: usize = 256;

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{AgentAction, FenceAgentDevice, Metadata};
+use crate::executor::Purpose;
 use crate::{Limit, Outcome};
 
 /// What is known of an agent's metadata.
@@ -75,6 +76,7 @@ impl FenceAgentDevice {
     fn read_metadata(&self, mark: FileMark, limit: Limit) -> Result<Arc<Metadata>, String> {
         let own_limit = Limit::in_ms(METADATA_MS);
         let outcome = self.execute(
+            Purpose::Question,
             "action=metadata\n".to_owned(),
             None,
             limit.min(own_limit),

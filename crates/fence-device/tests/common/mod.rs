@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use fence_device::{Command, ExecutorClient, Limit, OUTPUT_BYTES_MAX, boot_ms_now};
+use nix::unistd::{Pid, getsid};
 
 /// A process that is just being started holds everything open that we do, and a script that is open
 /// for writing cannot be run: so nothing is started while a script is being written.
@@ -97,4 +98,33 @@ pub fn is_alive(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     !state.is_empty() && !state.starts_with(['Z', 'X'])
+}
+
+/// The executor of this directory: the process whose arguments name its lock file and that leads a
+/// session, as what it is about to start does not.
+pub fn executor_pid(directory: &Directory) -> Pid {
+    let lock = directory.path("lock").into_os_string().into_string().unwrap();
+    let found = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let entry = entry.unwrap();
+        let arguments = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?);
+        let is_it = arguments.split('\0').nth(1) == Some(&lock) && getsid(Some(pid)) == Ok(pid);
+        is_it.then_some(pid)
+    });
+    let found: Vec<Pid> = found.collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0]
+}
+
+/// The living processes whose parent is `parent`.
+pub fn children_of(parent: Pid) -> Vec<Pid> {
+    let is_child = |pid: &String| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let found = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+        found == Some(&parent.to_string()) && is_alive(pid)
+    };
+    let processes = fs::read_dir("/proc").unwrap();
+    let names = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let pids = names.filter(|name| name.bytes().all(|b| b.is_ascii_digit())).filter(is_child);
+    pids.map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
 }

@@ -1,0 +1,100 @@
+//! Asking many at once, with as many threads as there are to be had.
+//!
+//! Who asks always takes part, so that all are asked even where no thread can be had: one after the
+//! other then, each within its limit. All who ask share a bound: many questions at once must not use up
+//! the threads that executions need.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+/// How many are asked at the same time by one who asks.
+pub(crate) const AT_ONCE_MAX: usize = 32;
+
+/// How many threads help all who ask.
+const HELPERS_MAX: usize = 128;
+
+/// The stack of a thread that helps, in bytes.
+const STACK_BYTES: usize = 256 * 1024;
+
+static HELPERS: AtomicUsize = AtomicUsize::new(0);
+
+/// Asks each of `items`, many at the same time; gives the answers in their order.
+pub fn ask_all<T: Sync, A: Send>(items: &[T], ask: impl Fn(&T) -> A + Sync) -> Vec<A> {
+    let next = AtomicUsize::new(0);
+    let answers = Mutex::new(Vec::new());
+    let work = || {
+        let take = || {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            items.get(at).map(|item| (at, item))
+        };
+        while let Some((at, item)) = take() {
+            let answer = ask(item);
+            answers.lock().unwrap_or_else(PoisonError::into_inner).push((at, answer));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..items.len().min(AT_ONCE_MAX) {
+            let Some(place) = Place::take() else { break };
+            let help = || {
+                let _place = place;
+                work();
+            };
+            let thread = thread::Builder::new().name("ask".to_owned()).stack_size(STACK_BYTES);
+            if thread.spawn_scoped(scope, help).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+    let mut answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
+    answers.sort_unstable_by_key(|(at, _)| *at);
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// One of the threads that may help.
+struct Place;
+
+impl Place {
+    fn take() -> Option<Self> {
+        let more = |count| (count < HELPERS_MAX).then_some(count + 1);
+        HELPERS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        HELPERS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn all_are_asked_at_the_same_time_and_answers_keep_their_order() {
+        let items: Vec<usize> = (0..AT_ONCE_MAX).collect();
+        let all_are_here = Barrier::new(items.len());
+
+        // It would never end if one had to wait for another's end.
+        let answers = ask_all(&items, |item| {
+            all_are_here.wait();
+            item * 2
+        });
+
+        assert_eq!(answers, items.iter().map(|item| item * 2).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn those_who_ask_within_a_question_are_answered_however_many_they_are() {
+        let many: Vec<usize> = (0..3 * AT_ONCE_MAX).collect();
+
+        let sums = ask_all(&many, |one| ask_all(&many, |other| one + other).iter().sum::<usize>());
+
+        let sum: usize = many.iter().sum();
+        assert_eq!(sums, many.iter().map(|one| one * many.len() + sum).collect::<Vec<_>>());
+    }
+}
