@@ -20,6 +20,7 @@ mod corosync;
 mod discovery;
 mod dlm;
 mod files;
+mod list;
 mod mounts;
 mod names;
 mod nnf;
@@ -35,7 +36,7 @@ pub use discovery::{Discovery, Held, Outcome, Report, Source};
 pub use dlm::Lockspaces;
 pub use mounts::{Mount, Mounts};
 pub use nnf::NodeStorages;
-pub use programs::{Kubernetes, find_program};
+pub use programs::{Kubernetes, find_program, has_node};
 
 /// The node that is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,11 +98,11 @@ pub const ROOT_VARIABLE: &str = "GFS2_DISCOVERY_ROOT";
 /// what reading some files takes.
 pub fn discover(target: Target<'_>, search: &Search) -> Discovery {
     let until = Instant::now() + search.time_max;
-    let asked = programs::ask(search);
+    let asked = programs::ask(target, search);
     let files = files::read(&search.root);
-    let (cib, storages) = asked.answers(until);
+    let programs::Answers { cib, storages, mounts } = asked.answers(until);
     let cib = cib.then(|text| Cib::parse(&String::from_utf8_lossy(&text)));
-    let storages = storages.then(|text| NodeStorages::parse(&text));
+    let storages = storages.then(|objects| Ok(NodeStorages::new(objects, mounts)));
     let files::Files { corosync, lockspaces, mounts } = files;
     conclude(target, &Evidence { corosync, lockspaces, mounts, cib, storages })
 }

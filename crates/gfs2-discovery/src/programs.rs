@@ -1,4 +1,4 @@
-//! The two programs that are asked, side by side: `cibadmin` and `kubectl`.
+//! The programs that are asked, side by side: `cibadmin`, and `kubectl` once for each list.
 //!
 //! A program that hangs is killed when the time is over, with what it started, and is never waited for:
 //! one that hangs in a file system does not even die of SIGKILL. It leaves what it was for blind.
@@ -18,7 +18,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::{Reading, Search, nnf};
+use crate::list::{ListReader, PART_BYTES_MAX};
+use crate::nnf::{self, Objects};
+use crate::{Reading, Search, Target};
 
 /// How to reach Kubernetes: what the environment says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,34 +34,66 @@ pub struct Kubernetes {
     pub home: Option<PathBuf>,
 }
 
-/// Both programs, started or not.
+/// The programs that are asked about file systems, started or not.
 pub(crate) struct Asked {
     cib: Reading<Program>,
-    nnf: Reading<Program>,
+    storages: Reading<Program>,
+    mounts: Reading<Program>,
 }
 
-/// Starts both.
-pub(crate) fn ask(search: &Search) -> Asked {
+/// What they wrote.
+pub(crate) struct Answers {
+    pub(crate) cib: Reading<Vec<u8>>,
+    /// Near Node Flash's storage.
+    pub(crate) storages: Reading<Objects>,
+    /// What the target was told to mount.
+    pub(crate) mounts: Reading<Objects>,
+}
+
+/// Starts them.
+pub(crate) fn ask(target: Target<'_>, search: &Search) -> Asked {
     if search.time_max.is_zero() {
         let why = || "no time is given for programs".to_owned();
-        return Asked { cib: Reading::Absent(why()), nnf: Reading::Absent(why()) };
+        let absent = || Reading::Absent(why());
+        return Asked { cib: absent(), storages: absent(), mounts: absent() };
     }
-    Asked { cib: start(cibadmin(search)), nnf: start(kubectl(search)) }
+    let (label, value) = nnf::LABEL;
+    let storages = kubectl(
+        search,
+        &[nnf::STORAGE_KINDS, "--all-namespaces", &format!("--selector={label}={value}")],
+    );
+    let namespace = format!("--namespace={}", target.plug);
+    Asked {
+        cib: start(cibadmin(search), false),
+        storages: start(storages, true),
+        mounts: start(kubectl(search, &[nnf::MOUNT_KIND, &namespace]), true),
+    }
 }
 
 impl Asked {
     /// What they write until then.
-    pub(crate) fn answers(self, until: Instant) -> (Reading<Vec<u8>>, Reading<Vec<u8>>) {
-        let Asked { mut cib, mut nnf } = self;
-        let mut running: Vec<&mut Program> = Vec::new();
-        for reading in [&mut cib, &mut nnf] {
-            if let Reading::Got(program) = reading {
-                running.push(program);
-            }
+    pub(crate) fn answers(mut self, until: Instant) -> Answers {
+        let Asked { cib, storages, mounts } = &mut self;
+        read_all(&mut [cib, storages, mounts], until);
+        let Asked { cib, storages, mounts } = self;
+        Answers {
+            cib: cib.then(|program| Ok(program.end(until)?.bytes)),
+            storages: storages.then(|program| program.list(until)),
+            mounts: mounts.then(|program| program.list(until)),
         }
-        read_all(&mut running, until);
-        (cib.then(|program| program.end(until)), nnf.then(|program| program.end(until)))
     }
+}
+
+/// Whether Kubernetes has the node `name`: a compute node or a rabbit of Near Node Flash. Takes no
+/// longer than `search.time_max`.
+///
+/// nnf-sos reports success for a node that it does not know, because such a node has nothing to lose.
+/// So a name that is not Kubernetes' own would be a fence that does nothing and succeeds.
+pub fn has_node(name: &str, search: &Search) -> Reading<bool> {
+    let until = Instant::now() + search.time_max;
+    let mut nodes = start(kubectl(search, &[nnf::NODE_KIND, "--all-namespaces"]), true);
+    read_all(&mut [&mut nodes], until);
+    nodes.then(|program| Ok(program.list(until)?.has_node(name)))
 }
 
 /// `--local`: the answer of the node that coordinates the cluster would be awaited otherwise, and it
@@ -72,25 +106,19 @@ fn cibadmin(search: &Search) -> Reading<Command> {
     })
 }
 
-fn kubectl(search: &Search) -> Reading<Command> {
+/// `kubectl get`, for what `what` says.
+fn kubectl(search: &Search, what: &[&str]) -> Reading<Command> {
     let Kubernetes { kubectl, config, home } = &search.kubernetes;
     let home = home.clone().unwrap_or_else(|| "/root".into());
-    if kubectl.is_none() {
-        let files = match config {
-            Some(list) => list.split(':').map(PathBuf::from).collect(),
-            None => vec![home.join(".kube/config")],
-        };
-        let below_root = |file: &PathBuf| search.root.join(file.strip_prefix("/").unwrap_or(file));
-        if !files.iter().any(|file| TrustedFile::find(&below_root(file)).is_ok()) {
-            return Reading::Absent("kubectl has no configuration here".to_owned());
-        }
+    match kubeconfig(&search.root, config.as_deref(), &home) {
+        Reading::Blind(why) => return Reading::Blind(why),
+        Reading::Absent(why) if kubectl.is_none() => return Reading::Absent(why),
+        Reading::Got(()) | Reading::Absent(_) => {}
     }
     program(&search.root, kubectl.as_deref().unwrap_or("kubectl")).then(|path| {
         let seconds = search.time_max.as_secs_f64().ceil();
-        let (label, value) = nnf::LABEL;
         let mut command = prepared(&path);
-        command.args(["get", nnf::KINDS, "--all-namespaces", "--output=json"]);
-        command.arg(format!("--selector={label}={value}"));
+        command.arg("get").args(what).arg("--output=json");
         command.arg(format!("--request-timeout={seconds}s"));
         // It keeps a cache there.
         if !matches!(open_log_dir(&home), Err(PlaceError::Gfs2 { .. })) {
@@ -99,6 +127,29 @@ fn kubectl(search: &Search) -> Reading<Command> {
         command.envs(config.as_ref().map(|list| ("KUBECONFIG", list)));
         Ok(command)
     })
+}
+
+/// Whether kubectl finds a configuration. A configuration names programs that kubectl runs, so one that
+/// others could have written is not for kubectl to read, even beside a sound one.
+fn kubeconfig(root: &Path, config: Option<&str>, home: &Path) -> Reading<()> {
+    let files = match config {
+        Some(list) => list.split(':').filter(|file| !file.is_empty()).map(PathBuf::from).collect(),
+        None => vec![home.join(".kube/config")],
+    };
+    let mut found = Reading::Absent("kubectl has no configuration here".to_owned());
+    for file in files {
+        match TrustedFile::find(&root.join(file.strip_prefix("/").unwrap_or(&file))) {
+            Ok(_) => found = Reading::Got(()),
+            Err(FileError::Missing) => {}
+            Err(why) => {
+                let file = file.display();
+                return Reading::Blind(format!(
+                    "kubectl is not run: its configuration '{file}' is not to be read: {why}"
+                ));
+            }
+        }
+    }
+    found
 }
 
 /// The path of the program `name` below `root`, which nobody but root can replace.
@@ -143,15 +194,17 @@ fn prepared(path: &Path) -> Command {
     command
 }
 
-fn start(command: Reading<Command>) -> Reading<Program> {
+/// Starts it; `is_list` says whether it writes a list of Kubernetes' objects.
+fn start(command: Reading<Command>, is_list: bool) -> Reading<Program> {
     command.then(|mut command| {
         let path = Path::new(command.get_program());
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut child =
             command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
-        let stdout = child.stdout.take().map(OwnedFd::from);
-        let stderr = child.stderr.take().map(OwnedFd::from);
-        Ok(Program { name, child, stdout: Output::of(stdout), stderr: Output::of(stderr) })
+        let mut stdout = Output::of(child.stdout.take().map(OwnedFd::from));
+        stdout.list = is_list.then(ListReader::default);
+        let stderr = Output::of(child.stderr.take().map(OwnedFd::from));
+        Ok(Program { name, child, stdout, stderr })
     })
 }
 
@@ -168,11 +221,13 @@ struct Output {
     /// `None` at its end.
     pipe: Option<File>,
     bytes: Vec<u8>,
+    /// What takes the bytes of a list.
+    list: Option<ListReader>,
 }
 
 impl Output {
     fn of(pipe: Option<OwnedFd>) -> Self {
-        Output { pipe: pipe.map(File::from), bytes: Vec::new() }
+        Output { pipe: pipe.map(File::from), bytes: Vec::new(), list: None }
     }
 
     /// Takes what is there; does not block after the pipe was found readable.
@@ -181,22 +236,33 @@ impl Output {
         let mut chunk = [0; CHUNK_BYTES];
         match pipe.read(&mut chunk) {
             Ok(0) => self.pipe = None,
-            Ok(count) => self.bytes.extend_from_slice(&chunk[..count]),
+            Ok(count) => match &mut self.list {
+                Some(list) => list.feed(&chunk[..count]),
+                None => self.bytes.extend_from_slice(&chunk[..count]),
+            },
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => self.pipe = None,
         }
-        if self.bytes.len() > OUTPUT_BYTES_MAX {
+        if self.is_too_long() {
             self.pipe = None;
         }
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.bytes.len() > PART_BYTES_MAX || self.list.as_ref().is_some_and(ListReader::is_too_long)
     }
 }
 
 /// Reads all outputs to their ends, or until then.
-fn read_all(programs: &mut [&mut Program], until: Instant) {
+fn read_all(programs: &mut [&mut Reading<Program>], until: Instant) {
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let mut open: Vec<&mut Output> = programs
             .iter_mut()
+            .filter_map(|program| match program {
+                Reading::Got(program) => Some(program),
+                Reading::Blind(_) | Reading::Absent(_) => None,
+            })
             .flat_map(|program| [&mut program.stdout, &mut program.stderr])
             .filter(|output| output.pipe.is_some())
             .collect();
@@ -226,8 +292,13 @@ fn readable(outputs: &[&mut Output], time_max: Duration) -> io::Result<Vec<bool>
 }
 
 impl Program {
+    /// What it listed, if it ended by itself and well.
+    fn list(self, until: Instant) -> Result<Objects, String> {
+        self.end(until)?.list.unwrap_or_default().finish()
+    }
+
     /// What it wrote, if it ended by itself and well.
-    fn end(mut self, until: Instant) -> Result<Vec<u8>, String> {
+    fn end(mut self, until: Instant) -> Result<Output, String> {
         let status = self.status(until);
         let name = &self.name;
         let Some(status) = status else {
@@ -239,11 +310,11 @@ impl Program {
             let _ = self.child.try_wait();
             return Err(format!("{name} was killed: it gave no answer in time"));
         };
-        if self.stdout.bytes.len() > OUTPUT_BYTES_MAX {
-            return Err(format!("{name} wrote more than {OUTPUT_BYTES_MAX} bytes"));
+        if self.stdout.is_too_long() {
+            return Err(format!("{name} wrote more than {PART_BYTES_MAX} bytes"));
         }
         if status.success() {
-            return Ok(self.stdout.bytes);
+            return Ok(self.stdout);
         }
         let complaint = String::from_utf8_lossy(&self.stderr.bytes);
         let complaint: Vec<&str> = complaint.split_whitespace().collect();
@@ -269,8 +340,6 @@ impl Program {
 
 const PROGRAM_DIRS: &[&str] =
     &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-/// The longest output of a program: the CIB of a large cluster has some megabytes.
-const OUTPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const CHUNK_BYTES: usize = 16 * 1024;
 /// The longest complaint of a program that is passed on.
 const COMPLAINT_BYTES_MAX: usize = 300;
