@@ -2,12 +2,17 @@
 //!
 //! It is information for the responder and the audit. It never decides about a fence, and takes at
 //! most a quarter of the time that is left for one. How it is learned is `gfs2_discovery`'s.
+//!
+//! One question does decide, and is asked at the same time: whether Kubernetes has the node that nnf-sos
+//! is to fence. It is asked whether file systems are looked for or not.
 
 use std::time::Duration;
 
 use fence_audit::{DiscoveryOutcome, DiscoveryRecord, SourceRecord, SourceState};
 use fence_protocol::bounded;
-use gfs2_discovery::{Discovery as Found, Outcome, Report, Search, Target, discover};
+use gfs2_discovery::{
+    Discovery as Found, Outcome, Reading, Report, Search, Target, discover, has_node,
+};
 
 /// What is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +90,38 @@ impl Discovery {
         lines
     }
 }
+
+/// What Kubernetes says about the name of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// It has such a node.
+    Known,
+    /// It has none: why that is refused, and what to do.
+    Unknown(String),
+    /// It was not asked, or did not answer: why.
+    NotKnown(String),
+}
+
+impl Naming {
+    /// Asks, in at most a quarter of `left`.
+    pub(crate) fn of(target: &str, search: &Search, left: Duration) -> Self {
+        // A site that asks no programs for file systems still has no use for a fence that does nothing.
+        let time_max = search.time_max.max(NAMING_TIME_MIN).min(left / 4);
+        match has_node(target, &Search { time_max, ..search.clone() }) {
+            Reading::Got(true) => Naming::Known,
+            Reading::Got(false) => Naming::Unknown(format!(
+                "Kubernetes has no compute node '{target}', and nnf-sos reports success for a node \
+                 that it does not know; give Kubernetes' name, with pcmk_host_map or plug"
+            )),
+            Reading::Blind(why) | Reading::Absent(why) => Naming::NotKnown(format!(
+                "it is not known whether Kubernetes has a node '{target}': {why}"
+            )),
+        }
+    }
+}
+
+/// How long kubectl may take to name the nodes, where less is given for file systems.
+const NAMING_TIME_MIN: Duration = Duration::from_secs(2);
 
 /// The longest finding in words: it is a part of a line in each log.
 const WORDS_BYTES_MAX: usize = 1024;

@@ -52,6 +52,8 @@ pub struct Probe {
     pub nodename: Option<String>,
     /// Where to look for a target's GFS2 file systems, when somebody wants to see them.
     pub discovery: Option<Search>,
+    /// The target that a `monitor` names, and where to ask whether Kubernetes has it; nnf-sos alone.
+    pub naming: Option<(NodeName, Search)>,
     /// What to tell on the way.
     pub telling: Telling,
 }
@@ -96,6 +98,8 @@ pub struct Fence {
     pub delay: Duration,
     /// Where to look for the target's GFS2 file systems; nowhere without it.
     pub discovery: Option<Search>,
+    /// Where to ask whether Kubernetes has the target; nnf-sos alone, and not for `on`.
+    pub naming: Option<Search>,
     /// What to tell on the way.
     pub telling: Telling,
 }
@@ -277,14 +281,24 @@ impl Options<'_> {
         let telling = self.telling()?;
         // It is shown to people alone; what the question is about does not need it.
         let is_shown = telling.verbose && matches!(question, Question::Status(_));
+        let responder = self.responder()?;
+        let naming = match (responder, &question) {
+            (Responder::Nnf, Question::Monitor) => match self.target("monitor") {
+                Ok(target) => Some((target, self.search()?)),
+                Err(Refusal::NoTarget(_)) => None,
+                Err(refusal) => return Err(refusal),
+            },
+            _ => None,
+        };
         Ok(Invocation::Probe(Box::new(Probe {
             question,
-            responder: self.responder()?,
+            responder,
             places: self.places()?,
             device: self.text("device"),
             time_max: self.time_max()?.min(QUESTION_TIME_MAX),
             nodename: self.text("nodename"),
             discovery: self.discovery()?.filter(|_| is_shown),
+            naming,
             telling,
         })))
     }
@@ -311,6 +325,9 @@ impl Options<'_> {
             poll_interval: self.seconds("poll_interval", "poll_interval")?.max(POLL_INTERVAL_MIN),
             delay,
             discovery: self.discovery()?,
+            naming: (responder == Responder::Nnf && action != FenceAction::On)
+                .then(|| self.search())
+                .transpose()?,
             telling: self.telling()?,
         })
     }
@@ -404,9 +421,14 @@ impl Options<'_> {
     fn discovery(&self) -> Result<Option<Search>, Refusal> {
         let enabled = self.boolean("gfs2_discovery_enabled")?;
         let disabled = self.boolean("no_gfs2_discovery")?;
+        let search = self.search()?;
+        Ok((enabled && !disabled).then_some(search))
+    }
+
+    fn search(&self) -> Result<Search, Refusal> {
         let time_max = self.seconds("gfs2_discovery_timeout", "the time for GFS2 discovery")?;
         let variable = |name: &str| (self.environment)(name).filter(|value| !value.is_empty());
-        let search = || Search {
+        Ok(Search {
             root: variable(ROOT_VARIABLE).unwrap_or_else(|| "/".to_owned()).into(),
             time_max,
             kubernetes: Kubernetes {
@@ -414,8 +436,7 @@ impl Options<'_> {
                 config: variable("KUBECONFIG"),
                 home: variable("HOME").map(PathBuf::from),
             },
-        };
-        Ok((enabled && !disabled).then(search))
+        })
     }
 
     fn telling(&self) -> Result<Telling, Refusal> {
