@@ -15,11 +15,13 @@
 //! the system; everything else takes texts and gives values. [`conclude`] puts the answers together.
 //! Whatever goes wrong makes a source blind, and nothing worse: this is information.
 
+mod attributes;
 mod cib;
 mod corosync;
 mod discovery;
 mod dlm;
 mod files;
+mod history;
 mod list;
 mod mounts;
 mod names;
@@ -31,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use cib::Cib;
+use cib::CibNode;
 pub use corosync::{ClusterNode, Corosync};
 pub use discovery::{Discovery, Held, Outcome, Report, Source};
 pub use dlm::Lockspaces;
@@ -99,11 +102,14 @@ pub const ROOT_VARIABLE: &str = "GFS2_DISCOVERY_ROOT";
 pub fn discover(target: Target<'_>, search: &Search) -> Discovery {
     let until = Instant::now() + search.time_max;
     let asked = programs::ask(target, search);
-    let files = files::read(&search.root);
+    let mut files = files::read(&search.root);
     let programs::Answers { cib, storages, mounts } = asked.answers(until);
     let cib = cib.then(|text| Cib::parse(&String::from_utf8_lossy(&text)));
     let storages = storages.then(|objects| Ok(NodeStorages::new(objects, mounts)));
-    let files::Files { corosync, lockspaces, mounts } = files;
+    if let Reading::Got(cib) = &cib {
+        files.follow(&search.root, cib.directories());
+    }
+    let files::Files { corosync, lockspaces, mounts, .. } = files;
     conclude(target, &Evidence { corosync, lockspaces, mounts, cib, storages })
 }
 
@@ -117,7 +123,7 @@ pub fn conclude(target: Target<'_>, evidence: &Evidence) -> Discovery {
         Reading::Got(corosync) => corosync.node_id(target).map_err(|why| why.to_string()),
         Reading::Blind(why) | Reading::Absent(why) => Err(why.clone()),
     };
-    let id = by_corosync.or_else(|why| by_cib.and_then(|node| node.id.parse().ok()).ok_or(why));
+    let id = by_corosync.or_else(|why| by_cib.and_then(CibNode::number).ok_or(why));
     let dlm = match &evidence.lockspaces {
         Reading::Got(lockspaces) => match &id {
             Ok(id) => lockspaces.report(*id),
