@@ -365,7 +365,8 @@ fn the_readmes_example_for_nnf_fences_by_kubernetes_names_and_by_no_others() {
     // As Pacemaker passes them, but for the directories, which are the site's.
     let passed = parameters.iter().filter(|(name, _)| !name.starts_with("pcmk_"));
     let passed = passed.filter(|(name, _)| !name.ends_with("_dir"));
-    let passed: String = passed.map(|(name, value)| format!("{name}={value}\n")).collect();
+    let passed: Vec<String> = passed.map(|(name, value)| format!("{name}={value}")).collect();
+    let passed = passed.join("\n");
     let reboot = |node: &str, plug: &str| {
         site.agent(&format!("action=reboot\nnodename={node}\nplug={plug}\n{passed}")).wait()
     };
