@@ -138,6 +138,13 @@ struct Arrivals {
 
 impl Arrivals {
     fn watch(directory: &Path) -> Self {
+        let events =
+            AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE;
+        Arrivals::watch_for(directory, events)
+    }
+
+    /// The same for one that looks for these events alone.
+    fn watch_for(directory: &Path, events: AddWatchFlags) -> Self {
         // The user's few instances may be in use elsewhere on this machine, and nothing tells when
         // one becomes free.
         let inotify = loop {
@@ -146,7 +153,6 @@ impl Arrivals {
                 other => break other.unwrap(),
             }
         };
-        let events = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MODIFY;
         inotify.add_watch(directory, events).unwrap();
         Arrivals { inotify, names: RefCell::default() }
     }
@@ -280,6 +286,113 @@ fn an_unknown_option_is_an_error_on_the_command_line_and_ignored_on_standard_inp
         },
     );
     assert_success(&output, "Success: Powered OFF\n");
+}
+
+/// fence-agents warns of these values and goes on.
+#[test]
+fn a_flag_with_a_value_that_means_nothing_stops_no_fence() {
+    for line in
+        ["verbose=2", "verbose=", "quiet=", "quiet=yes please", "version=", "help=", "help=1"]
+    {
+        let spool = Spool::new();
+        let output = spool.run_answered(&format!("action=off\nplug=n3\n{line}\n"), |responder| {
+            responder.answer(&responder.success());
+        });
+        assert_success(&output, "Success: Powered OFF\n");
+    }
+}
+
+/// What was asked for did not reach anybody: a caller must not take the silence for an empty list.
+#[test]
+fn an_answer_that_cannot_be_written_is_a_failure_and_a_fence_that_is_done_none() {
+    let spool = Spool::new();
+    let watcher = Watcher::start(&spool);
+    let ways = [("full", "exec \"$@\" >/dev/full"), ("closed", "exec \"$@\" >&-")];
+    let run = |way: &str, words: &[&str]| {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", way, "sh", AGENT]).args(words);
+        command.env_clear().env("GFS2_DISCOVERY_ROOT", spool.path("root"));
+        command
+    };
+    for (name, way) in ways {
+        for words in [&["-o", "metadata"][..], &["-o", "manpage"], &["-h"], &["-V"]] {
+            let output = run(way, words).output().unwrap();
+            assert!(assert_failure(&output).contains("standard output"), "{name} {words:?}");
+        }
+        for lines in [
+            "action=list\n",
+            "action=list-status\n",
+            "action=status\nplug=on\n",
+            "action=status\nplug=off\n",
+        ] {
+            let output = start(&mut run(way, &[]), &(spool.lines() + lines)).wait_with_output();
+            assert!(assert_failure(&output.unwrap()).contains("standard output"), "{name} {lines}");
+        }
+        let output = start(&mut run(way, &[]), &(spool.lines() + "action=monitor\n"));
+        assert_success(&output.wait_with_output().unwrap(), "");
+
+        let arrivals = Arrivals::watch(&spool.path("requests"));
+        let lines = spool.lines() + "action=off\nplug=n3\nresponder=nnf\n";
+        let child = start(&mut run(way, &[]), &lines);
+        let responder = Responder::new(&spool, &arrivals.next());
+        responder.answer(&responder.success());
+        assert_success(&child.wait_with_output().unwrap(), "");
+    }
+    drop(watcher);
+}
+
+/// Somebody who pipes into `head` is no failure, and neither is a shell's `>/dev/null`.
+#[test]
+fn a_reader_that_wants_no_more_and_one_that_wants_nothing_are_no_failure() {
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let metadata = || {
+        let mut command = Command::new(AGENT);
+        command.args(["-o", "metadata"]).stdin(Stdio::null());
+        command
+    };
+    assert_eq!(metadata().stdout(writer).status().unwrap().code(), Some(0));
+    assert_eq!(metadata().stdout(Stdio::null()).status().unwrap().code(), Some(0));
+}
+
+#[test]
+fn someone_who_may_not_use_the_spool_is_told_to_be_root() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let spool = Spool::new();
+    let agent = spool.path("agent");
+    fs::copy(AGENT, &agent).unwrap();
+    for path in [&spool.root, &agent] {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    for responder in ["fence-watcher", "script", "nnf"] {
+        for action in ["status", "off", "monitor", "list"] {
+            if responder != "fence-watcher" && matches!(action, "status" | "list") {
+                continue;
+            }
+            let lines = format!("action={action}\nplug=n3\nresponder={responder}\n");
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&agent);
+            let output = start(&mut command, &(spool.lines() + &lines)).wait_with_output().unwrap();
+            let stderr = assert_failure(&output);
+            assert!(stderr.contains("for user 65534: run as root"), "{lines}: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_long_option_may_be_cut_short_where_one_name_begins_so() {
+    let full = arguments(&["-o", "metadata"]);
+    for words in [&["--act", "metadata"][..], &["--act=metadata", "--plug", "n3", "--verb=2"]] {
+        let is_unique = !words.contains(&"--verb=2");
+        let output = arguments(words);
+        if is_unique {
+            assert_success(&output, text(&full.stdout));
+        } else {
+            assert!(assert_failure(&output).contains("'--verb' could be '--verbose'"));
+        }
+    }
 }
 
 #[test]
@@ -599,6 +712,7 @@ fn a_message_cannot_forge_a_line_of_a_log() {
 fn a_log_that_cannot_be_written_is_one_line_and_no_failure() {
     let spool = Spool::new();
     fs::remove_dir(spool.path("log")).unwrap();
+    fs::write(spool.path("log"), "no directory").unwrap();
     let output = spool.run_answered("action=off\nplug=n3\n", |responder| {
         responder.answer(&responder.success());
     });
@@ -607,6 +721,84 @@ fn a_log_that_cannot_be_written_is_one_line_and_no_failure() {
     let stderr = text(&output.stderr);
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(stderr.contains(&spool.path("log").display().to_string()), "{stderr}");
+}
+
+/// As the versions before did: a simple watcher may make none of them.
+#[test]
+fn missing_directories_are_made_where_the_responder_is_none_of_ours() {
+    for responder in ["script", "nnf", "fence-watcher"] {
+        let ours = responder == "fence-watcher";
+        for action in ["monitor", "off"] {
+            let spool = Spool::new();
+            fs::remove_dir(spool.path("log")).unwrap();
+            for directory in ["requests", "responses"] {
+                fs::remove_dir(spool.path(directory)).unwrap();
+            }
+            let lines =
+                format!("action={action}\nplug=n3\nresponder={responder}\nfence_timeout=1\n");
+            let output = spool.run(&lines);
+
+            let is_failure = ours || action == "off";
+            assert_eq!(output.status.code(), Some(i32::from(is_failure)), "{lines}: {output:?}");
+            for directory in ["requests", "responses"] {
+                let made = fs::metadata(spool.path(directory));
+                assert_eq!(made.is_err(), ours, "{lines}");
+                assert!(made.is_err() || made.unwrap().permissions().mode() & 0o7777 == 0o700);
+            }
+            if action == "off" {
+                await_lines(&spool, "fence-events.log", 2);
+                let mode = fs::metadata(spool.path("log")).unwrap().permissions().mode();
+                assert_eq!(mode & 0o7777, 0o700);
+            }
+        }
+    }
+}
+
+/// A file system without room, as a limit of files' sizes plays it.
+#[test]
+fn a_monitor_fails_where_no_request_could_be_written() {
+    for responder in ["script", "nnf", "fence-watcher"] {
+        let spool = Spool::new();
+        let _watcher = (responder == "fence-watcher").then(|| Watcher::start(&spool));
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\"", AGENT]);
+        let lines = format!("action=monitor\nresponder={responder}\n");
+        let output = start(&mut command, &(spool.lines() + &lines)).wait_with_output().unwrap();
+        let stderr = assert_failure(&output);
+        assert!(stderr.contains("no request could be written: cannot write '"), "{stderr}");
+        assert!(spool.files("requests").iter().all(|name| !name.contains("monitor")));
+        assert_success(&spool.run(&lines), "");
+    }
+}
+
+/// The simplest watchers look for one event alone and never see a rename.
+#[test]
+fn a_script_that_looks_for_created_or_for_closed_files_alone_sees_the_request_whole() {
+    for event in [AddWatchFlags::IN_CREATE, AddWatchFlags::IN_CLOSE_WRITE] {
+        let spool = Spool::new();
+        let arrivals = Arrivals::watch_for(&spool.path("requests"), event);
+        let child = spool.start("action=off\nplug=n3\nresponder=script\n");
+        let responder = Responder::new(&spool, &arrivals.next());
+        responder.answer(&responder.success());
+        assert_success(&child.wait_with_output().unwrap(), "Success: Powered OFF\n");
+        assert_eq!(spool.files("requests"), [""; 0]);
+    }
+}
+
+#[test]
+fn an_answer_in_a_directory_that_was_made_again_is_found() {
+    for responder in ["script", "fence-watcher"] {
+        let spool = Spool::new();
+        let lines = format!("action=off\nplug=n3\nresponder={responder}\n");
+        let output = spool.run_answered(&lines, |responder| {
+            fs::remove_dir(spool.path("responses")).unwrap();
+            fs::create_dir(spool.path("responses")).unwrap();
+            let private = Permissions::from_mode(0o700);
+            fs::set_permissions(spool.path("responses"), private).unwrap();
+            responder.answer(&responder.success());
+        });
+        assert_success(&output, "Success: Powered OFF\n");
+    }
 }
 
 /// Makes whoever writes this log wait, as a disk does that stands still, until the value is dropped.
@@ -780,8 +972,11 @@ fn a_responder_that_cannot_be_asked_is_not_asked() {
         for directory in ["requests", "responses", "queries", "log"] {
             assert_eq!(spool.files(directory), [""; 0]);
         }
+        fs::set_permissions(spool.path("requests"), Permissions::from_mode(0o777)).unwrap();
+        assert!(assert_failure(&run("action=monitor")).contains("chmod go-w"));
         fs::remove_dir(spool.path("requests")).unwrap();
-        assert_failure(&run("action=monitor"));
+        fs::write(spool.path("requests"), "no directory").unwrap();
+        assert!(assert_failure(&run("action=monitor")).contains("not a directory"));
     }
 }
 
@@ -824,6 +1019,12 @@ fn questions_to_a_living_watcher_give_its_answers_and_nothing_else() {
         "on::ON\noff::OFF\nn9::UNKNOWN\n",
     );
     assert_failure(&spool.run("action=list\ndevice=dead\n"));
+    for fixed in ["plug=off", "port=off", "plug=off\nport=n9\nnodename=n9"] {
+        assert_success(&spool.run(&format!("action=list\n{fixed}\n")), "off\n");
+        assert_success(&spool.run(&format!("action=list-status\n{fixed}\n")), "off,,OFF\n");
+    }
+    assert_success(&spool.run("action=list\nplug=n10\n"), "");
+    assert_success(&spool.run("action=list\nnodename=n9\n"), "on\noff\nn9\n");
     assert_eq!(spool.files("queries"), [""; 0], "questions leave nothing behind");
     assert_eq!(spool.files("responses"), [".started"], "and are no fences");
 }
@@ -838,6 +1039,86 @@ fn a_watcher_that_lives_but_does_not_answer_is_an_expired_time() {
 
     assert!(assert_failure(&output).contains("timed out"));
     assert_eq!(spool.files("queries"), [""; 0]);
+}
+
+/// A cluster of node1 and node2, as corosync knows it, and of remote1, as only the CIB does.
+fn put_cluster(spool: &Spool) {
+    let corosync = spool.path("root/etc/corosync");
+    let programs = spool.path("root/usr/sbin");
+    fs::create_dir_all(&corosync).unwrap();
+    fs::create_dir_all(&programs).unwrap();
+    let node = |name, id| format!("node {{\n name: {name}\n nodeid: {id}\n}}\n");
+    let text = format!("nodelist {{\n{}{}}}\n", node("node1", 1), node("node2.example.com", 2));
+    fs::write(corosync.join("corosync.conf"), text).unwrap();
+    let cib =
+        r#"<cib><configuration/><status><node_state id="remote1" uname="remote1"/></status></cib>"#;
+    let cibadmin = programs.join("cibadmin");
+    fs::write(&cibadmin, format!("#!/bin/sh\necho '{cib}'\n")).unwrap();
+    fs::set_permissions(&cibadmin, Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The cluster would take node1 for fenced, while node2 is off.
+#[test]
+fn a_plug_that_is_another_nodes_name_is_refused_before_anything_is_requested() {
+    let spool = Spool::new();
+    put_cluster(&spool);
+    for (plug, nodename) in [
+        ("plug=node2", "node1"),
+        ("port=node2", "node1"),
+        ("plug=NODE2.Example.com\nport=node1", "node1"),
+        ("port=node2\nplug=node1", "node1"),
+        ("plug=remote1", "node1"),
+        ("plug=node1", "remote1"),
+        ("plug=node1", "node3"),
+    ] {
+        for action in ["off", "reboot", "on", "status"] {
+            for more in
+                ["", "no_gfs2_discovery=1\n", "gfs2_discovery_timeout=0\n", "responder=nnf\n"]
+            {
+                let lines = format!("action={action}\n{plug}\nnodename={nodename}\n{more}");
+                let output = spool.run(&lines);
+                let stderr = assert_failure(&output);
+                assert!(stderr.contains(&format!("node '{nodename}'")), "{lines}: {stderr}");
+                assert!(stderr.contains("is its node 'node") || stderr.contains("'remote1'"));
+            }
+        }
+        let lines = format!("action=validate-all\n{plug}\nnodename={nodename}\n");
+        assert_success(&spool.run(&lines), "");
+    }
+    assert_eq!(spool.files("requests"), [""; 0]);
+    assert_eq!(spool.files("queries"), [""; 0]);
+}
+
+#[test]
+fn a_plug_that_is_no_other_nodes_name_is_fenced() {
+    for lines in [
+        "plug=node2\nnodename=node2.example.com\n",
+        "plug=NODE1\nnodename=node1\n",
+        "plug=outlet-7\nnodename=node1\n",
+        "plug=rabbit-1\nport=node1\nnodename=node1\n",
+        "port=rabbit-1\nplug=node1\nnodename=node1\nno_gfs2_discovery=1\n",
+        "plug=node2\n",
+        "node=1\nport=node2\n",
+    ] {
+        let spool = Spool::new();
+        put_cluster(&spool);
+        let output = spool.run_answered(&format!("action=off\n{lines}"), |responder| {
+            responder.answer(&responder.success());
+        });
+        assert_success(&output, "Success: Powered OFF\n");
+    }
+    // A cluster whose names cannot be read keeps no mapped node from being fenced.
+    let spool = Spool::new();
+    put_cluster(&spool);
+    fs::set_permissions(
+        spool.path("root/etc/corosync/corosync.conf"),
+        Permissions::from_mode(0o666),
+    )
+    .unwrap();
+    fs::write(spool.path("root/usr/sbin/cibadmin"), "#!/bin/sh\nsleep 1000\n").unwrap();
+    let lines = "action=off\nplug=outlet-7\nnodename=node1\ngfs2_discovery_timeout=0.1\n";
+    let output = spool.run_answered(lines, |responder| responder.answer(&responder.success()));
+    assert_success(&output, "Success: Powered OFF\n");
 }
 
 #[test]

@@ -126,6 +126,41 @@ fn each_action_succeeds_in_silence_and_leaves_its_trace_in_all_three_logs() {
     site.spool.await_quiet();
 }
 
+/// The example of README and of the manual, as `dlm_controld` turns it into an agent's standard input:
+/// the node, then the words of the device's line and of the node's.
+#[test]
+fn dlm_fences_with_the_configuration_that_the_documents_show() {
+    for (document, fence) in
+        [("README.md", "<!-- tested: dlm -->"), ("man/fence_gfs2_recorder.8.md", "dlm.conf")]
+    {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        let (_, text) = text.split_once(fence).unwrap();
+        let block = text.split("```").nth(1).unwrap();
+        let words = |keyword: &str| {
+            let lines = block.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            lines.filter(|words| words.first() == Some(&keyword)).collect::<Vec<_>>()
+        };
+        let [device] = &words("device")[..] else { panic!("{block}") };
+        assert_eq!(device[2], "/usr/sbin/fence_gfs2_recorder");
+        let nodes = words("connect");
+        assert!(!nodes.is_empty() && nodes.iter().all(|words| words[1] == device[1]), "{block}");
+
+        let (site, _watcher) = simulated("");
+        for words in nodes {
+            let (node, port) = (words[2], words[3].strip_prefix("port=").unwrap());
+            let options: Vec<_> = [node, "fail_time=1790000000"]
+                .into_iter()
+                .chain(device[3..].iter().copied())
+                .chain(words[3..].iter().copied())
+                .collect();
+            site.agent(&options.join("\n")).wait().assert_success();
+            let orders = orders(&site);
+            assert!(orders.iter().any(|order| order.starts_with(&format!("off {port} "))));
+        }
+    }
+}
+
 #[test]
 fn each_failure_of_a_device_fails_the_agent_with_one_line() {
     let (site, _watcher) = simulated("timeout = '1s'");
@@ -660,6 +695,51 @@ fn a_monitor_fails_when_the_watcher_is_gone() {
     watcher.crash();
 
     site.agent("action=monitor").wait().assert_failure(&["fence-watcher"]);
+}
+
+/// Each fence would happen, and be reported as failed.
+#[test]
+fn halves_with_different_directories_of_answers_are_told_so_before_anything_is_requested() {
+    let (site, _watcher) = simulated("");
+    let private = |name: &str| {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new().mode(0o700).create(site.path(name)).unwrap();
+        site.path(name).display().to_string()
+    };
+    let other = private("elsewhere");
+    for responder in ["fence-watcher", "script", "nnf"] {
+        for action in ["monitor", "off", "reboot", "on"] {
+            if (responder, action) == ("nnf", "on") {
+                continue;
+            }
+            let options =
+                format!("action={action}\nplug=n1\nresponder={responder}\nresponse_dir={other}");
+            let ended = site.agent(&options).wait();
+            assert_eq!(ended.code, Some(1), "{options}: {ended:?}");
+            let (served, ours) = (site.spool.responses.display().to_string(), &other);
+            assert!(ended.stderr.contains(&served) && ended.stderr.contains(ours), "{ended:?}");
+        }
+    }
+    assert_eq!(orders(&site), [""; 0]);
+    assert!(names(&site.spool.requests).iter().all(|name| name.starts_with('.')));
+
+    std::os::unix::fs::symlink(&site.spool.responses, site.path("link")).unwrap();
+    let link = site.path("link").display().to_string();
+    site.agent(&format!("action=monitor\nresponse_dir={link}")).wait().assert_success();
+    site.agent(&format!("action=off\nplug=n1\nresponse_dir={link}")).wait().assert_success();
+
+    let text = fs::read_to_string(site.path("w.toml")).unwrap();
+    let status = |response_dir: &str| {
+        let setting = format!("response_dir = '{}'", site.spool.responses.display());
+        let changed = text.replace(&setting, &format!("response_dir = '{response_dir}'"));
+        assert_ne!(changed, text);
+        fs::write(site.path("w.toml"), changed).unwrap();
+        common::output_of(&mut site.watcher_command(&["status"]))
+    };
+    let refused = status(&other);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains(&other));
+    assert_eq!(status(&link).status.code(), Some(0));
 }
 
 #[test]

@@ -255,7 +255,9 @@ fn a_check_names_the_targets_that_a_fence_agent_does_not_list() {
     let agent = scratch.program(
         "fence_x",
         &format!(
-            "case $(sed -n 's/^action=//p') in metadata) echo '{metadata}';;\n\
+            "input=$(cat); case $(echo \"$input\" | sed -n 's/^action=//p') in\n\
+             metadata) echo '{metadata}';;\n\
+             status) case $input in *no-such*) exit 1;; esac;;\n\
              list) echo 1,n1; echo 2,n2;; esac"
         ),
     );
@@ -282,6 +284,31 @@ fn a_check_names_the_targets_that_a_fence_agent_does_not_list() {
         scratch.configure(&sound);
         assert_eq!(scratch.run(&["check"]).code, Some(0));
     }
+}
+
+#[test]
+fn a_check_is_no_greener_than_a_fence_and_says_what_is_missing_for_which_target() {
+    let scratch = Scratch::new();
+    let program = scratch.program("power", "[ $2 = n2 ] && { echo lost >&2; exit 1; }; exit 0");
+    let device = |targets: &str| {
+        format!(
+            "[[device]]\nname = 'pdu'\ntype = 'command'\ntargets = '{targets}'\n\
+             off = ['{program}', 'off']\non = ['{program}', 'on']\n\
+             status = ['{program}', 'status', '{{target}}']\nmonitor = ['{program}', 'monitor', '-']\n"
+        )
+    };
+    scratch.configure(&device("n[1-3]"));
+
+    let ran = scratch.run(&["check"]);
+
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let note = "note: 'pdu': a fence of 'n2' is not certain to work: ";
+    assert!(ran.stdout.contains(note) && ran.stdout.contains("lost"), "{ran:?}");
+    assert_eq!(ran.stdout.matches("not certain").count(), 1, "{ran:?}");
+
+    scratch.configure(&device("n1,n3"));
+    let ran = scratch.run(&["check"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
 }
 
 #[test]

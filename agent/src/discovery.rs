@@ -11,7 +11,8 @@ use std::time::Duration;
 use fence_audit::{DiscoveryOutcome, DiscoveryRecord, SourceRecord, SourceState};
 use fence_protocol::bounded;
 use gfs2_discovery::{
-    Discovery as Found, Outcome, Reading, Report, Search, Target, discover, has_node,
+    ClusterNodes, Discovery as Found, Outcome, Reading, Report, Search, Target, cluster_nodes,
+    conclude, gather, has_node,
 };
 
 /// What is known.
@@ -24,15 +25,19 @@ pub(crate) enum Discovery {
 }
 
 impl Discovery {
-    /// Looks where `search` says, if anywhere, in at most a quarter of `left`.
-    pub(crate) fn of(target: Target<'_>, search: Option<&Search>, left: Duration) -> Self {
-        match search {
-            None => Discovery::Disabled,
-            Some(search) => {
-                let time_max = search.time_max.min(left / 4);
-                Discovery::Done(discover(target, &Search { time_max, ..search.clone() }))
-            }
-        }
+    /// Looks where `search` says, if anywhere, in at most a quarter of `left`. Gives the cluster's nodes
+    /// as well, as far as they were looked at for that.
+    pub(crate) fn of(
+        target: Target<'_>,
+        search: Option<&Search>,
+        left: Duration,
+    ) -> (Self, Option<ClusterNodes>) {
+        let Some(search) = search else { return (Discovery::Disabled, None) };
+        let evidence = gather(target, &within(search, left));
+        // Without a time for programs the CIB was not asked.
+        let nodes = ClusterNodes::of(&evidence.corosync, &evidence.cib);
+        let nodes = Some(nodes).filter(|_| !search.time_max.is_zero());
+        (Discovery::Done(conclude(target, &evidence)), nodes)
     }
 
     /// The names found.
@@ -122,6 +127,15 @@ impl Naming {
 
 /// How long kubectl may take to name the nodes, where less is given for file systems.
 const NAMING_TIME_MIN: Duration = Duration::from_secs(2);
+
+/// The cluster's nodes, looked for in at most a quarter of `left`.
+pub(crate) fn nodes(plug: &str, search: &Search, left: Duration) -> ClusterNodes {
+    cluster_nodes(plug, &within(search, left))
+}
+
+fn within(search: &Search, left: Duration) -> Search {
+    Search { time_max: search.time_max.min(left / 4), ..search.clone() }
+}
 
 /// The longest finding in words: it is a part of a line in each log.
 const WORDS_BYTES_MAX: usize = 1024;

@@ -18,12 +18,13 @@ use gfs2_discovery::Target;
 use log::Level;
 
 use crate::clock::{boot_id, boot_ms, shifted};
-use crate::discovery::{Discovery, Naming};
+use crate::discovery::{self, Discovery, Naming};
 use crate::invocation::{Fence, Responder, reserve};
 use crate::outcome::Ending;
 use crate::parameters::AGENT;
 use crate::progress::Progress;
 use crate::signals::Signals;
+use crate::target;
 use crate::verdict::{Verdict, failed, nothing_to_do, verdict};
 
 /// Fences, as `order` says, for an agent that started at `start_boot_ms`.
@@ -79,11 +80,14 @@ impl<'a> Attempt<'a> {
             let why = format!("stopped by {signal} during the delay; nothing was requested");
             return (failed(order, "withdrawn", &why), None);
         }
-        let (found, naming) = self.discover();
+        let (found, wrong_node, naming) = self.discover();
         // Whoever wants it to stop may have said so meanwhile, and nothing has been begun yet.
         if let Some(signal) = signals.wait(None, 0) {
             let why = format!("stopped by {signal}; nothing was requested");
             return (failed(order, "withdrawn", &why), None);
+        }
+        if let Some(why) = wrong_node {
+            return (failed(order, "rejected", &format!("nothing was requested: {why}")), None);
         }
         if order.responder == Responder::Nnf && order.action == fence_protocol::FenceAction::On {
             return (nothing_to_do(), None);
@@ -131,28 +135,34 @@ impl<'a> Attempt<'a> {
         None
     }
 
-    /// Learns which file systems the target holds, and gives it in words; and beside that, what
-    /// Kubernetes says about the target's name, where it matters.
-    fn discover(&mut self) -> (String, Option<Naming>) {
+    /// Learns which file systems the target holds, and gives it in words; whether the target is the
+    /// name of another node than the cluster means; and what Kubernetes says about the name, where it
+    /// matters.
+    fn discover(&mut self) -> (String, Option<String>, Option<Naming>) {
         let order = self.order;
-        let target = Target { plug: order.target.as_str(), nodename: order.nodename.as_deref() };
+        let (plug, nodename) = (order.target.as_str(), order.nodename.as_deref());
         let left = order.time_max.saturating_sub(self.elapsed());
-        let ask = || order.naming.as_ref().map(|search| Naming::of(target.plug, search, left));
-        let (discovery, naming) = thread::scope(|scope| {
+        let target = Target { plug, nodename };
+        let ask = || order.naming.as_ref().map(|search| Naming::of(plug, search, left));
+        let (discovery, wrong_node, naming) = thread::scope(|scope| {
             let is_needed = order.naming.is_some();
             let asked = is_needed.then(|| thread::Builder::new().spawn_scoped(scope, ask));
-            let discovery = Discovery::of(target, order.discovery.as_ref(), left);
+            let (discovery, nodes) = Discovery::of(target, order.discovery.as_ref(), left);
+            let wrong_node = target::is_doubtful(plug, nodename).then(|| {
+                let nodes = nodes.unwrap_or_else(|| discovery::nodes(plug, &order.cluster, left));
+                target::refusal(plug, nodename, &nodes)
+            });
             let naming = match asked {
                 Some(Ok(asked)) => asked.join().unwrap_or_else(|_| ask()),
                 // There are no threads left.
                 Some(Err(_)) => ask(),
                 None => None,
             };
-            (discovery, naming)
+            (discovery, wrong_node.flatten(), naming)
         });
         let words = discovery.to_words();
         self.discovery = Some(discovery);
-        (words, naming)
+        (words, wrong_node, naming)
     }
 
     /// The names of the file systems, as far as they are known.
@@ -175,7 +185,8 @@ impl<'a> Attempt<'a> {
         names: &[RecordName],
     ) -> Result<(ClientSpool, Submitted), SpoolError> {
         let order = self.order;
-        let spool = ClientSpool::open(&order.places)?;
+        let spool = order.responder.open(&order.places)?;
+        spool.check_served()?;
         let now_boot_ms = boot_ms();
         let deadline_boot_ms = self.end(order.time_max.saturating_sub(reserve(order.time_max)));
         let left = i64::try_from(deadline_boot_ms.saturating_sub(now_boot_ms)).unwrap_or(i64::MAX);
@@ -194,7 +205,8 @@ impl<'a> Attempt<'a> {
             device: order.device.clone(),
             held: true,
         };
-        let submitted = spool.submit(&names[0], &request.to_json())?;
+        let submitted =
+            spool.submit_as(&names[0], &request.to_json(), order.responder.showing())?;
         self.progress.step(&format!("written: request={id} file={}.json", names[0]));
         Ok((spool, submitted))
     }

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, Command};
 
 use crate::parameters::{AGENT, Kind, PARAMETERS, Parameter, find};
+use crate::prefix::completed;
 
 /// The most bytes that are read from standard input. Pacemaker fills a pipe that holds 64 KiB and
 /// drops what does not fit: a long input may be a cut one, and half a name may be another node's.
@@ -16,6 +17,8 @@ pub const STDIN_BYTES_MAX: usize = 32 * 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawInput {
     given: Vec<(&'static str, String)>,
+    /// Whether the options come from a command line.
+    pub is_typed: bool,
     /// Lines of standard input that name no parameter.
     pub unknown: Vec<String>,
 }
@@ -27,13 +30,15 @@ pub struct SyntaxError(pub String);
 impl RawInput {
     /// The options of a command line, the program's own name left out.
     pub fn from_arguments(arguments: &[OsString]) -> Result<Self, SyntaxError> {
+        let parse_error =
+            |text: &str| SyntaxError(format!("Parse error: {text}. Please use '-h' for usage"));
+        let arguments = completed(arguments).map_err(|text| parse_error(&text))?;
         let matches = command().try_get_matches_from(arguments).map_err(|error| {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
-            let first = first.strip_prefix("error: ").unwrap_or(first);
-            SyntaxError(format!("Parse error: {first}. Please use '-h' for usage"))
+            parse_error(first.strip_prefix("error: ").unwrap_or(first))
         })?;
-        let mut input = RawInput::default();
+        let mut input = RawInput { is_typed: true, ..RawInput::default() };
         for spelling in PARAMETERS.iter().flat_map(Parameter::spellings) {
             for value in matches.get_many::<String>(spelling).into_iter().flatten() {
                 input.given.push((spelling, value.clone()));
@@ -74,6 +79,22 @@ impl RawInput {
     /// The last value given for a parameter: under its name, else under its alias.
     pub fn value(&self, row: &Parameter) -> Option<&str> {
         row.spellings().find_map(|spelling| self.last(spelling))
+    }
+
+    /// Whether the flag `row` is set: the last value that means yes or no. Any other value is ignored,
+    /// as the fence-agents library ignores it.
+    pub fn flag(&self, row: &Parameter) -> bool {
+        let mut values = self.given.iter().rev().filter(|(name, _)| *name == row.name);
+        values.find_map(|(_, value)| yes_or_no(value)).unwrap_or(false)
+    }
+}
+
+/// The meaning of a boolean's text.
+pub fn yes_or_no(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "yes" | "on" | "true" => Some(true),
+        "0" | "no" | "off" | "false" => Some(false),
+        _ => None,
     }
 }
 
@@ -150,6 +171,23 @@ mod tests {
         assert_eq!(flag(&["--verbose=0", "--quiet"]), (Some("0".into()), Some("1".into())));
         assert_eq!(arguments(&["-vo", "off"]).unwrap().last("action"), Some("off"));
         assert_eq!(arguments(&["-v", "-o", "off"]).unwrap().last("action"), Some("off"));
+    }
+
+    #[test]
+    fn a_flags_value_that_is_neither_yes_nor_no_is_ignored() {
+        let verbose = |text: &str| stdin(text).flag(parameter("verbose"));
+        for (text, expected) in [
+            ("verbose=1\n", true),
+            ("verbose=YES\n", true),
+            ("verbose=2\n", false),
+            ("verbose=\n", false),
+            ("verbose=debug\n", false),
+            ("verbose=1\nverbose=\n", true),
+            ("verbose=1\nverbose=0\nverbose=7\n", false),
+            ("quiet=1\n", false),
+        ] {
+            assert_eq!(verbose(text), expected, "{text:?}");
+        }
     }
 
     #[test]

@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fence_protocol::{FenceAction, NameError, NodeName, RecordName, RequestId};
-use fence_spool::Places;
+use fence_spool::{ClientSpool, Places, Showing, SpoolError};
 use gfs2_discovery::{Kubernetes, ROOT_VARIABLE, Search};
 
-use crate::input::RawInput;
+use crate::input::{RawInput, yes_or_no};
 use crate::outcome::without_read_words;
 use crate::parameters::{Kind, Parameter, parameter};
+use crate::target::{self, TwoTargets};
 
 /// What the agent was told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub struct Probe {
     pub discovery: Option<Search>,
     /// The target that a `monitor` names, and where to ask whether Kubernetes has it; nnf-sos alone.
     pub naming: Option<(NodeName, Search)>,
+    /// Where the names of the cluster's nodes are read.
+    pub cluster: Search,
     /// What to tell on the way.
     pub telling: Telling,
 }
@@ -65,10 +68,10 @@ pub enum Question {
     Monitor,
     /// Is the target on or off?
     Status(NodeName),
-    /// Which nodes can be fenced?
-    List,
+    /// Which nodes can be fenced? Only whether this one can, where a device has a fixed plug.
+    List(Option<NodeName>),
     /// The same, with their power states, in columns separated by this text.
-    ListStatus(String),
+    ListStatus(Option<NodeName>, String),
 }
 
 /// A fence, with all that it takes.
@@ -100,6 +103,8 @@ pub struct Fence {
     pub discovery: Option<Search>,
     /// Where to ask whether Kubernetes has the target; nnf-sos alone, and not for `on`.
     pub naming: Option<Search>,
+    /// Where the names of the cluster's nodes are read, if discovery does not.
+    pub cluster: Search,
     /// What to tell on the way.
     pub telling: Telling,
 }
@@ -113,6 +118,24 @@ pub enum Responder {
     Script,
     /// nnf-sos: it fences on every request file, whatever the action.
     Nnf,
+}
+
+impl Responder {
+    /// The spool in these places. Our watcher makes its directories itself; nobody else is known to.
+    pub(crate) fn open(self, places: &Places) -> Result<ClientSpool, SpoolError> {
+        match self {
+            Responder::FenceWatcher => ClientSpool::open(places),
+            Responder::Script | Responder::Nnf => ClientSpool::create(places),
+        }
+    }
+
+    /// How it sees a request.
+    pub(crate) fn showing(self) -> Showing {
+        match self {
+            Responder::Script => Showing::Link,
+            Responder::FenceWatcher | Responder::Nnf => Showing::Rename,
+        }
+    }
 }
 
 /// What is told beside the result.
@@ -135,7 +158,7 @@ pub enum Refusal {
     UnknownAction(String),
     /// The action needs a target, and none was given.
     NoTarget(&'static str),
-    /// `plug` and `port` name two targets.
+    /// `plug` and `port` name two targets, and neither is the cluster's own name of the node.
     TwoTargets(String, String),
     /// The target names several nodes.
     SeveralTargets(String),
@@ -170,7 +193,8 @@ impl fmt::Display for Refusal {
             ),
             Refusal::TwoTargets(plug, port) => write!(
                 f,
-                "plug names '{plug}' and port names '{port}': which node is meant? Give one of them"
+                "plug names '{plug}' and port names '{port}', and neither is nodename, the cluster's own \
+                 name: which node is meant? Give one of them"
             ),
             Refusal::SeveralTargets(text) => {
                 write!(f, "the target '{text}' names several nodes: fence them one by one")
@@ -206,11 +230,17 @@ pub fn reserve(time_max: Duration) -> Duration {
 /// told otherwise.
 const QUESTION_TIME_MAX: Duration = Duration::from_secs(15);
 
+/// How long the CIB may take to name the cluster's nodes, where nobody discovers file systems.
+const CLUSTER_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// The shortest time between two looks: a shorter one only takes the processor from the responder.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// The longest `fence_timeout`, in seconds: a day.
 const TIME_SECONDS_MAX: u64 = 86_400;
+
+/// Parameters that change only what is shown or told.
+const FLAGS: [&str; 5] = ["verbose", "quiet", "version", "help", "no_gfs2_discovery"];
 
 /// Understands the options; `environment` gives the value of a variable.
 pub fn understand(
@@ -218,13 +248,17 @@ pub fn understand(
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Invocation, Refusal> {
     let options = Options { input, environment };
-    if options.boolean("help")? {
-        return Ok(Invocation::Help);
+    let word = options.text("action");
+    // A device that is configured with help=1 would otherwise have each fence end at once, and well.
+    if input.is_typed || word.is_none() {
+        if options.flag("help") {
+            return Ok(Invocation::Help);
+        }
+        if options.flag("version") {
+            return Ok(Invocation::Version);
+        }
     }
-    if options.boolean("version")? {
-        return Ok(Invocation::Version);
-    }
-    let word = options.text("action").ok_or(Refusal::NoAction)?;
+    let word = word.ok_or(Refusal::NoAction)?;
     match word.to_ascii_lowercase().as_str() {
         "metadata" | "meta-data" => Ok(Invocation::Metadata),
         "manpage" => Ok(Invocation::Manpage),
@@ -233,25 +267,16 @@ pub fn understand(
             Ok(Invocation::ValidateAll(time_max))
         }
         "monitor" => options.probe(Question::Monitor),
-        "list" => options.probe(Question::List),
+        "list" => options.probe(Question::List(options.fixed_target()?)),
         "list-status" => {
             let separator = options.text("separator").unwrap_or_default();
-            options.probe(Question::ListStatus(separator))
+            options.probe(Question::ListStatus(options.fixed_target()?, separator))
         }
         "status" => options.probe(Question::Status(options.target("status")?)),
         other => match other.parse() {
             Ok(action) => options.fence(action, word).map(Box::new).map(Invocation::Fence),
             Err(()) => Err(Refusal::UnknownAction(word)),
         },
-    }
-}
-
-/// The meaning of a boolean's text.
-pub fn yes_or_no(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "1" | "yes" | "on" | "true" => Some(true),
-        "0" | "no" | "off" | "false" => Some(false),
-        _ => None,
     }
 }
 
@@ -273,18 +298,21 @@ impl Options<'_> {
         self.path("log_dir")?;
         self.discovery()?;
         self.responder()?;
-        self.telling()?;
+        // A fence ignores a wrong value of these.
+        for name in FLAGS {
+            self.boolean(name)?;
+        }
         Ok(time_max)
     }
 
     fn probe(&self, question: Question) -> Result<Invocation, Refusal> {
-        let telling = self.telling()?;
+        let telling = self.telling();
         // It is shown to people alone; what the question is about does not need it.
         let is_shown = telling.verbose && matches!(question, Question::Status(_));
         let responder = self.responder()?;
         let naming = match (responder, &question) {
             (Responder::Nnf, Question::Monitor) => match self.target("monitor") {
-                Ok(target) => Some((target, self.search()?)),
+                Ok(target) => Some((target, self.search(self.discovery_time()?))),
                 Err(Refusal::NoTarget(_)) => None,
                 Err(refusal) => return Err(refusal),
             },
@@ -299,6 +327,7 @@ impl Options<'_> {
             nodename: self.text("nodename"),
             discovery: self.discovery()?.filter(|_| is_shown),
             naming,
+            cluster: self.search(CLUSTER_TIME_MAX),
             telling,
         })))
     }
@@ -326,23 +355,35 @@ impl Options<'_> {
             delay,
             discovery: self.discovery()?,
             naming: (responder == Responder::Nnf && action != FenceAction::On)
-                .then(|| self.search())
+                .then(|| self.discovery_time().map(|time_max| self.search(time_max)))
                 .transpose()?,
-            telling: self.telling()?,
+            cluster: self.search(CLUSTER_TIME_MAX),
+            telling: self.telling(),
         })
     }
 
     /// `plug` or `port`, else `nodename`. An empty plug is refused: whoever sent it meant to name
     /// a node, and the one that the cluster names may be another.
     fn target(&self, action: &'static str) -> Result<NodeName, Refusal> {
+        let text =
+            self.named()?.or(self.input.last("nodename")).ok_or(Refusal::NoTarget(action))?;
+        self.node_name(text)
+    }
+
+    /// The target that is given beside the cluster's name of a node, if one is.
+    fn fixed_target(&self) -> Result<Option<NodeName>, Refusal> {
+        self.named()?.map(|text| self.node_name(text)).transpose()
+    }
+
+    fn named(&self) -> Result<Option<&str>, Refusal> {
         let (plug, port) = (self.input.last("plug"), self.input.last("port"));
-        if let (Some(plug), Some(port)) = (plug, port)
-            && plug != port
-        {
-            return Err(Refusal::TwoTargets(plug.to_owned(), port.to_owned()));
-        }
-        let named = plug.or(port).or(self.input.last("nodename"));
-        let text = named.ok_or(Refusal::NoTarget(action))?;
+        target::meant(plug, port, self.input.last("nodename")).map_err(|TwoTargets| {
+            let name = |name: Option<&str>| name.unwrap_or_default().to_owned();
+            Refusal::TwoTargets(name(plug), name(port))
+        })
+    }
+
+    fn node_name(&self, text: &str) -> Result<NodeName, Refusal> {
         let separator = self.text("plug_separator").unwrap_or_default();
         if !separator.is_empty() && text.contains(&separator) {
             return Err(Refusal::SeveralTargets(text.to_owned()));
@@ -420,15 +461,19 @@ impl Options<'_> {
 
     fn discovery(&self) -> Result<Option<Search>, Refusal> {
         let enabled = self.boolean("gfs2_discovery_enabled")?;
-        let disabled = self.boolean("no_gfs2_discovery")?;
-        let search = self.search()?;
-        Ok((enabled && !disabled).then_some(search))
+        let disabled = self.flag("no_gfs2_discovery");
+        let time_max = self.discovery_time()?;
+        Ok((enabled && !disabled).then(|| self.search(time_max)))
     }
 
-    fn search(&self) -> Result<Search, Refusal> {
-        let time_max = self.seconds("gfs2_discovery_timeout", "the time for GFS2 discovery")?;
+    fn discovery_time(&self) -> Result<Duration, Refusal> {
+        self.seconds("gfs2_discovery_timeout", "the time for GFS2 discovery")
+    }
+
+    /// Where to look for what the cluster knows, for this long.
+    fn search(&self, time_max: Duration) -> Search {
         let variable = |name: &str| (self.environment)(name).filter(|value| !value.is_empty());
-        Ok(Search {
+        Search {
             root: variable(ROOT_VARIABLE).unwrap_or_else(|| "/".to_owned()).into(),
             time_max,
             kubernetes: Kubernetes {
@@ -436,17 +481,21 @@ impl Options<'_> {
                 config: variable("KUBECONFIG"),
                 home: variable("HOME").map(PathBuf::from),
             },
-        })
+        }
     }
 
-    fn telling(&self) -> Result<Telling, Refusal> {
+    fn telling(&self) -> Telling {
         let level = self.text("verbose_level").unwrap_or_default();
         let debug_file = self.text("debug_file").filter(|text| !text.is_empty());
-        Ok(Telling {
-            verbose: self.boolean("verbose")? || level.parse::<u64>().is_ok_and(|level| level > 0),
-            quiet: self.boolean("quiet")?,
+        Telling {
+            verbose: self.flag("verbose") || level.parse::<u64>().is_ok_and(|level| level > 0),
+            quiet: self.flag("quiet"),
             debug_file: debug_file.map(PathBuf::from),
-        })
+        }
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        self.input.flag(parameter(name))
     }
 
     fn boolean(&self, name: &'static str) -> Result<bool, Refusal> {
@@ -543,6 +592,12 @@ mod tests {
             refusal("action=off\nplug=a\nport=b\n"),
             Refusal::TwoTargets("a".into(), "b".into())
         );
+        assert_eq!(fence("action=off\nplug=a\nport=b\nnodename=b\n").target.as_str(), "a");
+        assert_eq!(fence("action=off\nplug=b\nport=a\nnodename=b\n").target.as_str(), "a");
+        for action in ["off", "status", "list", "list-status", "validate-all"] {
+            let text = format!("action={action}\nplug=a\nport=b\nnodename=c\n");
+            assert_eq!(refusal(&text), Refusal::TwoTargets("a".into(), "b".into()));
+        }
         assert_eq!(
             refusal("action=off\nplug=\nnodename=b\n"),
             Refusal::Target(String::new(), NameError::Empty)
@@ -595,7 +650,6 @@ mod tests {
             ("log_dir", &["relative"]),
             ("gfs2_discovery_enabled", &["maybe", ""]),
             ("gfs2_discovery_timeout", &["-1", "abc", "86401"]),
-            ("quiet", &["maybe"]),
         ] {
             for value in values {
                 for action in ["off", "validate-all"] {
@@ -683,7 +737,7 @@ mod tests {
             ("action=metadata\nfence_timeout=x\n", Invocation::Metadata),
             ("action=meta-data\n", Invocation::Metadata),
             ("action=manpage\nplug=../x\n", Invocation::Manpage),
-            ("help=1\naction=off\n", Invocation::Help),
+            ("help=1\nversion=1\n", Invocation::Help),
             ("version=yes\n", Invocation::Version),
             ("action=validate-all\n", Invocation::ValidateAll(Duration::from_mins(1))),
             (
@@ -693,6 +747,23 @@ mod tests {
         ] {
             assert_eq!(with(text, &[]), Ok(expected), "{text:?}");
         }
+    }
+
+    /// Exit code 0 without a fence would tell Pacemaker that the node is fenced.
+    #[test]
+    fn no_option_that_shows_or_tells_something_stops_a_fence_that_was_sent() {
+        for name in ["verbose", "quiet", "version", "help", "no_gfs2_discovery", "verbose_level"] {
+            for value in ["", "1", "0", "2", "yes", "no", "yes please", "debug"] {
+                let text = format!("action=off\nplug=n3\n{name}={value}\n");
+                assert_eq!(fence(&text).action, FenceAction::Off, "{text:?}");
+                let text = format!("action=validate-all\n{name}={value}\n");
+                let is_right = name == "verbose_level" || yes_or_no(value).is_some();
+                assert_eq!(with(&text, &[]).is_ok(), is_right, "{text:?}");
+            }
+        }
+        let words = ["-o", "off", "-n", "n3", "--help"].map(std::ffi::OsString::from);
+        let typed = RawInput::from_arguments(&words).unwrap();
+        assert_eq!(understand(&typed, &|_| None), Ok(Invocation::Help), "a person is shown it");
     }
 
     #[test]

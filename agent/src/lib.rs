@@ -17,9 +17,11 @@ pub mod invocation;
 pub mod metadata;
 pub mod outcome;
 pub mod parameters;
+mod prefix;
 mod probe;
 mod progress;
 mod signals;
+pub mod target;
 pub mod verdict;
 
 use std::ffi::OsString;
@@ -31,7 +33,7 @@ use fence_log::Syslog;
 use log::Level;
 
 use crate::input::{RawInput, STDIN_BYTES_MAX, SyntaxError};
-use crate::invocation::{Invocation, Refusal, understand, yes_or_no};
+use crate::invocation::{Invocation, Refusal, understand};
 use crate::outcome::Ending;
 use crate::parameters::{AGENT, parameter};
 
@@ -44,8 +46,8 @@ pub fn run(arguments: &[OsString], start_boot_ms: u64) -> ExitCode {
         Ok(input) => input,
         Err(SyntaxError(text)) => return Ending::failure(&text).conclude(false),
     };
-    // Also a refusal is kept quiet; a value that is neither yes nor no is one itself.
-    let quiet = input.value(parameter("quiet")).and_then(yes_or_no).unwrap_or(false);
+    // Also a refusal is kept quiet.
+    let quiet = input.flag(parameter("quiet"));
     let environment = |name: &str| std::env::var(name).ok();
     match understand(&input, &environment) {
         Ok(invocation) => {
@@ -77,10 +79,10 @@ fn read(arguments: &[OsString]) -> Result<RawInput, SyntaxError> {
 
 fn perform(invocation: &Invocation, start_boot_ms: u64, by_hand: bool) -> Ending {
     match invocation {
-        Invocation::Help => Ending::success(help::help()),
-        Invocation::Version => Ending::success(help::version()),
-        Invocation::Metadata => Ending::success(metadata::metadata()),
-        Invocation::Manpage => Ending::success(metadata::manpage()),
+        Invocation::Help => Ending::answer(help::help()),
+        Invocation::Version => Ending::answer(help::version()),
+        Invocation::Metadata => Ending::answer(metadata::metadata()),
+        Invocation::Manpage => Ending::answer(metadata::manpage()),
         // pcs, which has Pacemaker validate, shows each word as a warning, also where the device's
         // own limits are long enough: they are not for the agent to know.
         Invocation::ValidateAll(time_max) if by_hand && *time_max > PACEMAKER_LIMIT => {

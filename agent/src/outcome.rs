@@ -5,11 +5,13 @@
 //! where they are meant. Everything that goes to standard error passes through here or, for steps,
 //! through `without_read_words`.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use fence_log::one_line;
 use fence_protocol::bounded;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::{fstat, stat};
 
 use crate::parameters::AGENT;
 
@@ -18,6 +20,8 @@ use crate::parameters::AGENT;
 pub struct Ending {
     code: u8,
     stdout: String,
+    /// Whether the text on standard output is what was asked for, and not only words about it.
+    is_answer: bool,
     stderr: Vec<String>,
 }
 
@@ -25,14 +29,19 @@ pub struct Ending {
 const LINE_BYTES_MAX: usize = 1024;
 
 impl Ending {
-    /// Success, with this on standard output.
+    /// Success, with these words on standard output. They change nothing of what was done.
     pub fn success(stdout: impl Into<String>) -> Self {
-        Ending { code: 0, stdout: stdout.into(), stderr: Vec::new() }
+        Ending { code: 0, stdout: stdout.into(), is_answer: false, stderr: Vec::new() }
+    }
+
+    /// Success, if this text, which was asked for, can be written to standard output.
+    pub fn answer(stdout: impl Into<String>) -> Self {
+        Ending { is_answer: true, ..Ending::success(stdout) }
     }
 
     /// A `status` of off: the one exit code that is neither success nor failure.
     pub fn status_off() -> Self {
-        Ending { code: 2, stdout: "Status: OFF\n".into(), stderr: Vec::new() }
+        Ending { code: 2, ..Ending::answer("Status: OFF\n") }
     }
 
     /// Failure: what failed, for which target, what to do.
@@ -42,12 +51,12 @@ impl Ending {
 
     /// A failure whose words Pacemaker is to read: an expired time, an unknown action.
     pub fn failure_as_said(text: &str) -> Self {
-        Ending { code: 1, stdout: String::new(), stderr: vec![bounded(text, LINE_BYTES_MAX)] }
+        Ending { code: 1, stderr: vec![bounded(text, LINE_BYTES_MAX)], ..Ending::success("") }
     }
 
     /// Success that says something to a person: under Pacemaker it would be a warning.
     pub fn success_with_advice(text: String) -> Self {
-        Ending { code: 0, stdout: String::new(), stderr: vec![text] }
+        Ending { stderr: vec![text], ..Ending::success("") }
     }
 
     /// The same ending, with what else went wrong on the way; it changes nothing of the result.
@@ -65,17 +74,48 @@ impl Ending {
     }
 
     /// Says the words and gives the exit code. A reader that is gone changes nothing.
-    pub fn conclude(self, quiet: bool) -> ExitCode {
-        let _ = io::stdout().write_all(self.stdout.as_bytes());
+    pub fn conclude(mut self, quiet: bool) -> ExitCode {
+        let written = self.write_stdout();
+        if let Err(error) = written
+            && self.is_answer
+        {
+            self.code = 1;
+            self.stderr = vec![format!("cannot write to standard output: {error}")];
+        }
         if !quiet && !self.stderr.is_empty() {
             let _ = io::stderr().write_all(self.stderr_line().as_bytes());
         }
         ExitCode::from(self.code)
     }
 
+    fn write_stdout(&self) -> io::Result<()> {
+        if self.stdout.is_empty() {
+            return Ok(());
+        }
+        if was_closed() {
+            return Err(io::Error::other("it is closed"));
+        }
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(self.stdout.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn stderr_line(&self) -> String {
         format!("{AGENT}: {}\n", one_line(&self.stderr.join("; ")))
     }
+}
+
+/// Whether the starter closed standard output. Rust's run-time opens `/dev/null` in its place, for
+/// reading and writing; a shell's `>/dev/null` is open for writing alone.
+fn was_closed() -> bool {
+    let is_null = match (fstat(io::stdout()), stat("/dev/null")) {
+        (Ok(stdout), Ok(null)) => stdout.st_rdev == null.st_rdev && null.st_rdev != 0,
+        _ => false,
+    };
+    let flags = fcntl(io::stdout(), FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+    is_null && flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE == OFlag::O_RDWR)
 }
 
 /// `text` without the words from which Pacemaker concludes an expired time or an unknown action:

@@ -8,11 +8,12 @@ use fence_spool::{ClientSpool, Liveness};
 use gfs2_discovery::Target;
 
 use crate::clock::{boot_id, boot_ms, shifted};
-use crate::discovery::{Discovery, Naming};
+use crate::discovery::{self, Discovery, Naming};
 use crate::invocation::{Probe, Question, Responder};
 use crate::outcome::Ending;
 use crate::progress::Progress;
 use crate::signals::Signals;
+use crate::target;
 
 /// Asks, for an agent that started at `start_boot_ms`.
 pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
@@ -65,11 +66,29 @@ impl Asking<'_> {
             return;
         };
         let target = Target { plug: target.as_str(), nodename: self.probe.nodename.as_deref() };
-        let found = Discovery::of(target, Some(search), self.probe.time_max);
+        let (found, _) = Discovery::of(target, Some(search), self.probe.time_max);
         found.to_lines().iter().for_each(|line| self.progress.step(line));
     }
 
+    /// Fails where the state that is asked for would be that of another node than the cluster means.
+    fn check_target(&self) -> Result<(), Failure> {
+        let (Question::Status(target), nodename) =
+            (&self.probe.question, self.probe.nodename.as_deref())
+        else {
+            return Ok(());
+        };
+        if !target::is_doubtful(target.as_str(), nodename) {
+            return Ok(());
+        }
+        let Probe { cluster, time_max, .. } = self.probe;
+        let nodes = discovery::nodes(target.as_str(), cluster, *time_max);
+        target::refusal(target.as_str(), nodename, &nodes).map_or(Ok(()), |why| {
+            Err(Failure::Other(format!("the state of '{target}' is not asked for: {why}")))
+        })
+    }
+
     fn answer(&mut self) -> Result<Ending, Failure> {
+        self.check_target()?;
         let name = match self.probe.responder {
             Responder::FenceWatcher => return self.ask_watcher(),
             Responder::Script => "script",
@@ -77,17 +96,17 @@ impl Asking<'_> {
         };
         match &self.probe.question {
             Question::Monitor => {
-                self.open()?;
+                self.open_and_try()?;
                 self.check_naming()?;
                 self.progress.step(&format!(
-                    "monitor: the directories are usable; responder '{name}' itself cannot be asked"
+                    "monitor: requests can be written; responder '{name}' itself cannot be asked"
                 ));
                 Ok(Ending::success(""))
             }
             Question::Status(target) => Err(Failure::Other(format!(
                 "the state of '{target}' is unknown: responder '{name}' cannot be asked"
             ))),
-            Question::List | Question::ListStatus(_) => Err(Failure::Other(format!(
+            Question::List(_) | Question::ListStatus(..) => Err(Failure::Other(format!(
                 "responder '{name}' cannot be asked for its nodes: name them with pcmk_host_list"
             ))),
         }
@@ -110,26 +129,28 @@ impl Asking<'_> {
         let spool = self.open()?;
         match &self.probe.question {
             Question::Monitor => {
+                alive(&spool)?;
+                self.open_and_try()?;
                 let answer = self.ask(&spool, QueryKind::Reachable, None)?;
                 self.progress.step(&format!("monitor: {}", answer.message));
                 positive(answer, "the fence device is not usable").map(|_| Ending::success(""))
             }
             Question::Status(target) => match self.power(&spool, target)? {
-                (PowerState::On, _) => Ok(Ending::success("Status: ON\n")),
+                (PowerState::On, _) => Ok(Ending::answer("Status: ON\n")),
                 (PowerState::Off, _) => Ok(Ending::status_off()),
                 (PowerState::Unknown, why) => {
                     Err(Failure::Other(format!("the state of '{target}' is unknown: {why}")))
                 }
             },
-            Question::List => {
-                let names = self.targets(&spool)?;
-                Ok(Ending::success(
+            Question::List(fixed) => {
+                let names = self.targets(&spool, fixed.as_ref())?;
+                Ok(Ending::answer(
                     names.iter().fold(String::new(), |text, name| text + name.as_str() + "\n"),
                 ))
             }
-            Question::ListStatus(separator) => {
+            Question::ListStatus(fixed, separator) => {
                 let mut text = String::new();
-                for name in self.targets(&spool)? {
+                for name in self.targets(&spool, fixed.as_ref())? {
                     let state = match self.power(&spool, &name) {
                         Ok((PowerState::On, _)) => "ON",
                         Ok((PowerState::Off, _)) => "OFF",
@@ -138,16 +159,32 @@ impl Asking<'_> {
                     // The middle column is the alias, and a node has none.
                     text += &[name.as_str(), separator, separator, state, "\n"].concat();
                 }
-                Ok(Ending::success(text))
+                Ok(Ending::answer(text))
             }
         }
     }
 
     fn open(&self) -> Result<ClientSpool, Failure> {
-        ClientSpool::open(&self.probe.places).map_err(|error| Failure::Other(error.to_string()))
+        let Probe { responder, places, .. } = self.probe;
+        responder.open(places).map_err(|error| Failure::Other(error.to_string()))
     }
 
-    fn targets(&mut self, spool: &ClientSpool) -> Result<Vec<NodeName>, Failure> {
+    /// Opens the directories, and proves that a request could be written at this moment.
+    fn open_and_try(&self) -> Result<ClientSpool, Failure> {
+        let spool = self.open()?;
+        spool.check_served().map_err(|error| Failure::Other(error.to_string()))?;
+        spool
+            .try_submitting(self.probe.responder.showing())
+            .map_err(|error| Failure::Other(format!("no request could be written: {error}")))?;
+        Ok(spool)
+    }
+
+    /// The nodes that can be fenced: of those only `fixed`, where that is all that would be fenced.
+    fn targets(
+        &mut self,
+        spool: &ClientSpool,
+        fixed: Option<&NodeName>,
+    ) -> Result<Vec<NodeName>, Failure> {
         let answer = self.ask(spool, QueryKind::Targets, None)?;
         let answer = positive(answer, "there is no list of nodes")?;
         let (listable, other): (Vec<_>, Vec<_>) =
@@ -155,7 +192,8 @@ impl Asking<'_> {
         for name in other {
             self.progress.step(&format!("left out of the list: '{name}'"));
         }
-        Ok(listable.iter().filter_map(|name| name.parse().ok()).collect())
+        let names = listable.iter().filter_map(|name| name.parse().ok());
+        Ok(names.filter(|name| fixed.is_none_or(|fixed| fixed == name)).collect())
     }
 
     fn power(

@@ -3,8 +3,8 @@
 
 use fence_core::execution::Order;
 use fence_device::redfish::{
-    Address, ResourcePath, error_words, parse_action_info, parse_collection, parse_system,
-    reset_type,
+    Address, ResourcePath, Task, error_words, is_passing, parse_action_info, parse_collection,
+    parse_system, parse_task, refusal, reset_type, task_place,
 };
 use fence_protocol::PowerState;
 use libfuzzer_sys::fuzz_target;
@@ -19,24 +19,33 @@ fuzz_target!(|bytes: &[u8]| {
                 PowerState::Unknown => {}
             }
         }
-        if let Some(reset) = system.reset {
+        if let Ok(reset) = system.reset {
             assert_stays(&reset.target);
             reset.info.iter().for_each(assert_stays);
             assert_ordered(reset.allowed.as_deref());
         }
     }
     if let Ok(members) = parse_collection(bytes) {
-        members.iter().for_each(assert_stays);
+        members.members.iter().for_each(assert_stays);
     }
-    if let Ok(allowed) = parse_action_info(bytes) {
-        assert_ordered(allowed.as_deref());
+    if let Some(allowed) = parse_action_info(bytes) {
+        assert_ordered(Some(&allowed));
     }
+    task_place(bytes).iter().for_each(assert_stays);
+    // A task that failed is never one that is done.
+    if let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes)
+        && value["TaskState"] == "Exception"
+    {
+        assert!(matches!(parse_task(bytes), Some(Task::Failed(_))));
+    }
+    let _ = (refusal(bytes), is_passing(200, bytes), is_passing(400, bytes));
     if let Some(words) = error_words(bytes) {
-        assert!(words.len() <= bytes.len());
+        // What is no UTF-8 becomes a character of three bytes.
+        assert!(words.len() <= 3 * bytes.len());
     }
     if let Ok(text) = std::str::from_utf8(bytes) {
         let base = "https://bmc";
-        for path in [ResourcePath::redirected(text, base), ResourcePath::of_url(text)] {
+        for path in [ResourcePath::redirected(text, base, None), ResourcePath::of_url(text)] {
             path.iter().for_each(assert_stays);
         }
         if let Ok(address) = Address::parse(text) {

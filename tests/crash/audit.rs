@@ -48,6 +48,20 @@ impl Remains {
             }
     }
 
+    /// Whether `answer` names another request whose execution has dealt with it: one for the same
+    /// target, which was carried out and answered success.
+    fn is_settled(&self, answer: &Value) -> bool {
+        let message = answer["message"].as_str().unwrap_or_default();
+        let Some((_, rest)) = message.split_once("not fenced again: for request ") else {
+            return false;
+        };
+        let other = rest.split(' ').next().unwrap_or_default();
+        let target = answer["target_node"].as_str().unwrap_or_default();
+        let is_success = |one: &Value| one["request_id"] == other && one["result"] == "success";
+        self.executions.iter().any(|(of, id)| of == target && id == other)
+            && self.answers.values().any(is_success)
+    }
+
     fn is_known(&self, target: &str, id: &str) -> bool {
         self.clients.iter().any(|client| self.is_of(client, target, id))
     }
@@ -71,7 +85,8 @@ pub(crate) fn audit(remains: &Remains) -> Vec<String> {
         };
         let answers: Vec<(&String, &Value)> =
             remains.answers.iter().filter(|(_, answer)| of_client(answer)).collect();
-        let of_one = of_one(client.fate, &executions, &answers);
+        let is_settled = answers.iter().any(|(_, answer)| remains.is_settled(answer));
+        let of_one = of_one(client.fate, &executions, &answers, is_settled);
         findings.extend(of_one.into_iter().map(|problem| {
             format!("{client:?}: {problem}: executions {executions:?}, answers {answers:?}")
         }));
@@ -91,7 +106,12 @@ pub(crate) fn audit(remains: &Remains) -> Vec<String> {
     findings
 }
 
-fn of_one(fate: Fate, executions: &[&String], answers: &[(&String, &Value)]) -> Vec<String> {
+fn of_one(
+    fate: Fate,
+    executions: &[&String],
+    answers: &[(&String, &Value)],
+    is_settled: bool,
+) -> Vec<String> {
     let mut findings = Vec::new();
     let mut must = |holds: bool, problem: &str| {
         if !holds {
@@ -115,6 +135,7 @@ fn of_one(fate: Fate, executions: &[&String], answers: &[(&String, &Value)]) -> 
         "S3: the answer says success and failure at once",
     );
     match result {
+        "success" if is_settled => must(executions.is_empty(), "S4: executed all the same"),
         "success" => must(executions.len() == 1, "S3: success without an execution"),
         "expired" | "withdrawn" | "rejected" => {
             must(executions.is_empty(), "S4: executed all the same");
@@ -162,6 +183,22 @@ mod tests {
         }
     }
 
+    /// Two clients for n1, of which the second was answered from the execution for `other`.
+    fn settled_by(other: &str) -> Remains {
+        let mut remains = remains(Fate::Foreign, 1, &["success"]);
+        let id = Some("i".to_owned());
+        remains.clients[0].id = id;
+        let second = Client { target: "n1".into(), id: Some("s".into()), fate: Fate::Foreign };
+        remains.clients.push(second);
+        let message = format!("not fenced again: for request {other} the device showed off");
+        let answer = json!({
+            "target_node": "n1", "request_id": "s", "result": "success", "success": true,
+            "message": message,
+        });
+        remains.answers.insert("s".to_owned(), answer);
+        remains
+    }
+
     #[test]
     fn whatever_contradicts_an_invariant_is_found() {
         for (fate, executions, results, found) in [
@@ -184,6 +221,17 @@ mod tests {
         // Another's request for the same target makes neither its own.
         strange.clients[0].id = Some("j".to_owned());
         assert_eq!(audit(&strange).len(), 3);
+        // Settled by a request that nobody executed, or for another target.
+        for other in ["j", "i"] {
+            let mut settled = settled_by(other);
+            settled.executions = vec![("n2".to_owned(), other.to_owned())];
+            settled.clients.push(Client { target: "n2".into(), id: None, fate: Fate::Killed });
+            let findings = audit(&settled);
+            assert!(
+                findings.iter().any(|text| text.contains("S3: success without")),
+                "{findings:?}"
+            );
+        }
         let mut overlapping = remains(Fate::Foreign, 1, &["success"]);
         overlapping.overlaps.push("n1".to_owned());
         assert_eq!(audit(&overlapping), ["S6: n1"]);
@@ -204,6 +252,7 @@ mod tests {
         ] {
             assert_eq!(audit(&remains(fate, executions, results)), [""; 0]);
         }
+        assert_eq!(audit(&settled_by("i")), [""; 0]);
         assert_eq!(audit_log("events-detailed", "{}\n"), None);
     }
 }

@@ -427,7 +427,7 @@ fn redfish_believes_what_a_bmc_shows_and_not_what_it_says() {
     off("cut", "success", "learned by asking");
     off("hang", "success", "learned by asking");
     // Before the order, all of it is certain.
-    assert_eq!(off("unavailable", "device-failure", "HTTP 503: The service is starting."), 0);
+    assert_eq!(off("unavailable", "unreachable", "HTTP 503: The service is starting."), 0);
     assert_eq!(off("garbage", "device-failure", "cannot be read"), 0);
     assert_eq!(off("away", "device-failure", "HTTP 307"), 0);
     assert_eq!(off("two", "device-failure", "2 systems"), 0);

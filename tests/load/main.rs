@@ -107,6 +107,8 @@ fn site() -> Site {
 struct Asked {
     id: String,
     result: String,
+    /// The request whose execution has dealt with it, where the answer names one.
+    settled_by: Option<String>,
     took: Duration,
 }
 
@@ -171,7 +173,11 @@ impl Load {
                 assert_eq!(answer["request_id"], id.as_str(), "{answer}");
                 assert_eq!(answer["success"], answer["result"] == "success", "{answer}");
                 let result = answer["result"].as_str().unwrap().to_owned();
-                return Some(Asked { id: id.to_string(), result, took: began.elapsed() });
+                let message = answer["message"].as_str().unwrap();
+                let settled = message.strip_prefix("not fenced again: for request ");
+                let settled_by = settled.map(|rest| rest.split(' ').next().unwrap().to_owned());
+                let took = began.elapsed();
+                return Some(Asked { id: id.to_string(), result, settled_by, took });
             }
             client.wait();
         }
@@ -316,6 +322,11 @@ fn audit(site: &Site, asked: &[Asked], agents: &[(String, Option<i32>)]) {
     }
     for one in asked {
         let executions = by_id.get(&one.id).copied().unwrap_or(0);
+        if let Some(other) = &one.settled_by {
+            assert_eq!((one.result.as_str(), executions), ("success", 0), "{}", one.id);
+            assert_eq!(by_id.get(other), Some(&1), "{} is said to be settled by it", one.id);
+            continue;
+        }
         match one.result.as_str() {
             "success" | "unacknowledged" => assert_eq!(executions, 1, "{}: {}", one.id, one.result),
             "interrupted" => assert!(executions <= 1, "{}: {executions} executions", one.id),

@@ -85,7 +85,7 @@ fn locks_that_are_removed_come_back_and_the_service_goes_on() {
     }
 
     let pid = || fs::read_to_string(site.spool.requests.join(LOCKS[0])).unwrap_or_default();
-    wait_for("the lock's file", || pid().trim() == watcher.pid().to_string());
+    wait_for("the lock's file", || pid().lines().next() == Some(&*watcher.pid().to_string()));
     wait_for("the other lock's file", || site.spool.requests.join(LOCKS[1]).exists());
     let said = second(&site);
     assert!(said.contains(&format!("process {}", watcher.pid())), "{said}");
@@ -132,14 +132,19 @@ fn what_runs_is_ended_by_the_next_watcher_though_the_locks_were_removed() {
     site.await_execution(&id);
     wait_for("its number", || site.read("pid").ends_with('\n'));
     let number = |pid: &str| Pid::from_raw(pid.parse().unwrap());
-    let executor = number(&child_of(&watcher.pid().to_string()));
-    // Both are killed at once, so that none of them can end the program.
+    let executor = child_of(&watcher.pid().to_string());
+    let helpers = [number(&executor), number(&child_of(&executor))];
+    // All are killed at once, so that none of them can end the program.
     watcher.signal(Signal::SIGSTOP);
-    kill(executor, Signal::SIGSTOP).unwrap();
+    for helper in helpers {
+        kill(helper, Signal::SIGSTOP).unwrap();
+    }
     for lock in LOCKS {
         fs::remove_file(site.spool.requests.join(lock)).unwrap();
     }
-    kill(executor, Signal::SIGKILL).unwrap();
+    for helper in helpers {
+        kill(helper, Signal::SIGKILL).unwrap();
+    }
     watcher.crash();
     assert!(is_alive(&site.read("pid")));
 

@@ -3,13 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use fence_core::PerTarget;
 use fence_core::execution::Method;
 use fence_core::watcher::{Coverage, Device};
 use fence_device::{
-    CommandDevice, Ec2Device, ExecutorClient, FenceAgentDevice, FenceDevice, IpmiDevice,
-    RedfishDevice, SimulatedDevice,
+    CommandDevice, Ec2Device, ExecutorClient, FenceAgentDevice, FenceDevice, IpmiDevice, Limit,
+    Reach, RedfishDevice, SimulatedDevice, boot_ms_now,
 };
 use fence_protocol::{FenceAction, NodeName};
 
@@ -26,8 +28,6 @@ pub struct ConfiguredDevice {
     pub here: bool,
     /// The targets, written short.
     pub targets_text: String,
-    /// How a reboot is done.
-    pub method: Method,
     /// How often an order is tried while the device cannot be reached.
     pub attempts: u32,
     /// The longest that one order with its confirmation may take, in milliseconds.
@@ -36,6 +36,8 @@ pub struct ConfiguredDevice {
     pub addresses: Option<PerTarget>,
     /// What it calls its targets there, if not by their names.
     pub plugs: Option<PerTarget>,
+    /// How long it may take to show that it can be reached, in milliseconds.
+    pub monitor_timeout_ms: u64,
     /// The most executions at the same time: at each address, or on the whole device.
     pub max_concurrent: usize,
     /// What tells DLM of a target that was shown to be off; none where nobody wants that.
@@ -43,6 +45,10 @@ pub struct ConfiguredDevice {
     /// What drives it.
     pub driver: Box<dyn FenceDevice>,
     targets: Targets,
+    /// How a reboot is done, where that is configured.
+    method: Option<Method>,
+    /// When it was last reached, in milliseconds of `CLOCK_BOOTTIME`; 0 for never.
+    reached_boot_ms: AtomicU64,
 }
 
 /// All devices of a configuration, in its order. Whoever works with one keeps it, whatever the next
@@ -60,7 +66,7 @@ impl Devices {
                 type_name: type_name(&device.kind),
                 here: device.applies_to(&settings.node),
                 targets_text: device.targets.to_string(),
-                method: driver.abilities().method(device.method),
+                monitor_timeout_ms: device.monitor_timeout_ms,
                 attempts: device.attempts,
                 timeout_ms: device.timeout_ms,
                 addresses: device.kind.addresses().cloned(),
@@ -69,9 +75,21 @@ impl Devices {
                 dlm: device.acknowledge_dlm.then(|| executor.clone()),
                 driver,
                 targets: device.targets.clone(),
+                method: device.method,
+                reached_boot_ms: AtomicU64::new(0),
             })
         };
         Devices(settings.devices.iter().map(device).collect())
+    }
+
+    /// Lets each device of this node learn what an execution should not have to wait for, in threads of
+    /// their own.
+    pub fn prepare(&self) {
+        for device in self.here().cloned() {
+            let prepare = move || device.driver.prepare(Limit::in_ms(PREPARE_MS));
+            // Without a thread, the first execution prepares its device.
+            let _ = thread::Builder::new().name("prepare".into()).spawn(prepare);
+        }
     }
 
     /// The devices that may be used on this node.
@@ -106,12 +124,52 @@ impl Devices {
 }
 
 impl ConfiguredDevice {
+    /// How a reboot is done, as far as the device's abilities are known.
+    pub fn method(&self) -> Method {
+        self.driver.abilities().method(self.method)
+    }
+
+    /// Contacts the device, for as long as it may take and until `limit` at the latest.
+    ///
+    /// A device that is merely slow is not lost: if it does not answer in time and was reached lately,
+    /// that counts. Whatever it answers, counts at once.
+    pub fn reach(&self, limit: Limit) -> Reach {
+        let limit = limit.min(Limit::in_ms(self.monitor_timeout_ms));
+        let reach = self.driver.reachable(limit);
+        let now = boot_ms_now();
+        let why = match reach {
+            Reach::Reachable(_) => {
+                self.reached_boot_ms.store(now, Ordering::Relaxed);
+                return reach;
+            }
+            Reach::Unreachable(why) => why,
+        };
+        let reached = self.reached_boot_ms.load(Ordering::Relaxed);
+        match slow_but_reached(limit, reached, now) {
+            Some(ago_ms) => Reach::Reachable(format!(
+                "it was reached {} s ago and is slow to answer now: {why}",
+                ago_ms / 1_000
+            )),
+            None => Reach::Unreachable(why),
+        }
+    }
+
     /// The targets, where the configuration lists them.
     pub fn fixed_targets(&self) -> Option<&BTreeSet<NodeName>> {
         match &self.targets {
             Targets::Nodes(nodes) => Some(nodes),
             Targets::Any | Targets::Discover => None,
         }
+    }
+
+    /// The targets that the configuration names anywhere: as such, or with their addresses or plugs.
+    pub fn known_targets(&self) -> BTreeSet<NodeName> {
+        let in_table = |names: &Option<PerTarget>| match names {
+            Some(PerTarget::Map(names)) => names.keys().cloned().collect(),
+            Some(PerTarget::Pattern(_)) | None => BTreeSet::new(),
+        };
+        let fixed = self.fixed_targets().cloned();
+        fixed.unwrap_or_else(|| &in_table(&self.addresses) | &in_table(&self.plugs))
     }
 
     /// Whether the device itself has to be asked for its targets.
@@ -121,7 +179,7 @@ impl ConfiguredDevice {
 
     /// What the core has to know of it.
     pub fn facts(&self) -> Device {
-        let abilities = self.driver.abilities();
+        let (abilities, method) = (self.driver.abilities(), self.method());
         let all = [FenceAction::Off, FenceAction::On, FenceAction::Reboot];
         Device {
             name: self.name.clone(),
@@ -134,10 +192,27 @@ impl ConfiguredDevice {
             addresses: self.addresses.clone(),
             plugs: self.plugs.clone(),
             max_concurrent: self.max_concurrent,
-            actions: all.into_iter().filter(|a| abilities.serve(*a, self.method)).collect(),
+            actions: all.into_iter().filter(|a| abilities.serve(*a, method)).collect(),
         }
     }
 }
+
+/// How long ago a device was reached that has not answered until `limit`, if that was lately.
+fn slow_but_reached(limit: Limit, reached_boot_ms: u64, now_boot_ms: u64) -> Option<u64> {
+    // Programs end a little before their limit, to say what happened.
+    let is_slow = now_boot_ms + LIMIT_RESERVE_MS >= limit.not_after_boot_ms;
+    let ago_ms = now_boot_ms.checked_sub(reached_boot_ms)?;
+    (is_slow && reached_boot_ms > 0 && ago_ms <= LATELY_MS).then_some(ago_ms)
+}
+
+/// How long a device may take to prepare ahead.
+const PREPARE_MS: u64 = 20_000;
+
+/// How long a contact counts while a slow answer is awaited. Pacemaker's monitor comes once a minute.
+const LATELY_MS: u64 = 150_000;
+
+/// How long before its limit a contact may end that was ended by the limit.
+const LIMIT_RESERVE_MS: u64 = 500;
 
 fn type_name(kind: &DeviceKind) -> &'static str {
     match kind {
@@ -162,5 +237,28 @@ fn driver(device: &DeviceSettings, executor: &ExecutorClient) -> Box<dyn FenceDe
         DeviceKind::Ipmi(settings) => Box::new(IpmiDevice::new(settings.clone(), executor.clone())),
         DeviceKind::Redfish(settings) => Box::new(RedfishDevice::new(settings.clone())),
         DeviceKind::Simulated(settings) => Box::new(SimulatedDevice::new(settings.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_device_that_did_not_answer_in_time_counts_as_it_was_lately() {
+        let limit = Limit { not_after_boot_ms: 1_010_000 };
+        for (reached, now, expected) in [
+            (1_000_000, 1_010_000, Some(10_000)),
+            // Its program ended in time to say what happened.
+            (1_000_000, 1_009_600, Some(9_600)),
+            // It answered, and what it said was no.
+            (1_000_000, 1_002_000, None),
+            (1_000_000 - LATELY_MS, 1_010_000, None),
+            (0, 1_010_000, None),
+        ] {
+            assert_eq!(slow_but_reached(limit, reached, now), expected, "{reached}, {now}");
+        }
+        let early = Limit { not_after_boot_ms: 10_000 };
+        assert_eq!(slow_but_reached(early, 0, 10_000), None);
     }
 }

@@ -258,6 +258,8 @@ pub fn write_logs(arguments: &[OsString]) -> bool {
     let path = Path::new(path);
     match word.to_str() {
         Some(AUDIT) => {
+            // What cannot be made is reported with the first event.
+            let _ = make_directory(path);
             let mut log = AuditLog::open(path);
             confirm_each(|line| match serde_json::from_slice(line) {
                 Ok(event) => log.record(&event).join("; "),

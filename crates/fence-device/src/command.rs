@@ -100,9 +100,6 @@ fn known_placeholders(action: &str) -> &'static [&'static str] {
 /// The longest message that is made of a program's output, in bytes.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
-/// How long a contact may take.
-pub(crate) const CONTACT_MS_MAX: u64 = 2_000;
-
 /// What every program finds in its environment.
 pub(crate) const BASE_ENVIRONMENT: [(&str, &str); 2] =
     [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C")];
@@ -139,7 +136,6 @@ impl FenceDevice for CommandDevice {
                 };
             }
         };
-        let limit = limit.min(Limit::in_ms(CONTACT_MS_MAX));
         match self.run(argv, &Values::question(action), None, limit, OUTPUT_BYTES_MAX) {
             // A list would be a long message.
             Outcome::Exited { code: 0, .. } => Reach::Reachable(format!("its {action} succeeded")),

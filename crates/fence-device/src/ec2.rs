@@ -17,7 +17,7 @@
 //! | refused: `AuthFailure`, `UnauthorizedOperation`, `InvalidInstanceID.…`, any other code of a 4xx answer | `Failed` | 3 |
 //! | no instance, or several, with the tag | `Failed` | 3 |
 //! | the order is refused in the instance's present state: `IncorrectInstanceState` | `Unacknowledged` | 2 |
-//! | the order is answered "too many requests" until the limit: never carried out | `Unacknowledged` | 2 |
+//! | the order is answered "too many requests" until the limit: never carried out | `Unreachable` | 1 |
 //! | the answer to the order is lost, late, an error of the service (5xx), or not readable | `Unacknowledged` | 2 |
 //! | the program is killed at its limit, or breaks down | `Unacknowledged` | 2 |
 //! | the program is not there | `Failed` | 3 |
@@ -106,6 +106,8 @@ pub enum Ec2Ask {
     Targets,
     /// Show the instance's state.
     Power,
+    /// Find the instance, and find out whether orders for it would be allowed, changing nothing.
+    Rehearse,
     /// Stop the instance, by force.
     Off,
     /// Start it.
@@ -273,8 +275,7 @@ impl FenceDevice for Ec2Device {
     /// Asks EC2 whether it would let us look at instances: that takes all that a fence takes, but for
     /// the instance and the permission to stop it.
     fn reachable(&self, limit: Limit) -> Reach {
-        let answer =
-            self.ask(Ec2Ask::Reach, String::new(), None, limit.min(Limit::in_ms(CONTACT_MS_MAX)));
+        let answer = self.ask(Ec2Ask::Reach, String::new(), None, limit);
         match answer.outcome {
             Ec2Outcome::Done => Reach::Reachable(answer.text),
             _ => Reach::Unreachable(answer.text),
@@ -327,6 +328,12 @@ impl FenceDevice for Ec2Device {
                 OrderReport::Unacknowledged(text)
             }
         }
+    }
+
+    /// Has the instance looked for, and its orders rehearsed.
+    fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
+        let answer = self.ask_about(Ec2Ask::Rehearse, target, &Pin::default(), None, limit);
+        (answer.outcome != Ec2Outcome::Done).then_some(answer.text)
     }
 
     fn check(&self) -> Vec<String> {
@@ -425,9 +432,6 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// The exit code that says that the call was not understood, and nothing done.
 const NOT_UNDERSTOOD: i32 = 2;
-
-/// How long a contact may take.
-const CONTACT_MS_MAX: u64 = 2_000;
 
 /// How much of a list of targets is read.
 const LIST_BYTES_MAX: usize = 1024 * 1024;

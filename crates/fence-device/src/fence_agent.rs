@@ -20,17 +20,17 @@
 //! list its plugs, the plug must be among them. The list is read once in an execution. And an agent that takes its target from an address, not
 //! from a plug, would act on the same machine for every target: see [`Metadata::may_ignore_plugs`].
 //!
-//! - `metadata`: what an agent says of itself. `output`: what its list says. `plugs`: whether it knows a
-//!   plug. `contact`: asking whether it can be reached.
+//! - `metadata`: what an agent says of itself; `description`: how that is read and kept. `output`: what its
+//!   list says. `plugs`: whether it knows a plug. `contact`: asking whether it can be reached.
 
 mod contact;
+mod description;
 mod metadata;
 mod output;
 mod plugs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::OnceLock;
 
 use fence_core::PerTarget;
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
@@ -44,6 +44,7 @@ use crate::{
     Reach, Secret, SecretSource, TargetList,
 };
 
+use description::Description;
 // Public for the fuzz targets.
 pub use metadata::{Given, Metadata};
 pub use output::{Listed, listed_plugs};
@@ -135,8 +136,7 @@ impl From<Order> for AgentAction {
 pub struct FenceAgentDevice {
     settings: FenceAgentSettings,
     executor: ExecutorClient,
-    /// What the agent says of itself; read when it is first needed, as it does not change while it runs.
-    metadata: OnceLock<Option<Metadata>>,
+    description: Description,
 }
 
 /// A target, and what the agent calls it.
@@ -149,7 +149,7 @@ struct Target<'a> {
 impl FenceAgentDevice {
     /// The agent of `settings`, which `executor` runs.
     pub fn new(settings: FenceAgentSettings, executor: ExecutorClient) -> Self {
-        FenceAgentDevice { settings, executor, metadata: OnceLock::new() }
+        FenceAgentDevice { settings, executor, description: Description::default() }
     }
 
     /// Runs the agent. What it wrote is without the secrets; an error is one before its start.
@@ -209,6 +209,14 @@ impl FenceAgentDevice {
         self.settings.actions.as_ref().is_none_or(|actions| actions.contains(&action))
     }
 
+    /// Whether the agent has `action`: as configured, else as far as it is known.
+    fn may_have(&self, action: AgentAction) -> bool {
+        match &self.settings.actions {
+            Some(actions) => actions.contains(&action),
+            None => Self::declares(self.known_metadata().as_deref(), action),
+        }
+    }
+
     /// What the agent calls `target`, if it is certain that it would act on that.
     fn plug(&self, target: &NodeName, limit: Limit) -> Result<String, String> {
         let plug = self.settings.plug.of(target);
@@ -216,42 +224,58 @@ impl FenceAgentDevice {
         self.doubt_about_plugs(limit).map_or(Ok(plug), Err)
     }
 
+    /// Whether the configuration leaves open how the agent tells its targets apart.
+    fn needs_description(&self) -> bool {
+        self.settings.plug_option.is_none() && self.settings.targets.len() != 1
+    }
+
     /// Why the agent might act on the wrong machine, in a configuration that does not say otherwise.
     fn doubt_about_plugs(&self, limit: Limit) -> Option<String> {
-        let is_unclear = self.settings.plug_option.is_none() && self.settings.targets.len() != 1;
-        (is_unclear && self.metadata(limit)?.may_ignore_plugs()).then(|| {
-            "the agent may act on one and the same machine for every target: write in 'plug_option' \
-             which of its options names the target, such as \"ip\" (or \"plug\", if that is so)"
-                .to_owned()
-        })
-    }
-
-    /// What the agent says of itself, where it does.
-    fn metadata(&self, limit: Limit) -> Option<&Metadata> {
-        if let Some(known) = self.metadata.get() {
-            return known.as_ref();
-        }
-        let outcome = self.read_metadata(limit.min(Limit::in_ms(METADATA_MS)));
-        let Outcome::Exited { code, stdout, .. } = outcome else {
-            // Perhaps it has it another time.
+        if !self.needs_description() {
             return None;
-        };
-        let metadata = (code == 0).then(|| Metadata::parse(&stdout).ok()).flatten();
-        self.metadata.get_or_init(|| metadata).as_ref()
+        }
+        match self.metadata(limit) {
+            Ok(metadata) => metadata.may_ignore_plugs().then(|| {
+                "the agent may act on one and the same machine for every target: write in \
+                 'plug_option' which of its options names the target, such as \"ip\" (or \"plug\", if \
+                 that is so)"
+                    .to_owned()
+            }),
+            Err(problem) => Some(format!(
+                "the agent's metadata cannot be read, so it may act on one and the same machine for \
+                 every target: write in 'plug_option' which of its options names the target, such as \
+                 \"plug\": {problem}"
+            )),
+        }
     }
 
-    fn read_metadata(&self, limit: Limit) -> Outcome {
-        self.execute("action=metadata\n".to_owned(), None, limit, METADATA_BYTES_MAX)
+    /// The state that the agent shows of `target`, if that is believed.
+    fn state_of(&self, target: Target<'_>, pin: &Pin, limit: Limit) -> PowerReport {
+        let unknown = |detail| PowerReport { state: PowerState::Unknown, detail };
+        let (code, stdout, stderr) =
+            match self.run(AgentAction::Status, Some(target), None, limit, OUTPUT_BYTES_MAX) {
+                Ok(Outcome::Exited { code: code @ (0 | 2), stdout, stderr }) => {
+                    (code, stdout, stderr)
+                }
+                Ok(outcome) => return unknown(self.failure(&outcome)),
+                Err(problem) => return unknown(problem),
+            };
+        let names = [target.node.as_str(), target.plug];
+        let report = power_report(code, &stdout, &stderr, &names);
+        match report.state {
+            // That it is off, an agent says by its exit code.
+            PowerState::Off if code != 2 => unknown(report.detail),
+            PowerState::Off => match self.doubt_about_off(target, pin, limit) {
+                Some(doubt) => unknown(doubt),
+                None => report,
+            },
+            PowerState::On | PowerState::Unknown => report,
+        }
     }
 
     /// What is wrong with the options, as the agent itself sees it.
     fn problems_of_options(&self) -> Vec<String> {
-        let outcome = self.read_metadata(Limit::in_ms(METADATA_CHECK_MS));
-        let metadata = match &outcome {
-            Outcome::Exited { code: 0, stdout, .. } => Metadata::parse(stdout),
-            other => Err(self.failure(other)),
-        };
-        let metadata = match metadata {
+        let metadata = match self.metadata(Limit::in_ms(METADATA_CHECK_MS)) {
             Ok(metadata) => metadata,
             Err(problem) => {
                 return vec![format!(
@@ -268,10 +292,7 @@ impl FenceAgentDevice {
             let name = plug_option.as_deref().unwrap_or(PLUG);
             given.push(Given { name, value: None });
         }
-        let problems = metadata.problems(&given, needed.iter().map(|action| action.as_str()));
-        // Another question needs it as well.
-        let _ = self.metadata.set(Some(metadata));
-        problems
+        metadata.problems(&given, needed.iter().map(|action| action.as_str()))
     }
 }
 
@@ -280,8 +301,15 @@ impl FenceDevice for FenceAgentDevice {
         Abilities {
             off: self.can(AgentAction::Off),
             on: self.can(AgentAction::On),
-            cycle: self.can(AgentAction::Reboot),
-            power: self.can(AgentAction::Status),
+            cycle: self.may_have(AgentAction::Reboot),
+            power: self.may_have(AgentAction::Status),
+        }
+    }
+
+    /// Reads the metadata, where something depends on it.
+    fn prepare(&self, limit: Limit) {
+        if self.needs_description() || self.settings.actions.is_none() {
+            let _ = self.metadata_if_readable(limit);
         }
     }
 
@@ -309,33 +337,14 @@ impl FenceDevice for FenceAgentDevice {
 
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
         let unknown = |detail| PowerReport { state: PowerState::Unknown, detail };
-        if !self.can(AgentAction::Status) {
+        if !self.may_have(AgentAction::Status) {
             return unknown("the agent has no action 'status'".to_owned());
         }
         let plug = match self.plug(target, limit) {
             Ok(plug) => plug,
             Err(problem) => return unknown(problem),
         };
-        let target = Target { node: target, plug: &plug };
-        let (code, stdout, stderr) =
-            match self.run(AgentAction::Status, Some(target), None, limit, OUTPUT_BYTES_MAX) {
-                Ok(Outcome::Exited { code: code @ (0 | 2), stdout, stderr }) => {
-                    (code, stdout, stderr)
-                }
-                Ok(outcome) => return unknown(self.failure(&outcome)),
-                Err(problem) => return unknown(problem),
-            };
-        let names = [target.node.as_str(), target.plug];
-        let report = power_report(code, &stdout, &stderr, &names);
-        match report.state {
-            // That it is off, an agent says by its exit code.
-            PowerState::Off if code != 2 => unknown(report.detail),
-            PowerState::Off => match self.doubt_about_off(target, pin, limit) {
-                Some(doubt) => unknown(doubt),
-                None => report,
-            },
-            PowerState::On | PowerState::Unknown => report,
-        }
+        self.state_of(Target { node: target, plug: &plug }, pin, limit)
     }
 
     fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
@@ -345,6 +354,7 @@ impl FenceDevice for FenceAgentDevice {
         }
         let plug = match self.plug(job.target, limit) {
             Ok(plug) => plug,
+            Err(_) if limit.has_passed() => return OrderReport::TooLate,
             Err(problem) => return OrderReport::Failed(problem),
         };
         let target = Target { node: job.target, plug: &plug };
@@ -362,7 +372,7 @@ impl FenceDevice for FenceAgentDevice {
     }
 
     fn unknown_targets(&self, limit: Limit) -> Vec<String> {
-        self.unlisted_targets(limit)
+        self.unlisted_targets(limit).into_iter().chain(self.blind_status(limit)).collect()
     }
 
     fn check(&self) -> Vec<String> {
@@ -373,8 +383,16 @@ impl FenceDevice for FenceAgentDevice {
             return problems;
         }
         problems.extend(self.problems_of_options());
-        problems.extend(self.doubt_about_plugs(Limit::in_ms(METADATA_MS)));
+        problems.extend(self.doubt_about_plugs(Limit::in_ms(METADATA_CHECK_MS)));
         problems
+    }
+
+    fn remarks(&self, limit: Limit) -> Vec<String> {
+        let metadata = self.metadata_if_readable(limit);
+        let skipped = metadata.as_deref().and_then(Metadata::skipped);
+        let remark =
+            |text| format!("the agent writes this beside its metadata, which is skipped: {text}");
+        skipped.map(remark).into_iter().collect()
     }
 }
 
@@ -415,9 +433,5 @@ const NODE_NAME: &str = "nodename";
 /// Most agents are written in Python, whose remarks on their code would hide their errors.
 const PYTHON_ENVIRONMENT: &[(&str, &str)] = &[("PYTHONWARNINGS", "ignore")];
 
-/// How long an agent may take to describe itself: in the middle of a fence, and when that is all.
-const METADATA_MS: u64 = 2_000;
-const METADATA_CHECK_MS: u64 = 5_000;
-
-/// How much of its description is read. The longest known ones have 12 KiB.
-const METADATA_BYTES_MAX: usize = 256 * 1024;
+/// How long `check` waits for the metadata: a little longer than the agent may take.
+const METADATA_CHECK_MS: u64 = 11_000;

@@ -22,7 +22,8 @@
 //! | | report of an order | result code |
 //! | --- | --- | --- |
 //! | `Chassis Power Control: …` of this order, exit code 0 | `Acknowledged` | 0 once the power shows |
-//! | no session, for the question or the order: no answer, unknown name, no route, no room for a session | `Unreachable` | 1 |
+//! | no session, for the question or the order: no answer, unknown name, no route | `Unreachable` | 1 |
+//! | no room for a session, a session forgotten, or "Node busy", until the limit; asked and told again before | `Unreachable` | 1 |
 //! | no session: wrong password, user, privilege or cipher suite | `Failed` | 3 |
 //! | the order is refused, or not answered, or ipmitool is killed with it, or says something unknown | `Unacknowledged` | 2, or 0 where the power shows it |
 //! | no address for the target, no password, no ipmitool; the question ends in something unknown | `Failed` | 3 |
@@ -38,6 +39,8 @@ pub mod output;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use fence_core::PerTarget;
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
@@ -117,7 +120,7 @@ impl IpmiDevice {
 
     /// Why the power of `target` cannot be asked at this moment; `None` when it can.
     fn contact(&self, target: &NodeName, limit: Limit) -> Result<(), String> {
-        match self.bmc(target)?.reach(&Pin::default(), limit) {
+        match self.bmc(target)?.reach(&Pin::default(), None, limit) {
             (_, Ran::Said(Said { what: What::Power(_), .. })) => Ok(()),
             (_, ran) => Err(ran.words()),
         }
@@ -142,7 +145,6 @@ impl FenceDevice for IpmiDevice {
                 ),
             };
         }
-        let limit = limit.min(Limit::in_ms(CONTACT_MS_MAX));
         contact_all(&targets, |target| self.contact(target, limit))
     }
 
@@ -151,7 +153,7 @@ impl FenceDevice for IpmiDevice {
     }
 
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
-        match self.bmc(target).map(|bmc| bmc.reach(pin, limit)) {
+        match self.bmc(target).map(|bmc| bmc.reach(pin, None, limit)) {
             Ok((_, Ran::Said(said))) => power_report(said),
             Ok((_, ran)) => PowerReport { state: PowerState::Unknown, detail: ran.words() },
             Err(detail) => PowerReport { state: PowerState::Unknown, detail },
@@ -163,12 +165,12 @@ impl FenceDevice for IpmiDevice {
             Ok(bmc) => bmc,
             Err(problem) => return OrderReport::Failed(problem),
         };
-        let (host, ran) = bmc.reach(job.pin, limit);
+        let (host, ran) = bmc.reach(job.pin, job.client, limit);
         match ran {
             Ran::Said(said) => match said.what {
                 // It answers. The power as it was does not matter now.
                 What::Power(_) | What::Took(_) | What::Refused | What::Silent => {}
-                What::Unreachable => return OrderReport::Unreachable(said.words),
+                What::Unreachable | What::Busy => return OrderReport::Unreachable(said.words),
                 What::NotLetIn | What::Unclear => return OrderReport::Failed(said.words),
             },
             Ran::Killed(words) => return OrderReport::Unreachable(words),
@@ -214,6 +216,10 @@ enum Ran {
 }
 
 impl Ran {
+    fn is_busy(&self) -> bool {
+        matches!(self, Ran::Said(Said { what: What::Busy, .. }))
+    }
+
     fn words(self) -> String {
         match self {
             Ran::Said(Said { words, .. })
@@ -228,8 +234,21 @@ impl Ran {
 
 impl Bmc<'_> {
     /// Asks for the power at one address after the other, until a BMC is reached; gives the address that
-    /// was asked last. Where an order has pinned an address, only that one is asked.
-    fn reach(&self, pin: &Pin, limit: Limit) -> (String, Ran) {
+    /// was asked last. Where an order has pinned an address, only that one is asked. A BMC that has no
+    /// time is asked again.
+    fn reach(&self, pin: &Pin, client: Option<&Client>, limit: Limit) -> (String, Ran) {
+        loop {
+            let (host, ran) = self.reach_once(pin, limit);
+            if !ran.is_busy() || !paused(limit) {
+                return (host, ran);
+            }
+            if client.is_some_and(|client| !client.is_waiting(limit)) {
+                return (host, Ran::Withdrawn);
+            }
+        }
+    }
+
+    fn reach_once(&self, pin: &Pin, limit: Limit) -> (String, Ran) {
         let hosts = match pin.machine() {
             Some(Machine::Ipmi { host }) => Ok(vec![host.clone()]),
             _ => self.address.numbers(limit),
@@ -254,7 +273,18 @@ impl Bmc<'_> {
         last
     }
 
+    /// Sends the order; again only if the BMC has certainly done nothing of it, because it had no time.
+    /// Each time, the process that sends it looks for the client before.
     fn tell(&self, host: &str, order: Order, client: Option<&Client>, limit: Limit) -> Ran {
+        loop {
+            let ran = self.tell_once(host, order, client, limit);
+            if !ran.is_busy() || !paused(limit) {
+                return ran;
+            }
+        }
+    }
+
+    fn tell_once(&self, host: &str, order: Order, client: Option<&Client>, limit: Limit) -> Ran {
         let word = match order {
             Order::Off => "off",
             Order::On => "on",
@@ -335,6 +365,15 @@ struct Patience {
     tries: u32,
 }
 
+/// Waits until a BMC that had no time may have some; false when no time is left to ask again.
+fn paused(limit: Limit) -> bool {
+    let has_time = limit.left_ms() >= BUSY_PAUSE_MS + LAST_TRY_MS;
+    if has_time {
+        thread::sleep(Duration::from_millis(BUSY_PAUSE_MS));
+    }
+    has_time
+}
+
 /// How a question waits that may take so long. A BMC that is not there is asked twice.
 fn patience(left_ms: u64) -> Patience {
     let fitting = PATIENCES.iter().rfind(|(needed_ms, _)| *needed_ms <= left_ms);
@@ -348,17 +387,19 @@ fn order_wait_s(left_ms: u64) -> u64 {
 }
 
 /// How questions wait, by the milliseconds from which on: no more than half of them go by in vain.
-const PATIENCES: [(u64, Patience); 3] = [
+const PATIENCES: [(u64, Patience); 4] = [
     (0, Patience { wait_s: 1, tries: 1 }),
+    (8_000, Patience { wait_s: 2, tries: 1 }),
     (12_000, Patience { wait_s: 1, tries: 2 }),
     (20_000, Patience { wait_s: 2, tries: 2 }),
 ];
 
+/// The pause before a BMC that had no time is asked again, and the least that this may take.
+const BUSY_PAUSE_MS: u64 = 1_000;
+const LAST_TRY_MS: u64 = 2_000;
+
 /// The longest that an answer to an order is waited for. Slower BMCs are not known.
 const ORDER_WAIT_S_MAX: u64 = 10;
-
-/// How long the contacts may take with which it is seen what can be reached.
-const CONTACT_MS_MAX: u64 = 2_000;
 
 /// The longest password of IPMI 2.0; ipmitool refuses a longer one.
 const PASSWORD_BYTES_MAX: usize = 20;

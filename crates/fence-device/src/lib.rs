@@ -1,7 +1,7 @@
 //! Fence devices: what the watcher may ask of one, the drivers, and the process that runs programs.
 //!
 //! A driver makes one attempt on one device and says honestly what came of it. It keeps no queue,
-//! repeats nothing and never turns to another device: which order comes when, how often, and what an
+//! repeats no order that may have been carried out, and never turns to another device: which order comes when, how often, and what an
 //! outcome proves is `fence-core`'s business.
 //!
 //! - [`FenceDevice`]: the contract of a driver. [`Client`]: who waits for what it is ordered.
@@ -34,7 +34,7 @@ mod simulated;
 use std::fmt::Debug;
 
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
-use fence_protocol::{FenceAction, NodeName, RequestId};
+use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -151,7 +151,7 @@ pub enum TargetList {
 /// by its limit (a few seconds later at worst, when the machine itself is stuck). The texts it
 /// returns end up in answers and logs: one line, and never a password.
 pub trait FenceDevice: Debug + Send + Sync {
-    /// What the device can be told and asked. Constant, and free of I/O.
+    /// What the device can be told and asked, as far as it is known. Free of I/O.
     fn abilities(&self) -> Abilities;
 
     /// Makes a real, light contact with the device at this moment, changing nothing.
@@ -168,7 +168,8 @@ pub trait FenceDevice: Debug + Send + Sync {
     /// order has pinned a machine, that very machine is asked, and `Unknown` is said if it cannot be asked.
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport;
 
-    /// Gives the device exactly one order: one attempt, no repetition, no other device.
+    /// Gives the device exactly one order: one attempt, no other device, and no repetition but of what the
+    /// device itself said that it did not take.
     ///
     /// - `Acknowledged`: the device said yes.
     /// - `Unreachable`: certainly not carried out, because the device was not reached.
@@ -177,9 +178,28 @@ pub trait FenceDevice: Debug + Send + Sync {
     /// - `TooLate`: the limit had passed before anything was sent.
     /// - `Withdrawn`: nobody waited any more ([`Job::client`]); nothing was sent.
     ///
-    /// Right before the one call that acts, after all questions and logins, the driver asks
+    /// Right before each call that acts, after all questions and logins, the driver asks
     /// [`Job::forbids`], or has the process that acts ask the same.
     fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport;
+
+    /// Learns what an execution should not have to wait for, changing nothing: called ahead, and right
+    /// before each execution, by its limit at most. The abilities may be known better afterwards.
+    fn prepare(&self, _limit: Limit) {}
+
+    /// What is unusual with the device, though nothing is wrong; each as one sentence.
+    fn remarks(&self, _limit: Limit) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Why an order for `target` would not be given or not be confirmed, as far as that can be seen without
+    /// giving one; `None` when nothing is missing.
+    fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
+        if !self.abilities().power {
+            return None;
+        }
+        let report = self.power(target, &Pin::default(), limit);
+        (report.state == PowerState::Unknown).then_some(report.detail)
+    }
 
     /// Asks the device which of its configured targets it does not know, where it can be asked; each as one
     /// sentence, empty when all is well.

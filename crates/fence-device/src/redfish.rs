@@ -1,38 +1,42 @@
 //! `type = "redfish"`: BMCs that speak Redfish, in process over HTTPS.
 //!
-//! Each question and each order is a visit: connect, log in, look at the target's computer system,
-//! perhaps send `ComputerSystem.Reset`, log out. The system is looked at first also before an order:
-//! that shows that the BMC is there, that it is the right one, that the login is good, and that the
-//! system exists and allows the order. So whatever fails until then fails before anything was done,
-//! and whatever fails from then on may have been done.
+//! Each question and each order is a visit: log in, look at the target's system, perhaps send
+//! `ComputerSystem.Reset` (or `Chassis.Reset`, where `system` is the path of a chassis), log out. The
+//! system is looked at first also before an order: that shows that the BMC is there, that it is the right
+//! one, that the login is good, and that the system exists and allows the order. So whatever fails until
+//! then fails before anything was done, and whatever fails from then on may have been done.
 //!
 //! Which error is which report:
 //!
 //! | what happened | report of an order |
 //! | --- | --- |
-//! | the name is not found, no connection, silence, a broken answer: before the order was sent | `Unreachable` (1) |
-//! | the order was sent and answered with an error or not at all | `Unacknowledged` (2) |
+//! | the name is not found, no connection, silence, a broken answer, "not now" until the limit: before the order was sent | `Unreachable` (1) |
+//! | the order was sent and answered with an error, with a task that failed, or not at all | `Unacknowledged` (2) |
 //! | certificate not trusted; login refused; no such system, or not exactly one; the system does not allow the order; an answer that is no Redfish; password or CA file not readable | `Failed` (3) |
-//! | 200, 202, 204 | `Acknowledged`: accepted, not done; the plan looks at the power |
-//!
-//! A BMC may refuse `ForceOff` when the system is off already (400 or 409): `Unacknowledged` as well,
-//! and the plan finds it off.
+//! | 200, 202, 204, without an error or a failed task in the body | `Acknowledged`: accepted, not done; the plan looks at the power |
+//! | the system shows the wanted state before the order, and the service does not allow or refuses the order | `Acknowledged`: the plan looks at the power |
 //!
 //! A name may have several addresses, and each look-up another order of them. A visit chooses one address, to
 //! which there is a connection. The first order of an execution pins the address and the path of the
 //! system: everything that follows in the execution is sent and asked there, or not at all. The name
 //! stays the one that a certificate must show.
 //!
-//! The parts: `address` (where a BMC is), `tls` (whether it is the right one), `client` (HTTP), `resource`
-//! (what a BMC says, as pure functions), `service` (what is asked and told).
+//! The parts: `address` (where a BMC is), `tls` and `pinned` (whether it is the right one), `client` (HTTP),
+//! `resource` and `answer` (what a BMC says, as pure functions), `systems` (which system is meant), `service`
+//! (what is asked), `errand` (the order), `review` (whether a fence would find all that it needs).
 
 mod address;
+mod answer;
 mod client;
+mod errand;
+mod pinned;
 mod resource;
+mod review;
 mod service;
+mod systems;
 mod tls;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -42,16 +46,18 @@ use fence_protocol::{NodeName, PowerState};
 
 pub use address::Address;
 use address::connectable;
+pub use answer::{Task, error_words, is_passing, parse_task, refusal, task_place};
 use client::Client;
+use errand::Errand;
 pub use resource::{
-    ResourcePath, System, error_words, parse_action_info, parse_collection, parse_system,
+    Collection, Reset, ResourcePath, System, parse_action_info, parse_collection, parse_system,
     reset_type,
 };
-use service::{Member, Problem, Service, position_of};
+use service::{Problem, Service};
+use systems::{Member, position_of};
 use tls::Expected;
 pub use tls::Fingerprint;
 
-use crate::contacts::contact_all;
 use crate::pin::Machine;
 use crate::{FenceDevice, Job, Limit, Pin, Reach, SecretSource, TargetList};
 
@@ -169,7 +175,7 @@ impl RedfishDevice {
             (RedfishTrust::Fingerprint(_), Some(text)) => text.parse().map(Expected::Fingerprint),
             _ => Ok(Expected::Any),
         };
-        let tls = expected.and_then(Expected::into_config).map_err(Problem::Failed)?;
+        let tls = expected.and_then(Expected::into_settings).map_err(Problem::Failed)?;
         let at = match place.pinned {
             Some(pinned) => Ok(pinned),
             None => address.resolve(limit).and_then(|found| connectable(&found, limit)),
@@ -189,11 +195,12 @@ impl RedfishDevice {
             return self.pinned_system(service, target, path);
         }
         let Some(systems) = &self.settings.system else {
-            return match &service.members()?[..] {
-                [only] => service.system(only),
-                members => Err(Problem::Failed(format!(
+            let Collection { members, unreadable } = service.collection()?;
+            return match (&members[..], &unreadable[..]) {
+                ([only], []) => service.system(only),
+                _ => Err(Problem::Failed(format!(
                     "it has {} systems: say with 'system' which one is '{target}'",
-                    members.len()
+                    members.len() + unreadable.len()
                 ))),
             };
         };
@@ -202,12 +209,7 @@ impl RedfishDevice {
             Some(uri) if uri.starts_with('/') => {
                 service.system(&uri.parse().map_err(Problem::Failed)?)
             }
-            Some(name) => {
-                let mut all = service.systems()?;
-                let at = position_of(&name, &all).map_err(Problem::Failed)?;
-                let Member { place, system, .. } = all.swap_remove(at);
-                Ok((place, system))
-            }
+            Some(name) => service.named_system(&name),
         }
     }
 
@@ -237,7 +239,8 @@ impl RedfishDevice {
         let Some(called) = &self.settings.system else {
             return Err(Problem::Failed("'system' does not say how targets are called".to_owned()));
         };
-        let all = service.systems()?;
+        // A system that cannot be read has no name now; the others have theirs.
+        let all = service.systems()?.members;
         let target_at = |(at, Member { path, system, .. }): (usize, &Member)| {
             // A name is of use only where it leads back to this system.
             let is_its = |name: &&str| position_of(name, &all) == Ok(at);
@@ -269,37 +272,27 @@ impl FenceDevice for RedfishDevice {
         Abilities { off: true, on: true, cycle: true, power: true }
     }
 
-    /// Looks at the system of the target at each address, and at the list of systems where several
-    /// targets have the same.
+    /// Looks at the system of each target, and for all that an order will need there.
     fn reachable(&self, limit: Limit) -> Reach {
-        let limit = limit.min(Limit::in_ms(CONTACT_MS_MAX));
-        let list = |place: &Place| {
-            let count = |service: &Service| Ok((service.members()?.len(), String::new()));
-            self.visit(place, limit, count).map(|(count, _)| count).map_err(Problem::into_text)
+        if !self.settings.known_targets.is_empty() {
+            return self.review(limit).reach();
+        }
+        let Some(place) = self.place_of_all() else {
+            let text = "not contacted: each target has its own BMC, and none is listed";
+            return Reach::Reachable(text.to_owned());
         };
-        let mut targets: BTreeMap<Option<String>, Vec<&NodeName>> = BTreeMap::new();
-        for target in &self.settings.known_targets {
-            targets.entry(self.settings.address.of(target)).or_default().push(target);
+        let count = |service: &Service| {
+            let Collection { members, unreadable } = service.collection()?;
+            Ok((members.len() + unreadable.len(), String::new()))
+        };
+        match self.visit(&place, limit, count) {
+            Ok((count, _)) => Reach::Reachable(format!("it answered, and has {count} systems")),
+            Err(problem) => Reach::Unreachable(problem.into_text()),
         }
-        let first: Vec<&NodeName> = targets.values().map(|targets| targets[0]).collect();
-        match self.place_of_all() {
-            _ if !first.is_empty() => contact_all(&first, |target| {
-                let place = self.place(target).map_err(Problem::into_text)?;
-                let is_shared = targets.values().any(|of| of[0] == target && of.len() > 1);
-                if is_shared {
-                    return list(&place).map(drop);
-                }
-                self.look(target, &Pin::default(), limit).map(drop).map_err(Problem::into_text)
-            }),
-            Some(place) => match list(&place) {
-                Ok(count) => Reach::Reachable(format!("it answered, and has {count} systems")),
-                Err(problem) => Reach::Unreachable(problem),
-            },
-            None => {
-                let text = "not contacted: each target has its own BMC, and none is listed";
-                Reach::Reachable(text.to_owned())
-            }
-        }
+    }
+
+    fn unknown_targets(&self, limit: Limit) -> Vec<String> {
+        self.review(limit).into_problems()
     }
 
     fn targets(&self, limit: Limit) -> TargetList {
@@ -328,12 +321,7 @@ impl FenceDevice for RedfishDevice {
         let done = self.place_in(job.target, job.pin).and_then(|place| {
             self.visit(&place, limit, |service| {
                 let (path, system) = self.system(service, job.target, job.pin)?;
-                let (target, reset_type) = service.reset(order, system)?;
-                if let Some(report) = job.forbids(limit) {
-                    return Err(Problem::Forbidden(report));
-                }
-                job.pin.set(Machine::Redfish { address: service.address(), system: path });
-                Ok(service.send(&target, reset_type))
+                Errand { service, order, job, limit, path }.run(system)
             })
         });
         match done {
@@ -370,8 +358,6 @@ fn pinned(pin: &Pin) -> Option<(SocketAddr, &ResourcePath)> {
     }
 }
 
-/// How long a contact may take.
-const CONTACT_MS_MAX: u64 = 2_000;
-
-/// How long a question for the power may take.
-const QUESTION_MS_MAX: u64 = 15_000;
+/// How long a question for the power may take: less than the 15 s for which an agent waits, so that the
+/// agent learns which BMC does not answer.
+const QUESTION_MS_MAX: u64 = 13_000;

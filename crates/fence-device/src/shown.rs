@@ -77,7 +77,8 @@ fn has_word_off(text: &str) -> bool {
 /// write a log there in verbose mode. So a line complains if it holds a word of [`COMPLAINTS`], or a
 /// character that is not ASCII; `LC_ALL=C` keeps those out of the messages of honest programs.
 fn complains(stderr: &str) -> bool {
-    stderr.lines().any(|line| !is_harmless_record(line) && is_complaint(line))
+    let is_harmless = |line: &str| line.starts_with(SSH_REMARK) || is_harmless_record(line);
+    stderr.lines().any(|line| !is_harmless(line) && is_complaint(line))
 }
 
 fn is_complaint(line: &str) -> bool {
@@ -111,6 +112,9 @@ const BLANKS: [char; 2] = [' ', '\t'];
 
 /// The line of `ipmitool chassis power status`, which exits with 0 for either state.
 const IPMITOOL_OFF: &str = "Chassis Power is off";
+
+/// What `ssh` says of a host that is new to it; the host may have any name.
+const SSH_REMARK: &str = "Warning: Permanently added '";
 
 /// The words, as a whole, of a complaint.
 const WHOLE_COMPLAINTS: [&str; 9] =

@@ -254,9 +254,10 @@ fn a_device_is_reachable_when_its_monitor_says_so_or_its_programs_are_there() {
     let monitor = Some(rig.argv("echo no route >&2; exit 1", &[]));
     let Reach::Unreachable(text) = reach(CommandSettings { monitor, ..none() }) else { panic!() };
     assert!(text.ends_with("exited with 1: no route"), "{text}");
-    // Its 60 s are far longer than a contact may take.
+    // Its own 60 s are far longer than this contact may take.
     let list = Some(rig.argv("sleep 1000", &[]));
-    assert!(matches!(reach(CommandSettings { list, ..none() }), Reach::Unreachable(_)));
+    let reach_soon = rig.device(CommandSettings { list, ..none() }).reachable(Limit::in_ms(500));
+    assert!(matches!(reach_soon, Reach::Unreachable(_)));
 
     let off = Some(rig.argv("exit 1", &[]));
     assert!(matches!(reach(CommandSettings { off, ..none() }), Reach::Reachable(_)));

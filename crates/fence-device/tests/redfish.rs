@@ -160,8 +160,13 @@ fn an_order_whose_answer_is_lost_or_no_yes_may_have_been_done_and_is_not_repeate
         (answer("500 Oops", ""), "ForceOff: HTTP 500"),
         (answer("401 No", r#"{"error": {"message": "not s3cret"}}"#), "HTTP 401: not ***"),
         (
-            "HTTP/1.1 307 There\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            "HTTP/1.1 307 There\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
+                .to_owned(),
             "ForceOff: HTTP 307",
+        ),
+        (
+            "HTTP/1.1 302 There\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            "ForceOff: HTTP 302",
         ),
     ] {
         let (address, asked) = service(vec![answer("200 OK", SYSTEM), lost]);
@@ -184,8 +189,8 @@ fn what_is_no_answer_of_redfish_is_a_failure_before_anything_was_ordered() {
     for (reply, words) in [
         (answer("200 OK", "<html>"), "cannot be read"),
         (answer("200 OK", "{}"), "no action to reset it"),
-        (answer("200 OK", &SYSTEM.replace("/redfish", "https://evil/redfish")), "no path"),
-        (answer("503 Later", ""), "HTTP 503"),
+        (answer("200 OK", &SYSTEM.replace("/redfish", "//evil/redfish")), "no path"),
+        (answer("501 Never", ""), "HTTP 501"),
         (away.to_owned(), "HTTP 302"),
     ] {
         let (address, asked) = service(vec![reply]);

@@ -8,14 +8,16 @@
 
 use fence_protocol::{Query, RecordName, RequestId};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use std::fs::{File, TryLockError};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use crate::dir::Dir;
 use crate::record::{self, Sight};
+use crate::served::Served;
 use crate::watch::{Watch, Watched, watch};
-use crate::{Liveness, Places, SpoolError, lock};
+use crate::{Liveness, PlaceError, Places, SpoolError, lock};
 
 /// The directories, as a client uses them.
 #[derive(Debug)]
@@ -24,6 +26,17 @@ pub struct ClientSpool {
     responses: Dir,
     /// Opened only by a query: a simple watcher has no such directory.
     queries: PathBuf,
+}
+
+/// How a request gets the name that others look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Showing {
+    /// By a rename.
+    Rename,
+    /// By a second name, for simple watchers: some look for files that are *created*, and some for
+    /// files that are *closed after writing*, and neither see a rename. The file is complete at once
+    /// all the same, and replaces none.
+    Link,
 }
 
 /// A request in the spool. Dropping it gives up the lock that says somebody waits.
@@ -73,19 +86,54 @@ impl ClientSpool {
         })
     }
 
+    /// The same, and makes the directories that are missing: a simple watcher may not do it.
+    pub fn create(places: &Places) -> Result<Self, SpoolError> {
+        Ok(ClientSpool {
+            requests: Dir::create(&places.requests)?,
+            responses: Dir::create(&places.responses)?,
+            queries: places.queries.clone(),
+        })
+    }
+
+    /// Writes and shows a hidden file as a request is, and removes it: fails where no request could be
+    /// submitted at this moment.
+    pub fn try_submitting(&self, showing: Showing) -> Result<(), SpoolError> {
+        let id = RequestId::random();
+        // Neither name ends in .json: some responders take each file that does for a fence.
+        let (temporary, name) = (format!(".monitor-{id}.tmp"), format!(".monitored-{id}.tmp"));
+        let shown = self.requests.write_new(&temporary, &TRIED).and_then(|file| {
+            let path = self.requests.join(&temporary);
+            file.sync_all().map_err(|source| SpoolError::Io { operation: "sync", path, source })?;
+            show(&self.requests, &temporary, &name, showing)
+        });
+        let removed = self.requests.unlink(&temporary).and(self.requests.unlink(&name));
+        shown.and(removed.map(|_| ()))
+    }
+
     /// Puts a request into the spool, held and durable. After an error none is there,
     /// or none that anybody holds.
     pub fn submit(&self, name: &RecordName, bytes: &[u8]) -> Result<Submitted, SpoolError> {
-        self.submit_watched(name, bytes, watch)
+        self.submit_as(name, bytes, Showing::Rename)
+    }
+
+    /// The same for a watcher that sees requests in this way.
+    pub fn submit_as(
+        &self,
+        name: &RecordName,
+        bytes: &[u8],
+        showing: Showing,
+    ) -> Result<Submitted, SpoolError> {
+        self.submit_watched(name, bytes, showing, watch)
     }
 
     fn submit_watched(
         &self,
         name: &RecordName,
         bytes: &[u8],
+        showing: Showing,
         start: fn(&File) -> nix::Result<Watch>,
     ) -> Result<Submitted, SpoolError> {
-        let file = publish(&self.requests, name, bytes, hold)?;
+        let file = publish(&self.requests, name, bytes, hold, showing)?;
         let submitted = Submitted { name: name.clone(), watched: Watched::new(file, start) };
         match self.requests.sync() {
             // A request that is already taken can only be waited for.
@@ -102,16 +150,14 @@ impl ClientSpool {
 
     /// Looks for the answer of this name. Never blocks, whatever lies there.
     pub fn look(&self, name: &RecordName) -> Look {
-        let file_name = name.file_name();
-        match record::inspect(&self.responses, &file_name).0 {
-            Sight::Gone => Look::Absent,
-            Sight::Content { bytes, .. } => Look::Found(bytes),
-            Sight::Untrusted(reason) => Look::Refused(reason),
-            Sight::Failed(error) => Look::Failed(error.to_string()),
-            Sight::TooLarge(size) => {
-                let path = self.responses.join(&file_name);
-                Look::Refused(format!("'{}' is too large ({size} bytes)", path.display()))
-            }
+        match look_in(&self.responses, name) {
+            Look::Absent => match self.responses.moved() {
+                Ok(None) | Err(SpoolError::Place(PlaceError::Missing { .. })) => Look::Absent,
+                // The directory was removed while we wait, and made again.
+                Ok(Some(now)) => look_in(&now, name),
+                Err(error) => Look::Failed(error.to_string()),
+            },
+            found => found,
         }
     }
 
@@ -120,15 +166,45 @@ impl ClientSpool {
         lock::liveness(&self.requests)
     }
 
+    /// Fails where a watcher of our kind lives and writes its answers elsewhere: each fence would happen,
+    /// and be reported as failed.
+    pub fn check_served(&self) -> Result<(), SpoolError> {
+        let Some(served) = self.served() else { return Ok(()) };
+        match served.other_responses(&self.responses)? {
+            None => Ok(()),
+            Some(other) => Err(SpoolError::ServedElsewhere {
+                setting: "response_dir",
+                ours: self.responses.path().to_owned(),
+                served: other.to_owned(),
+            }),
+        }
+    }
+
+    fn served(&self) -> Option<Served> {
+        let is_alive = matches!(self.watcher(), Liveness::Alive { .. });
+        lock::served(&self.requests).filter(|_| is_alive)
+    }
+
     /// Asks the watcher a question.
     pub fn ask(&self, query: &Query) -> Result<Asked, SpoolError> {
         let queries = Dir::open(&self.queries)?;
+        // Beside the directory of requests, by the path that each side has for it.
+        let served = self.served();
+        if let Some(served) = &served
+            && let Some(other) = served.other_queries(&queries)?
+        {
+            return Err(SpoolError::ServedElsewhere {
+                setting: "request_dir",
+                ours: queries.path().to_owned(),
+                served: other.to_owned(),
+            });
+        }
         // The watcher wants a query's name to be its identity letter for letter.
         let name = query.query_id.parse::<RequestId>().and_then(|_| query.query_id.parse());
         let name: RecordName =
             name.map_err(|_| queries.error("ask", &query.query_id, Errno::EINVAL))?;
         // Neither held nor synced: nobody wants an answer after a crash.
-        let file = publish(&queries, &name, &query.to_json(), |_, _, _| Ok(()))?;
+        let file = publish(&queries, &name, &query.to_json(), |_, _, _| Ok(()), Showing::Rename)?;
         Ok(Asked { queries, name, watched: Watched::new(file, watch) })
     }
 
@@ -195,6 +271,20 @@ impl Drop for Asked {
     }
 }
 
+fn look_in(responses: &Dir, name: &RecordName) -> Look {
+    let file_name = name.file_name();
+    match record::inspect(responses, &file_name).0 {
+        Sight::Gone => Look::Absent,
+        Sight::Content { bytes, .. } => Look::Found(bytes),
+        Sight::Untrusted(reason) => Look::Refused(reason),
+        Sight::Failed(error) => Look::Failed(error.to_string()),
+        Sight::TooLarge(size) => {
+            let path = responses.join(&file_name);
+            Look::Refused(format!("'{}' is too large ({size} bytes)", path.display()))
+        }
+    }
+}
+
 /// The file name of the answer to the query `name`.
 pub(crate) fn answer_name(name: &RecordName) -> String {
     format!("{name}.answer")
@@ -206,12 +296,11 @@ fn publish(
     name: &RecordName,
     bytes: &[u8],
     ready: fn(&Dir, &str, &File) -> Result<(), SpoolError>,
+    showing: Showing,
 ) -> Result<File, SpoolError> {
     let (temporary, name) = (name.temporary(), name.file_name());
     let file = dir.write_new(&temporary, bytes)?;
-    let shown = ready(dir, &temporary, &file).and_then(|()| {
-        dir.rename(&temporary, dir, &name).map_err(|errno| dir.rename_error("submit", &name, errno))
-    });
+    let shown = ready(dir, &temporary, &file).and_then(|()| show(dir, &temporary, &name, showing));
     if let Err(error) = shown {
         // The first error is the one to tell; a rest that stays is pruned by its age.
         let _ = dir.unlink(&temporary);
@@ -219,6 +308,28 @@ fn publish(
     }
     Ok(file)
 }
+
+/// Gives the file `temporary` its name `name`, where nothing of that name may be.
+fn show(dir: &Dir, temporary: &str, name: &str, showing: Showing) -> Result<(), SpoolError> {
+    if showing == Showing::Link {
+        match dir.link_as(temporary, name) {
+            Ok(()) => {
+                // For those who look for the end of the writing. Who was faster has it already.
+                let _ = dir.file(name, OFlag::O_WRONLY);
+                // A name that stays is hidden, and is pruned by its age.
+                let _ = dir.unlink(temporary);
+                return Ok(());
+            }
+            // What a file system without hard links says.
+            Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK) => {}
+            Err(errno) => return Err(dir.error("submit", name, errno)),
+        }
+    }
+    dir.rename(temporary, dir, name).map_err(|errno| dir.rename_error("submit", name, errno))
+}
+
+/// As much as a request has, to find out whether there is room for one.
+const TRIED: [u8; 4096] = [b' '; 4096];
 
 /// Locks a request before it can be seen, so that no watcher finds one of ours that nobody holds.
 fn hold(dir: &Dir, name: &str, file: &File) -> Result<(), SpoolError> {
@@ -233,9 +344,10 @@ fn hold(dir: &Dir, name: &str, file: &File) -> Result<(), SpoolError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Claim;
     use crate::testing::{Pair, each_untrusted, is_ready, mode, name, names, write};
-    use crate::{Claim, PlaceError};
     use fence_protocol::{QueryKind, RECORD_BYTES_MAX};
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
     use std::fs;
     use std::sync::Barrier;
 
@@ -253,6 +365,98 @@ mod tests {
         assert!(matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));
         drop(submitted);
         assert!(file.try_lock_shared().is_ok());
+    }
+
+    /// The names of the files with this event, hidden ones left out.
+    fn names_of(inotify: &Inotify) -> Vec<String> {
+        let events = inotify.read_events().unwrap_or_default().into_iter();
+        let names = events.filter_map(|event| event.name?.into_string().ok());
+        names.filter(|name| !name.starts_with('.')).collect()
+    }
+
+    #[test]
+    fn a_linked_request_is_seen_by_who_looks_for_creation_or_for_closing_alone_and_is_complete() {
+        for event in [AddWatchFlags::IN_CREATE, AddWatchFlags::IN_CLOSE_WRITE] {
+            let pair = Pair::new();
+            let inotify = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+            inotify.add_watch(&pair.places.requests, event).unwrap();
+
+            let submitted = pair.client.submit_as(&name("n"), b"{}\n", Showing::Link).unwrap();
+
+            assert_eq!(names_of(&inotify), ["n.json"], "{event:?}");
+            assert_eq!(fs::read(pair.request("n.json")).unwrap(), b"{}\n");
+            assert_eq!(mode(&pair.request("n.json")), 0o600);
+            assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", "n.json"]);
+            let file = File::open(pair.request("n.json")).unwrap();
+            assert!(matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)), "held");
+            assert!(!is_ready(submitted.wait_fd().unwrap(), 0), "submitting itself is no news");
+            let Claim::Claimed { client_gone, .. } = pair.watcher.claim(&name("n"), false) else {
+                panic!()
+            };
+            assert!(!client_gone);
+        }
+    }
+
+    #[test]
+    fn a_linked_request_replaces_none() {
+        let pair = Pair::new();
+        write(&pair.request("n.json"), b"another one");
+
+        assert!(pair.client.submit_as(&name("n"), b"{}", Showing::Link).is_err());
+
+        assert_eq!(fs::read(pair.request("n.json")).unwrap(), b"another one");
+        assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", "n.json"]);
+    }
+
+    #[test]
+    fn a_try_shows_no_name_that_could_be_a_request_and_leaves_nothing() {
+        for showing in [Showing::Rename, Showing::Link] {
+            let pair = Pair::new();
+            let inotify = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+            inotify.add_watch(&pair.places.requests, AddWatchFlags::IN_ALL_EVENTS).unwrap();
+
+            pair.client.try_submitting(showing).unwrap();
+
+            let events = inotify.read_events().unwrap();
+            let mut names_seen = events.iter().filter_map(|event| event.name.as_ref()?.to_str());
+            assert!(names_seen.clone().count() > 0);
+            assert!(
+                names_seen.all(|name| name.starts_with('.') && name.strip_suffix(".tmp").is_some())
+            );
+            assert_eq!(names(&pair.places.requests), [".claimed", ".rejected"]);
+        }
+    }
+
+    #[test]
+    fn missing_directories_are_made_for_their_owner_alone() {
+        let pair = Pair::new();
+        fs::remove_dir_all(&pair.places.requests).unwrap();
+        fs::remove_dir_all(&pair.places.responses).unwrap();
+        assert!(ClientSpool::open(&pair.places).is_err());
+
+        ClientSpool::create(&pair.places).unwrap().try_submitting(Showing::Link).unwrap();
+
+        assert_eq!(mode(&pair.places.requests), 0o700);
+        assert_eq!(mode(&pair.places.responses), 0o700);
+        crate::testing::set_mode(pair.places.requests.parent().unwrap(), 0o777);
+        fs::remove_dir(&pair.places.requests).unwrap();
+        assert!(ClientSpool::create(&pair.places).is_err(), "not where others can write");
+        assert!(!pair.places.requests.exists());
+    }
+
+    #[test]
+    fn answers_are_found_in_a_directory_that_was_made_again() {
+        let pair = Pair::new();
+        let set_aside = pair.places.responses.with_file_name("old");
+        fs::rename(&pair.places.responses, &set_aside).unwrap();
+        assert_eq!(pair.client.look(&name("n")), Look::Absent);
+        fs::create_dir(&pair.places.responses).unwrap();
+        crate::testing::set_mode(&pair.places.responses, 0o700);
+        assert_eq!(pair.client.look(&name("n")), Look::Absent);
+        write(&pair.response("n.json"), b"answer");
+        assert_eq!(pair.client.look(&name("n")), Look::Found(b"answer".to_vec()));
+        crate::testing::set_mode(&pair.places.responses, 0o777);
+        assert!(matches!(pair.client.look(&name("n")), Look::Failed(_)), "others can write there");
     }
 
     #[test]
@@ -313,7 +517,8 @@ mod tests {
                 Errno::ENOSPC => |_| Err(Errno::ENOSPC),
                 _ => |_| Err(Errno::ENOSYS),
             };
-            let submitted = pair.client.submit_watched(&name("n"), b"{}", start).unwrap();
+            let submitted =
+                pair.client.submit_watched(&name("n"), b"{}", Showing::Rename, start).unwrap();
 
             assert!(submitted.wait_fd().is_none(), "{errno}");
             submitted.drain();
@@ -395,6 +600,28 @@ mod tests {
 
         assert!(matches!(error, SpoolError::Place(PlaceError::Missing { .. })), "{error}");
         assert!(error.to_string().contains(pair.request("none").to_str().unwrap()), "{error}");
+    }
+
+    #[test]
+    fn a_client_with_another_directory_of_answers_is_told_while_the_watcher_lives() {
+        let pair = Pair::new();
+        let elsewhere = pair.places.responses.with_file_name("elsewhere");
+        let places = Places::new(&pair.places.requests, &elsewhere);
+        let other = ClientSpool::create(&places).unwrap();
+        assert!(other.check_served().is_ok(), "nobody serves it");
+
+        let mut lock = pair.watcher.lock().unwrap();
+
+        pair.client.check_served().unwrap();
+        let error = other.check_served().unwrap_err().to_string();
+        for part in [&elsewhere, &pair.places.responses] {
+            assert!(error.contains(part.to_str().unwrap()), "{error}");
+        }
+        fs::remove_file(pair.request(".watcher.lock")).unwrap();
+        assert!(pair.watcher.restore_lock(&mut lock).unwrap());
+        assert!(other.check_served().is_err(), "the restored file says the same");
+        drop(lock);
+        assert!(other.check_served().is_ok());
     }
 
     fn query() -> Query {

@@ -42,13 +42,27 @@ impl Dir {
         }
     }
 
+    /// The directory to which the path leads by now, where that is another one.
+    pub(crate) fn moved(&self) -> Result<Option<Dir>, SpoolError> {
+        let now = Dir::open(&self.path)?;
+        Ok(if self.is_same(&now)? { None } else { Some(now) })
+    }
+
     /// Whether both are the same directory.
     pub(crate) fn is_same(&self, other: &Dir) -> Result<bool, SpoolError> {
-        let identity = |dir: &Dir| match fstat(&dir.fd) {
+        Ok(self.identity()? == other.identity()?)
+    }
+
+    /// Device and inode.
+    pub(crate) fn identity(&self) -> Result<(u64, u64), SpoolError> {
+        match fstat(&self.fd) {
             Ok(stat) => Ok((stat.st_dev, stat.st_ino)),
-            Err(errno) => Err(dir.own_error("examine", errno)),
-        };
-        Ok(identity(self)? == identity(other)?)
+            Err(errno) => Err(self.own_error("examine", errno)),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(crate) fn join(&self, name: &str) -> PathBuf {
@@ -147,6 +161,11 @@ impl Dir {
     /// Gives the file `name` the same name in `to`, where nothing of that name may be.
     pub(crate) fn link(&self, name: &str, to: &Dir) -> nix::Result<()> {
         linkat(&self.fd, name, &to.fd, name, AtFlags::empty())
+    }
+
+    /// Gives the file `name` the name `to_name` as well, where nothing of that name may be.
+    pub(crate) fn link_as(&self, name: &str, to_name: &str) -> nix::Result<()> {
+        linkat(&self.fd, name, &self.fd, to_name, AtFlags::empty())
     }
 
     /// Makes names and removals durable.

@@ -1,6 +1,7 @@
 //! What can go wrong with the spool's files, in words that name the path.
 
 use nix::errno::Errno;
+use nix::unistd::geteuid;
 use std::path::PathBuf;
 use std::{fmt, io};
 
@@ -15,6 +16,15 @@ pub enum SpoolError {
     NoExclusiveRename {
         /// The directory.
         path: PathBuf,
+    },
+    /// The watcher that lives serves another directory.
+    ServedElsewhere {
+        /// The setting that names it.
+        setting: &'static str,
+        /// Where we look.
+        ours: PathBuf,
+        /// Where the watcher writes.
+        served: PathBuf,
     },
     /// A system call failed.
     Io {
@@ -51,6 +61,13 @@ impl fmt::Display for SpoolError {
                  tmpfs or on a local file system",
                 path.display()
             ),
+            SpoolError::ServedElsewhere { setting, ours, served } => write!(
+                f,
+                "the running fence-watcher answers in '{}', not in '{}': set {setting} to the same \
+                 directory in fence-watcher.toml and in the fence device, and restart fence-watcher",
+                served.display(),
+                ours.display()
+            ),
             SpoolError::Io { operation, path, source } => {
                 write!(f, "cannot {operation} '{}': {}", path.display(), cause(source))
             }
@@ -63,7 +80,7 @@ impl std::error::Error for SpoolError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             SpoolError::Place(error) => error.source(),
-            SpoolError::NoExclusiveRename { .. } => None,
+            SpoolError::NoExclusiveRename { .. } | SpoolError::ServedElsewhere { .. } => None,
             SpoolError::Io { source, .. } => source.source(),
         }
     }
@@ -137,10 +154,15 @@ impl From<SpoolError> for LockError {
 const PASSING: [Errno; 6] =
     [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EAGAIN, Errno::EINTR];
 
-/// The system's words for `error`, without the number that the standard library appends.
+/// The system's words for `error`, without the number that the standard library appends. Where root
+/// would be permitted, they say so.
 pub(crate) fn cause(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(code) => Errno::from_raw(code).desc().to_owned(),
-        None => error.to_string(),
+    let Some(code) = error.raw_os_error() else { return error.to_string() };
+    let (errno, user) = (Errno::from_raw(code), geteuid());
+    match errno {
+        Errno::EACCES | Errno::EPERM if !user.is_root() => {
+            format!("{} for user {user}: run as root", errno.desc())
+        }
+        _ => errno.desc().to_owned(),
     }
 }

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
+use crate::error::cause;
 use crate::place::{PlaceError, is_trusted_owner, kind, open_dir, permissions, refuse_gfs2};
 
 /// A regular file that nobody but root and we can change.
@@ -101,7 +102,7 @@ pub fn program_problem(path: &Path) -> Option<String> {
         Ok(_) => Some(format!("program '{shown}' is not executable: run `chmod +x '{shown}'`")),
         Err(FileError::Missing) => Some(format!("there is no program '{shown}'")),
         Err(FileError::Refused(why)) => Some(format!("program '{shown}' is refused: {why}")),
-        Err(FileError::Unreadable(error)) => Some(format!("program '{shown}': {error}")),
+        Err(FileError::Unreadable(error)) => Some(format!("program '{shown}': {}", cause(&error))),
     }
 }
 
@@ -124,7 +125,7 @@ fn check(path: &Path, facts: &FileStat) -> Result<(), FileError> {
 fn failed(errno: Errno) -> FileError {
     match errno {
         Errno::ENOENT => FileError::Missing,
-        errno => FileError::Refused(io::Error::from(errno).to_string()),
+        errno => FileError::Refused(cause(&errno.into())),
     }
 }
 
@@ -133,7 +134,7 @@ impl fmt::Display for FileError {
         match self {
             FileError::Missing => f.write_str("it is not there"),
             FileError::Refused(why) => f.write_str(why),
-            FileError::Unreadable(error) => write!(f, "it cannot be read: {error}"),
+            FileError::Unreadable(error) => write!(f, "it cannot be read: {}", cause(error)),
         }
     }
 }

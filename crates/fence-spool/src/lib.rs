@@ -20,6 +20,7 @@ mod lock;
 mod place;
 mod record;
 mod retention;
+mod served;
 mod sign;
 #[cfg(test)]
 mod testing;
@@ -28,7 +29,7 @@ mod watcher;
 
 use std::path::{Path, PathBuf};
 
-pub use client::{Asked, ClientSpool, Look, Submitted, Withdrawal};
+pub use client::{Asked, ClientSpool, Look, Showing, Submitted, Withdrawal};
 pub use error::{LockError, SpoolError};
 pub use file::{FileError, TrustedFile, program_problem};
 pub use lock::{Liveness, RunningLock, WatcherLock, is_lock};

@@ -5,6 +5,9 @@
 //! `.running.lock` is held by whoever runs children for a watcher, so that the next watcher knows when
 //! the last child of the previous one is gone. Both end with their process, however it ends.
 //!
+//! The text of `.watcher.lock` is the watcher's pid, and a line for each directory that it serves: an
+//! agent with another directory of answers would wait in vain for fences that happen.
+//!
 //! Somebody may remove the files while they are locked. That a watcher lives is shown by the
 //! directories as well (`sign`). The lock of the children has a second name among the claims. The
 //! watcher that lives restores both files.
@@ -19,6 +22,7 @@ use std::path::PathBuf;
 
 use crate::dir::Dir;
 use crate::record::{self, Refusal};
+use crate::served::Served;
 use crate::sign::{self, Sign};
 use crate::{LockError, SpoolError};
 
@@ -133,21 +137,25 @@ pub(crate) fn running<'a>(requests: &'a Dir, claimed: &'a Dir) -> RunningLock<'a
 }
 
 /// Makes this process the watcher of `requests`.
-pub(crate) fn take(requests: &Dir) -> Result<WatcherLock, LockError> {
-    let served = || LockError::Served { path: requests.join(""), lock: requests.join(WATCHER) };
+pub(crate) fn take(requests: &Dir, served: &Served) -> Result<WatcherLock, LockError> {
+    let refused = || LockError::Served { path: requests.join(""), lock: requests.join(WATCHER) };
     // Asked first, so that whoever is refused leaves nothing behind that others would look at.
     if sign::is_set(requests)? {
-        return Err(holder(requests).unwrap_or_else(served));
+        return Err(holder(requests).unwrap_or_else(refused));
     }
-    let file = take_file(requests)?;
-    let sign = sign::set(requests)?.ok_or_else(served)?;
+    let file = take_file(requests, served)?;
+    let sign = sign::set(requests)?.ok_or_else(refused)?;
     Ok(WatcherLock { file, _sign: sign })
 }
 
 /// Makes the file of `lock` anew where somebody removed it or put another one into its place; says
 /// whether that was so. An error is also that somebody else holds a lock there: a watcher of an earlier
 /// version, which knows the file alone.
-pub(crate) fn restore(requests: &Dir, lock: &mut WatcherLock) -> Result<bool, LockError> {
+pub(crate) fn restore(
+    requests: &Dir,
+    served: &Served,
+    lock: &mut WatcherLock,
+) -> Result<bool, LockError> {
     let there = match requests.stat(WATCHER) {
         Ok(stat) => Some((stat.st_dev, stat.st_ino)),
         Err(Errno::ENOENT) => None,
@@ -157,12 +165,12 @@ pub(crate) fn restore(requests: &Dir, lock: &mut WatcherLock) -> Result<bool, Lo
     if there == Some((ours.st_dev, ours.st_ino)) {
         return Ok(false);
     }
-    lock.file = take_file(requests)?;
+    lock.file = take_file(requests, served)?;
     Ok(true)
 }
 
-/// Locks the file, and writes into it who we are.
-fn take_file(requests: &Dir) -> Result<File, LockError> {
+/// Locks the file, and writes into it who we are and what we serve.
+fn take_file(requests: &Dir, served: &Served) -> Result<File, LockError> {
     let mut file = open(requests, WATCHER)?;
     match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
         Ok(_) => {}
@@ -171,12 +179,12 @@ fn take_file(requests: &Dir) -> Result<File, LockError> {
         }
         Err(errno) => return Err(requests.error("lock", WATCHER, errno).into()),
     }
-    file.set_len(0)
-        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
-        .map_err(|source| {
-        let path = requests.join(WATCHER);
-        SpoolError::Io { operation: "write", path, source }
-    })?;
+    file.set_len(0).and_then(|()| file.write_all(&served.to_text(std::process::id()))).map_err(
+        |source| {
+            let path = requests.join(WATCHER);
+            SpoolError::Io { operation: "write", path, source }
+        },
+    )?;
     Ok(file)
 }
 
@@ -218,11 +226,27 @@ fn open(requests: &Dir, name: &str) -> Result<File, SpoolError> {
     })
 }
 
-fn pid_in(file: &File) -> Option<u32> {
-    let mut text = String::new();
-    file.take(16).read_to_string(&mut text).ok()?;
-    text.trim_end().parse().ok()
+/// What the watcher that lives says that it serves; `None` when it says nothing, as earlier versions.
+pub(crate) fn served(requests: &Dir) -> Option<Served> {
+    let file = record::open(requests, WATCHER, OFlag::O_RDONLY).ok()?;
+    Served::parse(&text_of(&file))
 }
+
+fn pid_in(file: &File) -> Option<u32> {
+    let text = text_of(file);
+    let (first, _) = text.split_at(text.iter().position(|byte| *byte == b'\n')?);
+    std::str::from_utf8(first).ok()?.parse().ok()
+}
+
+fn text_of(file: &File) -> Vec<u8> {
+    let mut text = Vec::new();
+    // What cannot be read says nothing.
+    let _ = file.take(TEXT_BYTES_MAX).read_to_end(&mut text);
+    text
+}
+
+/// The longest text of the lock: two paths.
+const TEXT_BYTES_MAX: u64 = 16 * 1024;
 
 #[expect(clippy::cast_possible_truncation, reason = "the constants are 0 and 1")]
 fn whole_file() -> libc::flock {
@@ -307,7 +331,8 @@ mod tests {
         let _lock = pair.watcher.lock().unwrap();
 
         let text = std::fs::read_to_string(pair.request(WATCHER)).unwrap();
-        assert_eq!(text, format!("{}\n", std::process::id()));
+        assert!(text.starts_with(&format!("{}\nresponses ", std::process::id())), "{text}");
+        assert_eq!(pair.client.watcher(), Liveness::Alive { pid: Some(std::process::id()) });
     }
 
     #[test]
@@ -384,13 +409,13 @@ mod tests {
         let pair = Pair::new();
         let mut lock = pair.watcher.lock().unwrap();
         fs::remove_file(pair.request(WATCHER)).unwrap();
-        let other = take_file(&pair.watcher.requests).unwrap();
+        let other = take_file(&pair.watcher.requests, &Served::default()).unwrap();
 
         let error = pair.watcher.restore_lock(&mut lock).unwrap_err();
 
         assert!(matches!(error, LockError::Held { pid: Some(_), .. }), "{error}");
         drop((lock, other));
-        let earlier = take_file(&pair.watcher.requests).unwrap();
+        let earlier = take_file(&pair.watcher.requests, &Served::default()).unwrap();
         let error = pair.watcher.lock().unwrap_err();
         assert!(matches!(error, LockError::Held { .. }), "{error}");
         drop(earlier);

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::dir::{Dir, is_plain, is_visible_json};
 use crate::record::{self, Refusal, Sight};
+use crate::served::Served;
 use crate::{LockError, PlaceError, Places, RunningLock, SpoolError, WatcherLock, client, lock};
 
 /// The directories, as a watcher uses them.
@@ -77,7 +78,7 @@ impl WatcherSpool {
 
     /// Makes this process the spool's one watcher, for as long as the lock is kept.
     pub fn lock(&self) -> Result<WatcherLock, LockError> {
-        lock::take(&self.requests)
+        lock::take(&self.requests, &self.served())
     }
 
     /// The lock of those who run children for a watcher of this spool.
@@ -88,7 +89,11 @@ impl WatcherSpool {
     /// Makes the lock's file anew where somebody removed it, or put another one into its place; says
     /// whether that was so. Until then the directories show that a watcher serves them.
     pub fn restore_lock(&self, lock: &mut WatcherLock) -> Result<bool, LockError> {
-        lock::restore(&self.requests, lock)
+        lock::restore(&self.requests, &self.served(), lock)
+    }
+
+    fn served(&self) -> Served {
+        Served::of(&self.responses, &self.queries)
     }
 
     /// Whether all paths still lead to the directories that are open. They do not when a directory

@@ -117,6 +117,14 @@ impl Cib {
         self.filesystems.iter().flat_map(|system| system.parameters.values("directory"))
     }
 
+    /// Number, or a remote node's name, and name of each node; a node that came back with another
+    /// number is there with each.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.nodes
+            .iter()
+            .flat_map(|node| node.ids.iter().map(|id| (id.as_str(), node.uname.as_str())))
+    }
+
     /// The node that `target` means.
     pub(crate) fn node(&self, target: Target<'_>) -> Option<&CibNode> {
         let known: Vec<Known<'_>> = self

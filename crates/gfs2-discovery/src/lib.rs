@@ -11,12 +11,14 @@
 //! - `cib`: Pacemaker's resources and their operation history. Also for what this node never mounted.
 //! - `nnf`: Near Node Flash's Kubernetes objects, where there are any.
 //!
-//! `corosync`, `mounts` and `names` help them. `files` and `programs` are the only modules that touch
+//! `corosync`, `mounts` and `names` help them. `cluster` answers another question: whether a name is that
+//! of another node of the cluster. `files` and `programs` are the only modules that touch
 //! the system; everything else takes texts and gives values. [`conclude`] puts the answers together.
 //! Whatever goes wrong makes a source blind, and nothing worse: this is information.
 
 mod attributes;
 mod cib;
+mod cluster;
 mod corosync;
 mod discovery;
 mod dlm;
@@ -34,6 +36,7 @@ use std::time::{Duration, Instant};
 
 pub use cib::Cib;
 use cib::CibNode;
+pub use cluster::ClusterNodes;
 pub use corosync::{ClusterNode, Corosync};
 pub use discovery::{Discovery, Held, Outcome, Report, Source};
 pub use dlm::Lockspaces;
@@ -100,6 +103,11 @@ pub const ROOT_VARIABLE: &str = "GFS2_DISCOVERY_ROOT";
 /// Asks all sources which file systems `target` holds. Takes no longer than `search.time_max` and
 /// what reading some files takes.
 pub fn discover(target: Target<'_>, search: &Search) -> Discovery {
+    conclude(target, &gather(target, search))
+}
+
+/// Reads all that [`conclude`] needs for `target`, within the same time.
+pub fn gather(target: Target<'_>, search: &Search) -> Evidence {
     let until = Instant::now() + search.time_max;
     let asked = programs::ask(target, search);
     let mut files = files::read(&search.root);
@@ -110,7 +118,20 @@ pub fn discover(target: Target<'_>, search: &Search) -> Discovery {
         files.follow(&search.root, cib.directories());
     }
     let files::Files { corosync, lockspaces, mounts, .. } = files;
-    conclude(target, &Evidence { corosync, lockspaces, mounts, cib, storages })
+    Evidence { corosync, lockspaces, mounts, cib, storages }
+}
+
+/// The nodes of the cluster: by corosync's configuration, and where that has no node `plug`, by the
+/// CIB as well, which knows remote nodes. `cibadmin` may take `search.time_max`.
+pub fn cluster_nodes(plug: &str, search: &Search) -> ClusterNodes {
+    let corosync = files::corosync(&search.root);
+    let unasked = Reading::Absent("it is not asked".to_owned());
+    let nodes = ClusterNodes::of(&corosync, &unasked);
+    if nodes.have(plug) || search.time_max.is_zero() {
+        return nodes;
+    }
+    let cib = programs::ask_cib(search);
+    ClusterNodes::of(&corosync, &cib.then(|text| Cib::parse(&String::from_utf8_lossy(&text))))
 }
 
 /// What `evidence` says about `target`.

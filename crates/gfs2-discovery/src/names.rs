@@ -15,32 +15,44 @@ pub(crate) struct Known<'a> {
     pub(crate) addresses: Vec<&'a str>,
 }
 
-/// The place of the one node in `nodes` that `target` means.
-///
-/// The whole name comes before the whole address, and those before what is left without domains. A
-/// name that could mean two nodes means none.
+/// The place of the one node in `nodes` that `target` means. A name that could mean two nodes means
+/// none.
 pub(crate) fn find(target: Target<'_>, nodes: &[Known<'_>]) -> Result<usize, NoNodeId> {
     for wanted in target.names() {
-        let by_name = |node: &Known<'_>, is: fn(&str, &str) -> bool| {
-            node.name.is_some_and(|name| is(name, wanted))
-        };
-        let by_address = |node: &Known<'_>, is: fn(&str, &str) -> bool| {
-            node.addresses.iter().any(|address| is(address, wanted))
-        };
-        for is in [is_same as fn(&str, &str) -> bool, is_same_without_domain] {
-            for known in [&by_name as &dyn Fn(&Known<'_>, _) -> bool, &by_address] {
-                let mut fitting = (0..nodes.len()).filter(|place| known(&nodes[*place], is));
-                match (fitting.next(), fitting.next()) {
-                    (Some(place), None) => return Ok(place),
-                    (Some(_), Some(_)) => {
-                        return Err(NoNodeId(format!("'{wanted}' could mean several nodes")));
-                    }
-                    (None, _) => {}
-                }
-            }
+        match places(wanted, nodes)[..] {
+            [place] => return Ok(place),
+            [] => {}
+            _ => return Err(NoNodeId(format!("'{wanted}' could mean several nodes"))),
         }
     }
     Err(NoNodeId(format!("there is no node '{}'", target.nodename.unwrap_or(target.plug))))
+}
+
+/// The places of all nodes in `nodes` that `wanted` can mean.
+///
+/// The whole name comes before the whole address, and those before what is left without domains.
+pub(crate) fn places(wanted: &str, nodes: &[Known<'_>]) -> Vec<usize> {
+    let by_name = |node: &Known<'_>, is: fn(&str, &str) -> bool| {
+        node.name.is_some_and(|name| is(name, wanted))
+    };
+    let by_address = |node: &Known<'_>, is: fn(&str, &str) -> bool| {
+        node.addresses.iter().any(|address| is(address, wanted))
+    };
+    for is in [is_same as fn(&str, &str) -> bool, is_same_without_domain] {
+        for known in [&by_name as &dyn Fn(&Known<'_>, _) -> bool, &by_address] {
+            let fitting: Vec<usize> =
+                (0..nodes.len()).filter(|place| known(&nodes[*place], is)).collect();
+            if !fitting.is_empty() {
+                return fitting;
+            }
+        }
+    }
+    Vec::new()
+}
+
+/// Whether two names are the same but for the case of letters and a domain that one of them lacks.
+pub(crate) fn are_one(one: &str, other: &str) -> bool {
+    is_same(one, other) || is_same_without_domain(one, other)
 }
 
 fn is_same(known: &str, wanted: &str) -> bool {

@@ -58,16 +58,24 @@ pub(crate) fn ask(target: Target<'_>, search: &Search) -> Asked {
         return Asked { cib: absent(), storages: absent(), mounts: absent() };
     }
     let (label, value) = nnf::LABEL;
-    let storages = kubectl(
+    let storages = start_kubectl(
         search,
         &[nnf::STORAGE_KINDS, "--all-namespaces", &format!("--selector={label}={value}")],
     );
     let namespace = format!("--namespace={}", target.plug);
     Asked {
-        cib: start(cibadmin(search), false),
-        storages: start(storages, true),
-        mounts: start(kubectl(search, &[nnf::MOUNT_KIND, &namespace]), true),
+        cib: start_cibadmin(search),
+        storages,
+        mounts: start_kubectl(search, &[nnf::MOUNT_KIND, &namespace]),
     }
+}
+
+/// What `cibadmin` alone writes in `search.time_max`.
+pub(crate) fn ask_cib(search: &Search) -> Reading<Vec<u8>> {
+    let until = Instant::now() + search.time_max;
+    let mut cib = start_cibadmin(search);
+    read_all(&mut [&mut cib], until);
+    cib.then(|program| Ok(program.end(until)?.bytes))
 }
 
 impl Asked {
@@ -91,18 +99,19 @@ impl Asked {
 /// So a name that is not Kubernetes' own would be a fence that does nothing and succeeds.
 pub fn has_node(name: &str, search: &Search) -> Reading<bool> {
     let until = Instant::now() + search.time_max;
-    let mut nodes = start(kubectl(search, &[nnf::NODE_KIND, "--all-namespaces"]), true);
+    let mut nodes = start_kubectl(search, &[nnf::NODE_KIND, "--all-namespaces"]);
     read_all(&mut [&mut nodes], until);
     nodes.then(|program| Ok(program.list(until)?.has_node(name)))
 }
 
 /// `--local`: the answer of the node that coordinates the cluster would be awaited otherwise, and it
-/// may be the one that has died.
-fn cibadmin(search: &Search) -> Reading<Command> {
+/// may be the one that has died. Pacemaker 3 deprecates the option, so the second command is without it.
+fn cibadmin(search: &Search) -> Reading<[Command; 2]> {
     program(&search.root, "cibadmin").then(|path| {
-        let mut command = prepared(&path);
-        command.args(["--query", "--local"]);
-        Ok(command)
+        let [mut local, mut plain] = [prepared(&path), prepared(&path)];
+        local.args(["--query", "--local"]);
+        plain.arg("--query");
+        Ok([local, plain])
     })
 }
 
@@ -194,18 +203,27 @@ fn prepared(path: &Path) -> Command {
     command
 }
 
-/// Starts it; `is_list` says whether it writes a list of Kubernetes' objects.
-fn start(command: Reading<Command>, is_list: bool) -> Reading<Program> {
-    command.then(|mut command| {
-        let path = Path::new(command.get_program());
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut child =
-            command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
-        let mut stdout = Output::of(child.stdout.take().map(OwnedFd::from));
-        stdout.list = is_list.then(ListReader::default);
-        let stderr = Output::of(child.stderr.take().map(OwnedFd::from));
-        Ok(Program { name, child, stdout, stderr })
+fn start_cibadmin(search: &Search) -> Reading<Program> {
+    cibadmin(search).then(|[local, plain]| {
+        let program = start(local, false)?;
+        Ok(Program { otherwise: Some(plain), ..program })
     })
+}
+
+fn start_kubectl(search: &Search, what: &[&str]) -> Reading<Program> {
+    kubectl(search, what).then(|command| start(command, true))
+}
+
+/// Starts it; `is_list` says whether it writes a list of Kubernetes' objects.
+fn start(mut command: Command, is_list: bool) -> Result<Program, String> {
+    let path = Path::new(command.get_program());
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut child =
+        command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
+    let mut stdout = Output::of(child.stdout.take().map(OwnedFd::from));
+    stdout.list = is_list.then(ListReader::default);
+    let stderr = Output::of(child.stderr.take().map(OwnedFd::from));
+    Ok(Program { name, child, stdout, stderr, otherwise: None })
 }
 
 /// A program that runs, or has just ended.
@@ -214,6 +232,8 @@ struct Program {
     child: Child,
     stdout: Output,
     stderr: Output,
+    /// What is started if the program ends with `EX_USAGE`; `None` once that is decided.
+    otherwise: Option<Command>,
 }
 
 /// What comes out of a pipe.
@@ -257,19 +277,18 @@ impl Output {
 fn read_all(programs: &mut [&mut Reading<Program>], until: Instant) {
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let mut open: Vec<&mut Output> = programs
-            .iter_mut()
-            .filter_map(|program| match program {
-                Reading::Got(program) => Some(program),
-                Reading::Blind(_) | Reading::Absent(_) => None,
-            })
+        started(programs).for_each(Program::start_otherwise);
+        let is_ending = started(programs).any(|program| program.is_ending());
+        let mut open: Vec<&mut Output> = started(programs)
             .flat_map(|program| [&mut program.stdout, &mut program.stderr])
             .filter(|output| output.pipe.is_some())
             .collect();
-        if open.is_empty() || left.is_zero() {
+        if (open.is_empty() && !is_ending) || left.is_zero() {
             return;
         }
-        match readable(&open, left) {
+        // The end of a process makes nothing readable.
+        let time_max = if is_ending { left.min(Duration::from_millis(1)) } else { left };
+        match readable(&open, time_max) {
             Ok(readable) => {
                 let outputs = open.iter_mut().zip(readable).filter(|(_, is_readable)| *is_readable);
                 outputs.for_each(|(output, _)| output.read());
@@ -279,6 +298,13 @@ fn read_all(programs: &mut [&mut Reading<Program>], until: Instant) {
             Err(_) => thread::sleep(left.min(Duration::from_millis(10))),
         }
     }
+}
+
+fn started<'a>(programs: &'a mut [&mut Reading<Program>]) -> impl Iterator<Item = &'a mut Program> {
+    programs.iter_mut().filter_map(|program| match program {
+        Reading::Got(program) => Some(program),
+        Reading::Blind(_) | Reading::Absent(_) => None,
+    })
 }
 
 fn readable(outputs: &[&mut Output], time_max: Duration) -> io::Result<Vec<bool>> {
@@ -295,6 +321,33 @@ impl Program {
     /// What it listed, if it ended by itself and well.
     fn list(self, until: Instant) -> Result<Objects, String> {
         self.end(until)?.list.unwrap_or_default().finish()
+    }
+
+    /// Whether it has closed its outputs, and its exit code is awaited to decide about a second try.
+    fn is_ending(&self) -> bool {
+        self.otherwise.is_some() && !self.has_open_output()
+    }
+
+    /// Turns into the second try, if it has ended and that is due. Does not wait.
+    fn start_otherwise(&mut self) {
+        if !self.is_ending() {
+            return;
+        }
+        let ended = self.child.try_wait();
+        if matches!(ended, Ok(None)) {
+            return;
+        }
+        let otherwise = self.otherwise.take();
+        if let (Ok(Some(status)), Some(command)) = (ended, otherwise)
+            && status.code() == Some(EX_USAGE)
+            && let Ok(second) = start(command, self.stdout.list.is_some())
+        {
+            *self = second;
+        }
+    }
+
+    fn has_open_output(&self) -> bool {
+        self.stdout.pipe.is_some() || self.stderr.pipe.is_some()
     }
 
     /// What it wrote, if it ended by itself and well.
@@ -326,7 +379,7 @@ impl Program {
 
     /// How it ended; `None` if it has not, or if something that it started still holds its outputs.
     fn status(&mut self, until: Instant) -> Option<ExitStatus> {
-        if self.stdout.pipe.is_some() || self.stderr.pipe.is_some() {
+        if self.has_open_output() {
             return None;
         }
         loop {
@@ -340,6 +393,8 @@ impl Program {
 
 const PROGRAM_DIRS: &[&str] =
     &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// The exit code of Pacemaker's programs, and of others, for an option that they do not know.
+const EX_USAGE: i32 = 64;
 const CHUNK_BYTES: usize = 16 * 1024;
 /// The longest complaint of a program that is passed on.
 const COMPLAINT_BYTES_MAX: usize = 300;

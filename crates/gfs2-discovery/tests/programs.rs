@@ -108,6 +108,35 @@ fn a_program_starts_in_the_root_with_nothing_of_ours() {
 }
 
 #[test]
+fn a_cibadmin_that_does_not_know_local_is_asked_without_it() {
+    let tree = Tree::of_capture("at-fence-node3");
+    let script = format!(
+        "case \"$*\" in *--local*) echo 'Unknown option --local' >&2; exit 64;; esac\ncat '{}'",
+        tree.path("cibadmin.xml").display()
+    );
+    tree.program("cibadmin", &script);
+    // The other program must not hold the second try up.
+    tree.program("kubectl", "exec sleep 1000");
+
+    let found = with_kubectl(&tree, "kubectl", SHORT);
+
+    assert!(matches!(report(&found, Source::Cib), Report::Answered { .. }), "{found}");
+    assert_eq!(found.names(), ["gfs2-storage", "scratch"], "{found}");
+}
+
+#[test]
+fn a_cibadmin_that_refuses_both_ways_is_asked_no_more() {
+    let tree = Tree::of_capture("at-fence-node1");
+    let seen = tree.path("seen");
+    tree.program("cibadmin", &format!("echo \"$@\" >>'{}'; echo no >&2; exit 64", seen.display()));
+
+    let found = tree.discover("node2");
+
+    assert_eq!(fs::read_to_string(&seen).unwrap(), "--query --local\n--query\n");
+    assert_eq!(blindness(&found, Source::Cib), "cibadmin failed (exit status: 64): no");
+}
+
+#[test]
 fn kubectl_is_asked_for_gfs2_only_and_only_where_it_can_reach_something() {
     let tree = Tree::new();
     let seen = tree.path("seen");

@@ -96,8 +96,7 @@ impl World {
             FenceAction::Off => !made.on_since,
             FenceAction::On => false,
         };
-        let names_another = job.request.device.as_ref().is_some_and(|named| *named != made.device);
-        if made.settles.contains(name) && suits && !names_another {
+        if made.settles.contains(name) && suits && job.lane.device == made.device {
             self.broken(format!("S4: {name} is a second fence for one death"));
         }
     }

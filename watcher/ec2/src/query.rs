@@ -50,6 +50,11 @@ impl Query {
         Query::new("StartInstances").with("InstanceId.1", id)
     }
 
+    /// The same, only asked: EC2 says whether it would be allowed, and does nothing.
+    pub(crate) fn dry(self) -> Self {
+        self.with("DryRun", "true")
+    }
+
     /// The call as a form. Everything but letters, digits and `-._~` is encoded, the colon of a
     /// filter's name among it: the signature is over the encoded text, and who decodes and encodes it
     /// again on the way has to arrive at the same.

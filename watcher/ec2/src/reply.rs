@@ -52,11 +52,11 @@ impl Reply {
             return Verdict::Broken(format!("HTTP status {}, without words of EC2's", self.status));
         };
         let words = format!("{code}: {message}");
-        if THROTTLED.contains(&code.as_str()) {
+        if THROTTLED.contains(&code.as_str()) || self.status == 429 {
             return Verdict::Throttled(words);
         }
         match self.status {
-            400..=499 => Verdict::Refused(code, words),
+            400..=499 if !PASSING.contains(&code.as_str()) => Verdict::Refused(code, words),
             _ => Verdict::Broken(words),
         }
     }
@@ -116,8 +116,8 @@ impl Instance {
     }
 }
 
-/// The one of `instances` that the tag means. The dead do not count: another may have taken their
-/// name, and may not carry the tag yet.
+/// The one of `instances` that the tag means. The dead do not count beside one that lives, which has taken
+/// their name. A dead one that is alone is meant. Of several dead ones nobody knows which is meant.
 pub(crate) fn the_one(instances: &[Instance], tag: &str, value: &str) -> Result<Instance, String> {
     let with_tag: Vec<&Instance> = instances
         .iter()
@@ -130,7 +130,7 @@ pub(crate) fn the_one(instances: &[Instance], tag: &str, value: &str) -> Result<
     };
     let meant = format!("the tag {tag}={value}");
     match (&alive[..], &dead[..]) {
-        ([one], _) => Ok((*one).clone()),
+        ([one], _) | ([], [one]) => Ok((*one).clone()),
         ([], []) => Err(format!("no instance has {meant}")),
         ([], dead) => Err(format!("no instance that lives has {meant}, only {}", listed(dead))),
         (several, _) => Err(format!(
@@ -139,6 +139,12 @@ pub(crate) fn the_one(instances: &[Instance], tag: &str, value: &str) -> Result<
             listed(several)
         )),
     }
+}
+
+/// Whether the words of an error, of whatever service of AWS's, hold a code of a trouble that passes.
+pub(crate) fn is_passing(words: &str) -> bool {
+    let mut words = words.split(|c: char| !c.is_ascii_alphanumeric());
+    words.any(|word| THROTTLED.contains(&word) || PASSING.contains(&word))
 }
 
 /// The code and the words of an error. AWS's services write it in different places.
@@ -192,13 +198,33 @@ fn text_of(node: Node, name: &'static str) -> Option<String> {
     Some(child(node, name)?.text().unwrap_or_default().to_owned())
 }
 
-/// The codes with which AWS refuses a call that came too fast.
-const THROTTLED: [&str; 5] = [
+/// The codes with which AWS refuses a call that came too fast: those on which all of AWS's tools wait.
+const THROTTLED: [&str; 14] = [
+    "BandwidthLimitExceeded",
+    "EC2ThrottledException",
+    "LimitExceededException",
+    "PriorRequestNotComplete",
+    "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "SlowDown",
+    "ThrottledException",
     "Throttling",
     "ThrottlingException",
-    "RequestThrottled",
-    "EC2ThrottledException",
+    "TooManyRequestsException",
+    "TransactionInProgressException",
+];
+
+/// The codes of troubles that pass, whatever the status. Whether the call was carried out is not known.
+const PASSING: [&str; 7] = [
+    "InternalError",
+    "InternalFailure",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "ServiceUnavailable",
+    "ServiceUnavailableException",
+    "Unavailable",
 ];
 
 #[cfg(test)]
@@ -294,6 +320,15 @@ mod tests {
         assert_eq!(chosen(&[("i-1", "running", "N1"), ("i-2", "stopped", "n1")]).unwrap(), "i-2");
 
         assert_eq!(chosen(&[]).unwrap_err(), "no instance has the tag Name=n1");
+        assert_eq!(chosen(&[("i-1", "terminated", "n1")]).unwrap(), "i-1");
+        for state in ["pending", "running", "stopping", "stopped", "shutting-down", ""] {
+            let replaced = [("i-1", "terminated", "n1"), ("i-2", state, "n1")];
+            assert_eq!(chosen(&replaced).unwrap(), "i-2", "{state}");
+            for other in ["pending", "running", "stopping", "stopped", "shutting-down"] {
+                let twins = [("i-1", other, "n1"), ("i-2", state, "n1")];
+                assert!(chosen(&twins).unwrap_err().starts_with("2 instances have "), "{state}");
+            }
+        }
         assert_eq!(
             chosen(&[("i-1", "terminated", "n1"), ("i-2", "terminated", "n1")]).unwrap_err(),
             "no instance that lives has the tag Name=n1, only i-1 (terminated), i-2 (terminated)"
@@ -338,12 +373,19 @@ mod tests {
             refused("UnauthorizedOperation")
         );
         assert_eq!(error(401, "AuthFailure", "no").verdict(), refused("AuthFailure"));
-        for (status, code) in [(503, "RequestLimitExceeded"), (400, "Throttling")] {
-            assert_eq!(error(status, code, "").verdict(), Verdict::Throttled(format!("{code}: ")));
+        for code in THROTTLED {
+            for status in [400, 503] {
+                let throttled = Verdict::Throttled(format!("{code}: "));
+                assert_eq!(error(status, code, "").verdict(), throttled);
+            }
         }
+        assert_eq!(error(429, "New", "").verdict(), Verdict::Throttled("New: ".to_owned()));
         for reply in [
             error(500, "InternalError", "no"),
             error(503, "Unavailable", "no"),
+            error(400, "RequestTimeout", "no"),
+            error(400, "InternalFailure", "no"),
+            reply(429, "<html/>"),
             reply(408, "Request Timeout"),
             reply(403, "<html/>"),
             reply(502, ""),
@@ -351,6 +393,19 @@ mod tests {
             assert!(matches!(reply.verdict(), Verdict::Broken(_)), "{reply:?}");
         }
         assert_eq!(reply(200, "").verdict(), Verdict::Accepted);
+    }
+
+    #[test]
+    fn a_trouble_that_passes_is_found_in_the_words_of_any_service() {
+        for (words, expected) in [
+            ("service error: Throttling: Rate exceeded", true),
+            ("unhandled error (ThrottlingException)", true),
+            ("code: Some(\"ServiceUnavailable\")", true),
+            ("AccessDenied: User is not authorized", false),
+            ("NotThrottlingAtAll", false),
+        ] {
+            assert_eq!(is_passing(words), expected, "{words}");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ use fence_protocol::bounded;
 use tokio::time::timeout;
 
 use crate::query::Query;
-use crate::reply::Reply;
+use crate::reply::{Reply, is_passing};
 
 /// All that a call needs.
 #[derive(Debug)]
@@ -49,15 +49,29 @@ pub(crate) struct Lost {
     pub(crate) text: String,
 }
 
+/// Why there is no session. Nothing was sent to EC2.
+#[derive(Debug)]
+pub(crate) struct NoSession {
+    /// There may be one a moment later.
+    pub(crate) passes: bool,
+    pub(crate) answer: Ec2Answer,
+}
+
+impl NoSession {
+    fn unreachable(passes: bool, text: String) -> Self {
+        NoSession { passes, answer: Ec2Answer::of(Ec2Outcome::Unreachable, text) }
+    }
+}
+
 impl Session {
     /// Finds out region, endpoint and credentials, until `limit` at the latest.
-    pub(crate) async fn open(call: &Ec2Call, limit: Limit) -> Result<Self, Ec2Answer> {
+    pub(crate) async fn open(call: &Ec2Call, limit: Limit) -> Result<Self, NoSession> {
         let found = within(limit, LOGIN_MS_MAX, Box::pin(login(call))).await;
         let (credentials, region, endpoint) = found.unwrap_or_else(|| {
             let text = "the services that give region and credentials (instance metadata, STS) did \
                         not answer in time; where none is meant, give 'region' and 'access_key' or \
                         'profile'";
-            Err(Ec2Answer::of(Ec2Outcome::Unreachable, text))
+            Err(NoSession::unreachable(false, text.to_owned()))
         })?;
         let connector = connector(Connector::builder());
         Ok(Session { connector, credentials, region, endpoint, limit })
@@ -138,8 +152,9 @@ impl Session {
 }
 
 /// Credentials, region and endpoint.
-async fn login(call: &Ec2Call) -> Result<(Credentials, String, String), Ec2Answer> {
-    let failed = |text: String| Ec2Answer::of(Ec2Outcome::Failed, text);
+async fn login(call: &Ec2Call) -> Result<(Credentials, String, String), NoSession> {
+    let failed =
+        |text: String| NoSession { passes: false, answer: Ec2Answer::of(Ec2Outcome::Failed, text) };
     let mut loader =
         aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http_client());
     if let Some(region) = &call.region {
@@ -158,7 +173,14 @@ async fn login(call: &Ec2Call) -> Result<(Credentials, String, String), Ec2Answe
         None => Err(CredentialsError::not_loaded_no_source()),
     };
     let credentials = credentials.map_err(|error| {
-        failed(format!("there are no credentials for AWS: {}", in_words(&error)))
+        let text = format!("there are no credentials for AWS: {}", in_words(&error));
+        match &error {
+            CredentialsError::ProviderTimedOut(_) => NoSession::unreachable(false, text),
+            CredentialsError::ProviderError(_) if is_passing(&text) => {
+                NoSession::unreachable(true, text)
+            }
+            _ => failed(text),
+        }
     })?;
     Ok((credentials, region.to_string(), endpoint))
 }

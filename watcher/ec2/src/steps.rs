@@ -14,14 +14,19 @@ use crate::session::Session;
 
 /// Does what `call` says, until `limit` at the latest.
 pub(crate) async fn carry_out(call: &Ec2Call, limit: Limit) -> Ec2Answer {
-    let session = match Session::open(call, limit).await {
-        Ok(session) => session,
-        Err(answer) => return answer,
+    let mut pause_ms = PAUSE_MS.0;
+    let session = loop {
+        match Session::open(call, limit).await {
+            Ok(session) => break session,
+            Err(trouble) if trouble.passes && paused(limit, &mut pause_ms).await => {}
+            Err(trouble) => return trouble.answer,
+        }
     };
     let result = match call.ask {
         Ec2Ask::Reach => reach(&session).await,
         Ec2Ask::Targets => targets(&session, call).await,
         Ec2Ask::Power => power(&session, call).await,
+        Ec2Ask::Rehearse => rehearse(&session, call).await,
         Ec2Ask::Off | Ec2Ask::On => order(&session, call).await,
     };
     let answer = result.unwrap_or_else(Ec2Answer::from);
@@ -51,14 +56,52 @@ impl From<Trouble> for Ec2Answer {
 }
 
 async fn reach(session: &Session) -> Result<Ec2Answer, Trouble> {
-    match ask(session, &Query::may_describe()).await {
-        Err(Trouble::Refused(code, _)) if code == "DryRunOperation" => {}
-        result => {
-            result?;
-        }
-    }
+    would(session, &Query::may_describe()).await?;
     let text = format!("{} answers, and lets us look at instances", session.place());
     Ok(Ec2Answer::of(Ec2Outcome::Done, text))
+}
+
+/// Whether EC2 says that it would do what `query` asks. False if it has done it instead.
+async fn would(session: &Session, query: &Query) -> Result<bool, Trouble> {
+    match ask(session, query).await {
+        Err(Trouble::Refused(code, _)) if code == "DryRunOperation" => Ok(true),
+        result => result.map(|_| false),
+    }
+}
+
+/// Finds the instance and asks whether its orders would be allowed.
+///
+/// A service that imitates EC2 may not know dry runs, and would carry the orders out. So EC2 has to show
+/// twice that it knows them before the order is asked for that would change anything: with a question,
+/// and with the order that the instance has already followed.
+async fn rehearse(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> {
+    let Instance { id, state, .. } = find(session, call).await?;
+    let done =
+        |text: String| Ok(Ec2Answer::of(Ec2Outcome::Done, format!("{id} is {state}: {text}")));
+    let mut orders = [
+        ("StartInstances", Query::start(&id).dry()),
+        ("StopInstances", Query::stop(&id, call.skip_os_shutdown).dry()),
+    ];
+    match state.as_str() {
+        "running" => {}
+        "stopped" => orders.reverse(),
+        // What is in between could be changed by either.
+        _ => return done("orders are not rehearsed in this state".to_owned()),
+    }
+    if !would(session, &Query::may_describe()).await? {
+        return done("the service knows no dry runs".to_owned());
+    }
+    for (name, query) in orders {
+        match would(session, &query).await {
+            Ok(true) => {}
+            Ok(false) => return done("the service knows no dry runs of orders".to_owned()),
+            Err(Trouble::Refused(_, words)) => {
+                return Err(Trouble::Wrong(format!("{name} {id} would be refused: {words}")));
+            }
+            Err(trouble) => return Err(trouble),
+        }
+    }
+    done("both orders are allowed".to_owned())
 }
 
 async fn targets(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> {
@@ -86,6 +129,10 @@ async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> 
         let answer = Ec2Answer::of(outcome, format!("{name} {id}: {words}"));
         Ok(Ec2Answer { instance: Some(id.clone()), ..answer })
     };
+    if call.ask == Ec2Ask::Off && state == "terminated" {
+        // The caller asks for the state, and that shows it.
+        return answer(Ec2Outcome::Unclear, "it is terminated, nothing is left to stop".to_owned());
+    }
     let mut pause_ms = PAUSE_MS.0;
     loop {
         let limit = session.limit();
@@ -109,7 +156,7 @@ async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> 
             Verdict::Throttled(words) => {
                 if !paused(session.limit(), &mut pause_ms).await {
                     let words = format!("{words} (not carried out)");
-                    return answer(Ec2Outcome::Unclear, words);
+                    return answer(Ec2Outcome::Unreachable, words);
                 }
             }
             // It may get there by itself, and that is for the caller to find out.

@@ -29,6 +29,9 @@ pub(super) fn ask(
             bail!("no fence-watcher is running: {START_IT}")
         }
     };
+    if query == QueryKind::State {
+        spool.check_served()?;
+    }
     let limit = Limit::in_ms(patience_ms);
     let query = Query {
         query_id: RequestId::random().to_string(),

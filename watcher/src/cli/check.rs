@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -38,6 +38,7 @@ pub(super) fn check(settings: &Settings, offline: bool) -> anyhow::Result<(Strin
             is_simulated: matches!(kind, DeviceKind::Simulated(_)),
             has_addresses: kind.addresses().is_some(),
             problems: Vec::new(),
+            remarks: Vec::new(),
             unknown: Vec::new(),
             reach: None,
             list: None,
@@ -67,7 +68,9 @@ struct Checked {
     has_addresses: bool,
     /// What the driver finds wrong with its settings.
     problems: Vec<String>,
-    /// What the device says of targets that it does not know.
+    /// What is unusual, and yet no problem.
+    remarks: Vec<String>,
+    /// What is missing for a fence of one of the targets.
     unknown: Vec<String>,
     /// What it answered, if it was asked.
     reach: Option<Reach>,
@@ -78,40 +81,50 @@ struct Checked {
 /// What one question to a driver brought.
 enum Finding {
     Problems(Vec<String>),
+    Remarks(Vec<String>),
     Unknown(Vec<String>),
     Reach(Reach),
     List(TargetList),
 }
 
-type Question = fn(&ConfiguredDevice) -> Finding;
+/// Where the findings about one device go.
+#[derive(Clone)]
+struct Findings {
+    index: usize,
+    sender: Sender<(usize, Finding)>,
+}
+
+impl Findings {
+    fn tell(&self, finding: Finding) {
+        // The receiver is gone only when nobody waits any longer.
+        let _ = self.sender.send((self.index, finding));
+    }
+}
 
 /// Asks the devices of this node all at once. A driver that does not come back is not waited for.
 fn ask(checked: &mut [Checked]) {
     let (sender, findings) = mpsc::channel();
-    let limit = Limit::in_ms(CHECK_MS_MAX);
-    for (index, checked) in checked.iter_mut().enumerate().filter(|(_, c)| c.device.here) {
+    let here = checked.iter_mut().enumerate().filter(|(_, checked)| checked.device.here);
+    let mut time_max_ms = 0;
+    for (index, checked) in here {
         // What stays if nothing else is said.
         checked.problems = vec!["it could not be checked in time".to_owned()];
         checked.reach = Some(Reach::Unreachable("it did not answer in time".to_owned()));
-        spawn(&sender, index, &checked.device, |device| Finding::Problems(device.driver.check()));
-        spawn(&sender, index, &checked.device, |device| {
-            Finding::Reach(device.driver.reachable(Limit::in_ms(REACH_MS_MAX)))
-        });
         checked.unknown = vec!["its targets could not be looked for in time".to_owned()];
-        spawn(&sender, index, &checked.device, |device| {
-            Finding::Unknown(device.driver.unknown_targets(Limit::in_ms(LIST_MS_MAX)))
-        });
         if checked.device.is_to_be_discovered() {
             checked.list = Some(TargetList::Unreachable("it did not answer in time".to_owned()));
-            spawn(&sender, index, &checked.device, |device| {
-                Finding::List(device.driver.targets(Limit::in_ms(LIST_MS_MAX)))
-            });
         }
+        time_max_ms = time_max_ms.max(checked.device.monitor_timeout_ms);
+        let findings = Findings { index, sender: sender.clone() };
+        spawn(&checked.device, &findings, ask_settings);
+        spawn(&checked.device, &findings, ask_device);
     }
     drop(sender);
+    let limit = Limit::in_ms(CHECK_MS_MAX + time_max_ms);
     while let Ok((index, finding)) = findings.recv_timeout(Duration::from_millis(limit.left_ms())) {
         match finding {
             Finding::Problems(problems) => checked[index].problems = problems,
+            Finding::Remarks(remarks) => checked[index].remarks = remarks,
             Finding::Unknown(unknown) => checked[index].unknown = unknown,
             Finding::Reach(reach) => checked[index].reach = Some(reach),
             Finding::List(list) => checked[index].list = Some(list),
@@ -120,15 +133,73 @@ fn ask(checked: &mut [Checked]) {
 }
 
 fn spawn(
-    sender: &Sender<(usize, Finding)>,
-    index: usize,
     device: &Arc<ConfiguredDevice>,
-    question: Question,
+    findings: &Findings,
+    ask: fn(&ConfiguredDevice, &Findings),
 ) {
-    let (sender, device) = (sender.clone(), Arc::clone(device));
-    // The receiver is gone only when nobody waits any longer. Without a thread, what stands there
-    // stays: it could not be checked.
-    let _ = thread::Builder::new().spawn(move || sender.send((index, question(&device))));
+    let (device, findings) = (Arc::clone(device), findings.clone());
+    // Without a thread, what stands there stays: it could not be checked.
+    let _ = thread::Builder::new().spawn(move || ask(&device, &findings));
+}
+
+/// What needs no contact with the device.
+fn ask_settings(device: &ConfiguredDevice, findings: &Findings) {
+    findings.tell(Finding::Problems(device.driver.check()));
+    findings.tell(Finding::Remarks(device.driver.remarks(Limit::in_ms(LIST_MS_MAX))));
+}
+
+/// What the device itself is asked: one thing after the other, for some devices talk to one client.
+fn ask_device(device: &ConfiguredDevice, findings: &Findings) {
+    device.driver.prepare(Limit::in_ms(LIST_MS_MAX));
+    let reach = device.reach(Limit::in_ms(device.monitor_timeout_ms));
+    let is_reached = matches!(reach, Reach::Reachable(_));
+    findings.tell(Finding::Reach(reach));
+    let mut targets = device.known_targets();
+    if device.is_to_be_discovered() {
+        let list = device.driver.targets(Limit::in_ms(LIST_MS_MAX));
+        if let TargetList::Nodes(nodes) = &list {
+            targets.extend(nodes.iter().cloned());
+        }
+        findings.tell(Finding::List(list));
+    }
+    if !is_reached {
+        // There is nothing more to be learned of its targets.
+        return findings.tell(Finding::Unknown(Vec::new()));
+    }
+    let mut unknown = device.driver.unknown_targets(Limit::in_ms(LIST_MS_MAX));
+    unknown.extend(lacks(device, &targets));
+    findings.tell(Finding::Unknown(unknown));
+}
+
+/// What is missing for an order, target by target.
+fn lacks(device: &ConfiguredDevice, targets: &BTreeSet<NodeName>) -> Vec<String> {
+    let at_once = if device.addresses.is_some() { AT_ONCE_MAX } else { device.max_concurrent };
+    let limit = Limit::in_ms(TARGETS_MS_MAX);
+    let (targets, lacks) = (Mutex::new(targets.iter()), Mutex::new(Vec::new()));
+    let next = || targets.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some(target) = next() {
+            let own_limit = limit.min(Limit::in_ms(device.monitor_timeout_ms));
+            let why = if limit.has_passed() {
+                Some("no time was left".to_owned())
+            } else {
+                device.driver.lack(target, own_limit)
+            };
+            let lack = why.map(|why| (target, why));
+            lacks.lock().unwrap_or_else(PoisonError::into_inner).extend(lack);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..at_once.min(AT_ONCE_MAX) {
+            // Where no more threads are to be had, this one does more.
+            let _ = thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let mut lacks = lacks.into_inner().unwrap_or_else(PoisonError::into_inner);
+    lacks.sort_unstable();
+    let sentence = |(target, why)| format!("a fence of '{target}' is not certain to work: {why}");
+    lacks.into_iter().map(sentence).collect()
 }
 
 impl Checked {
@@ -186,7 +257,7 @@ fn table(checked: &[Checked]) -> String {
                 None => "not asked",
             },
             &targets(checked),
-            match device.method {
+            match device.method() {
                 Method::OnOff => "onoff",
                 Method::Cycle => "cycle",
             },
@@ -287,7 +358,7 @@ fn notes(checked: &[Checked], settings: &Settings, offline: bool) -> Vec<String>
         if let Some(TargetList::Unreachable(why) | TargetList::NoList(why)) = &checked.list {
             notes.push(format!("'{name}' gives no list of its targets: {why}"));
         }
-        let problems = checked.problems.iter().chain(&checked.unknown);
+        let problems = checked.problems.iter().chain(&checked.unknown).chain(&checked.remarks);
         notes.extend(problems.map(|problem| format!("'{name}': {problem}")));
         if checked.is_simulated {
             notes.push(format!(
@@ -318,7 +389,7 @@ fn unable(device: &ConfiguredDevice) -> Vec<String> {
     let (name, abilities) = (&device.name, device.driver.abilities());
     let mut notes: Vec<String> = [FenceAction::Off, FenceAction::On, FenceAction::Reboot]
         .into_iter()
-        .filter(|action| !abilities.serve(*action, device.method))
+        .filter(|action| !abilities.serve(*action, device.method()))
         .map(|action| format!("'{name}' has no way to do '{action}': it refuses such requests"))
         .collect();
     if !abilities.power {
@@ -327,14 +398,17 @@ fn unable(device: &ConfiguredDevice) -> Vec<String> {
     notes
 }
 
-/// How long a device may take to show that it can be reached.
-const REACH_MS_MAX: u64 = 2_000;
+/// How long a device may take to list its targets, or to describe itself.
+const LIST_MS_MAX: u64 = 11_000;
 
-/// How long it may take to list its targets.
-const LIST_MS_MAX: u64 = 10_000;
+/// How long the questions for single targets may take, all together.
+const TARGETS_MS_MAX: u64 = 30_000;
 
-/// How long all of it may take: a driver's look at its own settings may start a program.
-const CHECK_MS_MAX: u64 = 15_000;
+/// How long all of it may take, besides the contact.
+const CHECK_MS_MAX: u64 = 3 * LIST_MS_MAX + TARGETS_MS_MAX + 2_000;
+
+/// How many targets are asked for at once.
+const AT_ONCE_MAX: usize = 16;
 
 /// The widest list of targets that is shown in full.
 const TARGETS_WIDTH_MAX: usize = 40;

@@ -192,6 +192,7 @@ fn what_is_not_written_has_its_default() {
     );
     let device = &settings.devices[0];
     assert_eq!((device.timeout_ms, device.max_concurrent, device.attempts), (45_000, 1, 1));
+    assert_eq!(device.monitor_timeout_ms, 10_000);
     assert_eq!((device.method, &device.nodes), (None, &None));
     assert_eq!(device.targets.to_string(), "n[1-3]");
 }

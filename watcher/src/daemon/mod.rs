@@ -253,6 +253,7 @@ impl Daemon {
         let boot_id = boot_id()
             .context("cannot read this boot's identity, /proc/sys/kernel/random/boot_id")?;
         let devices = Arc::new(Devices::build(&settings, &executor));
+        devices.prepare();
         Ok(Daemon {
             core: core::Watcher::new(core_settings(&settings, &boot_id), devices.facts()),
             spooler: Spooler::new(Arc::clone(&spool), &settings.spool, wake.clone()),

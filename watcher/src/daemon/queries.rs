@@ -28,8 +28,9 @@ use crate::devices::{ConfiguredDevice, Devices};
 /// The most questions that are asked of devices at the same time; more wait.
 const ASKING_MAX: usize = 64;
 
-/// How long a device has to show that it can be reached, in milliseconds.
-const REACH_MS: u64 = 2_000;
+/// How long before its client gives up a question is answered, in milliseconds: the answer says which
+/// device was asked in vain. A quarter of what is left, where that is less.
+const ANSWER_RESERVE_MS: u64 = 1_000;
 
 /// How long any other question to a device may take when nobody says otherwise, in milliseconds.
 const ASK_MS: u64 = 20_000;
@@ -268,6 +269,12 @@ fn remove(spool: &WatcherSpool, file_name: &str) {
     }
 }
 
+/// When a question is answered at the latest whose client gives up at `deadline_boot_ms`.
+fn limit_before(deadline_boot_ms: u64) -> Limit {
+    let left_ms = Limit { not_after_boot_ms: deadline_boot_ms }.left_ms();
+    in_ms((left_ms - ANSWER_RESERVE_MS.min(left_ms / 4)).min(ASK_MS))
+}
+
 fn in_ms(ms: u64) -> Limit {
     Limit { not_after_boot_ms: fence_device::boot_ms_now() + ms }
 }
@@ -283,13 +290,11 @@ struct Asker<'a> {
 impl Asker<'_> {
     fn answer(&self, query: &Query) -> QueryAnswer {
         let id = &query.query_id;
-        let limit = Limit {
-            not_after_boot_ms: query.deadline_boottime_ms.min(in_ms(ASK_MS).not_after_boot_ms),
-        };
+        let limit = limit_before(query.deadline_boottime_ms);
         match query.query {
             QueryKind::Reachable => match self.devices.choose(query.device.as_deref()) {
                 Ok(devices) => {
-                    let (reached, words) = self.reachable(&devices);
+                    let (reached, words) = self.reachable(&devices, limit);
                     QueryAnswer::new(id, u8::from(!reached), words)
                 }
                 Err(why) => QueryAnswer::new(id, 3, why),
@@ -335,19 +340,19 @@ impl Asker<'_> {
                 Err((_, why)) => (false, why),
             },
             _ => match self.devices.choose(device) {
-                Ok(devices) => self.reachable(&devices),
+                Ok(devices) => self.reachable(&devices, in_ms(ASK_MS)),
                 Err(why) => (false, why),
             },
         }
     }
 
-    fn reachable(&self, devices: &[&Arc<ConfiguredDevice>]) -> (bool, String) {
+    fn reachable(&self, devices: &[&Arc<ConfiguredDevice>], limit: Limit) -> (bool, String) {
         let reaches: Vec<(bool, String)> = thread::scope(|scope| {
             let asked: Vec<_> = devices
                 .iter()
                 .map(|device| {
                     let thread = thread::Builder::new().stack_size(STACK_BYTES);
-                    (device, thread.spawn_scoped(scope, || self.reach(device)))
+                    (device, thread.spawn_scoped(scope, || self.reach(device, limit)))
                 })
                 .collect();
             asked
@@ -355,7 +360,7 @@ impl Asker<'_> {
                 .map(|(device, thread)| match thread {
                     Ok(thread) => thread.join().unwrap_or((false, "the driver failed".to_owned())),
                     // Without a thread of its own, one is asked after the other.
-                    Err(_) => self.reach(device),
+                    Err(_) => self.reach(device, limit),
                 })
                 .collect()
         });
@@ -371,8 +376,8 @@ impl Asker<'_> {
         (all, words(all))
     }
 
-    fn reach(&self, device: &Arc<ConfiguredDevice>) -> (bool, String) {
-        let (reached, words) = match device.driver.reachable(in_ms(REACH_MS)) {
+    fn reach(&self, device: &Arc<ConfiguredDevice>, limit: Limit) -> (bool, String) {
+        let (reached, words) = match device.reach(limit) {
             Reach::Reachable(words) => (true, words),
             Reach::Unreachable(words) => (false, words),
         };

@@ -98,6 +98,7 @@ impl Daemon {
         audit::make_log_dir_meanwhile(&settings.log.log_dir);
         self.spooler.set_retention(&settings.spool);
         self.devices = Arc::new(Devices::build(settings, &self.executor));
+        self.devices.prepare();
         self.queries.set_devices(Arc::clone(&self.devices));
         let find = |settings: &Settings, name: &str| {
             settings.devices.iter().find(|device| device.name == name).cloned()

@@ -54,10 +54,12 @@ pub(super) fn execute(
 }
 
 fn drive(device: &ConfiguredDevice, job: &Job, request_json: &[u8], client: &Client) -> Verdict {
+    // What the device can be asked may be known only now.
+    device.driver.prepare(Limit { not_after_boot_ms: job.deadline_boot_ms });
     let mut plan = Plan::new(
         job.action,
         device.driver.abilities(),
-        device.method,
+        device.method(),
         device.attempts,
         device.timeout_ms,
         job.deadline_boot_ms,

@@ -62,15 +62,16 @@ impl FirstSeen {
 }
 
 impl Fenced {
-    /// Whether this is what `job` asks for.
+    /// Whether this is what `job` asks for. It must have been done by the device that `job` would go to:
+    /// another one may cut only one of two power supplies, or not be able to show what it did.
     fn settles(&self, job: &Job) -> bool {
         let suits = match job.action {
             FenceAction::Reboot => true,
             FenceAction::Off => !self.on_since,
             FenceAction::On => false,
         };
-        let names_another = job.request.device.as_ref().is_some_and(|named| *named != self.device);
-        suits && !names_another && self.off.at_boot_ms >= job.seen_boot_ms
+        let is_same_device = job.lane.device == self.device;
+        suits && is_same_device && self.off.at_boot_ms >= job.seen_boot_ms
     }
 
     /// The answer to `job`, which is not executed.
@@ -97,8 +98,18 @@ impl Fenced {
 impl Watcher {
     /// The answer to `job` without an execution of its own, if an execution has dealt with it.
     pub(super) fn settled(&self, job: &Job) -> Option<Answer> {
-        let fenced = self.fenced.get(&job.target)?;
-        fenced.settles(job).then(|| fenced.answer(job))
+        let fenced = self.fenced.get(&job.target.machine())?;
+        let is_brought_back = job.action == FenceAction::Off && self.is_on_due_before(job);
+        (fenced.settles(job) && !is_brought_back).then(|| fenced.answer(job))
+    }
+
+    /// Whether an `on` for the machine of `job` waits that came earlier.
+    fn is_on_due_before(&self, job: &Job) -> bool {
+        let queued = self.queued_for.get(&job.target.machine()).into_iter().flatten();
+        let mut states = queued.filter_map(|name| self.records.get(name));
+        states.any(|(state, _)| {
+            matches!(state, State::Queued(other) if other.action == FenceAction::On && other.seq < job.seq)
+        })
     }
 
     /// `request` lies under `name`; gives the instant at which it was first seen.
@@ -142,8 +153,10 @@ impl Watcher {
             performed: verdict.performed,
             on_since: off.on_followed,
         };
-        self.fenced.insert(job.target.clone(), fenced);
-        for name in self.queued_for.get(&job.target).cloned().unwrap_or_default() {
+        let machine = job.target.machine();
+        let waiting = self.queued_for.get(&machine).cloned().unwrap_or_default();
+        self.fenced.insert(machine, fenced);
+        for name in waiting {
             let Some((State::Queued(waiting), _)) = self.records.get(&name) else { continue };
             let Some(answer) = self.settled(waiting) else { continue };
             if let Some(State::Queued(waiting)) = self.take(&name) {
@@ -174,7 +187,7 @@ mod tests {
     use super::super::tests::{
         NOON, answer_in, at, claimed, claims, device, executes, name, request, see, watcher,
     };
-    use super::super::{Claim, Event, Sight};
+    use super::super::{Claim, Coverage, Device, Event, Sight};
     use super::*;
     use crate::PerTarget;
 
@@ -277,6 +290,52 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_goes_to_another_device_is_not_settled_by_what_one_that_was_named_did() {
+        // Two switches, one for each power supply, and a BMC, which comes first.
+        let devices = vec![device("bmc", "n[1-9]", 1), device("pdu-a", "n[1-9]", 1)];
+        let mut watcher = Watcher::new(watcher().settings, devices);
+        let first = Request { device: Some("pdu-a".into()), ..asks(FenceAction::Off, 1, "n3") };
+        begun(&mut watcher, &first);
+        let asked = asks(FenceAction::Off, 2, "n3");
+        see(&mut watcher, &asked, at(101_000));
+        watcher.handle(Event::Finished(name(&first), off_at(102_000, "off")), at(102_000));
+        assert!(executes(
+            &watcher.handle(Event::Claim(name(&asked), claimed(&asked)), at(102_000))
+        ));
+    }
+
+    #[test]
+    fn one_machine_under_two_names_dies_once() {
+        let devices = vec![Device { coverage: Coverage::Any, ..device("pdu", "n1", 1) }];
+        let mut watcher = Watcher::new(watcher().settings, devices);
+        let first = asks(FenceAction::Reboot, 1, "n3");
+        begun(&mut watcher, &first);
+        let asked = asks(FenceAction::Reboot, 2, "N3.example.com");
+        see(&mut watcher, &asked, at(101_000));
+        watcher.handle(Event::Finished(name(&first), off_at(102_000, "reboot")), at(103_000));
+        let effects = watcher.handle(Event::Claim(name(&asked), claimed(&asked)), at(103_000));
+        assert_eq!(answer_in(&effects).target_node, asked.target_node);
+        assert_eq!(answer_in(&effects).result, FenceResult::Success);
+    }
+
+    #[test]
+    fn an_off_that_came_after_an_on_is_not_settled_by_what_that_on_undoes() {
+        let mut watcher = watcher();
+        let (first, on) = (request(1, "n3"), asks(FenceAction::On, 2, "n3"));
+        let off = request(3, "n3");
+        begun(&mut watcher, &first);
+        see(&mut watcher, &on, at(101_000));
+        see(&mut watcher, &off, at(101_000));
+        let finished = Event::Finished(name(&first), off_at(102_000, "off"));
+        assert_eq!(claims(&watcher.handle(finished, at(102_000))), [name(&on)]);
+        watcher.handle(Event::Claim(name(&on), claimed(&on)), at(102_000));
+        let done = Verdict { off: None, ..off_at(0, "on") };
+        let effects = watcher.handle(Event::Finished(name(&on), done), at(103_000));
+        assert_eq!(claims(&effects), [name(&off)]);
+        assert!(executes(&watcher.handle(Event::Claim(name(&off), claimed(&off)), at(103_000))));
+    }
+
+    #[test]
     fn what_waits_behind_another_target_is_answered_when_its_own_is_off() {
         let mut watcher = watcher();
         let (first, between, asked) = (request(1, "n1"), request(2, "n2"), request(3, "n1"));
@@ -367,7 +426,7 @@ mod tests {
             deadline_wall_ms: None,
         };
         watcher.note_begin(&on);
-        assert!(watcher.fenced[&"n3".parse().unwrap()].on_since);
+        assert!(watcher.fenced["n3"].on_since);
     }
 
     #[test]

@@ -236,11 +236,11 @@ pub struct Watcher {
     ids: BTreeMap<RequestId, RecordName>,
     queue: Queue,
     timers: BTreeSet<(u64, RecordName)>,
-    /// What is queued for each target.
-    queued_for: BTreeMap<NodeName, BTreeSet<RecordName>>,
+    /// What is queued for each machine; see [`NodeName::machine`].
+    queued_for: BTreeMap<String, BTreeSet<RecordName>>,
     first_seen: FirstSeen,
-    /// The targets that were made off since the first of what waits was seen.
-    fenced: BTreeMap<NodeName, Fenced>,
+    /// The machines that were made off since the first of what waits was seen.
+    fenced: BTreeMap<String, Fenced>,
     next_seq: u64,
     stopping: Option<Stopping>,
 }
@@ -543,7 +543,7 @@ impl Watcher {
             self.timers.insert((at, name.clone()));
         }
         if let State::Queued(job) = &state {
-            self.queued_for.entry(job.target.clone()).or_default().insert(name.clone());
+            self.queued_for.entry(job.target.machine()).or_default().insert(name.clone());
         }
         self.records.insert(name, (state, timer_boot_ms));
     }
@@ -555,11 +555,11 @@ impl Watcher {
             self.timers.remove(&(at, name.clone()));
         }
         if let State::Queued(job) = &state
-            && let Some(queued) = self.queued_for.get_mut(&job.target)
+            && let Some(queued) = self.queued_for.get_mut(&job.target.machine())
         {
             queued.remove(name);
             if queued.is_empty() {
-                self.queued_for.remove(&job.target);
+                self.queued_for.remove(&job.target.machine());
             }
         }
         Some(state)

@@ -9,12 +9,19 @@ use fence_protocol::{NodeName, bounded};
 use fence_spool::program_problem;
 
 use super::{AgentAction, FenceAgentDevice, Target};
-use crate::command::CONTACT_MS_MAX;
 use crate::{Limit, OUTPUT_BYTES_MAX, Outcome, Reach};
 
 impl FenceAgentDevice {
     pub(super) fn contact(&self, limit: Limit) -> Reach {
-        let limit = limit.min(Limit::in_ms(CONTACT_MS_MAX));
+        let reach = self.contact_now(limit);
+        // A failure to read the metadata was perhaps a passing one, and a fence has no time for it.
+        if self.is_undescribed() && matches!(reach, Reach::Reachable(_)) {
+            let _ = self.metadata(limit);
+        }
+        reach
+    }
+
+    fn contact_now(&self, limit: Limit) -> Reach {
         if let Some(doubt) = self.doubt_about_plugs(limit) {
             return Reach::Unreachable(doubt);
         }
@@ -36,7 +43,7 @@ impl FenceAgentDevice {
 
     /// Whether the device is one thing, in which the targets are plugs; otherwise the option that
     /// names a target says where it is reached.
-    fn has_one_contact(&self) -> bool {
+    pub(super) fn has_one_contact(&self) -> bool {
         matches!(self.settings.plug_option.as_deref(), None | Some("plug" | "port"))
     }
 

@@ -8,11 +8,15 @@ use std::collections::BTreeSet;
 use fence_protocol::nearest;
 use roxmltree::{Document, Node, ParsingOptions};
 
+use crate::command::message;
+
 /// The options and actions that an agent declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     parameters: Vec<Parameter>,
     actions: BTreeSet<String>,
+    /// What stood around the document.
+    skipped: Option<String>,
 }
 
 /// An option that an agent is to be given.
@@ -44,10 +48,12 @@ enum Content {
 }
 
 impl Metadata {
-    /// Reads what an agent writes for the action `metadata`.
-    pub fn parse(xml: &str) -> Result<Self, String> {
+    /// Reads what an agent writes for the action `metadata`. Warnings of the agent or of what it is
+    /// written in may stand before and after the document.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let options = ParsingOptions { nodes_limit: NODES_MAX, ..ParsingOptions::default() };
-        let document = Document::parse_with_options(xml.trim(), options)
+        let (before, xml, after) = document_in(text);
+        let document = Document::parse_with_options(xml, options)
             .map_err(|error| format!("it is no XML: {error}"))?;
         let root = document.root_element();
         if !root.has_tag_name("resource-agent") {
@@ -61,7 +67,18 @@ impl Metadata {
         Ok(Metadata {
             parameters: within("parameters", "parameter").filter_map(parameter).collect(),
             actions: within("actions", "action").filter_map(name).collect(),
+            skipped: message(before, after),
         })
+    }
+
+    /// What stood around the document, as one line.
+    pub fn skipped(&self) -> Option<&str> {
+        self.skipped.as_deref()
+    }
+
+    /// Whether it says at all which actions the agent has.
+    pub fn declares_actions(&self) -> bool {
+        !self.actions.is_empty()
     }
 
     /// Whether the agent has this action.
@@ -167,6 +184,18 @@ impl Parameter {
         }
     }
 }
+
+/// The document in `text`, between what stands before and after it.
+fn document_in(text: &str) -> (&str, &str, &str) {
+    let start = [text.find("<?xml"), text.find("<resource-agent")].into_iter().flatten().min();
+    let (before, rest) = text.split_at(start.unwrap_or_default());
+    let end = rest.rfind(END).map_or(rest.len(), |at| at + END.len());
+    let (xml, after) = rest.split_at(end);
+    (before, xml.trim(), after)
+}
+
+/// How the document ends.
+const END: &str = "</resource-agent>";
 
 fn parameter(node: Node) -> Option<Parameter> {
     let is_set = |attribute| matches!(node.attribute(attribute), Some("1" | "true"));

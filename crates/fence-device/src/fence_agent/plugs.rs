@@ -1,16 +1,21 @@
 //! Whether an agent knows a plug. Some agents call every machine off that they do not know, so an "off"
 //! proves something only where the plug is in the agent's list.
 
+use fence_protocol::{NodeName, PowerState};
+
 use super::{AgentAction, FenceAgentDevice, Listed, Target, listed_plugs};
 use crate::command::LIST_BYTES_MAX;
 use crate::{Limit, Outcome, Pin};
+
+/// The name of a node and of a plug that nobody has.
+const NO_SUCH_NODE: &str = "fence-watcher-no-such-plug";
 
 impl FenceAgentDevice {
     /// Whether the agent can list its plugs: as configured, else as it says.
     pub(super) fn can_list(&self, limit: Limit) -> bool {
         match &self.settings.actions {
             Some(actions) => actions.contains(&AgentAction::List),
-            None => self.metadata(limit).is_none_or(|metadata| metadata.has_action("list")),
+            None => Self::declares(self.metadata_if_readable(limit).as_deref(), AgentAction::List),
         }
     }
 
@@ -70,10 +75,33 @@ impl FenceAgentDevice {
         }
     }
 
+    /// Why no state is one of a target: the agent shows a state of a plug that cannot exist.
+    pub(super) fn blind_status(&self, limit: Limit) -> Option<String> {
+        if !self.may_have(AgentAction::Status) || !self.has_one_contact() {
+            return None;
+        }
+        // One machine needs no plug.
+        let ignores_plugs = || Some(self.metadata_if_readable(limit)?.may_ignore_plugs());
+        if self.settings.targets.len() == 1 && ignores_plugs().unwrap_or(true) {
+            return None;
+        }
+        let node: NodeName = NO_SUCH_NODE.parse().ok()?;
+        let nowhere = Target { node: &node, plug: NO_SUCH_NODE };
+        let state = match self.state_of(nowhere, &Pin::default(), limit).state {
+            PowerState::On => "on",
+            PowerState::Off => "off",
+            PowerState::Unknown => return None,
+        };
+        Some(format!(
+            "the agent shows '{state}' for a plug that does not exist, so its status proves nothing about a \
+             target: take \"status\" out of 'actions'"
+        ))
+    }
+
     /// The targets, known by name, whose plug is not in the agent's list: no "off" of theirs is believed.
     pub(super) fn unlisted_targets(&self, limit: Limit) -> Vec<String> {
         let targets = &self.settings.targets;
-        if targets.is_empty() || !self.can(AgentAction::Status) || !self.can_list(limit) {
+        if targets.is_empty() || !self.may_have(AgentAction::Status) || !self.can_list(limit) {
             return Vec::new();
         }
         let remedy =

@@ -30,6 +30,9 @@ pub enum What {
     Refused,
     /// The BMC let us in and then said nothing: it may have got the order.
     Silent,
+    /// The BMC is there and had no time for this now. It has done nothing of it, and may do so when it is
+    /// asked or told again.
+    Busy,
     /// There was no session, as the BMC was not reached. It was told nothing.
     Unreachable,
     /// There was no session, as the BMC does not want one. It was told nothing.
@@ -44,7 +47,11 @@ pub fn said(code: i32, stdout: &str, stderr: &str) -> Said {
     // can undo it.
     let in_session = stderr.lines().find(|line| line.contains(IN_SESSION)).map(|line| {
         let is_unanswered = line.trim().starts_with(UNANSWERED);
-        let what = if is_unanswered { What::Silent } else { What::Refused };
+        let what = match is_unanswered {
+            true => What::Silent,
+            false if is_line(line, ORDER_TOO_EARLY) => What::Busy,
+            false => What::Refused,
+        };
         Said { what, words: one_line(line) }
     });
     if let Some(said) = in_session {
@@ -68,7 +75,7 @@ pub fn said(code: i32, stdout: &str, stderr: &str) -> Said {
 pub fn order_report(order: Order, said: Said) -> OrderReport {
     match said.what {
         What::Took(taken) if taken == order => OrderReport::Acknowledged(said.words),
-        What::Unreachable => OrderReport::Unreachable(said.words),
+        What::Unreachable | What::Busy => OrderReport::Unreachable(said.words),
         What::NotLetIn => OrderReport::Failed(said.words),
         What::Took(_) | What::Power(_) | What::Refused | What::Silent | What::Unclear => {
             OrderReport::Unacknowledged(said.words)
@@ -82,20 +89,42 @@ pub fn power_report(said: Said) -> PowerReport {
     PowerReport { state, detail: said.words }
 }
 
-/// Why there was no session: the first reason of the table that stands in a line.
+/// Why there was no session: the first reason of the table that is a line.
 fn no_session(stderr: &str) -> Said {
-    let found = REASONS.iter().find_map(|(fragment, what, meaning)| {
-        let line = stderr.lines().find(|line| line.contains(fragment))?;
+    let found = REASONS.iter().find_map(|(pattern, what, meaning)| {
+        let line = stderr.lines().find(|line| is_line(line, pattern))?;
         Some((*what, format!("{meaning} ({})", one_line(line))))
     });
     let (what, words) = found.unwrap_or((What::NotLetIn, NO_SESSION.to_owned()));
     Said { what, words }
 }
 
+/// Whether the whole line is `pattern`, in which each `*` stands for some text.
+fn is_line(line: &str, pattern: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|start| bare(line).strip_prefix(start)) else {
+        return false;
+    };
+    let mut parts = parts.peekable();
+    while let Some(part) = parts.next() {
+        let is_last = parts.peek().is_none();
+        let at = if is_last { rest.ends_with(part).then_some(rest.len()) } else { rest.find(part) };
+        match at {
+            Some(_) if is_last => return true,
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.is_empty()
+}
+
+/// The line without blanks around it, and without the arrow with which some lines start.
+fn bare(line: &str) -> &str {
+    line.trim().trim_start_matches("> ")
+}
+
 fn one_line(line: &str) -> String {
-    // Some lines start with an arrow.
-    let line = line.trim().trim_start_matches("> ");
-    bounded(&message(line, "").unwrap_or_default(), LINE_BYTES_MAX)
+    bounded(&message(bare(line), "").unwrap_or_default(), LINE_BYTES_MAX)
 }
 
 /// All lines that mean success, on standard output.
@@ -116,29 +145,63 @@ const UNANSWERED: &str = "Unable to ";
 /// How the line starts that says that nothing was told or asked.
 const NO_SESSION: &str = "Error: Unable to establish IPMI v2 / RMCP+ session";
 
-/// Why a session was not set up, the certain reasons first.
+/// The refusal of an order that the BMC did not even look at (completion code C0h, "Node busy").
+const ORDER_TOO_EARLY: &str = "Set Chassis Power Control to * failed: Node busy";
+
+/// Why a session was not set up, the certain reasons first. Each is a whole line; `*` is any text.
 ///
 /// A BMC that is asked for its abilities and does not answer is asked once more in the way of IPMI 1.5,
 /// and answers then as if it knew nothing else: with one try each, a lost packet looks like that. So
 /// "does not support" counts as not reached.
-const REASONS: [(&str, What, &str); 16] = [
+///
+/// A BMC that has no room for a session, or has just forgotten the one that is being set up, takes the
+/// next one a moment later.
+const REASONS: [(&str, What, &str); 33] = [
     ("RAKP 2 HMAC is invalid", What::NotLetIn, "the password is wrong"),
-    ("unauthorized name", What::NotLetIn, "it does not know the user with this privilege"),
-    ("unauthorized role", What::NotLetIn, "the user does not have the privilege: set 'privilege'"),
-    ("insufficient resources", What::Unreachable, "it has no room for another session"),
-    ("Error in open session response", What::NotLetIn, "cipher suite refused: set 'cipher'"),
-    ("is not what we requested", What::NotLetIn, "cipher suite refused: set 'cipher'"),
-    ("RAKP 2 message indicates an error", What::NotLetIn, "it refuses the login"),
-    ("RAKP 4 message", What::NotLetIn, "it refuses the login"),
-    ("failed: ", What::NotLetIn, "the user does not have the privilege: set 'privilege'"),
-    ("Get Auth Capabilities error: ", What::NotLetIn, "it refuses to speak IPMI 2.0"),
-    ("Address lookup for", What::Unreachable, "its name is not known here"),
-    ("Could not open socket", What::Unreachable, "there is no way to it from here"),
-    ("does not support IPMI v2", What::Unreachable, "no IPMI 2.0, or its answer was lost"),
-    ("no response from RAKP", What::Unreachable, "it stopped answering"),
-    ("Set Session Privilege Level", What::Unreachable, "it stopped answering"),
+    ("RAKP * message indicates an error : unauthorized name", What::NotLetIn, NO_USER),
+    ("Error in open session response message : unauthorized name", What::NotLetIn, NO_USER),
+    ("RAKP * message indicates an error : unauthorized role requested", What::NotLetIn, NO_ROLE),
+    ("Error in open session response message : unauthorized role *", What::NotLetIn, NO_ROLE),
+    ("RAKP * message indicates an error : insufficient resources for *", What::Busy, NO_ROOM),
+    ("Error in open session response message : insufficient resources for *", What::Busy, NO_ROOM),
+    ("RAKP * message indicates an error : inactive session ID", What::Busy, FORGOTTEN),
+    ("Error in open session response message : inactive session ID", What::Busy, FORGOTTEN),
+    ("RAKP * message indicates an error : invalid session ID", What::Busy, FORGOTTEN),
+    ("Error in open session response message : invalid session ID", What::Busy, FORGOTTEN),
+    ("Error in open session response message : *", What::NotLetIn, NO_CIPHER),
+    ("Authentication algorithm * is not what we requested *", What::NotLetIn, NO_CIPHER),
+    ("Integrity algorithm * is not what we requested *", What::NotLetIn, NO_CIPHER),
+    ("Encryption algorithm * is not what we requested *", What::NotLetIn, NO_CIPHER),
+    ("RAKP 2 message indicates an error : *", What::NotLetIn, "it refuses the login"),
+    ("RAKP 4 message indicates an error : *", What::NotLetIn, "it refuses the login"),
+    ("RAKP 4 message has invalid integrity check value", What::NotLetIn, "it refuses the login"),
+    ("Set Session Privilege Level to * failed: Node busy", What::Busy, "it is busy"),
+    ("Set Session Privilege Level to * failed: BMC initialization *", What::Busy, STARTING),
+    ("Set Session Privilege Level to * failed: *", What::NotLetIn, NO_ROLE),
+    ("Get Auth Capabilities error: Node busy", What::Busy, "it is busy"),
+    ("Get Auth Capabilities error: BMC initialization in progress", What::Busy, STARTING),
+    ("Get Auth Capabilities error: *", What::NotLetIn, "it refuses to speak IPMI 2.0"),
+    ("Address lookup for * failed", What::Unreachable, "its name is not known here"),
+    ("Interface address lookup for * failed", What::Unreachable, "there is no way to it from here"),
+    ("Could not open socket!", What::Unreachable, "there is no way to it from here"),
+    (
+        "This BMC does not support IPMI v2 *",
+        What::Unreachable,
+        "no IPMI 2.0, or its answer was lost",
+    ),
+    ("Error: no response from RAKP * message", What::Unreachable, "it stopped answering"),
+    ("Set Session Privilege Level to * failed", What::Unreachable, "it stopped answering"),
     ("Get Auth Capabilities error", What::Unreachable, "it does not answer"),
+    ("Error issuing Get Channel Authentication *", What::Unreachable, "it does not answer"),
+    ("IPMI LAN send command failed", What::Unreachable, "there is no way to it from here"),
 ];
+
+const NO_USER: &str = "it does not know the user with this privilege";
+const NO_ROLE: &str = "the user does not have the privilege: set 'privilege'";
+const NO_ROOM: &str = "it has no room for another session";
+const FORGOTTEN: &str = "it gave the session up while that was set up";
+const NO_CIPHER: &str = "cipher suite refused: set 'cipher'";
+const STARTING: &str = "it is just starting";
 
 /// The longest line of ipmitool that is passed on, in bytes.
 const LINE_BYTES_MAX: usize = 256;
@@ -155,7 +218,7 @@ mod tests {
     const NONE: &str = "Error: Unable to establish IPMI v2 / RMCP+ session\n";
 
     /// Reasons that `-v` gives before it says that there is no session, and what they mean.
-    const NO_SESSION_LINES: [(&str, What, &str); 18] = [
+    const NO_SESSION_LINES: [(&str, What, &str); 27] = [
         ("> RAKP 2 HMAC is invalid", What::NotLetIn, "the password is wrong"),
         (
             "RAKP 2 message indicates an error : unauthorized name",
@@ -170,7 +233,7 @@ mod tests {
         ("RAKP 2 message indicates an error : invalid role", What::NotLetIn, "refuses the login"),
         (
             "RAKP 2 message indicates an error : insufficient resources for session",
-            What::Unreachable,
+            What::Busy,
             "no room for another session",
         ),
         ("> RAKP 4 message has invalid integrity check value", What::NotLetIn, "refuses the login"),
@@ -181,7 +244,7 @@ mod tests {
         ),
         (
             "Error in open session response message : insufficient resources for session\n",
-            What::Unreachable,
+            What::Busy,
             "no room",
         ),
         ("Integrity algorithm 0x00 is not what we requested 0x01\n", What::NotLetIn, "'cipher'"),
@@ -207,7 +270,75 @@ mod tests {
         ),
         ("Could not open socket!", What::Unreachable, "no way to it"),
         ("something new", What::NotLetIn, "Unable to establish"),
+        (
+            "RAKP 2 message indicates an error : inactive session ID",
+            What::Busy,
+            "gave the session up",
+        ),
+        (
+            "RAKP 4 message indicates an error : invalid session ID",
+            What::Busy,
+            "gave the session up",
+        ),
+        (
+            "RAKP 2 message indicates an error : insufficient resources for role",
+            What::Busy,
+            "no room",
+        ),
+        ("Set Session Privilege Level to ADMINISTRATOR failed: Node busy", What::Busy, "busy"),
+        ("Get Auth Capabilities error: BMC initialization in progress", What::Busy, "starting"),
+        (
+            "RAKP 2 message indicates an error : inactive session ID\n> RAKP 2 HMAC is invalid",
+            What::NotLetIn,
+            "the password is wrong",
+        ),
+        // What ipmitool says of its own files is not said of the BMC.
+        (
+            "IANA PEN registry open failed: No such file or directory\nGet Auth Capabilities error",
+            What::Unreachable,
+            "it does not answer",
+        ),
+        (
+            "IANA PEN registry open failed: inactive session ID\n> Error: no response from RAKP 1 message",
+            What::Unreachable,
+            "stopped answering",
+        ),
+        ("IANA PEN registry open failed: Permission denied", What::NotLetIn, "Unable to establish"),
     ];
+
+    #[test]
+    fn a_pattern_is_a_whole_line() {
+        for (line, pattern, expected) in [
+            ("> a b", "a b", true),
+            ("a b c", "a b", false),
+            ("x a b", "a b", false),
+            ("a x b", "a * b", true),
+            ("a x failed: y", "a * failed", false),
+            ("a x failed: y", "a * failed: *", true),
+            ("a failed: y", "a * failed: *", false),
+            ("a x b y c", "a * b * c", true),
+            ("a x b y", "a * b * c", false),
+        ] {
+            assert_eq!(is_line(line, pattern), expected, "{line:?}, {pattern:?}");
+        }
+    }
+
+    #[test]
+    fn an_order_that_came_too_early_was_not_carried_out_and_no_other_refusal_proves_that() {
+        for (reason, what) in [
+            ("Node busy", What::Busy),
+            ("Node busy now", What::Refused),
+            ("Timeout", What::Refused),
+            ("Command response could not be provided", What::Refused),
+            ("Command not supported in present state", What::Refused),
+        ] {
+            let stderr =
+                format!("{SESSION}Set Chassis Power Control to Down/Off failed: {reason}\n");
+            assert_eq!(said(1, "", &stderr).what, what, "{reason}");
+        }
+        let question = "Get Chassis Power Status failed: Node busy\n";
+        assert_eq!(said(1, "", question).what, What::Refused);
+    }
 
     #[test]
     fn success_is_exit_code_0_and_the_words_and_nothing_else() {
@@ -270,7 +401,9 @@ mod tests {
             assert_eq!(said.what, what, "{reason}");
             assert!(said.words.contains(meaning), "{reason}: {}", said.words);
             match order_report(Order::Off, said) {
-                OrderReport::Unreachable(_) => assert_eq!(what, What::Unreachable),
+                OrderReport::Unreachable(_) => {
+                    assert!([What::Unreachable, What::Busy].contains(&what));
+                }
                 OrderReport::Failed(_) => assert_eq!(what, What::NotLetIn),
                 report => panic!("{report:?}"),
             }

@@ -1,17 +1,21 @@
-//! HTTP to one BMC: single calls, each with its limit, over connections that end with the [`Client`].
+//! HTTP to one BMC: single calls, each with its limit and over a connection of its own.
 //!
 //! The library sends each request once. It follows no redirection, uses no proxy, and looks no name
 //! up: the one address is given, so that all calls of one client go to one machine.
+//!
+//! No connection is used twice. Many BMCs close theirs after an answer without saying so, and a request
+//! that is sent into such a connection is lost: nobody knows whether it was taken. Without a connection,
+//! on the other hand, a request was certainly not sent.
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConfig, ClientConnection, StreamOwned};
+use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, StreamOwned};
 use ureq::config::Config;
 use ureq::http::{Method, Request, Response, Uri};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -22,7 +26,9 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, Body, Error, Timeout};
 
 use super::address::bare;
+use super::pinned::Unusable;
 use super::resource::ResourcePath;
+use super::tls::TlsSettings;
 use crate::{Limit, Secret};
 
 /// A client of one service.
@@ -32,6 +38,10 @@ pub(super) struct Client {
     address: SocketAddr,
     /// The limit of the present call, in milliseconds of `CLOCK_BOOTTIME`.
     limit: Arc<AtomicU64>,
+    /// Whether the BMC has a short key, so that the connection must be set up for that.
+    has_short_key: Arc<AtomicBool>,
+    /// Whether the present call has a connection that is ready for its request.
+    is_connected: Arc<AtomicBool>,
     login: Option<(&'static str, Secret)>,
 }
 
@@ -40,6 +50,8 @@ pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
     pub(super) location: Option<String>,
+    /// After how many seconds the service wants to be asked again, where it says so.
+    pub(super) retry_after: Option<u64>,
     /// The token of a new session.
     pub(super) token: Option<String>,
 }
@@ -48,14 +60,20 @@ pub(super) struct Reply {
 pub(super) enum CallError {
     /// The one who is there is not the one who should be.
     Untrusted(String),
-    /// There is no connection, or no whole answer.
+    /// It is the right one, and has a certificate with which nobody can see that.
+    Unusable(Unusable),
+    /// There is no connection: nothing was sent.
+    Unconnected(String),
+    /// There is no whole answer.
     Unanswered(String),
 }
 
 impl Client {
     /// A client of the service whose URLs start with `base`, at `address`.
-    pub(super) fn new(base: String, address: SocketAddr, tls: Option<Arc<ClientConfig>>) -> Self {
+    pub(super) fn new(base: String, address: SocketAddr, tls: Option<TlsSettings>) -> Self {
         let limit = Arc::new(AtomicU64::new(0));
+        let is_connected = Arc::new(AtomicBool::new(false));
+        let has_short_key = Arc::new(AtomicBool::new(false));
         let config = Agent::config_builder()
             .proxy(None)
             .max_redirects(0)
@@ -64,11 +82,19 @@ impl Client {
             .timeout_connect(Some(CONNECT_TIME_MAX))
             .user_agent("fence-watcher")
             .accept("application/json")
+            // Some BMCs compress also what nobody can read.
+            .accept_encoding("identity")
+            .max_idle_connections(0)
             .build();
-        let secured = Secured { tls, limit: Arc::clone(&limit) };
+        let secured = Secured {
+            tls,
+            limit: Arc::clone(&limit),
+            has_short_key: Arc::clone(&has_short_key),
+            is_connected: Arc::clone(&is_connected),
+        };
         let connector = ().chain(TcpConnector::default()).chain(secured);
         let agent = Agent::with_parts(config, connector, Known(address));
-        Client { agent, base, address, limit, login: None }
+        Client { agent, base, address, limit, has_short_key, is_connected, login: None }
     }
 
     /// What the URLs of the service start with.
@@ -86,7 +112,8 @@ impl Client {
         self.login = Some((header, value));
     }
 
-    /// One request and its answer. With an error, the request may have been sent all the same.
+    /// One request and its answer. With [`CallError::Unanswered`], the request may have been sent all the
+    /// same.
     pub(super) fn call(
         &self,
         method: Method,
@@ -94,9 +121,29 @@ impl Client {
         body: Option<String>,
         limit: Limit,
     ) -> Result<Reply, CallError> {
+        match self.call_once(method.clone(), path, body.clone(), limit) {
+            // The handshake was broken off, so nothing was sent. From now on the connections are set up for
+            // such a key.
+            Err(CallError::Unusable(Unusable::ShortKey))
+                if !self.has_short_key.swap(true, Ordering::Relaxed) =>
+            {
+                self.call_once(method, path, body, limit)
+            }
+            called => called,
+        }
+    }
+
+    fn call_once(
+        &self,
+        method: Method,
+        path: &ResourcePath,
+        body: Option<String>,
+        limit: Limit,
+    ) -> Result<Reply, CallError> {
         self.limit.store(limit.not_after_boot_ms, Ordering::Relaxed);
+        self.is_connected.store(false, Ordering::Relaxed);
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
-        request = request.header("OData-Version", "4.0");
+        request = request.header("OData-Version", "4.0").header("Connection", "close");
         if let Some((header, value)) = &self.login {
             request = request.header(*header, value.expose());
         }
@@ -114,7 +161,12 @@ impl Client {
                 })
             }
         };
-        response.and_then(read).map_err(CallError::from)
+        response.and_then(read).map_err(CallError::from).map_err(|error| match error {
+            CallError::Unanswered(why) if !self.is_connected.load(Ordering::Relaxed) => {
+                CallError::Unconnected(why)
+            }
+            error => error,
+        })
     }
 }
 
@@ -124,8 +176,10 @@ fn read(mut response: Response<Body>) -> Result<Reply, Error> {
         Some(value.to_owned())
     };
     let (location, token) = (header("Location"), header("X-Auth-Token"));
+    // A date is possible as well, and nobody knows the clock of a BMC.
+    let retry_after = header("Retry-After").and_then(|text| text.trim().parse().ok());
     let body = response.body_mut().with_config().limit(BODY_BYTES_MAX).read_to_vec()?;
-    Ok(Reply { status: response.status().as_u16(), body, location, token })
+    Ok(Reply { status: response.status().as_u16(), body, location, retry_after, token })
 }
 
 impl From<Error> for CallError {
@@ -139,11 +193,19 @@ impl From<Error> for CallError {
                 let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
                 match cause {
                     Some(rustls::Error::InvalidCertificate(CertificateError::Other(why))) => {
-                        CallError::Untrusted(why.to_string())
+                        match why.0.downcast_ref::<Unusable>() {
+                            Some(unusable) => CallError::Unusable(unusable.clone()),
+                            None => CallError::Untrusted(why.to_string()),
+                        }
                     }
                     Some(rustls::Error::InvalidCertificate(why)) => {
                         CallError::Untrusted(why.to_string())
                     }
+                    Some(rustls::Error::AlertReceived(
+                        AlertDescription::HandshakeFailure
+                        | AlertDescription::ProtocolVersion
+                        | AlertDescription::InsufficientSecurity,
+                    )) => CallError::Unanswered(format!("{error}; {TLS_NEEDED}")),
                     _ => CallError::Unanswered(error.to_string()),
                 }
             }
@@ -167,8 +229,10 @@ impl Resolver for Known {
 /// Makes a connection ready: encrypted where that is configured, and never after the limit.
 #[derive(Debug)]
 struct Secured {
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<TlsSettings>,
     limit: Arc<AtomicU64>,
+    has_short_key: Arc<AtomicBool>,
+    is_connected: Arc<AtomicBool>,
 }
 
 impl<In: Transport> Connector<In> for Secured {
@@ -183,12 +247,20 @@ impl<In: Transport> Connector<In> for Secured {
         let limit = Limit { not_after_boot_ms: self.limit.load(Ordering::Relaxed) };
         let transport = match &self.tls {
             None => Either::A(tcp),
-            Some(config) => Either::B(TlsTransport::connect(config, details, tcp, limit)?),
+            Some(settings) => {
+                let for_short_key = settings
+                    .for_short_key
+                    .as_ref()
+                    .filter(|_| self.has_short_key.load(Ordering::Relaxed));
+                let config = for_short_key.unwrap_or(&settings.usual);
+                Either::B(TlsTransport::connect(config, details, tcp, limit)?)
+            }
         };
         // Time that the machine slept through counts for the limit, and not for the library.
         if limit.has_passed() {
             return Err(Error::Timeout(Timeout::Global));
         }
+        self.is_connected.store(true, Ordering::Relaxed);
         Ok(Some(transport))
     }
 }
@@ -259,6 +331,10 @@ impl<In: Transport> Transport for TlsTransport<In> {
         true
     }
 }
+
+/// What a BMC has to offer.
+const TLS_NEEDED: &str = "TLS 1.2 with ECDHE or 1.3 is needed, and a key that is RSA (2048 bits), ECDSA \
+                          P-256 or P-384, or Ed25519";
 
 /// How long a connection may take, and as long again the handshake of TLS: a BMC that is slow needs a
 /// second or two, and one that needs more is not there.

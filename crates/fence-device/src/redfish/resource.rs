@@ -1,24 +1,30 @@
 //! What a Redfish service sends: texts in, checked values out. Nothing here is I/O.
 //!
-//! Only what a fence needs is read; everything else may be anything. A member of a wrong type, or one
-//! that is there twice, spoils the whole answer: such a device says nothing that could be relied on.
+//! Only what a fence needs is read; everything else may be anything. What the standard calls optional is a
+//! hint: a hint that is missing or cannot be read is no hint, and stops nothing. A member that stands
+//! there twice spoils the whole answer: such a service says nothing that could be relied on.
 //!
 //! Texts are as long as they come: who passes them on removes secrets first, and then cuts.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use fence_core::execution::Order;
 use fence_protocol::PowerState;
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::address::bare;
+use super::answer::{error_words, text_of};
 
 /// Where a resource is on its service: an absolute path, so that following it never leads to another
 /// host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourcePath(String);
 
-/// A computer system, as far as a fence concerns it.
+/// A computer system, or a chassis that is switched like one, as far as a fence concerns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct System {
     /// Its name within the collection.
@@ -29,11 +35,13 @@ pub struct System {
     pub power: PowerState,
     /// The words for that.
     pub power_words: String,
-    /// How it is reset; `None` where it cannot be.
-    pub reset: Option<Reset>,
+    /// Whether it shows any state.
+    pub shows_power: bool,
+    /// How it is reset, or why it cannot be.
+    pub reset: Result<Reset, String>,
 }
 
-/// The action `ComputerSystem.Reset`.
+/// The action `ComputerSystem.Reset` or `Chassis.Reset`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reset {
     /// Where orders are sent.
@@ -44,17 +52,57 @@ pub struct Reset {
     pub info: Option<ResourcePath>,
 }
 
+/// The list of a service's systems.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collection {
+    /// The places of the members, each once.
+    pub members: Vec<ResourcePath>,
+    /// What is wrong with the members whose place cannot be read.
+    pub unreadable: Vec<String>,
+}
+
 impl ResourcePath {
-    /// Where a service whose URLs start with `base` sends a reader on to, if that is on itself.
-    pub fn redirected(location: &str, base: &str) -> Option<Self> {
-        location.strip_prefix(base).unwrap_or(location).parse().ok()
+    /// Where a service whose URLs start with `base`, and whose network address is `ip`, sends a reader on
+    /// to, if that is on itself. Services leave their port out, or name the standard one.
+    pub fn redirected(location: &str, base: &str, ip: Option<IpAddr>) -> Option<Self> {
+        let Some((authority, path)) = split_url(location) else { return location.parse().ok() };
+        let (host, port) = split_port(authority);
+        let (own_host, own_port) = split_port(split_url(base)?.0);
+        let is_own_host = host.eq_ignore_ascii_case(own_host)
+            || bare(host).parse().is_ok_and(|named: IpAddr| Some(named) == ip);
+        let is_own_port = port.is_none_or(|port| Some(port) == own_port || is_standard(port));
+        (is_own_host && is_own_port).then(|| path.parse().ok())?
     }
 
-    /// The path of a URL. Services name themselves in many ways in the URL of a new session.
+    /// The path of a URL by which a service names a resource of its own. Services name themselves in many
+    /// ways, so the host does not count: whatever stands there, the call goes to this very service.
     pub fn of_url(url: &str) -> Option<Self> {
-        let path = url.split_once("://").and_then(|(_, rest)| Some(&rest[rest.find('/')?..]));
-        path.unwrap_or(url).parse().ok()
+        split_url(url).map_or(url, |(_, path)| path).parse().ok()
     }
+
+    /// The path without the slash at its end: `/S/1` and `/S/1/` are one resource.
+    fn without_slash(&self) -> &str {
+        self.0.strip_suffix('/').unwrap_or(&self.0)
+    }
+}
+
+/// The host, perhaps with a port, and the path of a URL.
+fn split_url(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let is_http = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    (is_http && !authority.contains('@')).then_some((authority, path))
+}
+
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+fn is_standard(port: &str) -> bool {
+    ["", "80", "443"].contains(&port)
 }
 
 impl FromStr for ResourcePath {
@@ -66,7 +114,7 @@ impl FromStr for ResourcePath {
         if is_path && text.len() <= PATH_BYTES_MAX && text.bytes().all(is_allowed) {
             Ok(ResourcePath(text.to_owned()))
         } else {
-            Err(format!("\"{}\" is no path of a Redfish resource", text.escape_debug()))
+            Err(no_path(text))
         }
     }
 }
@@ -84,47 +132,105 @@ impl System {
     }
 }
 
-/// Reads a `ComputerSystem`.
+/// Reads a `ComputerSystem` or a `Chassis`.
 pub fn parse_system(body: &[u8]) -> Result<System, String> {
     let raw: RawSystem = read("the system", body)?;
-    if raw.error.is_some() {
+    if raw.error.is_some_and(|error| !error.is_null()) {
         let words = error_words(body).unwrap_or_default();
         return Err(format!("the system is shown with an error: {words}"));
     }
-    let reset = raw.actions.and_then(|actions| actions.reset);
-    let reset = match reset {
-        Some(RawReset { target: Some(target), allowed, info }) => Some(Reset {
-            target: target.parse()?,
-            allowed,
-            info: info.as_deref().map(str::parse).transpose()?,
-        }),
-        _ => None,
+    let (power, power_words) = match &raw.power_state {
+        Some(Value::String(word)) => {
+            let state = match word.as_str() {
+                "On" => PowerState::On,
+                "Off" => PowerState::Off,
+                _ => PowerState::Unknown,
+            };
+            (state, format!("PowerState {word}"))
+        }
+        None | Some(Value::Null) => (PowerState::Unknown, "it shows no PowerState".to_owned()),
+        Some(other) => (PowerState::Unknown, format!("PowerState {other}, which is no state")),
     };
-    let (power, power_words) = match raw.power_state.as_deref() {
-        Some("On") => (PowerState::On, "PowerState On".to_owned()),
-        Some("Off") => (PowerState::Off, "PowerState Off".to_owned()),
-        Some(other) => (PowerState::Unknown, format!("PowerState {other}")),
-        None => (PowerState::Unknown, "it shows no PowerState".to_owned()),
-    };
-    Ok(System { id: raw.id, name: raw.name, power, power_words, reset })
+    let shows_power = raw.power_state.is_some_and(|state| state.is_string());
+    let reset = parse_reset(raw.actions.as_ref());
+    let (id, name) = (string(raw.id), string(raw.name));
+    Ok(System { id, name, power, power_words, shows_power, reset })
 }
 
-/// Reads a collection: the places of all its members. Part of them is an error.
-pub fn parse_collection(body: &[u8]) -> Result<Vec<ResourcePath>, String> {
+fn parse_reset(actions: Option<&Value>) -> Result<Reset, String> {
+    let action = |name| actions?.get(name).filter(|action| action.is_object());
+    let Some(action) = action("#ComputerSystem.Reset").or_else(|| action("#Chassis.Reset")) else {
+        return Err("the system has no action to reset it".to_owned());
+    };
+    let Some(target) = action.get("target").and_then(Value::as_str) else {
+        return Err("the system has no action to reset it: the action has no target".to_owned());
+    };
+    let Some(target) = ResourcePath::of_url(target) else {
+        return Err(format!("the target of its reset action: {}", no_path(target)));
+    };
+    // Some services give the place of a hint as a reference.
+    let info = action.get("@Redfish.ActionInfo");
+    let info = info.map(|info| info.get("@odata.id").unwrap_or(info)).and_then(Value::as_str);
+    let allowed = action.get("ResetType@Redfish.AllowableValues").and_then(strings);
+    Ok(Reset { target, allowed, info: info.and_then(ResourcePath::of_url) })
+}
+
+/// The texts of a list that has some; anything else says nothing.
+fn strings(list: &Value) -> Option<Vec<String>> {
+    let texts = list.as_array()?.iter().filter_map(Value::as_str).map(str::to_owned);
+    Some(texts.collect()).filter(|texts: &Vec<String>| !texts.is_empty())
+}
+
+fn string(value: Option<Value>) -> Option<String> {
+    match value {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// Reads a collection: the places of all its members. A collection that continues elsewhere is an error;
+/// what it says of its length does not count.
+pub fn parse_collection(body: &[u8]) -> Result<Collection, String> {
     let raw: RawCollection = read("the list of systems", body)?;
-    let is_whole = raw.count.is_none_or(|count| count == raw.members.len());
-    if raw.next.is_some() || !is_whole {
+    if raw.next.is_some_and(|next| next.is_string()) {
         return Err("the list of systems is not given at once: configure 'system' as a URI".into());
     }
-    raw.members.into_iter().map(|member| member.place.parse()).collect()
+    let mut collection = Collection { members: Vec::new(), unreadable: Vec::new() };
+    for member in &raw.members {
+        let place = member.get("@odata.id").and_then(Value::as_str).unwrap_or_default();
+        match ResourcePath::of_url(place) {
+            None => collection.unreadable.push(no_path(place)),
+            Some(path) => {
+                let is_same = |known: &ResourcePath| known.without_slash() == path.without_slash();
+                if !collection.members.iter().any(is_same) {
+                    collection.members.push(path);
+                }
+            }
+        }
+    }
+    Ok(collection)
 }
 
 /// Reads an `ActionInfo`: the reset types that it allows, where it says so.
-pub fn parse_action_info(body: &[u8]) -> Result<Option<Vec<String>>, String> {
-    let raw: RawActionInfo = read("the description of the reset action", body)?;
-    let mut parameters = raw.parameters.into_iter();
-    let reset_type = parameters.find(|parameter| parameter.name.as_deref() == Some("ResetType"));
-    Ok(reset_type.and_then(|parameter| parameter.allowed))
+pub fn parse_action_info(body: &[u8]) -> Option<Vec<String>> {
+    let info: Value = read("the description of the reset action", body).ok()?;
+    let mut parameters = info.get("Parameters")?.as_array()?.iter();
+    let is_reset_type =
+        |parameter: &&Value| parameter.get("Name").and_then(Value::as_str) == Some("ResetType");
+    strings(parameters.find(is_reset_type)?.get("AllowableValues")?)
+}
+
+/// Where a service root says that sessions are opened.
+pub(super) fn parse_sessions_place(body: &[u8]) -> Option<ResourcePath> {
+    let root: Value = read("the service root", body).ok()?;
+    let place = root.get("Links")?.get("Sessions")?.get("@odata.id")?.as_str()?;
+    ResourcePath::of_url(place)
+}
+
+/// Where a new session is, as its own description says.
+pub(super) fn parse_place(body: &[u8]) -> Option<ResourcePath> {
+    let resource: Value = read("the resource", body).ok()?;
+    ResourcePath::of_url(resource.get("@odata.id")?.as_str()?)
 }
 
 /// The reset type for `order`, of those that the service allows.
@@ -142,95 +248,33 @@ pub fn reset_type(order: Order, allowed: Option<&[String]>) -> Result<&'static s
     })
 }
 
-/// What the service says of an error.
-pub fn error_words(body: &[u8]) -> Option<String> {
-    let error = serde_json::from_slice::<RawProblem>(body).ok()?.error?;
-    let details = error.details.unwrap_or_default();
-    let mut messages: Vec<String> = details.into_iter().filter_map(|info| info.message).collect();
-    if messages.is_empty() {
-        messages.extend(error.message);
-    }
-    (!messages.is_empty()).then(|| messages.join(" "))
+fn read<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, String> {
+    serde_json::from_str(&text_of(body)).map_err(|error| format!("{what} cannot be read: {error}"))
 }
 
-fn read<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(body).map_err(|error| format!("{what} cannot be read: {error}"))
+fn no_path(text: &str) -> String {
+    format!("\"{}\" is no path of a Redfish resource", text.escape_debug())
 }
 
 #[derive(Deserialize)]
 struct RawSystem {
     #[serde(rename = "Id")]
-    id: Option<String>,
+    id: Option<Value>,
     #[serde(rename = "Name")]
-    name: Option<String>,
+    name: Option<Value>,
     #[serde(rename = "PowerState")]
-    power_state: Option<String>,
+    power_state: Option<Value>,
     #[serde(rename = "Actions")]
-    actions: Option<RawActions>,
-    error: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct RawActions {
-    #[serde(rename = "#ComputerSystem.Reset")]
-    reset: Option<RawReset>,
-}
-
-#[derive(Deserialize)]
-struct RawReset {
-    target: Option<String>,
-    #[serde(rename = "ResetType@Redfish.AllowableValues")]
-    allowed: Option<Vec<String>>,
-    #[serde(rename = "@Redfish.ActionInfo")]
-    info: Option<String>,
+    actions: Option<Value>,
+    error: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct RawCollection {
     #[serde(rename = "Members")]
-    members: Vec<RawReference>,
-    #[serde(rename = "Members@odata.count")]
-    count: Option<usize>,
+    members: Vec<Value>,
     #[serde(rename = "Members@odata.nextLink")]
-    next: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RawReference {
-    #[serde(rename = "@odata.id")]
-    place: String,
-}
-
-#[derive(Deserialize)]
-struct RawActionInfo {
-    #[serde(rename = "Parameters")]
-    parameters: Vec<RawParameter>,
-}
-
-#[derive(Deserialize)]
-struct RawParameter {
-    #[serde(rename = "Name")]
-    name: Option<String>,
-    #[serde(rename = "AllowableValues")]
-    allowed: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-struct RawProblem {
-    error: Option<RawError>,
-}
-
-#[derive(Deserialize)]
-struct RawError {
-    message: Option<String>,
-    #[serde(rename = "@Message.ExtendedInfo")]
-    details: Option<Vec<RawMessage>>,
-}
-
-#[derive(Deserialize)]
-struct RawMessage {
-    #[serde(rename = "Message")]
-    message: Option<String>,
+    next: Option<Value>,
 }
 
 const PATH_BYTES_MAX: usize = 1024;
@@ -267,11 +311,13 @@ mod tests {
             (r#"{"PowerState": "PoweringOn"}"#, PowerState::Unknown),
             (r#"{"PowerState": "Paused"}"#, PowerState::Unknown),
             (r#"{"PowerState": null}"#, PowerState::Unknown),
+            (r#"{"PowerState": false}"#, PowerState::Unknown),
+            (r#"{"PowerState": ["Off"]}"#, PowerState::Unknown),
             ("{}", PowerState::Unknown),
         ] {
             assert_eq!(parse_system(text.as_bytes()).unwrap().power, state, "{text}");
         }
-        for text in ["", "Off", "[]", r#"{"PowerState": false}"#, r#"{"PowerState": "Off""#] {
+        for text in ["", "Off", "[]", r#"{"PowerState": "Off""#] {
             assert!(parse_system(text.as_bytes()).is_err(), "{text}");
         }
         let failed = br#"{"error": {"message": "Timed out."}, "PowerState": "Off"}"#;
@@ -287,21 +333,41 @@ mod tests {
             let text = format!(r##"{{"Actions": {{"#ComputerSystem.Reset": {target}}}}}"##);
             parse_system(text.as_bytes())
         };
-        assert_eq!(reset("null").unwrap().reset, None);
-        assert_eq!(reset("{}").unwrap().reset, None);
-        for target in ["https://elsewhere/", "//elsewhere/", "relative", "", "/a b", "/a\\r\\nX: y"]
-        {
-            reset(&format!(r#"{{"target": "{target}"}}"#)).unwrap_err();
+        for action in ["null", "{}", "[]", "7", r#"{"target": null}"#] {
+            let problem = reset(action).unwrap().reset.unwrap_err();
+            assert!(problem.contains("no action to reset it"), "{problem}");
         }
+        for target in ["//elsewhere/", "relative", "", "/a b", "/a\\r\\nX: y", "ftp://bmc/a"] {
+            let problem =
+                reset(&format!(r#"{{"target": "{target}"}}"#)).unwrap().reset.unwrap_err();
+            assert!(problem.contains("no path"), "{problem}");
+        }
+        // A service's own name for itself is not the one by which it is reached.
+        let own = reset(r#"{"target": "https://name-of-its-own/S/1/Reset"}"#).unwrap().reset;
+        assert_eq!(own.unwrap().target.to_string(), "/S/1/Reset");
         let long = format!("/{}", "x".repeat(PATH_BYTES_MAX));
         long.parse::<ResourcePath>().unwrap_err();
 
         let base = "https://bmc:8443";
-        let redirected =
-            |location: &str| ResourcePath::redirected(location, base).map(|path| path.to_string());
+        let ip = Some([10, 0, 0, 1].into());
+        let redirected = |location: &str| {
+            ResourcePath::redirected(location, base, ip).map(|path| path.to_string())
+        };
         assert_eq!(redirected("/a/b").unwrap(), "/a/b");
-        assert_eq!(redirected("https://bmc:8443/a").unwrap(), "/a");
-        for location in ["https://bmc:84430/a", "https://other/a", "http://bmc:8443/a", "a", ""] {
+        for own in ["bmc:8443", "bmc", "BMC", "bmc:443", "10.0.0.1", "10.0.0.1:8443"] {
+            assert_eq!(redirected(&format!("https://{own}/a")).unwrap(), "/a", "{own}");
+        }
+        for location in [
+            "https://bmc:84430/a",
+            "https://other/a",
+            "https://10.0.0.2/a",
+            "https://bmc@other/a",
+            "https://other@bmc/a",
+            "//other/a",
+            "ftp://bmc/a",
+            "a",
+            "",
+        ] {
             assert_eq!(redirected(location), None, "{location}");
         }
         let of_url = |url: &str| ResourcePath::of_url(url).map(|path| path.to_string());
@@ -311,23 +377,38 @@ mod tests {
     }
 
     #[test]
-    fn a_collection_is_read_whole_or_not_at_all() {
+    fn a_collection_is_the_places_of_its_members_each_once() {
         let members = parse_collection(
             br#"{"Members": [{"@odata.id": "/S/1"}, {"@odata.id": "/S/2"}],
                 "Members@odata.count": 2}"#,
         );
-        let members: Vec<String> = members.unwrap().iter().map(ToString::to_string).collect();
+        let members: Vec<String> =
+            members.unwrap().members.iter().map(ToString::to_string).collect();
         assert_eq!(members, ["/S/1", "/S/2"]);
-        assert_eq!(parse_collection(br#"{"Members": []}"#).unwrap(), []);
+        assert_eq!(parse_collection(br#"{"Members": []}"#).unwrap().members, []);
 
+        let one = r#"{"@odata.id": "/S/1"}"#;
         for text in [
-            r#"{"Members": [{"@odata.id": "/S/1"}], "Members@odata.count": 2}"#,
-            r#"{"Members": [{"@odata.id": "/S/1"}], "Members@odata.nextLink": "/S?$skip=1"}"#,
+            format!(r#"{{"Members": [{one}], "Members@odata.count": 2}}"#),
+            format!(r#"{{"Members": [{one}], "Members@odata.count": "1"}}"#),
+            format!(r#"{{"Members": [{one}], "Members@odata.nextLink": null}}"#),
+            format!(r#"{{"Members": [{one}, {one}], "Members@odata.count": 1}}"#),
+            format!(r#"{{"Members": [{one}, {{"@odata.id": "/S/1/"}}]}}"#),
+            r#"{"Members": [{"@odata.id": "https://name-of-its-own/S/1"}]}"#.to_owned(),
         ] {
-            let problem = parse_collection(text.as_bytes()).unwrap_err();
-            assert!(problem.contains("not given at once"), "{problem}");
+            let collection = parse_collection(text.as_bytes()).unwrap();
+            assert_eq!(collection.members, ["/S/1".parse().unwrap()], "{text}");
+            assert_eq!(collection.unreadable.len(), 0, "{text}");
         }
-        for text in ["{}", r#"{"Members": [{}]}"#, r#"{"Members": [{"@odata.id": "//x"}]}"#] {
+        for member in ["{}", r#"{"@odata.id": "//x"}"#, r#"{"@odata.id": 7}"#, "null", "7"] {
+            let text = format!(r#"{{"Members": [{one}, {member}]}}"#);
+            let collection = parse_collection(text.as_bytes()).unwrap();
+            assert_eq!((collection.members.len(), collection.unreadable.len()), (1, 1), "{text}");
+        }
+        let part = format!(r#"{{"Members": [{one}], "Members@odata.nextLink": "/S?$skip=1"}}"#);
+        let problem = parse_collection(part.as_bytes()).unwrap_err();
+        assert!(problem.contains("not given at once"), "{problem}");
+        for text in ["{}", r#"{"Members": null}"#, r#"{"Members": {}}"#, ""] {
             parse_collection(text.as_bytes()).unwrap_err();
         }
     }
@@ -353,26 +434,69 @@ mod tests {
 
         let info = br#"{"Parameters": [{"Name": "Other", "AllowableValues": ["x"]},
             {"Name": "ResetType", "AllowableValues": ["ForceOff"]}]}"#;
-        assert_eq!(parse_action_info(info).unwrap().unwrap(), ["ForceOff"]);
-        assert_eq!(parse_action_info(br#"{"Parameters": []}"#).unwrap(), None);
-        parse_action_info(b"{}").unwrap_err();
+        assert_eq!(parse_action_info(info).unwrap(), ["ForceOff"]);
+        for text in [
+            "",
+            "[]",
+            "{}",
+            r#"{"Parameters": []}"#,
+            r#"{"Parameters": {"Name": "ResetType", "AllowableValues": ["On"]}}"#,
+            r#"{"Parameters": [{"Name": "ResetType"}]}"#,
+            r#"{"Parameters": [{"Name": "ResetType", "AllowableValues": []}]}"#,
+            r#"{"Parameters": [{"Name": "ResetType", "AllowableValues": "On"}]}"#,
+            r#"{"Parameters": [7, {"Name": 7}]}"#,
+        ] {
+            assert_eq!(parse_action_info(text.as_bytes()), None, "{text}");
+        }
     }
 
     #[test]
-    fn an_error_is_told_in_the_services_words() {
-        let words = |text: &str| error_words(text.as_bytes());
-        assert_eq!(
-            words(
-                r#"{"error": {"message": "See below", "@Message.ExtendedInfo": [
-                {"Message": "The power is off."}, {"MessageId": "Base.1.0"}, {"Message": "So?"}]}}"#
-            )
-            .unwrap(),
-            "The power is off. So?"
-        );
-        let general = r#"{"error": {"message": "Bad", "@Message.ExtendedInfo": [{}]}}"#;
-        assert_eq!(words(general).unwrap(), "Bad");
-        for text in ["", "<html>", "{}", r#"{"error": {}}"#, r#"{"error": {"message": 7}}"#] {
-            assert_eq!(words(text), None, "{text}");
+    fn a_hint_that_cannot_be_read_is_none() {
+        let reset = |hint: &str| {
+            let action = format!(r#"{{"target": "/R", {hint}}}"#);
+            let text = format!(r##"{{"Actions": {{"#ComputerSystem.Reset": {action}}}}}"##);
+            parse_system(text.as_bytes()).unwrap().reset.unwrap()
+        };
+        for hint in ["null", "[]", "{}", "7", r#""On""#, "[null]", "[[]]"] {
+            let hint = format!(r#""ResetType@Redfish.AllowableValues": {hint}"#);
+            assert_eq!(reset(&hint).allowed, None, "{hint}");
         }
+        let some = reset(r#""ResetType@Redfish.AllowableValues": ["On", null, "ForceOff", 7]"#);
+        assert_eq!(some.allowed.unwrap(), ["On", "ForceOff"]);
+
+        for info in ["null", r#""""#, "{}", "7", r#""relative""#, r#"{"@odata.id": null}"#] {
+            let info = format!(r#""@Redfish.ActionInfo": {info}"#);
+            assert_eq!(reset(&info).info, None, "{info}");
+        }
+        for info in [r#""/I""#, r#"{"@odata.id": "/I"}"#, r#""https://name-of-its-own/I""#] {
+            let info = reset(&format!(r#""@Redfish.ActionInfo": {info}"#)).info;
+            assert_eq!(info.unwrap().to_string(), "/I");
+        }
+    }
+
+    #[test]
+    fn what_is_optional_spoils_nothing_else() {
+        for text in [
+            r#"{"PowerState": "Off", "Id": 7, "Name": null, "Actions": []}"#,
+            r#"{"PowerState": "Off", "Actions": null}"#,
+            r##"{"PowerState": "Off", "Actions": {"#ComputerSystem.Reset": {"target": 7}}}"##,
+        ] {
+            let system = parse_system(text.as_bytes()).unwrap();
+            assert_eq!(system.power, PowerState::Off, "{text}");
+            assert!(system.reset.is_err() && system.id.is_none(), "{text}");
+        }
+        let mark =
+            [b"\xef\xbb\xbf", &b"{\"PowerState\": \"Off\", \"Model\": \"R\xe9\"}"[..]].concat();
+        assert_eq!(parse_system(&mark).unwrap().power, PowerState::Off);
+    }
+
+    #[test]
+    fn a_chassis_is_reset_by_its_own_action() {
+        let text =
+            br##"{"PowerState": "On", "Actions": {"#Chassis.Reset": {"target": "/C/1/Reset"}}}"##;
+        let reset = parse_system(text).unwrap().reset.unwrap();
+        assert_eq!(reset.target.to_string(), "/C/1/Reset");
+        let manager = br##"{"Actions": {"#Manager.Reset": {"target": "/M/1/Reset"}}}"##;
+        assert!(parse_system(manager).unwrap().reset.is_err());
     }
 }

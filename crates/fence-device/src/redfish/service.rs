@@ -1,6 +1,12 @@
-//! One visit to a Redfish service: logging in, what is asked, the one order, logging out.
+//! One visit to a Redfish service: logging in, what is asked, logging out. The one order is `errand`'s.
+//!
+//! A service that is starting, or has too much to do, refuses what it is asked for a while. Asking is
+//! harmless, so a question is repeated until the limit. What only helps (the service root, the values
+//! that an action allows, systems that are not the one that is meant) is asked once, for a short time.
 
 use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,11 +15,13 @@ use fence_protocol::bounded;
 use serde_json::json;
 use ureq::http::Method;
 
+use super::answer::{error_words, is_passing, refusal};
 use super::client::{CallError, Client, Reply};
 use super::resource::{
-    ResourcePath, System, error_words, parse_action_info, parse_collection, parse_system,
-    reset_type,
+    Collection, Reset, ResourcePath, System, parse_action_info, parse_collection, parse_place,
+    parse_sessions_place, parse_system, reset_type,
 };
+use super::systems::{Ambiguity, Member, Systems};
 use crate::{Limit, Secret};
 
 /// A service, from its opening to its closing.
@@ -23,15 +31,6 @@ pub(super) struct Service {
     /// What may stand in no text.
     secrets: Vec<Secret>,
     session: Option<ResourcePath>,
-}
-
-/// A system of the service's list.
-pub(super) struct Member {
-    /// Its path in the list.
-    pub(super) path: ResourcePath,
-    /// The path at which it was found.
-    pub(super) place: ResourcePath,
-    pub(super) system: System,
 }
 
 /// Why something was not done. Nothing was ordered.
@@ -59,7 +58,11 @@ impl From<CallError> for Problem {
                 "its certificate is not trusted: {why}; is it the right BMC? Then correct \
                  'ca_file' or 'fingerprint'"
             )),
-            CallError::Unanswered(why) => Problem::Unreachable(why),
+            CallError::Unusable(why) => Problem::Failed(format!(
+                "its certificate is the pinned one, and cannot be used: {why}; give the BMC a \
+                 certificate with an RSA key of 2048 bits or an ECDSA key (P-256)"
+            )),
+            CallError::Unconnected(why) | CallError::Unanswered(why) => Problem::Unreachable(why),
         }
     }
 }
@@ -92,18 +95,55 @@ impl Service {
         let quoted = json!(password.expose()).to_string();
         self.secrets.extend([password.clone(), secret(&quoted[1..quoted.len() - 1])?]);
         let login = json!({ "UserName": username, "Password": password.expose() }).to_string();
-        let reply = self.call(Method::POST, &path(SESSIONS)?, Some(login))?;
+        let fixed = path(SESSIONS)?;
+        let place = self.sessions_place()?.unwrap_or_else(|| fixed.clone());
+        let mut reply = self.log_in_at(&place, &login)?;
+        if matches!(reply.status, 404 | 405 | 501) && place != fixed {
+            reply = self.log_in_at(&fixed, &login)?;
+        }
         let reply = accepted(reply, "the session service")?;
-        let session = reply.location.as_deref().and_then(ResourcePath::of_url);
-        let (Some(token), Some(session)) = (reply.token, session) else {
-            let text = "the login gave no session (no X-Auth-Token, or no Location)";
+        let Some(token) = &reply.token else {
+            let text = "the login gave no session (no X-Auth-Token)";
             return Err(Problem::Failed(text.to_owned()));
         };
-        let token = secret(&token)?;
+        let token = secret(token)?;
         self.secrets.push(token.clone());
         self.client.log_in("X-Auth-Token", token);
-        self.session = Some(session);
+        // Without its place, nobody can end the session but the service itself.
+        let place = reply.location.as_deref().and_then(ResourcePath::of_url);
+        self.session = place.or_else(|| parse_place(&reply.body));
         Ok(())
+    }
+
+    /// Where the service root says that sessions are opened. It is asked before the login.
+    fn sessions_place(&self) -> Result<Option<ResourcePath>, Problem> {
+        match self.follow(&path(ROOT)?, self.hint_limit()) {
+            Ok((_, reply)) => {
+                Ok(Some(reply).filter(is_ok).and_then(|reply| parse_sessions_place(&reply.body)))
+            }
+            Err(CallError::Unanswered(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A login. A service that sends it on to another place of its own gets it there: some do that for a
+    /// slash at the end.
+    fn log_in_at(&self, place: &ResourcePath, login: &str) -> Result<Reply, Problem> {
+        let mut place = place.clone();
+        let mut redirects_left = REDIRECTS_MAX;
+        loop {
+            let login = Some(login.to_owned());
+            let reply = self.client.call(Method::POST, &place, login, self.limit)?;
+            let moved = self.redirected(&reply, &[301, 302, 307, 308]);
+            match moved.filter(|_| redirects_left > 0) {
+                Some(moved) => {
+                    place = moved;
+                    redirects_left -= 1;
+                }
+                None if !is_passing(reply.status, &reply.body) => return Ok(reply),
+                None => self.pause(&reply, "the session service")?,
+            }
+        }
     }
 
     /// Ends the session, if there is one. Sessions are few, and a forgotten one lasts for half an hour;
@@ -138,8 +178,8 @@ impl Service {
     }
 
     /// The places of all systems.
-    pub(super) fn members(&self) -> Result<Vec<ResourcePath>, Problem> {
-        parse_collection(&self.get(&path(SYSTEMS)?)?).map_err(Problem::Failed)
+    pub(super) fn collection(&self) -> Result<Collection, Problem> {
+        parse_collection(&self.get_at(&path(SYSTEMS)?)?.1).map_err(Problem::Failed)
     }
 
     /// The system at `path`, as it is now, and its place, to which the service may have redirected.
@@ -148,84 +188,157 @@ impl Service {
         Ok((place, parse_system(&body).map_err(Problem::Failed)?))
     }
 
-    /// All systems.
-    pub(super) fn systems(&self) -> Result<Vec<Member>, Problem> {
-        let member = |path| {
-            let (place, system) = self.system(&path)?;
-            Ok(Member { path, place, system })
-        };
-        self.members()?.into_iter().map(member).collect()
+    /// The power of the system at `path`, asked once.
+    pub(super) fn glance(&self, path: &ResourcePath, limit: Limit) -> Option<System> {
+        let (_, reply) = self.follow(path, limit).ok()?;
+        Some(reply).filter(is_ok).and_then(|reply| parse_system(&reply.body).ok())
     }
 
-    /// Where and how `order` is given to `system`.
+    /// All systems that can be read.
+    pub(super) fn systems(&self) -> Result<Systems, Problem> {
+        let Collection { members: paths, unreadable } = self.collection()?;
+        let mut systems = Systems { members: Vec::new(), unreadable, may_pass: false };
+        for (at, path) in paths.iter().enumerate() {
+            // One that is silent must not take the time of the others.
+            let share_ms = self.limit.left_ms() / (paths.len() - at + 1) as u64;
+            let limit = self.limit.min(Limit::in_ms(share_ms.max(MEMBER_MS_MIN)));
+            let problem = match self.follow(path, limit) {
+                Ok((place, reply)) => {
+                    systems.may_pass |= is_passing(reply.status, &reply.body);
+                    let body = accepted(reply, &path.to_string()).map(|reply| reply.body);
+                    let read = |body: Vec<u8>| parse_system(&body).map_err(Problem::Failed);
+                    match body.and_then(read) {
+                        Ok(system) => {
+                            let member = Member { path: path.clone(), place, system };
+                            systems.members.push(member);
+                            continue;
+                        }
+                        Err(problem) => problem.into_text(),
+                    }
+                }
+                Err(error) => {
+                    systems.may_pass = true;
+                    Problem::from(error).into_text()
+                }
+            };
+            systems.unreadable.push(format!("{path}: {problem}"));
+        }
+        Ok(systems)
+    }
+
+    /// The one system with this `Id` or `Name`. Others that cannot be read do not matter, if it is there.
+    pub(super) fn named_system(&self, name: &str) -> Result<(ResourcePath, System), Problem> {
+        loop {
+            let systems = self.systems()?;
+            let may_pass = systems.may_pass;
+            let why = match systems.into_named(name) {
+                Ok(Member { place, system, .. }) => return Ok((place, system)),
+                Err((Ambiguity::None, why)) if may_pass => why,
+                Err((_, why)) => return Err(Problem::Failed(why)),
+            };
+            if !self.has_paused(None) {
+                return Err(Problem::Unreachable(why));
+            }
+        }
+    }
+
+    /// Where and how `order` is given to a system.
     pub(super) fn reset(
         &self,
         order: Order,
-        system: System,
+        reset: Result<Reset, String>,
     ) -> Result<(ResourcePath, &'static str), Problem> {
-        let Some(reset) = system.reset else {
-            return Err(Problem::Failed("the system has no action to reset it".to_owned()));
-        };
+        let reset = reset.map_err(Problem::Failed)?;
         let allowed = match (reset.allowed, &reset.info) {
-            (None, Some(info)) => parse_action_info(&self.get(info)?).map_err(Problem::Failed)?,
+            (None, Some(info)) => self.hint(info),
             (allowed, _) => allowed,
         };
         let reset_type = reset_type(order, allowed.as_deref()).map_err(Problem::Failed)?;
         Ok((reset.target, reset_type))
     }
 
-    /// Sends an order, once; tells whether the service said yes. From here on nobody knows what was
-    /// done, but for an answer that says so.
-    pub(super) fn send(&self, target: &ResourcePath, reset_type: &str) -> (bool, String) {
-        let body = json!({ "ResetType": reset_type }).to_string();
-        let reply = self.client.call(Method::POST, target, Some(body), self.limit);
-        let (is_accepted, outcome) = match reply {
-            Ok(reply) => (reply.status / 100 == 2, status_words(&reply)),
-            Err(CallError::Untrusted(why) | CallError::Unanswered(why)) => (false, why),
-        };
-        (is_accepted, format!("{reset_type}: {outcome}"))
+    /// The reset types that the description at `info` allows, if it can be read.
+    fn hint(&self, info: &ResourcePath) -> Option<Vec<String>> {
+        let (_, reply) = self.follow(info, self.hint_limit()).ok()?;
+        Some(reply).filter(is_ok).and_then(|reply| parse_action_info(&reply.body))
     }
 
-    fn call(
+    /// How long a question that only helps may take.
+    fn hint_limit(&self) -> Limit {
+        let time_ms = (self.limit.left_ms() / 3).min(HINT_MS_MAX);
+        self.limit.min(Limit::in_ms(time_ms))
+    }
+
+    /// Sends a call, once.
+    pub(super) fn call_once(
         &self,
         method: Method,
         path: &ResourcePath,
         body: Option<String>,
-    ) -> Result<Reply, Problem> {
-        Ok(self.client.call(method, path, body, self.limit)?)
+    ) -> Result<Reply, CallError> {
+        self.client.call(method, path, body, self.limit)
     }
 
-    fn get(&self, path: &ResourcePath) -> Result<Vec<u8>, Problem> {
-        self.get_at(path).map(|(_, body)| body)
-    }
-
-    /// The resource at `path`, or where the service says that it is, with its place. A redirection to
-    /// another host is not followed: the login is for this one.
+    /// The resource at `path`, or where the service says that it is, with its place; asked again while the
+    /// service refuses that for a while.
     fn get_at(&self, path: &ResourcePath) -> Result<(ResourcePath, Vec<u8>), Problem> {
+        loop {
+            let (place, reply) = self.follow(path, self.limit)?;
+            if !is_passing(reply.status, &reply.body) {
+                return Ok((place, accepted(reply, &path.to_string())?.body));
+            }
+            self.pause(&reply, &path.to_string())?;
+        }
+    }
+
+    /// Asks for the resource at `path`, once. A redirection to another host is not followed: the login is for
+    /// this one.
+    pub(super) fn follow(
+        &self,
+        path: &ResourcePath,
+        limit: Limit,
+    ) -> Result<(ResourcePath, Reply), CallError> {
         let mut place = path.clone();
-        let mut reply = self.call(Method::GET, path, None)?;
+        let mut reply = self.client.call(Method::GET, path, None, limit)?;
         for _ in 0..REDIRECTS_MAX {
-            let location = reply.location.as_deref().filter(|_| reply.status / 100 == 3);
-            let Some(path) =
-                location.and_then(|to| ResourcePath::redirected(to, self.client.base()))
-            else {
-                break;
-            };
-            reply = self.call(Method::GET, &path, None)?;
+            let Some(path) = self.redirected(&reply, &[301, 302, 303, 307, 308]) else { break };
+            reply = self.client.call(Method::GET, &path, None, limit)?;
             place = path;
         }
-        Ok((place, accepted(reply, &path.to_string())?.body))
+        Ok((place, reply))
+    }
+
+    /// Where the service sends a caller on to by one of these statuses, if that is on itself.
+    pub(super) fn redirected(&self, reply: &Reply, statuses: &[u16]) -> Option<ResourcePath> {
+        let location = reply.location.as_deref().filter(|_| statuses.contains(&reply.status))?;
+        ResourcePath::redirected(location, self.client.base(), Some(self.client.address().ip()))
+    }
+
+    /// Waits before a question is asked again; an error where no time is left for that.
+    fn pause(&self, reply: &Reply, what: &str) -> Result<(), Problem> {
+        if self.has_paused(reply.retry_after) {
+            return Ok(());
+        }
+        let words = status_words(reply);
+        Err(Problem::Unreachable(format!("{what}: {words}; asked again until no time was left")))
+    }
+
+    /// Waits as long as the service wants, or for less: a fence cannot wait for half a minute, and many
+    /// services are ready before. `false` where no time is left.
+    pub(super) fn has_paused(&self, retry_after: Option<u64>) -> bool {
+        let left_ms = self.limit.left_ms();
+        if left_ms < PAUSE_MS.0 {
+            return false;
+        }
+        let wanted_ms = retry_after.map_or(PAUSE_MS.1, |seconds| seconds.saturating_mul(1_000));
+        let pause_ms = wanted_ms.clamp(PAUSE_MS.0, PAUSE_MS.2).min(left_ms / 2);
+        thread::sleep(Duration::from_millis(pause_ms));
+        true
     }
 }
 
-/// The place of the one system with this `Id` or `Name`.
-pub(super) fn position_of(name: &str, systems: &[Member]) -> Result<usize, String> {
-    let mut found = systems.iter().enumerate().filter(|(_, member)| member.system.is_called(name));
-    match (found.next(), found.next()) {
-        (Some((at, _)), None) => Ok(at),
-        (None, _) => Err(format!("none of its {} systems is '{name}'", systems.len())),
-        _ => Err(format!("more than one of its systems is '{name}': configure a URI")),
-    }
+fn is_ok(reply: &Reply) -> bool {
+    matches!(reply.status, 200..=299)
 }
 
 fn accepted(reply: Reply, what: &str) -> Result<Reply, Problem> {
@@ -241,8 +354,13 @@ fn accepted(reply: Reply, what: &str) -> Result<Reply, Problem> {
     }
 }
 
-fn status_words(reply: &Reply) -> String {
-    match error_words(&reply.body).filter(|_| reply.status >= 300) {
+/// What an answer says of an error.
+pub(super) fn status_words(reply: &Reply) -> String {
+    let words = match reply.status {
+        200..=299 => refusal(&reply.body),
+        _ => error_words(&reply.body),
+    };
+    match words {
         Some(words) => format!("HTTP {}: {words}", reply.status),
         None => format!("HTTP {}", reply.status),
     }
@@ -257,11 +375,21 @@ fn secret(text: &str) -> Result<Secret, Problem> {
 }
 
 /// The places that the standard fixes.
+const ROOT: &str = "/redfish/v1/";
 const SYSTEMS: &str = "/redfish/v1/Systems";
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 
 /// How often one resource may be somewhere else.
 const REDIRECTS_MAX: usize = 3;
+
+/// The shortest pause before a question is asked again, the usual one, and the longest, in milliseconds.
+const PAUSE_MS: (u64, u64, u64) = (250, 1_000, 3_000);
+
+/// How long a question that only helps may take, in milliseconds.
+const HINT_MS_MAX: u64 = 5_000;
+
+/// How long each of several systems may take at least, in milliseconds.
+const MEMBER_MS_MIN: u64 = 2_000;
 
 /// How long it may take to end a session, beyond the limit of what was done in it.
 const LOG_OUT_MS_MAX: u64 = 2_000;
@@ -272,24 +400,6 @@ const TEXT_BYTES_MAX: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_system_is_found_by_a_name_that_no_other_has() {
-        let system = |id: &str, name: &str| {
-            let text = format!(r#"{{"Id": "{id}", "Name": "{name}"}}"#);
-            let path: ResourcePath = format!("/S/{id}").parse().unwrap();
-            let system = parse_system(text.as_bytes()).unwrap();
-            Member { place: path.clone(), path, system }
-        };
-        let systems = [system("1", "node1"), system("2", "node2"), system("node2", "3")];
-
-        assert_eq!(position_of("node1", &systems), Ok(0));
-        assert_eq!(position_of("2", &systems), Ok(1));
-        assert_eq!(position_of("3", &systems), Ok(2));
-        assert!(position_of("node2", &systems).unwrap_err().contains("more than one"));
-        assert!(position_of("node", &systems).unwrap_err().contains("none of its 3 systems"));
-        assert!(position_of("", &systems).is_err());
-    }
 
     #[test]
     fn what_is_shown_is_one_line_without_secrets_even_where_it_is_cut() {

@@ -19,8 +19,10 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
-    SignatureScheme,
+    SignatureScheme, SupportedProtocolVersion,
 };
+
+use super::pinned::{Key, SHORT_KEY_SCHEMES, Unusable};
 
 /// The SHA-256 digest of a certificate, as `openssl x509 -fingerprint -sha256` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +100,27 @@ impl Expected {
     }
 
     /// The settings of connections whose server has to be as expected.
-    pub(super) fn into_config(self) -> Result<Arc<ClientConfig>, String> {
+    pub(super) fn into_settings(self) -> Result<TlsSettings, String> {
+        let for_short_key = match &self {
+            Expected::Fingerprint(fingerprint) => {
+                let expected = Expected::Fingerprint(*fingerprint);
+                Some(expected.into_config(&[&rustls::version::TLS12], true)?)
+            }
+            _ => None,
+        };
+        let usual = self.into_config(rustls::DEFAULT_VERSIONS, false)?;
+        Ok(TlsSettings { usual, for_short_key })
+    }
+
+    fn into_config(
+        self,
+        versions: &[&'static SupportedProtocolVersion],
+        has_short_key: bool,
+    ) -> Result<Arc<ClientConfig>, String> {
         let provider = Arc::new(provider::default_provider());
-        let verifier = Verifier { expected: self, provider: Arc::clone(&provider) };
+        let verifier = Verifier { expected: self, provider: Arc::clone(&provider), has_short_key };
         let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .map_err(|error| format!("TLS cannot be set up: {error}"))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
@@ -111,10 +129,36 @@ impl Expected {
     }
 }
 
+/// The settings of connections to one BMC.
+#[derive(Clone, Debug)]
+pub(super) struct TlsSettings {
+    /// Those to begin with.
+    pub(super) usual: Arc<ClientConfig>,
+    /// Those for a pinned certificate with a short RSA key: the signatures of TLS 1.3 cannot be checked
+    /// with it.
+    pub(super) for_short_key: Option<Arc<ClientConfig>>,
+}
+
 #[derive(Debug)]
 struct Verifier {
     expected: Expected,
     provider: Arc<CryptoProvider>,
+    /// Whether a short RSA key was found, and the connection is set up for it.
+    has_short_key: bool,
+}
+
+impl Verifier {
+    fn verify_pinned(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+        is_tls13: bool,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        Key::of(certificate)?.verify(message, signed, algorithms, is_tls13)?;
+        Ok(HandshakeSignatureValid::assertion())
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -147,6 +191,11 @@ impl ServerCertVerifier for Verifier {
                     let wrong = OtherError(Arc::new(WrongFingerprint(found)));
                     return Err(CertificateError::Other(wrong).into());
                 }
+                let algorithms = &self.provider.signature_verification_algorithms;
+                match Key::of(end_entity)?.check(algorithms) {
+                    Err(Unusable::ShortKey) if self.has_short_key => {}
+                    checked => checked?,
+                }
             }
             Expected::Any => {}
         }
@@ -159,8 +208,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        if matches!(self.expected, Expected::Any) {
-            return Ok(HandshakeSignatureValid::assertion());
+        match self.expected {
+            Expected::Any => return Ok(HandshakeSignatureValid::assertion()),
+            Expected::Fingerprint(_) => {
+                return self.verify_pinned(message, certificate, signed, false);
+            }
+            Expected::Authorities { .. } => {}
         }
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signed, algorithms)
@@ -172,14 +225,21 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        if matches!(self.expected, Expected::Any) {
-            return Ok(HandshakeSignatureValid::assertion());
+        match self.expected {
+            Expected::Any => return Ok(HandshakeSignatureValid::assertion()),
+            Expected::Fingerprint(_) => {
+                return self.verify_pinned(message, certificate, signed, true);
+            }
+            Expected::Authorities { .. } => {}
         }
         let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        if self.has_short_key {
+            return SHORT_KEY_SCHEMES.to_vec();
+        }
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

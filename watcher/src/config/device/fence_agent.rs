@@ -222,11 +222,11 @@ fn actions(
     common: &Common,
     method: Option<&str>,
 ) -> (Option<BTreeSet<AgentAction>>, BTreeSet<AgentAction>) {
-    use AgentAction::{List, Monitor, Off, On, Reboot, Status};
+    use AgentAction::{List, Monitor, Off, On, Reboot};
     let offset = section.offset_of("actions");
     let words = AgentAction::ALL.map(|action| (action.as_str(), action));
     let Some(given) = section.get("actions", |value| list(value, one_of(&words))) else {
-        let mut needed = BTreeSet::from([Off, On, Status, Monitor]);
+        let mut needed = BTreeSet::from([Off, On, Monitor]);
         needed.extend(common.discovers().then_some(List));
         needed.extend((method == Some("cycle")).then_some(Reboot));
         return (None, needed);
@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(settings.options.len(), 0);
         assert_eq!(settings.targets.len(), 2);
         assert_eq!(settings.actions, None);
-        assert_eq!(settings.needed, [Off, On, Status, Monitor].into());
+        assert_eq!(settings.needed, [Off, On, Monitor].into());
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct DeviceSettings {
     pub nodes: Option<BTreeSet<NodeName>>,
     /// How long one order may take.
     pub timeout_ms: u64,
+    /// How long the device may take to show that it can be reached.
+    pub monitor_timeout_ms: u64,
     /// How many orders may be under way at once.
     pub max_concurrent: usize,
     /// How a reboot is done; `None` leaves it to what the device is able to do.
@@ -204,6 +206,7 @@ fn read(
     let max_concurrent = section.get("max_concurrent", number(1..=10_000));
     let method = section.get("method", one_of(&METHODS));
     let attempts = section.get("attempts", number(1..=10));
+    let monitor_timeout = section.get("monitor_timeout", duration(SECOND..=HOUR));
     let acknowledge_dlm = section.get("acknowledge_dlm", boolean);
     section.finish();
     Some(DeviceSettings {
@@ -212,6 +215,7 @@ fn read(
         targets: common.targets?,
         nodes,
         timeout_ms,
+        monitor_timeout_ms: monitor_timeout.unwrap_or(MONITOR_TIMEOUT_MS),
         max_concurrent: max_concurrent.unwrap_or(1),
         method,
         attempts: attempts.unwrap_or(1),
@@ -277,6 +281,9 @@ const TYPES: &[(&str, Type)] = &[
     ("redfish", Type::Redfish),
     ("simulated", Type::Simulated),
 ];
+/// How long a device may take to show that it can be reached, unless something else is written.
+const MONITOR_TIMEOUT_MS: u64 = 10 * SECOND;
+
 const METHODS: [(&str, Method); 2] = [("onoff", Method::OnOff), ("cycle", Method::Cycle)];
 
 #[cfg(test)]
@@ -292,6 +299,7 @@ mod tests {
             targets: Targets::Any,
             nodes: None,
             timeout_ms: 1,
+            monitor_timeout_ms: 1,
             max_concurrent: 1,
             method: None,
             attempts: 1,

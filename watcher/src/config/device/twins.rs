@@ -23,7 +23,7 @@ pub(super) fn in_one_place<T: Ord>(
     for node in targets {
         let Some(place) = place(&node) else { continue };
         let others = first.entry(place).or_default();
-        if let Some(other) = others.iter().find(|other| machine(other) != machine(&node)) {
+        if let Some(other) = others.iter().find(|other| other.machine() != node.machine()) {
             return Some((other.clone(), node));
         }
         others.push(node);
@@ -61,7 +61,7 @@ pub(in crate::config) fn reports(devices: &[DeviceSettings]) -> Vec<String> {
     let names: BTreeSet<&NodeName> = devices.iter().flat_map(names).collect();
     let mut machines: BTreeMap<String, Vec<&NodeName>> = BTreeMap::new();
     for name in names {
-        machines.entry(machine(name)).or_default().push(name);
+        machines.entry(name.machine()).or_default().push(name);
     }
     let report = |names: Vec<&NodeName>| {
         let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
@@ -92,16 +92,6 @@ fn names(device: &DeviceSettings) -> Vec<&NodeName> {
         _ => None,
     };
     listed.into_iter().flatten().chain(called.into_iter().flatten()).collect()
-}
-
-/// The same for all names of one machine: small letters, without a domain.
-fn machine(name: &NodeName) -> String {
-    let name = name.as_str().to_ascii_lowercase();
-    match name.split_once('.') {
-        // An IP address, or a number that says nothing alone.
-        Some((host, _)) if !host.bytes().all(|byte| byte.is_ascii_digit()) => host.to_owned(),
-        _ => name,
-    }
 }
 
 #[cfg(test)]

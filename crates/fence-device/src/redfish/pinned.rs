@@ -1,0 +1,167 @@
+//! A certificate that the administrator pinned: its key, and what that key signed.
+//!
+//! A pinned certificate is trusted as it is. Who signed it, its version, its extensions and its dates say
+//! nothing that the fingerprint does not say better, and BMCs have certificates that no authority would
+//! sign: X.509 v1, unknown critical extensions, MD5. So nothing but the key is read. The signature of the
+//! handshake is checked with that key, always: it shows that the certificate's owner is there.
+
+use std::fmt;
+use std::sync::Arc;
+
+use der::asn1::{AnyRef, BitStringRef, UintRef};
+use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
+use ring::signature::{
+    RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY,
+    UnparsedPublicKey,
+};
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::alg_id;
+use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
+
+/// The public key of a certificate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key<'a> {
+    /// The kind of key, as X.509 writes it.
+    algorithm: &'a [u8],
+    bits: &'a [u8],
+}
+
+/// Why a certificate cannot be used, although it is the right one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unusable {
+    /// Its RSA key is so short that only the signatures of TLS 1.2 can be checked with it.
+    ShortKey,
+    /// For this reason.
+    Because(&'static str),
+}
+
+impl<'a> Key<'a> {
+    /// The key in `certificate`, whatever else stands there.
+    pub(super) fn of(certificate: &'a [u8]) -> Result<Self, Unusable> {
+        let unreadable = |_| Unusable::Because("no public key can be read in it");
+        Self::read(certificate).map_err(unreadable)
+    }
+
+    fn read(certificate: &'a [u8]) -> der::Result<Self> {
+        let mut signed = SliceReader::new(sequence(AnyRef::from_der(certificate)?)?)?;
+        let mut fields = SliceReader::new(sequence(signed.decode()?)?)?;
+        let first: AnyRef<'_> = fields.decode()?;
+        let version = Tag::ContextSpecific { constructed: true, number: TagNumber::N0 };
+        // The serial number follows the version, which the first version does not write.
+        if first.tag() == version {
+            fields.decode::<AnyRef<'_>>()?;
+        }
+        for _signature_issuer_validity_subject in 0..4 {
+            fields.decode::<AnyRef<'_>>()?;
+        }
+        let mut key = SliceReader::new(sequence(fields.decode()?)?)?;
+        let algorithm = sequence(key.decode()?)?;
+        let bits: BitStringRef<'_> = key.decode()?;
+        let bits = bits.as_bytes().ok_or_else(|| Tag::BitString.value_error())?;
+        Ok(Key { algorithm, bits })
+    }
+
+    /// Checks that this key's signatures can be checked at all.
+    pub(super) fn check(self, known: &WebPkiSupportedAlgorithms) -> Result<(), Unusable> {
+        match self.rsa_bits() {
+            Some(SHORT_RSA_BITS_MIN..RSA_BITS_MIN) => return Err(Unusable::ShortKey),
+            Some(0..SHORT_RSA_BITS_MIN) => {
+                return Err(Unusable::Because("its RSA key has less than 1024 bits"));
+            }
+            Some(RSA_BITS_END..) => {
+                return Err(Unusable::Because("its RSA key has more than 8192 bits"));
+            }
+            _ => {}
+        }
+        let is_mine = |algorithm: &&dyn rustls::pki_types::SignatureVerificationAlgorithm| {
+            algorithm.public_key_alg_id().as_ref() == self.algorithm
+        };
+        if known.all.iter().any(is_mine) {
+            Ok(())
+        } else {
+            Err(Unusable::Because("its key is not RSA, ECDSA P-256, P-384 or Ed25519"))
+        }
+    }
+
+    /// Checks the signature of a handshake.
+    pub(super) fn verify(
+        self,
+        message: &[u8],
+        signed: &DigitallySignedStruct,
+        known: &WebPkiSupportedAlgorithms,
+        is_tls13: bool,
+    ) -> Result<(), rustls::Error> {
+        let bad = || rustls::Error::InvalidCertificate(CertificateError::BadSignature);
+        if self.rsa_bits().is_some_and(|bits| bits < RSA_BITS_MIN) {
+            let algorithm = match signed.scheme {
+                SignatureScheme::RSA_PKCS1_SHA256 if !is_tls13 => {
+                    &RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY
+                }
+                SignatureScheme::RSA_PKCS1_SHA512 if !is_tls13 => {
+                    &RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY
+                }
+                _ => return Err(bad()),
+            };
+            let key = UnparsedPublicKey::new(algorithm, self.bits);
+            return key.verify(message, signed.signature()).map_err(|_| bad());
+        }
+        let of_scheme = known.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme);
+        let algorithms = of_scheme.map_or(&[][..], |(_, algorithms)| algorithms);
+        // In TLS 1.3, the scheme names the curve of the key as well.
+        let algorithms = if is_tls13 { &algorithms[..algorithms.len().min(1)] } else { algorithms };
+        let verifies = |algorithm: &&dyn rustls::pki_types::SignatureVerificationAlgorithm| {
+            algorithm.public_key_alg_id().as_ref() == self.algorithm
+                && algorithm.verify_signature(self.bits, message, signed.signature()).is_ok()
+        };
+        algorithms.iter().any(verifies).then_some(()).ok_or_else(bad)
+    }
+
+    /// The length of the modulus, where this is an RSA key.
+    fn rsa_bits(self) -> Option<usize> {
+        if self.algorithm != alg_id::RSA_ENCRYPTION.as_ref() {
+            return None;
+        }
+        let read = || -> der::Result<usize> {
+            let mut numbers = SliceReader::new(sequence(AnyRef::from_der(self.bits)?)?)?;
+            let modulus: UintRef<'_> = numbers.decode()?;
+            let first = modulus.as_bytes().first().map_or(0, |byte| byte.leading_zeros() as usize);
+            Ok(modulus.as_bytes().len() * 8 - first)
+        };
+        Some(read().unwrap_or(0))
+    }
+}
+
+/// The schemes by which a short RSA key is checked.
+pub(super) const SHORT_KEY_SCHEMES: [SignatureScheme; 2] =
+    [SignatureScheme::RSA_PKCS1_SHA256, SignatureScheme::RSA_PKCS1_SHA512];
+
+fn sequence(value: AnyRef<'_>) -> der::Result<&[u8]> {
+    value.tag().assert_eq(Tag::Sequence)?;
+    Ok(value.value())
+}
+
+impl From<Unusable> for rustls::Error {
+    fn from(why: Unusable) -> Self {
+        CertificateError::Other(OtherError(Arc::new(why))).into()
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unusable::ShortKey => f.write_str("its RSA key has less than 2048 bits"),
+            Unusable::Because(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Unusable {}
+
+/// The shortest key that is checked in every version of TLS, in bits.
+const RSA_BITS_MIN: usize = 2048;
+
+/// The shortest key that is checked at all.
+const SHORT_RSA_BITS_MIN: usize = 1024;
+
+/// The first length that is too long.
+const RSA_BITS_END: usize = 8193;

@@ -1,0 +1,96 @@
+//! The systems of one service, and which of them has a name.
+
+use super::resource::{ResourcePath, System};
+
+/// A system of the service's list.
+pub(super) struct Member {
+    /// Its path in the list.
+    pub(super) path: ResourcePath,
+    /// The path at which it was found.
+    pub(super) place: ResourcePath,
+    pub(super) system: System,
+}
+
+/// The systems of a service, as far as they can be read.
+pub(super) struct Systems {
+    pub(super) members: Vec<Member>,
+    /// Why each of the others cannot be read.
+    pub(super) unreadable: Vec<String>,
+    /// Whether one of the others may be readable soon.
+    pub(super) may_pass: bool,
+}
+
+/// Why there is not one system of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ambiguity {
+    None,
+    Several,
+}
+
+impl Systems {
+    /// The one system with this `Id` or `Name`.
+    pub(super) fn named(&self, name: &str) -> Result<System, String> {
+        let at = position_of(name, &self.members).map_err(|why| self.without(name, why))?;
+        Ok(self.members[at].system.clone())
+    }
+
+    /// The one system with this `Id` or `Name`.
+    pub(super) fn into_named(mut self, name: &str) -> Result<Member, (Ambiguity, String)> {
+        match position_of(name, &self.members) {
+            Ok(at) => Ok(self.members.swap_remove(at)),
+            Err(why) => Err((why, self.without(name, why))),
+        }
+    }
+
+    /// Says that no system, or more than one, is called `name`.
+    fn without(&self, name: &str, why: Ambiguity) -> String {
+        let count = self.members.len();
+        match why {
+            Ambiguity::Several => {
+                format!("more than one of its systems is '{name}': configure a URI")
+            }
+            Ambiguity::None if self.unreadable.is_empty() => {
+                format!("none of its {count} systems is '{name}'")
+            }
+            Ambiguity::None => format!(
+                "none of the {count} systems that can be read is '{name}'; cannot be read: {}",
+                self.unreadable.join("; ")
+            ),
+        }
+    }
+}
+
+/// The place of the one system with this `Id` or `Name`.
+pub(super) fn position_of(name: &str, systems: &[Member]) -> Result<usize, Ambiguity> {
+    let mut found = systems.iter().enumerate().filter(|(_, member)| member.system.is_called(name));
+    match (found.next(), found.next()) {
+        (Some((at, _)), None) => Ok(at),
+        (None, _) => Err(Ambiguity::None),
+        _ => Err(Ambiguity::Several),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::resource::parse_system;
+    use super::*;
+
+    #[test]
+    fn a_system_is_found_by_a_name_that_no_other_has() {
+        let system = |id: &str, name: &str| {
+            let text = format!(r#"{{"Id": "{id}", "Name": "{name}"}}"#);
+            let path: ResourcePath = format!("/S/{id}").parse().unwrap();
+            let system = parse_system(text.as_bytes()).unwrap();
+            Member { place: path.clone(), path, system }
+        };
+        let systems = [system("1", "node1"), system("2", "node2"), system("node2", "3")];
+
+        assert_eq!(position_of("node1", &systems), Ok(0));
+        assert_eq!(position_of("2", &systems), Ok(1));
+        assert_eq!(position_of("3", &systems), Ok(2));
+        assert_eq!(position_of("node2", &systems), Err(Ambiguity::Several));
+        for name in ["node", ""] {
+            assert_eq!(position_of(name, &systems), Err(Ambiguity::None));
+        }
+    }
+}

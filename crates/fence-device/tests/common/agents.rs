@@ -1,0 +1,132 @@
+//! Small fence agents of our own, and the devices that they operate.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of this module")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use fence_core::PerTarget;
+use fence_core::execution::{Order, OrderReport, PowerReport};
+use fence_device::{
+    AgentAction, ExecutorClient, FenceAgentDevice, FenceAgentSettings, FenceDevice, Job, Limit, Pin,
+};
+use fence_protocol::{FenceAction, NodeName, RequestId};
+
+use crate::common::Directory;
+
+pub const PASSWORD: &str = "s3cret  \"pass\" wörd";
+
+pub struct Rig {
+    pub directory: Directory,
+    pub executor: ExecutorClient,
+}
+
+impl Rig {
+    pub fn new() -> Self {
+        let directory = Directory::new();
+        let executor = directory.executor();
+        let rig = Rig { directory, executor };
+        fs::write(rig.path("password"), PASSWORD).unwrap();
+        fs::set_permissions(rig.path("password"), fs::Permissions::from_mode(0o600)).unwrap();
+        rig
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.directory.path(name).into_os_string().into_string().unwrap()
+    }
+
+    /// An agent that does `body`: `$action` and `$plug` are what it is told, each call is a line in the
+    /// file `calls`. It describes itself with `metadata`.
+    pub fn agent_with(&self, metadata: &str, body: &str) -> FenceAgentSettings {
+        fs::write(self.path("metadata"), metadata).unwrap();
+        let script = format!(
+            "cd '{}'; input=$(cat); plug=; nodename=\n\
+             while IFS='=' read -r name value; do case $name in\n\
+             plug|ip|action|nodename) eval \"$name=\\$value\";; esac; done <<END\n$input\nEND\n\
+             if [ \"$action\" = metadata ]; then cat metadata; exit; fi\n\
+             echo \"$action $plug\" >>calls; echo \"$input\" >input\n{body}",
+            self.path("")
+        );
+        settings(self.directory.script("fence_test", &script))
+    }
+
+    pub fn agent(&self, body: &str) -> FenceAgentSettings {
+        self.agent_with(&metadata("plug", &ALL), body)
+    }
+
+    pub fn device(&self, settings: FenceAgentSettings) -> FenceAgentDevice {
+        FenceAgentDevice::new(settings, self.executor.clone())
+    }
+
+    pub fn calls(&self) -> Vec<String> {
+        self.directory.read("calls").lines().map(str::to_owned).collect()
+    }
+}
+
+pub fn settings(agent: String) -> FenceAgentSettings {
+    FenceAgentSettings {
+        agent,
+        options: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        env: BTreeMap::new(),
+        plug: PerTarget::Pattern("{target}".to_owned()),
+        plug_option: None,
+        targets: [node("n1"), node("n2")].into(),
+        actions: None,
+        needed: [AgentAction::Off, AgentAction::On].into(),
+    }
+}
+
+pub const ALL: [&str; 6] = ["off", "on", "reboot", "status", "list", "monitor"];
+
+/// Metadata with this option, some others, and these actions.
+pub fn metadata(option: &str, actions: &[&str]) -> String {
+    let parameter = |name: &str| {
+        format!("<parameter name=\"{name}\"><content type=\"string\"/><shortdesc/></parameter>")
+    };
+    let actions: Vec<_> =
+        actions.iter().map(|action| format!("<action name=\"{action}\"/>")).collect();
+    format!(
+        "<?xml version=\"1.0\"?>\n<resource-agent name=\"fence_test\"><longdesc/><parameters>{}{}{}\
+         </parameters><actions>{}</actions></resource-agent>\n",
+        parameter(option),
+        parameter("username"),
+        parameter("password"),
+        actions.concat(),
+    )
+}
+
+pub fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+pub fn long() -> Limit {
+    Limit::in_ms(60_000)
+}
+
+pub fn order_by(device: &FenceAgentDevice, order: Order, limit: Limit) -> OrderReport {
+    order_in(&Pin::default(), device, order, limit)
+}
+
+pub fn order_in(pin: &Pin, device: &FenceAgentDevice, order: Order, limit: Limit) -> OrderReport {
+    let request_id: RequestId = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
+    let job = Job {
+        target: &node("n1"),
+        action: FenceAction::Off,
+        request_id: &request_id,
+        pin,
+        gfs2_filesystems: &[],
+        request_json: b"{}",
+        client: None,
+    };
+    device.order(order, &job, limit)
+}
+
+pub fn off(device: &FenceAgentDevice) -> OrderReport {
+    order_by(device, Order::Off, long())
+}
+
+pub fn power(device: &FenceAgentDevice) -> PowerReport {
+    device.power(&node("n1"), &Pin::default(), long())
+}

@@ -1,0 +1,206 @@
+//! A Redfish service that says what a test tells it, and devices and orders for it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use fence_core::PerTarget;
+use fence_core::execution::{Order, OrderReport};
+use fence_device::{
+    Client, FenceDevice, Job, Limit, Pin, RedfishDevice, RedfishLogin, RedfishSettings,
+    RedfishTrust, SecretSource,
+};
+use fence_protocol::{FenceAction, NodeName, RequestId};
+
+use super::Directory;
+
+pub const SYSTEMS: &str = "GET /redfish/v1/Systems";
+pub const ONE: &str = "GET /redfish/v1/Systems/1";
+pub const TWO: &str = "GET /redfish/v1/Systems/2";
+pub const RESET: &str = "POST /redfish/v1/Systems/1/Reset";
+
+/// A service that answers each request (`METHOD PATH`) with the next of its answers; the last one stays.
+/// It closes each connection after the answer, without saying so.
+pub struct Bmc {
+    pub address: String,
+    pub asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Bmc {
+    pub fn start(answers: &[(&str, &[String])]) -> Self {
+        Self::start_with(answers, |_| {})
+    }
+
+    /// The same; `before` is run before each answer.
+    pub fn start_with(
+        answers: &[(&str, &[String])],
+        mut before: impl FnMut(&str) + Send + 'static,
+    ) -> Self {
+        let answers: HashMap<String, Vec<String>> =
+            answers.iter().map(|(what, all)| ((*what).to_owned(), all.to_vec())).collect();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = connection.unwrap();
+                let Some((what, head)) = request(&connection) else { continue };
+                let count = {
+                    let mut seen = seen.lock().unwrap();
+                    let count =
+                        seen.iter().filter(|one: &&String| one.starts_with(&format!("{what}\n")));
+                    let count = count.count();
+                    seen.push(format!("{what}\n{head}"));
+                    count
+                };
+                before(&what);
+                let all = answers.get(&what);
+                let answer = all.map(|all| &all[count.min(all.len() - 1)]);
+                let answer = answer.cloned().unwrap_or_else(|| answer_of("404 No", "{}"));
+                let _ = connection.write_all(answer.as_bytes());
+            }
+        });
+        Bmc { address, asked }
+    }
+
+    /// What it was asked, each as `METHOD PATH`.
+    pub fn asked(&self) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().map(|one| one.split('\n').next().unwrap().to_owned()).collect()
+    }
+
+    pub fn count(&self, what: &str) -> usize {
+        self.asked().iter().filter(|asked| *asked == what).count()
+    }
+
+    pub fn orders(&self) -> usize {
+        self.asked().iter().filter(|asked| asked.starts_with("POST ")).count()
+    }
+}
+
+/// `METHOD PATH` of a request, and its headers and body.
+pub fn request(connection: &TcpStream) -> Option<(String, String)> {
+    let mut reader = BufReader::new(connection);
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            break;
+        }
+        head.push_str(&line);
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let words: Vec<&str> = head.split(' ').collect();
+    let what = format!("{} {}", words[0], words[1]);
+    Some((what, head.to_lowercase() + &String::from_utf8(body).unwrap()))
+}
+
+pub fn answer_of(status: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+pub fn with(status: &str, header: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\n{header}\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+pub fn ok(body: &str) -> String {
+    answer_of("200 OK", body)
+}
+
+/// A system in this state, with these members of its action.
+pub fn system(power: &str, action: &str) -> String {
+    let action = format!(r#"{{"target": "/redfish/v1/Systems/1/Reset"{action}}}"#);
+    ok(&format!(
+        r##"{{"@odata.id": "/redfish/v1/Systems/1", "Id": "1", "PowerState": "{power}",
+            "Actions": {{"#ComputerSystem.Reset": {action}}}}}"##
+    ))
+}
+
+pub fn allowing(types: &str) -> String {
+    format!(r#", "ResetType@Redfish.AllowableValues": {types}"#)
+}
+
+pub fn list(members: &[&str]) -> String {
+    let members: Vec<String> = members
+        .iter()
+        .map(|id| format!(r#"{{"@odata.id": "/redfish/v1/Systems/{id}"}}"#))
+        .collect();
+    ok(&format!(r#"{{"Members": [{}]}}"#, members.join(", ")))
+}
+
+pub fn node() -> NodeName {
+    "n1".parse().unwrap()
+}
+
+pub fn settings(directory: &Directory, address: &str, system: Option<&str>) -> RedfishSettings {
+    let password = directory.path("password");
+    fs::write(&password, "s3cret").unwrap();
+    fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
+    RedfishSettings {
+        address: PerTarget::Pattern(address.into()),
+        system: system.map(|system| PerTarget::Pattern(system.into())),
+        known_targets: [node()].into(),
+        username: "admin".into(),
+        password: SecretSource::File(password),
+        login: RedfishLogin::Basic,
+        trust: RedfishTrust::Insecure,
+    }
+}
+
+pub fn device(directory: &Directory, bmc: &Bmc) -> RedfishDevice {
+    RedfishDevice::new(settings(directory, &bmc.address, Some("/redfish/v1/Systems/1")))
+}
+
+pub fn long() -> Limit {
+    Limit::in_ms(60_000)
+}
+
+pub fn order_for(
+    device: &RedfishDevice,
+    order: Order,
+    client: Option<&Client>,
+    limit: Limit,
+) -> OrderReport {
+    let request_id: RequestId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
+    let job = Job {
+        target: &node(),
+        action: FenceAction::Off,
+        request_id: &request_id,
+        pin: &Pin::default(),
+        gfs2_filesystems: &[],
+        request_json: b"",
+        client,
+    };
+    device.order(order, &job, limit)
+}
+
+pub fn order(bmc: &Bmc, order: Order) -> OrderReport {
+    order_for(&device(&Directory::new(), bmc), order, None, long())
+}
+
+pub fn assert_text(text: &str, words: &str) {
+    assert!(text.contains(words), "no {words:?}: {text}");
+}
+
+pub fn assert_acknowledged(report: &OrderReport, words: &str) {
+    let OrderReport::Acknowledged(text) = report else { panic!("{report:?}") };
+    assert_text(text, words);
+}
+
+pub fn assert_unacknowledged(report: &OrderReport, words: &str) {
+    let OrderReport::Unacknowledged(text) = report else { panic!("{report:?}") };
+    assert_text(text, words);
+}

@@ -1,0 +1,160 @@
+//! The nodes of the cluster, under each of their names.
+//!
+//! corosync's configuration and the CIB each know a part: the one has no remote nodes, the other no
+//! addresses. A node that both have is one here.
+
+use crate::names::{self, Known};
+use crate::{Cib, Corosync, Reading};
+
+/// The nodes, as far as anybody knows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterNodes {
+    nodes: Vec<Names>,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Names {
+    id: Option<String>,
+    name: Option<String>,
+    /// Its other names, and its addresses.
+    others: Vec<String>,
+}
+
+impl ClusterNodes {
+    /// What the two sources know.
+    pub fn of(corosync: &Reading<Corosync>, cib: &Reading<Cib>) -> Self {
+        let mut nodes = Vec::new();
+        if let Reading::Got(corosync) = corosync {
+            nodes.extend(corosync.nodes.iter().map(|node| Names {
+                id: node.id.map(|id| id.to_string()),
+                name: node.name.clone(),
+                others: node.addresses.clone(),
+            }));
+        }
+        let mut all = ClusterNodes { nodes };
+        if let Reading::Got(cib) = cib {
+            cib.nodes().for_each(|(id, name)| all.add(id, name));
+        }
+        all
+    }
+
+    fn add(&mut self, id: &str, name: &str) {
+        if name.is_empty() {
+            return;
+        }
+        let is_it = |node: &&mut Names| {
+            let has_name = |own: &String| own.eq_ignore_ascii_case(name);
+            node.id.as_deref() == Some(id) || node.name.as_ref().is_some_and(has_name)
+        };
+        match self.nodes.iter_mut().find(is_it) {
+            // The cluster manager's own name for it is the one that a fence is for.
+            Some(node) => node.others.extend(node.name.replace(name.to_owned())),
+            None => self.nodes.push(Names {
+                id: Some(id.to_owned()),
+                name: Some(name.to_owned()),
+                others: Vec::new(),
+            }),
+        }
+    }
+
+    /// Whether `name` is that of a node.
+    pub fn have(&self, name: &str) -> bool {
+        !names::places(name, &self.known()).is_empty()
+    }
+
+    /// The node that `plug` is the name of, where that is certainly another one than `nodename`.
+    pub fn other_node(&self, plug: &str, nodename: &str) -> Option<&str> {
+        let known = self.known();
+        let (plugs, own) = (names::places(plug, &known), names::places(nodename, &known));
+        let is_own = plugs.iter().any(|place| own.contains(place))
+            || own.is_empty() && names::are_one(plug, nodename);
+        let place = *plugs.first().filter(|_| !is_own)?;
+        let Names { name, others, .. } = &self.nodes[place];
+        name.as_deref().or(others.first().map(String::as_str))
+    }
+
+    fn known(&self) -> Vec<Known<'_>> {
+        self.nodes.iter().map(Names::known).collect()
+    }
+}
+
+impl Names {
+    fn known(&self) -> Known<'_> {
+        Known {
+            name: self.name.as_deref(),
+            addresses: self.others.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COROSYNC: &str = "nodelist {\n node {\n name: n1\n nodeid: 1\n ring0_addr: 10.0.0.1\n }\n\
+        node {\n name: n2.a.org\n nodeid: 2\n ring0_addr: n2-ib\n }\n\
+        node {\n nodeid: 3\n ring0_addr: 10.0.0.3\n }\n\
+        node {\n name: x.a.org\n nodeid: 4\n }\n node {\n name: x.b.org\n nodeid: 5\n }\n}\n";
+    const CIB: &str = r#"<cib><configuration><nodes><node id="1" uname="n1"/>
+        <node id="3" uname="n3"/><node id="4" uname="x4"/></nodes></configuration>
+        <status><node_state id="remote1" uname="remote1"/></status></cib>"#;
+
+    fn nodes(corosync: bool, cib: bool) -> ClusterNodes {
+        let absent = || "not here".to_owned();
+        let text = if corosync {
+            Reading::Got(Corosync::parse(COROSYNC))
+        } else {
+            Reading::Absent(absent())
+        };
+        let cib =
+            if cib { Reading::Got(Cib::parse(CIB).unwrap()) } else { Reading::Blind(absent()) };
+        ClusterNodes::of(&text, &cib)
+    }
+
+    #[test]
+    fn a_plug_that_is_another_nodes_name_is_found_under_each_name() {
+        let nodes = nodes(true, true);
+        for (plug, nodename, other) in [
+            ("n2.a.org", "n1", Some("n2.a.org")),
+            ("n2", "n1", Some("n2.a.org")),
+            ("N2", "n1", Some("n2.a.org")),
+            ("n2-ib", "n1", Some("n2.a.org")),
+            ("10.0.0.3", "n1", Some("n3")),
+            ("n3", "n1", Some("n3")),
+            ("n1", "n3", Some("n1")),
+            ("remote1", "n1", Some("remote1")),
+            ("n1", "remote1", Some("n1")),
+            ("n1", "node-that-nobody-knows", Some("n1")),
+            ("x.a.org", "x.b.org", Some("x4")),
+            ("x4", "x.b.org", Some("x4")),
+            // One node.
+            ("n1", "n1", None),
+            ("N1", "n1", None),
+            ("n1.a.org", "n1", None),
+            ("n2", "n2.a.org", None),
+            ("n2-ib", "n2", None),
+            ("10.0.0.3", "n3", None),
+            ("x.a.org", "x4", None),
+            ("x", "x.b.org", None),
+            ("Remote1", "remote1", None),
+            // No node.
+            ("outlet-7", "n1", None),
+            ("n1-ipmi", "n1", None),
+            ("n2-ipmi", "n1", None),
+            ("7", "n1", None),
+            ("", "n1", None),
+        ] {
+            assert_eq!(nodes.other_node(plug, nodename), other, "{plug} for {nodename}");
+        }
+    }
+
+    #[test]
+    fn what_one_source_does_not_know_the_other_does() {
+        assert_eq!(nodes(true, false).other_node("n2", "n1"), Some("n2.a.org"));
+        assert_eq!(nodes(true, false).other_node("remote1", "n1"), None);
+        assert_eq!(nodes(false, true).other_node("remote1", "n1"), Some("remote1"));
+        assert_eq!(nodes(false, false).other_node("n2", "n1"), None);
+        assert_eq!(nodes(false, false), ClusterNodes::default());
+    }
+}
