@@ -63,6 +63,30 @@ fn a_name_that_kubernetes_does_not_have_is_neither_fenced_nor_monitored() {
 }
 
 #[test]
+fn another_nodes_name_is_refused_as_such_whether_kubernetes_has_it_or_not() {
+    let (site, tree) = site("cat 'LIST'");
+    tree.write(
+        "etc/corosync/corosync.conf",
+        "nodelist {\n node {\n name: rabbit-1-compute-1\n nodeid: 1\n }\n\
+         node {\n name: compute-2\n nodeid: 2\n }\n node {\n name: compute-3\n nodeid: 3\n }\n}\n",
+    );
+    let _watcher = site.start();
+
+    for (plug, option) in [
+        ("rabbit-1-compute-1", ""),
+        ("compute-2", ""),
+        ("rabbit-1-compute-1", "no_gfs2_discovery=1\n"),
+        ("compute-2", "no_gfs2_discovery=1\n"),
+    ] {
+        let lines = format!("action=off\nplug={plug}\nnodename=compute-3\n{OPTIONS}{option}");
+        let why = format!("the target '{plug}' is its node");
+        site.agent(&lines).wait().assert_failure(&["its node 'compute-3'", &why]);
+    }
+
+    assert_eq!(site.executed(), [""; 0]);
+}
+
+#[test]
 fn a_name_that_kubernetes_has_is_fenced_by_it_alone() {
     let (site, _tree) = site("cat 'LIST'");
     let _watcher = site.start();

@@ -2,8 +2,8 @@
 //!
 //! The node is dead then, and the survivors' recovery waits for the fence. So nothing here touches a
 //! path on GFS2, where a mere `stat` can hang until the fence is over; what is read are files of the
-//! kernel and of the cluster's configuration, and what two programs write, which are killed when the
-//! time is over.
+//! kernel and of the cluster's configuration, and what programs write, which are killed when the time
+//! is over.
 //!
 //! Three sources, none of which knows everything, are asked side by side:
 //!
