@@ -950,7 +950,7 @@ fn nnf_gets_its_file_name_and_is_never_told_to_switch_on() {
     let spool = Spool::new();
     let arrivals = Arrivals::watch(&spool.path("requests"));
     let output = spool.run("action=on\nplug=n3\nresponder=nnf\n");
-    assert_success(&output, "Success: Powered ON\n");
+    assert_success(&output, "Success: Nothing to do, nnf-sos does not switch nodes on\n");
     fs::write(spool.path("requests/last"), "x").unwrap();
     assert_eq!(arrivals.next(), "last", "nothing was written before");
     let audit = spool.audit();

@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod common;
+#[path = "common/tree.rs"]
+mod tree;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -320,4 +322,60 @@ fn no_file_that_our_agent_makes_is_lost_on_a_responder_that_looks_once() {
     assert_eq!(done.len(), 12);
     assert!(done.iter().all(|line| line.starts_with("fenced ")), "{done:?}");
     wait_for("an empty directory", || names(&site.spool.requests).is_empty());
+}
+
+/// The words of the README's command for nnf-sos, `name=value`.
+fn readme_parameters() -> Vec<(String, String)> {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let (_, rest) = readme.split_once("<!-- tested: nnf -->\n```sh\n").unwrap();
+    let (block, _) = rest.split_once("\n```").unwrap();
+    let create = block.replace("\\\n", " ");
+    let create = create.lines().next().unwrap();
+    assert!(create.starts_with("pcs stonith create fence-rabbit fence_gfs2_recorder "), "{create}");
+    let words = create.split_whitespace().filter_map(|word| word.split_once('='));
+    words.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned())).collect()
+}
+
+#[test]
+fn the_readmes_example_for_nnf_fences_by_kubernetes_names_and_by_no_others() {
+    if !has_python() {
+        return;
+    }
+    let parameters = readme_parameters();
+    let value = |name: &str| {
+        let found = parameters.iter().find(|(known, _)| known == name);
+        found.unwrap_or_else(|| panic!("no {name}")).1.as_str()
+    };
+    // nnf-sos' own defaults.
+    assert_eq!(value("request_dir"), "/localdisk/fence-recorder/requests");
+    assert_eq!(value("response_dir"), "/localdisk/fence-recorder/responses");
+    let seconds = |name| value(name).trim_end_matches('s').parse::<u32>().unwrap();
+    assert!(seconds("pcmk_reboot_timeout") > seconds("fence_timeout"));
+    assert!(seconds("pcmk_off_timeout") > seconds("fence_timeout"));
+    let nodes: Vec<(&str, &str)> =
+        value("pcmk_host_map").split(';').map(|pair| pair.split_once(':').unwrap()).collect();
+    let computes: Vec<Value> = nodes.iter().map(|(_, name)| json!({"name": name})).collect();
+    let site = Site::new();
+    let tree = tree::Tree::at(site.path("root"));
+    let storage = json!({"kind": "Storage", "status": {"access": {"computes": computes}}});
+    tree.write("list", &json!({"items": [storage]}).to_string());
+    tree.program("kubectl", &format!("cat '{}'", tree.path("list").display()));
+    let _responder = Responder::start(&site, "nnf");
+    // As Pacemaker passes them, but for the directories, which are the site's.
+    let passed = parameters.iter().filter(|(name, _)| !name.starts_with("pcmk_"));
+    let passed = passed.filter(|(name, _)| !name.ends_with("_dir"));
+    let passed: Vec<String> = passed.map(|(name, value)| format!("{name}={value}")).collect();
+    let passed = passed.join("\n");
+    let reboot = |node: &str, plug: &str| {
+        site.agent(&format!("action=reboot\nnodename={node}\nplug={plug}\n{passed}")).wait()
+    };
+
+    for (node, name) in &nodes {
+        reboot(node, node).assert_failure(&["Kubernetes has no compute node"]);
+        reboot(node, name).assert_success();
+    }
+
+    let fenced: Vec<String> = nodes.iter().map(|(_, name)| format!("fenced {name}")).collect();
+    assert_eq!(site.lines("done"), fenced);
 }

@@ -2,14 +2,17 @@
 //!
 //! It is information for the responder and the audit. It never decides about a fence, and takes at
 //! most a quarter of the time that is left for one. How it is learned is `gfs2_discovery`'s.
+//!
+//! One question does decide, and is asked at the same time: whether Kubernetes has the node that nnf-sos
+//! is to fence. It is asked whether file systems are looked for or not.
 
 use std::time::Duration;
 
 use fence_audit::{DiscoveryOutcome, DiscoveryRecord, SourceRecord, SourceState};
 use fence_protocol::bounded;
 use gfs2_discovery::{
-    ClusterNodes, Discovery as Found, Outcome, Report, Search, Target, cluster_nodes, conclude,
-    gather,
+    ClusterNodes, Discovery as Found, Outcome, Reading, Report, Search, Target, cluster_nodes,
+    conclude, gather, has_node,
 };
 
 /// What is known.
@@ -30,7 +33,7 @@ impl Discovery {
         left: Duration,
     ) -> (Self, Option<ClusterNodes>) {
         let Some(search) = search else { return (Discovery::Disabled, None) };
-        let evidence = gather(&within(search, left));
+        let evidence = gather(target, &within(search, left));
         // Without a time for programs the CIB was not asked.
         let nodes = ClusterNodes::of(&evidence.corosync, &evidence.cib);
         let nodes = Some(nodes).filter(|_| !search.time_max.is_zero());
@@ -92,6 +95,38 @@ impl Discovery {
         lines
     }
 }
+
+/// What Kubernetes says about the name of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// It has such a node.
+    Known,
+    /// It has none: why that is refused, and what to do.
+    Unknown(String),
+    /// It was not asked, or did not answer: why.
+    NotKnown(String),
+}
+
+impl Naming {
+    /// Asks, in at most a quarter of `left`.
+    pub(crate) fn of(target: &str, search: &Search, left: Duration) -> Self {
+        // A site that asks no programs for file systems still has no use for a fence that does nothing.
+        let time_max = search.time_max.max(NAMING_TIME_MIN).min(left / 4);
+        match has_node(target, &Search { time_max, ..search.clone() }) {
+            Reading::Got(true) => Naming::Known,
+            Reading::Got(false) => Naming::Unknown(format!(
+                "Kubernetes has no compute node '{target}', and nnf-sos reports success for a node \
+                 that it does not know; give Kubernetes' name, with pcmk_host_map or plug"
+            )),
+            Reading::Blind(why) | Reading::Absent(why) => Naming::NotKnown(format!(
+                "it is not known whether Kubernetes has a node '{target}': {why}"
+            )),
+        }
+    }
+}
+
+/// How long kubectl may take to name the nodes, where less is given for file systems.
+const NAMING_TIME_MIN: Duration = Duration::from_secs(2);
 
 /// The cluster's nodes, looked for in at most a quarter of `left`.
 pub(crate) fn nodes(plug: &str, search: &Search, left: Duration) -> ClusterNodes {

@@ -5,6 +5,7 @@
 //! whose disk hangs holds up neither the request nor the answer. Whatever ends this process, the
 //! request is void from then on, because nobody holds it any more.
 
+use std::thread;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
@@ -17,14 +18,14 @@ use gfs2_discovery::Target;
 use log::Level;
 
 use crate::clock::{boot_id, boot_ms, shifted};
-use crate::discovery::{self, Discovery};
+use crate::discovery::{self, Discovery, Naming};
 use crate::invocation::{Fence, Responder, reserve};
 use crate::outcome::Ending;
 use crate::parameters::AGENT;
 use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::target;
-use crate::verdict::{Verdict, done, failed, verdict};
+use crate::verdict::{Verdict, failed, nothing_to_do, verdict};
 
 /// Fences, as `order` says, for an agent that started at `start_boot_ms`.
 pub(crate) fn run(order: &Fence, start_boot_ms: u64) -> Ending {
@@ -79,7 +80,7 @@ impl<'a> Attempt<'a> {
             let why = format!("stopped by {signal} during the delay; nothing was requested");
             return (failed(order, "withdrawn", &why), None);
         }
-        let (found, wrong_node) = self.discover();
+        let (found, wrong_node, naming) = self.discover();
         // Whoever wants it to stop may have said so meanwhile, and nothing has been begun yet.
         if let Some(signal) = signals.wait(None, 0) {
             let why = format!("stopped by {signal}; nothing was requested");
@@ -89,11 +90,16 @@ impl<'a> Attempt<'a> {
             return (failed(order, "rejected", &format!("nothing was requested: {why}")), None);
         }
         if order.responder == Responder::Nnf && order.action == fence_protocol::FenceAction::On {
-            let details =
-                "nothing requested: responder nnf takes every request for a fence".to_owned();
-            let ending = done(order.action);
-            return (Verdict { result: "success".into(), details, ending }, None);
+            return (nothing_to_do(), None);
         }
+        let found = match naming {
+            None | Some(Naming::Known) => found,
+            Some(Naming::NotKnown(why)) => format!("{found}; {}", bounded(&why, NAMING_BYTES_MAX)),
+            Some(Naming::Unknown(why)) => {
+                let why = format!("nothing was requested: {why}");
+                return (failed(order, "rejected", &why), None);
+            }
+        };
         let id = RequestId::random();
         let names = match names(order, &id) {
             Ok(names) => names,
@@ -129,21 +135,34 @@ impl<'a> Attempt<'a> {
         None
     }
 
-    /// Learns which file systems the target holds, and gives it in words, and whether the target is the
-    /// name of another node than the cluster means.
-    fn discover(&mut self) -> (String, Option<String>) {
+    /// Learns which file systems the target holds, and gives it in words; whether the target is the
+    /// name of another node than the cluster means; and what Kubernetes says about the name, where it
+    /// matters.
+    fn discover(&mut self) -> (String, Option<String>, Option<Naming>) {
         let order = self.order;
         let (plug, nodename) = (order.target.as_str(), order.nodename.as_deref());
         let left = order.time_max.saturating_sub(self.elapsed());
         let target = Target { plug, nodename };
-        let (discovery, nodes) = Discovery::of(target, order.discovery.as_ref(), left);
+        let ask = || order.naming.as_ref().map(|search| Naming::of(plug, search, left));
+        let (discovery, wrong_node, naming) = thread::scope(|scope| {
+            let is_needed = order.naming.is_some();
+            let asked = is_needed.then(|| thread::Builder::new().spawn_scoped(scope, ask));
+            let (discovery, nodes) = Discovery::of(target, order.discovery.as_ref(), left);
+            let wrong_node = target::is_doubtful(plug, nodename).then(|| {
+                let nodes = nodes.unwrap_or_else(|| discovery::nodes(plug, &order.cluster, left));
+                target::refusal(plug, nodename, &nodes)
+            });
+            let naming = match asked {
+                Some(Ok(asked)) => asked.join().unwrap_or_else(|_| ask()),
+                // There are no threads left.
+                Some(Err(_)) => ask(),
+                None => None,
+            };
+            (discovery, wrong_node.flatten(), naming)
+        });
         let words = discovery.to_words();
         self.discovery = Some(discovery);
-        if !target::is_doubtful(plug, nodename) {
-            return (words, None);
-        }
-        let nodes = nodes.unwrap_or_else(|| discovery::nodes(plug, &order.cluster, left));
-        (words, target::refusal(plug, nodename, &nodes))
+        (words, wrong_node, naming)
     }
 
     /// The names of the file systems, as far as they are known.
@@ -333,6 +352,9 @@ impl<'a> Attempt<'a> {
         self.start_boot_ms.saturating_add(milliseconds(time))
     }
 }
+
+/// The longest reason for which it is not known whether Kubernetes has a node.
+const NAMING_BYTES_MAX: usize = 512;
 
 /// How long a log may delay the agent's end.
 const LOG_TIME_MAX: Duration = Duration::from_millis(500);

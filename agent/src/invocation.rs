@@ -53,6 +53,8 @@ pub struct Probe {
     pub nodename: Option<String>,
     /// Where to look for a target's GFS2 file systems, when somebody wants to see them.
     pub discovery: Option<Search>,
+    /// The target that a `monitor` names, and where to ask whether Kubernetes has it; nnf-sos alone.
+    pub naming: Option<(NodeName, Search)>,
     /// Where the names of the cluster's nodes are read.
     pub cluster: Search,
     /// What to tell on the way.
@@ -99,6 +101,8 @@ pub struct Fence {
     pub delay: Duration,
     /// Where to look for the target's GFS2 file systems; nowhere without it.
     pub discovery: Option<Search>,
+    /// Where to ask whether Kubernetes has the target; nnf-sos alone, and not for `on`.
+    pub naming: Option<Search>,
     /// Where the names of the cluster's nodes are read, if discovery does not.
     pub cluster: Search,
     /// What to tell on the way.
@@ -305,14 +309,24 @@ impl Options<'_> {
         let telling = self.telling();
         // It is shown to people alone; what the question is about does not need it.
         let is_shown = telling.verbose && matches!(question, Question::Status(_));
+        let responder = self.responder()?;
+        let naming = match (responder, &question) {
+            (Responder::Nnf, Question::Monitor) => match self.target("monitor") {
+                Ok(target) => Some((target, self.search(self.discovery_time()?))),
+                Err(Refusal::NoTarget(_)) => None,
+                Err(refusal) => return Err(refusal),
+            },
+            _ => None,
+        };
         Ok(Invocation::Probe(Box::new(Probe {
             question,
-            responder: self.responder()?,
+            responder,
             places: self.places()?,
             device: self.text("device"),
             time_max: self.time_max()?.min(QUESTION_TIME_MAX),
             nodename: self.text("nodename"),
             discovery: self.discovery()?.filter(|_| is_shown),
+            naming,
             cluster: self.search(CLUSTER_TIME_MAX),
             telling,
         })))
@@ -340,6 +354,9 @@ impl Options<'_> {
             poll_interval: self.seconds("poll_interval", "poll_interval")?.max(POLL_INTERVAL_MIN),
             delay,
             discovery: self.discovery()?,
+            naming: (responder == Responder::Nnf && action != FenceAction::On)
+                .then(|| self.discovery_time().map(|time_max| self.search(time_max)))
+                .transpose()?,
             cluster: self.search(CLUSTER_TIME_MAX),
             telling: self.telling(),
         })
@@ -445,8 +462,12 @@ impl Options<'_> {
     fn discovery(&self) -> Result<Option<Search>, Refusal> {
         let enabled = self.boolean("gfs2_discovery_enabled")?;
         let disabled = self.flag("no_gfs2_discovery");
-        let time_max = self.seconds("gfs2_discovery_timeout", "the time for GFS2 discovery")?;
+        let time_max = self.discovery_time()?;
         Ok((enabled && !disabled).then(|| self.search(time_max)))
+    }
+
+    fn discovery_time(&self) -> Result<Duration, Refusal> {
+        self.seconds("gfs2_discovery_timeout", "the time for GFS2 discovery")
     }
 
     /// Where to look for what the cluster knows, for this long.

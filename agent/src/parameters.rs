@@ -251,8 +251,8 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "kubectl_cmd",
         environment: Some("KUBECTL_CMD"),
-        help: "Program that is asked for the file systems of Near Node Flash, by name or absolute \
-               path; without it kubectl, where that is configured",
+        help: "Program that is asked for the file systems and nodes of Near Node Flash, by name or \
+               absolute path; without it kubectl, where that is configured",
         ..ROW
     },
     Parameter {

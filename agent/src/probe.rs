@@ -8,7 +8,7 @@ use fence_spool::{ClientSpool, Liveness};
 use gfs2_discovery::Target;
 
 use crate::clock::{boot_id, boot_ms, shifted};
-use crate::discovery::{self, Discovery};
+use crate::discovery::{self, Discovery, Naming};
 use crate::invocation::{Probe, Question, Responder};
 use crate::outcome::Ending;
 use crate::progress::Progress;
@@ -97,6 +97,7 @@ impl Asking<'_> {
         match &self.probe.question {
             Question::Monitor => {
                 self.open_and_try()?;
+                self.check_naming()?;
                 self.progress.step(&format!(
                     "monitor: requests can be written; responder '{name}' itself cannot be asked"
                 ));
@@ -108,6 +109,19 @@ impl Asking<'_> {
             Question::List(_) | Question::ListStatus(..) => Err(Failure::Other(format!(
                 "responder '{name}' cannot be asked for its nodes: name them with pcmk_host_list"
             ))),
+        }
+    }
+
+    /// Refuses a target that Kubernetes does not have.
+    fn check_naming(&mut self) -> Result<(), Failure> {
+        let Some((target, search)) = &self.probe.naming else { return Ok(()) };
+        match Naming::of(target.as_str(), search, self.probe.time_max) {
+            Naming::Known => Ok(()),
+            Naming::Unknown(why) => Err(Failure::Other(why)),
+            Naming::NotKnown(why) => {
+                self.progress.step(&format!("monitor: {why}"));
+                Ok(())
+            }
         }
     }
 

@@ -71,8 +71,16 @@ pub fn verdict(order: &Fence, outcome: Outcome, waited: Duration, watcher: Watch
     }
 }
 
-/// The end of a fence for which no request was written, or none is needed.
-pub fn done(action: FenceAction) -> Ending {
+/// The end of an `on` that nnf-sos is not asked for. It would take the request for a fence; to give the
+/// node its storage back is the administrator's part.
+pub fn nothing_to_do() -> Verdict {
+    let details = "nothing requested: responder nnf takes every request for a fence".to_owned();
+    let ending = Ending::success("Success: Nothing to do, nnf-sos does not switch nodes on\n");
+    Verdict { result: "success".into(), details, ending }
+}
+
+/// The end of a fence that was done.
+fn done(action: FenceAction) -> Ending {
     Ending::success(match action {
         FenceAction::Off => "Success: Powered OFF\n",
         FenceAction::On => "Success: Powered ON\n",

@@ -22,7 +22,7 @@ complete -c fence_gfs2_recorder -l log-dir -d 'Directory of the audit logs' -r -
 complete -c fence_gfs2_recorder -l gfs2-discovery-enabled -d 'Find out which GFS2 file systems the target holds and tell the responder' -r -f -a "yes\t''
 no\t''"
 complete -c fence_gfs2_recorder -l gfs2-discovery-timeout -d 'Seconds that the programs which are asked for the file systems may take; 0 asks none, only files are read' -r
-complete -c fence_gfs2_recorder -l kubectl-cmd -d 'Program that is asked for the file systems of Near Node Flash, by name or absolute path; without it kubectl, where that is configured' -r
+complete -c fence_gfs2_recorder -l kubectl-cmd -d 'Program that is asked for the file systems and nodes of Near Node Flash, by name or absolute path; without it kubectl, where that is configured' -r
 complete -c fence_gfs2_recorder -l verbose-level -d 'The same as verbose when it is 1 or more' -r
 complete -c fence_gfs2_recorder -s D -l debug-file -d 'File to which a copy of what verbose says is appended' -r -F
 complete -c fence_gfs2_recorder -s C -l separator -d 'Separator between the columns of list-status' -r

@@ -1,12 +1,14 @@
 //! The file systems of a dead node on their way: from a real cluster's files and CIB through the agent
 //! into the request, the device's program and the audit; and back to DLM where the site wants it.
 //!
+//! - `nnf`: a name that Kubernetes does not have is not fenced through nnf-sos.
 //! - `paths`: neither program, nor a child of theirs, touches a path on GFS2.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 #[path = "../common/mod.rs"]
 mod common;
+mod nnf;
 mod paths;
 #[path = "../common/tree.rs"]
 mod tree;

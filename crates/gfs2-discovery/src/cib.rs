@@ -6,10 +6,12 @@
 //! The CIB knows devices and directories, not lock tables. A file system that is mounted here has the
 //! name of its lock table, any other the last part of its directory.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use roxmltree::{Document, Node, ParsingOptions};
 
+use crate::attributes::{Named, Parameters, Where};
+use crate::history::was_active;
 use crate::names::{self, Known};
 use crate::{Held, Mounts, Report, Target};
 
@@ -21,10 +23,12 @@ pub struct Cib {
 }
 
 /// A node, with the resources that were active on it.
+///
+/// One that came back with another number leaves its old entry. All entries of one name are one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CibNode {
-    /// Its number as a text, or a remote node's name.
-    pub(crate) id: String,
+    /// Its number as a text, or a remote node's name; several of one that came back.
+    ids: Vec<String>,
     uname: String,
     /// `None` where the CIB has no status of it.
     active: Option<BTreeSet<String>>,
@@ -34,33 +38,91 @@ pub(crate) struct CibNode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Filesystem {
     resource: String,
-    directory: String,
-    device: String,
+    parameters: Parameters,
+}
+
+/// A file system as it is on one node.
+struct Place<'a> {
+    resource: &'a str,
+    directory: &'a str,
+    device: &'a str,
+}
+
+impl CibNode {
+    /// Its number in the cluster, if it has one and no other.
+    pub(crate) fn number(&self) -> Option<u32> {
+        match &self.ids[..] {
+            [id] => id.parse().ok().filter(|number| *number != 0),
+            _ => None,
+        }
+    }
+
+    fn place(&self) -> Where<'_> {
+        let id = self.ids.first().filter(|_| self.ids.len() == 1);
+        Where { name: &self.uname, id: id.map(String::as_str) }
+    }
+
+    /// Takes what another entry of the same node says.
+    fn merge(&mut self, other: CibNode) {
+        self.ids.extend(other.ids);
+        if let Some(active) = other.active {
+            self.active.get_or_insert_default().extend(active);
+        }
+    }
 }
 
 impl Cib {
     /// Reads what `cibadmin --query` wrote.
     pub fn parse(text: &str) -> Result<Self, String> {
+        Cib::parse_in(text, RESULTS_MAX)
+    }
+
+    fn parse_in(text: &str, results_max: usize) -> Result<Self, String> {
         let options = ParsingOptions { nodes_limit: XML_NODES_MAX, ..ParsingOptions::default() };
         let document = Document::parse_with_options(text, options)
             .map_err(|error| format!("the CIB is not valid XML: {error}"))?;
         let root = document.root_element();
+        if root.has_tag_name("pacemaker-result") && results_max > 0 {
+            // The CIB is a part of it, or its text.
+            let output = root.children().find(|part| part.has_tag_name("output"));
+            let cib = root.children().find(|part| part.has_tag_name("cib"));
+            return match (cib, output) {
+                (Some(cib), _) => Ok(Cib::of(cib)),
+                (None, Some(output)) => {
+                    let text: String = output.children().filter_map(|part| part.text()).collect();
+                    Cib::parse_in(text.trim_start(), results_max - 1)
+                }
+                (None, None) => Err("Pacemaker's result has no CIB".to_owned()),
+            };
+        }
         if !root.has_tag_name("cib") {
             return Err(format!("the CIB begins with '{}'", root.tag_name().name()));
         }
-        let named =
-            below(root, "configuration").filter_map(|node| Some((node.attribute("id")?, node)));
-        let named: HashMap<&str, Node<'_, '_>> = named.collect();
-        let primitives = below(root, "resources").filter(|node| node.has_tag_name("primitive"));
-        Ok(Cib {
-            nodes: nodes(root),
-            filesystems: primitives.filter_map(|node| filesystem(node, &named)).collect(),
-        })
+        Ok(Cib::of(root))
     }
 
-    /// Number, or a remote node's name, and name of each node.
+    fn of<'a>(root: Node<'a, 'a>) -> Self {
+        let named =
+            below(root, "configuration").filter_map(|node| Some((node.attribute("id")?, node)));
+        let named: Named<'_> = named.collect();
+        let primitives = below(root, "resources").filter(|node| node.has_tag_name("primitive"));
+        Cib {
+            nodes: nodes(root),
+            filesystems: primitives.filter_map(|node| filesystem(node, &named)).collect(),
+        }
+    }
+
+    /// The directories of all file systems, on whatever node.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = &str> {
+        self.filesystems.iter().flat_map(|system| system.parameters.values("directory"))
+    }
+
+    /// Number, or a remote node's name, and name of each node; a node that came back with another
+    /// number is there with each.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.nodes.iter().map(|node| (node.id.as_str(), node.uname.as_str()))
+        self.nodes
+            .iter()
+            .flat_map(|node| node.ids.iter().map(|id| (id.as_str(), node.uname.as_str())))
     }
 
     /// The node that `target` means.
@@ -83,46 +145,68 @@ impl Cib {
         if self.filesystems.is_empty() {
             return Report::Blind("no GFS2 file system is a resource of Pacemaker".to_owned());
         }
-        let has_id = |node: &&CibNode| id.is_some_and(|id| node.id == id.to_string());
+        let has_id = |node: &&CibNode| id.is_some_and(|id| node.ids.contains(&id.to_string()));
         let Some(node) = by_name.or_else(|| self.nodes.iter().find(has_id)) else {
             return Report::Blind("the CIB has no such node".to_owned());
         };
         let Some(active) = &node.active else {
             return Report::Blind(format!("the CIB has no status of node '{}'", node.uname));
         };
-        let held = || self.filesystems.iter().filter(|system| active.contains(&system.resource));
-        let mut frequency: BTreeMap<&str, usize> = BTreeMap::new();
-        held().for_each(|system| *frequency.entry(system.last_part()).or_default() += 1);
-        let named = held().map(|system| {
-            let last_part = system.last_part();
-            let is_plain = !last_part.is_empty() && frequency[last_part] == 1;
-            let table = mounts.table_at(&system.directory);
-            let name = match table.and_then(|table| table.split_once(':')) {
-                Some((_, name)) => name,
-                None if is_plain => last_part,
-                // It would stand for several.
-                None => &system.resource,
-            };
-            let how = format!(
-                "resource '{}' ({} on {}) was active on '{}'",
-                system.resource, system.device, system.directory, node.uname
-            );
-            Held { name: name.to_owned(), how }
+        let mut held = Vec::new();
+        let mut doubtful = Vec::new();
+        for system in self.filesystems.iter().filter(|system| active.contains(&system.resource)) {
+            let choice = |name| system.parameters.choice(name, node.place());
+            let [fstype, directory, device] = ["fstype", "directory", "device"].map(choice);
+            if fstype.is_doubtful() || (fstype.may_be(is_gfs2) && directory.is_doubtful()) {
+                doubtful.push(format!("'{}'", system.resource));
+            }
+            if fstype.may_be(is_gfs2) {
+                let resource = &system.resource;
+                held.push(Place { resource, directory: directory.value(), device: device.value() });
+            }
+        }
+        let remark = (!doubtful.is_empty()).then(|| {
+            let doubtful = doubtful.join(", ");
+            format!("rules that depend on more than the node's name are not evaluated: {doubtful}")
         });
-        Report::Answered { held: named.collect(), remark: None }
+        Report::Answered { held: named(&held, node, mounts), remark }
     }
 }
 
-impl Filesystem {
+/// What a node holds at these places, with the names of the file systems.
+fn named(places: &[Place<'_>], node: &CibNode, mounts: &Mounts) -> Vec<Held> {
+    let mut frequency: BTreeMap<&str, usize> = BTreeMap::new();
+    for place in places {
+        *frequency.entry(place.last_part()).or_default() += 1;
+    }
+    let named = places.iter().map(|place| {
+        let last_part = place.last_part();
+        let is_plain = !last_part.is_empty() && frequency[last_part] == 1;
+        let table = mounts.table_at(place.directory);
+        let name = match table.and_then(|table| table.split_once(':')) {
+            Some((_, name)) => name,
+            None if is_plain => last_part,
+            // It would stand for several.
+            None => place.resource,
+        };
+        let Place { resource, directory, device } = place;
+        let node = &node.uname;
+        let how = format!("resource '{resource}' ({device} on {directory}) was active on '{node}'");
+        Held { name: name.to_owned(), how }
+    });
+    named.collect()
+}
+
+impl<'a> Place<'a> {
     /// The last part of its directory.
-    fn last_part(&self) -> &str {
+    fn last_part(&self) -> &'a str {
         self.directory.rsplit('/').find(|part| !part.is_empty()).unwrap_or_default()
     }
 }
 
 fn nodes(root: Node<'_, '_>) -> Vec<CibNode> {
     let node = |element: Node<'_, '_>, active| CibNode {
-        id: attribute(element, "id"),
+        ids: vec![attribute(element, "id")],
         uname: attribute(element, "uname"),
         active,
     };
@@ -139,69 +223,35 @@ fn nodes(root: Node<'_, '_>) -> Vec<CibNode> {
                 _ => id,
             }
         });
-        let active = Some(active.collect());
+        let active: Vec<String> = active.collect();
         // A remote node has no entry among the nodes.
         let entry = nodes.entry(attribute(state, "id")).or_insert_with(|| node(state, None));
-        entry.active = active;
+        entry.active.get_or_insert_default().extend(active);
     }
-    nodes.into_values().collect()
-}
-
-/// Whether the resource whose history this is was active at its end.
-///
-/// When in doubt it was: a stop that failed, often the very reason for the fence, leaves the file
-/// system mounted, and a start that was under way may have mounted it.
-fn was_active(history: Node<'_, '_>) -> bool {
-    let number = |operation: Node<'_, '_>, name| operation.attribute(name)?.parse::<i64>().ok();
-    let mut operations: Vec<_> =
-        history.children().filter(|node| node.has_tag_name("lrm_rsc_op")).collect();
-    // One that is under way has the number -1, and comes after all others.
-    operations.sort_by_key(|operation| {
-        let call = number(*operation, "call-id").filter(|call| *call >= 0).unwrap_or(i64::MAX);
-        (call, number(*operation, "last-rc-change").unwrap_or(0))
-    });
-    operations.into_iter().fold(false, |active, operation| {
-        let is_pending = number(operation, "op-status") == Some(PENDING);
-        match (operation.attribute("operation"), number(operation, "rc-code")) {
-            (Some("start"), _) => true,
-            (Some("stop" | "monitor"), _) if is_pending => active,
-            (Some("stop"), code) => code != Some(OK),
-            (Some("monitor"), code) => !matches!(code, Some(NOT_INSTALLED | NOT_RUNNING)),
-            _ => active,
+    let mut by_name: Vec<CibNode> = Vec::new();
+    for node in nodes.into_values() {
+        let is_same = |known: &&mut CibNode| {
+            !node.uname.is_empty() && known.uname.eq_ignore_ascii_case(&node.uname)
+        };
+        match by_name.iter_mut().find(is_same) {
+            Some(known) => known.merge(node),
+            None => by_name.push(node),
         }
-    })
+    }
+    by_name
 }
 
-fn filesystem(primitive: Node<'_, '_>, named: &HashMap<&str, Node<'_, '_>>) -> Option<Filesystem> {
+fn filesystem<'a>(primitive: Node<'a, 'a>, named: &Named<'a>) -> Option<Filesystem> {
     let template = primitive.attribute("template").and_then(|id| named.get(id).copied());
-    let sources = [Some(primitive), template];
-    let kind = sources.iter().flatten().find_map(|node| node.attribute("type"))?;
-    let value = |name: &str| {
-        sources.iter().flatten().find_map(|node| parameter(*node, name, named)).unwrap_or_default()
-    };
-    let is_gfs2 = kind == "Filesystem" && value("fstype").eq_ignore_ascii_case("gfs2");
-    is_gfs2.then(|| Filesystem {
-        resource: attribute(primitive, "id"),
-        directory: value("directory").to_owned(),
-        device: value("device").to_owned(),
-    })
+    let template = template.filter(|element| element.has_tag_name("template"));
+    let kind = primitive.attribute("type").or(template.and_then(|node| node.attribute("type")))?;
+    let parameters = Parameters::of(primitive, template, named);
+    let may_be_gfs2 = kind == "Filesystem" && parameters.values("fstype").any(is_gfs2);
+    may_be_gfs2.then(|| Filesystem { resource: attribute(primitive, "id"), parameters })
 }
 
-/// A parameter of a resource or template. A set of them may be a reference to another's.
-fn parameter<'a>(
-    resource: Node<'a, '_>,
-    name: &str,
-    named: &HashMap<&str, Node<'a, '_>>,
-) -> Option<&'a str> {
-    let sets = resource.children().filter(|node| node.has_tag_name("instance_attributes"));
-    let sets = sets.filter_map(|set| match set.attribute("id-ref") {
-        None => Some(set),
-        Some(id) => named.get(id).copied(),
-    });
-    sets.flat_map(|set| set.children())
-        .find(|pair| pair.has_tag_name("nvpair") && pair.attribute("name") == Some(name))
-        .and_then(|pair| pair.attribute("value"))
-        .map(str::trim)
+fn is_gfs2(fstype: &str) -> bool {
+    fstype.eq_ignore_ascii_case("gfs2")
 }
 
 /// All elements below the CIB's section `name`.
@@ -217,12 +267,8 @@ fn attribute(element: Node<'_, '_>, name: &str) -> String {
     element.attribute(name).unwrap_or_default().to_owned()
 }
 
-/// `op-status` of an operation that is under way.
-const PENDING: i64 = -1;
-/// OCF return codes.
-const OK: i64 = 0;
-const NOT_INSTALLED: i64 = 5;
-const NOT_RUNNING: i64 = 7;
+/// How deep a CIB may lie in results.
+const RESULTS_MAX: usize = 1;
 /// More elements, attributes and texts than the CIB of a hundred nodes with a thousand resources.
 const XML_NODES_MAX: u32 = 2_000_000;
 
@@ -325,7 +371,7 @@ mod tests {
 
     #[test]
     fn the_last_operation_decides_and_doubt_means_active() {
-        let pending = |name| operation(name, 0, -1, 193, PENDING.try_into().unwrap());
+        let pending = |name| operation(name, 0, -1, 193, -1);
         for (history, active) in [
             (vec![], false),
             (vec![operation("monitor", 0, 1, 7, 0)], false),
@@ -337,17 +383,88 @@ mod tests {
             (vec![operation("start", 0, 2, 0, 0), operation("stop", 0, 9, 1, 4)], true),
             (vec![operation("start", 0, 2, 0, 0), operation("stop", 0, 9, 1, 2)], true),
             (vec![pending("stop"), operation("start", 0, 2, 0, 0)], true),
+            (vec![pending("stop")], true),
             (vec![pending("start"), operation("monitor", 0, 2, 7, 0)], true),
             (vec![pending("monitor"), operation("monitor", 0, 2, 7, 0)], false),
             (vec![operation("start", 0, 10, 0, 0), operation("stop", 0, 9, 0, 0)], true),
             (vec![operation("start", 0, 2, 0, 0), operation("monitor", 60, 3, 7, 0)], false),
             (vec![operation("start", 0, 2, 0, 0), operation("monitor", 60, 3, 1, 4)], true),
             (vec![operation("notify", 0, 5, 0, 0)], false),
+            // Only a probe finds nothing where nothing is installed.
+            (vec![operation("start", 0, 2, 0, 0), operation("monitor", 60, 3, 5, 0)], true),
+            (vec![operation("start", 0, 2, 0, 0), operation("monitor", 60, 3, 5, 6)], true),
+            (vec![operation("start", 0, 2, 0, 0), operation("monitor", 60, 3, 2, 4)], true),
+            (vec![operation("start", 0, 2, 5, 5)], true),
+            (vec![operation("monitor", 0, 1, 2, 0)], false),
+            (vec![operation("monitor", 0, 1, 1, 7)], false),
+            (vec![operation("monitor", 0, 1, 1, 4)], true),
+            // A stop counts when both of its results say so.
+            (vec![operation("start", 0, 2, 0, 0), operation("stop", 0, 9, 0, 2)], true),
+            (vec![operation("start", 0, 2, 0, 0), operation("stop", 0, 9, 0, 4)], true),
+            (vec![operation("stop", 0, 9, 0, 8)], true),
+            (vec![operation("stop", 0, 9, 7, 0)], true),
+            (vec![operation("stop", 0, 9, 0, 0)], false),
+            (vec!["<lrm_rsc_op operation='stop' call-id='9' rc-code='0'/>".to_owned()], true),
+            (vec!["<lrm_rsc_op operation='stop' call-id='9' op-status='0'/>".to_owned()], true),
+            // So does a monitor that finds nothing.
+            (vec![operation("start", 0, 2, 0, 0), operation("monitor", 60, 3, 7, 2)], true),
+            (vec![operation("start", 0, 2, 0, 0), operation("monitor", 60, 3, 7, 4)], false),
+            (vec![operation("start", 0, 2, 0, 0), operation("monitor", 60, 3, 7, 1)], true),
+            (vec![operation("migrate_from", 0, 2, 0, 0)], true),
         ] {
             let history = history.concat();
             let cib = cib(&state("1", "n1", &[("plain", &history)]));
             let found = names(report(&cib, "n1", None, &Mounts::default()));
             assert_eq!(!found.is_empty(), active, "{history}");
+        }
+    }
+
+    #[test]
+    fn all_entries_of_one_name_are_one_node() {
+        let text = format!(
+            "<cib><configuration><nodes><node id='1' uname='n1'/><node id='7' uname='N1'/></nodes>\
+             <resources>{RESOURCES}</resources></configuration><status>{}{}{}</status></cib>",
+            state("1", "n1", &[("plain", &started())]),
+            state("7", "N1", &[("other", &started())]),
+            state("7", "N1", &[("grouped", &operation("stop", 0, 9, 0, 0))]),
+        );
+        let cib = Cib::parse(&text).unwrap();
+
+        let found = names(report(&cib, "n1", None, &Mounts::default()));
+        assert_eq!(found, ["plain", "data"]);
+        assert_eq!(names(report(&cib, "outlet", Some(7), &Mounts::default())), found);
+        // Which of its numbers is the right one, nobody knows.
+        let node = cib.node(Target { plug: "n1", nodename: None }).unwrap();
+        assert_eq!(node.number(), None);
+    }
+
+    #[test]
+    fn zero_is_no_nodes_number() {
+        for (id, number) in [("0", None), ("5", Some(5)), ("remote", None)] {
+            let cib = Cib::parse(&format!("<cib><status>{}</status></cib>", state(id, "n", &[])));
+            let cib = cib.unwrap();
+            let node = cib.node(Target { plug: "n", nodename: None }).unwrap();
+            assert_eq!(node.number(), number, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_cib_may_lie_in_a_result_of_pacemakers_tools() {
+        let cib = format!(
+            "<cib><configuration><resources>{RESOURCES}</resources></configuration><status>{}</status>\
+             </cib>",
+            state("1", "n1", &[("plain", &started())])
+        );
+        let start = "<pacemaker-result api-version='2.38' request='cibadmin --query'>";
+        let end = "<status code='0' message='OK'/></pacemaker-result>";
+        for inside in [cib.clone(), format!("<output><![CDATA[\n{cib}\n]]></output>")] {
+            let text = format!("<?xml version='1.0'?>\n{start}{inside}{end}");
+            let cib = Cib::parse(&text).unwrap();
+            assert_eq!(names(report(&cib, "n1", None, &Mounts::default())), ["plain"]);
+        }
+        let result = |inside: &str| format!("{start}<output><![CDATA[{inside}]]></output>{end}");
+        for text in [format!("{start}{end}"), result("x"), result(""), result(&result("x"))] {
+            assert!(Cib::parse(&text).is_err(), "{text}");
         }
     }
 

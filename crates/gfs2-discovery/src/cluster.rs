@@ -157,4 +157,17 @@ mod tests {
         assert_eq!(nodes(false, false).other_node("n2", "n1"), None);
         assert_eq!(nodes(false, false), ClusterNodes::default());
     }
+
+    #[test]
+    fn a_node_that_came_back_with_another_number_is_one_under_each() {
+        let corosync = "nodelist {\n node {\n nodeid: 7\n ring0_addr: 10.0.0.7\n }\n}\n";
+        let cib = r#"<cib><configuration><nodes><node id="2" uname="n2"/><node id="7" uname="n2"/>
+            </nodes></configuration></cib>"#;
+        let nodes = ClusterNodes::of(
+            &Reading::Got(Corosync::parse(corosync)),
+            &Reading::Got(Cib::parse(cib).unwrap()),
+        );
+        assert_eq!(nodes.other_node("10.0.0.7", "n2"), None);
+        assert_eq!(nodes.other_node("10.0.0.7", "n1"), Some("n2"));
+    }
 }

@@ -52,7 +52,8 @@ impl Corosync {
         }
         let Some(node) = self.nodes.last_mut().filter(|_| sections == NODE) else { return };
         match key {
-            "nodeid" => node.id = value.parse().ok(),
+            // Zero means none: corosync makes a number of the address then.
+            "nodeid" => node.id = value.parse().ok().filter(|id| *id != 0),
             "name" => node.name = Some(value.to_owned()),
             _ if key.starts_with("ring") && key.ends_with("_addr") => {
                 node.addresses.push(value.to_owned());
@@ -86,7 +87,8 @@ mod tests {
     const TEXT: &str = "# node { name: no }\n\ntotem {\n  version: 2\n  cluster_name: c\n  interface {\n\
         ringnumber: 0\n }\n}\nnodelist {\n node {\n  ring0_addr: fe80::1\n  ring1_addr: n1-ib\n\
         nodeid: 1\n # name: commented\n  name: n1\n }\n\tnode{\n ring0_addr: n2.a.org\n nodeid: 22\n }\n\
-        node {\n  name: n3\n nodeid: none\n }\n}\nquorum {\n  name: n4\n  nodeid: 4\n}\n";
+        node {\n  name: n3\n nodeid: none\n }\n \
+        node {\n  name: zero\n nodeid: 0\n }\n}\nquorum {\n  name: n4\n  nodeid: 4\n}\n";
 
     fn node_id(name: &str) -> Result<u32, String> {
         let target = Target { plug: name, nodename: None };
@@ -98,7 +100,7 @@ mod tests {
         let corosync = Corosync::parse(TEXT);
 
         assert_eq!(corosync.cluster_name.as_deref(), Some("c"));
-        assert_eq!(corosync.nodes.len(), 3);
+        assert_eq!(corosync.nodes.len(), 4);
         assert_eq!(corosync.nodes[0].addresses, ["fe80::1", "n1-ib"]);
         for (name, id) in [("n1", 1), ("n1-ib", 1), ("n2", 22), ("n2.a.org", 22)] {
             assert_eq!(node_id(name), Ok(id), "{name}");
@@ -108,6 +110,7 @@ mod tests {
     #[test]
     fn a_node_without_a_number_or_outside_the_list_has_none() {
         assert_eq!(node_id("n3").unwrap_err(), "the node has no nodeid in corosync.conf");
+        assert_eq!(node_id("zero").unwrap_err(), "the node has no nodeid in corosync.conf");
         assert_eq!(node_id("n4").unwrap_err(), "there is no node 'n4' in corosync.conf");
         assert_eq!(
             node_id("commented").unwrap_err(),

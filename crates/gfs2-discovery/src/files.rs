@@ -1,13 +1,14 @@
 //! Reading the files. None of them can lie on GFS2 or block: they are the kernel's, or were looked for
 //! with care.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use fence_spool::{FileError, TrustedFile};
 
+use crate::mounts::{Point, points};
 use crate::{Corosync, Lockspaces, Mounts, Reading};
 
 /// What the files told.
@@ -15,13 +16,84 @@ pub(crate) struct Files {
     pub(crate) corosync: Reading<Corosync>,
     pub(crate) lockspaces: Reading<Lockspaces>,
     pub(crate) mounts: Mounts,
+    /// All that is mounted here; empty where no GFS2 is.
+    points: Vec<Point>,
+}
+
+impl Files {
+    /// Lets these directories be known as the mount points to which they lead by links.
+    pub(crate) fn follow<'a>(&mut self, root: &Path, directories: impl Iterator<Item = &'a str>) {
+        if self.points.is_empty() {
+            return;
+        }
+        for directory in directories {
+            if self.mounts.table_at(directory).is_none()
+                && let Some(to) = followed(root, &self.points, directory)
+            {
+                self.mounts.add_link(directory, &to);
+            }
+        }
+    }
+}
+
+/// Where `directory` leads. Nothing that is mounted is looked into unless it is a local file system
+/// that cannot hang; a mount point itself is known by its text, and is not looked at.
+fn followed(root: &Path, points: &[Point], directory: &str) -> Option<String> {
+    let mut left: VecDeque<String> = parts(directory.strip_prefix('/')?).collect();
+    let mut at = String::new();
+    let mut links = 0;
+    while let Some(part) = left.pop_front() {
+        if part == ".." {
+            at.truncate(at.rfind('/').unwrap_or(0));
+            continue;
+        }
+        let next = format!("{at}/{part}");
+        let is_point = points.iter().any(|point| point.directory == next);
+        let target = if is_point {
+            None
+        } else if is_local(points, &at) {
+            fs::read_link(root.join(&next[1..])).ok()
+        } else {
+            return None;
+        };
+        let Some(target) = target else {
+            at = next;
+            continue;
+        };
+        links += 1;
+        if links > LINKS_MAX {
+            return None;
+        }
+        let target = target.to_str()?;
+        if target.starts_with('/') {
+            at.clear();
+        }
+        for part in parts(target).collect::<Vec<_>>().into_iter().rev() {
+            left.push_front(part);
+        }
+    }
+    Some(at)
+}
+
+fn parts(path: &str) -> impl Iterator<Item = String> {
+    path.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned)
+}
+
+/// Whether a look into `directory` asks no cluster and no network.
+fn is_local(points: &[Point], directory: &str) -> bool {
+    let is_above = |point: &&Point| {
+        let below = directory.strip_prefix(point.directory.trim_end_matches('/'));
+        below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+    };
+    let innermost = points.iter().filter(is_above).max_by_key(|point| point.directory.len());
+    innermost.is_none_or(|point| LOCAL.contains(&point.kind.as_str()))
 }
 
 pub(crate) fn read(root: &Path) -> Files {
     let tables = names(&root.join(GFS2));
     let lockspaces = lockspaces(root, &tables);
-    let mounts = mounts(root, &tables.unwrap_or_default());
-    Files { corosync: corosync(root), lockspaces, mounts }
+    let (mounts, points) = mounts(root, &tables.unwrap_or_default());
+    Files { corosync: corosync(root), lockspaces, mounts, points }
 }
 
 /// corosync's configuration.
@@ -67,9 +139,9 @@ fn lockspaces(root: &Path, tables: &io::Result<Vec<String>>) -> Reading<Lockspac
     Reading::Got(lockspaces)
 }
 
-fn mounts(root: &Path, tables: &[String]) -> Mounts {
+fn mounts(root: &Path, tables: &[String]) -> (Mounts, Vec<Point>) {
     if tables.is_empty() {
-        return Mounts::default();
+        return (Mounts::default(), Vec::new());
     }
     let mountinfo = fs::read(root.join(MOUNTINFO)).unwrap_or_default();
     let id = |table: &String| {
@@ -77,7 +149,8 @@ fn mounts(root: &Path, tables: &[String]) -> Mounts {
         Some((table.clone(), id))
     };
     let ids: Vec<_> = tables.iter().filter_map(id).collect();
-    Mounts::new(&String::from_utf8_lossy(&mountinfo), &ids)
+    let mountinfo = String::from_utf8_lossy(&mountinfo);
+    (Mounts::new(&mountinfo, &ids), points(&mountinfo))
 }
 
 /// The names in a directory. Those that are no text are nobody's that is looked for.
@@ -93,4 +166,11 @@ const COROSYNC_CONF: &str = "etc/corosync/corosync.conf";
 const DLM_CLUSTER: &str = "sys/kernel/config/dlm/cluster";
 const GFS2: &str = "sys/fs/gfs2";
 const MOUNTINFO: &str = "proc/self/mountinfo";
+/// File systems of which the kernel knows all without asking anybody.
+const LOCAL: &[&str] = &[
+    "btrfs", "devtmpfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "rootfs",
+    "squashfs", "tmpfs", "xfs", "zfs",
+];
+/// As many links as the kernel follows.
+const LINKS_MAX: usize = 40;
 const CONF_BYTES_MAX: usize = 1024 * 1024;

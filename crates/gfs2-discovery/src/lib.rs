@@ -2,8 +2,8 @@
 //!
 //! The node is dead then, and the survivors' recovery waits for the fence. So nothing here touches a
 //! path on GFS2, where a mere `stat` can hang until the fence is over; what is read are files of the
-//! kernel and of the cluster's configuration, and what two programs write, which are killed when the
-//! time is over.
+//! kernel and of the cluster's configuration, and what programs write, which are killed when the time
+//! is over.
 //!
 //! Three sources, none of which knows everything, are asked side by side:
 //!
@@ -16,12 +16,15 @@
 //! the system; everything else takes texts and gives values. [`conclude`] puts the answers together.
 //! Whatever goes wrong makes a source blind, and nothing worse: this is information.
 
+mod attributes;
 mod cib;
 mod cluster;
 mod corosync;
 mod discovery;
 mod dlm;
 mod files;
+mod history;
+mod list;
 mod mounts;
 mod names;
 mod nnf;
@@ -32,13 +35,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use cib::Cib;
+use cib::CibNode;
 pub use cluster::ClusterNodes;
 pub use corosync::{ClusterNode, Corosync};
 pub use discovery::{Discovery, Held, Outcome, Report, Source};
 pub use dlm::Lockspaces;
 pub use mounts::{Mount, Mounts};
 pub use nnf::NodeStorages;
-pub use programs::{Kubernetes, find_program};
+pub use programs::{Kubernetes, find_program, has_node};
 
 /// The node that is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,18 +103,21 @@ pub const ROOT_VARIABLE: &str = "GFS2_DISCOVERY_ROOT";
 /// Asks all sources which file systems `target` holds. Takes no longer than `search.time_max` and
 /// what reading some files takes.
 pub fn discover(target: Target<'_>, search: &Search) -> Discovery {
-    conclude(target, &gather(search))
+    conclude(target, &gather(target, search))
 }
 
-/// Reads all that [`conclude`] needs, within the same time.
-pub fn gather(search: &Search) -> Evidence {
+/// Reads all that [`conclude`] needs for `target`, within the same time.
+pub fn gather(target: Target<'_>, search: &Search) -> Evidence {
     let until = Instant::now() + search.time_max;
-    let asked = programs::ask(search);
-    let files = files::read(&search.root);
-    let (cib, storages) = asked.answers(until);
+    let asked = programs::ask(target, search);
+    let mut files = files::read(&search.root);
+    let programs::Answers { cib, storages, mounts } = asked.answers(until);
     let cib = cib.then(|text| Cib::parse(&String::from_utf8_lossy(&text)));
-    let storages = storages.then(|text| NodeStorages::parse(&text));
-    let files::Files { corosync, lockspaces, mounts } = files;
+    let storages = storages.then(|objects| Ok(NodeStorages::new(objects, mounts)));
+    if let Reading::Got(cib) = &cib {
+        files.follow(&search.root, cib.directories());
+    }
+    let files::Files { corosync, lockspaces, mounts, .. } = files;
     Evidence { corosync, lockspaces, mounts, cib, storages }
 }
 
@@ -137,7 +144,7 @@ pub fn conclude(target: Target<'_>, evidence: &Evidence) -> Discovery {
         Reading::Got(corosync) => corosync.node_id(target).map_err(|why| why.to_string()),
         Reading::Blind(why) | Reading::Absent(why) => Err(why.clone()),
     };
-    let id = by_corosync.or_else(|why| by_cib.and_then(|node| node.id.parse().ok()).ok_or(why));
+    let id = by_corosync.or_else(|why| by_cib.and_then(CibNode::number).ok_or(why));
     let dlm = match &evidence.lockspaces {
         Reading::Got(lockspaces) => match &id {
             Ok(id) => lockspaces.report(*id),

@@ -17,7 +17,34 @@ pub struct Mount {
     pub table: String,
 }
 
+/// Any mount point, of GFS2 or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Point {
+    pub(crate) directory: String,
+    /// The file system's type.
+    pub(crate) kind: String,
+}
+
+/// All mount points of `mountinfo`.
+pub(crate) fn points(mountinfo: &str) -> Vec<Point> {
+    let point = |line: &str| {
+        let (mount, system) = line.split_once(" - ")?;
+        let directory = unescaped(mount.split(' ').nth(4)?);
+        let kind = system.split(' ').next()?.to_owned();
+        Some(Point { directory, kind })
+    };
+    mountinfo.lines().filter_map(point).collect()
+}
+
 impl Mounts {
+    /// Takes that `directory` leads to the mount point `to`.
+    pub(crate) fn add_link(&mut self, directory: &str, to: &str) {
+        if let Some(table) = self.table_at(to).map(str::to_owned) {
+            let directory = plain(directory).to_owned();
+            self.0.push(Mount { directory, table });
+        }
+    }
+
     /// Puts the mount points of `mountinfo` to the lock tables, each given with its `id` (the device's
     /// major and minor number).
     pub fn new(mountinfo: &str, tables: &[(String, String)]) -> Self {
@@ -36,10 +63,14 @@ impl Mounts {
 
     /// The lock table of what is mounted at `directory`.
     pub(crate) fn table_at(&self, directory: &str) -> Option<&str> {
-        let plain = directory.trim_end_matches('/');
+        let plain = plain(directory);
         // What was mounted last lies on top.
         self.0.iter().rev().find(|mount| mount.directory == plain).map(|mount| mount.table.as_str())
     }
+}
+
+fn plain(directory: &str) -> &str {
+    directory.trim_end_matches('/')
 }
 
 /// `text` with the kernel's escapes (`\040`) undone.

@@ -1,4 +1,4 @@
-//! The two programs that are asked, side by side: `cibadmin` and `kubectl`.
+//! The programs that are asked, side by side: `cibadmin`, and `kubectl` once for each list.
 //!
 //! A program that hangs is killed when the time is over, with what it started, and is never waited for:
 //! one that hangs in a file system does not even die of SIGKILL. It leaves what it was for blind.
@@ -18,7 +18,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::{Reading, Search, nnf};
+use crate::list::{ListReader, PART_BYTES_MAX};
+use crate::nnf::{self, Objects};
+use crate::{Reading, Search, Target};
 
 /// How to reach Kubernetes: what the environment says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,45 +34,74 @@ pub struct Kubernetes {
     pub home: Option<PathBuf>,
 }
 
-/// Both programs, started or not.
+/// The programs that are asked about file systems, started or not.
 pub(crate) struct Asked {
     cib: Reading<Program>,
-    nnf: Reading<Program>,
+    storages: Reading<Program>,
+    mounts: Reading<Program>,
 }
 
-/// Starts both.
-pub(crate) fn ask(search: &Search) -> Asked {
+/// What they wrote.
+pub(crate) struct Answers {
+    pub(crate) cib: Reading<Vec<u8>>,
+    /// Near Node Flash's storage.
+    pub(crate) storages: Reading<Objects>,
+    /// What the target was told to mount.
+    pub(crate) mounts: Reading<Objects>,
+}
+
+/// Starts them.
+pub(crate) fn ask(target: Target<'_>, search: &Search) -> Asked {
     if search.time_max.is_zero() {
         let why = || "no time is given for programs".to_owned();
-        return Asked { cib: Reading::Absent(why()), nnf: Reading::Absent(why()) };
+        let absent = || Reading::Absent(why());
+        return Asked { cib: absent(), storages: absent(), mounts: absent() };
     }
-    Asked { cib: start_cibadmin(search), nnf: kubectl(search).then(|command| start(command, None)) }
+    let (label, value) = nnf::LABEL;
+    let storages = start_kubectl(
+        search,
+        &[nnf::STORAGE_KINDS, "--all-namespaces", &format!("--selector={label}={value}")],
+    );
+    let namespace = format!("--namespace={}", target.plug);
+    Asked {
+        cib: start_cibadmin(search),
+        storages,
+        mounts: start_kubectl(search, &[nnf::MOUNT_KIND, &namespace]),
+    }
 }
 
 /// What `cibadmin` alone writes in `search.time_max`.
 pub(crate) fn ask_cib(search: &Search) -> Reading<Vec<u8>> {
     let until = Instant::now() + search.time_max;
-    let nnf = Reading::Absent("it is not asked".to_owned());
-    Asked { cib: start_cibadmin(search), nnf }.answers(until).0
-}
-
-fn start_cibadmin(search: &Search) -> Reading<Program> {
-    cibadmin(search).then(|[local, plain]| start(local, Some(plain)))
+    let mut cib = start_cibadmin(search);
+    read_all(&mut [&mut cib], until);
+    cib.then(|program| Ok(program.end(until)?.bytes))
 }
 
 impl Asked {
     /// What they write until then.
-    pub(crate) fn answers(self, until: Instant) -> (Reading<Vec<u8>>, Reading<Vec<u8>>) {
-        let Asked { mut cib, mut nnf } = self;
-        let mut running: Vec<&mut Program> = Vec::new();
-        for reading in [&mut cib, &mut nnf] {
-            if let Reading::Got(program) = reading {
-                running.push(program);
-            }
+    pub(crate) fn answers(mut self, until: Instant) -> Answers {
+        let Asked { cib, storages, mounts } = &mut self;
+        read_all(&mut [cib, storages, mounts], until);
+        let Asked { cib, storages, mounts } = self;
+        Answers {
+            cib: cib.then(|program| Ok(program.end(until)?.bytes)),
+            storages: storages.then(|program| program.list(until)),
+            mounts: mounts.then(|program| program.list(until)),
         }
-        read_all(&mut running, until);
-        (cib.then(|program| program.end(until)), nnf.then(|program| program.end(until)))
     }
+}
+
+/// Whether Kubernetes has the node `name`: a compute node or a rabbit of Near Node Flash. Takes no
+/// longer than `search.time_max`.
+///
+/// nnf-sos reports success for a node that it does not know, because such a node has nothing to lose.
+/// So a name that is not Kubernetes' own would be a fence that does nothing and succeeds.
+pub fn has_node(name: &str, search: &Search) -> Reading<bool> {
+    let until = Instant::now() + search.time_max;
+    let mut nodes = start_kubectl(search, &[nnf::NODE_KIND, "--all-namespaces"]);
+    read_all(&mut [&mut nodes], until);
+    nodes.then(|program| Ok(program.list(until)?.has_node(name)))
 }
 
 /// `--local`: the answer of the node that coordinates the cluster would be awaited otherwise, and it
@@ -84,25 +115,19 @@ fn cibadmin(search: &Search) -> Reading<[Command; 2]> {
     })
 }
 
-fn kubectl(search: &Search) -> Reading<Command> {
+/// `kubectl get`, for what `what` says.
+fn kubectl(search: &Search, what: &[&str]) -> Reading<Command> {
     let Kubernetes { kubectl, config, home } = &search.kubernetes;
     let home = home.clone().unwrap_or_else(|| "/root".into());
-    if kubectl.is_none() {
-        let files = match config {
-            Some(list) => list.split(':').map(PathBuf::from).collect(),
-            None => vec![home.join(".kube/config")],
-        };
-        let below_root = |file: &PathBuf| search.root.join(file.strip_prefix("/").unwrap_or(file));
-        if !files.iter().any(|file| TrustedFile::find(&below_root(file)).is_ok()) {
-            return Reading::Absent("kubectl has no configuration here".to_owned());
-        }
+    match kubeconfig(&search.root, config.as_deref(), &home) {
+        Reading::Blind(why) => return Reading::Blind(why),
+        Reading::Absent(why) if kubectl.is_none() => return Reading::Absent(why),
+        Reading::Got(()) | Reading::Absent(_) => {}
     }
     program(&search.root, kubectl.as_deref().unwrap_or("kubectl")).then(|path| {
         let seconds = search.time_max.as_secs_f64().ceil();
-        let (label, value) = nnf::LABEL;
         let mut command = prepared(&path);
-        command.args(["get", nnf::KINDS, "--all-namespaces", "--output=json"]);
-        command.arg(format!("--selector={label}={value}"));
+        command.arg("get").args(what).arg("--output=json");
         command.arg(format!("--request-timeout={seconds}s"));
         // It keeps a cache there.
         if !matches!(open_log_dir(&home), Err(PlaceError::Gfs2 { .. })) {
@@ -111,6 +136,29 @@ fn kubectl(search: &Search) -> Reading<Command> {
         command.envs(config.as_ref().map(|list| ("KUBECONFIG", list)));
         Ok(command)
     })
+}
+
+/// Whether kubectl finds a configuration. A configuration names programs that kubectl runs, so one that
+/// others could have written is not for kubectl to read, even beside a sound one.
+fn kubeconfig(root: &Path, config: Option<&str>, home: &Path) -> Reading<()> {
+    let files = match config {
+        Some(list) => list.split(':').filter(|file| !file.is_empty()).map(PathBuf::from).collect(),
+        None => vec![home.join(".kube/config")],
+    };
+    let mut found = Reading::Absent("kubectl has no configuration here".to_owned());
+    for file in files {
+        match TrustedFile::find(&root.join(file.strip_prefix("/").unwrap_or(&file))) {
+            Ok(_) => found = Reading::Got(()),
+            Err(FileError::Missing) => {}
+            Err(why) => {
+                let file = file.display();
+                return Reading::Blind(format!(
+                    "kubectl is not run: its configuration '{file}' is not to be read: {why}"
+                ));
+            }
+        }
+    }
+    found
 }
 
 /// The path of the program `name` below `root`, which nobody but root can replace.
@@ -155,15 +203,27 @@ fn prepared(path: &Path) -> Command {
     command
 }
 
-/// Starts `command`, and later `otherwise` if `command` does not know one of its options.
-fn start(mut command: Command, otherwise: Option<Command>) -> Result<Program, String> {
+fn start_cibadmin(search: &Search) -> Reading<Program> {
+    cibadmin(search).then(|[local, plain]| {
+        let program = start(local, false)?;
+        Ok(Program { otherwise: Some(plain), ..program })
+    })
+}
+
+fn start_kubectl(search: &Search, what: &[&str]) -> Reading<Program> {
+    kubectl(search, what).then(|command| start(command, true))
+}
+
+/// Starts it; `is_list` says whether it writes a list of Kubernetes' objects.
+fn start(mut command: Command, is_list: bool) -> Result<Program, String> {
     let path = Path::new(command.get_program());
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut child =
         command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
-    let stdout = Output::of(child.stdout.take().map(OwnedFd::from));
+    let mut stdout = Output::of(child.stdout.take().map(OwnedFd::from));
+    stdout.list = is_list.then(ListReader::default);
     let stderr = Output::of(child.stderr.take().map(OwnedFd::from));
-    Ok(Program { name, child, stdout, stderr, otherwise })
+    Ok(Program { name, child, stdout, stderr, otherwise: None })
 }
 
 /// A program that runs, or has just ended.
@@ -181,11 +241,13 @@ struct Output {
     /// `None` at its end.
     pipe: Option<File>,
     bytes: Vec<u8>,
+    /// What takes the bytes of a list.
+    list: Option<ListReader>,
 }
 
 impl Output {
     fn of(pipe: Option<OwnedFd>) -> Self {
-        Output { pipe: pipe.map(File::from), bytes: Vec::new() }
+        Output { pipe: pipe.map(File::from), bytes: Vec::new(), list: None }
     }
 
     /// Takes what is there; does not block after the pipe was found readable.
@@ -194,26 +256,30 @@ impl Output {
         let mut chunk = [0; CHUNK_BYTES];
         match pipe.read(&mut chunk) {
             Ok(0) => self.pipe = None,
-            Ok(count) => self.bytes.extend_from_slice(&chunk[..count]),
+            Ok(count) => match &mut self.list {
+                Some(list) => list.feed(&chunk[..count]),
+                None => self.bytes.extend_from_slice(&chunk[..count]),
+            },
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => self.pipe = None,
         }
-        if self.bytes.len() > OUTPUT_BYTES_MAX {
+        if self.is_too_long() {
             self.pipe = None;
         }
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.bytes.len() > PART_BYTES_MAX || self.list.as_ref().is_some_and(ListReader::is_too_long)
     }
 }
 
 /// Reads all outputs to their ends, or until then.
-fn read_all(programs: &mut [&mut Program], until: Instant) {
+fn read_all(programs: &mut [&mut Reading<Program>], until: Instant) {
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        for program in programs.iter_mut() {
-            program.start_otherwise();
-        }
-        let is_ending = programs.iter().any(|program| program.is_ending());
-        let mut open: Vec<&mut Output> = programs
-            .iter_mut()
+        started(programs).for_each(Program::start_otherwise);
+        let is_ending = started(programs).any(|program| program.is_ending());
+        let mut open: Vec<&mut Output> = started(programs)
             .flat_map(|program| [&mut program.stdout, &mut program.stderr])
             .filter(|output| output.pipe.is_some())
             .collect();
@@ -234,6 +300,13 @@ fn read_all(programs: &mut [&mut Program], until: Instant) {
     }
 }
 
+fn started<'a>(programs: &'a mut [&mut Reading<Program>]) -> impl Iterator<Item = &'a mut Program> {
+    programs.iter_mut().filter_map(|program| match program {
+        Reading::Got(program) => Some(program),
+        Reading::Blind(_) | Reading::Absent(_) => None,
+    })
+}
+
 fn readable(outputs: &[&mut Output], time_max: Duration) -> io::Result<Vec<bool>> {
     let pipes = outputs.iter().filter_map(|output| output.pipe.as_ref());
     let mut polled: Vec<PollFd<'_>> =
@@ -245,6 +318,11 @@ fn readable(outputs: &[&mut Output], time_max: Duration) -> io::Result<Vec<bool>
 }
 
 impl Program {
+    /// What it listed, if it ended by itself and well.
+    fn list(self, until: Instant) -> Result<Objects, String> {
+        self.end(until)?.list.unwrap_or_default().finish()
+    }
+
     /// Whether it has closed its outputs, and its exit code is awaited to decide about a second try.
     fn is_ending(&self) -> bool {
         self.otherwise.is_some() && !self.has_open_output()
@@ -262,7 +340,7 @@ impl Program {
         let otherwise = self.otherwise.take();
         if let (Ok(Some(status)), Some(command)) = (ended, otherwise)
             && status.code() == Some(EX_USAGE)
-            && let Ok(second) = start(command, None)
+            && let Ok(second) = start(command, self.stdout.list.is_some())
         {
             *self = second;
         }
@@ -273,7 +351,7 @@ impl Program {
     }
 
     /// What it wrote, if it ended by itself and well.
-    fn end(mut self, until: Instant) -> Result<Vec<u8>, String> {
+    fn end(mut self, until: Instant) -> Result<Output, String> {
         let status = self.status(until);
         let name = &self.name;
         let Some(status) = status else {
@@ -285,11 +363,11 @@ impl Program {
             let _ = self.child.try_wait();
             return Err(format!("{name} was killed: it gave no answer in time"));
         };
-        if self.stdout.bytes.len() > OUTPUT_BYTES_MAX {
-            return Err(format!("{name} wrote more than {OUTPUT_BYTES_MAX} bytes"));
+        if self.stdout.is_too_long() {
+            return Err(format!("{name} wrote more than {PART_BYTES_MAX} bytes"));
         }
         if status.success() {
-            return Ok(self.stdout.bytes);
+            return Ok(self.stdout);
         }
         let complaint = String::from_utf8_lossy(&self.stderr.bytes);
         let complaint: Vec<&str> = complaint.split_whitespace().collect();
@@ -317,8 +395,6 @@ const PROGRAM_DIRS: &[&str] =
     &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// The exit code of Pacemaker's programs, and of others, for an option that they do not know.
 const EX_USAGE: i32 = 64;
-/// The longest output of a program: the CIB of a large cluster has some megabytes.
-const OUTPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const CHUNK_BYTES: usize = 16 * 1024;
 /// The longest complaint of a program that is passed on.
 const COMPLAINT_BYTES_MAX: usize = 300;

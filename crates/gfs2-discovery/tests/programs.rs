@@ -9,7 +9,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use gfs2_discovery::{Discovery, Kubernetes, Report, Source, Target, discover};
+use gfs2_discovery::{
+    Discovery, Kubernetes, Reading, Report, Search, Source, Target, discover, has_node,
+};
 use tree::{PLENTY, Tree, await_that, blindness, is_alive, report};
 
 const TARGET: Target<'static> = Target { plug: "node2", nodename: None };
@@ -143,7 +145,7 @@ fn kubectl_is_asked_for_gfs2_only_and_only_where_it_can_reach_something() {
         [{"accesses": {"node2": {}}}]}}]}"#;
     tree.write("list.json", list);
     let script = format!(
-        "echo \"$@ $KUBECONFIG\" >'{}'; cat '{}'",
+        "echo \"$@ $KUBECONFIG\" >>'{}'; cat '{}'",
         seen.display(),
         tree.path("list.json").display()
     );
@@ -157,11 +159,21 @@ fn kubectl_is_asked_for_gfs2_only_and_only_where_it_can_reach_something() {
     search.kubernetes.config = Some("/none:/etc/kube.conf".to_owned());
     tree.write("etc/kube.conf", "");
     assert_eq!(discover(TARGET, &search).names(), ["job-0"]);
+    assert_eq!(has_node("node2", &search), Reading::Got(true));
+    let seen = fs::read_to_string(&seen).unwrap();
+    let mut seen: Vec<&str> = seen.lines().collect();
+    seen.sort_unstable();
+    let rest = "--output=json --request-timeout=60s /none:/etc/kube.conf";
     assert_eq!(
-        fs::read_to_string(&seen).unwrap(),
-        "get nnfnodeblockstorages.nnf.cray.hpe.com,nnfnodestorages.nnf.cray.hpe.com --all-namespaces \
-         --output=json --selector=nnf.cray.hpe.com/allocationset=gfs2 --request-timeout=60s \
-         /none:/etc/kube.conf\n"
+        seen,
+        [
+            format!("get clientmounts.dataworkflowservices.github.io --namespace=node2 {rest}"),
+            format!(
+                "get nnfnodeblockstorages.nnf.cray.hpe.com,nnfnodestorages.nnf.cray.hpe.com \
+                 --all-namespaces --selector=nnf.cray.hpe.com/allocationset=gfs2 {rest}"
+            ),
+            format!("get storages.dataworkflowservices.github.io --all-namespaces {rest}"),
+        ]
     );
     search.kubernetes = Kubernetes::default();
     search.kubernetes.home = Some("/home/admin".into());
@@ -220,4 +232,115 @@ fn without_time_only_the_files_are_read() {
     assert_eq!(found.names(), ["gfs2-storage", "scratch"], "{found}");
     assert!(matches!(report(&found, Source::Cib), Report::Absent(_)), "{found}");
     assert!(!tree.path("pids").exists());
+}
+
+/// A list of the GFS2 storage of so many rabbits, each with 16 compute nodes that share an allocation.
+fn rabbits(count: usize) -> String {
+    let labels = r#""labels": {"nnf.cray.hpe.com/allocationset": "gfs2"}"#;
+    let device =
+        r#"{"NQN": "nqn.2019-08.example:ssd", "namespaceId": "7", "capacityAllocated": 1}"#;
+    let devices = vec![device; 16].join(",\n                ");
+    let mut items = Vec::new();
+    for rabbit in 0..count {
+        let accesses: Vec<String> = (0..16)
+            .map(|n| {
+                format!(r#""node{}": {{"storageGroupId": "job-{rabbit}-0-{n}"}}"#, rabbit * 16 + n)
+            })
+            .collect();
+        let metadata = format!(
+            r#""metadata": {{"name": "job", "namespace": "rabbit-{rabbit}", "uid": "{rabbit:05}", {labels}}}"#
+        );
+        items.push(format!(
+            r#"{{"kind": "NnfNodeBlockStorage", {metadata}, "spec": {{"sharedAllocation": true}}, "status":
+            {{"allocations": [{{"accesses": {{{}}}, "devices": [{devices}]}}]}}}},
+            {{"kind": "NnfNodeStorage", {metadata}, "spec": {{"count": 16, "sharedAllocation": true}}}}"#,
+            accesses.join(", ")
+        ));
+    }
+    format!("{{\"items\": [{}]}}", items.join(","))
+}
+
+#[test]
+fn a_list_of_thousands_of_rabbits_is_read_to_its_end() {
+    let list = rabbits(8000);
+    assert!(list.len() > 20_000_000, "{}", list.len());
+    let tree = Tree::new();
+    tree.write("list.json", &list);
+    let mounts = r#"{"items": [{"kind": "ClientMount", "metadata": {"namespace": "node127990"}, "spec": {"mounts":
+        [{"device": {"deviceReference": {"objectReference": {"kind": "NnfNodeStorage", "name": "job",
+        "namespace": "rabbit-7999"}, "data": 6}}}]}}]}"#;
+    tree.write("mounts.json", mounts);
+    tree.program(
+        "kubectl",
+        &format!(
+            "case \"$*\" in *clientmounts*--namespace=node127990*) cat '{0}/mounts.json';; \
+             *clientmounts*) echo '{{\"items\": []}}';; *) cat '{0}/list.json';; esac",
+            tree.path("").display()
+        ),
+    );
+    let names = |plug| {
+        let mut search = tree.search(PLENTY);
+        search.kubernetes.kubectl = Some("kubectl".to_owned());
+        let found = discover(Target { plug, nodename: None }, &search);
+        assert!(
+            matches!(report(&found, Source::Nnf), Report::Answered { remark: None, .. }),
+            "{found}"
+        );
+        found.names()
+    };
+
+    assert_eq!(names("node127990"), ["fs-06-3037393939"]);
+    assert_eq!(names("node127989").len(), 16);
+    assert_eq!(names("rabbit-7999"), [""; 0]);
+}
+
+#[test]
+fn a_kubectl_that_writes_without_end_or_half_a_list_leaves_blind() {
+    for (script, why) in [
+        ("cat /dev/zero", "wrote more than"),
+        ("echo '{\"items\": ['; yes '{\"kind\": \"x\"},' | head -n 1000", "not valid JSON"),
+        ("echo '{\"items\": []'", "not valid JSON"),
+        ("echo '{\"items\": []}'; exit 1", "kubectl failed"),
+        ("echo '{\"kind\": \"Status\"}'", "wrote no list"),
+    ] {
+        let tree = Tree::new();
+        tree.program("kubectl", script);
+
+        let found = with_kubectl(&tree, "kubectl", PLENTY);
+
+        assert!(blindness(&found, Source::Nnf).contains(why), "{script}: {found}");
+        let mut search = tree.search(PLENTY);
+        search.kubernetes.kubectl = Some("kubectl".to_owned());
+        assert!(matches!(has_node("node2", &search), Reading::Blind(_)), "{script}");
+    }
+}
+
+#[test]
+fn a_configuration_of_kubectl_that_others_could_have_written_is_not_read() {
+    let refused = |search: &Search| {
+        let found = discover(TARGET, search);
+        assert!(blindness(&found, Source::Nnf).contains("others can write to it"), "{found}");
+        assert!(blindness(&found, Source::Nnf).contains("kube"), "{found}");
+        assert!(matches!(has_node("node2", search), Reading::Blind(_)));
+    };
+    let tree = Tree::new();
+    tree.program("kubectl", &tree.notes_pid());
+    for name in ["home/admin/.kube/config", "etc/sound/kube.conf", "etc/kube.conf"] {
+        tree.write(name, "");
+    }
+    for name in ["home/admin/.kube/config", "etc/kube.conf"] {
+        fs::set_permissions(tree.path(name), PermissionsExt::from_mode(0o664)).unwrap();
+    }
+
+    let mut search = tree.search(PLENTY);
+    search.kubernetes.home = Some("/home/admin".into());
+    refused(&search);
+    // Named by hand, the program reads the same configuration.
+    search.kubernetes.kubectl = Some("kubectl".to_owned());
+    refused(&search);
+    for list in ["/etc/kube.conf", "/etc/sound/kube.conf:/etc/kube.conf", "/none:/etc/kube.conf"] {
+        search.kubernetes.config = Some(list.to_owned());
+        refused(&search);
+    }
+    assert!(!tree.path("pids").exists(), "nothing was run");
 }

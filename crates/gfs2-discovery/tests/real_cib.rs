@@ -47,12 +47,93 @@ fn what_could_not_be_stopped_is_still_held_and_what_was_stopped_is_not() {
     assert_eq!(cluster.names("n2"), ["home", "scratch"]);
 }
 
+#[test]
+fn parameters_are_what_pacemakers_own_tool_says_they_are() {
+    let pair =
+        |id: &str, value: &str| format!("<nvpair id='{id}' name='directory' value='/{value}'/>");
+    let set = |id: &str, more: &str, value: &str| {
+        let (rule, score) = if more.starts_with('<') { (more, "") } else { ("", more) };
+        let pair = pair(&format!("{id}-d"), value);
+        format!("<instance_attributes id='{id}' {score}>{rule}{pair}</instance_attributes>")
+    };
+    let fixed = "<instance_attributes id='fixed' score='-9'><nvpair id='fixed-f' name='fstype' value='gfs2'/>\
+                 <nvpair id='fixed-v' name='device' value='/dev/x'/></instance_attributes>";
+    let template = format!(
+        "<template id='t' class='ocf' provider='heartbeat' type='Filesystem'>{}{}</template><!-- -->",
+        set("t1", "", "template"),
+        "<instance_attributes id='t2' score='-8'><nvpair id='t2-f' name='fstype' value='gfs2'/></instance_attributes>"
+    );
+    let primitive = |inside: &str| {
+        format!(
+            "<primitive id='x' class='ocf' provider='heartbeat' type='Filesystem'>{fixed}{inside}</primitive>"
+        )
+    };
+    for resource in [
+        primitive(&(set("a", "score='1'", "one") + &set("b", "score='10'", "two"))),
+        primitive(&(set("a", "score='10'", "one") + &set("b", "score='1'", "two"))),
+        primitive(&(set("a", "", "one") + &set("b", "", "two"))),
+        primitive(&(set("a", "", "one") + &set("b", "score='-INFINITY'", "two"))),
+        primitive(
+            &(set("a", "", "one")
+                + "<instance_attributes id='b' score='3'><nvpair id-ref='a-d'/></instance_attributes>"),
+        ),
+        template.clone() + "<primitive id='x' template='t'/>",
+        template.clone()
+            + &format!("<primitive id='x' template='t'>{}</primitive>", set("a", "", "own")),
+        template
+            + &format!(
+                "<primitive id='x' template='t'>{}</primitive>",
+                set("a", "score='-1'", "own")
+            ),
+        format!("<group id='g'>{}{}</group>", set("ga", "score='9'", "group"), primitive("")),
+        format!(
+            "<group id='g'>{}{}</group>",
+            set("ga", "", "group"),
+            primitive(&set("a", "", "own"))
+        ),
+    ] {
+        let Some(cluster) = Cluster::empty() else { return };
+        for element in resource.split("<!-- -->") {
+            cluster.configure("resources", element);
+        }
+        cluster.simulate("up", &["--node-up=n1", "--node-up=n2", "--node-up=n3", "--simulate"]);
+        let mut asked = tool("crm_resource");
+        asked
+            .args(["--resource", "x", "--get-parameter", "directory"])
+            .env("CIB_file", cluster.file());
+        let said = asked.stdout(Stdio::piped()).output().unwrap().stdout;
+        let said = String::from_utf8(said).unwrap();
+
+        let mut found: Vec<String> =
+            ["n1", "n2", "n3"].into_iter().flat_map(|node| cluster.names(node)).collect();
+        found.dedup();
+
+        assert_eq!(found, [said.trim().trim_start_matches('/')], "{resource}");
+    }
+}
+
 /// A cluster that is a file, as Pacemaker's tools take it.
 struct Cluster(Tree);
 
 impl Cluster {
     /// Three nodes; `home` on all of them, `scratch` not on n3, and a file system that is not GFS2.
     fn new() -> Option<Self> {
+        let cluster = Cluster::empty()?;
+        let resources = [
+            clone("home", "/srv/home", "gfs2"),
+            clone("scratch", "/srv/scratch", "gfs2"),
+            clone("local", "/srv/local", "ext4"),
+        ];
+        for resource in &resources {
+            cluster.configure("resources", resource);
+        }
+        let ban = "<rsc_location id='b' rsc='scratch-clone' node='n3' score='-INFINITY'/>";
+        cluster.configure("constraints", ban);
+        Some(cluster)
+    }
+
+    /// Three nodes with a fence device.
+    fn empty() -> Option<Self> {
         if !tool("crm_simulate").arg("--version").status().is_ok_and(|status| status.success()) {
             assert!(env::var_os("CI").is_none(), "Pacemaker's tools are missing");
             let _ = writeln!(stdout(), "real_cib: left out, Pacemaker's tools are missing");
@@ -68,17 +149,8 @@ impl Cluster {
         for (number, name) in [(1, "n1"), (2, "n2"), (3, "n3")] {
             cluster.configure("nodes", &format!("<node id='{number}' uname='{name}'/>"));
         }
-        let resources = [
-            "<primitive id='fence' class='stonith' type='fence_gfs2_recorder'/>".to_owned(),
-            clone("home", "/srv/home", "gfs2"),
-            clone("scratch", "/srv/scratch", "gfs2"),
-            clone("local", "/srv/local", "ext4"),
-        ];
-        for resource in &resources {
-            cluster.configure("resources", resource);
-        }
-        let ban = "<rsc_location id='b' rsc='scratch-clone' node='n3' score='-INFINITY'/>";
-        cluster.configure("constraints", ban);
+        let fence = "<primitive id='fence' class='stonith' type='fence_gfs2_recorder'/>";
+        cluster.configure("resources", fence);
         Some(cluster)
     }
 

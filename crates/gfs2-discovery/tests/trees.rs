@@ -150,3 +150,86 @@ fn the_cib_calls_a_file_system_as_the_kernel_does_where_it_is_mounted_here() {
     assert_eq!(found.names(), ["archive", "vol1"]);
     assert_eq!(found.learned()["vol1"].len(), 2);
 }
+
+/// A CIB with this resource, which was started on node n2.
+fn started(resource: &str) -> String {
+    format!(
+        "<cib><configuration><resources>{resource}</resources></configuration><status><node_state id='2' \
+         uname='n2'><lrm><lrm_resources><lrm_resource id='p'><lrm_rsc_op operation='start' call-id='1' \
+         rc-code='0' op-status='0'/></lrm_resource></lrm_resources></lrm></node_state></status></cib>"
+    )
+}
+
+fn mounted_at(directory: &str) -> String {
+    format!(
+        "<primitive id='p' class='ocf' provider='heartbeat' type='Filesystem'><instance_attributes id='a'>\
+         <nvpair id='d' name='directory' value='{directory}'/><nvpair id='f' name='fstype' value='gfs2'/>\
+         </instance_attributes></primitive>"
+    )
+}
+
+#[test]
+fn a_directory_that_leads_to_a_mount_by_links_is_the_same_file_system() {
+    let tree = cluster("c");
+    lockspace(&tree, "vol1", &[1, 2]);
+    table(&tree, "c:vol1", "253:7");
+    tree.write(
+        "proc/self/mountinfo",
+        "20 1 8:1 / / rw - ext4 /dev/sda rw\n40 25 253:7 / /mnt/vol rw - gfs2 /dev/dm-7 rw\n\
+         41 25 0:44 / /net rw - nfs4 server:/ rw\n",
+    );
+    for directory in ["mnt/vol/inside", "srv", "net"] {
+        fs::create_dir_all(tree.path(directory)).unwrap();
+    }
+    for (link, target) in [
+        ("srv/absolute", "/mnt/vol"),
+        ("srv/relative", "../mnt/./vol/"),
+        ("srv/parent", "/mnt"),
+        ("srv/again", "absolute"),
+        ("srv/loop", "loop"),
+        ("srv/other", "/mnt/other"),
+        // Neither what is on GFS2 nor what another machine serves is looked at.
+        ("mnt/vol/inside/link", "/mnt/vol"),
+        ("net/link", "/mnt/vol"),
+    ] {
+        symlink(target, tree.path(link)).unwrap();
+    }
+    tree.program("cibadmin", &format!("cat '{}'", tree.path("cib.xml").display()));
+    for (directory, name) in [
+        ("/mnt/vol", "vol1"),
+        ("/srv/absolute", "vol1"),
+        ("/srv/absolute/", "vol1"),
+        ("/srv/relative", "vol1"),
+        ("/srv/parent/vol", "vol1"),
+        ("/srv/again", "vol1"),
+        ("/srv/../srv/again", "vol1"),
+        ("/srv/other", "other"),
+        ("/srv/loop", "loop"),
+        ("/mnt/vol/inside/link", "link"),
+        ("/net/link", "link"),
+        ("relative", "relative"),
+    ] {
+        tree.write("cib.xml", &started(&mounted_at(directory)));
+        let found = tree.discover("n2");
+        let Report::Answered { held, .. } = report(&found, Source::Cib) else { panic!("{found}") };
+        let names: Vec<&str> = held.iter().map(|held| held.name.as_str()).collect();
+        assert_eq!(names, [name], "{directory}");
+    }
+}
+
+#[test]
+fn a_rule_that_is_not_evaluated_is_told() {
+    let tree = cluster("c");
+    let rule = "<rule id='r'><date_expression id='x' operation='gt' start='2020-01-01'/></rule><nvpair id='d'";
+    let resource = mounted_at("/mnt/vol").replace("<nvpair id='d'", rule);
+    tree.write("cib.xml", &started(&resource));
+    tree.program("cibadmin", &format!("cat '{}'", tree.path("cib.xml").display()));
+
+    let found = tree.discover("n2");
+
+    assert_eq!(found.names(), ["vol"]);
+    let Report::Answered { remark: Some(remark), .. } = report(&found, Source::Cib) else {
+        panic!("{found}");
+    };
+    assert!(remark.contains("not evaluated") && remark.contains("'p'"), "{remark}");
+}

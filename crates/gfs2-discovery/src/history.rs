@@ -1,0 +1,60 @@
+//! Whether a resource was active at the end of its history of operations on a node.
+
+use roxmltree::Node;
+
+/// Whether the resource whose history this is was active at its end.
+///
+/// When in doubt it was: a stop that failed, often the very reason for the fence, leaves the file
+/// system mounted, and a start that was under way may have mounted it.
+pub(crate) fn was_active(history: Node<'_, '_>) -> bool {
+    let mut operations: Vec<_> =
+        history.children().filter(|node| node.has_tag_name("lrm_rsc_op")).collect();
+    // One that is under way has the number -1, and comes after all others.
+    operations.sort_by_key(|operation| {
+        let call = number(*operation, "call-id").filter(|call| *call >= 0).unwrap_or(i64::MAX);
+        (call, number(*operation, "last-rc-change").unwrap_or(0))
+    });
+    operations.into_iter().fold(false, after)
+}
+
+/// Whether it was active after `operation`, if it was `active` before.
+fn after(active: bool, operation: Node<'_, '_>) -> bool {
+    let code = number(operation, "rc-code");
+    let status = number(operation, "op-status");
+    match operation.attribute("operation") {
+        // Each of them is done to what runs, or leaves it running.
+        Some("start" | "promote" | "demote" | "migrate_to" | "migrate_from") => true,
+        // The history has one entry for all operations but recurring ones: the start is no longer there
+        // when a stop is under way.
+        Some("stop") => !(code == Some(OK) && status == Some(DONE)),
+        Some("monitor") if matches!(status, Some(PENDING | CANCELLED)) => active,
+        Some("monitor") => match code {
+            Some(NOT_RUNNING) => !matches!(status, None | Some(DONE | ERROR)),
+            // Where an agent is not installed, or refuses the parameters, a probe finds nothing. Later on
+            // this says nothing about what was started before.
+            Some(NOT_INSTALLED | INVALID_PARAMETERS) => !is_probe(operation),
+            _ => status != Some(STATUS_NOT_INSTALLED) || !is_probe(operation),
+        },
+        _ => active,
+    }
+}
+
+fn is_probe(monitor: Node<'_, '_>) -> bool {
+    number(monitor, "interval").unwrap_or(0) == 0
+}
+
+fn number(operation: Node<'_, '_>, name: &str) -> Option<i64> {
+    operation.attribute(name)?.parse().ok()
+}
+
+/// `op-status`: under way, done, called off, failed, and without an agent.
+const PENDING: i64 = -1;
+const DONE: i64 = 0;
+const CANCELLED: i64 = 1;
+const ERROR: i64 = 4;
+const STATUS_NOT_INSTALLED: i64 = 7;
+/// OCF return codes.
+const OK: i64 = 0;
+const INVALID_PARAMETERS: i64 = 2;
+const NOT_INSTALLED: i64 = 5;
+const NOT_RUNNING: i64 = 7;

@@ -1,0 +1,178 @@
+//! A list that `kubectl get --output=json` writes, read as it arrives.
+//!
+//! The list of a large system has hundreds of megabytes, of which some names matter. So the list is
+//! cut into its items; each item is parsed by itself, and dropped when its names are taken. What is
+//! around the items is kept and parsed at the end: a list that was cut short is no list.
+
+use serde_json::Value;
+
+use crate::nnf::Objects;
+
+/// Takes the bytes of one list.
+#[derive(Debug, Default)]
+pub(crate) struct ListReader {
+    /// The list with an empty object in place of each item.
+    frame: Vec<u8>,
+    /// The item that is being read, as far as it has come.
+    item: Vec<u8>,
+    is_in_item: bool,
+    depth: usize,
+    is_in_string: bool,
+    is_escaped: bool,
+    objects: Objects,
+    problem: Option<String>,
+}
+
+/// The depth of the items: below the list's own object and the array in it.
+const ITEM_DEPTH: usize = 2;
+
+/// The most bytes of one item, of all that is around the items, or of any other program's output: the CIB
+/// of a large cluster has some megabytes.
+pub(crate) const PART_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+impl ListReader {
+    /// Takes the next bytes.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        let mut taken = 0;
+        for (at, byte) in bytes.iter().enumerate() {
+            if self.is_in_string {
+                match byte {
+                    _ if self.is_escaped => self.is_escaped = false,
+                    b'\\' => self.is_escaped = true,
+                    b'"' => self.is_in_string = false,
+                    _ => {}
+                }
+                continue;
+            }
+            match byte {
+                b'"' => self.is_in_string = true,
+                b'{' | b'[' => {
+                    if *byte == b'{' && self.depth == ITEM_DEPTH && !self.is_in_item {
+                        self.frame.extend_from_slice(&bytes[taken..at]);
+                        self.frame.extend_from_slice(b"{}");
+                        taken = at;
+                        self.is_in_item = true;
+                    }
+                    self.depth += 1;
+                }
+                b'}' | b']' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    if self.is_in_item && self.depth == ITEM_DEPTH {
+                        self.item.extend_from_slice(&bytes[taken..=at]);
+                        taken = at + 1;
+                        self.take_item();
+                    }
+                }
+                _ => {}
+            }
+        }
+        let rest = &bytes[taken..];
+        if self.is_in_item {
+            self.item.extend_from_slice(rest);
+        } else {
+            self.frame.extend_from_slice(rest);
+        }
+    }
+
+    /// Whether a part of the list is longer than any sound one.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.frame.len().max(self.item.len()) > PART_BYTES_MAX
+    }
+
+    /// What the list named, if it was whole.
+    pub(crate) fn finish(self) -> Result<Objects, String> {
+        let invalid = |why: String| format!("kubectl's list is not valid JSON: {why}");
+        if let Some(problem) = self.problem {
+            return Err(invalid(problem));
+        }
+        let frame: Value = std::str::from_utf8(&self.frame)
+            .map_err(|error| invalid(error.to_string()))?
+            .parse()
+            .map_err(|error: serde_json::Error| invalid(error.to_string()))?;
+        frame["items"].as_array().map(|_| self.objects).ok_or("kubectl wrote no list".to_owned())
+    }
+
+    /// Takes the names of the item that has come to its end.
+    fn take_item(&mut self) {
+        let item = std::str::from_utf8(&self.item).map_err(|error| error.to_string());
+        // Not by a generic function: this way the parser is compiled with serde_json, optimised.
+        match item.and_then(|text| text.parse::<Value>().map_err(|error| error.to_string())) {
+            Ok(item) => self.objects.add(&item),
+            Err(why) => self.problem = self.problem.take().or(Some(why)),
+        }
+        self.item.clear();
+        self.is_in_item = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &[u8], chunk: usize) -> Result<Objects, String> {
+        let mut reader = ListReader::default();
+        text.chunks(chunk).for_each(|bytes| reader.feed(bytes));
+        reader.finish()
+    }
+
+    #[test]
+    fn where_the_bytes_are_cut_does_not_matter() {
+        let text = r#"{"apiVersion":"v1","metadata":{"a":{"b":[{}]},"resourceVersion":""},
+            "items":[ {"kind":"Storage","status":{"access":{"computes":[{"name":"a\"}]"},
+            {"name":"b\\"},{"name":"ü"}],"servers":[{"name":"r"}]}}}, 7, null,{},
+            {"kind":"Storage","status":{"access":{"computes":[{"name":"c"}]}}}],"kind":"List"}"#;
+        let whole = read(text.as_bytes(), text.len()).unwrap();
+
+        for name in ["a\"}]", "b\\", "ü", "c", "r"] {
+            assert!(whole.has_node(name), "{name}");
+        }
+        for chunk in 1..text.len() {
+            assert_eq!(read(text.as_bytes(), chunk).as_ref(), Ok(&whole), "{chunk}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_whole_list_is_refused() {
+        let whole = r#"{"items":[{"kind":"Storage"},{"kind":"Storage"}]}"#;
+        assert!(read(whole.as_bytes(), 7).is_ok());
+        for length in 0..whole.len() {
+            assert!(read(&whole.as_bytes()[..length], 7).is_err(), "{length}");
+        }
+        for text in [
+            "null",
+            "{}",
+            "[]",
+            "[{}]",
+            r#"{"items":{}}"#,
+            r#"{"items":[}"#,
+            r#"{"items":[{]}]}"#,
+            r#"{"items":[{"a":1 2}]}"#,
+            r#"{"items":[{}]}]"#,
+            r#"{"items":[{}{}]}"#,
+            r#"{"items":[1{}]}"#,
+        ] {
+            assert!(read(text.as_bytes(), 5).is_err(), "{text}");
+        }
+        assert!(read(b"{\"items\":[{\"kind\":\"\xff\"}]}", 5).is_err());
+    }
+
+    #[test]
+    fn a_list_may_be_long_and_its_parts_may_not() {
+        let mut reader = ListReader::default();
+        reader.feed(b"{\"items\":[{}");
+        let item = format!(",{{\"kind\":\"Other\",\"spec\":\"{}\"}}", "x".repeat(1 << 20));
+        for _ in 0..40 {
+            reader.feed(item.as_bytes());
+            assert!(!reader.is_too_long());
+        }
+        reader.feed(b"]}");
+        assert!(reader.finish().is_ok());
+
+        for start in ["", "{\"items\":[", "{\"items\":[{\"kind\":\""] {
+            let mut reader = ListReader::default();
+            reader.feed(start.as_bytes());
+            reader.feed(&vec![b'0'; PART_BYTES_MAX + 1]);
+            assert!(reader.is_too_long(), "{start}");
+        }
+    }
+}
