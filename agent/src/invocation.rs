@@ -258,7 +258,7 @@ pub fn understand(
             return Ok(Invocation::Version);
         }
     }
-    let word = word.ok_or(Refusal::NoAction)?;
+    let word = word.or_else(|| dlm_action(input)).ok_or(Refusal::NoAction)?;
     match word.to_ascii_lowercase().as_str() {
         "metadata" | "meta-data" => Ok(Invocation::Metadata),
         "manpage" => Ok(Invocation::Manpage),
@@ -278,6 +278,14 @@ pub fn understand(
             Err(()) => Err(Refusal::UnknownAction(word)),
         },
     }
+}
+
+/// What `dlm_controld` means, which sends no action: a fence, and with the agents of the fence-agents
+/// library that is a reboot. Nobody else sends `fail_time`, so an action that was forgotten is none.
+fn dlm_action(input: &RawInput) -> Option<String> {
+    let is_from_dlm =
+        ["node", "fail_time"].iter().all(|name| input.unknown.iter().any(|u| u == name));
+    (is_from_dlm && !input.is_typed).then(|| "reboot".to_owned())
 }
 
 /// The options that hold: what was given, else the environment's, else the default.
@@ -606,8 +614,13 @@ mod tests {
     }
 
     #[test]
-    fn without_an_action_nothing_is_done() {
+    fn without_an_action_nothing_is_done_but_for_dlm() {
+        let from_dlm = "node=2\nfail_time=1790000000\nport=n2\n";
+        assert_eq!(fence(from_dlm).action, FenceAction::Reboot);
+        assert_eq!(fence(&format!("{from_dlm}action=off\n")).action, FenceAction::Off);
         assert_eq!(refusal("plug=n3\n"), Refusal::NoAction);
+        assert_eq!(refusal("node=2\nplug=n3\n"), Refusal::NoAction);
+        assert_eq!(refusal("fail_time=1790000000\nplug=n3\n"), Refusal::NoAction);
         assert_eq!(refusal("action=\nplug=n3\n"), Refusal::NoAction);
         assert_eq!(refusal("action=cycle\nplug=n3\n"), Refusal::UnknownAction("cycle".into()));
         assert_eq!(fence("option=Off\nplug=n3\n").action, FenceAction::Off);
