@@ -5,8 +5,10 @@
 
 mod common;
 
+use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::{fs, thread};
@@ -14,8 +16,9 @@ use std::{fs, thread};
 use common::Directory;
 use common::bmc::{assert_text, long, node, settings, system};
 use fence_core::PerTarget;
-use fence_device::{FenceDevice, Pin, RedfishDevice, RedfishTrust};
-use fence_protocol::PowerState;
+use fence_core::execution::{Order, OrderReport};
+use fence_device::{Client, FenceDevice, Job, Pin, RedfishDevice, RedfishTrust};
+use fence_protocol::{FenceAction, PowerState, RequestId};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -176,6 +179,74 @@ fn who_shows_a_pinned_certificate_must_have_its_key() {
                 let state = if is_its { PowerState::Off } else { PowerState::Unknown };
                 assert_eq!(report.state, state, "{kind} {version:?}: {report:?}");
             }
+        }
+    }
+}
+
+/// The connection for an order is a new one. It may take seconds, and the client may die meanwhile.
+#[test]
+fn a_client_that_dies_while_the_connection_for_an_order_is_made_gets_no_order() {
+    let directory = Directory::new();
+    let line = "openssl req -x509 -nodes -days 9 -subj /CN=bmc -newkey rsa:2048 -keyout key.pem -out \
+                cert.pem";
+    Command::new("sh").args(["-c", line]).current_dir(directory.path("")).output().unwrap();
+    let read = |name: &str| fs::read(directory.path(name)).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(&read("key.pem")).unwrap();
+    let certificate = CertificateDer::from_pem_slice(&read("cert.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    for dies in [true, false] {
+        let claim = directory.path("claim.json");
+        fs::write(&claim, "{}").unwrap();
+        fs::set_permissions(&claim, Permissions::from_mode(0o600)).unwrap();
+        let held = File::open(&claim).unwrap();
+        held.try_lock().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("https://{}", listener.local_addr().unwrap());
+        let config = Arc::new(config.clone());
+        let service = thread::spawn(move || {
+            let mut held = Some(held);
+            let mut asked = Vec::new();
+            for number in 0..2 {
+                let (connection, _) = listener.accept().unwrap();
+                if dies && number == 1 {
+                    held = None;
+                }
+                let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut stream = StreamOwned::new(tls, connection);
+                let mut line = String::new();
+                let _ = BufReader::new(&mut stream).read_line(&mut line);
+                asked.push(line.split(' ').next().unwrap().to_owned());
+                let _ = stream.write_all(system("On", "").as_bytes());
+            }
+            drop(held);
+            asked
+        });
+        let request_id: RequestId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
+        let job = Job {
+            target: &node(),
+            action: FenceAction::Off,
+            request_id: &request_id,
+            pin: &Pin::default(),
+            gfs2_filesystems: &[],
+            request_json: b"{}",
+            client: Some(&Client::new(claim, true)),
+        };
+        let settings = settings(&directory, &address, Some("/redfish/v1/Systems/1"));
+
+        let report = RedfishDevice::new(settings).order(Order::Off, &job, long());
+
+        let asked = service.join().unwrap();
+        if dies {
+            assert_eq!((report, &asked[1][..]), (OrderReport::Withdrawn, ""));
+        } else {
+            assert!(matches!(report, OrderReport::Acknowledged(_)), "{report:?}");
+            assert_eq!(asked[1], "POST");
         }
     }
 }

@@ -10,8 +10,8 @@
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -29,7 +29,10 @@ use super::address::bare;
 use super::pinned::Unusable;
 use super::resource::ResourcePath;
 use super::tls::TlsSettings;
-use crate::{Limit, Secret};
+use crate::{Client as RequestClient, Limit, Secret};
+
+/// The error of a connection that is ready for an order for which nobody waits any more.
+const NOBODY_WAITS: &str = "nobody waits for the order any more";
 
 /// A client of one service.
 pub(super) struct Client {
@@ -42,6 +45,8 @@ pub(super) struct Client {
     has_short_key: Arc<AtomicBool>,
     /// Whether the present call has a connection that is ready for its request.
     is_connected: Arc<AtomicBool>,
+    /// Who must still wait when the present call has its connection; nobody for what is no order.
+    waits: Arc<Mutex<Option<RequestClient>>>,
     login: Option<(&'static str, Secret)>,
 }
 
@@ -64,6 +69,8 @@ pub(super) enum CallError {
     Unusable(Unusable),
     /// There is no connection: nothing was sent.
     Unconnected(String),
+    /// The connection was ready, and nobody waited any more: nothing was sent.
+    Withdrawn,
     /// There is no whole answer.
     Unanswered(String),
 }
@@ -74,6 +81,7 @@ impl Client {
         let limit = Arc::new(AtomicU64::new(0));
         let is_connected = Arc::new(AtomicBool::new(false));
         let has_short_key = Arc::new(AtomicBool::new(false));
+        let waits: Arc<Mutex<Option<RequestClient>>> = Arc::default();
         let config = Agent::config_builder()
             .proxy(None)
             .max_redirects(0)
@@ -91,10 +99,11 @@ impl Client {
             limit: Arc::clone(&limit),
             has_short_key: Arc::clone(&has_short_key),
             is_connected: Arc::clone(&is_connected),
+            waits: Arc::clone(&waits),
         };
         let connector = ().chain(TcpConnector::default()).chain(secured);
         let agent = Agent::with_parts(config, connector, Known(address));
-        Client { agent, base, address, limit, has_short_key, is_connected, login: None }
+        Client { agent, base, address, limit, has_short_key, is_connected, waits, login: None }
     }
 
     /// What the URLs of the service start with.
@@ -110,6 +119,22 @@ impl Client {
     /// Sends this header with each call from now on.
     pub(super) fn log_in(&mut self, header: &'static str, value: Secret) {
         self.login = Some((header, value));
+    }
+
+    /// An order and its answer: like [`Client::call`], but nothing is sent if `waits` does not wait any more
+    /// when the connection is ready. That can take 20 s.
+    pub(super) fn call_for(
+        &self,
+        waits: Option<&RequestClient>,
+        path: &ResourcePath,
+        body: String,
+        limit: Limit,
+    ) -> Result<Reply, CallError> {
+        let set = |waits| *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = waits;
+        set(waits.cloned());
+        let called = self.call(Method::POST, path, Some(body), limit);
+        set(None);
+        called
     }
 
     /// One request and its answer. With [`CallError::Unanswered`], the request may have been sent all the
@@ -162,6 +187,7 @@ impl Client {
             }
         };
         response.and_then(read).map_err(CallError::from).map_err(|error| match error {
+            CallError::Unanswered(why) if why == NOBODY_WAITS => CallError::Withdrawn,
             CallError::Unanswered(why) if !self.is_connected.load(Ordering::Relaxed) => {
                 CallError::Unconnected(why)
             }
@@ -233,6 +259,7 @@ struct Secured {
     limit: Arc<AtomicU64>,
     has_short_key: Arc<AtomicBool>,
     is_connected: Arc<AtomicBool>,
+    waits: Arc<Mutex<Option<RequestClient>>>,
 }
 
 impl<In: Transport> Connector<In> for Secured {
@@ -256,6 +283,10 @@ impl<In: Transport> Connector<In> for Secured {
                 Either::B(TlsTransport::connect(config, details, tcp, limit)?)
             }
         };
+        let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if waits.is_some_and(|client| !client.is_waiting(limit)) {
+            return Err(Error::Io(io::Error::other(NOBODY_WAITS)));
+        }
         // Time that the machine slept through counts for the limit, and not for the library.
         if limit.has_passed() {
             return Err(Error::Timeout(Timeout::Global));

@@ -3,7 +3,8 @@
 //! An order is sent once. It is sent again only where the service itself says that it did not carry it
 //! out: to the place that a 307 or 308 names, once; and after "not now" (429, a 503 that says when to
 //! come again, a message that the service is not ready), once a look at the power shows that nothing has
-//! happened. Each time, [`Job::forbids`] is asked right before. A reset that no look can show (`Cycle`) is
+//! happened. Each time, [`Job::forbids`] is asked right before, and the client is looked for once more when
+//! the connection is ready, which a slow BMC takes seconds for. A reset that no look can show (`Cycle`) is
 //! never sent again.
 //!
 //! An answer of success is not one where its body holds an error or a failed task. A task that is named
@@ -16,7 +17,6 @@ use std::time::Duration;
 use fence_core::execution::Order;
 use fence_protocol::PowerState;
 use serde_json::json;
-use ureq::http::Method;
 
 use super::answer::{Task, parse_task, refusal, says_not_ready, task_place};
 use super::client::{CallError, Reply};
@@ -74,7 +74,7 @@ impl Errand<'_> {
             if let Some(report) = self.job.forbids(self.limit) {
                 return refused.map_or(Err(Problem::Forbidden(report)), |words| Ok((false, words)));
             }
-            let reply = match self.service.call_once(Method::POST, &target, Some(body.clone())) {
+            let reply = match self.service.send_once(self.job.client, &target, body.clone()) {
                 Ok(reply) => reply,
                 Err(CallError::Unanswered(why)) => {
                     self.pin();

@@ -22,7 +22,7 @@ use super::resource::{
     parse_sessions_place, parse_system, reset_type,
 };
 use super::systems::{Ambiguity, Member, Systems};
-use crate::{Limit, Secret};
+use crate::{Client as RequestClient, Limit, Secret};
 
 /// A service, from its opening to its closing.
 pub(super) struct Service {
@@ -62,6 +62,7 @@ impl From<CallError> for Problem {
                 "its certificate is the pinned one, and cannot be used: {why}; give the BMC a \
                  certificate with an RSA key of 2048 bits or an ECDSA key (P-256)"
             )),
+            CallError::Withdrawn => Problem::Forbidden(OrderReport::Withdrawn),
             CallError::Unconnected(why) | CallError::Unanswered(why) => Problem::Unreachable(why),
         }
     }
@@ -269,14 +270,14 @@ impl Service {
         self.limit.min(Limit::in_ms(time_ms))
     }
 
-    /// Sends a call, once.
-    pub(super) fn call_once(
+    /// Sends an order, once, if `waits` still waits when its connection is ready.
+    pub(super) fn send_once(
         &self,
-        method: Method,
+        waits: Option<&RequestClient>,
         path: &ResourcePath,
-        body: Option<String>,
+        body: String,
     ) -> Result<Reply, CallError> {
-        self.client.call(method, path, body, self.limit)
+        self.client.call_for(waits, path, body, self.limit)
     }
 
     /// The resource at `path`, or where the service says that it is, with its place; asked again while the
