@@ -27,7 +27,7 @@ fuzz_target!(|output: (u8, &str)| {
                 assert!(!stderr.contains("Chassis Power Control"), "{output:?}");
             }
             OrderReport::Unacknowledged(_) => {}
-            OrderReport::TooLate => panic!("{said:?}"),
+            OrderReport::TooLate | OrderReport::Withdrawn => panic!("{said:?}"),
         }
     }
     match power_report(said).state {
