@@ -84,7 +84,7 @@ impl Rig {
         self.await_contact();
     }
 
-    /// Waits for a monitor that succeeds: an agent that starts slowly misses the two seconds it has.
+    /// Waits for a monitor that succeeds: an agent can start slowly.
     fn await_contact(&self) {
         wait_for("a contact", || self.ask("action=monitor").code == Some(0));
     }

@@ -189,7 +189,7 @@ fn a_bmc_that_does_not_let_us_in_or_is_not_there_is_told_nothing() {
         (one("long", &right, &long), "device-failure", 3, "has more than 20 bytes"),
         (one("missing", &right, "password_env = 'NO_SUCH'"), "device-failure", 3, "NO_SUCH"),
         (one("dead", &address, &dead), "unreachable", 1, "does not answer"),
-        (one("unknown", &address, "n1.invalid"), "unreachable", 1, "name is not known"),
+        (one("unknown", &address, "n1.invalid"), "unreachable", 1, "cannot be looked up"),
     ];
     site.configure(&devices.each_ref().map(|(device, ..)| device.as_str()).concat());
     let _watcher = site.start();

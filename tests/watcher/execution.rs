@@ -127,8 +127,11 @@ fn one_machine_is_acted_on_once_at_a_time_whatever_its_name() {
     assert_eq!(site.executions_of(&same), 0);
     site.release();
 
-    site.spool.await_result(&same, "success");
-    assert_eq!(site.executions_of(&same), 1);
+    // It is the same death.
+    let answer = site.spool.await_result(&same, "success");
+    assert_eq!(answer["target_node"], "N1.example.com");
+    assert!(answer["message"].as_str().unwrap().contains(&first), "{answer}");
+    assert_eq!(site.executions_of(&same), 0);
 }
 
 #[test]
