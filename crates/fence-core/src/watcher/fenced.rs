@@ -96,8 +96,21 @@ impl Fenced {
 }
 
 impl Watcher {
+    /// Answers `job` if an execution has dealt with it, or else puts it into the line of its lane.
+    pub(super) fn settle_or_enqueue(
+        &mut self,
+        name: RecordName,
+        job: Job,
+        effects: &mut Vec<Effect>,
+    ) {
+        match self.settled(&job) {
+            Some(answer) => self.join(name, job, answer, effects),
+            None => self.enqueue(name, job),
+        }
+    }
+
     /// The answer to `job` without an execution of its own, if an execution has dealt with it.
-    pub(super) fn settled(&self, job: &Job) -> Option<Answer> {
+    fn settled(&self, job: &Job) -> Option<Answer> {
         let fenced = self.fenced.get(&job.target.machine())?;
         let is_brought_back = job.action == FenceAction::Off && self.is_on_due_before(job);
         (fenced.settles(job) && !is_brought_back).then(|| fenced.answer(job))
@@ -167,13 +180,7 @@ impl Watcher {
     }
 
     /// Takes `job` out of its client's reach, to answer it with `answer`.
-    pub(super) fn join(
-        &mut self,
-        name: RecordName,
-        job: Job,
-        answer: Answer,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn join(&mut self, name: RecordName, job: Job, answer: Answer, effects: &mut Vec<Effect>) {
         let sync = job.request.boot_id.is_none();
         effects.push(Effect::Claim { name: name.clone(), sync });
         self.put(name, State::Joining(job, answer), None);
@@ -302,6 +309,24 @@ mod tests {
         assert!(executes(
             &watcher.handle(Event::Claim(name(&asked), claimed(&asked)), at(102_000))
         ));
+    }
+
+    #[test]
+    fn a_request_that_a_new_configuration_sends_to_the_device_that_did_it_is_settled() {
+        let [bmc, pdu] = ["bmc", "pdu"].map(|name| device(name, "n[1-9]", 1));
+        let mut watcher = Watcher::new(watcher().settings, vec![bmc, pdu.clone()]);
+        let first = Request { device: Some("pdu".into()), ..asks(FenceAction::Off, 1, "n3") };
+        begun(&mut watcher, &first);
+        // The BMC is busy, so that the second one waits when the first is done.
+        see(&mut watcher, &asks(FenceAction::Off, 2, "n4"), NOON);
+        let asked = asks(FenceAction::Off, 3, "n3");
+        see(&mut watcher, &asked, at(101_000));
+        watcher.handle(Event::Finished(name(&first), off_at(102_000, "off")), at(102_000));
+
+        watcher.handle(Event::Reconfigured(watcher.settings.clone(), vec![pdu]), at(103_000));
+
+        let effects = watcher.handle(Event::Claim(name(&asked), claimed(&asked)), at(103_000));
+        assert_eq!(answer_in(&effects).result, FenceResult::Success);
     }
 
     #[test]

@@ -137,11 +137,7 @@ impl Watcher {
             Admission::Queue(job) => {
                 self.next_seq += 1;
                 self.ids.insert(job.request.request_id.clone(), name.clone());
-                let job = Job { seen_boot_ms, ..*job };
-                match self.settled(&job) {
-                    Some(answer) => self.join(name, job, answer, effects),
-                    None => self.enqueue(name, job),
-                }
+                self.settle_or_enqueue(name, Job { seen_boot_ms, ..*job }, effects);
             }
         }
     }

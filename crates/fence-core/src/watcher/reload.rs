@@ -29,7 +29,7 @@ impl Watcher {
             match route(&self.devices, named, &job.target, job.action) {
                 Ok(device) => {
                     let (lane, machines) = (device.lane(&job.target), device.machines(&job.target));
-                    self.enqueue(name, Job { lane, machines, ..job });
+                    self.settle_or_enqueue(name, Job { lane, machines, ..job }, effects);
                 }
                 Err(why) => {
                     let why = format!("the configuration changed while it waited: {why}");
