@@ -12,7 +12,9 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::common::{Ended, SERVICE, Site, Watcher, built, names, output_of, wait_for};
+use crate::common::{
+    Ended, PATIENCE, SERVICE, Site, Watcher, built, holds_within, names, output_of, wait_for,
+};
 use crate::sim::{Simulator, free_ports};
 
 /// EC2 with the instances `node1` to `node12` and `watcher`, and the proxy before it.
@@ -174,11 +176,14 @@ fn assert_reachable(device: &str, environment: &[(&str, String)]) {
 
 /// Checks that it cannot, for a reason with these words.
 fn assert_unreachable(device: &str, environment: &[(&str, String)], words: &str) {
-    wait_for(&format!("no contact with {words:?}: {device} {environment:?}"), || {
+    let mut shown = String::new();
+    let is_shown = holds_within(PATIENCE, || {
         let output = check(device, environment);
         assert!(!output.status.success(), "{output:?}");
-        String::from_utf8_lossy(&output.stdout).contains(words)
+        shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        shown.contains(words)
     });
+    assert!(is_shown, "no {words:?} for {device} {environment:?}: {shown}");
 }
 
 /// Checks that the agent finds the device usable.

@@ -165,7 +165,11 @@ async fn login(call: &Ec2Call) -> Result<(Credentials, String, String), NoSessio
     }
     let config = loader.load().await;
     let region = config.region().filter(|region| !region.as_ref().is_empty()).ok_or_else(|| {
-        failed("no region: give 'region', or set AWS_REGION where fence-watcher is started".into())
+        failed(
+            "no region (the instance metadata, if it was asked, gave none): give 'region', or set \
+             AWS_REGION where fence-watcher is started"
+                .into(),
+        )
     })?;
     let endpoint = endpoint(call, &config, region.as_ref()).map_err(failed)?;
     let credentials = match provider(call, &config) {
