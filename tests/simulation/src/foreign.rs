@@ -56,8 +56,13 @@ impl World {
             }
             let birth = Birth {
                 boot: self.boot,
-                // Who asked first under this identity may still be answered.
-                at_boot_ms: self.ledger.births.get(&id).map_or(self.now.boot_ms, |b| b.at_boot_ms),
+                // Who asked first in this boot, under this identity, may still be answered.
+                at_boot_ms: self
+                    .ledger
+                    .births
+                    .get(&id)
+                    .filter(|birth| birth.boot == self.boot)
+                    .map_or(self.now.boot_ms, |birth| birth.at_boot_ms),
                 deadline_boot_ms: self.now.boot_ms + 60_000,
                 agent: None,
                 age_is_lost: self.ledger.births.get(&id).is_some_and(|birth| birth.age_is_lost),
