@@ -57,11 +57,13 @@ pub fn said(code: i32, stdout: &str, stderr: &str) -> Said {
     if let Some(said) = in_session {
         return said;
     }
-    if stderr.lines().any(|line| line.trim().starts_with(NO_SESSION)) {
+    let has_no_session = stderr.lines().any(|line| line.trim().starts_with(NO_SESSION));
+    // What was answered within a session contradicts that there was none: then nothing is certain.
+    if has_no_session && !stdout.contains("Chassis Power") {
         return no_session(stderr);
     }
     let mut lines = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
-    if let (0, Some(line), None) = (code, lines.next(), lines.next())
+    if let (false, 0, Some(line), None) = (has_no_session, code, lines.next(), lines.next())
         && let Some((_, what)) = SUCCESSES.iter().find(|(words, _)| *words == line)
     {
         return Said { what: *what, words: line.to_owned() };
