@@ -50,7 +50,8 @@ pub fn difference(
     boot_id: &str,
     boot_ms: u64,
 ) -> Option<String> {
-    if let Some(client) = client_boot_id.filter(|client| *client != boot_id) {
+    // A UUID, whose letters may be written in either case.
+    if let Some(client) = client_boot_id.filter(|client| !client.eq_ignore_ascii_case(boot_id)) {
         return Some(other_boot(client, boot_id));
     }
     // It looked at its clock before we look at ours.
@@ -123,6 +124,7 @@ mod tests {
     fn a_client_of_another_boot_or_clock_is_told_apart_and_one_that_names_none_is_not() {
         assert_eq!(difference(Some("a"), Some(5), "a", 5), None);
         assert_eq!(difference(Some("a"), None, "a", 5), None);
+        assert_eq!(difference(Some("A"), Some(5), "a", 5), None);
         assert_eq!(difference(None, Some(4), "a", 5), None);
         assert_eq!(difference(None, None, "a", 5), None);
 
