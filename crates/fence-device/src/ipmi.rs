@@ -3,6 +3,8 @@
 //!
 //! # An order is sent once
 //!
+//! It is sent again only if the BMC itself says that it did not take the order (`Node busy`, no session).
+//!
 //! ipmitool repeats whatever is not answered in time, and a BMC that hears an order twice carries it out
 //! twice. So an order is sent with one try (`-R 1`) and a long time to answer (`-N`), and it is given
 //! up before the limit where that is possible, so that ipmitool can say how far it came. With a
