@@ -95,6 +95,32 @@ fn one_death_is_fenced_once_whoever_else_asked_for_it_meanwhile() {
 }
 
 #[test]
+fn a_cycle_deals_with_the_requests_that_were_seen_before_it_was_ordered() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", &site.held()));
+    let _watcher = site.start();
+    let other = submit(&site, "off", "n2");
+    site.await_execution(&other);
+    let first = submit(&site, "reboot", "n1");
+    await_queued(&site, 1);
+    let (second, off) = (submit(&site, "reboot", "n1"), submit(&site, "off", "n1"));
+    await_queued(&site, 3);
+
+    site.release();
+
+    let answer = site.spool.await_result(&second, "success");
+    assert_eq!(
+        (&answer["action_performed"], &answer["verified"]),
+        (&json!("reboot"), &json!(false))
+    );
+    assert!(answer["message"].as_str().unwrap().contains(&format!("for request {first} ")));
+    assert_eq!(site.executions_of(&second), 0);
+    // The reset has brought it back: who wants it off has to have it made off.
+    site.spool.await_result(&off, "success");
+    assert_eq!(site.executions_of(&off), 1);
+}
+
+#[test]
 fn a_request_of_a_client_that_was_killed_is_not_settled_by_another_fence() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", &site.held()));

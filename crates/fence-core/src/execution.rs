@@ -100,7 +100,8 @@ pub struct Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Off {
     /// When that was known, in milliseconds of `CLOCK_BOOTTIME`: the device showed it, or has
-    /// acknowledged the order where it cannot be asked.
+    /// acknowledged the order where it cannot be asked. A reset by the device itself does not leave the
+    /// target off: for that, the instant at which the order was given.
     pub at_boot_ms: u64,
     /// The device showed it.
     pub verified: bool,
@@ -202,6 +203,8 @@ pub struct Plan {
     deadline_boot_ms: u64,
     order: Order,
     phase: Phase,
+    /// When the present order was given.
+    ordered_boot_ms: u64,
     /// The instant by which the present order, with its confirmation, must be over.
     limit_boot_ms: u64,
     poll_ms: u64,
@@ -273,6 +276,7 @@ impl Plan {
             deadline_boot_ms,
             order,
             phase: Phase::Ordering { unreached: None },
+            ordered_boot_ms: 0,
             limit_boot_ms: 0,
             poll_ms: POLL_MS.0,
             off: None,
@@ -309,6 +313,7 @@ impl Plan {
             let reserve = ANSWER_RESERVE_MS.min((self.deadline_boot_ms - now) / 4);
             (self.timeout_ms.min(ON_AFTER_OFF_MS), self.deadline_boot_ms - reserve)
         };
+        self.ordered_boot_ms = now;
         self.limit_boot_ms = now.saturating_add(span).min(end);
         self.attempts_left -= 1;
         self.note_on(true);
@@ -431,7 +436,12 @@ impl Plan {
 
     /// The present order counts as done.
     fn achieved(&mut self, how: Confirmed, now: u64) -> Step {
-        let off = Off { at_boot_ms: now, verified: how.verified, on_followed: false };
+        let is_cycle = self.order == Order::Cycle;
+        let off = Off {
+            at_boot_ms: if is_cycle { self.ordered_boot_ms } else { now },
+            verified: how.verified,
+            on_followed: is_cycle,
+        };
         match (self.action, self.order, &self.off) {
             (FenceAction::Reboot, Order::Off, _) => {
                 self.off = Some((off, how.text));
@@ -452,7 +462,7 @@ impl Plan {
                 verified: how.verified,
                 performed: action.as_str(),
                 message: how.text,
-                off: (order == Order::Off).then_some(off),
+                off: (order != Order::On).then_some(off),
             }),
         }
     }
@@ -689,6 +699,18 @@ mod tests {
         let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::Cycle);
         let verdict = verdict(run(&mut plan, [acknowledged()]));
         assert_eq!((verdict.result, verdict.verified), (FenceResult::Success, false));
+    }
+
+    #[test]
+    fn an_acknowledged_cycle_counts_from_the_instant_of_its_order_and_brings_the_target_back() {
+        let off_after = |report| {
+            let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::Cycle);
+            begin(&mut plan, 1_000);
+            verdict(plan.next(report, 9_000)).off
+        };
+        let ordered = Off { at_boot_ms: 1_000, verified: false, on_followed: true };
+        assert_eq!(off_after(acknowledged()), Some(ordered));
+        assert_eq!(off_after(unacknowledged()), None);
     }
 
     #[test]

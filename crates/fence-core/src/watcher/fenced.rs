@@ -76,7 +76,7 @@ impl Fenced {
 
     /// The answer to `job`, which is not executed.
     fn answer(&self, job: &Job) -> Answer {
-        let known = if self.off.verified { "showed" } else { "acknowledged" };
+        let known = if self.off.verified { "showed off" } else { "acknowledged the order" };
         Answer {
             request_id: Some(job.request.request_id.clone()),
             target_node: Some(job.target.clone()),
@@ -87,7 +87,7 @@ impl Fenced {
             verified: self.off.verified,
             device: Some(self.device.clone()),
             message: format!(
-                "not fenced again: for request {} the device {known} off after this one was seen",
+                "not fenced again: for request {} the device {known} after this one was seen",
                 self.request_id
             ),
             duration_ms: 0,
