@@ -65,6 +65,16 @@ impl NodeName {
         let machine = if is_domain { host } else { name };
         machine.to_ascii_lowercase()
     }
+
+    /// Whether both names can be one node's: they differ by case at most, or one of them has no domain.
+    /// `n3.a.org` and `n3.b.org` are two nodes, although [`NodeName::machine`] gives both the same.
+    pub fn may_be(&self, other: &NodeName) -> bool {
+        let [name, other_name] =
+            [self, other].map(|name| name.0.trim_end_matches('.').to_ascii_lowercase());
+        let machine = self.machine();
+        name == other_name
+            || (machine == other.machine() && (name == machine || other_name == machine))
+    }
 }
 
 impl FromStr for NodeName {
@@ -261,6 +271,27 @@ mod tests {
         }
         for name in ["n3-1", "n31", "10.0.0.3", "10.0.0.4", "fe80::3", "rack1.3", "rack1.4"] {
             assert_eq!(machine(name), name);
+        }
+    }
+
+    #[test]
+    fn two_domains_are_two_nodes() {
+        let may_be = |a: &str, b: &str| {
+            let [a, b] = [a, b].map(|name| name.parse::<NodeName>().unwrap());
+            assert_eq!(a.may_be(&b), b.may_be(&a));
+            a.may_be(&b)
+        };
+        for other in ["n3", "N3", "n3.example.com", "N3.Example.COM."] {
+            assert!(may_be("n3", other), "{other}");
+        }
+        assert!(may_be("n3.example.com", "N3.EXAMPLE.com."));
+        for (a, b) in [
+            ("n3.dc1.example", "n3.dc2.example"),
+            ("rack1.n3", "rack1.n4"),
+            ("n3", "n4"),
+            ("10.0.0.3", "10.0.0.4"),
+        ] {
+            assert!(!may_be(a, b), "{a} {b}");
         }
     }
 

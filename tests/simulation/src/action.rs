@@ -94,6 +94,8 @@ pub enum Mutation {
     StopServesNobody,
     /// What waits is not routed anew by a new configuration.
     ReloadForgotten,
+    /// A plug or an address that a new configuration gives to a target is not looked at.
+    MovedPlugForgotten,
     /// An identity that was begun is forgotten when its file's name does not show it.
     IdentityForgotten,
     /// A device is given as much at the same time as there is to do.

@@ -14,7 +14,7 @@ use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestEr
 
 use crate::action::{Config, Mutation};
 use crate::disk::{Dir, Disk};
-use crate::setup::Setup;
+use crate::setup::{self, Setup};
 use crate::world::ABLE;
 
 /// Where an agent stands.
@@ -163,6 +163,8 @@ pub(crate) struct WatcherProcess {
     pub(crate) seen: BTreeMap<RecordName, Request>,
     /// The targets that it has made off.
     pub(crate) offs: BTreeMap<NodeName, Made>,
+    /// What it answers from another execution, as far as that was looked at.
+    pub(crate) joining: BTreeSet<RecordName>,
     /// What ran when it was told to stop, and when that was.
     pub(crate) stopping: Option<BTreeSet<RecordName>>,
     pub(crate) stopped_boot_ms: u64,
@@ -173,7 +175,8 @@ pub(crate) struct WatcherProcess {
 pub(crate) struct Made {
     /// When the device showed it.
     pub(crate) at_boot_ms: u64,
-    pub(crate) device: String,
+    /// Where.
+    pub(crate) place: Option<setup::Place>,
     /// The requests about it that had been seen by then.
     pub(crate) settles: BTreeSet<RecordName>,
     /// It was ordered on since.
@@ -207,6 +210,7 @@ impl WatcherProcess {
             asked: VecDeque::new(),
             seen: BTreeMap::new(),
             offs: BTreeMap::new(),
+            joining: BTreeSet::new(),
             stopping: None,
             stopped_boot_ms: 0,
         }
@@ -214,10 +218,17 @@ impl WatcherProcess {
 
     /// Takes over a new configuration.
     pub(crate) fn reload(&mut self, config: &Config, setup: Setup, boot: u32, now: Now) {
-        self.setup = setup;
-        if config.mutation != Some(Mutation::ReloadForgotten) {
-            self.feed(Event::Reconfigured(settings(boot), devices(config, setup)), now);
+        let before = std::mem::replace(&mut self.setup, setup);
+        if config.mutation == Some(Mutation::ReloadForgotten) {
+            return;
         }
+        let mut devices = devices(config, setup);
+        if config.mutation == Some(Mutation::MovedPlugForgotten) {
+            for (device, before) in devices.iter_mut().zip(before.devices(1)) {
+                (device.plugs, device.addresses) = (before.plugs, before.addresses);
+            }
+        }
+        self.feed(Event::Reconfigured(settings(boot), devices), now);
     }
 
     pub(crate) fn feed(&mut self, event: Event, now: Now) {

@@ -124,8 +124,9 @@ impl World {
             FenceAction::Off | FenceAction::Reboot => shown == PowerState::Off,
         };
         let is_fence = job.action != FenceAction::On && execution.plan.is_for_client();
+        let setup = execution.setup;
         if is_fence && shown == PowerState::Off {
-            self.note_off(index, &job);
+            self.note_off(index, &job, setup);
         }
         let is_remark = takes_remarks && shown == PowerState::Unknown;
         let state = if is_remark { PowerState::Off } else { shown };

@@ -1,5 +1,7 @@
 //! What must never have happened.
 
+use std::collections::BTreeSet;
+
 use fence_core::watcher::{Job, route};
 use fence_protocol::{Answer, FenceAction, NodeName, RecordName, Request};
 
@@ -52,10 +54,7 @@ impl World {
         let devices = watcher.setup.devices(self.config.max_concurrent);
         let device = devices.iter().find(|device| device.name == job.lane.device);
         let machines = |execution: &Execution| {
-            let devices = execution.setup.devices(1);
-            let job = &execution.job;
-            let device = devices.iter().find(|device| device.name == job.lane.device);
-            device.map_or(Vec::new(), |device| device.machines(&job.target))
+            execution.setup.place(&execution.job).map_or(Vec::new(), |(_, machines)| machines)
         };
         let own = machines(execution);
         let is_same = |other: &&Execution| {
@@ -91,12 +90,13 @@ impl World {
     pub(crate) fn check_second_fence(&mut self, index: usize, name: &RecordName, job: &Job) {
         let Some(watcher) = &self.watchers[index] else { return };
         let Some(made) = watcher.offs.get(&job.target) else { return };
+        let setup = watcher.executions.get(name).map_or(watcher.setup, |execution| execution.setup);
         let suits = match job.action {
             FenceAction::Reboot => true,
             FenceAction::Off => !made.on_since,
             FenceAction::On => false,
         };
-        if made.settles.contains(name) && suits && job.lane.device == made.device {
+        if made.settles.contains(name) && suits && setup.place(job) == made.place {
             self.broken(format!("S4: {name} is a second fence for one death"));
         }
     }
@@ -121,15 +121,34 @@ impl World {
         }
     }
 
-    /// A device showed the target of `job` off, in a fence of it.
-    pub(crate) fn note_off(&mut self, index: usize, job: &Job) {
+    /// What the watcher has just decided to answer from another execution: that one was done where this
+    /// one would be done now.
+    pub(crate) fn check_joins(&mut self, index: usize) {
+        let Some(watcher) = &mut self.watchers[index] else { return };
+        let joining: BTreeSet<_> = watcher.core.joining().map(|(name, _)| name.clone()).collect();
+        let is_settled_elsewhere = |job: &Job| {
+            let made = watcher.offs.get(&job.target);
+            made.is_none_or(|made| made.place != watcher.setup.place(job))
+        };
+        let is_new = |name: &RecordName| !watcher.joining.contains(name);
+        let wrong = watcher.core.joining().find_map(|(name, job)| {
+            (is_new(name) && is_settled_elsewhere(job)).then(|| name.clone())
+        });
+        watcher.joining = joining;
+        if let Some(name) = wrong {
+            self.broken(format!("S3: {name} is settled by a fence of another machine"));
+        }
+    }
+
+    /// A device showed the target of `job` off, in a fence of it under the configuration `setup`.
+    pub(crate) fn note_off(&mut self, index: usize, job: &Job, setup: Setup) {
         let at_boot_ms = self.now.boot_ms;
         let Some(watcher) = &mut self.watchers[index] else { return };
         let is_about_it = |request: &Request| request.target_node.as_ref() == Some(&job.target);
         let seen = watcher.seen.iter().filter(|(_, request)| is_about_it(request));
         let made = Made {
             at_boot_ms,
-            device: job.lane.device.clone(),
+            place: setup.place(job),
             settles: seen.map(|(name, _)| name.clone()).collect(),
             on_since: false,
         };

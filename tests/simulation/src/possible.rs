@@ -69,8 +69,9 @@ impl World {
             actions.push(Action::Finish(index));
         }
         if self.budget.reloads > 0 && !calm {
+            let small = if watcher.setup == Setup::OnePlug { Setup::Shared } else { Setup::Half };
             let is_offered = |setup: &Setup| {
-                *setup != watcher.setup && (!self.config.is_small || *setup == Setup::Half)
+                *setup != watcher.setup && (!self.config.is_small || *setup == small)
             };
             let others = Setup::ALL.into_iter().filter(is_offered);
             actions.extend(others.map(|setup| Action::Reload(index, setup)));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fence_core::PerTarget;
-use fence_core::watcher::{Coverage, Device};
+use fence_core::watcher::{Coverage, Device, Job, Lane, Machine};
 use fence_protocol::FenceAction;
 
 /// A configuration.
@@ -61,6 +61,18 @@ impl Setup {
                 .to_vec(),
             Setup::Half => vec![device(SHARED, first(), None)],
         }
+    }
+}
+
+/// Where a device of a configuration acts on a target, by all the names that it has for it.
+pub(crate) type Place = (Lane, Vec<Machine>);
+
+impl Setup {
+    /// Where this configuration has `job` done, on the device that it has been given to.
+    pub(crate) fn place(self, job: &Job) -> Option<Place> {
+        let devices = self.devices(1);
+        let device = devices.iter().find(|device| device.name == job.lane.device)?;
+        Some((device.lane(&job.target), device.machines(&job.target)))
     }
 }
 

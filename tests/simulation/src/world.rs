@@ -135,6 +135,7 @@ impl World {
                 let now = self.watcher_now();
                 if let Some(watcher) = &mut self.watchers[*index] {
                     watcher.reload(&self.config, *setup, self.boot, now);
+                    self.check_joins(*index);
                 }
             }
             Action::StopWatcher(index) => {
@@ -301,6 +302,7 @@ impl World {
         if let Some(watcher) = &mut self.watchers[index] {
             watcher.feed(event, now);
         }
+        self.check_joins(index);
     }
 
     fn watcher_step(&mut self, index: usize) {
@@ -308,6 +310,7 @@ impl World {
         self.mutate(index, now);
         let Some(watcher) = &mut self.watchers[index] else { return };
         let deed = watcher.step(&mut self.disk, now);
+        self.check_joins(index);
         match deed {
             Deed::Nothing => {}
             Deed::Claimed(name) => {

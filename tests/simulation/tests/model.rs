@@ -182,6 +182,8 @@ fn the_checker_finds_each_bug_that_is_put_in() {
     let killed = Budget { watcher_kills: 1, ..agent };
     let one = |budget| Config { budget, ..WORLD };
     let one_plug = Config { targets: 2, setup: Setup::OnePlug, max_concurrent: 2, ..one(agents) };
+    let moved_plug =
+        Config { setup: Setup::OnePlug, max_concurrent: 2, ..one(Budget { reloads: 1, ..agents }) };
     for (mutation, config) in [
         (Mutation::ClaimAfterStart, one(agent)),
         (Mutation::NoDeadlineCheck, one(agent)),
@@ -190,6 +192,7 @@ fn the_checker_finds_each_bug_that_is_put_in() {
         (Mutation::RetryAfterCrash, one(killed)),
         (Mutation::ClientNotChecked, one(Budget { agent_kills: 1, ..agent })),
         (Mutation::ReloadForgotten, Config { targets: 2, ..one(Budget { reloads: 1, ..agents }) }),
+        (Mutation::MovedPlugForgotten, moved_plug),
         (Mutation::OrderForNobody, one(Budget { agent_kills: 1, ..agent })),
         (Mutation::RemarkCountsAsOff, one(Budget { device_faults: 2, ..agent })),
         (Mutation::SecondFenceForOneDeath, one(agents)),

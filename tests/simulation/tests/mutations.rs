@@ -90,6 +90,11 @@ fn a_new_configuration_that_what_waits_is_not_told_of_is_found() {
 }
 
 #[test]
+fn a_plug_that_a_new_configuration_has_moved_is_found() {
+    is_found(Mutation::MovedPlugForgotten, "S3");
+}
+
+#[test]
 fn an_identity_that_is_forgotten_is_found() {
     is_found(Mutation::IdentityForgotten, "S2");
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fence_protocol::{Answer, FenceAction, FenceResult, NodeName, RecordName, Request, RequestId};
 
-use super::{Effect, Job, Machine, State, Watcher};
+use super::{Effect, Job, Lane, Machine, State, Watcher};
 use crate::execution::{Off, Verdict};
 
 /// The last time that a target was off, by an execution of this watcher.
@@ -18,7 +18,8 @@ pub(super) struct Fenced {
     off: Off,
     /// The request that this was done for.
     request_id: RequestId,
-    device: String,
+    target: NodeName,
+    lane: Lane,
     machines: Vec<Machine>,
     performed: &'static str,
     /// An order that brings the target back was or may have been given since.
@@ -62,16 +63,19 @@ impl FirstSeen {
 }
 
 impl Fenced {
-    /// Whether this is what `job` asks for. It must have been done by the device that `job` would go to:
-    /// another one may cut only one of two power supplies, or not be able to show what it did.
+    /// Whether this is what `job` asks for. It must have been done where `job` would be done now, by all
+    /// that the device calls its target: another device may cut only one of two power supplies, or not be
+    /// able to show what it did, and a new configuration may name another plug or address. Two nodes may
+    /// differ by their domain alone.
     fn settles(&self, job: &Job) -> bool {
         let suits = match job.action {
             FenceAction::Reboot => true,
             FenceAction::Off => !self.on_since,
             FenceAction::On => false,
         };
-        let is_same_device = job.lane.device == self.device;
-        suits && is_same_device && self.off.at_boot_ms >= job.seen_boot_ms
+        let is_same_place = job.lane == self.lane && job.machines == self.machines;
+        let is_about_it = job.target.may_be(&self.target);
+        suits && is_same_place && is_about_it && self.off.at_boot_ms >= job.seen_boot_ms
     }
 
     /// The answer to `job`, which is not executed.
@@ -85,7 +89,7 @@ impl Fenced {
             result: FenceResult::Success,
             action_performed: if job.action == FenceAction::Off { "off" } else { self.performed },
             verified: self.off.verified,
-            device: Some(self.device.clone()),
+            device: Some(self.lane.device.clone()),
             message: format!(
                 "not fenced again: for request {} the device {known} after this one was seen",
                 self.request_id
@@ -161,7 +165,8 @@ impl Watcher {
         let fenced = Fenced {
             off,
             request_id: job.request.request_id.clone(),
-            device: job.lane.device.clone(),
+            target: job.target.clone(),
+            lane: job.lane.clone(),
             machines: job.machines.clone(),
             performed: verdict.performed,
             on_since: off.on_followed,
@@ -341,6 +346,51 @@ mod tests {
         let effects = watcher.handle(Event::Claim(name(&asked), claimed(&asked)), at(103_000));
         assert_eq!(answer_in(&effects).target_node, asked.target_node);
         assert_eq!(answer_in(&effects).result, FenceResult::Success);
+    }
+
+    #[test]
+    fn two_nodes_whose_names_differ_by_their_domain_die_twice() {
+        let devices = vec![Device { coverage: Coverage::Any, ..device("pdu", "n1", 1) }];
+        for (one, other) in [("n3.dc1.example", "n3.dc2.example"), ("rack1.n3", "rack1.n4")] {
+            let mut watcher = Watcher::new(watcher().settings, devices.clone());
+            let first = asks(FenceAction::Off, 1, one);
+            begun(&mut watcher, &first);
+            let asked = asks(FenceAction::Off, 2, other);
+            see(&mut watcher, &asked, at(101_000));
+            watcher.handle(Event::Finished(name(&first), off_at(102_000, "off")), at(103_000));
+            let claim = Event::Claim(name(&asked), claimed(&asked));
+            assert!(executes(&watcher.handle(claim, at(103_000))), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_request_whose_plug_a_new_configuration_has_moved_is_executed_there() {
+        let at_plug = |plug: &str| Device {
+            plugs: Some(PerTarget::Pattern(plug.to_owned())),
+            ..device("pdu", "n[1-9]", 1)
+        };
+        let at_address = |address: &str| Device {
+            addresses: Some(PerTarget::Pattern(address.to_owned())),
+            ..device("pdu", "n[1-9]", 1)
+        };
+        for (before, after, is_moved) in [
+            (at_plug("1"), at_plug("2"), true),
+            (at_plug("1"), at_plug("1"), false),
+            (at_address("bmc-1"), at_address("bmc-2"), true),
+            (device("pdu", "n[1-9]", 1), at_plug("1"), true),
+        ] {
+            let mut watcher = Watcher::new(watcher().settings, vec![before]);
+            let (first, asked) = (asks(FenceAction::Off, 1, "n3"), asks(FenceAction::Off, 2, "n3"));
+            begun(&mut watcher, &first);
+            see(&mut watcher, &asked, at(101_000));
+            let settings = watcher.settings.clone();
+            watcher.handle(Event::Reconfigured(settings, vec![after]), at(101_500));
+            let finished = Event::Finished(name(&first), off_at(102_000, "off"));
+            let effects = watcher.handle(finished, at(102_000));
+            assert_eq!(claims(&effects), [name(&asked)]);
+            let claim = Event::Claim(name(&asked), claimed(&asked));
+            assert_eq!(executes(&watcher.handle(claim, at(102_000))), is_moved);
+        }
     }
 
     #[test]

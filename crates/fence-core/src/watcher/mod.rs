@@ -333,6 +333,14 @@ impl Watcher {
         self.records.iter().filter(move |(_, (state, _))| is_begun(state)).map(|(name, _)| name)
     }
 
+    /// What is being claimed to be answered from another execution.
+    pub fn joining(&self) -> impl Iterator<Item = (&RecordName, &Job)> {
+        self.records.iter().filter_map(|(name, (state, _))| match state {
+            State::Joining(job, _) => Some((name, job)),
+            _ => None,
+        })
+    }
+
     /// The job that is being executed under `name`.
     pub fn executed(&self, name: &RecordName) -> Option<&Job> {
         match self.records.get(name) {
