@@ -394,6 +394,22 @@ fn an_agent_that_is_stopped_while_its_request_is_executed_says_that_the_outcome_
 }
 
 #[test]
+fn an_agent_that_finds_a_strangers_answer_leaves_the_end_to_the_watcher_that_is_at_work() {
+    let (site, _watcher) = held();
+    let (agent, id) = running(&site, "n1");
+    let strange = json!({"request_id": "another", "success": true, "target_node": "n1"});
+    let answer = site.spool.responses.join(format!("n1-{id}.json"));
+    fs::write(&answer, strange.to_string()).unwrap();
+    fs::set_permissions(answer, PermissionsExt::from_mode(0o600)).unwrap();
+
+    agent.wait().assert_failure(&["'n1'", "another request"]);
+    site.release();
+
+    site.spool.await_result(&id, "success");
+    await_the_one_end(&site, &id, "completed", "success");
+}
+
+#[test]
 fn an_agent_that_gives_up_on_a_dead_watcher_leaves_the_end_to_the_next_one() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", &site.held()));

@@ -13,7 +13,7 @@ use fence_audit::{AuditEvent, LogProcess, Status, Task};
 use fence_core::agent::{self as core, Event, Expected, Judgement, Outcome, Sight, Step, Waiting};
 use fence_log::Syslog;
 use fence_protocol::{RecordName, Request, RequestId, Requested, bounded};
-use fence_spool::{ClientSpool, Liveness, Look, SpoolError, Submitted, Withdrawal};
+use fence_spool::{ClientSpool, Liveness, Look, SpoolError, Stage, Submitted, Withdrawal};
 use gfs2_discovery::Target;
 use log::Level;
 
@@ -258,18 +258,22 @@ impl<'a> Attempt<'a> {
             decided => decided,
         };
         submitted.unwatch();
-        if let Outcome::WrongAnswer(_) = outcome {
-            // Nobody has dealt with the request, and nobody may do so later. An answered one is the
-            // responder's to remove, and a simple one may fail when it finds it gone.
-            let _ = spool.withdraw(submitted);
-        }
         let watcher = match outcome {
             Outcome::Success(_) => core::Watcher::Alive,
             _ => watcher(spool),
         };
+        let is_open = match outcome {
+            // Nobody has dealt with the request, and nobody may do so later. An answered one is the
+            // responder's to remove, and a simple one may fail when it finds it gone.
+            Outcome::WrongAnswer(_) => {
+                withdraw(spool, submitted) != core::Withdrawal::Withdrawn
+                    && is_under_way(spool, submitted)
+            }
+            Outcome::Unknown(_) | Outcome::Stuck(..) => true,
+            Outcome::Success(_) | Outcome::Failure(_) | Outcome::Withdrawn(_) => false,
+        };
         // A responder of another kind writes no audit.
-        self.is_left_to_watcher = matches!(outcome, Outcome::Unknown(_) | Outcome::Stuck(..))
-            && watcher != core::Watcher::Never;
+        self.is_left_to_watcher = is_open && watcher != core::Watcher::Never;
         verdict(order, outcome, self.elapsed(), watcher)
     }
 
@@ -414,6 +418,13 @@ fn hand_over(submitted: &Submitted, look: impl Fn() -> Sight) -> Option<Outcome>
     submitted.hand_over();
     let outcome = core::decided(&look())?;
     submitted.take_back().then_some(outcome)
+}
+
+/// Whether the request is left to a watcher that still has it, whatever else lies there as an answer.
+fn is_under_way(spool: &ClientSpool, submitted: &Submitted) -> bool {
+    submitted.hand_over();
+    let is_claimed = spool.stage(submitted.name()).is_ok_and(|stage| stage == Stage::Claimed);
+    is_claimed || !submitted.take_back()
 }
 
 fn watcher(spool: &ClientSpool) -> core::Watcher {
