@@ -81,6 +81,28 @@ fn await_end_by_the_watcher(site: &Site, id: &str, status: &str, result: &str) {
     }
 }
 
+/// Waits for the end of a request whose agent noted that it gave up, and gives it.
+fn await_the_one_end(site: &Site, id: &str, status: &str, result: &str) -> Value {
+    let mut events = Vec::new();
+    wait_for("an end in the audit", || {
+        events = site.audit();
+        events.retain(|event| event["request_id"] == id);
+        events.len() == 3
+    });
+    let statuses: Vec<_> = events.iter().map(|event| event["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["requested", "unknown", status]);
+    assert_eq!(events[2]["result"], result);
+    events.remove(2)
+}
+
+/// The one fence of `node`, as `fence-watcher history` has it.
+fn history(site: &Site, node: &str) -> Value {
+    let output = output_of(&mut site.watcher_command(&["history", "--json", "--node", node]));
+    let mut fences: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(fences.len(), 1, "{fences:?}");
+    fences.remove(0)
+}
+
 /// The audit's last event.
 fn last_event(site: &Site) -> Value {
     site.audit().pop().unwrap()
@@ -361,10 +383,72 @@ fn an_agent_that_is_stopped_while_its_request_is_executed_says_that_the_outcome_
     agent.signal(Signal::SIGTERM);
 
     agent.wait().assert_failure(&["'n1'", "SIGTERM", "unknown"]);
-    assert_eq!(last_event(&site)["result"], "unknown");
+    let note = last_event(&site);
+    assert_eq!((&note["status"], &note["result"]), (&json!("unknown"), &json!("unknown")));
+    assert_eq!(history(&site, "n1")["result"], "running");
     site.release();
     site.spool.await_result(&id, "success");
     assert_eq!(site.executions_of(&id), 1);
+    await_the_one_end(&site, &id, "completed", "success");
+    assert_eq!(history(&site, "n1")["result"], "success");
+}
+
+#[test]
+fn an_agent_that_finds_a_strangers_answer_leaves_the_end_to_the_watcher_that_is_at_work() {
+    let (site, _watcher) = held();
+    let (agent, id) = running(&site, "n1");
+    let strange = json!({"request_id": "another", "success": true, "target_node": "n1"});
+    let answer = site.spool.responses.join(format!("n1-{id}.json"));
+    fs::write(&answer, strange.to_string()).unwrap();
+    fs::set_permissions(answer, PermissionsExt::from_mode(0o600)).unwrap();
+
+    agent.wait().assert_failure(&["'n1'", "another request"]);
+    site.release();
+
+    site.spool.await_result(&id, "success");
+    await_the_one_end(&site, &id, "completed", "success");
+}
+
+#[test]
+fn an_agent_that_gives_up_on_a_dead_watcher_leaves_the_end_to_the_next_one() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", &site.held()));
+    let watcher = site.start();
+    let (agent, id) = running(&site, "n1");
+
+    watcher.crash();
+    agent.wait().assert_failure(&["'n1'", "died", "unknown"]);
+    assert_eq!(history(&site, "n1")["result"], "unknown", "nothing runs");
+    let _next = site.start();
+
+    site.spool.await_result(&id, "interrupted");
+    let end = await_the_one_end(&site, &id, "failed", "interrupted");
+    let (noted, whole) = (&site.audit()[1]["duration_ms"], &end["duration_ms"]);
+    // The agent counts from its start, the watcher from the request.
+    assert!(whole.as_u64().unwrap() + 2_000 > noted.as_u64().unwrap(), "{noted} {whole}");
+    assert!(whole.as_u64().unwrap() >= 5_000, "the agent waited so long: {whole}");
+    assert_eq!(history(&site, "n1")["result"], "interrupted");
+}
+
+#[test]
+fn a_fence_that_waits_or_runs_is_told_apart_from_one_whose_end_was_lost() {
+    let (site, watcher) = held();
+    let (first, second, _) = queued_behind_a_busy_target(&site, "");
+    let rows = || {
+        let output = output_of(&mut site.watcher_command(&["history", "--json"]));
+        let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        rows.iter().map(|row| row["result"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    wait_for("both in the audit", || site.audit().len() == 2);
+    assert_eq!(rows(), ["running", "waiting"]);
+
+    // Both agents and the watcher are killed: nobody can write an end, and nothing runs.
+    watcher.crash();
+    for agent in [first, second] {
+        agent.signal(Signal::SIGKILL);
+        agent.wait();
+    }
+    assert_eq!(rows(), ["no end recorded", "no end recorded"]);
 }
 
 #[test]

@@ -351,10 +351,29 @@ fn the_status_of_a_running_watcher_is_shown_and_a_dead_one_is_told_at_once() {
 
     service.signal(Signal::SIGTERM);
     assert_eq!(service.0.wait().unwrap().code(), Some(0));
+    let ran = scratch.run(&["status", "--json"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), ""));
+    let state: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&state["running"], &state["pid"]), (&false.into(), &Value::Null));
+    assert_eq!(state["last_pid"], service.0.id());
+    assert!(state["message"].as_str().unwrap().starts_with("no fence-watcher is running"));
     let ran = scratch.run(&["status"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
     assert!(ran.stderr.starts_with("fence-watcher: no fence-watcher is running"), "{ran:?}");
     assert!(ran.stderr.contains(&service.0.id().to_string()), "{ran:?}");
+}
+
+#[test]
+fn a_spool_that_was_never_served_has_a_status_in_json_too() {
+    let scratch = Scratch::new();
+    scratch.configure(&simulated(&scratch));
+
+    let ran = scratch.run(&["status", "--json"]);
+
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), ""));
+    let state: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(state["running"], false, "{state}");
+    assert!(!state["message"].as_str().unwrap().is_empty());
 }
 
 #[test]
@@ -368,6 +387,10 @@ fn a_watcher_that_lives_but_does_not_answer_is_not_called_dead() {
 
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("is running but gave no answer"), "{ran:?}");
+    let ran = scratch.run(&["status", "--json"]);
+    let state: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((ran.code, &state["running"]), (Some(1), &Value::Null), "{state}");
+    assert_eq!(state["pid"], service.0.id());
 }
 
 #[test]
@@ -411,15 +434,74 @@ TIME                  TARGET  ACTION  RESULT           DURATION  DETAILS
         (&["--node", "n2"][..], &["n2"][..]),
         (&["--result", "success"], &["n1"]),
         (&["--since", "2026-01-31T12:00:01Z"], &["n2"]),
+        (&["--result", "no-end"], &["n2"]),
+        (&["--result", "no end recorded"], &["n2"]),
+        (&["--result", "running"], &[]),
+        (&["--since", "2026-01-31"], &["n1", "n2"]),
+        (&["--since", "2026-01-31 14:00:01"], &["n2"]),
+        (&["--since", "2026-01-31T13:00:01+01:00"], &["n2"]),
+        (&["--since", "2026-02-01"], &[]),
         (&["--action", "on"], &[]),
         (&["--since", "1m"], &[]),
     ] {
-        let ran = scratch.run(&[&["history", "--json"], arguments].concat());
+        let mut command = scratch.command(&[&["history", "--json"], arguments].concat());
+        let ran = ran(command.env("TZ", "HERE-2"));
         let rows: Value = serde_json::from_str(&ran.stdout).unwrap();
         let found: Vec<&Value> =
             rows.as_array().unwrap().iter().map(|row| &row["target_node"]).collect();
         assert_eq!(found, targets, "{arguments:?}");
     }
+}
+
+#[test]
+fn an_unknown_result_or_action_is_refused_with_the_known_ones() {
+    let scratch = Scratch::new();
+    let log = scratch.0.to_str().unwrap();
+    for (arguments, known) in [
+        (["--result", "sucess"], &["success", "timed-out", "no-end", "did you mean"][..]),
+        (["--result", "SUCCESS"], &["unreachable"]),
+        (["--result", ""], &["interrupted", "waiting", "running"]),
+        (["--action", "of"], &["off", "on", "reboot"]),
+        (["--action", "status"], &["off", "on", "reboot"]),
+    ] {
+        let ran = scratch.run(&[&["history", "--log-dir", log], &arguments[..]].concat());
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{ran:?}");
+        let said = ran.stderr.replace("similar value exists", "did you mean");
+        assert!(known.iter().all(|word| said.contains(word)), "{ran:?}");
+    }
+}
+
+#[test]
+fn the_history_wraps_free_text_under_itself_at_the_width_of_the_terminal_or_at_80() {
+    let scratch = Scratch::new();
+    scratch.configure(&simulated(&scratch));
+    let log = scratch.path("log");
+    fs::DirBuilder::new().mode(0o750).create(&log).unwrap();
+    let event = r#"{"timestamp":"2026-01-31T12:00:00Z","action":"off","target_node":"node-with-a-name","request_id":"a","status":"failed","result":"unreachable","duration_ms":2100,"details":"unreachable: no way to the device; check the way to the device: fence-watcher check"}"#;
+    fs::write(log.join("fence-events-detailed.jsonl"), format!("{event}\n")).unwrap();
+
+    let written = scratch.run(&["history"]);
+
+    assert_eq!(
+        written.stdout,
+        "\
+TIME                  TARGET            ACTION  RESULT       DURATION
+    DETAILS
+2026-01-31T12:00:00Z  node-with-a-name  off     unreachable  2.1s
+    no way to the device; check the way to the device: fence-watcher check
+"
+    );
+
+    let (program, file) = (env!("CARGO_BIN_EXE_fence-watcher"), scratch.path("w.toml"));
+    let line = format!("stty rows 24 cols 110; '{program}' --config '{}' history", file.display());
+    let mut terminal = Command::new("script");
+    terminal.args(["-q", "-c", &line, "/dev/null"]);
+    let shown = ran(&mut terminal).stdout.replace('\r', "");
+    assert!(
+        shown.contains("2.1s      no way to the device; check the way to\n")
+            && shown.contains("DURATION  DETAILS\n"),
+        "{shown}"
+    );
 }
 
 #[test]

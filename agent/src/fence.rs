@@ -13,7 +13,7 @@ use fence_audit::{AuditEvent, LogProcess, Status, Task};
 use fence_core::agent::{self as core, Event, Expected, Judgement, Outcome, Sight, Step, Waiting};
 use fence_log::Syslog;
 use fence_protocol::{RecordName, Request, RequestId, Requested, bounded};
-use fence_spool::{ClientSpool, Liveness, Look, SpoolError, Submitted, Withdrawal};
+use fence_spool::{ClientSpool, Liveness, Look, SpoolError, Stage, Submitted, Withdrawal};
 use gfs2_discovery::Target;
 use log::Level;
 
@@ -48,6 +48,8 @@ struct Attempt<'a> {
     recorder_node: String,
     /// None before there was anything to write.
     audit: Option<LogProcess>,
+    /// A watcher has the request and writes its end: the audit has one end for each.
+    is_left_to_watcher: bool,
     syslog: Option<Syslog>,
     progress: Progress,
     problems: Vec<String>,
@@ -64,6 +66,7 @@ impl<'a> Attempt<'a> {
             discovery: None,
             recorder_node: hostname.to_string_lossy().into_owned(),
             audit: None,
+            is_left_to_watcher: false,
             syslog: Syslog::connect(AGENT),
             problems: Vec::new(),
             progress,
@@ -248,16 +251,29 @@ impl<'a> Attempt<'a> {
                 Step::Done(outcome) => break outcome,
             }
         };
+        let outcome = match outcome {
+            Outcome::Unknown(_) | Outcome::Stuck(..) => {
+                hand_over(submitted, look).unwrap_or(outcome)
+            }
+            decided => decided,
+        };
         submitted.unwatch();
-        if let Outcome::WrongAnswer(_) = outcome {
-            // Nobody has dealt with the request, and nobody may do so later. An answered one is the
-            // responder's to remove, and a simple one may fail when it finds it gone.
-            let _ = spool.withdraw(submitted);
-        }
         let watcher = match outcome {
             Outcome::Success(_) => core::Watcher::Alive,
             _ => watcher(spool),
         };
+        let is_open = match outcome {
+            // Nobody has dealt with the request, and nobody may do so later. An answered one is the
+            // responder's to remove, and a simple one may fail when it finds it gone.
+            Outcome::WrongAnswer(_) => {
+                withdraw(spool, submitted) != core::Withdrawal::Withdrawn
+                    && is_under_way(spool, submitted)
+            }
+            Outcome::Unknown(_) | Outcome::Stuck(..) => true,
+            Outcome::Success(_) | Outcome::Failure(_) | Outcome::Withdrawn(_) => false,
+        };
+        // A responder of another kind writes no audit.
+        self.is_left_to_watcher = is_open && watcher != core::Watcher::Never;
         verdict(order, outcome, self.elapsed(), watcher)
     }
 
@@ -282,8 +298,13 @@ impl<'a> Attempt<'a> {
     }
 
     fn conclude(mut self, verdict: Verdict) -> Ending {
-        let success = verdict.ending.is_success();
-        let status = if success { Status::Completed } else { Status::Failed };
+        let status = if verdict.ending.is_success() {
+            Status::Completed
+        } else if self.is_left_to_watcher {
+            Status::Unknown
+        } else {
+            Status::Failed
+        };
         self.record(status, &verdict.details, Some(&verdict.result));
         let limit = self.log_limit();
         if let Some(audit) = &mut self.audit {
@@ -321,7 +342,10 @@ impl<'a> Attempt<'a> {
         };
         let start = || LogProcess::start(&Task::Audit(order.log_dir.clone()));
         self.audit.get_or_insert_with(start).record(&event);
-        let level = if status == Status::Failed { Level::Error } else { Level::Info };
+        let level = match status {
+            Status::Requested | Status::Completed => Level::Info,
+            Status::Failed | Status::Unknown => Level::Error,
+        };
         self.say(
             level,
             &format!(
@@ -386,6 +410,21 @@ fn look(spool: &ClientSpool, names: &[RecordName], expected: &Expected) -> Sight
     // Whether it lives matters only to one who has nothing to read.
     let watcher = if answers.is_empty() { watcher(spool) } else { core::Watcher::Alive };
     Sight { answers, watcher }
+}
+
+/// Leaves a request that somebody took to who took it. Gives what the answer says that came at this
+/// very moment, if its writer saw us wait for it: then the end is ours after all.
+fn hand_over(submitted: &Submitted, look: impl Fn() -> Sight) -> Option<Outcome> {
+    submitted.hand_over();
+    let outcome = core::decided(&look())?;
+    submitted.take_back().then_some(outcome)
+}
+
+/// Whether the request is left to a watcher that still has it, whatever else lies there as an answer.
+fn is_under_way(spool: &ClientSpool, submitted: &Submitted) -> bool {
+    submitted.hand_over();
+    let is_claimed = spool.stage(submitted.name()).is_ok_and(|stage| stage == Stage::Claimed);
+    is_claimed || !submitted.take_back()
 }
 
 fn watcher(spool: &ClientSpool) -> core::Watcher {

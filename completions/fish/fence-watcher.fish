@@ -42,14 +42,30 @@ complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -l co
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -l offline -d 'Look at nothing but the file: for a file that is meant for another machine'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -s h -l help -d 'Print help'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand status" -l config -d 'The configuration file' -r -F
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand status" -l json -d 'As JSON'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand status" -l json -d 'As JSON: an object with `"running": false` if no watcher runs'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand status" -s h -l help -d 'Print help'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand reload" -l config -d 'The configuration file' -r -F
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand reload" -s h -l help -d 'Print help'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l node -d 'Only fences of this node' -r
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l action -d 'Only this action: off, on or reboot' -r
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l result -d 'Only fences that ended so: success, unreachable, expired, ...' -r
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l since -d 'Only fences since then: 30m, 2h, 7d ago, or a time such as 2026-01-31T12:00:00Z' -r
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l action -d 'Only this action' -r -f -a "off\t''
+on\t''
+reboot\t''"
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l result -d 'Only fences with this result' -r -f -a "success\t''
+unreachable\t''
+unacknowledged\t''
+device-failure\t''
+expired\t''
+withdrawn\t''
+interrupted\t''
+rejected\t''
+timed-out\t''
+unknown\t''
+completed\t''
+failed\t''
+waiting\t''
+running\t''
+no-end\t''"
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l since -d 'Only fences since then: 30m, 2h, 7d ago, or a date or time, such as 2026-01-31, \'2026-01-31 12:00\' or 12:00 (local) or 2026-01-31T12:00:00Z' -r
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l log-dir -d 'The directory of the audit log, where it is not the configured one' -r -F
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l config -d 'The configuration file' -r -F
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l json -d 'As JSON'

@@ -78,6 +78,14 @@ fn options(command: &Command) -> String {
     let of_command = command.get_arguments().filter(|argument| !argument.is_hide_set());
     items(of_command.map(|argument| {
         let text = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        // A flag has none of its own to choose from.
+        let known = argument.get_possible_values();
+        let known = known.iter().map(|value| value.get_name().to_owned()).collect::<Vec<_>>();
+        let text = if known.is_empty() || !argument.get_action().takes_values() {
+            text
+        } else {
+            format!("{text}: `{}`", known.join("`, `"))
+        };
         let defaults = argument.get_default_values();
         let text = match defaults.first().filter(|_| argument.get_action().takes_values()) {
             Some(default) => format!("{text} (default: `{}`)", default.to_string_lossy()),

@@ -253,8 +253,9 @@ impl Waiting {
     }
 }
 
-/// The outcome that the answers decide. A wrong answer outweighs a good one: something is amiss.
-fn decided(sight: &Sight) -> Option<Outcome> {
+/// The outcome that the answers decide, if any. A wrong answer outweighs a good one: something is
+/// amiss.
+pub fn decided(sight: &Sight) -> Option<Outcome> {
     let rank = |judgement: &&Judgement| match judgement {
         Judgement::Wrong(_) => 3,
         Judgement::Failure(_) => 2,

@@ -9,14 +9,16 @@
 use fence_protocol::{Query, RecordName, RequestId};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use crate::dir::Dir;
-use crate::record::{self, Sight};
+use crate::record::{self, Refusal, Sight};
 use crate::served::Served;
 use crate::watch::{Watch, Watched, watch};
+use crate::watcher::{CLAIMED, HANDED_OVER_MODE, HELD_MODE, is_held};
 use crate::{Liveness, PlaceError, Places, SpoolError, lock};
 
 /// The directories, as a client uses them.
@@ -44,6 +46,17 @@ pub enum Showing {
 pub struct Submitted {
     name: RecordName,
     watched: Watched,
+}
+
+/// Where a request lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// It waits to be claimed, and its client waits for the answer.
+    Pending,
+    /// A watcher has claimed it, and has not answered it yet.
+    Claimed,
+    /// It is neither: it was answered or withdrawn, or its client is gone.
+    Elsewhere,
 }
 
 /// What a withdrawal found.
@@ -148,6 +161,26 @@ impl ClientSpool {
         Ok(if was_there { Withdrawal::Withdrawn } else { Withdrawal::Taken })
     }
 
+    /// Where the request of this name lies, for people: a request that moves meanwhile is found in
+    /// the place to which it moved.
+    pub fn stage(&self, name: &RecordName) -> Result<Stage, SpoolError> {
+        let file_name = name.file_name();
+        match record::open(&self.requests, &file_name, OFlag::O_RDONLY) {
+            Ok(file) if is_held(&file) => return Ok(Stage::Pending),
+            // Its client is gone, so nobody begins it.
+            Ok(_) => return Ok(Stage::Elsewhere),
+            Err(Refusal::Untrusted(_) | Refusal::System(Errno::ENOENT)) => {}
+            Err(Refusal::System(errno)) => {
+                return Err(self.requests.error("read", &file_name, errno));
+            }
+        }
+        let claimed = match Dir::open(&self.requests.join(CLAIMED)) {
+            Err(PlaceError::Missing { .. }) => return Ok(Stage::Elsewhere),
+            opened => opened?,
+        };
+        Ok(if claimed.has(&file_name)? { Stage::Claimed } else { Stage::Elsewhere })
+    }
+
     /// Looks for the answer of this name. Never blocks, whatever lies there.
     pub fn look(&self, name: &RecordName) -> Look {
         match look_in(&self.responses, name) {
@@ -221,6 +254,21 @@ impl Submitted {
     /// The request's name; its answer has the same.
     pub fn name(&self) -> &RecordName {
         &self.name
+    }
+
+    /// Gives the request up without an answer: its end in the audit is from here on the watcher's to
+    /// write, which the file's mode says. Nobody holds the request any more.
+    pub fn hand_over(&self) {
+        let file = self.watched.file();
+        // Where the mode cannot be set, a watcher that answers later still finds the file free.
+        let _ = file.set_permissions(Permissions::from_mode(HANDED_OVER_MODE));
+        let _ = file.unlock();
+    }
+
+    /// Takes back what was handed over; false if the watcher has taken the end of the request over.
+    pub fn take_back(&self) -> bool {
+        let file = self.watched.file();
+        file.try_lock().is_ok() && file.set_permissions(Permissions::from_mode(HELD_MODE)).is_ok()
     }
 
     /// Becomes readable when the request is claimed, removed or replaced. `None` when the system has

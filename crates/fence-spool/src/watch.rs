@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 #[derive(Debug)]
 pub(crate) struct Watched {
     /// Open for as long as we wait: a lock on it stays, and its removal shows as `IN_ATTRIB`.
-    _file: File,
+    file: File,
     watch: Option<Watch>,
 }
 
@@ -22,7 +22,11 @@ impl Watched {
     pub(crate) fn new(file: File, start: fn(&File) -> nix::Result<Watch>) -> Self {
         // A user has 128 instances: whoever comes later looks from time to time instead.
         let watch = start(&file).ok();
-        Watched { _file: file, watch }
+        Watched { file, watch }
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
     }
 
     pub(crate) fn wait_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -9,6 +9,7 @@ use fence_protocol::{NodeName, RecordName, RequestId};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::dir::{Dir, is_plain, is_visible_json};
@@ -45,6 +46,17 @@ pub enum Claim {
     },
 }
 
+/// A request whose client is gone. While the value lives the client cannot come back to it.
+#[derive(Debug)]
+pub struct Abandoned {
+    /// What the request says.
+    pub bytes: Vec<u8>,
+    /// Its client said that it leaves the end to the watcher ([`crate::Submitted::hand_over`]).
+    pub is_handed_over: bool,
+    /// Bears our shared lock.
+    _file: File,
+}
+
 impl WatcherSpool {
     /// Opens the directories, and makes those that are the watcher's own. With `create` the two that
     /// a user can choose are made as well.
@@ -53,7 +65,7 @@ impl WatcherSpool {
         let spool = WatcherSpool {
             requests: open(&places.requests)?,
             responses: open(&places.responses)?,
-            claimed: Dir::create(&places.requests.join(".claimed"))?,
+            claimed: Dir::create(&places.requests.join(CLAIMED))?,
             rejected: Dir::create(&places.requests.join(".rejected"))?,
             started: Dir::create(&places.responses.join(".started"))?,
             queries: Dir::create(&places.queries)?,
@@ -158,9 +170,8 @@ impl WatcherSpool {
         }
     }
 
-    /// What a request says, claimed or still pending, that no client holds any more; `None` while one
-    /// does.
-    pub fn abandoned(&self, name: &RecordName) -> Option<Vec<u8>> {
+    /// A request, claimed or still pending, that no client holds any more; `None` while one does.
+    pub fn abandoned(&self, name: &RecordName) -> Option<Abandoned> {
         let file_name = name.file_name();
         let found =
             [&self.claimed, &self.requests].into_iter().find_map(
@@ -169,7 +180,10 @@ impl WatcherSpool {
                     _ => None,
                 },
             );
-        found.filter(|(_, file)| !is_held(file)).map(|(bytes, _)| bytes)
+        let (bytes, file) = found.filter(|(_, file)| !is_held(file))?;
+        // Looked at under the lock: before that the client may have taken the request back.
+        let mode = file.metadata().ok().map(|facts| facts.permissions().mode() & 0o777);
+        Some(Abandoned { bytes, is_handed_over: mode == Some(HANDED_OVER_MODE), _file: file })
     }
 
     /// Where the claimed request `name` lies, for [`is_claim_held`].
@@ -312,9 +326,18 @@ pub fn check_renames(places: &Places) -> Result<(), SpoolError> {
 
 /// Whether somebody holds the client's lock on `file`. The probe is shared, so that two of them never
 /// take each other for a client, and ends with `file`.
-fn is_held(file: &File) -> bool {
+pub(crate) fn is_held(file: &File) -> bool {
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
+
+/// The directory of claimed requests, in that of the requests.
+pub(crate) const CLAIMED: &str = ".claimed";
+
+/// The mode of a request for which its client waits.
+pub(crate) const HELD_MODE: u32 = 0o600;
+
+/// The mode of a request that its client gave up without an answer.
+pub(crate) const HANDED_OVER_MODE: u32 = 0o400;
 
 fn visible_json(dir: &Dir) -> Result<Vec<String>, SpoolError> {
     let mut names = dir.names()?;
@@ -325,8 +348,8 @@ fn visible_json(dir: &Dir) -> Result<Vec<String>, SpoolError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PlaceError;
     use crate::testing::{Pair, each_untrusted, mode, name, names, set_mode, write};
+    use crate::{PlaceError, Stage};
     use std::collections::BTreeSet;
     use std::fs;
     use std::sync::Mutex;
@@ -461,16 +484,58 @@ mod tests {
     fn a_request_is_abandoned_as_soon_as_its_client_is_gone() {
         let pair = Pair::new();
         let client = pair.client.submit(&name("a"), b"{}").unwrap();
-        assert_eq!(pair.watcher.abandoned(&name("a")), None, "pending");
+        let abandoned = |text: &str| {
+            let abandoned = pair.watcher.abandoned(&name(text))?;
+            Some((abandoned.bytes, abandoned.is_handed_over))
+        };
+        assert_eq!(abandoned("a"), None, "pending");
         pair.watcher.claim(&name("a"), false);
-        assert_eq!(pair.watcher.abandoned(&name("a")), None, "claimed");
+        assert_eq!(abandoned("a"), None, "claimed");
 
         drop(client);
 
-        assert_eq!(pair.watcher.abandoned(&name("a")).as_deref(), Some(&b"{}"[..]));
+        assert_eq!(abandoned("a"), Some((b"{}".to_vec(), false)));
         drop(pair.client.submit(&name("b"), b"{}").unwrap());
-        assert_eq!(pair.watcher.abandoned(&name("b")).as_deref(), Some(&b"{}"[..]));
-        assert_eq!(pair.watcher.abandoned(&name("c")), None);
+        assert_eq!(abandoned("b"), Some((b"{}".to_vec(), false)));
+        assert_eq!(abandoned("c"), None);
+    }
+
+    #[test]
+    fn a_request_that_is_handed_over_can_be_taken_back_until_the_watcher_has_it() {
+        let pair = Pair::new();
+        let client = pair.client.submit(&name("a"), b"{}").unwrap();
+        pair.watcher.claim(&name("a"), false);
+
+        client.hand_over();
+        assert!(pair.watcher.abandoned(&name("a")).unwrap().is_handed_over);
+        assert!(client.take_back());
+        assert!(pair.watcher.abandoned(&name("a")).is_none(), "it is held again");
+
+        client.hand_over();
+        let taken_over = pair.watcher.abandoned(&name("a")).unwrap();
+        assert!(!client.take_back());
+        drop(taken_over);
+
+        assert!(client.take_back());
+        drop(client);
+        assert!(!pair.watcher.abandoned(&name("a")).unwrap().is_handed_over);
+    }
+
+    #[test]
+    fn a_requests_stage_is_the_place_where_it_lies() {
+        let pair = Pair::new();
+        let stage = || pair.client.stage(&name("a")).unwrap();
+        assert_eq!(stage(), Stage::Elsewhere);
+        let client = pair.client.submit(&name("a"), b"{}").unwrap();
+        assert_eq!(stage(), Stage::Pending);
+        pair.watcher.claim(&name("a"), false);
+        assert_eq!(stage(), Stage::Claimed);
+        pair.watcher.remove_claimed(&name("a")).unwrap();
+        assert_eq!(stage(), Stage::Elsewhere);
+        drop(client);
+
+        drop(pair.client.submit(&name("a"), b"{}").unwrap());
+        assert_eq!(stage(), Stage::Elsewhere, "nobody waits for it");
     }
 
     #[test]

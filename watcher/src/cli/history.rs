@@ -1,17 +1,22 @@
 //! `fence-watcher history`: the audit, one row for each fence.
 //!
 //! The audit has a line for the beginning of a fence and one for its end. A fence without an end is
-//! what an operator looks for, so it has a row of its own too.
+//! what an operator looks for, so it has a row of its own too. Whether such a fence still waits or runs
+//! is shown by the place of its request in the spool.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, Utc};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use fence_audit::history::{Filter, HistoryError, read};
 use fence_audit::{AuditEvent, DiscoveryRecord, Status};
+use fence_protocol::{FenceAction, FenceResult, NodeName, RecordName, RequestId};
+use fence_spool::{ClientSpool, Liveness, Places, Stage};
 use serde::{Serialize, Serializer};
 
 use super::table::{Table, span};
+use crate::config::SpoolSettings;
 
 /// Which fences are wanted; a field that is `None` lets all through.
 #[derive(Debug, Default)]
@@ -22,16 +27,21 @@ pub(super) struct Wanted {
     pub(super) since: Option<DateTime<Utc>>,
 }
 
-/// The text of `history`.
-pub(super) fn history(log_dir: &Path, wanted: Wanted, json: bool) -> Result<String, HistoryError> {
+/// The text of `history`, at most `width` characters wide where it is a table.
+pub(super) fn history(
+    log_dir: &Path,
+    spool: &SpoolSettings,
+    wanted: Wanted,
+    json: bool,
+    width: usize,
+) -> Result<String, HistoryError> {
     let Wanted { node, action, result, since } = wanted;
     // Result and time are a whole fence's, not one line's: they are looked at after the joining.
     let filter = Filter { node, action, result: None, since: None };
     let mut fences = join(read(log_dir, filter)?);
-    fences.retain(|fence| {
-        since.is_none_or(|since| fence.time >= since)
-            && result.as_ref().is_none_or(|result| *result == fence.result)
-    });
+    fences.retain(|fence| since.is_none_or(|since| fence.time >= since));
+    look_up(&mut fences, spool);
+    fences.retain(|fence| result.as_ref().is_none_or(|result| *result == fence.result));
     if json {
         let json = serde_json::to_string_pretty(&fences);
         return Ok(json.expect("texts, numbers and lists have a JSON form") + "\n");
@@ -39,19 +49,71 @@ pub(super) fn history(log_dir: &Path, wanted: Wanted, json: bool) -> Result<Stri
     if fences.is_empty() {
         return Ok(format!("no fence is recorded in '{}' that fits\n", log_dir.display()));
     }
-    Ok(text(&fences))
+    Ok(text(&fences, width))
 }
 
-/// The instant that `--since` names: RFC 3339, or so long ago (`2h`).
+/// The values of `--action`.
+pub(super) fn action_values() -> impl TypedValueParser<Value = String> {
+    let actions = [FenceAction::Off, FenceAction::On, FenceAction::Reboot];
+    PossibleValuesParser::new(actions.map(FenceAction::as_str))
+}
+
+/// The values of `--result`: those of an answer, the agent's own, those of logs of the first version, and
+/// those of a fence without an end.
+pub(super) fn result_values() -> impl TypedValueParser<Value = String> {
+    let answered = FenceResult::ALL.map(FenceResult::as_str);
+    let others = ["timed-out", GAVE_UP, "completed", "failed", WAITING, RUNNING];
+    let words = answered.into_iter().chain(others).map(PossibleValue::new);
+    // In the table and in JSON it stands with blanks, which are no use on a command line.
+    let open = PossibleValue::new(NO_END).alias(OPEN);
+    PossibleValuesParser::new(words.chain([open]))
+        .map(|word| if word == NO_END { OPEN.to_owned() } else { word })
+}
+
+/// The instant that `--since` names: so long ago (`2h`), or a date or time, which is local unless it
+/// has an offset.
 pub(super) fn since(text: &str) -> Result<DateTime<Utc>, String> {
     let ago = crate::config::milliseconds(text)
         .and_then(|milliseconds| i64::try_from(milliseconds).ok())
         .and_then(TimeDelta::try_milliseconds);
     let instant = match ago {
         Some(ago) => Utc::now().checked_sub_signed(ago),
-        None => DateTime::parse_from_rfc3339(text).ok().map(|instant| instant.to_utc()),
+        None => with_offset(text)
+            .or_else(|| local(text, Local::now().date_naive()).and_then(instant_here)),
     };
-    instant.ok_or_else(|| "write 30m, 2h, 7d or a time such as 2026-01-31T12:00:00Z".to_owned())
+    instant.ok_or_else(|| {
+        "write how long ago (30m, 2h, 7d), or a date or time (2026-01-31, '2026-01-31 12:00', 12:00, \
+         2026-01-31T12:00:00Z, 2026-01-31T12:00:00+01:00; local without an offset)"
+            .to_owned()
+    })
+}
+
+/// A date and time with an offset, `Z` or `+01:00`.
+fn with_offset(text: &str) -> Option<DateTime<Utc>> {
+    let forms = ["%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z"];
+    let text = text.replacen(' ', "T", 1).replacen(' ', "", 1);
+    let of = |form| DateTime::parse_from_str(&text, form).ok();
+    forms.into_iter().find_map(of).map(|instant| instant.to_utc())
+}
+
+/// A date, a date and time, or a time of `today`, by the clock on the wall.
+fn local(text: &str, today: NaiveDate) -> Option<NaiveDateTime> {
+    let date = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0);
+    let both = |form| NaiveDateTime::parse_from_str(&text.replacen(' ', "T", 1), form).ok();
+    let time = |form| NaiveTime::parse_from_str(text, form).ok().map(|time| today.and_time(time));
+    date()
+        .or_else(|| ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M"].into_iter().find_map(both))
+        .or_else(|| ["%H:%M:%S%.f", "%H:%M"].into_iter().find_map(time))
+}
+
+/// The first instant at which clocks here show this. Where they skip it, the first one after that.
+fn instant_here(local: NaiveDateTime) -> Option<DateTime<Utc>> {
+    let minutes = (0..=MINUTES_SKIPPED_MAX).map(TimeDelta::minutes);
+    let shown = minutes.filter_map(|minutes| local.checked_add_signed(minutes));
+    shown
+        .filter_map(|local| local.and_local_timezone(Local).earliest())
+        .map(|instant| instant.to_utc())
+        .next()
 }
 
 /// One fence: its beginning and its end.
@@ -61,8 +123,10 @@ struct Fence {
     time: DateTime<Utc>,
     target_node: String,
     action: String,
-    /// The result, or [`OPEN`].
+    /// The result, or one of [`GAVE_UP`], [`OPEN`], [`WAITING`], [`RUNNING`].
     result: String,
+    #[serde(skip)]
+    is_ended: bool,
     duration_ms: Option<u64>,
     details: String,
     gfs2_filesystems: Vec<String>,
@@ -71,8 +135,9 @@ struct Fence {
     request_id: Option<String>,
 }
 
-/// Puts ends to beginnings, in the order of the beginnings. The last end of several holds: the watcher
-/// adds one where the agent did not wait for it. Events without a request's identity belong to the same
+/// Puts ends to beginnings, in the order of the beginnings. Of several ends the last one holds that
+/// knows the outcome: earlier versions of the agent wrote one where they gave up, and the watcher
+/// another one. Events without a request's identity belong to the same
 /// fence when they concern the same target and action.
 fn join(events: impl Iterator<Item = AuditEvent>) -> Vec<Fence> {
     let mut fences: Vec<Fence> = Vec::new();
@@ -88,8 +153,7 @@ fn join(events: impl Iterator<Item = AuditEvent>) -> Vec<Fence> {
                 known.insert(key, fences.len());
                 fences.push(begun(event));
             }
-            // A cut line says nothing of a fence that is known.
-            (Status::Unknown, Some(_)) => {}
+            (Status::Unknown, Some(position)) => give_up(&mut fences[position], event),
             (Status::Completed | Status::Failed, Some(position)) => {
                 if event.request_id.is_none() {
                     known.remove(&key);
@@ -107,12 +171,15 @@ fn join(events: impl Iterator<Item = AuditEvent>) -> Vec<Fence> {
 }
 
 fn begun(event: AuditEvent) -> Fence {
+    // One whose agent gave up says so.
+    let result = event.result.filter(|_| event.status == Status::Unknown);
     Fence {
         time: event.timestamp,
         target_node: event.target_node,
         action: event.action,
-        result: OPEN.to_owned(),
-        duration_ms: None,
+        result: result.unwrap_or_else(|| OPEN.to_owned()),
+        is_ended: false,
+        duration_ms: event.duration_ms,
         details: event.details,
         gfs2_filesystems: event.gfs2_filesystems,
         gfs2_discovery: event.gfs2_discovery,
@@ -122,12 +189,70 @@ fn begun(event: AuditEvent) -> Fence {
 }
 
 fn end(fence: &mut Fence, event: AuditEvent) {
-    fence.result = event.result.unwrap_or_else(|| event.status.as_str().to_owned());
-    fence.duration_ms = event.duration_ms;
+    let result = event.result.unwrap_or_else(|| event.status.as_str().to_owned());
+    if fence.is_ended && result == GAVE_UP {
+        return;
+    }
+    fence.is_ended = true;
+    fence.result = result;
+    // Earlier versions of the watcher did not count the time before the claim.
+    fence.duration_ms = fence.duration_ms.max(event.duration_ms);
     fence.details = event.details;
 }
 
-fn text(fences: &[Fence]) -> String {
+/// Takes over that the agent gave up, unless the end is known. A cut line says nothing of a fence that
+/// is known.
+fn give_up(fence: &mut Fence, event: AuditEvent) {
+    if let Some(result) = event.result.filter(|_| !fence.is_ended) {
+        fence.result = result;
+        fence.duration_ms = event.duration_ms;
+        fence.details = event.details;
+    }
+}
+
+/// Tells of the fences without an end which of them wait or run.
+fn look_up(fences: &mut [Fence], spool: &SpoolSettings) {
+    if fences.iter().all(|fence| fence.is_ended) {
+        return;
+    }
+    // Without a spool nothing waits, and the audit is shown all the same.
+    let Ok(spool) = ClientSpool::open(&Places::new(&spool.request_dir, &spool.response_dir)) else {
+        return;
+    };
+    let is_served = matches!(spool.watcher(), Liveness::Alive { .. });
+    for fence in fences.iter_mut().filter(|fence| !fence.is_ended) {
+        let stages = names(fence).into_iter().filter_map(|name| spool.stage(&name).ok());
+        let mut results = stages.filter_map(|stage| match stage {
+            Stage::Pending => Some(WAITING),
+            // What a watcher left behind that died does not run: the next one answers it.
+            Stage::Claimed => is_served.then_some(RUNNING),
+            Stage::Elsewhere => None,
+        });
+        if let Some(result) = results.next() {
+            result.clone_into(&mut fence.result);
+        }
+    }
+}
+
+/// The names that the request of `fence` may have in the spool.
+fn names(fence: &Fence) -> Vec<RecordName> {
+    let id = fence.request_id.as_deref().and_then(|id| id.parse::<RequestId>().ok());
+    let Some(id) = id else { return Vec::new() };
+    let target = fence.target_node.parse::<NodeName>().ok();
+    let by_target = target.and_then(|target| RecordName::of_target_and_id(&target, &id).ok());
+    std::iter::once(RecordName::of_id(&id)).chain(by_target).collect()
+}
+
+/// The details without the result, which has a column of its own.
+fn details(fence: &Fence) -> &str {
+    let words = fence.result.replace('-', " ");
+    let rest = [fence.result.as_str(), &words]
+        .into_iter()
+        .find_map(|result| fence.details.strip_prefix(result)?.strip_prefix(": "));
+    rest.unwrap_or(&fence.details)
+}
+
+fn text(fences: &[Fence], width: usize) -> String {
     let mut table = Table::new(["TIME", "TARGET", "ACTION", "RESULT", "DURATION", "DETAILS"]);
     for fence in fences {
         table.row([
@@ -136,18 +261,33 @@ fn text(fences: &[Fence]) -> String {
             &fence.action,
             &fence.result,
             &fence.duration_ms.map(span).unwrap_or_default(),
-            &fence.details,
+            details(fence),
         ]);
     }
-    table.text()
+    table.wrapped(width)
 }
 
 fn as_rfc3339<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-/// The result of a fence of which no end is recorded: it runs, or its agent was killed.
+/// The result of a fence that has no end in the audit, and neither waits nor runs: its end was lost.
 const OPEN: &str = "no end recorded";
+
+/// The same as a value of `--result`.
+const NO_END: &str = "no-end";
+
+/// The result of a fence that waits for its turn.
+const WAITING: &str = "waiting";
+
+/// The result of a fence that a watcher is carrying out.
+const RUNNING: &str = "running";
+
+/// The result of a fence whose agent gave up while somebody had its request.
+const GAVE_UP: &str = "unknown";
+
+/// The longest time that clocks skip at once: a day, where a date line was moved.
+const MINUTES_SKIPPED_MAX: i64 = 24 * 60;
 
 #[cfg(test)]
 mod tests {
@@ -186,7 +326,7 @@ mod tests {
         );
 
         assert_eq!(
-            text(&fences),
+            text(&fences, 80),
             "\
 TIME                  TARGET  ACTION  RESULT           DURATION  DETAILS
 2027-01-15T08:00:00Z  n3      off     success          1.5s      second 2
@@ -229,14 +369,112 @@ TIME                  TARGET  ACTION  RESULT           DURATION  DETAILS
         assert_eq!(results, ["completed", OPEN]);
     }
 
+    /// A fence that was begun, with what its agent noted when it gave up, and the end by the watcher.
+    fn given_up() -> [AuditEvent; 3] {
+        let mut note = event(19, Some("a"), Status::Unknown, Some("unknown"));
+        note.duration_ms = Some(19_000);
+        let mut end = event(20, Some("a"), Status::Completed, Some("success"));
+        end.duration_ms = Some(19_500);
+        [event(0, Some("a"), Status::Requested, None), note, end]
+    }
+
+    fn joined(events: &[AuditEvent]) -> (String, Option<u64>, String) {
+        let mut fences = join(events.iter().cloned());
+        assert_eq!(fences.len(), 1, "{fences:?}");
+        let fence = fences.remove(0);
+        (fence.result, fence.duration_ms, fence.details)
+    }
+
     #[test]
-    fn since_is_a_span_or_a_time() {
+    fn the_end_by_the_watcher_holds_against_an_agent_that_gave_up_in_whatever_order() {
+        let [begin, note, end] = given_up();
+        let whole = ("success".to_owned(), Some(19_500), "second 20".to_owned());
+        let noted = ("unknown".to_owned(), Some(19_000), "second 19".to_owned());
+        for (events, expected) in [
+            (vec![begin.clone(), note.clone(), end.clone()], &whole),
+            (vec![begin.clone(), end.clone(), note.clone()], &whole),
+            (vec![note.clone(), end.clone()], &whole),
+            (vec![begin.clone(), note.clone()], &noted),
+            (vec![note.clone()], &noted),
+        ] {
+            assert_eq!(joined(&events), *expected, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn the_two_ends_of_earlier_versions_are_one_with_the_longer_time() {
+        let [begin, note, end] = given_up();
+        let agents = AuditEvent { status: Status::Failed, ..note };
+        let watchers = AuditEvent {
+            status: Status::Failed,
+            result: Some("interrupted".into()),
+            duration_ms: Some(0),
+            ..end
+        };
+        let expected = ("interrupted".to_owned(), Some(19_000), "second 20".to_owned());
+        assert_eq!(joined(&[begin.clone(), agents.clone(), watchers.clone()]), expected);
+        assert_eq!(joined(&[begin, watchers, agents]).0, "interrupted");
+    }
+
+    #[test]
+    fn the_result_does_not_stand_twice() {
+        for (result, text, shown) in [
+            ("unreachable", "unreachable: no route", "no route"),
+            ("timed-out", "timed out: no answer", "no answer"),
+            ("timed-out", "timed-out: no answer", "no answer"),
+            ("success", "n3: success", "n3: success"),
+            ("unreachable", "unreachable", "unreachable"),
+        ] {
+            let mut end = event(0, Some("a"), Status::Failed, Some(result));
+            end.details = text.to_owned();
+            let fences = join([end].into_iter());
+            assert_eq!(details(&fences[0]), shown);
+        }
+    }
+
+    #[test]
+    fn since_is_a_span_a_date_or_a_time() {
         let instant = since("2h").unwrap();
         let ago = Utc::now() - instant;
         assert!(ago >= TimeDelta::hours(2) && ago < TimeDelta::hours(3));
         assert_eq!(since("1970-01-01T00:00:00Z"), Ok(DateTime::UNIX_EPOCH));
-        for text in ["", "yesterday", "2", "99999999999d", "2026-01-31"] {
+        for text in [
+            "1970-01-01T01:00:00+01:00",
+            "1970-01-01 01:00+0100",
+            "1970-01-01 01:00:00 +01:00",
+            "1970-01-01T00:00Z",
+            "1969-12-31T19:00:00.000-05",
+        ] {
+            assert_eq!(since(text), Ok(DateTime::UNIX_EPOCH), "{text}");
+        }
+        for text in [
+            "",
+            "yesterday",
+            "2",
+            "99999999999d",
+            "2026-02-30",
+            "2026-01-31T25:00",
+            "2026-01-31 12:00 noon",
+            "12",
+            "31.01.2026",
+        ] {
             assert!(since(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_time_without_an_offset_is_shown_by_the_clock_on_the_wall() {
+        let today = NaiveDate::from_ymd_opt(2026, 2, 3).unwrap();
+        let show = |text: &str| local(text, today).map(|time| time.to_string());
+        for (text, shown) in [
+            ("2026-01-31", "2026-01-31 00:00:00"),
+            ("2026-01-31 12:30", "2026-01-31 12:30:00"),
+            ("2026-01-31T12:30:05", "2026-01-31 12:30:05"),
+            ("12:30", "2026-02-03 12:30:00"),
+            ("12:30:05", "2026-02-03 12:30:05"),
+        ] {
+            assert_eq!(show(text).as_deref(), Some(shown), "{text}");
+        }
+        assert!(instant_here(local("2026-03-29 02:30", today).unwrap()).is_some());
     }
 }

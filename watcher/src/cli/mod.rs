@@ -86,7 +86,7 @@ enum Command {
     },
     /// Show what the running watcher is doing
     Status {
-        /// As JSON
+        /// As JSON: an object with `"running": false` if no watcher runs
         #[arg(long)]
         json: bool,
     },
@@ -97,13 +97,14 @@ enum Command {
         /// Only fences of this node
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
-        /// Only this action: off, on or reboot
-        #[arg(long, value_name = "ACTION")]
+        /// Only this action
+        #[arg(long, value_name = "ACTION", value_parser = history::action_values())]
         action: Option<String>,
-        /// Only fences that ended so: success, unreachable, expired, ...
-        #[arg(long, value_name = "RESULT")]
+        /// Only fences with this result
+        #[arg(long, value_name = "RESULT", value_parser = history::result_values())]
         result: Option<String>,
-        /// Only fences since then: 30m, 2h, 7d ago, or a time such as 2026-01-31T12:00:00Z
+        /// Only fences since then: 30m, 2h, 7d ago, or a date or time, such as 2026-01-31,
+        /// '2026-01-31 12:00' or 12:00 (local) or 2026-01-31T12:00:00Z
         #[arg(long, value_name = "WHEN", value_parser = history::since)]
         since: Option<DateTime<Utc>>,
         /// As JSON
@@ -133,7 +134,7 @@ fn execute(arguments: Arguments) -> ExitCode {
             Err(error) => refuse(&error),
         },
         Command::Status { json } => match input.settings_to_look() {
-            Ok(settings) => show(status::status(&settings.spool, json).map(|text| (text, true))),
+            Ok(settings) => show(status::status(&settings.spool, json, table::width())),
             Err(error) => refuse(&error),
         },
         Command::Reload => reload_watcher(&input),
@@ -143,9 +144,10 @@ fn execute(arguments: Arguments) -> ExitCode {
                 |directory| Ok(std::path::absolute(&directory).unwrap_or(directory)),
             );
             let wanted = history::Wanted { node, action, result, since };
+            let spool = input.spool_at_best();
             match log_dir {
                 Ok(log_dir) => show(
-                    history::history(&log_dir, wanted, json)
+                    history::history(&log_dir, &spool, wanted, json, table::width())
                         .map(|text| (text, true))
                         .map_err(Into::into),
                 ),

@@ -6,25 +6,61 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use anyhow::{Context, anyhow};
+use chrono::{DateTime, SecondsFormat};
 use fence_log::one_line;
 use fence_protocol::QueryKind;
+use fence_spool::{ClientSpool, Liveness, PlaceError, Places, SpoolError};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::ask::ask;
-use super::table::{Table, span};
+use super::table::{Table, lines, span};
 use crate::config::SpoolSettings;
 
-/// The text of `status`.
-pub(super) fn status(spool: &SpoolSettings, json: bool) -> anyhow::Result<String> {
-    let answer = ask(spool, QueryKind::State, ANSWER_MS_MAX)?;
-    let state = answer
-        .state
-        .ok_or_else(|| anyhow!("fence-watcher refused: {}", one_line(&answer.message)))?;
+/// The text of `status`, at most `width` characters wide where it is a table, and whether there is a
+/// state to show. As JSON, a watcher that says nothing is an object as well.
+pub(super) fn status(
+    spool: &SpoolSettings,
+    json: bool,
+    width: usize,
+) -> anyhow::Result<(String, bool)> {
+    let state = ask(spool, QueryKind::State, ANSWER_MS_MAX).and_then(|answer| {
+        let refused = || anyhow!("fence-watcher refused: {}", one_line(&answer.message));
+        answer.state.ok_or_else(refused)
+    });
     if json {
-        return Ok(format!("{state:#}\n"));
+        return Ok(match state {
+            Ok(state) => (format!("{state:#}\n"), true),
+            Err(error) => {
+                (format!("{:#}\n", silence(liveness(spool), &format!("{error:#}"))), false)
+            }
+        });
     }
-    let state = State::deserialize(state).context("the watcher's answer is not understood")?;
-    Ok(state.text())
+    let state = State::deserialize(state?).context("the watcher's answer is not understood")?;
+    Ok((state.text(width), true))
+}
+
+/// Whether a watcher serves `spool`; `None` where that cannot be known.
+fn liveness(spool: &SpoolSettings) -> Option<Liveness> {
+    let places = Places::new(&spool.request_dir, &spool.response_dir);
+    match ClientSpool::open(&places) {
+        Ok(spool) => Some(spool.watcher()),
+        // A watcher makes its directories at its start.
+        Err(SpoolError::Place(PlaceError::Missing { .. })) => Some(Liveness::Never),
+        Err(_) => None,
+    }
+}
+
+/// The object that stands for the state of a watcher that says nothing. A running one has a list in
+/// `running`, so this has `false` or `null` there.
+fn silence(liveness: Option<Liveness>, message: &str) -> Value {
+    let (running, pid, last_pid) = match liveness {
+        Some(Liveness::Dead { pid }) => (Value::from(false), None, pid),
+        Some(Liveness::Never) => (Value::from(false), None, None),
+        Some(Liveness::Alive { pid }) => (Value::Null, pid, None),
+        None => (Value::Null, None, None),
+    };
+    json!({ "running": running, "pid": pid, "last_pid": last_pid, "message": message })
 }
 
 /// The watcher's state, as far as it is shown. A newer watcher may say more.
@@ -83,11 +119,11 @@ struct Queued {
 }
 
 impl Device {
-    /// What runs, and how much may.
+    /// What runs, and how much may. A limit of each address says nothing about their sum.
     fn room(&self) -> String {
         let Device { running, max_concurrent, .. } = self;
         if self.per_address {
-            format!("{running} ({max_concurrent} an address)")
+            running.to_string()
         } else {
             format!("{running} of {max_concurrent}")
         }
@@ -95,21 +131,30 @@ impl Device {
 }
 
 impl State {
-    fn text(&self) -> String {
+    fn text(&self, width: usize) -> String {
         let mut text = format!(
             "fence-watcher {} on {}, process {}, since {}\n\n",
             one_line(&self.version),
             one_line(&self.node),
             self.pid,
-            one_line(&self.started)
+            one_line(&seconds(&self.started))
         );
-        text.push_str(&self.devices());
+        text.push_str(&self.devices().wrapped(width));
+        for device in self.devices.iter().filter(|device| device.reachable == Some(false)) {
+            let since = device.reachable_since.as_deref().map(seconds).unwrap_or_default();
+            let note = format!("'{}' has not been reachable since {since}", one_line(&device.name));
+            put(&mut text, format_args!("{}\n", lines(&one_line(&note), width).join("\n  ")));
+        }
         for (heading, table) in [("running", self.running()), ("queued", self.queued())] {
             if table.is_empty() {
                 put(&mut text, format_args!("\nnothing is {heading}\n"));
             } else {
-                put(&mut text, format_args!("\n{heading}:\n{}", table.text()));
+                put(&mut text, format_args!("\n{heading}:\n{}", table.wrapped(width)));
             }
+        }
+        let last = self.last_results();
+        if !last.is_empty() {
+            put(&mut text, format_args!("\nlast results:\n{}", last.wrapped(width)));
         }
         let counts: Vec<String> = self
             .counts
@@ -118,7 +163,8 @@ impl State {
             .map(|(result, count)| format!("{} {count}", one_line(result)))
             .collect();
         let counts = if counts.is_empty() { "none".into() } else { counts.join(", ") };
-        put(&mut text, format_args!("\nanswers since the start: {counts}\n"));
+        let counts = format!("answers since the start: {counts}");
+        put(&mut text, format_args!("\n{}\n", lines(&counts, width).join("\n  ")));
         if self.answers_waiting_for_disk > 0 {
             let waiting = self.answers_waiting_for_disk;
             put(&mut text, format_args!("answers that wait for space on the disk: {waiting}\n"));
@@ -126,39 +172,36 @@ impl State {
         text
     }
 
-    fn devices(&self) -> String {
-        let mut table = Table::new([
-            "DEVICE",
-            "TYPE",
-            "REACHABLE",
-            "SINCE",
-            "RUNNING",
-            "QUEUED",
-            "TARGETS",
-            "LAST RESULT",
-        ]);
+    fn devices(&self) -> Table<6> {
+        let mut table = Table::new(["DEVICE", "TYPE", "REACHABLE", "RUNNING", "QUEUED", "TARGETS"]);
         for device in &self.devices {
             let reachable = match device.reachable {
                 Some(true) => "yes",
                 Some(false) => "NO",
                 None => "unknown",
             };
-            let last = device.last.as_ref().map(|last| {
-                let Last { time, target, action, result, message } = last;
-                format!("{time} {action} of {target}: {result} ({message})")
-            });
+            let queued = device.queued.to_string();
             table.row([
                 &device.name,
                 &device.r#type,
                 reachable,
-                device.reachable_since.as_deref().unwrap_or_default(),
                 &device.room(),
-                &device.queued.to_string(),
+                &queued,
                 &device.targets,
-                last.as_deref().unwrap_or_default(),
             ]);
         }
-        table.text()
+        table
+    }
+
+    /// What came of the last fence of each device that had one.
+    fn last_results(&self) -> Table<6> {
+        let mut table = Table::new(["TIME", "DEVICE", "TARGET", "ACTION", "RESULT", "DETAILS"]);
+        for device in &self.devices {
+            let Some(last) = &device.last else { continue };
+            let Last { time, target, action, result, message } = last;
+            table.row([&seconds(time), &device.name, target, action, result, message]);
+        }
+        table
     }
 
     fn running(&self) -> Table<5> {
@@ -180,6 +223,15 @@ impl State {
     }
 }
 
+/// A time of the watcher's without what is below a second.
+fn seconds(time: &str) -> String {
+    let instant = DateTime::parse_from_rfc3339(time);
+    instant.map_or_else(
+        |_| time.to_owned(),
+        |instant| instant.to_utc().to_rfc3339_opts(SecondsFormat::Secs, true),
+    )
+}
+
 fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
     text.write_fmt(more).expect("a String takes every text");
 }
@@ -195,7 +247,7 @@ mod tests {
     #[test]
     fn a_state_is_shown_as_tables() {
         let state: State = serde_json::from_value(json!({
-            "pid": 7, "node": "n1", "started": "2026-11-21T20:00:00Z", "version": "0.1.0",
+            "pid": 7, "node": "n1", "started": "2026-11-21T20:00:00.123Z", "version": "0.1.0",
             "devices": [
                 {"name": "pdu", "type": "command", "reachable": true,
                  "reachable_since": "2026-11-21T20:00:01Z", "running": 1, "queued": 1,
@@ -204,7 +256,12 @@ mod tests {
                     "result": "success", "message": "switched\noff"}},
                 {"name": "sim", "type": "simulated", "reachable": null, "reachable_since": null,
                  "running": 5, "queued": 0, "max_concurrent": 1, "per_address": true,
-                 "targets": "*", "last": null}],
+                 "targets": "*", "last": null},
+                {"name": "bmc", "type": "redfish", "reachable": false,
+                 "reachable_since": "2026-11-21T20:00:02.345Z", "running": 0, "queued": 0,
+                 "max_concurrent": 2, "per_address": false, "targets": "n4", "last": {
+                    "time": "2026-11-21T20:02:00.999Z", "target": "n4", "action": "reboot",
+                    "result": "unreachable", "message": "https://bmc4.example.com: no route to host"}}],
             "running": [{"request_id": "id-1", "target": "n3", "action": "reboot",
                          "device": "pdu", "since_ms": 1500}],
             "queued": [{"request_id": "id-2", "target": "n1", "action": "off",
@@ -215,12 +272,14 @@ mod tests {
         .unwrap();
 
         assert_eq!(
-            state.text(),
+            state.text(80),
             r"fence-watcher 0.1.0 on n1, process 7, since 2026-11-21T20:00:00Z
 
-DEVICE  TYPE       REACHABLE  SINCE                 RUNNING           QUEUED  TARGETS  LAST RESULT
-pdu     command    yes        2026-11-21T20:00:01Z  1 of 1            1       n[1-3]   2026-11-21T20:01:00Z off of n2: success (switched\noff)
-sim     simulated  unknown    -                     5 (1 an address)  0       *        -
+DEVICE  TYPE       REACHABLE  RUNNING  QUEUED  TARGETS
+pdu     command    yes        1 of 1   1       n[1-3]
+sim     simulated  unknown    5        0       *
+bmc     redfish    NO         0 of 2   0       n4
+'bmc' has not been reachable since 2026-11-21T20:00:02Z
 
 running:
 TARGET  ACTION  DEVICE  FOR   REQUEST
@@ -230,10 +289,32 @@ queued:
 TARGET  ACTION  DEVICE  TIME LEFT  REQUEST
 n1      off     pdu     58.0s      id-2
 
+last results:
+TIME                  DEVICE  TARGET  ACTION  RESULT
+    DETAILS
+2026-11-21T20:01:00Z  pdu     n2      off     success
+    switched\noff
+2026-11-21T20:02:00Z  bmc     n4      reboot  unreachable
+    https://bmc4.example.com: no route to host
+
 answers since the start: success 3
 answers that wait for space on the disk: 1
 "
         );
+    }
+
+    #[test]
+    fn the_object_for_a_silent_watcher_says_whether_one_runs() {
+        for (liveness, running, pid, last_pid) in [
+            (Some(Liveness::Never), json!(false), json!(null), json!(null)),
+            (Some(Liveness::Dead { pid: Some(7) }), json!(false), json!(null), json!(7)),
+            (Some(Liveness::Alive { pid: Some(7) }), json!(null), json!(7), json!(null)),
+            (None, json!(null), json!(null), json!(null)),
+        ] {
+            let expected =
+                json!({"running": running, "pid": pid, "last_pid": last_pid, "message": "x"});
+            assert_eq!(silence(liveness, "x"), expected);
+        }
     }
 
     #[test]
@@ -244,7 +325,7 @@ answers that wait for space on the disk: 1
         }))
         .unwrap();
 
-        let text = state.text();
+        let text = state.text(80);
 
         assert!(text.contains("\nnothing is running\n\nnothing is queued\n"), "{text}");
         assert!(text.ends_with("answers since the start: none\n"), "{text}");

@@ -1,8 +1,9 @@
 //! The end of a fence in the audit, where the agent cannot write it any more.
 //!
 //! An agent writes down that it asked, and what came of it. Pacemaker kills one that takes longer than
-//! it is allowed to, with SIGKILL: what became of its request only the watcher knows. An agent that gave
-//! up and wrote so gets a second end in this way, which is the true one.
+//! it is allowed to, with SIGKILL: what became of its request only the watcher knows. An agent that gives
+//! up on a request that a watcher has taken leaves the end to the watcher as well, and notes only that
+//! it gave up. So each request has one end.
 //!
 //! A disk of logs that hangs would keep a watcher that touches it from ending, and with it the lock
 //! that the next watcher waits for. So a process of its own writes each end, and one thread waits for
@@ -15,7 +16,9 @@ use std::time::Duration;
 
 use chrono::Utc;
 use fence_audit::{AuditEvent, LogProcess, Status, Task};
+use fence_core::Now;
 use fence_protocol::{Answer, FenceResult, Request, Requested};
+use fence_spool::Abandoned;
 use log::warn;
 
 /// How many ends may wait for a disk that hangs.
@@ -52,7 +55,8 @@ pub(super) fn make_log_dir_meanwhile(log_dir: &Path) {
 
 /// Where ends are handed in.
 pub(super) struct Desk {
-    events: SyncSender<(PathBuf, AuditEvent)>,
+    /// With each its request, which the agent cannot take back before the end is written.
+    events: SyncSender<(PathBuf, AuditEvent, Abandoned)>,
     /// Disconnected when the last end is written.
     done: Receiver<()>,
 }
@@ -62,7 +66,7 @@ impl Desk {
         let (events, received) = mpsc::sync_channel(WAITING_MAX);
         let (alive, done) = mpsc::sync_channel(0);
         let spawned = thread::Builder::new().name("audit".into()).spawn(move || {
-            for (log_dir, event) in received {
+            for (log_dir, event, _abandoned) in received {
                 write(log_dir, &event);
             }
             drop(alive);
@@ -73,10 +77,16 @@ impl Desk {
         Desk { events, done }
     }
 
-    /// Records in `log_dir` what `request`, whose agent is gone, was answered.
-    pub(super) fn record_end(&self, log_dir: &Path, request: Request, answer: &Answer) {
-        let Some(event) = end(request, answer) else { return };
-        if self.events.try_send((log_dir.to_owned(), event)).is_err() {
+    /// Records in `log_dir` what a request, whose agent is gone, was answered.
+    pub(super) fn record_end(
+        &self,
+        log_dir: &Path,
+        (request, abandoned): (Request, Abandoned),
+        answer: &Answer,
+        now: Now,
+    ) {
+        let Some(event) = end(request, answer, now) else { return };
+        if self.events.try_send((log_dir.to_owned(), event, abandoned)).is_err() {
             lacks(&format!("too many others wait for '{}'", log_dir.display()));
         }
     }
@@ -101,8 +111,9 @@ fn lacks(problem: &str) {
     warn!("the audit lacks the end of a fence whose agent is gone: {problem}");
 }
 
-fn end(request: Request, answer: &Answer) -> Option<AuditEvent> {
+fn end(request: Request, answer: &Answer, now: Now) -> Option<AuditEvent> {
     let Requested::Fence(action) = request.action else { return None };
+    let duration_ms = age_ms(&request, now).max(answer.duration_ms);
     let success = answer.result == FenceResult::Success;
     Some(AuditEvent {
         timestamp: Utc::now(),
@@ -116,6 +127,63 @@ fn end(request: Request, answer: &Answer) -> Option<AuditEvent> {
         pacemaker_action: answer.action.clone(),
         request_id: Some(request.request_id.as_str().to_owned()),
         result: Some(answer.result.as_str().to_owned()),
-        duration_ms: Some(answer.duration_ms),
+        duration_ms: Some(duration_ms),
     })
+}
+
+/// How long ago `request` was written: by the clock of its deadline, which nobody sets, if it has one.
+fn age_ms(request: &Request, now: Now) -> u64 {
+    let written_ms = request.timestamp.timestamp_millis();
+    let by_boot_clock = || {
+        let given = request.deadline?.timestamp_millis().checked_sub(written_ms)?;
+        let written_boot_ms =
+            i64::try_from(request.deadline_boottime_ms?).ok()?.checked_sub(given)?;
+        i64::try_from(now.boot_ms).ok()?.checked_sub(written_boot_ms)
+    };
+    // Of an earlier boot, it gives an age below zero, or none of use.
+    let by_wall_clock = || now.wall_ms.checked_sub(written_ms);
+    by_boot_clock()
+        .filter(|age| *age >= 0)
+        .or_else(by_wall_clock)
+        .and_then(|age| u64::try_from(age).ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::{DateTime, TimeDelta};
+
+    fn request(deadline_boottime_ms: Option<u64>) -> Request {
+        let timestamp = DateTime::from_timestamp_millis(1_800_000_000_000).unwrap();
+        Request {
+            request_id: "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap(),
+            timestamp,
+            action: Requested::Fence(fence_protocol::FenceAction::Off),
+            target_node: Some("n3".parse().unwrap()),
+            gfs2_filesystems: Vec::new(),
+            recorder_node: "n1".to_owned(),
+            deadline: Some(timestamp + TimeDelta::seconds(50)),
+            boot_id: Some("b".to_owned()),
+            deadline_boottime_ms,
+            device: None,
+            held: true,
+        }
+    }
+
+    #[test]
+    fn a_requests_age_counts_from_its_writing_whatever_the_wall_clock_does() {
+        let now =
+            |boot_ms, wall_s: i64| Now { boot_ms, wall_ms: 1_800_000_000_000 + wall_s * 1_000 };
+        for (deadline_boottime_ms, now, age) in [
+            (Some(150_000), now(119_000, 19), 19_000),
+            (Some(150_000), now(119_000, -3_600), 19_000),
+            (None, now(119_000, 19), 19_000),
+            (None, now(119_000, -3_600), 0),
+            // An earlier boot, which was longer than this one.
+            (Some(900_000), now(7_000, 70), 70_000),
+        ] {
+            assert_eq!(age_ms(&request(deadline_boottime_ms), now), age, "{now:?}");
+        }
+    }
 }

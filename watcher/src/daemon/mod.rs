@@ -471,13 +471,14 @@ impl Daemon {
                 None
             }
             Effect::Answer(name, answer) => {
-                // An agent that ends because of the answer tells the end itself.
+                // An agent that ends because of the answer tells the end itself: it was there before the
+                // answer was, and has not handed its request over by now.
                 let abandoned = self.spooler.abandoned(&name);
-                let written = self.spooler.answer(name, &answer);
+                let written = self.spooler.answer(name.clone(), &answer);
                 if matches!(written, Event::Answered(_, Ok(()))) {
                     self.reporter.answered(answer.result);
-                    if let Some(request) = abandoned {
-                        self.audit.record_end(&self.settings.log.log_dir, request, &answer);
+                    if let Some(left) = abandoned.or_else(|| self.spooler.handed_over(&name)) {
+                        self.audit.record_end(&self.settings.log.log_dir, left, &answer, now());
                     }
                 }
                 Some(written)

@@ -107,10 +107,9 @@ impl Daemon {
         let core_settings = core_settings(settings, &self.boot_id);
         self.feed(Event::Reconfigured(core_settings, self.devices.facts()));
         self.next_round_boot_ms = self.next_round_boot_ms.min(now().boot_ms + self.period_ms());
-        format!(
-            "the configuration was read again: {} devices for this node",
-            self.devices.here().count()
-        )
+        let count = self.devices.here().count();
+        let devices = if count == 1 { "device" } else { "devices" };
+        format!("the configuration was read again: {count} {devices} for this node")
     }
 }
 
