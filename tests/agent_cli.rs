@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use fence_protocol::{PowerState, Query, QueryAnswer, QueryKind};
-use fence_spool::{Places, WatcherSpool};
+use fence_spool::{Places, QueryText, WatcherSpool};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
@@ -1166,9 +1166,11 @@ impl Watcher {
                     return;
                 }
                 // Its own answers appear here as well.
-                let query =
-                    watcher.read_query(&name).unwrap().and_then(|bytes| Query::parse(&bytes).ok());
-                if let Some(query) = query {
+                let Some(QueryText::Whole { bytes, .. }) = watcher.read_query(&name).unwrap()
+                else {
+                    continue;
+                };
+                if let Ok(query) = Query::parse(&bytes) {
                     let answer = answer_to(&query).to_json();
                     watcher.answer_query(&query.query_id, &answer).unwrap();
                     watcher.remove_query(&name).unwrap();

@@ -13,7 +13,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::process::{Child, Command, Stdio};
 
-use common::{Site, names, output_of, wait_for};
+use common::{
+    Site, boot_ms, instant, names, new_id, our_request, output_of, request, wait_for, with,
+};
 use serde_json::{Value, json};
 
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers");
@@ -378,4 +380,114 @@ fn the_readmes_example_for_nnf_fences_by_kubernetes_names_and_by_no_others() {
 
     let fenced: Vec<String> = nodes.iter().map(|(_, name)| format!("fenced {name}")).collect();
     assert_eq!(site.lines("done"), fenced);
+}
+
+// --- The watcher in shell that PROTOCOL.md describes -----------------------------------------------
+
+/// `examples/watcher.sh`, until it is dropped.
+struct ShellWatcher(Child);
+
+impl ShellWatcher {
+    /// Starts it; `None` where its tools are missing and that may be.
+    fn start(site: &Site) -> Option<Self> {
+        let has = |program| Command::new(program).arg("--version").stdout(Stdio::null()).status();
+        if has("jq").is_err() {
+            assert!(std::env::var_os("CI").is_none(), "jq is not installed");
+            return None;
+        }
+        let program = site.program(
+            "fence-node",
+            &format!(
+                "echo \"$1 $2\" >>'{}'\ncase $2 in far) echo 'no route'; exit 1;; esac\necho \"$2 is $1\"",
+                site.path("done").display()
+            ),
+        );
+        let child = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/watcher.sh"))
+            .args([&site.spool.requests, &site.spool.responses])
+            .arg(program)
+            .stdin(Stdio::null())
+            .spawn();
+        Some(ShellWatcher(child.unwrap()))
+    }
+}
+
+impl Drop for ShellWatcher {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn our_agent_fences_through_the_watcher_in_shell() {
+    let site = Site::new();
+    let Some(_watcher) = ShellWatcher::start(&site) else { return };
+    for (action, words) in [("off", "Success: Powered OFF\n"), ("reboot", "Success: Rebooted\n")] {
+        let ended = site.agent(&format!("action={action}\nplug=n3\nresponder=script")).wait();
+        ended.assert_success();
+        assert_eq!(ended.stdout, words);
+        assert_eq!(site.lines("done").pop().unwrap(), format!("{action} n3"));
+    }
+    let ended = site.agent("action=off\nplug=far\nresponder=script").wait();
+    ended.assert_failure(&["unreachable", "no route"]);
+    assert_eq!(names(&site.spool.requests.join(".claimed")), [""; 0]);
+}
+
+#[test]
+fn the_watcher_in_shell_answers_what_must_not_be_executed() {
+    let site = Site::new();
+    let Some(_watcher) = ShellWatcher::start(&site) else { return };
+    wait_for("its lock", || site.spool.requests.join(".script.lock").exists());
+    let of = |members: Value| with(request(&new_id(), "off", "n1"), members);
+    let ours = |members: Value| with(our_request(&new_id(), "off", "n1"), members);
+    let late = json!({"deadline_boottime_ms": boot_ms() - 1});
+    let injected = site.path("injected");
+    let command = format!("a[$(touch {})]", injected.display());
+
+    for (request, result) in [
+        (of(json!({"action": "status"})), "rejected"),
+        (of(json!({"target_node": "../n1"})), "rejected"),
+        (of(json!({"target_node": "-n1"})), "rejected"),
+        (of(json!({"timestamp": instant(-61)})), "expired"),
+        (of(json!({"timestamp": instant(3600)})), "expired"),
+        (of(json!({"timestamp": "tomorrow"})), "expired"),
+        (of(json!({"deadline": instant(-1)})), "expired"),
+        (ours(late), "expired"),
+        (ours(json!({"boot_id": "00000000-0000-4000-8000-000000000000"})), "expired"),
+        (ours(json!({})), "withdrawn"),
+    ] {
+        let id = request["request_id"].as_str().unwrap();
+        site.spool.submit(id, &request);
+        let answer = site.spool.await_result(id, result);
+        assert_eq!(answer["success"], false, "{answer}");
+        assert_eq!(answer["target_node"], request["target_node"], "{answer}");
+        assert_eq!(answer["recorder_node"], request["recorder_node"], "{answer}");
+    }
+    // What is no request may still be being written, so it is looked at until it is old.
+    let id = new_id();
+    let text = of(json!({"deadline_boottime_ms": command, "boot_id": "x"})).to_string();
+    let file = site.spool.requests.join(".made");
+    fs::write(&file, text).unwrap();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(10);
+    File::options().write(true).open(&file).unwrap().set_modified(old).unwrap();
+    fs::rename(file, site.spool.request(&id)).unwrap();
+    site.spool.await_result(&id, "rejected");
+
+    assert_eq!(site.read("done"), "");
+    assert!(!injected.exists(), "a member was executed");
+}
+
+#[test]
+fn what_a_watcher_in_shell_had_claimed_is_answered_interrupted_and_never_executed() {
+    let site = Site::new();
+    let claimed = site.spool.requests.join(".claimed");
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(&claimed).unwrap();
+    let id = new_id();
+    fs::write(site.spool.claimed(&id), request(&id, "off", "n1").to_string()).unwrap();
+    let Some(_watcher) = ShellWatcher::start(&site) else { return };
+
+    let answer = site.spool.await_result(&id, "interrupted");
+    assert_eq!((&answer["success"], &answer["target_node"]), (&json!(false), &json!("n1")));
+    wait_for("its removal", || names(&claimed).is_empty());
+    assert_eq!(site.read("done"), "");
 }

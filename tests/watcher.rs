@@ -8,6 +8,7 @@
 //! - `frozen`: a disk of logs that stands still.
 //! - `locks`: the locks' files are removed while it runs.
 //! - `places`: the directories, lost events and full disks.
+//! - `queries`: questions that cannot be understood, or that are still being written.
 //! - `reload`: a new configuration while it runs.
 //! - `service`: the configuration, and what the service tells of itself.
 //! - `shortage`: what a passing lack of descriptors delays, and for how long.
@@ -30,6 +31,8 @@ mod frozen;
 mod locks;
 #[path = "watcher/places.rs"]
 mod places;
+#[path = "watcher/queries.rs"]
+mod queries;
 #[path = "watcher/reload.rs"]
 mod reload;
 #[path = "watcher/service.rs"]

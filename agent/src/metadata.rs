@@ -120,10 +120,23 @@ pub const ACTIONS: &[(&str, &str)] = &[
     ("on", "Switch the target on. With responder nnf nothing is done."),
     ("off", "Switch the target off."),
     ("reboot", "Switch the target off and on again; it succeeds when the target was off."),
-    ("status", "Exit 0 when the target is on, 2 when it is off, 1 when that is not known."),
-    ("list", "Show the names of the nodes that can be fenced at this moment, one a line."),
+    (
+        "status",
+        "Exit 0 when the target is on, 2 when it is off, 1 when that is not known. Fails with \
+         responder script or nnf.",
+    ),
+    (
+        "list",
+        "Show the names of the nodes that can be fenced at this moment, one a line. Fails with \
+         responder script or nnf.",
+    ),
     ("list-status", "The same with an empty alias and the state: ON, OFF or UNKNOWN."),
-    ("monitor", "Exit 0 when fencing would work now: the responder runs and reaches its devices."),
+    (
+        "monitor",
+        "Exit 0 when fencing would work now: fence-watcher runs, reaches its devices, and requests \
+         can be written. With responder script or nnf it shows only that requests can be written: \
+         the responder is not asked.",
+    ),
     ("metadata", "Show the description of this agent as XML."),
     ("manpage", "The same, as fence2man reads it."),
     ("validate-all", "Check the options. Nothing is opened, asked or written."),

@@ -136,7 +136,7 @@ pub const PARAMETERS: &[Parameter] = &[
         short: Some('o'),
         standing: Standing::Required,
         help: "Fencing action: off, on, reboot, status, list, list-status, monitor, metadata, \
-               manpage or validate-all",
+               manpage or validate-all; required, except from dlm_controld, which means reboot",
         ..ROW
     },
     Parameter {
@@ -144,7 +144,8 @@ pub const PARAMETERS: &[Parameter] = &[
         alias: Alias::Deprecated("port"),
         short: Some('n'),
         standing: Standing::Required,
-        help: "Name of the node to fence, as the responder knows it",
+        help: "Name of the node to fence, as the responder knows it; off, on, reboot and status need \
+               it, and Pacemaker adds it by itself",
         ..ROW
     },
     Parameter {

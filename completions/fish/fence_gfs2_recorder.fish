@@ -1,4 +1,4 @@
-complete -c fence_gfs2_recorder -s o -l action -d 'Fencing action: off, on, reboot, status, list, list-status, monitor, metadata, manpage or validate-all' -r -f -a "on\t''
+complete -c fence_gfs2_recorder -s o -l action -d 'Fencing action: off, on, reboot, status, list, list-status, monitor, metadata, manpage or validate-all; required, except from dlm_controld, which means reboot' -r -f -a "on\t''
 off\t''
 reboot\t''
 status\t''
@@ -8,7 +8,7 @@ monitor\t''
 metadata\t''
 manpage\t''
 validate-all\t''"
-complete -c fence_gfs2_recorder -s n -l plug -d 'Name of the node to fence, as the responder knows it' -r
+complete -c fence_gfs2_recorder -s n -l plug -d 'Name of the node to fence, as the responder knows it; off, on, reboot and status need it, and Pacemaker adds it by itself' -r
 complete -c fence_gfs2_recorder -l responder -d 'Who executes the requests: fence-watcher, a script of your own, or nnf-sos' -r -f -a "fence-watcher\t''
 script\t''
 nnf\t''"

@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, Command};
 use fence_agent::metadata::{ACTIONS, LONG, SHORT};
-use fence_agent::parameters::{AGENT, Kind, PARAMETERS, Parameter, Standing};
+use fence_agent::parameters::{AGENT, Alias, Kind, PARAMETERS, Parameter, Standing};
 
 /// The list that stands for the comment `name`.
 pub(crate) fn list(name: &str) -> String {
@@ -11,6 +11,7 @@ pub(crate) fn list(name: &str) -> String {
         "agent description" => LONG.join("\n\n"),
         "agent parameters" => parameters(|row| row.usage(row.name)),
         "agent stdin parameters" => parameters(|row| row.name.to_owned()),
+        "agent other parameters" => other_parameters(),
         "agent actions" => items(ACTIONS.iter().map(|(action, text)| (*action, *text))),
         "agent environment" => {
             let rows = PARAMETERS.iter().filter_map(|row| Some((row.environment?, row.name)));
@@ -50,13 +51,26 @@ fn parameters(term: impl Fn(&Parameter) -> String) -> String {
             Kind::Select(words) => format!(" ({})", words.join("|")),
             _ => String::new(),
         };
-        let note = match (row.default, row.standing) {
-            (Some(default), _) => format!(" (Default Value: `{default}`)"),
-            (None, Standing::Required) => ". This parameter is always required.".to_owned(),
-            (None, _) => String::new(),
-        };
+        let note = row.default.map(|default| format!(" (Default Value: `{default}`)"));
+        let note = note.unwrap_or_default();
         (term(row), [row.help, &words, &note].concat())
     }))
+}
+
+/// The names that nobody should write any more, and those that the cluster manager sends.
+fn other_parameters() -> String {
+    let older = PARAMETERS.iter().filter_map(|row| match row.alias {
+        Alias::None => None,
+        Alias::Deprecated(old) | Alias::Silent(old) => {
+            Some((old, format!("An older name of `{}`.", row.name)))
+        }
+    });
+    let others = PARAMETERS.iter().filter_map(|row| match row.standing {
+        Standing::Deprecated => Some((row.name, format!("{}. For old configurations.", row.help))),
+        Standing::Internal => Some((row.name, format!("{}.", row.help))),
+        Standing::Required | Standing::Optional => None,
+    });
+    items(older.chain(others))
 }
 
 fn shown() -> impl Iterator<Item = &'static Parameter> {

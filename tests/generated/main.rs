@@ -158,6 +158,52 @@ fn bash_completes_commands_options_and_values() {
     }
 }
 
+// --- The agent's manual against its table and the README ------------------------------------------
+
+/// The names in a Markdown text that stand as code.
+fn code(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn the_manual_of_the_agent_has_each_parameter_under_each_name_and_each_variable() {
+    let manual = manual("fence_gfs2_recorder.8");
+    let has = |name: &str| manual.contains(&format!("\\fB{name}\\fR"));
+    for row in fence_agent::parameters::PARAMETERS {
+        for name in row.spellings() {
+            assert!(has(name), "{name}");
+        }
+    }
+    let variables = fence_agent::parameters::PARAMETERS.iter().filter_map(|row| row.environment);
+    for name in variables.chain(["GFS2_DISCOVERY_ROOT", "KUBECONFIG"]) {
+        assert!(has(name), "{name}");
+    }
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../agent/src/invocation.rs");
+    let source = fs::read_to_string(source).unwrap();
+    let source = source.split("#[cfg(test)]").next().unwrap();
+    let read: Vec<&str> =
+        source.split("variable(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(read.contains(&"KUBECONFIG"), "{read:?}");
+    for name in read {
+        assert!(manual.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn each_option_that_the_readme_names_stands_in_the_manual_of_the_agent() {
+    let manual = manual("fence_gfs2_recorder.8");
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let (_, table) = readme.split_once("| option | environment | default | |\n").unwrap();
+    let rows: Vec<&str> = table.lines().skip(1).take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 8, "{rows:?}");
+    for row in rows {
+        let columns: Vec<&str> = row.split('|').collect();
+        for name in code(columns[1]).into_iter().chain(code(columns[2])) {
+            assert!(manual.contains(&format!("\\fB{name}\\fR")), "{name}");
+        }
+    }
+}
+
 // --- The configuration's manual against its reader ------------------------------------------------
 
 fn sources(directory: &Path) -> Vec<PathBuf> {

@@ -168,7 +168,10 @@ fn the_answer_to_what_is_no_request_names_what_could_be_read_of_it() {
     site.spool.submit_bytes(&format!("n1-{name}"), b"}");
 
     let answer = site.spool.await_result("by its content", "rejected");
-    assert_eq!((&answer["request_id"], &answer["target_node"]), (&json!(id), &json!("n1")));
+    assert_eq!(answer["request_id"], json!(id));
+    for member in ["target_node", "action", "recorder_node"] {
+        assert_eq!(answer[member], bad[member], "{answer}");
+    }
     assert_eq!(site.spool.await_result(&name, "rejected")["request_id"], json!(name));
     let by_both = site.spool.await_result(&format!("n1-{name}"), "rejected");
     assert_eq!(by_both["request_id"], json!(name));
@@ -458,6 +461,8 @@ fn nothing_that_a_client_or_a_device_says_forges_a_line_of_the_log_or_of_the_sta
     }
 }
 
+const DECADE: i64 = 10 * 365 * 86_400;
+
 /// Requests that are right in themselves and must not be executed, and the result of each.
 fn not_to_be_executed() -> Vec<(&'static str, Value, &'static str)> {
     let base = |target: &str| request(&new_id(), "off", target);
@@ -477,6 +482,18 @@ fn not_to_be_executed() -> Vec<(&'static str, Value, &'static str)> {
         ("an option for an action", of(json!({"action": "--off"})), "rejected"),
         ("a past deadline", of(json!({"deadline": instant(-1)})), "expired"),
         ("written long ago", of(json!({"timestamp": instant(-600)})), "expired"),
+        ("a timestamp of the next decade", of(json!({"timestamp": instant(DECADE)})), "expired"),
+        ("a timestamp ahead by a minute", of(json!({"timestamp": instant(60)})), "expired"),
+        (
+            "a timestamp in the future and a good deadline",
+            of(json!({"timestamp": instant(3600), "deadline": instant(60)})),
+            "expired",
+        ),
+        (
+            "a timestamp before this boot and a good deadline",
+            of(json!({"timestamp": instant(-4 * DECADE), "deadline": instant(60)})),
+            "expired",
+        ),
         (
             "a past instant of this boot",
             of(json!({"boot_id": boot_id(), "deadline_boottime_ms": boot_ms() - 1})),
@@ -522,6 +539,7 @@ fn what_must_not_be_executed_has_a_result_of_its_own() {
         assert_eq!(answer["request_id"], request["request_id"], "{what}");
         assert_eq!(answer["target_node"], request["target_node"], "{what}");
         assert_eq!(answer["action"], request["action"], "{what}");
+        assert_eq!(answer["recorder_node"], request["recorder_node"], "{what}");
         watcher.await_log(id);
     }
     site.spool.await_quiet();

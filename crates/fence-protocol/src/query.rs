@@ -57,6 +57,12 @@ impl Query {
         Ok(query)
     }
 
+    /// Whether the text ends too early: empty, or cut off. A simple client may still be writing it.
+    pub fn is_cut_off(bytes: &[u8]) -> bool {
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
+            .is_err_and(|error| error.classify() == serde_json::error::Category::Eof)
+    }
+
     /// The target as a checked name; `None` when the query names none.
     pub fn target(&self) -> Option<Result<NodeName, crate::NameError>> {
         self.target.as_deref().map(str::parse)
@@ -156,6 +162,17 @@ mod tests {
     fn a_query_id_that_is_a_path_is_refused() {
         let text = br#"{"query_id":"../../x","query":"state","deadline_boottime_ms":1}"#;
         assert!(Query::parse(text).is_err());
+    }
+
+    #[test]
+    fn every_beginning_of_a_query_and_nothing_else_is_cut_off() {
+        let text = br#"{"query_id":"x","query":"state","deadline_boottime_ms":1}"#;
+        for end in 0..text.len() {
+            assert!(Query::is_cut_off(&text[..end]), "cut at {end}");
+        }
+        for other in [&text[..], b"7", b"}", b"off n1", b"{\"query\":\"what\"}"] {
+            assert!(!Query::is_cut_off(other), "{}", String::from_utf8_lossy(other));
+        }
     }
 
     #[test]

@@ -80,13 +80,15 @@ pub struct Rejection {
     /// The target, if it was readable and a safe name.
     pub target_node: Option<NodeName>,
     /// The action, as it was written.
-    pub action: Option<String>,
+    pub action: Option<Box<str>>,
+    /// The node on which the client runs, as it was written.
+    pub recorder_node: Option<Box<str>>,
 }
 
 impl Rejection {
     /// A rejection of which nothing but the error is known.
     pub fn of(error: RequestError) -> Self {
-        Rejection { error, request_id: None, target_node: None, action: None }
+        Rejection { error, request_id: None, target_node: None, action: None, recorder_node: None }
     }
 }
 
@@ -103,15 +105,12 @@ impl Request {
             })
         };
         let raw: Raw = serde_json::from_slice(bytes).map_err(not_json)?;
-        check_passed(bytes).map_err(|why| Rejection::of(RequestError::NotJson(why.to_owned())))?;
+        check_object(bytes).map_err(|why| Rejection::of(RequestError::NotJson(why.to_owned())))?;
+        check_text(bytes).map_err(|why| raw.rejection(RequestError::NotJson(why.to_owned())))?;
         // Only what is kept is bounded in its depth, so the members that nobody knows are kept once.
-        let _: Value = serde_json::from_slice(bytes).map_err(not_json)?;
-        raw.check().map_err(|error| Rejection {
-            error,
-            request_id: raw.text("request_id").ok().and_then(|id| id.parse().ok()),
-            target_node: raw.text("target_node").ok().and_then(|name| name.parse().ok()),
-            action: raw.text("action").ok().map(|word| bounded(word, 64)),
-        })
+        let whole: Result<Value, _> = serde_json::from_slice(bytes);
+        whole.map_err(|error| raw.rejection(not_json(error).error))?;
+        raw.check().map_err(|error| raw.rejection(error))
     }
 
     /// The content of the request's file: one JSON object and a line's end.
@@ -136,9 +135,18 @@ impl Request {
 /// What the parser lets pass in a record: it reads a list whose values stand in the order of our
 /// members as an object, and skips the texts of unknown members without looking at their bytes.
 pub(crate) fn check_passed(bytes: &[u8]) -> Result<(), &'static str> {
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err("it is not an object");
+    check_object(bytes)?;
+    check_text(bytes)
+}
+
+fn check_object(bytes: &[u8]) -> Result<(), &'static str> {
+    if bytes.trim_ascii_start().first() == Some(&b'{') {
+        return Ok(());
     }
+    Err("it is not an object")
+}
+
+fn check_text(bytes: &[u8]) -> Result<(), &'static str> {
     str::from_utf8(bytes).map(|_| ()).map_err(|_| "it is not UTF-8 text")
 }
 
@@ -203,6 +211,17 @@ impl Raw {
             "boot_id" => self.boot_id.as_ref(),
             "device" => self.device.as_ref(),
             _ => None,
+        }
+    }
+
+    /// `error`, with each member that can be read.
+    fn rejection(&self, error: RequestError) -> Rejection {
+        Rejection {
+            error,
+            request_id: self.text("request_id").ok().and_then(|id| id.parse().ok()),
+            target_node: self.text("target_node").ok().and_then(|name| name.parse().ok()),
+            action: self.text("action").ok().map(|word| bounded(word, 64).into()),
+            recorder_node: self.text("recorder_node").ok().map(Into::into),
         }
     }
 
@@ -390,13 +409,43 @@ mod tests {
 
     #[test]
     fn what_is_readable_of_a_bad_request_is_kept_for_its_answer() {
-        let rejection = Request::parse(&first_version(|members| {
+        let without_timestamp = first_version(|members| {
             members.remove("timestamp");
-        }))
-        .unwrap_err();
+        });
+        let mut no_text = first_version(|_| {});
+        no_text.splice(1..1, *b"\"other\":\"\xff\",");
+        let mut deep = first_version(|_| {});
+        let nested = format!("\"other\":{}{},", "[".repeat(10_000), "]".repeat(10_000));
+        deep.splice(1..1, nested.into_bytes());
 
-        assert_eq!(rejection.request_id.unwrap().as_str(), ID);
-        assert_eq!(rejection.target_node.unwrap().as_str(), "n3");
+        for text in [without_timestamp, no_text, deep] {
+            let rejection = Request::parse(&text).unwrap_err();
+
+            assert_eq!(rejection.request_id.unwrap().as_str(), ID);
+            assert_eq!(rejection.target_node.unwrap().as_str(), "n3");
+            assert_eq!(rejection.action.as_deref(), Some("reboot"));
+            assert_eq!(rejection.recorder_node.as_deref(), Some("n1"));
+        }
+    }
+
+    #[test]
+    fn a_member_that_cannot_be_read_is_not_kept_and_hides_no_other() {
+        for (member, value) in [
+            ("request_id", Value::from("7")),
+            ("target_node", "../n3".into()),
+            ("action", Value::from(true)),
+            ("recorder_node", Value::from(7)),
+        ] {
+            let rejection = Request::parse(&first_version(|members| {
+                members.insert(member.into(), value);
+            }))
+            .unwrap_err();
+
+            assert_eq!(rejection.request_id.is_none(), member == "request_id");
+            assert_eq!(rejection.target_node.is_none(), member == "target_node");
+            assert_eq!(rejection.action.is_none(), member == "action");
+            assert_eq!(rejection.recorder_node.is_none(), member == "recorder_node");
+        }
     }
 
     #[test]

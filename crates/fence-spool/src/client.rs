@@ -392,8 +392,8 @@ fn hold(dir: &Dir, name: &str, file: &File) -> Result<(), SpoolError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Claim;
     use crate::testing::{Pair, each_untrusted, is_ready, mode, name, names, write};
+    use crate::{Claim, QueryText};
     use fence_protocol::{QueryKind, RECORD_BYTES_MAX};
     use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
     use std::fs;
@@ -693,7 +693,10 @@ mod tests {
         assert_eq!(pair.client.answer_of(&asked), None);
 
         let [file_name] = &pair.watcher.queries().unwrap()[..] else { panic!() };
-        let bytes = pair.watcher.read_query(file_name).unwrap().unwrap();
+        let Some(QueryText::Whole { bytes, .. }) = pair.watcher.read_query(file_name).unwrap()
+        else {
+            panic!("it cannot be read")
+        };
         assert_eq!(Query::parse(&bytes), Ok(query.clone()));
         pair.watcher.answer_query(&query.query_id, b"answer").unwrap();
         pair.watcher.remove_query(file_name).unwrap();

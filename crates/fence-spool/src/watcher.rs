@@ -57,6 +57,20 @@ pub struct Abandoned {
     _file: File,
 }
 
+/// What a query's file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueryText {
+    /// It was read.
+    Whole {
+        /// Its content.
+        bytes: Vec<u8>,
+        /// The time of its last change, in milliseconds of the wall clock.
+        mtime_ms: i64,
+    },
+    /// It has this many bytes, too many to be read.
+    TooLarge(u64),
+}
+
 impl WatcherSpool {
     /// Opens the directories, and makes those that are the watcher's own. With `create` the two that
     /// a user can choose are made as well.
@@ -265,15 +279,18 @@ impl WatcherSpool {
         self.claimed.unlink(&name.file_name()).map(drop)
     }
 
-    /// The content of a query, if it is one that may be read. The error is one that may pass.
-    pub fn read_query(&self, file_name: &str) -> Result<Option<Vec<u8>>, SpoolError> {
+    /// What a query's file holds, if it may be read. The error is one that may pass.
+    pub fn read_query(&self, file_name: &str) -> Result<Option<QueryText>, SpoolError> {
         if !is_plain(file_name) {
             return Ok(None);
         }
         match record::inspect(&self.queries, file_name).0 {
-            Sight::Content { bytes, .. } => Ok(Some(bytes)),
+            Sight::Content { bytes, facts } => {
+                Ok(Some(QueryText::Whole { bytes, mtime_ms: facts.mtime_ms }))
+            }
+            Sight::TooLarge(size) => Ok(Some(QueryText::TooLarge(size))),
+            Sight::Gone | Sight::Untrusted(_) => Ok(None),
             Sight::Failed(problem) => Err(problem),
-            _ => Ok(None),
         }
     }
 
@@ -734,7 +751,8 @@ mod tests {
             assert_eq!(pair.watcher.read_query("q.json").unwrap(), None, "{word}");
         });
         write(&pair.places.queries.join("q.json"), b"{}");
-        assert_eq!(pair.watcher.read_query("q.json").unwrap(), Some(b"{}".to_vec()));
+        let read = pair.watcher.read_query("q.json").unwrap();
+        assert!(matches!(read, Some(QueryText::Whole { bytes, .. }) if bytes == b"{}"));
         pair.watcher.remove_query("q.json").unwrap();
         pair.watcher.remove_query("q.json").unwrap();
         assert_eq!(pair.watcher.read_query("q.json").unwrap(), None);

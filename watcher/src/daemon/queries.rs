@@ -11,13 +11,13 @@ use std::thread;
 
 use fence_core::Now;
 use fence_core::clock::difference;
-use fence_core::watcher::{Coverage, Device, route, unlisted};
+use fence_core::watcher::{Coverage, Device, WRITE_GRACE_MS, route, unlisted};
 use fence_device::{Limit, Pin, Reach, TargetList, ask_all};
 use fence_protocol::{
-    FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RecordName, Request,
-    Requested,
+    FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RECORD_BYTES_MAX, RecordName,
+    Request, Requested,
 };
-use fence_spool::{SpoolError, WatcherSpool};
+use fence_spool::{QueryText, SpoolError, WatcherSpool};
 use log::{error, warn};
 use serde_json::Value;
 
@@ -83,30 +83,37 @@ impl Desk {
         if self.taken.contains(file_name) {
             return None;
         }
-        let bytes = match self.spool.read_query(file_name) {
-            Ok(bytes) => bytes?,
+        let read = match self.spool.read_query(file_name) {
+            Ok(read) => read?,
             Err(problem) => {
                 report(&format!("query {file_name:?}"), &problem, &self.wake);
                 return None;
             }
         };
-        let query = match Query::parse(&bytes) {
+        let parsed = match read {
+            QueryText::Whole { bytes, mtime_ms } if is_being_written(&bytes, mtime_ms, now) => {
+                // The receiver is gone only when the daemon is.
+                let _ = self.wake.send(Wake::LookAgain);
+                return None;
+            }
+            QueryText::Whole { bytes, .. } => Query::parse(&bytes),
+            QueryText::TooLarge(size) => {
+                Err(format!("the query has {size} bytes; at most {RECORD_BYTES_MAX} are read"))
+            }
+        };
+        let query = match parsed {
             Ok(query) if file_name != format!("{}.json", query.query_id) => {
                 Err("its query_id is not its file name".to_owned())
             }
-            other => other,
+            Ok(query) => self.unanswerable(&query, now).map_or(Ok(query), Err),
+            Err(why) => Err(why),
         };
-        if let Ok(query) = &query
-            && let Some(why) = self.unanswerable(query, now)
-        {
-            warn!("query {file_name:?}: refused: {why}");
-            write(&self.spool, file_name, &QueryAnswer::new(&query.query_id, 3, why), &self.wake);
-            return None;
-        }
         match query {
             Err(why) => {
                 warn!("query {file_name:?}: refused: {why}");
-                remove(&self.spool, file_name);
+                // The file's name is its identity, whatever it says.
+                let id = file_name.strip_suffix(".json").unwrap_or(file_name);
+                write(&self.spool, file_name, &QueryAnswer::new(id, 3, why), &self.wake);
             }
             Ok(query) if query.query == QueryKind::State => {
                 let mut answer = QueryAnswer::new(&query.query_id, 0, "fence-watcher is running");
@@ -252,8 +259,17 @@ fn report(what: &str, problem: &SpoolError, wake: &Sender<Wake>) {
     }
 }
 
+/// Whether a query is cut off, and its client may still be writing it in place.
+fn is_being_written(bytes: &[u8], mtime_wall_ms: i64, now: Now) -> bool {
+    let age_ms = now.wall_ms.saturating_sub(mtime_wall_ms);
+    let is_young = u64::try_from(age_ms).is_ok_and(|age_ms| age_ms < WRITE_GRACE_MS);
+    is_young && Query::is_cut_off(bytes)
+}
+
 fn write(spool: &WatcherSpool, file_name: &str, answer: &QueryAnswer, wake: &Sender<Wake>) {
-    if let Err(problem) = spool.answer_query(&answer.query_id, &answer.to_json()) {
+    // Its client looks beside the query, whatever that says of itself.
+    let name = file_name.strip_suffix(".json").unwrap_or(file_name);
+    if let Err(problem) = spool.answer_query(name, &answer.to_json()) {
         report(&format!("query {file_name:?}"), &problem, wake);
         if problem.is_passing() {
             // It is asked once more by the next look, if somebody still waits for it.

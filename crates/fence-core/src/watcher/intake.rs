@@ -192,7 +192,8 @@ impl Watcher {
     ///
     /// A client that names the boot and its clock is taken at its word, so that a step of the wall
     /// clock changes nothing. For any other the wall clock decides: a deadline that it names, else the
-    /// default after the file was last written at the latest, because its clock may be ahead.
+    /// default after the earliest of its timestamp, the last change of its file and now. A request from
+    /// the future has no known age: the clock was set back since, or the client's is wrong.
     fn deadline(
         &self,
         request: &Request,
@@ -200,11 +201,11 @@ impl Watcher {
         now: Now,
     ) -> Result<(u64, Option<i64>), String> {
         let up_ms = i64::try_from(now.boot_ms).unwrap_or(i64::MAX);
-        let is_of_this_boot = written_wall_ms >= now.wall_ms.saturating_sub(up_ms);
+        let booted_wall_ms = now.wall_ms.saturating_sub(up_ms);
         let (boot_ms, wall_ms) = match (&request.boot_id, request.deadline_boottime_ms) {
             // A UUID, whose letters may be written in either case.
             (Some(boot_id), _) if !boot_id.eq_ignore_ascii_case(&self.settings.boot_id) => {
-                return Err(if is_of_this_boot {
+                return Err(if written_wall_ms >= booted_wall_ms {
                     other_boot(boot_id, &self.settings.boot_id)
                 } else {
                     "it comes from an earlier boot of this node".to_owned()
@@ -212,19 +213,18 @@ impl Watcher {
             }
             (Some(_), Some(deadline)) => (deadline, None),
             _ => {
-                if !is_of_this_boot {
-                    return Err("it was written before this node was booted".to_owned());
-                }
-                if written_wall_ms > now.wall_ms.saturating_add(CLOCK_SLACK_MS) {
-                    return Err(
-                        "it was written in the future: the clock was set back, and its age \
-                                is unknown"
-                            .to_owned(),
-                    );
+                let timestamp_wall_ms = request.timestamp.timestamp_millis();
+                for (what, wall_ms) in [("file", written_wall_ms), ("timestamp", timestamp_wall_ms)]
+                {
+                    if wall_ms < booted_wall_ms {
+                        return Err(written_before_this_boot(what));
+                    }
+                    if wall_ms > now.wall_ms.saturating_add(CLOCK_SLACK_MS) {
+                        return Err(written_in_the_future(what));
+                    }
                 }
                 let default = i64::try_from(self.settings.default_deadline_ms).unwrap_or(i64::MAX);
-                let written =
-                    request.timestamp.timestamp_millis().min(written_wall_ms).min(now.wall_ms);
+                let written = timestamp_wall_ms.min(written_wall_ms).min(now.wall_ms);
                 let deadline = request
                     .deadline
                     .map_or(written.saturating_add(default), |instant| instant.timestamp_millis());
@@ -268,8 +268,21 @@ impl Watcher {
     }
 }
 
-/// How far a file's time may lie ahead of the wall clock, in milliseconds: the two are read at
-/// different resolutions.
+/// The words for a request whose file or timestamp (`what`) is older than this boot.
+fn written_before_this_boot(what: &str) -> String {
+    format!("it was written before this node was booted, by the time of its {what}")
+}
+
+/// The words for a request whose file or timestamp (`what`) lies ahead of the wall clock.
+fn written_in_the_future(what: &str) -> String {
+    format!(
+        "the time of its {what} lies in the future: the clock was set back or the client's clock is \
+         wrong, so its age is unknown; send boot_id and deadline_boottime_ms"
+    )
+}
+
+/// How far the time of a file or a timestamp may lie ahead of the wall clock, in milliseconds: they
+/// are read or written at different resolutions.
 const CLOCK_SLACK_MS: i64 = 1_000;
 
 enum Admission {
@@ -294,8 +307,8 @@ fn answer_to_unreadable(
             .clone()
             .or_else(|| tail.and_then(|text| text.parse().ok())),
         target_node: rejection.target_node.clone(),
-        action: rejection.action.clone().unwrap_or_default(),
-        recorder_node: String::new(),
+        action: rejection.action.as_deref().unwrap_or_default().to_owned(),
+        recorder_node: rejection.recorder_node.as_deref().unwrap_or_default().to_owned(),
         result,
         action_performed: "none",
         verified: false,

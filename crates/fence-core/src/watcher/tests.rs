@@ -147,13 +147,63 @@ fn a_request_without_our_clock_lives_for_the_default_after_it_was_written() {
     };
     assert!(old(WALL_MS, WALL_MS, at(159_999)));
     assert!(!old(WALL_MS, WALL_MS, at(160_000)));
-    // A client whose clock is ahead gains nothing by it.
-    assert!(!old(WALL_MS + 3_600_000, WALL_MS, at(160_000)));
-    // The clock was set back since it was written: nobody knows how old it is.
-    assert!(!old(WALL_MS, WALL_MS + 3_600_000, NOON));
+    // The clock was set back since it was written, or is wrong: nobody knows how old it is.
+    for ahead_ms in [1_001, 3_600_000, 300_000_000_000] {
+        assert!(!old(WALL_MS, WALL_MS + ahead_ms, NOON));
+        assert!(!old(WALL_MS + ahead_ms, WALL_MS, NOON));
+    }
+    // A client may round its timestamp up, and gains nothing by it.
+    assert!(old(WALL_MS + 1_000, WALL_MS, at(159_999)));
+    assert!(!old(WALL_MS + 1_000, WALL_MS, at(160_000)));
     // Written before this boot.
     assert!(!old(WALL_MS, WALL_MS - 100_001, NOON));
 }
+
+#[test]
+fn a_deadline_by_the_wall_clock_needs_a_time_of_this_boot_that_is_not_in_the_future() {
+    let begins = |timestamp_ms: i64| {
+        let mut request = request(1, "n3");
+        (request.boot_id, request.deadline_boottime_ms) = (None, None);
+        request.deadline = DateTime::from_timestamp_millis(WALL_MS + 30_000);
+        request.timestamp = DateTime::from_timestamp_millis(timestamp_ms).unwrap();
+        !claims(&see(&mut watcher(), &request, NOON)).is_empty()
+    };
+    assert!(begins(WALL_MS - 100_000));
+    assert!(!begins(WALL_MS - 100_001), "before this boot");
+    assert!(begins(WALL_MS + 1_000));
+    assert!(!begins(WALL_MS + 1_001), "in the future");
+}
+
+#[test]
+fn the_timestamp_of_a_client_that_names_its_boot_and_its_clock_means_nothing() {
+    for timestamp_ms in [0, WALL_MS - 3_600_000, WALL_MS + 300_000_000_000] {
+        let mut request = request(1, "n3");
+        request.timestamp = DateTime::from_timestamp_millis(timestamp_ms).unwrap();
+        assert!(!claims(&see(&mut watcher(), &request, NOON)).is_empty());
+    }
+}
+
+#[test]
+fn the_answer_to_what_is_no_request_has_the_members_of_its_own_that_can_be_read() {
+    let text = format!(
+        r#"{{"request_id":"{ID}","action":"off","target_node":"n3","recorder_node":"n1"}}"#
+    );
+    let rejection = Request::parse(text.as_bytes()).unwrap_err();
+    let record: RecordName = "some".parse().unwrap();
+    for event in [
+        Event::Seen(record.clone(), content(Err(rejection.clone()))),
+        Event::Recovered(record.clone(), content(Err(rejection.clone()))),
+    ] {
+        let effects = watcher().handle(event, NOON);
+
+        let answer = answer_in(&effects);
+        assert_eq!(answer.request_id.as_ref().unwrap().as_str(), ID);
+        assert_eq!(answer.target_node.as_ref().unwrap().as_str(), "n3");
+        assert_eq!((answer.action.as_str(), answer.recorder_node.as_str()), ("off", "n1"));
+    }
+}
+
+const ID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
 
 #[test]
 fn a_claim_without_a_boot_identity_is_made_durable() {

@@ -1,0 +1,119 @@
+//! Questions that cannot be understood, and questions that are still being written: each gets an
+//! answer, so that no client waits for nothing.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::common::{Site, Watcher, boot_ms, names, new_id, wait_for};
+
+fn serving() -> (Site, Watcher) {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "n[1-9]", ""));
+    let watcher = site.start();
+    (site, watcher)
+}
+
+fn path(site: &Site, name: &str) -> PathBuf {
+    site.path("queries").join(name)
+}
+
+/// Writes a query, last changed so many seconds ago, under its final name at once.
+fn ask(site: &Site, stem: &str, text: &[u8], age_s: u64) {
+    let made = path(site, ".made");
+    fs::write(&made, text).unwrap();
+    let written = SystemTime::now() - Duration::from_secs(age_s);
+    File::options().write(true).open(&made).unwrap().set_modified(written).unwrap();
+    fs::rename(made, path(site, &format!("{stem}.json"))).unwrap();
+}
+
+fn await_answer(site: &Site, stem: &str) -> Value {
+    wait_for("the end of the query", || {
+        !names(&site.path("queries")).contains(&format!("{stem}.json"))
+    });
+    let answer = fs::read(path(site, &format!("{stem}.answer")));
+    serde_json::from_slice(&answer.unwrap_or_else(|_| panic!("{stem} has no answer"))).unwrap()
+}
+
+fn query(id: &str) -> Value {
+    json!({"query_id": id, "query": "state", "deadline_boottime_ms": boot_ms() + 60_000})
+}
+
+/// What is no query, and a word of the answer to it.
+fn no_queries(id: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let with = |member: &str, value: Value| {
+        let mut query = query(id);
+        query[member] = value;
+        query.to_string().into_bytes()
+    };
+    let without = |member: &str| {
+        let mut query = query(id);
+        query.as_object_mut().unwrap().remove(member).unwrap();
+        query.to_string().into_bytes()
+    };
+    let good = query(id).to_string();
+    let mut large = good.clone().into_bytes();
+    large.resize(1024 * 1024 + 1, b' ');
+    vec![
+        ("unknown variant `temperature`", with("query", json!("temperature"))),
+        ("unknown variant `State`", with("query", json!("State"))),
+        ("missing field `query`", without("query")),
+        ("missing field `deadline_boottime_ms`", without("deadline_boottime_ms")),
+        ("invalid type", with("deadline_boottime_ms", json!("60000"))),
+        ("invalid value", with("deadline_boottime_ms", json!(-1))),
+        ("missing field `query_id`", without("query_id")),
+        ("query_id", with("query_id", json!("../requests/x"))),
+        ("its query_id is not its file name", with("query_id", json!(new_id()))),
+        ("its query_id is not its file name", with("query_id", json!(id.to_uppercase()))),
+        ("invalid type", with("device", json!(7))),
+        ("duplicate field", good.replacen('{', "{\"query\":\"reload\",", 1).into_bytes()),
+        ("not an object", format!("[\"{id}\",\"state\",null,null,99999999999]").into_bytes()),
+        ("expected value", b"state\n".to_vec()),
+        ("EOF", Vec::new()),
+        ("EOF", good.as_bytes()[..good.len() - 9].to_vec()),
+        ("bytes", large),
+    ]
+}
+
+#[test]
+fn a_query_that_cannot_be_understood_is_answered_with_code_3() {
+    let (site, watcher) = serving();
+    for nth in 0..no_queries("").len() {
+        let id = format!("a{}", &new_id()[1..]);
+        let (words, text) = no_queries(&id).swap_remove(nth);
+        ask(&site, &id, &text, 10);
+
+        let answer = await_answer(&site, &id);
+        assert_eq!((&answer["query_id"], &answer["code"]), (&json!(id), &json!(3)), "{answer}");
+        assert!(answer["message"].as_str().unwrap().contains(words), "{words}: {answer}");
+        watcher.await_log(&id);
+    }
+}
+
+#[test]
+fn a_query_whose_file_name_is_no_identity_is_answered_beside_its_file() {
+    let (site, _watcher) = serving();
+    ask(&site, "job-1", query("job-1").to_string().as_bytes(), 0);
+    let answer = await_answer(&site, "job-1");
+    assert_eq!((&answer["query_id"], &answer["code"]), (&json!("job-1"), &json!(3)), "{answer}");
+}
+
+#[test]
+fn a_query_that_is_written_in_place_is_answered_when_it_is_whole() {
+    let (site, _watcher) = serving();
+    let (slow, other) = (new_id(), new_id());
+    let text = query(&slow).to_string();
+    let (first, rest) = text.split_at(text.len() / 2);
+    let mut file = File::create(path(&site, &format!("{slow}.json"))).unwrap();
+    file.write_all(first.as_bytes()).unwrap();
+    // What comes later is dealt with later.
+    ask(&site, &other, query(&other).to_string().as_bytes(), 0);
+    assert_eq!(await_answer(&site, &other)["code"], 0);
+    file.write_all(rest.as_bytes()).unwrap();
+    drop(file);
+
+    assert_eq!(await_answer(&site, &slow)["code"], 0);
+}
