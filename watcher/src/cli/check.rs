@@ -14,12 +14,12 @@ use anyhow::Context;
 use fence_core::execution::Method;
 use fence_core::watcher::{self as core, Coverage, Unroutable, route};
 use fence_device::{ExecutorClient, Limit, Reach, TargetList};
-use fence_protocol::{FenceAction, NodeName};
+use fence_protocol::{FenceAction, NodeName, fold_hostlist};
 use fence_spool::Places;
 
 use super::EXECUTOR_MODE;
 use super::table::Table;
-use crate::config::{DeviceKind, Settings, SpoolSettings, fold_hostlist, local_node};
+use crate::config::{DeviceKind, Settings, SpoolSettings, local_node};
 use crate::devices::{ConfiguredDevice, Devices};
 
 /// The text of `check`, and whether all devices of this node can be reached.
