@@ -158,7 +158,8 @@ fn the_running_watcher_is_asked_about_devices_whose_secret_is_the_services_alone
         site.configure(&agent(&site, secret, ""));
         make(&site, "credentials", 0o700);
         fs::write(site.path("credentials/bmc"), "open\n").unwrap();
-        fs::set_permissions(site.path("credentials/bmc"), PermissionsExt::from_mode(0o600)).unwrap();
+        fs::set_permissions(site.path("credentials/bmc"), PermissionsExt::from_mode(0o600))
+            .unwrap();
 
         let (code, report) = json(&site, &["check", "--json"]);
         assert_eq!(code, Some(1), "{report}");
@@ -178,7 +179,10 @@ fn the_running_watcher_is_asked_about_devices_whose_secret_is_the_services_alone
         let (code, report) = json(&site, &["check", "--json", "--node", "n1"]);
         assert_eq!((code, &report["well"]), (Some(0), &Value::Bool(true)), "{report}");
         let device = &report["devices"][0];
-        assert_eq!((&device["reachable"], &device["asked_by"]), (&true.into(), &"fence-watcher".into()));
+        assert_eq!(
+            (&device["reachable"], &device["asked_by"]),
+            (&true.into(), &"fence-watcher".into())
+        );
         let (_, stdout, _) = run(&site, &["check", "--node", "n1"]);
         assert!(stdout.contains("\nbmc     fence-agent  yes  "), "{stdout}");
 
@@ -278,6 +282,18 @@ fn a_device_that_cannot_be_asked_is_not_shown_as_reachable() {
         assert_eq!(stdout.contains("note: 'power' was not asked: "), shown != "yes", "{stdout}");
         assert_eq!(json(&site, &["check", "--json"]).1["devices"][0]["reachable"], reachable);
     }
+}
+
+#[test]
+fn a_monitor_that_asked_nothing_is_no_contact() {
+    let site = Site::new();
+    site.configure(&site.recorder("one", "n1", ""));
+    let watcher = site.start();
+
+    site.agent("action=monitor").wait().assert_success();
+
+    assert_eq!(site.state()["devices"][0]["reachable"], Value::Null);
+    watcher.stop();
 }
 
 #[test]

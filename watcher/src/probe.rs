@@ -210,18 +210,38 @@ fn ask_device(device: &ConfiguredDevice, teller: &Teller) {
             return teller.tell(Finding::Lacks { is_partial: false, lacks: Vec::new() });
         }
     };
-    let mut lacks = device.driver.unknown_targets(Limit::in_ms(LIST_MS_MAX));
-    let mut is_partial = false;
+    let unknown = device.driver.unknown_targets(Limit::in_ms(LIST_MS_MAX));
     let targets: Vec<NodeName> = targets.into_iter().collect();
-    for (targets, why) in lacks_of(device, &targets) {
-        if words.contains(&format!("{targets}: {why}")) {
-            is_partial = true;
-        } else if !lacks.contains(&format!("'{targets}' cannot be fenced: {why}")) {
-            lacks.push(format!("a fence of '{targets}' is not certain to work: {why}"));
-        }
-    }
+    let (is_partial, lacks) = not_yet_said(&words, unknown, lacks_of(device, &targets));
     teller.tell(Finding::Lacks { is_partial, lacks });
 }
+
+/// What is missing, without what the words of the contact say already; and whether they say any of it.
+/// Several questions to one device find the same fault.
+fn not_yet_said(
+    words: &str,
+    mut unknown: Vec<String>,
+    lacks: Vec<(String, String)>,
+) -> (bool, Vec<String>) {
+    let is_said = |targets: &str, why: &str| words.contains(&format!("{targets}: {why}"));
+    let all = unknown.len();
+    unknown.retain(|sentence| {
+        let parts = sentence.strip_prefix('\'').and_then(|rest| rest.split_once(CANNOT));
+        !parts.is_some_and(|(targets, why)| is_said(targets, why))
+    });
+    let mut is_partial = unknown.len() < all;
+    for (targets, why) in lacks {
+        if is_said(&targets, &why) {
+            is_partial = true;
+        } else if !unknown.contains(&format!("'{targets}{CANNOT}{why}")) {
+            unknown.push(format!("a fence of '{targets}' is not certain to work: {why}"));
+        }
+    }
+    (is_partial, unknown)
+}
+
+/// Between the targets and the reason, where a driver says which it cannot fence.
+const CANNOT: &str = "' cannot be fenced: ";
 
 /// What is missing for orders: the targets for which the same is missing, and what it is.
 fn lacks_of(device: &ConfiguredDevice, targets: &[NodeName]) -> Vec<(String, String)> {
@@ -252,3 +272,37 @@ const OTHER_MS_MAX: u64 = 3 * LIST_MS_MAX + TARGETS_MS_MAX + 2_000;
 
 /// How many targets are asked for at once.
 const AT_ONCE_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(words: &str, unknown: &[&str], lacks: &[(&str, &str)]) -> (bool, Vec<String>) {
+        let unknown = unknown.iter().map(|text| (*text).to_owned()).collect();
+        let lacks = lacks.iter().map(|(at, why)| ((*at).to_owned(), (*why).to_owned())).collect();
+        not_yet_said(words, unknown, lacks)
+    }
+
+    #[test]
+    fn a_fault_that_several_questions_find_is_said_once_and_stays_a_fault() {
+        let words = "3 of 24 BMCs answered; cannot be asked: n[4-24]: no answer";
+        assert_eq!(of(words, &[], &[("n[4-24]", "no answer")]), (true, vec![]));
+        let unknown = "'n[4-24]' cannot be fenced: no answer";
+        assert_eq!(of(words, &[unknown], &[]), (true, vec![]));
+        let once = (false, vec![unknown.to_owned()]);
+        assert_eq!(of("it answered", &[unknown], &[("n[4-24]", "no answer")]), once);
+    }
+
+    #[test]
+    fn another_fault_or_another_target_is_said() {
+        let words = "1 of 2 BMCs answered; cannot be asked: n2: no answer";
+        for (targets, why) in
+            [("n1", "no answer"), ("n2", "wrong password"), ("n[1-2]", "no answer")]
+        {
+            let text = format!("a fence of '{targets}' is not certain to work: {why}");
+            assert_eq!(of(words, &[], &[(targets, why)]), (false, vec![text]));
+        }
+        let other = "there was no time to look at 'n2'";
+        assert_eq!(of(words, &[other], &[]), (false, vec![other.to_owned()]));
+    }
+}

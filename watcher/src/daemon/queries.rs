@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread;
 
 use fence_core::Now;
@@ -339,11 +339,10 @@ impl Asker<'_> {
             Err(why) => return QueryAnswer::new(id, 3, why),
         };
         // Each takes threads for all devices.
-        let Ok(_only_one) =
-            (if query.device.is_some() { Ok(None) } else { CHECK.try_lock().map(Some) })
-        else {
+        let only_one = query.device.is_none().then(|| CHECK.try_lock());
+        if matches!(only_one, Some(Err(TryLockError::WouldBlock))) {
             return QueryAnswer::new(id, 1, "another check is under way: check again in a minute");
-        };
+        }
         let left_ms = Limit { not_after_boot_ms: query.deadline_boottime_ms }.left_ms();
         let limit = in_ms(left_ms.saturating_sub(ANSWER_RESERVE_MS.min(left_ms / 4)));
         let findings = probe::examine(&devices, limit.min(in_ms(probe::time_max_ms(&devices))));

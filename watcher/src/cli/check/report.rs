@@ -192,10 +192,10 @@ fn targets_in_full(checked: &Checked) -> String {
     }
 }
 
-/// The same, or their number where the list would fill the screen: the other table names them.
+/// The same, or their number where the list would fill the screen and the other table names them.
 fn targets_in_short(checked: &Checked) -> String {
     let text = targets_in_full(checked);
-    if text.len() <= TARGETS_WIDTH_MAX {
+    if text.len() <= TARGETS_WIDTH_MAX || !checked.device.here {
         return text;
     }
     match (checked.device.fixed_targets(), checked.listed()) {
