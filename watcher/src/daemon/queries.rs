@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use fence_core::Now;
@@ -14,30 +14,26 @@ use fence_core::clock::difference;
 use fence_core::watcher::{Coverage, Device, route, unlisted};
 use fence_device::{Limit, Pin, Reach, TargetList, ask_all};
 use fence_protocol::{
-    FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RECORD_BYTES_MAX, RecordName,
-    Request, Requested, TEXT_BYTES_MAX, bounded,
+    FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RecordName, Request,
+    Requested, TEXT_BYTES_MAX, bounded,
 };
 use fence_spool::{SpoolError, WatcherSpool};
 use log::{error, warn};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::Wake;
 use super::worker::STACK_BYTES;
+use super::{Wake, examined};
 use crate::devices::{ConfiguredDevice, Devices};
-use crate::probe::{self, Examined};
 
 /// The most questions that are asked of devices at the same time; more wait.
 const ASKING_MAX: usize = 64;
 
 /// How long before its client gives up a question is answered, in milliseconds: the answer says which
 /// device was asked in vain. A quarter of what is left, where that is less.
-const ANSWER_RESERVE_MS: u64 = 1_000;
+pub(super) const ANSWER_RESERVE_MS: u64 = 1_000;
 
 /// How long any other question to a device may take when nobody says otherwise, in milliseconds.
 const ASK_MS: u64 = 20_000;
-
-/// Held by the one question that asks all devices for all that they know.
-static CHECK: Mutex<()> = Mutex::new(());
 
 type Task = Box<dyn FnOnce() + Send>;
 
@@ -323,39 +319,12 @@ impl Asker<'_> {
                 answer.power = Some(power);
                 answer
             }
-            QueryKind::Check => self.check(query),
+            QueryKind::Check => examined::answer(self.devices, query),
             // The daemon itself answers what concerns it.
             QueryKind::State | QueryKind::Reload => {
                 QueryAnswer::new(id, 3, "no device is asked for this")
             }
         }
-    }
-
-    /// What `fence-watcher check` would find, with the secrets and from the place of the service.
-    fn check(&self, query: &Query) -> QueryAnswer {
-        let id = &query.query_id;
-        let devices = match self.devices.choose(query.device.as_deref()) {
-            Ok(devices) => devices.into_iter().cloned().collect::<Vec<_>>(),
-            Err(why) => return QueryAnswer::new(id, 3, why),
-        };
-        // Each takes threads for all devices.
-        let only_one = query.device.is_none().then(|| CHECK.try_lock());
-        if matches!(only_one, Some(Err(TryLockError::WouldBlock))) {
-            return QueryAnswer::new(id, 1, "another check is under way: check again in a minute");
-        }
-        let left_ms = Limit { not_after_boot_ms: query.deadline_boottime_ms }.left_ms();
-        let limit = in_ms(left_ms.saturating_sub(ANSWER_RESERVE_MS.min(left_ms / 4)));
-        let findings = probe::examine(&devices, limit.min(in_ms(probe::time_max_ms(&devices))));
-        let examined = devices.iter().zip(findings).map(|(device, findings)| {
-            let (name, settings) = (device.name.clone(), device.fingerprint.clone());
-            json!(Examined { name, settings, findings })
-        });
-        let mut answer = QueryAnswer::new(id, 0, format!("{} devices were asked", devices.len()));
-        answer.state = Some(examined.collect());
-        if answer.to_json().len() as u64 > RECORD_BYTES_MAX {
-            return QueryAnswer::new(id, 1, "the findings are too long for an answer");
-        }
-        answer
     }
 
     fn inquiry(&self, request: &Request) -> (bool, String) {
