@@ -1204,7 +1204,7 @@ fn answer_to(query: &Query) -> QueryAnswer {
                 _ => PowerState::Unknown,
             });
         }
-        QueryKind::Reachable | QueryKind::State | QueryKind::Reload => {}
+        QueryKind::Reachable | QueryKind::State | QueryKind::Check | QueryKind::Reload => {}
     }
     answer
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use fence_device::{listed_nodes, message, power_shown};
 use fence_log::is_plain;
-use fence_protocol::{NodeName, PowerState, expand_hostlist};
-use fence_watcher::config::{ConfigError, Origin, Targets, fold_hostlist, parse};
+use fence_protocol::{NodeName, PowerState, expand_hostlist, fold_hostlist};
+use fence_watcher::config::{ConfigError, Origin, Targets, parse};
 use proptest::prelude::*;
 
 proptest! {

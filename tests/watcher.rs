@@ -2,6 +2,7 @@
 //! of client, and count what a device was really told to do.
 //!
 //! - `bad_input`: whatever lies in the directory of requests, nothing but a request is executed.
+//! - `check`: whether `check` and `reload` find what would keep the service or a fence from success.
 //! - `execution`: what is begun, when, and what a device's program is given.
 //! - `clocks`: time namespaces, and boots that are not one.
 //! - `crashes`: signals, crashes, and what the next watcher makes of them.
@@ -19,6 +20,8 @@ mod common;
 
 #[path = "watcher/bad_input.rs"]
 mod bad_input;
+#[path = "watcher/check.rs"]
+mod check;
 #[path = "watcher/clocks.rs"]
 mod clocks;
 #[path = "watcher/crashes.rs"]

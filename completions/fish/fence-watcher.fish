@@ -29,7 +29,7 @@ complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -l node -d 'Th
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -s h -l help -d 'Print help'
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -s V -l version -d 'Print version'
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "run" -d 'Serve requests until told to stop (what is done without a command)'
-complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "check" -d 'Check the configuration, and whether each device can be reached now'
+complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "check" -d 'Check the configuration, whether the service can start, and whether each device can be reached now'
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "status" -d 'Show what the running watcher is doing'
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "reload" -d 'Have the running watcher read its configuration again: all of it, or nothing if it is wrong'
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "history" -d 'Show what was fenced, from the audit log'
@@ -40,6 +40,7 @@ complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand run" -s h -l
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -l node -d 'The name of this node, where it differs from `uname -n`' -r
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -l config -d 'The configuration file' -r -F
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -l offline -d 'Look at nothing but the file: for a file that is meant for another machine'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -l json -d 'As JSON'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -s h -l help -d 'Print help'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand status" -l config -d 'The configuration file' -r -F
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand status" -l json -d 'As JSON: an object with `"running": false` if no watcher runs'
@@ -71,7 +72,7 @@ complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l 
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l json -d 'As JSON'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -s h -l help -d 'Print help'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "run" -d 'Serve requests until told to stop (what is done without a command)'
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "check" -d 'Check the configuration, and whether each device can be reached now'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "check" -d 'Check the configuration, whether the service can start, and whether each device can be reached now'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "status" -d 'Show what the running watcher is doing'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "reload" -d 'Have the running watcher read its configuration again: all of it, or nothing if it is wrong'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "history" -d 'Show what was fenced, from the audit log'

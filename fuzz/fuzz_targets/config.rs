@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use fence_log::is_plain;
-use fence_protocol::expand_hostlist;
-use fence_watcher::config::{ConfigError, Origin, Settings, Targets, fold_hostlist, parse};
+use fence_protocol::{expand_hostlist, fold_hostlist};
+use fence_watcher::config::{ConfigError, Origin, Settings, Targets, parse};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 
 use fence_log::is_plain;
-use fence_protocol::{NODES_MAX, NodeName, expand_hostlist};
-use fence_watcher::config::fold_hostlist;
+use fence_protocol::{NODES_MAX, NodeName, expand_hostlist, fold_hostlist};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| match expand_hostlist(text) {

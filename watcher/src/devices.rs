@@ -22,6 +22,8 @@ use crate::config::{DeviceKind, DeviceSettings, Settings, Targets};
 pub struct ConfiguredDevice {
     /// Its name.
     pub name: String,
+    /// Which settings it has: equal for equal settings, in one version of this program.
+    pub fingerprint: String,
     /// Its type, as the configuration names it.
     pub type_name: &'static str,
     /// It may be used on this node.
@@ -63,6 +65,7 @@ impl Devices {
             let driver = driver(device, executor);
             Arc::new(ConfiguredDevice {
                 name: device.name.clone(),
+                fingerprint: device.fingerprint(),
                 type_name: type_name(&device.kind),
                 here: device.applies_to(&settings.node),
                 targets_text: device.targets.to_string(),
@@ -142,6 +145,7 @@ impl ConfiguredDevice {
                 self.reached_boot_ms.store(now, Ordering::Relaxed);
                 return reach;
             }
+            Reach::NotAsked(_) => return reach,
             Reach::Unreachable(why) => why,
         };
         let reached = self.reached_boot_ms.load(Ordering::Relaxed);

@@ -4,8 +4,10 @@
 //! - [`config`]: the file `fence-watcher.toml`, read into checked [`config::Settings`].
 //! - [`daemon`]: the service itself.
 //! - [`devices`]: from settings to the drivers of fence devices.
+//! - [`probe`]: what a device says of itself when it is asked all that can be asked.
 
 pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod devices;
+pub mod probe;

@@ -25,7 +25,7 @@ use fence_spool::PlaceError;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::writer::append_line;
+use crate::writer::{DETAILED_LOG, EVENTS_LOG, READABLE_LOG, append_line};
 use crate::{AuditEvent, AuditLog};
 
 /// What a [`LogProcess`] is for.
@@ -37,6 +37,8 @@ pub enum Task {
     Lines(PathBuf),
     /// This directory of logs is made where it is missing. Nothing is sent.
     Directory(PathBuf),
+    /// This directory of logs and the logs in it are looked at, and nothing is made. Nothing is sent.
+    Look(PathBuf),
 }
 
 impl Task {
@@ -45,6 +47,7 @@ impl Task {
             Task::Audit(path) => (AUDIT, path),
             Task::Lines(path) => (LINES, path),
             Task::Directory(path) => (DIRECTORY, path),
+            Task::Look(path) => (LOOK, path),
         }
     }
 }
@@ -83,7 +86,7 @@ impl LogProcess {
             from: None,
             unsent: Vec::new(),
             received: Vec::new(),
-            unconfirmed: usize::from(word == DIRECTORY),
+            unconfirmed: usize::from([DIRECTORY, LOOK].contains(&word)),
             problems: Vec::new(),
         };
         let mut command = Command::new(program);
@@ -271,6 +274,7 @@ pub fn write_logs(arguments: &[OsString]) -> bool {
             confirm_each(|line| append(&mut file, path, line).err().unwrap_or_default());
         }
         Some(DIRECTORY) => confirm(&make_directory(path).err().unwrap_or_default()),
+        Some(LOOK) => confirm(&look(path).join("; ")),
         _ => return false,
     }
     true
@@ -308,6 +312,18 @@ fn make_directory(path: &Path) -> Result<(), String> {
     }
 }
 
+/// What keeps the logs in the directory `path` from being written.
+fn look(path: &Path) -> Vec<String> {
+    if let Err(problem) = fence_spool::examine_log_dir(path) {
+        return vec![problem.to_string()];
+    }
+    let logs = [EVENTS_LOG, READABLE_LOG, DETAILED_LOG].map(|name| path.join(name));
+    let problems = logs.iter().filter_map(|log| fence_spool::examine_log(log).err());
+    // Without the directory there is no log in it.
+    let problems = problems.filter(|problem| !matches!(problem, PlaceError::Missing { .. }));
+    problems.map(|problem| problem.to_string()).collect()
+}
+
 /// Closes what the starter's own starter left open: a lock or a pipe that somebody waits for must not
 /// be held for as long as a disk stands still.
 fn close_inherited() {
@@ -324,3 +340,4 @@ const MODE: &str = "--log-process";
 const AUDIT: &str = "audit";
 const LINES: &str = "lines";
 const DIRECTORY: &str = "directory";
+const LOOK: &str = "look";

@@ -122,7 +122,7 @@ impl FenceDevice for CommandDevice {
         }
     }
 
-    /// Runs `monitor`, else `list`; a device without either is reachable when its programs are there.
+    /// Runs `monitor`, else `list`; a device without either is not asked. Its programs must be there.
     fn reachable(&self, limit: Limit) -> Reach {
         let CommandSettings { monitor, list, .. } = &self.settings;
         let (argv, action) = match (monitor, list) {
@@ -134,9 +134,9 @@ impl FenceDevice for CommandDevice {
                     argvs.map(|argv| Path::new(argv.first().map_or("", String::as_str)));
                 return match programs.find_map(program_problem) {
                     Some(problem) => Reach::Unreachable(problem),
-                    None => {
-                        Reach::Reachable("its programs are there; it has no monitor".to_owned())
-                    }
+                    None => Reach::NotAsked(
+                        "its programs are there; it has neither 'monitor' nor 'list'".to_owned(),
+                    ),
                 };
             }
         };

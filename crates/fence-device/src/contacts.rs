@@ -1,29 +1,29 @@
 //! Contact with many BMCs at once, for devices whose targets have one each.
 //!
 //! One dead BMC must not take all fencing away, so the device counts as reachable while one
-//! answers, and the text names those that do not.
+//! answers. The text names every target whose BMC does not.
 
-use fence_protocol::{NodeName, bounded};
+use fence_protocol::NodeName;
 
-use crate::Reach;
 use crate::pool::ask_all;
+use crate::{Called, Reach, grouped};
 
-/// Makes `contact` with the BMC of each of `targets`, many at the same time.
+/// Makes `contact` with the BMC of each of `places`, which are the targets that it has; many at the same
+/// time. `called` is what the texts call the targets.
 pub(crate) fn contact_all(
-    targets: &[&NodeName],
-    contact: impl Fn(&NodeName) -> Result<(), String> + Sync,
+    places: &[Vec<&NodeName>],
+    called: Called<'_>,
+    contact: impl Fn(&[&NodeName]) -> Result<(), String> + Sync,
 ) -> Reach {
-    let answers = ask_all(targets, |target| contact(target).err().map(|why| (*target, why)));
-    let mut failures: Vec<(&NodeName, String)> = answers.into_iter().flatten().collect();
-    failures.sort_unstable();
-    reach(targets.len(), &failures)
+    let failures = ask_all(places, |targets| contact(targets).err());
+    let answered = failures.iter().filter(|failure| failure.is_none()).count();
+    let failed = places.iter().zip(&failures).filter_map(|(at, why)| Some((at, why.as_deref()?)));
+    let each = failed.flat_map(|(targets, why)| targets.iter().map(move |target| (*target, why)));
+    reach(places.len(), answered, &listed(&grouped(each, called)))
 }
 
-fn reach(all: usize, failures: &[(&NodeName, String)]) -> Reach {
-    let reasons: Vec<String> =
-        failures.iter().map(|(target, why)| format!("{target}: {why}")).collect();
-    let reasons = bounded(&reasons.join("; "), TEXT_BYTES_MAX);
-    match all - failures.len() {
+fn reach(all: usize, answered: usize, reasons: &str) -> Reach {
+    match answered {
         0 => Reach::Unreachable(format!("none of {all} BMCs can be asked: {reasons}")),
         answered if answered == all => Reach::Reachable(format!("{all} of {all} BMCs answered")),
         answered => Reach::Reachable(format!(
@@ -32,38 +32,72 @@ fn reach(all: usize, failures: &[(&NodeName, String)]) -> Reach {
     }
 }
 
-/// How much of the reasons is passed on, in bytes.
-const TEXT_BYTES_MAX: usize = 1024;
+/// `targets: text` for each group, all of them.
+pub(crate) fn listed(groups: &[(String, String)]) -> String {
+    let each = groups.iter().map(|(targets, text)| format!("{targets}: {text}"));
+    each.collect::<Vec<_>>().join("; ")
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn nodes(names: &[&str]) -> Vec<NodeName> {
-        names.iter().map(|name| name.parse().unwrap()).collect()
-    }
-
     #[test]
     fn one_that_answers_is_enough_and_the_others_are_named() {
-        let nodes = nodes(&["n3", "n1", "n2"]);
-        let reach = |targets: &[usize], dead: &[&str]| {
-            let targets: Vec<&NodeName> = targets.iter().map(|at| &nodes[*at]).collect();
-            contact_all(&targets, |target| {
-                if dead.contains(&target.as_str()) { Err("no answer".into()) } else { Ok(()) }
+        let nodes: Vec<NodeName> = (1..=24).map(|n| format!("n{n}").parse().unwrap()).collect();
+        let reach = |count: usize, dead: &(dyn Fn(usize) -> Option<&'static str> + Sync)| {
+            let places: Vec<Vec<&NodeName>> = nodes.iter().take(count).map(|n| vec![n]).collect();
+            contact_all(&places, Called::default(), |targets| {
+                let number = targets[0].as_str()[1..].parse().unwrap();
+                dead(number).map_or(Ok(()), |why| Err(why.to_owned()))
             })
         };
         let reachable = |text: &str| Reach::Reachable(text.into());
         let unreachable = |text: &str| Reach::Unreachable(text.into());
+        let no_answer = |wanted: bool| wanted.then_some("no answer");
 
-        assert_eq!(reach(&[0, 1, 2], &[]), reachable("3 of 3 BMCs answered"));
+        assert_eq!(reach(3, &|_| None), reachable("3 of 3 BMCs answered"));
         assert_eq!(
-            reach(&[0, 1, 2], &["n3", "n1"]),
-            reachable("1 of 3 BMCs answered; cannot be asked: n1: no answer; n3: no answer")
+            reach(3, &|n| no_answer(n != 2)),
+            reachable("1 of 3 BMCs answered; cannot be asked: n[1,3]: no answer")
+        );
+        let two = |n| Some(if n == 1 { "no answer" } else { "wrong password" });
+        assert_eq!(
+            reach(2, &two),
+            unreachable("none of 2 BMCs can be asked: n1: no answer; n2: wrong password")
         );
         assert_eq!(
-            reach(&[0, 1], &["n3", "n1"]),
-            unreachable("none of 2 BMCs can be asked: n1: no answer; n3: no answer")
+            reach(24, &|n| no_answer(n > 3)),
+            reachable("3 of 24 BMCs answered; cannot be asked: n[4-24]: no answer")
         );
-        assert!(matches!(reach(&[], &[]), Reach::Unreachable(_)));
+        assert!(matches!(reach(0, &|_| None), Reach::Unreachable(_)));
+    }
+
+    #[test]
+    fn no_reason_is_cut_however_many_there_are() {
+        let nodes: Vec<NodeName> = (1..=24).map(|n| format!("n{n}").parse().unwrap()).collect();
+        let places: Vec<Vec<&NodeName>> = nodes.iter().map(|node| vec![node]).collect();
+
+        let why = |node: &NodeName| format!("{}-{}", "x".repeat(100), node.as_str().len() * 7);
+        let reach = contact_all(&places, Called::default(), |targets| {
+            Err(why(targets[0]) + &"y".repeat(targets[0].as_str()[1..].parse().unwrap()))
+        });
+
+        let Reach::Unreachable(text) = reach else { panic!("{reach:?}") };
+        assert_eq!(text.matches("; n").count(), 23, "{text}");
+        assert!(text.contains("n24: ") && !text.contains('…'), "{text}");
+    }
+
+    #[test]
+    fn all_targets_of_a_chassis_that_does_not_answer_are_named() {
+        let nodes = ["n1", "n2", "n3"].map(|name| name.parse::<NodeName>().unwrap());
+        let places = [vec![&nodes[0], &nodes[1]], vec![&nodes[2]]];
+
+        let reach = contact_all(&places, Called::default(), |targets| {
+            if targets.len() > 1 { Err("no answer".to_owned()) } else { Ok(()) }
+        });
+
+        let text = "1 of 2 BMCs answered; cannot be asked: n[1-2]: no answer";
+        assert_eq!(reach, Reach::Reachable(text.into()));
     }
 }

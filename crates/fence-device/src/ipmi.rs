@@ -53,8 +53,8 @@ use crate::contacts::contact_all;
 use crate::executor::Purpose;
 use crate::pin::Machine;
 use crate::{
-    Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
-    Reach, Secret, SecretSource, TargetList,
+    Called, Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome,
+    Pin, Reach, Secret, SecretSource, TargetList,
 };
 
 pub use address::BmcAddress;
@@ -138,17 +138,21 @@ impl FenceDevice for IpmiDevice {
     /// Asks every BMC that is known for the power of its node, some at a time. One that answers is
     /// enough: a dead BMC must not take away the fencing of all other nodes.
     fn reachable(&self, limit: Limit) -> Reach {
-        let targets: Vec<&NodeName> = self.settings.known_targets.iter().collect();
-        if targets.is_empty() {
+        let places: Vec<Vec<&NodeName>> =
+            self.settings.known_targets.iter().map(|target| vec![target]).collect();
+        if places.is_empty() {
             return match self.check().into_iter().next() {
                 Some(problem) => Reach::Unreachable(problem),
-                None => Reach::Reachable(
+                None => Reach::NotAsked(
                     "no BMC was contacted: which there are is known only when a target is named"
                         .to_owned(),
                 ),
             };
         }
-        contact_all(&targets, |target| self.contact(target, limit))
+        let called = Called { address: Some(&self.settings.address), plug: None };
+        contact_all(&places, called, |targets| {
+            targets.iter().try_for_each(|target| self.contact(target, limit))
+        })
     }
 
     fn targets(&self, _limit: Limit) -> TargetList {

@@ -12,6 +12,7 @@
 //! - [`SimulatedDevice`]: a device that is a file, for demonstrations and tests.
 //! - [`RedfishDevice`]: BMCs that speak Redfish.
 //! - [`Pin`]: the machine that one execution is about. [`ask_all`]: asking many at once.
+//! - [`grouped`]: what is wrong with many targets, said once.
 //! - [`SecretSource`]: where a password comes from.
 //! - [`ExecutorClient`], [`executor_main`]: how a driver runs a program, so that it is killed at its
 //!   limit and does not outlive the watcher.
@@ -22,6 +23,7 @@ mod contacts;
 mod ec2;
 mod executor;
 mod fence_agent;
+mod grouped;
 mod ipmi;
 mod pin;
 mod pool;
@@ -49,11 +51,12 @@ pub use executor::{Command, ExecutorClient, OUTPUT_BYTES_MAX, Outcome, executor_
 pub use fence_agent::{AgentAction, FenceAgentDevice, FenceAgentSettings};
 #[doc(hidden)]
 pub use fence_agent::{Given, Listed, Metadata, listed_plugs};
+pub use grouped::{Called, TARGET, grouped, without_names};
 #[doc(hidden)]
 pub use ipmi::output as ipmitool_output;
 pub use ipmi::{BmcAddress, IpmiDevice, IpmiPrivilege, IpmiSettings};
 pub use pin::Pin;
-pub use pool::ask_all;
+pub use pool::{ask_all, ask_some};
 pub use redfish::{RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust};
 pub use secret::{Secret, SecretSource};
 #[doc(hidden)]
@@ -128,12 +131,15 @@ impl Job<'_> {
 }
 
 /// Whether a device can be reached. The texts are for people.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reach {
     /// It answered just now.
     Reachable(String),
     /// It did not, for this reason.
     Unreachable(String),
+    /// Nothing was contacted: the device has no question for that, or each target has a place of its own
+    /// and none is known. What could be looked at without contact is in order.
+    NotAsked(String),
 }
 
 /// What a device says it can fence.
@@ -158,7 +164,7 @@ pub trait FenceDevice: Debug + Send + Sync {
 
     /// Makes a real, light contact with the device at this moment, changing nothing.
     ///
-    /// Never waits for an order that is running.
+    /// Never waits for an order that is running. `Reachable` is said only of a contact that was made.
     fn reachable(&self, limit: Limit) -> Reach;
 
     /// Asks the device which nodes it can fence.

@@ -21,6 +21,15 @@ static HELPERS: AtomicUsize = AtomicUsize::new(0);
 
 /// Asks each of `items`, many at the same time; gives the answers in their order.
 pub fn ask_all<T: Sync, A: Send>(items: &[T], ask: impl Fn(&T) -> A + Sync) -> Vec<A> {
+    ask_some(items, AT_ONCE_MAX, ask)
+}
+
+/// The same with at most `at_once` at the same time.
+pub fn ask_some<T: Sync, A: Send>(
+    items: &[T],
+    at_once: usize,
+    ask: impl Fn(&T) -> A + Sync,
+) -> Vec<A> {
     let next = AtomicUsize::new(0);
     let answers = Mutex::new(Vec::new());
     let work = || {
@@ -34,7 +43,7 @@ pub fn ask_all<T: Sync, A: Send>(items: &[T], ask: impl Fn(&T) -> A + Sync) -> V
         }
     };
     thread::scope(|scope| {
-        for _ in 1..items.len().min(AT_ONCE_MAX) {
+        for _ in 1..items.len().min(at_once).min(AT_ONCE_MAX) {
             let Some(place) = Place::take() else { break };
             let help = || {
                 let _place = place;

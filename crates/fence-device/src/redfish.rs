@@ -279,7 +279,7 @@ impl FenceDevice for RedfishDevice {
         }
         let Some(place) = self.place_of_all() else {
             let text = "not contacted: each target has its own BMC, and none is listed";
-            return Reach::Reachable(text.to_owned());
+            return Reach::NotAsked(text.to_owned());
         };
         let count = |service: &Service| {
             let Collection { members, unreadable } = service.collection()?;

@@ -22,6 +22,20 @@ pub enum SecretSource {
 pub struct Secret(String);
 
 impl SecretSource {
+    /// Whether the secret is not given to this process, and may well be given to another one: what
+    /// systemd or a unit's environment gives the service is not in a person's shell.
+    pub fn is_for_another(&self) -> bool {
+        match self {
+            SecretSource::File(_) => false,
+            SecretSource::Environment(name) => std::env::var_os(name).is_none(),
+            SecretSource::Credential(name) => {
+                let directory = std::env::var_os("CREDENTIALS_DIRECTORY");
+                let find = |directory| TrustedFile::find(&Path::new(&directory).join(name));
+                matches!(directory.map(find), None | Some(Err(FileError::Missing)))
+            }
+        }
+    }
+
     /// Reads the secret: one line of at most 4096 bytes, without the newline at its end.
     ///
     /// The error names the source and what to do, never anything of what was read.

@@ -407,7 +407,7 @@ fn targets_with_addresses_are_each_contacted_and_one_that_answers_is_enough() {
     assert!(text.starts_with("2 of 3 targets answer, but not n2: "), "{text}");
     assert!(matches!(contact(dead, &["n2"]), Reach::Unreachable(_)));
     let calls = rig.calls().len();
-    let Reach::Reachable(text) = contact("exit 1", &[]) else { panic!() };
+    let Reach::NotAsked(text) = contact("exit 1", &[]) else { panic!() };
     assert!(text.contains("no target is configured by name"), "{text}");
     assert_eq!(rig.calls().len(), calls);
 }
@@ -424,11 +424,11 @@ fn a_contact_takes_as_long_as_it_may_and_no_longer() {
 }
 
 #[test]
-fn a_device_without_a_monitor_is_reachable_when_its_agent_is_there() {
+fn a_device_without_a_monitor_is_not_asked_and_its_agent_must_be_there() {
     let rig = Rig::new();
     let actions = || Some([AgentAction::Off].into());
     let there = FenceAgentSettings { actions: actions(), ..rig.agent("exit 1") };
-    assert!(matches!(rig.device(there).reachable(long()), Reach::Reachable(_)));
+    assert!(matches!(rig.device(there).reachable(long()), Reach::NotAsked(_)));
     let gone = FenceAgentSettings { actions: actions(), ..settings(rig.path("nowhere")) };
     assert!(matches!(rig.device(gone).reachable(long()), Reach::Unreachable(_)));
 }

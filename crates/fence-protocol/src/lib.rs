@@ -8,6 +8,7 @@
 
 mod action;
 mod answer;
+mod fold;
 mod hostlist;
 mod names;
 mod nearest;
@@ -16,6 +17,7 @@ mod request;
 
 pub use action::{FenceAction, Requested};
 pub use answer::{Answer, AnswerError, FenceResult, ReceivedAnswer};
+pub use fold::{fold_hostlist, natural_order};
 pub use hostlist::{HostlistError, NODES_MAX, expand_hostlist};
 pub use names::{NameError, NodeName, RecordName, RequestId};
 pub use nearest::nearest;

@@ -77,6 +77,12 @@ impl NodeName {
     }
 }
 
+impl AsRef<str> for NodeName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for NodeName {
     type Err = NameError;
 

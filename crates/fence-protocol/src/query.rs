@@ -21,6 +21,8 @@ pub enum QueryKind {
     Power,
     /// What is the watcher doing?
     State,
+    /// What would keep the device from fencing?
+    Check,
     /// Not a question: read the configuration again.
     Reload,
 }
@@ -101,7 +103,7 @@ pub struct QueryAnswer {
     /// For `power`: the state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<PowerState>,
-    /// For `state`: the watcher's own description.
+    /// For `state`: the watcher's own description. For `check`: what was found of each device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Value>,
     /// For `reload`: all that is wrong with the configuration, each with its place.

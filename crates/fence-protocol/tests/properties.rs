@@ -228,7 +228,7 @@ prop_compose! {
         id in request_id(),
         query in prop::sample::select(&[
             QueryKind::Reachable, QueryKind::Targets, QueryKind::Power, QueryKind::State,
-            QueryKind::Reload,
+            QueryKind::Check, QueryKind::Reload,
         ]),
         device: Option<String>,
         target: Option<String>,

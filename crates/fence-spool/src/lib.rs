@@ -33,9 +33,14 @@ pub use client::{Asked, ClientSpool, Look, Showing, Stage, Submitted, Withdrawal
 pub use error::{LockError, SpoolError};
 pub use file::{FileError, TrustedFile, program_problem};
 pub use lock::{Liveness, RunningLock, WatcherLock, is_lock};
-pub use place::{PlaceError, create_dir, open_append, open_dir, open_log_dir, refuse_gfs2};
+pub use place::{
+    PlaceError, create_dir, examine_dir, examine_log, examine_log_dir, open_append, open_dir,
+    open_log_dir, refuse_gfs2,
+};
 pub use record::{Facts, Sight};
-pub use watcher::{Abandoned, Claim, QueryText, WatcherSpool, check_renames, is_claim_held};
+pub use watcher::{
+    Abandoned, Claim, QueryText, WatcherSpool, check_renames, examine_places, is_claim_held,
+};
 
 /// Where the spool lies: absolute paths.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

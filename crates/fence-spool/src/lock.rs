@@ -226,6 +226,18 @@ fn open(requests: &Dir, name: &str) -> Result<File, SpoolError> {
     })
 }
 
+/// What keeps the locks' files from being used, if they are there. Takes no lock.
+pub(crate) fn examine(requests: &Dir, claimed: Option<&Dir>) -> Vec<SpoolError> {
+    let files =
+        [Some((requests, WATCHER)), Some((requests, RUNNING)), claimed.map(|c| (c, RUNNING))];
+    let problem = |(dir, name): (&Dir, &str)| match record::open(dir, name, OFlag::O_RDWR) {
+        Ok(_) | Err(Refusal::System(Errno::ENOENT)) => None,
+        Err(Refusal::Untrusted(error)) => Some(error),
+        Err(Refusal::System(errno)) => Some(dir.error("open", name, errno)),
+    };
+    files.into_iter().flatten().filter_map(problem).collect()
+}
+
 /// What the watcher that lives says that it serves; `None` when it says nothing, as earlier versions.
 pub(crate) fn served(requests: &Dir) -> Option<Served> {
     let file = record::open(requests, WATCHER, OFlag::O_RDONLY).ok()?;

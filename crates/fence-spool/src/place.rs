@@ -9,11 +9,11 @@
 //! What lies in the directories is `dir`'s and `record`'s.
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::libc;
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, mkdirat};
 use nix::sys::statfs::{FsType, fstatfs};
-use nix::unistd::{fsync, geteuid};
+use nix::unistd::{AccessFlags, faccessat, fsync, geteuid};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,6 +31,26 @@ pub fn open_dir(path: &Path) -> Result<OwnedFd, PlaceError> {
 /// Like [`open_dir`], but makes what is missing: parents with mode 0755, the last one with 0700.
 pub fn create_dir(path: &Path) -> Result<OwnedFd, PlaceError> {
     Walk { wanted: path, use_as: Use::Spool, create: true, forbidden: GFS2 }.open()
+}
+
+/// Why [`create_dir`] would refuse `path`, or why nothing could be put there. Makes nothing.
+pub fn examine_dir(path: &Path) -> Result<(), PlaceError> {
+    Walk { wanted: path, use_as: Use::Spool, create: false, forbidden: GFS2 }.examine()
+}
+
+/// Why the directory of logs `path` could not be used, or not be made as [`create_dir`] does. Makes nothing.
+pub fn examine_log_dir(path: &Path) -> Result<(), PlaceError> {
+    let walk = Walk { wanted: path, use_as: Use::Log, create: false, forbidden: GFS2 };
+    match walk.run() {
+        Err(PlaceError::Missing { .. }) => examine_dir(path),
+        Err(error) => Err(error),
+        Ok(position) => may_write(&position),
+    }
+}
+
+/// Why [`open_append`] would refuse the log `path`, in a directory that is there. Makes nothing.
+pub fn examine_log(path: &Path) -> Result<(), PlaceError> {
+    look_at_log(path, GFS2).map(drop)
 }
 
 /// Opens a directory of logs for reading, by the rules of [`open_append`].
@@ -227,6 +247,18 @@ impl Walk<'_> {
         openat(&end.at, ".", DIRECTORY, Mode::empty()).map_err(|errno| io("open", &end.path, errno))
     }
 
+    /// Whether the directory can be used, or could be made where it is missing.
+    fn examine(&self) -> Result<(), PlaceError> {
+        let missing = match self.run() {
+            Ok(position) => return may_write(&position),
+            Err(PlaceError::Missing { path, .. }) => path,
+            Err(error) => return Err(error),
+        };
+        let parent = missing.parent().unwrap_or(Path::new("/"));
+        // The walk has come as far as this, so the way there is in order.
+        may_write(&Walk { wanted: parent, use_as: Use::Log, ..*self }.run()?)
+    }
+
     fn run(&self) -> Result<Position, PlaceError> {
         if !self.wanted.is_absolute() {
             return Err(PlaceError::Relative { path: self.wanted.to_owned() });
@@ -352,7 +384,31 @@ fn make(parent: &OwnedFd, name: &OsStr, path: &Path, last: bool) -> Result<Owned
     openat(parent, name, GLANCE, Mode::empty()).map_err(failed)
 }
 
+/// Whether this process may put something into the directory.
+fn may_write(position: &Position) -> Result<(), PlaceError> {
+    let access = AccessFlags::W_OK | AccessFlags::X_OK;
+    faccessat(&position.at, ".", access, AtFlags::AT_EACCESS)
+        .map_err(|errno| io("write to", &position.path, errno))
+}
+
 fn append(path: &Path, forbidden: FsType) -> Result<File, PlaceError> {
+    let (directory, name) = look_at_log(path, forbidden)?;
+    let flags = OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
+    let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let open =
+        |access| openat(&directory.at, name, flags | access, Mode::from_bits_truncate(0o640));
+    // Read as well, to see whether the last line is whole; a log that may only be written will do.
+    let log = match open(OFlag::O_RDWR) {
+        Err(Errno::EACCES) => open(OFlag::O_WRONLY),
+        other => other,
+    };
+    let log = log.map_err(|errno| io("open", path, errno))?;
+    check_log(&log, path)?;
+    Ok(File::from(log))
+}
+
+/// The directory of the log `path` and the log's name there. What lies there already is checked.
+fn look_at_log(path: &Path, forbidden: FsType) -> Result<(Position, &OsStr), PlaceError> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(PlaceError::NotRegular { path: path.to_owned() });
     };
@@ -367,18 +423,7 @@ fn append(path: &Path, forbidden: FsType) -> Result<File, PlaceError> {
             check_log(&found, path)?;
         }
     }
-    let flags = OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
-    let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let open =
-        |access| openat(&directory.at, name, flags | access, Mode::from_bits_truncate(0o640));
-    // Read as well, to see whether the last line is whole; a log that may only be written will do.
-    let log = match open(OFlag::O_RDWR) {
-        Err(Errno::EACCES) => open(OFlag::O_WRONLY),
-        other => other,
-    };
-    let log = log.map_err(|errno| io("open", path, errno))?;
-    check_log(&log, path)?;
-    Ok(File::from(log))
+    Ok((directory, name))
 }
 
 fn check_log(log: impl AsFd, path: &Path) -> Result<(), PlaceError> {
@@ -450,6 +495,74 @@ mod tests {
         {
             let directory = File::from(open_dir(&scratch.join(path)).unwrap());
             assert_eq!(directory.metadata().unwrap().ino(), wanted, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_examination_refuses_what_a_walk_refuses_and_makes_nothing() {
+        let scratch = Scratch::new();
+        assert!(examine_dir(&scratch.join("a/b")).is_ok());
+        assert!(!scratch.join("a").exists());
+        fs::create_dir(scratch.join("open")).unwrap();
+        set_mode(&scratch.join("open"), 0o777);
+        write(&scratch.join("file"), b"");
+        for path in ["open", "open/below", "file", "file/below"] {
+            let path = scratch.join(path);
+            for examine in [examine_dir, examine_log_dir] {
+                let error = examine(&path).unwrap_err().to_string();
+                assert_eq!(error, create_dir(&path).unwrap_err().to_string());
+            }
+        }
+        // The group of a directory of logs may be trusted, as in /var/log.
+        set_mode(&scratch.join("open"), 0o770);
+        assert!(examine_log_dir(&scratch.join("open")).is_ok());
+        assert!(examine_dir(&scratch.join("open")).is_err());
+
+        let walk =
+            |wanted, use_as| Walk { wanted, use_as, create: false, forbidden: PROC_SUPER_MAGIC };
+        for path in ["/proc", "/proc/no-such-directory"] {
+            for use_as in [Use::Spool, Use::Log] {
+                let error = walk(Path::new(path), use_as).examine().unwrap_err();
+                assert!(matches!(error, PlaceError::Gfs2 { .. }), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_examination_finds_a_directory_in_which_nothing_can_be_made() {
+        let scratch = Scratch::new();
+        set_mode(&scratch.join(""), 0o500);
+        // Root may write there all the same, so root needs a file system that is mounted for reading.
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let mut read_only = mounts.lines().filter_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            let (path, options) = (words.next()?, words.nth(1)?);
+            let is_read_only = options.split(',').any(|option| option == "ro");
+            (is_read_only && open_log_dir(Path::new(path)).is_ok()).then(|| PathBuf::from(path))
+        });
+        let place = if geteuid().is_root() { read_only.next() } else { Some(scratch.join("")) };
+        let Some(place) = place else { return };
+
+        for path in [place.clone(), place.join("no-such-directory/below")] {
+            let error = examine_dir(&path).unwrap_err();
+            let expected = format!("cannot write to '{}", place.display());
+            assert!(error.to_string().starts_with(expected.trim_end_matches('/')), "{error}");
+        }
+        set_mode(&scratch.join(""), 0o700);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_appended_to_is_found_without_making_one() {
+        let scratch = Scratch::new();
+        assert!(examine_log(&scratch.join("log")).is_ok());
+        assert!(!scratch.join("log").exists());
+        mkfifo(&scratch.join("fifo"), Mode::S_IRWXU).unwrap();
+        write(&scratch.join("open"), b"");
+        set_mode(&scratch.join("open"), 0o666);
+        for name in ["fifo", "open"] {
+            let path = scratch.join(name);
+            let error = examine_log(&path).unwrap_err().to_string();
+            assert_eq!(error, open_append(&path).unwrap_err().to_string());
         }
     }
 

@@ -8,6 +8,7 @@
 use fence_protocol::{NodeName, RecordName, RequestId};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,9 @@ use std::path::{Path, PathBuf};
 use crate::dir::{Dir, is_plain, is_visible_json};
 use crate::record::{self, Refusal, Sight};
 use crate::served::Served;
-use crate::{LockError, PlaceError, Places, RunningLock, SpoolError, WatcherLock, client, lock};
+use crate::{
+    LockError, PlaceError, Places, RunningLock, SpoolError, WatcherLock, client, examine_dir, lock,
+};
 
 /// The directories, as a watcher uses them.
 #[derive(Debug)]
@@ -76,29 +79,16 @@ impl WatcherSpool {
     /// a user can choose are made as well.
     pub fn open(places: &Places, create: bool) -> Result<Self, SpoolError> {
         let open = if create { Dir::create } else { Dir::open };
+        let [requests, responses, queries, claimed, rejected, started] = directories(places);
         let spool = WatcherSpool {
-            requests: open(&places.requests)?,
-            responses: open(&places.responses)?,
-            claimed: Dir::create(&places.requests.join(CLAIMED))?,
-            rejected: Dir::create(&places.requests.join(".rejected"))?,
-            started: Dir::create(&places.responses.join(".started"))?,
-            queries: Dir::create(&places.queries)?,
+            requests: open(&requests)?,
+            responses: open(&responses)?,
+            claimed: Dir::create(&claimed)?,
+            rejected: Dir::create(&rejected)?,
+            started: Dir::create(&started)?,
+            queries: Dir::create(&queries)?,
         };
-        // An answer in the directory of requests could be read as a request.
-        let pairs = [
-            (&spool.requests, &spool.responses),
-            (&spool.requests, &spool.queries),
-            (&spool.responses, &spool.queries),
-        ];
-        for (one, other) in pairs {
-            if one.is_same(other)? {
-                return Err(one.error(
-                    "use the directory twice, for two purposes:",
-                    "",
-                    Errno::EINVAL,
-                ));
-            }
-        }
+        refuse_to_use_twice(&[&spool.requests, &spool.responses, &spool.queries])?;
         Ok(spool)
     }
 
@@ -331,6 +321,46 @@ pub fn is_claim_held(path: &Path) -> Result<Option<bool>, SpoolError> {
     }
 }
 
+/// All directories of a spool: first the three that clients know.
+fn directories(places: &Places) -> [PathBuf; 6] {
+    let Places { requests, responses, queries } = places.clone();
+    let (claimed, rejected) = (requests.join(CLAIMED), requests.join(".rejected"));
+    let started = responses.join(".started");
+    [requests, responses, queries, claimed, rejected, started]
+}
+
+/// An answer in the directory of requests could be read as a request.
+fn refuse_to_use_twice(directories: &[&Dir]) -> Result<(), SpoolError> {
+    for (at, one) in directories.iter().enumerate() {
+        for other in &directories[..at] {
+            if one.is_same(other)? {
+                let operation = "use the directory twice, for two purposes:";
+                return Err(other.error(operation, "", Errno::EINVAL));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why a watcher that starts would refuse these places: all of it. Makes no directory, and does not
+/// disturb a watcher that serves them.
+pub fn examine_places(places: &Places) -> Vec<SpoolError> {
+    let all = directories(places);
+    let mut problems: Vec<SpoolError> =
+        all.iter().filter_map(|path| Some(examine_dir(path).err()?.into())).collect();
+    let open = |path: &PathBuf| Dir::open(path).ok();
+    let there: Vec<Dir> = all[..3].iter().filter_map(open).collect();
+    problems.extend(refuse_to_use_twice(&there.iter().collect::<Vec<_>>()).err());
+    if let Some(requests) = open(&places.requests) {
+        problems.extend(lock::examine(&requests, open(&all[3]).as_ref()));
+    }
+    problems.extend(check_renames(places).err());
+    // Below one directory that is refused, so is each of its own, for the same reason.
+    let mut told = BTreeSet::new();
+    problems.retain(|problem| told.insert(problem.to_string()));
+    problems
+}
+
 /// Whether a file of the spool can be renamed as a claim and an answer need it: without replacing
 /// another one. Fails if the file system cannot do so; a directory that is missing or cannot be used
 /// is passed over.
@@ -365,11 +395,63 @@ fn visible_json(dir: &Dir) -> Result<Vec<String>, SpoolError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Pair, each_untrusted, mode, name, names, set_mode, write};
-    use crate::{PlaceError, Stage};
+    use crate::testing::{Pair, Scratch, each_untrusted, mode, name, names, set_mode, write};
+    use crate::{Liveness, PlaceError, Stage};
     use std::collections::BTreeSet;
     use std::fs;
     use std::sync::Mutex;
+
+    #[test]
+    fn an_examination_refuses_all_that_a_start_refuses_and_makes_nothing() {
+        let scratch = Scratch::new();
+        let places = Places::new(scratch.join("spool/requests"), scratch.join("spool/responses"));
+        assert!(examine_places(&places).is_empty());
+        assert!(!scratch.join("spool").exists());
+
+        drop(WatcherSpool::open(&places, true).unwrap());
+        assert!(examine_places(&places).is_empty());
+        let requests = |name: &str| scratch.join("spool/requests").join(name);
+        let responses = |name: &str| scratch.join("spool/responses").join(name);
+        for path in [
+            requests(""),
+            requests(".claimed"),
+            requests(".rejected"),
+            responses(""),
+            responses(".started"),
+            places.queries.clone(),
+        ] {
+            set_mode(&path, 0o770);
+            let start = WatcherSpool::open(&places, true).unwrap_err().to_string();
+            let found: Vec<String> =
+                examine_places(&places).iter().map(ToString::to_string).collect();
+            assert!(found.contains(&start), "{start}: {found:?}");
+            assert!(start.contains("chmod go-w"), "{start}");
+            set_mode(&path, 0o700);
+        }
+        let twice = Places { queries: places.responses.clone(), ..places.clone() };
+        let start = WatcherSpool::open(&twice, true).unwrap_err().to_string();
+        assert_eq!(
+            examine_places(&twice).iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [start]
+        );
+    }
+
+    #[test]
+    fn an_examination_finds_locks_that_cannot_be_taken_and_disturbs_no_watcher() {
+        for name in [".watcher.lock", ".running.lock"] {
+            let pair = Pair::new();
+            fs::create_dir(pair.request(name)).unwrap();
+
+            let found = examine_places(&pair.places);
+
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].to_string().contains(name), "{}", found[0]);
+        }
+        let pair = Pair::new();
+        let _lock = pair.watcher.lock().unwrap();
+        assert!(examine_places(&pair.places).is_empty());
+        assert!(matches!(pair.client.watcher(), Liveness::Alive { .. }));
+    }
 
     #[test]
     fn the_directories_are_made_for_the_owner_alone() {

@@ -19,6 +19,16 @@ pub(super) fn ask(
     query: QueryKind,
     patience_ms: u64,
 ) -> anyhow::Result<QueryAnswer> {
+    ask_about(spool, query, None, patience_ms)
+}
+
+/// The same for a question about `device`.
+pub(super) fn ask_about(
+    spool: &SpoolSettings,
+    query: QueryKind,
+    device: Option<&str>,
+    patience_ms: u64,
+) -> anyhow::Result<QueryAnswer> {
     let spool = ClientSpool::open(&Places::new(&spool.request_dir, &spool.response_dir))?;
     let pid = match spool.watcher() {
         Liveness::Alive { pid } => pid,
@@ -36,7 +46,7 @@ pub(super) fn ask(
     let query = Query {
         query_id: RequestId::random().to_string(),
         query,
-        device: None,
+        device: device.map(str::to_owned),
         target: None,
         deadline_boottime_ms: limit.not_after_boot_ms,
         boot_id: boot_id().ok(),

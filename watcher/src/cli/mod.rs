@@ -25,6 +25,7 @@ use fence_protocol::NodeName;
 
 use crate::config::{self, ConfigError, Origin, Problem, Settings, SpoolSettings};
 use crate::daemon;
+use check::Wanted;
 
 /// Does what the command line says.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
@@ -76,13 +77,16 @@ struct RunArguments {
 enum Command {
     /// Serve requests until told to stop (what is done without a command)
     Run(RunArguments),
-    /// Check the configuration, and whether each device can be reached now
+    /// Check the configuration, whether the service can start, and whether each device can be reached now
     Check {
         #[command(flatten)]
         node: RunArguments,
         /// Look at nothing but the file: for a file that is meant for another machine
         #[arg(long)]
         offline: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Show what the running watcher is doing
     Status {
@@ -129,10 +133,9 @@ fn execute(arguments: Arguments) -> ExitCode {
             }
             Err(error) => refuse(&error),
         },
-        Command::Check { node, offline } => match input.settings_to_check(node.node, offline) {
-            Ok(settings) => show(check::check(&settings, offline)),
-            Err(error) => refuse(&error),
-        },
+        Command::Check { node, offline, json } => {
+            check(&input, node.node, Wanted { offline, json })
+        }
         Command::Status { json } => match input.settings_to_look() {
             Ok(settings) => show(status::status(&settings.spool, json, table::width())),
             Err(error) => refuse(&error),
@@ -157,10 +160,31 @@ fn execute(arguments: Arguments) -> ExitCode {
     }
 }
 
+fn check(input: &Input, node: Option<NodeName>, wanted: Wanted) -> ExitCode {
+    let error = match input.settings_to_check(node.clone(), wanted.offline) {
+        Ok(settings) => return show(check::check(&settings, wanted)),
+        Err(error) => error,
+    };
+    if wanted.json {
+        let node = input.origin(node, false).node;
+        // The exit code says more than a reader that has gone.
+        let _ = io::stdout().write_all(check::refused(&node, &error.lines()).as_bytes());
+    }
+    refuse(&error)
+}
+
 fn reload_watcher(input: &Input) -> ExitCode {
     let spool = input.spool_at_best();
     match reload::reload(&spool) {
-        Ok(Ok(text)) => show(Ok((text, true))),
+        Ok(Ok(text)) => {
+            let shown = show(Ok((text, true)));
+            if let Ok(settings) = input.settings_to_look() {
+                for warning in check::warnings(&settings) {
+                    complain(&format!("warning: {warning}"));
+                }
+            }
+            shown
+        }
         Ok(Err(problems)) => {
             for problem in problems {
                 complain(&problem);
@@ -197,14 +221,20 @@ impl Input {
         config::load(&self.origin(node, programs_must_exist))
     }
 
-    /// For a look at the configuration: on this machine, unless it is meant for another one.
+    /// For a look at the configuration: as the service would take it on this machine, unless it is meant
+    /// for another one.
     fn settings_to_check(
         &self,
         node: Option<NodeName>,
         offline: bool,
     ) -> Result<Settings, ConfigError> {
-        let settings = self.settings(node, !offline)?;
-        if offline { Ok(settings) } else { self.on_this_clock(settings) }
+        if !offline {
+            return self.settings_to_serve(node);
+        }
+        let is_for_a_node = node.is_some() || self.node.is_some();
+        let settings = self.settings(node, false)?;
+        // Without a name, it may be meant for any node.
+        if is_for_a_node { self.with_a_device_here(settings) } else { Ok(settings) }
     }
 
     fn on_this_clock(&self, settings: Settings) -> Result<Settings, ConfigError> {
@@ -219,7 +249,10 @@ impl Input {
 
     /// For the service, which is of no use on a node that no device is for.
     fn settings_to_serve(&self, node: Option<NodeName>) -> Result<Settings, ConfigError> {
-        let settings = self.on_this_clock(self.settings(node, true)?)?;
+        self.with_a_device_here(self.on_this_clock(self.settings(node, true)?)?)
+    }
+
+    fn with_a_device_here(&self, settings: Settings) -> Result<Settings, ConfigError> {
         if settings.devices.iter().any(|device| device.applies_to(&settings.node)) {
             return Ok(settings);
         }
@@ -303,13 +336,8 @@ fn done(result: anyhow::Result<()>) -> ExitCode {
 }
 
 fn refuse(error: &ConfigError) -> ExitCode {
-    match error {
-        ConfigError::Problems { path, problems } => {
-            for problem in problems {
-                complain(&problem.with_place(path));
-            }
-        }
-        error => complain(&error.to_string()),
+    for line in error.lines() {
+        complain(&line);
     }
     WRONG_INPUT.into()
 }

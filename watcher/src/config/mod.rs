@@ -21,7 +21,7 @@ use fence_spool::Places;
 
 pub use device::{DeviceKind, DeviceSettings};
 pub use problems::{ConfigError, Problem};
-pub use targets::{Targets, fold_hostlist};
+pub use targets::Targets;
 
 pub(crate) use values::milliseconds;
 

@@ -43,6 +43,18 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// All that is wrong, each with its place.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            ConfigError::Problems { path, problems } => {
+                problems.iter().map(|problem| problem.with_place(path)).collect()
+            }
+            other => vec![other.to_string()],
+        }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -56,11 +68,7 @@ impl fmt::Display for ConfigError {
             ConfigError::Unreadable(path, error) => {
                 write!(f, "cannot read '{}': {error}", path.display())
             }
-            ConfigError::Problems { path, problems } => {
-                let lines: Vec<String> =
-                    problems.iter().map(|problem| problem.with_place(path)).collect();
-                f.write_str(&lines.join("\n"))
-            }
+            ConfigError::Problems { .. } => f.write_str(&self.lines().join("\n")),
         }
     }
 }

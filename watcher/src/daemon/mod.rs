@@ -7,6 +7,7 @@
 //! - `spooler` carries out the core's wishes on the disk.
 //! - `worker` drives one execution, step by step, in a thread of its own.
 //! - `dlm` tells DLM of a fence that is certain.
+//! - `examined` answers what `fence-watcher check` cannot find out by itself.
 //! - `queries` answers questions, beside whatever else happens.
 //! - `locks` waits for the watcher before this one, and keeps the locks' files.
 //! - `manager` tells the service manager how the service is.
@@ -17,6 +18,7 @@
 
 mod audit;
 mod dlm;
+mod examined;
 mod locks;
 mod manager;
 mod queries;

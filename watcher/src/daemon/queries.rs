@@ -15,14 +15,14 @@ use fence_core::watcher::{Coverage, Device, WRITE_GRACE_MS, route, unlisted};
 use fence_device::{Limit, Pin, Reach, TargetList, ask_all};
 use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RECORD_BYTES_MAX, RecordName,
-    Request, Requested,
+    Request, Requested, TEXT_BYTES_MAX, bounded,
 };
 use fence_spool::{QueryText, SpoolError, WatcherSpool};
 use log::{error, warn};
 use serde_json::Value;
 
-use super::Wake;
 use super::worker::STACK_BYTES;
+use super::{Wake, examined};
 use crate::devices::{ConfiguredDevice, Devices};
 
 /// The most questions that are asked of devices at the same time; more wait.
@@ -30,7 +30,7 @@ const ASKING_MAX: usize = 64;
 
 /// How long before its client gives up a question is answered, in milliseconds: the answer says which
 /// device was asked in vain. A quarter of what is left, where that is less.
-const ANSWER_RESERVE_MS: u64 = 1_000;
+pub(super) const ANSWER_RESERVE_MS: u64 = 1_000;
 
 /// How long any other question to a device may take when nobody says otherwise, in milliseconds.
 const ASK_MS: u64 = 20_000;
@@ -335,6 +335,7 @@ impl Asker<'_> {
                 answer.power = Some(power);
                 answer
             }
+            QueryKind::Check => examined::answer(self.devices, query),
             // The daemon itself answers what concerns it.
             QueryKind::State | QueryKind::Reload => {
                 QueryAnswer::new(id, 3, "no device is asked for this")
@@ -374,7 +375,7 @@ impl Asker<'_> {
             words.join("; ")
         };
         let all = reaches.iter().all(|(reached, _)| *reached);
-        (all, words(all))
+        (all, bounded(&words(all), TEXT_BYTES_MAX))
     }
 
     /// Contacts `device`, if its turn comes while there is time.
@@ -386,6 +387,10 @@ impl Asker<'_> {
         let (reached, words) = match device.reach(limit) {
             Reach::Reachable(words) => (true, words),
             Reach::Unreachable(words) => (false, words),
+            // Nothing speaks against it, and that is not to be shown as a contact.
+            Reach::NotAsked(words) => {
+                return (true, format!("fence device '{}' was not asked: {words}", device.name));
+            }
         };
         let _ = self.wake.send(Wake::Reached(Arc::clone(device), reached));
         let verb = if reached { "is reachable" } else { "is not reachable" };

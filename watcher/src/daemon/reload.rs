@@ -78,7 +78,7 @@ impl Daemon {
                 problems if problems.is_empty() => Ok(self.reconfigure(settings)),
                 problems => Err(problems),
             },
-            Err(error) => Err(problems(&error)),
+            Err(error) => Err(error.lines()),
         };
         log(&result);
         for query_id in self.reloader.take_served() {
@@ -128,16 +128,6 @@ fn fixed(old: &Settings, new: &Settings) -> Vec<String> {
             format!("{what} cannot change while the watcher runs (from {old} to {new}): restart it")
         })
         .collect()
-}
-
-/// The problems of a configuration, each with its place.
-fn problems(error: &ConfigError) -> Vec<String> {
-    match error {
-        ConfigError::Problems { path, problems } => {
-            problems.iter().map(|problem| problem.with_place(path)).collect()
-        }
-        other => vec![other.to_string()],
-    }
 }
 
 /// Logs what came of it.

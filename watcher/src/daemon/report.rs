@@ -7,10 +7,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use fence_core::Now;
 use fence_core::execution::Verdict;
 use fence_core::watcher::{Coverage, Job, Watcher};
-use fence_protocol::FenceResult;
+use fence_protocol::{FenceResult, fold_hostlist};
 use serde_json::{Value, json};
 
-use crate::config::fold_hostlist;
 use crate::devices::{ConfiguredDevice, Devices};
 
 pub(super) struct Reporter {

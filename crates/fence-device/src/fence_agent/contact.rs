@@ -2,18 +2,19 @@
 
 use std::path::Path;
 
-use fence_protocol::{NodeName, bounded};
+use fence_protocol::NodeName;
 use fence_spool::program_problem;
 
 use super::{AgentAction, FenceAgentDevice, Target};
+use crate::contacts::listed;
 use crate::pool::ask_all;
-use crate::{Limit, OUTPUT_BYTES_MAX, Outcome, Reach};
+use crate::{Called, Limit, OUTPUT_BYTES_MAX, Outcome, Reach, grouped};
 
 impl FenceAgentDevice {
     pub(super) fn contact(&self, limit: Limit) -> Reach {
         let reach = self.contact_now(limit);
         // A failure to read the metadata was perhaps a passing one, and a fence has no time for it.
-        if self.is_undescribed() && matches!(reach, Reach::Reachable(_)) {
+        if self.is_undescribed() && !matches!(reach, Reach::Unreachable(_)) {
             let _ = self.metadata(limit);
         }
         reach
@@ -36,7 +37,9 @@ impl FenceAgentDevice {
             let words = "the agent is there; no target is configured by name to contact it for";
             return self.program_only(words);
         }
-        summary(self.settings.targets.len(), &self.contact_all(limit))
+        // The option that names a target says where it is reached.
+        let called = Called { address: Some(&self.settings.plug), plug: None };
+        summary(self.settings.targets.len(), &self.contact_all(limit), called)
     }
 
     /// Whether the device is one thing, in which the targets are plugs; otherwise the option that
@@ -48,7 +51,7 @@ impl FenceAgentDevice {
     fn program_only(&self, words: &str) -> Reach {
         match program_problem(Path::new(&self.settings.agent)) {
             Some(problem) => Reach::Unreachable(problem),
-            None => Reach::Reachable(words.to_owned()),
+            None => Reach::NotAsked(words.to_owned()),
         }
     }
 
@@ -69,28 +72,25 @@ impl FenceAgentDevice {
                 contact.and_then(|plug| self.monitor(Some(Target { node, plug: &plug }), limit));
             contact.err().map(|problem| (*node, problem))
         });
-        let mut failures: Vec<(&NodeName, String)> = answers.into_iter().flatten().collect();
-        failures.sort();
-        failures
+        answers.into_iter().flatten().collect()
     }
 }
 
 /// One machine that does not answer does not take the others' fencing away.
-fn summary(count: usize, failures: &[(&NodeName, String)]) -> Reach {
-    let Some((_, problem)) = failures.first() else {
+fn summary(count: usize, failures: &[(&NodeName, String)], called: Called<'_>) -> Reach {
+    if failures.is_empty() {
         return Reach::Reachable(format!("{count} of {count} targets answer"));
-    };
-    let names: Vec<&str> = failures.iter().map(|(node, _)| node.as_str()).collect();
-    let names = bounded(&names.join(", "), NAMES_BYTES_MAX);
+    }
+    let groups = grouped(failures.iter().map(|(node, why)| (*node, why.as_str())), called);
     if failures.len() == count {
-        return Reach::Unreachable(format!("no target answers ({names}): {problem}"));
+        let each = groups.iter().map(|(names, problem)| format!("({names}): {problem}"));
+        let each = each.collect::<Vec<_>>().join("; ");
+        return Reach::Unreachable(format!("no target answers {each}"));
     }
     let answering = count - failures.len();
-    Reach::Reachable(format!("{answering} of {count} targets answer, but not {names}: {problem}"))
+    let reasons = listed(&groups);
+    Reach::Reachable(format!("{answering} of {count} targets answer, but not {reasons}"))
 }
-
-/// The longest list of names in a message.
-const NAMES_BYTES_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -101,7 +101,7 @@ mod tests {
         let nodes: Vec<NodeName> = ["n1", "n2"].map(|name| name.parse().unwrap()).to_vec();
         let failed = |indices: &[usize]| {
             let failures = indices.iter().map(|i| (&nodes[*i], format!("cause {i}")));
-            summary(2, &failures.collect::<Vec<_>>())
+            summary(2, &failures.collect::<Vec<_>>(), Called::default())
         };
 
         assert_eq!(failed(&[]), Reach::Reachable("2 of 2 targets answer".into()));
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(failed(&[1]), Reach::Reachable(text.into()));
         assert_eq!(
             failed(&[0, 1]),
-            Reach::Unreachable("no target answers (n1, n2): cause 0".into())
+            Reach::Unreachable("no target answers (n1): cause 0; (n2): cause 1".into())
         );
     }
 }

@@ -1,7 +1,7 @@
 //! Whether an agent knows a plug. Some agents call every machine off that they do not know, so an "off"
 //! proves something only where the plug is in the agent's list.
 
-use fence_protocol::{NodeName, PowerState};
+use fence_protocol::{NodeName, PowerState, fold_hostlist};
 
 use super::{AgentAction, FenceAgentDevice, Listed, Target, listed_plugs};
 use crate::command::LIST_BYTES_MAX;
@@ -122,12 +122,25 @@ impl FenceAgentDevice {
             }
         };
         let plugs = targets.iter().filter_map(|node| Some((node, self.settings.plug.of(node)?)));
-        let unknown = plugs.filter(|(_, plug)| !self.is_among(&listed, plug));
-        let sentence = |(node, plug)| {
-            format!(
-                "no fence of '{node}' can be confirmed: its plug '{plug}' is not in the agent's list"
-            )
-        };
-        unknown.map(sentence).collect()
+        let unknown: Vec<(&NodeName, String)> =
+            plugs.filter(|(_, plug)| !self.is_among(&listed, plug)).collect();
+        unlisted(&unknown).into_iter().collect()
     }
+}
+
+/// The sentence about targets with plugs that the agent does not list.
+fn unlisted(unknown: &[(&NodeName, String)]) -> Option<String> {
+    let names = fold_hostlist(unknown.iter().map(|(node, _)| *node));
+    let which = match unknown {
+        [] => return None,
+        [(_, plug)] => format!("its plug '{plug}' is"),
+        several if several.iter().all(|(node, plug)| node.as_str() == plug) => {
+            "their plugs, which are their names, are".to_owned()
+        }
+        several => {
+            let plugs: Vec<String> = several.iter().map(|(_, plug)| format!("'{plug}'")).collect();
+            format!("their plugs {} are", plugs.join(", "))
+        }
+    };
+    Some(format!("no fence of '{names}' can be confirmed: {which} not in the agent's list"))
 }

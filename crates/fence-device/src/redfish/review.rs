@@ -8,16 +8,17 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use fence_core::execution::Order;
-use fence_protocol::{NodeName, PowerState, bounded};
+use fence_protocol::{NodeName, PowerState, fold_hostlist};
 
 use super::resource::System;
 use super::service::{Problem, Service};
-use super::{Place, RedfishDevice};
-use crate::contacts::contact_all;
-use crate::{Limit, Pin, Reach};
+use super::{Place, RedfishDevice, RedfishSettings};
+use crate::contacts::{contact_all, listed};
+use crate::{Called, Limit, Pin, Reach, grouped};
 
 /// What a review found.
-pub(super) struct Review {
+pub(super) struct Review<'a> {
+    called: Called<'a>,
     /// Which BMCs answered, and can fence at least one of their targets.
     contact: Reach,
     /// What keeps a fence of each of these targets from success.
@@ -35,29 +36,26 @@ struct Seen {
 
 impl RedfishDevice {
     /// Looks at the systems of all known targets: one visit for each address.
-    pub(super) fn review(&self, limit: Limit) -> Review {
+    pub(super) fn review(&self, limit: Limit) -> Review<'_> {
+        let RedfishSettings { address, system, .. } = &self.settings;
+        let called = Called { address: Some(address), plug: system.as_ref() };
         let mut targets: BTreeMap<Option<String>, Vec<&NodeName>> = BTreeMap::new();
         for target in &self.settings.known_targets {
             targets.entry(self.settings.address.of(target)).or_default().push(target);
         }
-        let first: Vec<&NodeName> = targets.values().map(|targets| targets[0]).collect();
+        let places: Vec<Vec<&NodeName>> = targets.into_values().collect();
         let seen = Mutex::new(Seen::default());
-        let contact = contact_all(&first, |first| {
-            let of_address = targets.values().find(|targets| targets[0] == first);
-            let targets = of_address.map_or(&[][..], Vec::as_slice);
+        let contact = contact_all(&places, called, |targets| {
             let found =
-                self.place(first).and_then(|place| self.look_at_all(&place, targets, limit));
+                self.place(targets[0]).and_then(|place| self.look_at_all(&place, targets, limit));
             let (found, outcome) = outcome(targets, found);
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.lacking.extend(found.lacking);
             seen.unseen.extend(found.unseen);
             outcome
         });
-        let Seen { mut lacking, mut unseen } =
-            seen.into_inner().unwrap_or_else(PoisonError::into_inner);
-        lacking.sort_unstable();
-        unseen.sort_unstable();
-        Review { contact, lacking, unseen }
+        let Seen { lacking, unseen } = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Review { called, contact, lacking, unseen }
     }
 
     /// Looks at the systems of `targets`, which have one service.
@@ -138,14 +136,13 @@ fn lack(service: &Service, system: System) -> Result<Option<String>, Problem> {
     }
 }
 
-impl Review {
+impl Review<'_> {
     /// Whether the device can be reached, and what it cannot fence.
     pub(super) fn reach(self) -> Reach {
+        let lacking = listed(&self.lacking());
         match self.contact {
-            Reach::Reachable(text) if !self.lacking.is_empty() => {
-                let each = self.lacking.iter().map(|(target, why)| format!("{target}: {why}"));
-                let all = bounded(&each.collect::<Vec<_>>().join("; "), TEXT_BYTES_MAX);
-                Reach::Reachable(format!("{text}; cannot be fenced: {all}"))
+            Reach::Reachable(text) if !lacking.is_empty() => {
+                Reach::Reachable(format!("{text}; cannot be fenced: {lacking}"))
             }
             contact => contact,
         }
@@ -153,17 +150,16 @@ impl Review {
 
     /// What keeps fences from success, each as one sentence.
     pub(super) fn into_problems(self) -> Vec<String> {
-        let lacking = self
-            .lacking
-            .into_iter()
-            .map(|(target, why)| format!("'{target}' cannot be fenced: {why}"));
-        let unseen = self
-            .unseen
-            .into_iter()
-            .map(|target| format!("there was no time to look at '{target}'"));
+        let lacking = self.lacking();
+        let lacking =
+            lacking.iter().map(|(targets, why)| format!("'{targets}' cannot be fenced: {why}"));
+        let unseen = (!self.unseen.is_empty())
+            .then(|| format!("there was no time to look at '{}'", fold_hostlist(&self.unseen)));
         lacking.chain(unseen).collect()
     }
-}
 
-/// How much of the targets that cannot be fenced is passed on, in bytes.
-const TEXT_BYTES_MAX: usize = 1024;
+    fn lacking(&self) -> Vec<(String, String)> {
+        let each = self.lacking.iter().map(|(target, why)| (target, why.as_str()));
+        grouped(each, self.called)
+    }
+}

@@ -12,6 +12,7 @@ mod simulated;
 mod twins;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use fence_core::PerTarget;
 use fence_core::execution::Method;
@@ -84,6 +85,21 @@ impl DeviceKind {
         }
     }
 
+    /// A secret of the device that is given to another process, the service, and that this one cannot
+    /// read; as people call it.
+    pub fn secret_out_of_reach(&self) -> Option<String> {
+        let secrets: Vec<&SecretSource> = match self {
+            DeviceKind::Ec2(settings) => {
+                settings.access_key.iter().map(|(_, secret)| secret).collect()
+            }
+            DeviceKind::FenceAgent(settings) => settings.secrets.values().collect(),
+            DeviceKind::Ipmi(settings) => vec![&settings.password],
+            DeviceKind::Redfish(settings) => vec![&settings.password],
+            DeviceKind::Command(_) | DeviceKind::Simulated(_) => Vec::new(),
+        };
+        secrets.into_iter().find(|secret| secret.is_for_another()).map(ToString::to_string)
+    }
+
     /// What the device calls its targets at their address, if not by their names.
     pub fn plugs(&self) -> Option<&PerTarget> {
         match self {
@@ -96,6 +112,13 @@ impl DeviceKind {
 }
 
 impl DeviceSettings {
+    /// A short text that is equal for equal settings, in one version of this program.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        format!("{self:?}").hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    }
+
     /// Whether the device may be used on the machine that calls itself `host`.
     ///
     /// Cluster nodes are named by the host's full name or by the part before the first dot. A listed

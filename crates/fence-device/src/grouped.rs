@@ -1,0 +1,140 @@
+//! What is wrong with many targets, said once for all of which it is true.
+//!
+//! Sixteen BMCs whose password file is missing have one fault, and an administrator reads it once, with
+//! the sixteen targets beside it. Texts that differ only by what the target itself is called (its name,
+//! its address, its plug) are the same text.
+
+use std::collections::BTreeMap;
+
+use fence_core::PerTarget;
+use fence_protocol::{NodeName, fold_hostlist, natural_order};
+
+/// What a device calls its targets in its texts, beside their names.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Called<'a> {
+    /// Where each is reached.
+    pub address: Option<&'a PerTarget>,
+    /// What each is called there.
+    pub plug: Option<&'a PerTarget>,
+}
+
+/// The targets of each text, as a hostlist, and the text. Where it is one of several targets, the
+/// placeholders of the configuration (`{address}`, `{plug}`, `{target}`) stand for what differs.
+///
+/// Every target is named, in the order of their numbers.
+pub fn grouped<'a>(
+    texts: impl IntoIterator<Item = (&'a NodeName, &'a str)>,
+    called: Called<'_>,
+) -> Vec<(String, String)> {
+    let mut groups: BTreeMap<String, Vec<(&NodeName, &str)>> = BTreeMap::new();
+    for (target, text) in texts {
+        let group = groups.entry(without_names(target, text, called)).or_default();
+        group.push((target, text));
+    }
+    let mut groups: Vec<(String, Vec<(&NodeName, &str)>)> = groups.into_iter().collect();
+    for (_, members) in &mut groups {
+        members.sort_by(|one, other| natural_order(one.0.as_str(), other.0.as_str()));
+        members.dedup();
+    }
+    groups.sort_by(|(_, one), (_, other)| natural_order(one[0].0.as_str(), other[0].0.as_str()));
+    let said = |(common, members): (String, Vec<(&NodeName, &str)>)| {
+        let text = match &members[..] {
+            [(_, text)] => (*text).to_owned(),
+            // The same text, word for word, needs no placeholder.
+            [(_, first), rest @ ..] if rest.iter().all(|(_, text)| text == first) => {
+                (*first).to_owned()
+            }
+            _ => common,
+        };
+        (fold_hostlist(members.iter().map(|(target, _)| *target)), text)
+    };
+    groups.into_iter().map(said).collect()
+}
+
+/// `text` about `target` with the placeholders of the configuration for what is the target's own.
+pub fn without_names(target: &NodeName, text: &str, called: Called<'_>) -> String {
+    let of = |names: Option<&PerTarget>| names.and_then(|names| names.of(target));
+    let names = [
+        (of(called.address), "{address}"),
+        (of(called.plug), "{plug}"),
+        (Some(target.to_string()), TARGET),
+    ];
+    names.into_iter().fold(text.to_owned(), |text, (name, placeholder)| match name {
+        Some(name) if !name.is_empty() => with_word_replaced(&text, &name, placeholder),
+        _ => text,
+    })
+}
+
+/// What stands for the target's name.
+pub const TARGET: &str = "{target}";
+
+/// `text` with `placeholder` wherever `word` stands by itself: not inside another word or number.
+fn with_word_replaced(text: &str, word: &str, placeholder: &str) -> String {
+    let mut replaced = String::with_capacity(text.len());
+    let mut done = 0;
+    for (at, _) in text.match_indices(word) {
+        let is_part =
+            |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || "-_{}".contains(c));
+        let end = at + word.len();
+        if is_part(text[..at].chars().next_back()) || is_part(text[end..].chars().next()) {
+            continue;
+        }
+        replaced.push_str(&text[done..at]);
+        replaced.push_str(placeholder);
+        done = end;
+    }
+    replaced.push_str(&text[done..]);
+    replaced
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(texts: &[(&str, &str)], called: Called<'_>) -> Vec<(String, String)> {
+        let nodes: Vec<(NodeName, &str)> =
+            texts.iter().map(|(name, text)| (name.parse().unwrap(), *text)).collect();
+        grouped(nodes.iter().map(|(node, text)| (node, *text)), called)
+    }
+
+    fn pairs(groups: &[(String, String)]) -> Vec<(&str, &str)> {
+        groups.iter().map(|(targets, text)| (targets.as_str(), text.as_str())).collect()
+    }
+
+    #[test]
+    fn one_text_is_said_once_with_its_targets_in_the_order_of_their_numbers() {
+        let groups = of(
+            &[("n10", "no file"), ("n2", "no file"), ("n9", "dead"), ("n1", "no file")],
+            Called::default(),
+        );
+
+        assert_eq!(pairs(&groups), [("n[1-2,10]", "no file"), ("n9", "dead")]);
+    }
+
+    #[test]
+    fn texts_that_differ_by_the_targets_own_names_alone_are_one() {
+        let address = PerTarget::Pattern("{target}-bmc".to_owned());
+        let called = Called { address: Some(&address), plug: None };
+        let groups = of(
+            &[
+                ("n1", "BMC n1-bmc: no answer"),
+                ("n2", "BMC n2-bmc: no answer"),
+                ("n3", "BMC n3-bmc: wrong password"),
+                // Another one's address is not its own.
+                ("n4", "BMC n1-bmc: no answer"),
+            ],
+            called,
+        );
+
+        assert_eq!(
+            pairs(&groups),
+            [
+                ("n[1-2]", "BMC {address}: no answer"),
+                ("n3", "BMC n3-bmc: wrong password"),
+                ("n4", "BMC n1-bmc: no answer"),
+            ]
+        );
+        let groups = of(&[("n1", "n1 is lost, n10 not"), ("n2", "n2 is lost, n10 not")], called);
+        assert_eq!(pairs(&groups), [("n[1-2]", "{target} is lost, n10 not")]);
+    }
+}

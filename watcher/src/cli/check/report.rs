@@ -1,0 +1,209 @@
+//! How the findings of a check are shown: tables for people, JSON for programs.
+
+use std::collections::BTreeSet;
+
+use fence_core::watcher::{self as core, Coverage, Unroutable, route};
+use fence_protocol::{FenceAction, NodeName, fold_hostlist, natural_order};
+use serde_json::{Value, json};
+
+use super::notes::{self, Note};
+use super::{Checked, method};
+use crate::cli::table::Table;
+use crate::config::Settings;
+
+/// All that a check found.
+pub(super) struct Report<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) checked: &'a [Checked],
+    pub(super) notes: &'a [Note],
+    pub(super) is_well: bool,
+}
+
+/// Who fences some targets.
+struct Fencers {
+    /// The targets; `None` for all that no device names.
+    targets: Option<String>,
+    /// The devices that can, first the one that is used.
+    by: Vec<String>,
+}
+
+impl Report<'_> {
+    pub(super) fn text(&self) -> String {
+        let mut text = devices(self.checked).text();
+        let mut table = Table::new(["TARGETS", "FENCED BY", "OR, IF NAMED, BY"]);
+        for Fencers { targets, by } in self.fencers() {
+            if let Some((used, others)) = by.split_first() {
+                table.row([targets.as_deref().unwrap_or("any other"), used, &others.join(", ")]);
+            }
+        }
+        if !table.is_empty() {
+            text.push('\n');
+            text.push_str(&table.text());
+        }
+        if !self.notes.is_empty() {
+            text.push('\n');
+        }
+        for line in notes::lines(self.notes, &self.settings.devices) {
+            text.push_str("note: ");
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text
+    }
+
+    pub(super) fn json(&self) -> String {
+        let said = |device: Option<&str>, is_problem: bool| -> Vec<&str> {
+            let is_it =
+                |note: &&Note| note.device.as_deref() == device && note.is_problem == is_problem;
+            let texts = self.notes.iter().filter(is_it).map(|note| note.text.as_str());
+            texts.map(|text| text.trim_start_matches([':', ' '])).collect()
+        };
+        let device = |checked: &Checked| {
+            let Checked { device, asked_by, findings, .. } = checked;
+            json!({
+                "name": device.name,
+                "type": device.type_name,
+                "on_this_node": device.here,
+                "asked_by": asked_by,
+                "reachable": findings.reachable,
+                "targets": targets_in_full(checked),
+                "method": method(device),
+                "max_concurrent": device.max_concurrent,
+                "per_address": device.addresses.is_some(),
+                "problems": said(Some(&device.name), true),
+                "notes": said(Some(&device.name), false),
+            })
+        };
+        let fencers = self.fencers().into_iter().filter_map(|Fencers { targets, by }| {
+            let (used, others) = by.split_first()?;
+            Some(json!({"targets": targets, "device": used, "others": others}))
+        });
+        let value = json!({
+            "well": self.is_well,
+            "node": self.settings.node,
+            "devices": self.checked.iter().map(device).collect::<Vec<_>>(),
+            "fenced_by": fencers.collect::<Vec<_>>(),
+            "problems": said(None, true),
+            "notes": said(None, false),
+        });
+        written(&value)
+    }
+
+    /// Who fences what, as the devices of this node cover it.
+    fn fencers(&self) -> Vec<Fencers> {
+        let devices: Vec<core::Device> = self.checked.iter().map(Checked::facts).collect();
+        let listed: BTreeSet<&NodeName> = devices
+            .iter()
+            .filter(|device| device.here)
+            .filter_map(|device| match &device.coverage {
+                Coverage::Nodes(nodes) | Coverage::Discovered(Some(nodes)) => Some(nodes),
+                Coverage::Any | Coverage::Discovered(None) => None,
+            })
+            .flatten()
+            .collect();
+        let mut in_order: Vec<&NodeName> = listed.iter().copied().collect();
+        in_order.sort_by(|one, other| natural_order(one.as_str(), other.as_str()));
+        let mut groups: Vec<(Vec<String>, Vec<&NodeName>)> = Vec::new();
+        for target in in_order {
+            let by = serving(&devices, target);
+            match groups.iter_mut().find(|(known, _)| *known == by) {
+                Some((_, targets)) => targets.push(target),
+                None => groups.push((by, vec![target])),
+            }
+        }
+        let fencers =
+            |(by, targets): (_, Vec<_>)| Fencers { targets: Some(fold_hostlist(targets)), by };
+        let mut all: Vec<Fencers> = groups.into_iter().map(fencers).collect();
+        let mut other = (0..).filter_map(|n| format!("any-other-{n}").parse::<NodeName>().ok());
+        if let Some(other) = other.find(|name| !listed.contains(name)) {
+            all.push(Fencers { targets: None, by: serving(&devices, &other) });
+        }
+        all
+    }
+}
+
+/// The report about a configuration that is refused, each problem with its place.
+pub(in crate::cli) fn refused(node: &str, problems: &[String]) -> String {
+    let empty: [Value; 0] = [];
+    written(&json!({
+        "well": false,
+        "node": node,
+        "devices": empty,
+        "fenced_by": empty,
+        "problems": problems,
+        "notes": empty,
+    }))
+}
+
+fn written(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+fn devices(checked: &[Checked]) -> Table<7> {
+    let mut table = Table::new([
+        "DEVICE",
+        "TYPE",
+        "REACHABLE",
+        "TARGETS",
+        "METHOD",
+        "CONCURRENT",
+        "ON THIS NODE",
+    ]);
+    for checked @ Checked { device, findings, .. } in checked {
+        table.row([
+            &device.name,
+            device.type_name,
+            match findings.reachable {
+                Some(true) => "yes",
+                Some(false) => "NO",
+                None => "not asked",
+            },
+            &targets_in_short(checked),
+            method(device),
+            &match device.addresses {
+                Some(_) => format!("{} an address", device.max_concurrent),
+                None => device.max_concurrent.to_string(),
+            },
+            if device.here { "yes" } else { "no" },
+        ]);
+    }
+    table
+}
+
+/// The devices of this node that can fence `target`, first the one that is used for it.
+fn serving(devices: &[core::Device], target: &NodeName) -> Vec<String> {
+    let by = |named: Option<&str>| match route(devices, named, target, FenceAction::Off) {
+        Ok(device) => Some(device.name.clone()),
+        Err(Unroutable::Unable(name, _)) => Some(name),
+        Err(_) => None,
+    };
+    let used = by(None);
+    let others = devices.iter().filter_map(|device| by(Some(&device.name)));
+    let others = others.filter(|name| Some(name) != used.as_ref());
+    used.iter().cloned().chain(others).collect()
+}
+
+/// The targets, as they are written or as they were listed.
+fn targets_in_full(checked: &Checked) -> String {
+    match (checked.device.fixed_targets(), checked.listed()) {
+        (Some(nodes), _) => fold_hostlist(nodes),
+        (None, Some(nodes)) => format!("discover: {}", fold_hostlist(&nodes)),
+        (None, None) => checked.device.targets_text.clone(),
+    }
+}
+
+/// The same, or their number where the list would fill the screen and the other table names them.
+fn targets_in_short(checked: &Checked) -> String {
+    let text = targets_in_full(checked);
+    if text.len() <= TARGETS_WIDTH_MAX || !checked.device.here {
+        return text;
+    }
+    match (checked.device.fixed_targets(), checked.listed()) {
+        (Some(nodes), _) => format!("{} nodes", nodes.len()),
+        (None, Some(nodes)) => format!("discover: {} nodes", nodes.len()),
+        (None, None) => text,
+    }
+}
+
+/// The widest list of targets that is shown in full beside a device.
+const TARGETS_WIDTH_MAX: usize = 40;
