@@ -9,11 +9,11 @@ mod common;
 mod tree;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::DirBuilderExt;
 use std::process::{Child, Command, Stdio};
 
-use common::{Site, names, output_of, wait_for};
+use common::{Site, left_out, names, output_of, wait_for};
 use serde_json::{Value, json};
 
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers");
@@ -24,9 +24,8 @@ const CLIENTS: [(&str, &str); 3] = [("first", "reboot"), ("second", "reboot"), (
 /// Whether there is Python; if not, this says so, or fails where nothing may be left out.
 fn has_python() -> bool {
     let found = Command::new("python3").arg("--version").output().is_ok();
-    assert!(found || std::env::var_os("CI").is_none(), "python3 is not installed");
     if !found {
-        let _ = writeln!(std::io::stderr(), "skipped: python3 is not installed");
+        left_out("the exchange with a peer", "python3 is not installed");
     }
     found
 }
