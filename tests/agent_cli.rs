@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "common/left_out.rs"]
+mod left_out;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -23,6 +26,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+
+use left_out::left_out;
 
 const AGENT: &str = env!("CARGO_BIN_EXE_fence_gfs2_recorder");
 
@@ -358,6 +363,7 @@ fn a_reader_that_wants_no_more_and_one_that_wants_nothing_are_no_failure() {
 #[test]
 fn someone_who_may_not_use_the_spool_is_told_to_be_root() {
     if !nix::unistd::geteuid().is_root() {
+        left_out("someone who may not use the spool", "it needs root");
         return;
     }
     let spool = Spool::new();
@@ -672,7 +678,7 @@ fn without_a_watch_left_the_agent_looks_from_time_to_time_and_succeeds() {
     let unshare = ["--user", "--map-root-user", "sh", "-c"];
     let possible = Command::new("unshare").args(unshare).arg(limit).output();
     if !possible.is_ok_and(|output| output.status.success()) {
-        writeln!(io::stdout(), "skipped: no user namespace can be made here").unwrap();
+        left_out("the agent without a watch", "no user namespace can be made here");
         return;
     }
     let arrivals = Arrivals::watch(&spool.path("requests"));
@@ -686,6 +692,24 @@ fn without_a_watch_left_the_agent_looks_from_time_to_time_and_succeeds() {
 
     assert_success(&child.wait_with_output().unwrap(), "Success: Powered OFF\n");
     assert!(fs::read_to_string(debug).unwrap().contains("no watch is left"));
+}
+
+/// This program itself, without any tool: what it leaves out is a failure in CI.
+#[test]
+fn a_test_without_its_tool_is_left_out_and_fails_in_ci() {
+    let run = |ci: &str| {
+        let name = "without_a_watch_left_the_agent_looks_from_time_to_time_and_succeeds";
+        let mut program = Command::new(std::env::current_exe().unwrap());
+        program.args(["--exact", name, "--nocapture"]).env("PATH", "/nowhere").env("CI", ci);
+        program.output().unwrap()
+    };
+
+    let [elsewhere, in_ci] = [run(""), run("true")];
+
+    let said = String::from_utf8_lossy(&elsewhere.stderr);
+    assert!(elsewhere.status.success() && said.contains("no user namespace"), "{elsewhere:?}");
+    let said = String::from_utf8_lossy(&in_ci.stderr);
+    assert!(!in_ci.status.success() && said.contains("must not be left out"), "{in_ci:?}");
 }
 
 #[test]

@@ -3,8 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "common/left_out.rs"]
+mod left_out;
+
 use std::fs::{self, Permissions};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +15,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fence_agent::input::RawInput;
+use left_out::left_out;
 
 const AGENT: &str = env!("CARGO_BIN_EXE_fence_gfs2_recorder");
 
@@ -69,7 +73,7 @@ impl Drop for Place {
 
 // --- What it declares -----------------------------------------------------------------------------
 
-/// Our restatements of what fence-agents and pcs demand, and the originals where they are installed.
+/// Our restatements of what fence-agents and pcs demand, and the originals, which these packages install.
 const SCHEMAS: [(&str, bool); 4] = [
     (concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/schemas/fence-agents.rng"), true),
     (concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/schemas/pcs.rng"), true),
@@ -85,9 +89,8 @@ fn is_valid(xml: &[u8], schema: &str) -> bool {
 /// Whether there is xmllint; if not, this says so, or fails where nothing may be left out.
 fn has_xmllint() -> bool {
     let found = Command::new("xmllint").arg("--version").output().is_ok();
-    assert!(found || std::env::var_os("CI").is_none(), "xmllint is not installed");
     if !found {
-        let _ = writeln!(io::stderr(), "skipped: xmllint is not installed");
+        left_out("the check against schemas", "xmllint is not installed");
     }
     found
 }
@@ -103,6 +106,8 @@ fn the_metadata_satisfies_the_schemas_of_fence_agents_and_pcs() {
         for (schema, ours) in SCHEMAS {
             if ours || Path::new(schema).exists() {
                 assert!(is_valid(&output.stdout, schema), "{action} by {schema}");
+            } else {
+                left_out("the check against a schema", &format!("'{schema}' is not installed"));
             }
         }
     }

@@ -9,12 +9,13 @@ mod common;
 mod tree;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::DirBuilderExt;
 use std::process::{Child, Command, Stdio};
 
 use common::{
-    Site, boot_ms, instant, names, new_id, our_request, output_of, request, wait_for, with,
+    Site, boot_ms, instant, left_out, names, new_id, our_request, output_of, request, wait_for,
+    with,
 };
 use serde_json::{Value, json};
 
@@ -26,9 +27,8 @@ const CLIENTS: [(&str, &str); 3] = [("first", "reboot"), ("second", "reboot"), (
 /// Whether there is Python; if not, this says so, or fails where nothing may be left out.
 fn has_python() -> bool {
     let found = Command::new("python3").arg("--version").output().is_ok();
-    assert!(found || std::env::var_os("CI").is_none(), "python3 is not installed");
     if !found {
-        let _ = writeln!(std::io::stderr(), "skipped: python3 is not installed");
+        left_out("the exchange with a peer", "python3 is not installed");
     }
     found
 }

@@ -6,6 +6,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part of this module")]
 
+mod left_out;
+
+pub use left_out::left_out;
+
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -48,23 +52,24 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Whether the test `name` can be run, which needs root; if not, this says so.
+/// Whether the test `name` can be run, which needs root; if not, this says so. In CI it must.
+#[track_caller]
 pub fn can_be_run_as_root(name: &str) -> bool {
     if !is_root() {
-        let _ = writeln!(std::io::stderr(), "{name}: left out, it needs root");
+        left_out(name, "it needs root");
     }
     is_root()
 }
 
 /// Whether the test `name` can have strace change what system calls do; if not, this says so. In CI it
 /// must.
+#[track_caller]
 pub fn can_trace(name: &str) -> bool {
     let mut strace = Command::new("strace");
     strace.args(["-o", "/dev/null", "true"]).stderr(Stdio::null());
     let works = strace.status().is_ok_and(|status| status.success());
     if !works {
-        assert!(std::env::var_os("CI").is_none(), "strace is missing, or may not trace");
-        let _ = writeln!(std::io::stderr(), "{name}: left out, strace is missing or may not trace");
+        left_out(name, "strace is missing or may not trace");
     }
     works
 }
@@ -601,9 +606,15 @@ pub fn agent_program() -> &'static Path {
 }
 
 /// A program of another package. Cargo gives a test the programs of its own package alone, so it is
-/// built here, beside the watcher's: it cannot be an old one.
+/// built here, beside the watcher's: it cannot be an old one. Only `tests/run` has built all programs
+/// before the first test, and says so.
 pub fn built(package: &str, program: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_BIN_EXE_fence-watcher")).parent().unwrap();
+    if std::env::var_os("FENCE_PROGRAMS_ARE_BUILT").is_some() {
+        let built = directory.join(program);
+        assert!(built.exists(), "'{}' was not built", built.display());
+        return built;
+    }
     let profile = match directory.file_name().unwrap().to_str().unwrap() {
         "debug" => "dev",
         other => other,

@@ -2,7 +2,6 @@
 //!
 //! The period is an hour here: whatever waits for the periodic look waits in vain.
 
-use std::io::{Write, stderr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -10,8 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::common::{
-    SERVICE, Site, Watcher, can_be_run_as_root, names, new_id, output_of, process_status, request,
-    wait_for,
+    SERVICE, Site, Watcher, can_be_run_as_root, left_out, names, new_id, output_of, process_status,
+    request, wait_for,
 };
 
 /// A service that looks at the whole spool once an hour, with this device.
@@ -135,14 +134,21 @@ fn a_question_for_which_no_thread_can_be_had_for_a_moment_is_answered_soon() {
 struct Threads(std::path::PathBuf);
 
 impl Threads {
-    /// `None`, which is said, where there is no such group.
+    /// `None`, which is said, where there is no such group; in CI there must be one.
     fn new() -> Option<Self> {
-        let group = format!("/sys/fs/cgroup/pids/fence-watcher-{}", std::process::id());
-        if std::fs::create_dir(&group).is_err() {
-            let _ = writeln!(stderr(), "shortage: left out, there is no control group for threads");
+        let first_version = Path::new("/sys/fs/cgroup/pids");
+        let is_first = first_version.is_dir();
+        let parent = if is_first { first_version } else { Path::new("/sys/fs/cgroup") };
+        if !is_first {
+            let _ = std::fs::write(parent.join("cgroup.subtree_control"), "+pids");
+        }
+        let group = parent.join(format!("fence-watcher-{}", std::process::id()));
+        if std::fs::create_dir(&group).is_err() || !group.join("pids.max").exists() {
+            let _ = std::fs::remove_dir(&group);
+            left_out("shortage", "no control group can be made for threads");
             return None;
         }
-        Some(Threads(group.into()))
+        Some(Threads(group))
     }
 
     /// Takes the threads of `watcher` in, without those of its executor, and leaves room for `more`.

@@ -6,11 +6,12 @@ mod common;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::mpsc::channel;
 use std::thread;
 
+use common::left_out::left_out;
 use common::{
     Directory, children_of, command, executor_pid, executor_program, is_alive, shell, wait_for,
 };
@@ -285,19 +286,30 @@ fn a_program_that_stops_its_keeper_is_ended_after_its_limit() {
     assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
 }
 
-/// A control group whose processes no signal reaches, as if they hung in the kernel.
-struct Freezer(std::path::PathBuf);
+/// A control group whose processes no signal reaches, as if they hung in the kernel. That is so in the
+/// first version of control groups alone, which a system that uses the second can mount beside it.
+struct Freezer {
+    group: PathBuf,
+    mount: PathBuf,
+}
 
 impl Freezer {
-    fn new() -> Option<Self> {
-        let group = format!("/sys/fs/cgroup/freezer/fence-device-{}", std::process::id());
-        fs::create_dir(&group).ok()?;
-        Some(Freezer(group.into()))
+    /// `None` where nothing can be mounted, or the kernel has no such groups.
+    fn new(mount: &Path) -> Option<Self> {
+        fs::create_dir(mount).unwrap();
+        let mut command = std::process::Command::new("mount");
+        let arguments = command.args(["-t", "cgroup", "-o", "freezer", "freezer"]).arg(mount);
+        if !arguments.status().is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let group = mount.join(format!("fence-device-{}", std::process::id()));
+        fs::create_dir(&group).unwrap();
+        Some(Freezer { group, mount: mount.to_owned() })
     }
 
     /// Freezes the process that a script writes to its file `tasks`.
     fn script(&self) -> String {
-        let group = self.0.display();
+        let group = self.group.display();
         format!(
             "(setsid sleep 1000 & echo $! > '{group}/tasks')\necho FROZEN > '{group}/freezer.state'\n\
              while ! grep -q FROZEN '{group}/freezer.state'; do :; done\n"
@@ -305,11 +317,11 @@ impl Freezer {
     }
 
     fn thaw(&self) {
-        fs::write(self.0.join("freezer.state"), "THAWED").unwrap();
+        fs::write(self.group.join("freezer.state"), "THAWED").unwrap();
     }
 
     fn frozen(&self) -> Vec<String> {
-        let tasks = fs::read_to_string(self.0.join("tasks")).unwrap();
+        let tasks = fs::read_to_string(self.group.join("tasks")).unwrap();
         tasks.lines().map(str::to_owned).collect()
     }
 }
@@ -317,17 +329,19 @@ impl Freezer {
 impl Drop for Freezer {
     fn drop(&mut self) {
         self.thaw();
-        wait_for("the group to be empty", || fs::remove_dir(&self.0).is_ok());
+        wait_for("the group to be empty", || fs::remove_dir(&self.group).is_ok());
+        let unmounted = std::process::Command::new("umount").arg(&self.mount).status().unwrap();
+        assert!(unmounted.success(), "{} is still mounted", self.mount.display());
     }
 }
 
 #[test]
 fn what_cannot_be_killed_is_given_up_and_ends_when_it_can() {
-    let Some(freezer) = Freezer::new() else {
-        let _ = writeln!(std::io::stderr(), "skipped: there is no freezer of control groups");
+    let directory = Directory::new();
+    let Some(freezer) = Freezer::new(&directory.path("freezer")) else {
+        left_out("what cannot be killed", "no freezer of control groups can be mounted");
         return;
     };
-    let directory = Directory::new();
     let executor = directory.executor();
     let pid = executor_pid(&directory);
 

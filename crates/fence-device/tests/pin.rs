@@ -15,6 +15,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use common::Directory;
+use common::left_out::left_out;
 use fence_core::PerTarget;
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{
@@ -35,7 +36,7 @@ fn with_own_hosts(name: &str, body: impl FnOnce()) {
         return body();
     }
     if !nix::unistd::geteuid().is_root() {
-        let _ = writeln!(std::io::stderr(), "{name}: left out, it needs root");
+        left_out(name, "it needs root");
         return;
     }
     let directory = Directory::new();

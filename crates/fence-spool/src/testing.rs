@@ -1,16 +1,19 @@
 //! What the tests of several modules need: a spool in a directory of its own, and hostile files.
 
+#[path = "../../../tests/common/left_out.rs"]
+mod left_out;
+
 use fence_protocol::{RecordName, RequestId};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 use std::fs::{self, Permissions};
-use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, lchown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use self::left_out::left_out;
 use crate::{ClientSpool, Places, WatcherSpool};
 
 /// A directory of mode 0700 that goes with the value.
@@ -84,7 +87,7 @@ pub(crate) fn mode(path: &Path) -> u32 {
 pub(crate) fn give_away(path: &Path) -> bool {
     let done = lchown(path, Some(65_534), None).is_ok();
     if !done {
-        writeln!(io::stdout(), "skipped in part: only root can give a file away").unwrap();
+        left_out("a file of somebody else", "only root can give a file away");
     }
     done
 }
@@ -128,7 +131,7 @@ pub(crate) fn each_untrusted(path: &Path, mut check: impl FnMut(&str)) {
     if mknod(path, SFlag::S_IFCHR, Mode::S_IRUSR, makedev(1, 3)).is_ok() {
         refused("a device");
     } else {
-        writeln!(io::stdout(), "skipped in part: no right to make a device").unwrap();
+        left_out("a device", "nothing here has the right to make one");
     }
     for mode in [0o620, 0o602, 0o666] {
         write(path, b"{}");

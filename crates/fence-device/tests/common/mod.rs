@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of this module")]
 
 pub mod bmc;
+#[path = "../../../../tests/common/left_out.rs"]
+pub mod left_out;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
