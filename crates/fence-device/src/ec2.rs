@@ -47,9 +47,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::executor::Purpose;
 use crate::pin::Machine;
+use crate::secret::{has_quotation, quoted};
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, Outcome, Pin, Reach, SecretSource,
-    TargetList,
+    Secrets, TargetList,
 };
 
 /// An EC2 device as it is configured.
@@ -120,7 +121,8 @@ pub enum Ec2Ask {
 pub struct Ec2Answer {
     /// What came of it.
     pub outcome: Ec2Outcome,
-    /// The same for people. It holds no secret.
+    /// The same for people, with the words of EC2 as quotations (`quoted`). It holds no secret of the
+    /// program's.
     pub text: String,
     /// The values of the tag, where the call was [`Ec2Ask::Targets`].
     pub names: Vec<String>,
@@ -235,9 +237,12 @@ impl Ec2Device {
             },
         );
         let answer = answer_of(outcome);
-        let text = match &key {
-            Some((_, secret)) => secret.redact(&answer.text),
-            None => answer.text,
+        let secrets = key.map(|(_, secret)| Secrets::from(secret)).unwrap_or_default();
+        // Where nothing is marked, all of it may be EC2's.
+        let text = if has_quotation(&answer.text) {
+            secrets.shown(&answer.text)
+        } else {
+            secrets.hide(&answer.text)
         };
         Ec2Answer { text: bounded(&text, TEXT_BYTES_MAX), ..answer }
     }
@@ -363,17 +368,23 @@ fn answer_of(outcome: Outcome) -> Ec2Answer {
     match outcome {
         Outcome::Exited { code: 0, stdout, .. } => {
             serde_json::from_str(&stdout).unwrap_or_else(|error| {
-                Ec2Answer::of(doubtful, format!("its program's answer cannot be read: {error}"))
+                Ec2Answer::of(doubtful, {
+                    // The words of the parser may hold a value.
+                    let words = quoted(&error.to_string());
+                    format!("its program's answer cannot be read: {words}")
+                })
             })
         }
         Outcome::Exited { code: NOT_UNDERSTOOD, stderr, .. } => {
-            Ec2Answer::of(certain, format!("its program did nothing: {}", stderr.trim()))
+            Ec2Answer::of(certain, format!("its program did nothing: {}", quoted(stderr.trim())))
         }
-        Outcome::Exited { code, stderr, .. } => {
-            Ec2Answer::of(doubtful, format!("its program exited with {code}: {}", stderr.trim()))
-        }
+        Outcome::Exited { code, stderr, .. } => Ec2Answer::of(
+            doubtful,
+            format!("its program exited with {code}: {}", quoted(stderr.trim())),
+        ),
         Outcome::Signaled { signal, stderr, .. } => {
-            let text = format!("its program was ended by signal {signal}: {}", stderr.trim());
+            let text =
+                format!("its program was ended by signal {signal}: {}", quoted(stderr.trim()));
             Ec2Answer::of(doubtful, text)
         }
         Outcome::TimedOut { .. } => Ec2Answer::of(doubtful, "its program was killed at its limit"),
