@@ -7,6 +7,7 @@
 //! - `crashes`: signals, crashes, and what the next watcher makes of them.
 //! - `frozen`: a disk of logs that stands still.
 //! - `locks`: the locks' files are removed while it runs.
+//! - `logged`: what its log holds at each level.
 //! - `places`: the directories, lost events and full disks.
 //! - `reload`: a new configuration while it runs.
 //! - `service`: the configuration, and what the service tells of itself.
@@ -28,6 +29,8 @@ mod execution;
 mod frozen;
 #[path = "watcher/locks.rs"]
 mod locks;
+#[path = "watcher/logged.rs"]
+mod logged;
 #[path = "watcher/places.rs"]
 mod places;
 #[path = "watcher/reload.rs"]

@@ -40,8 +40,9 @@ use std::path::{Path, PathBuf};
 
 use fence_core::PerTarget;
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
-use fence_protocol::{NodeName, PowerState, bounded};
+use fence_protocol::{NodeName, PowerState, bounded, json_problem};
 use fence_spool::{FileError, TrustedFile, program_problem};
+use log::debug;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
@@ -129,6 +130,9 @@ pub struct Ec2Answer {
     /// The id of the instance that was found, where one was meant.
     #[serde(default)]
     pub instance: Option<String>,
+    /// The calls that were made, one line each, for a log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<String>,
 }
 
 /// What came of a call.
@@ -238,6 +242,9 @@ impl Ec2Device {
         );
         let answer = answer_of(outcome);
         let secrets = key.map(|(_, secret)| Secrets::from(secret)).unwrap_or_default();
+        for call in &answer.calls {
+            debug!("HTTP: {}", bounded(&secrets.shown(call), TEXT_BYTES_MAX));
+        }
         // Where nothing is marked, all of it may be EC2's.
         let text = if has_quotation(&answer.text) {
             secrets.shown(&answer.text)
@@ -276,7 +283,13 @@ impl Ec2Device {
 impl Ec2Answer {
     /// An answer without names.
     pub fn of(outcome: Ec2Outcome, text: impl Into<String>) -> Self {
-        Ec2Answer { outcome, text: text.into(), names: Vec::new(), instance: None }
+        Ec2Answer {
+            outcome,
+            text: text.into(),
+            names: Vec::new(),
+            instance: None,
+            calls: Vec::new(),
+        }
     }
 }
 
@@ -369,8 +382,8 @@ fn answer_of(outcome: Outcome) -> Ec2Answer {
         Outcome::Exited { code: 0, stdout, .. } => {
             serde_json::from_str(&stdout).unwrap_or_else(|error| {
                 Ec2Answer::of(doubtful, {
-                    // The words of the parser may hold a value.
-                    let words = quoted(&error.to_string());
+                    // These words may hold a value.
+                    let words = quoted(&json_problem(stdout.as_bytes(), &error));
                     format!("its program's answer cannot be read: {words}")
                 })
             })

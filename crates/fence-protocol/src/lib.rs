@@ -9,6 +9,7 @@
 mod action;
 mod answer;
 mod hostlist;
+mod json;
 mod names;
 mod nearest;
 mod query;
@@ -17,6 +18,7 @@ mod request;
 pub use action::{FenceAction, Requested};
 pub use answer::{Answer, AnswerError, FenceResult, ReceivedAnswer};
 pub use hostlist::{HostlistError, NODES_MAX, expand_hostlist};
+pub use json::json_problem;
 pub use names::{NameError, NodeName, RecordName, RequestId};
 pub use nearest::nearest;
 pub use query::{PowerState, Query, QueryAnswer, QueryKind};

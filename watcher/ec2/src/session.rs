@@ -3,9 +3,10 @@
 //! Credentials, region and endpoint come from AWS's own crate, in the order that all of AWS's tools
 //! keep. Nothing here decides what an answer means, and nothing is sent twice.
 
+use std::cell::RefCell;
 use std::error::Error;
 use std::future::Future;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
@@ -25,6 +26,7 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_types::service_config::ServiceConfigKey;
 use fence_device::{Ec2Answer, Ec2Call, Ec2Outcome, Limit, Secret, Secrets, quoted};
+use fence_protocol::bounded;
 use tokio::time::timeout;
 
 use crate::query::Query;
@@ -38,6 +40,8 @@ pub(crate) struct Session {
     region: String,
     endpoint: String,
     limit: Limit,
+    /// The calls that were made, for a log.
+    calls: RefCell<Vec<String>>,
 }
 
 /// A call to which no whole answer came, and why.
@@ -73,7 +77,7 @@ impl Session {
             Err(NoSession::unreachable(false, text.to_owned()))
         })?;
         let connector = connector(Connector::builder());
-        Ok(Session { connector, credentials, region, endpoint, limit })
+        Ok(Session { connector, credentials, region, endpoint, limit, calls: RefCell::default() })
     }
 
     /// Where the calls go, in words.
@@ -93,8 +97,26 @@ impl Session {
         known.collect::<Secrets>().hide_in_quotes(text)
     }
 
+    /// The calls that were made so far, one line each.
+    pub(crate) fn take_calls(&self) -> Vec<String> {
+        self.calls.take()
+    }
+
     /// Sends `query` once, and waits for the answer for at most `ms_max` milliseconds.
     pub(crate) async fn send(&self, query: &Query, ms_max: u64) -> Result<Reply, Lost> {
+        let begin = Instant::now();
+        let sent = self.exchange(query, ms_max).await;
+        let came = match &sent {
+            Ok(reply) => format!("status {}", reply.status),
+            Err(lost) => lost.text.clone(),
+        };
+        let (action, ms) = (query.action(), begin.elapsed().as_millis());
+        let call = format!("POST {} {action}: {came} after {ms} ms", self.endpoint);
+        self.calls.borrow_mut().push(bounded(&self.redact(&call), CALL_BYTES_MAX));
+        sent
+    }
+
+    async fn exchange(&self, query: &Query, ms_max: u64) -> Result<Reply, Lost> {
         let lost = |is_late, text| Lost { is_late, text };
         let request = self.signed(&query.form()).map_err(|error| {
             lost(false, format!("the call cannot be made: {}", quoted(&in_words(&*error))))
@@ -277,6 +299,9 @@ fn in_words(error: &(dyn Error + 'static)) -> String {
 
 /// How long region and credentials may take.
 const LOGIN_MS_MAX: u64 = 10_000;
+
+/// The longest line about a call, in bytes.
+const CALL_BYTES_MAX: usize = 512;
 
 /// The longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;

@@ -31,7 +31,8 @@ pub(crate) async fn carry_out(call: &Ec2Call, limit: Limit) -> Ec2Answer {
         Ec2Ask::Off | Ec2Ask::On => order(&session, call).await,
     };
     let answer = result.unwrap_or_else(Ec2Answer::from);
-    Ec2Answer { text: bounded(&session.redact(&answer.text), TEXT_BYTES_MAX), ..answer }
+    let text = bounded(&session.redact(&answer.text), TEXT_BYTES_MAX);
+    Ec2Answer { text, calls: session.take_calls(), ..answer }
 }
 
 /// Why a question has no answer.

@@ -18,7 +18,7 @@ use fence_protocol::{
     Requested,
 };
 use fence_spool::{SpoolError, WatcherSpool};
-use log::{error, warn};
+use log::{debug, error, trace, warn};
 use serde_json::Value;
 
 use super::Wake;
@@ -86,10 +86,11 @@ impl Desk {
         let bytes = match self.spool.read_query(file_name) {
             Ok(bytes) => bytes?,
             Err(problem) => {
-                report(&format!("query {file_name:?}"), &problem, &self.wake);
+                report(&format!("query '{file_name}'"), &problem, &self.wake);
                 return None;
             }
         };
+        trace!("spool: looked at query {file_name}");
         let query = match Query::parse(&bytes) {
             Ok(query) if file_name != format!("{}.json", query.query_id) => {
                 Err("its query_id is not its file name".to_owned())
@@ -99,13 +100,13 @@ impl Desk {
         if let Ok(query) = &query
             && let Some(why) = self.unanswerable(query, now)
         {
-            warn!("query {file_name:?}: refused: {why}");
+            warn!("query '{file_name}': refused: {why}");
             write(&self.spool, file_name, &QueryAnswer::new(&query.query_id, 3, why), &self.wake);
             return None;
         }
         match query {
             Err(why) => {
-                warn!("query {file_name:?}: refused: {why}");
+                warn!("query '{file_name}': refused: {why}");
                 remove(&self.spool, file_name);
             }
             Ok(query) if query.query == QueryKind::State => {
@@ -253,8 +254,9 @@ fn report(what: &str, problem: &SpoolError, wake: &Sender<Wake>) {
 }
 
 fn write(spool: &WatcherSpool, file_name: &str, answer: &QueryAnswer, wake: &Sender<Wake>) {
+    debug!("spool: answer query {file_name} with code {}", answer.code);
     if let Err(problem) = spool.answer_query(&answer.query_id, &answer.to_json()) {
-        report(&format!("query {file_name:?}"), &problem, wake);
+        report(&format!("query '{file_name}'"), &problem, wake);
         if problem.is_passing() {
             // It is asked once more by the next look, if somebody still waits for it.
             return;
@@ -265,7 +267,7 @@ fn write(spool: &WatcherSpool, file_name: &str, answer: &QueryAnswer, wake: &Sen
 
 fn remove(spool: &WatcherSpool, file_name: &str) {
     if let Err(problem) = spool.remove_query(file_name) {
-        error!("query {file_name:?}: {problem}");
+        error!("query '{file_name}': {problem}");
     }
 }
 

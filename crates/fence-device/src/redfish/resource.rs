@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use fence_core::execution::Order;
-use fence_protocol::PowerState;
+use fence_protocol::{PowerState, json_problem};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -279,8 +279,8 @@ pub fn reset_type(order: Order, allowed: Option<&[String]>) -> Result<&'static s
 
 fn read<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, String> {
     serde_json::from_str(&text_of(body)).map_err(|error| {
-        // The words of the parser may hold a value.
-        format!("{what} cannot be read: {}", quoted(&error.to_string()))
+        // These words may hold a value.
+        format!("{what} cannot be read: {}", quoted(&json_problem(body, &error)))
     })
 }
 
@@ -363,7 +363,7 @@ mod tests {
         let failed = Secrets::default().shown(&failed);
         assert_eq!(failed, "the system is shown with an error: Timed out.");
         let twice = parse_system(br#"{"PowerState": "On", "PowerState": "Off"}"#).unwrap_err();
-        assert!(twice.contains("duplicate field"), "{twice}");
+        assert!(twice.contains("stands there twice"), "{twice}");
     }
 
     #[test]

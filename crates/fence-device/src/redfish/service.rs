@@ -22,14 +22,12 @@ use super::resource::{
     parse_sessions_place, parse_system, reset_type,
 };
 use super::systems::{Ambiguity, Member, Systems};
-use crate::{Client as RequestClient, Limit, Secret, Secrets};
+use crate::{Client as RequestClient, Limit, Secret};
 
 /// A service, from its opening to its closing.
 pub(super) struct Service {
     client: Client,
     limit: Limit,
-    /// What may stand in no text.
-    secrets: Secrets,
     session: Option<ResourcePath>,
 }
 
@@ -71,7 +69,7 @@ impl From<CallError> for Problem {
 impl Service {
     /// The service that `client` reaches, for work until `limit`.
     pub(super) fn new(client: Client, limit: Limit) -> Self {
-        Service { client, limit, secrets: Secrets::default(), session: None }
+        Service { client, limit, session: None }
     }
 
     /// Sends the login with each call (HTTP basic authentication).
@@ -81,8 +79,8 @@ impl Service {
         password: &Secret,
     ) -> Result<(), Problem> {
         let login = STANDARD.encode(format!("{username}:{}", password.expose()));
-        self.hide(password.clone());
-        self.hide(secret(&login)?);
+        self.client.hide(password.clone());
+        self.client.hide(secret(&login)?);
         self.client.log_in("Authorization", secret(&format!("Basic {login}"))?);
         Ok(())
     }
@@ -93,7 +91,7 @@ impl Service {
         username: &str,
         password: &Secret,
     ) -> Result<(), Problem> {
-        self.hide(password.clone());
+        self.client.hide(password.clone());
         let login = json!({ "UserName": username, "Password": password.expose() }).to_string();
         let fixed = path(SESSIONS)?;
         let place = self.sessions_place()?.unwrap_or_else(|| fixed.clone());
@@ -107,7 +105,7 @@ impl Service {
             return Err(Problem::Failed(text.to_owned()));
         };
         let token = secret(token)?;
-        self.hide(token.clone());
+        self.client.hide(token.clone());
         self.client.log_in("X-Auth-Token", token);
         // Without its place, nobody can end the session but the service itself.
         let place = reply.location.as_deref().and_then(ResourcePath::of_url);
@@ -170,14 +168,9 @@ impl Service {
         }
     }
 
-    /// Shows `secret` to nobody from now on.
-    fn hide(&mut self, secret: Secret) {
-        self.secrets.add(secret);
-    }
-
     /// `text` as it may be shown: one line, without secrets in what it quotes.
     pub(super) fn clean(&self, text: &str) -> String {
-        let text = self.secrets.shown(text);
+        let text = self.client.secrets().shown(text);
         let words: Vec<&str> = text.split_whitespace().collect();
         bounded(&words.join(" "), TEXT_BYTES_MAX)
     }
