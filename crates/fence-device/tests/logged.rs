@@ -106,19 +106,15 @@ fn service(token: &'static str) -> String {
     address
 }
 
-#[test]
-fn each_program_and_each_call_is_logged_and_no_secret() {
-    log::set_logger(&LINES).unwrap();
-    log::set_max_level(LevelFilter::Trace);
-    let directory = Directory::new();
+/// A device of each type that has a secret.
+fn devices(directory: &Directory) -> Vec<Box<dyn FenceDevice>> {
     let executor = directory.executor();
     let targets: BTreeSet<NodeName> = [node()].into();
-
     let agent = FenceAgentDevice::new(
         FenceAgentSettings {
             agent: directory.script("agent", "cat; cat >&2; exit 1"),
             options: BTreeMap::new(),
-            secrets: [("password".to_owned(), password(&directory))].into(),
+            secrets: [("password".to_owned(), password(directory))].into(),
             env: BTreeMap::new(),
             plug: PerTarget::Pattern("{target}".into()),
             plug_option: Some("plug".into()),
@@ -133,7 +129,7 @@ fn each_program_and_each_call_is_logged_and_no_secret() {
             address: PerTarget::Pattern("127.0.0.1".into()),
             known_targets: targets.clone(),
             username: "fence".into(),
-            password: password(&directory),
+            password: password(directory),
             cipher: 17,
             privilege: IpmiPrivilege::Operator,
             program: directory.script("ipmitool", "echo $IPMI_PASSWORD; env >&2; exit 1"),
@@ -146,7 +142,7 @@ fn each_program_and_each_call_is_logged_and_no_secret() {
             system: Some(PerTarget::Pattern("/redfish/v1/Systems/1".into())),
             known_targets: targets.clone(),
             username: "admin".into(),
-            password: password(&directory),
+            password: password(directory),
             login,
             trust: RedfishTrust::Insecure,
         })
@@ -157,20 +153,27 @@ fn each_program_and_each_call_is_logged_and_no_secret() {
     );
     let ec2 = Ec2Device::new(
         Ec2Settings {
-            access_key: Some(("AKID".into(), password(&directory))),
+            access_key: Some(("AKID".into(), password(directory))),
             ..ec2_settings(directory.script("ec2", &helper))
         },
         executor,
     );
-    let devices: [&dyn FenceDevice; 5] = [
-        &agent,
-        &ipmi,
-        &redfish(RedfishLogin::Basic, "none"),
-        &redfish(RedfishLogin::Session, "t0ken"),
-        &ec2,
-    ];
-    for device in devices {
-        let said = use_all(device);
+    vec![
+        Box::new(agent),
+        Box::new(ipmi),
+        Box::new(redfish(RedfishLogin::Basic, "none")),
+        Box::new(redfish(RedfishLogin::Session, "t0ken")),
+        Box::new(ec2),
+    ]
+}
+
+#[test]
+fn each_program_and_each_call_is_logged_and_no_secret() {
+    log::set_logger(&LINES).unwrap();
+    log::set_max_level(LevelFilter::Trace);
+    let directory = Directory::new();
+    for device in devices(&directory) {
+        let said = use_all(device.as_ref());
         for secret in [PASSWORD, "t0ken", "YWRtaW46czNjcmV0"] {
             assert!(!said.contains(secret), "{said}");
         }

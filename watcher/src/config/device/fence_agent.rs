@@ -105,14 +105,12 @@ fn agent(section: &mut Section, common: &Common) -> Option<String> {
 
 /// Says in one line that the agent is in none of these places.
 fn absent(places: &[String]) -> String {
-    let install = "install it (most are in the package fence-agents), or correct 'agent'";
-    match places {
-        [one] => format!("'agent': there is no program '{one}': {install}"),
-        _ => {
-            let places: Vec<String> = places.iter().map(|place| format!("'{place}'")).collect();
-            format!("'agent': there is no program {}: {install}", places.join(" or "))
-        }
-    }
+    let places: Vec<String> = places.iter().map(|place| format!("'{place}'")).collect();
+    format!(
+        "'agent': there is no program {}: install it (most are in the package fence-agents), or correct \
+         'agent'",
+        places.join(" or ")
+    )
 }
 
 /// The secrets by the option that carries each.
