@@ -947,7 +947,7 @@ fn a_spool_that_is_missing_or_open_to_others_is_named_with_its_mend() {
 
     fs::remove_dir(spool.path("requests")).unwrap();
     let output = spool.run("action=off\nplug=n3\n");
-    assert!(assert_failure(&output).contains("install -d"));
+    assert!(assert_failure(&output).contains("start fence-watcher, which makes"));
     assert_eq!(spool.audit().len(), 4, "a request that could not be written is in the audit");
 }
 
