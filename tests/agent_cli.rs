@@ -745,6 +745,21 @@ fn a_log_that_cannot_be_written_is_one_line_and_no_failure() {
     let stderr = text(&output.stderr);
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(stderr.contains(&spool.path("log").display().to_string()), "{stderr}");
+    assert!(stderr.starts_with("fence_gfs2_recorder: the audit was not written: "), "{stderr}");
+}
+
+#[test]
+fn a_debug_file_without_its_whole_path_is_named_as_it_was_given() {
+    for file in ["debug.log", "x/debug.log"] {
+        let spool = Spool::new();
+        let lines = format!("action=off\nplug=n3\ndebug_file={file}\n");
+        let output = spool.run_answered(&lines, |responder| {
+            responder.answer(&responder.success());
+        });
+        assert_eq!(output.status.code(), Some(0));
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains(&format!("no debug file: '{file}' is not absolute")), "{stderr}");
+    }
 }
 
 /// As the versions before did: a simple watcher may make none of them.
@@ -956,7 +971,7 @@ fn a_spool_that_is_missing_or_open_to_others_is_named_with_its_mend() {
 
     fs::remove_dir(spool.path("requests")).unwrap();
     let output = spool.run("action=off\nplug=n3\n");
-    assert!(assert_failure(&output).contains("install -d"));
+    assert!(assert_failure(&output).contains("start fence-watcher, which makes"));
     assert_eq!(spool.audit().len(), 4, "a request that could not be written is in the audit");
 }
 

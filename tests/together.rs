@@ -371,7 +371,7 @@ fn an_agent_gives_up_on_a_dead_watcher_before_its_time_is_over() {
 
     let ended = site.agent("action=off\nplug=n1\nfence_timeout=86400").wait();
 
-    ended.assert_failure(&["'n1'", "died", "systemctl start fence-watcher"]);
+    ended.assert_failure(&["'n1'", "has ended", "systemctl start fence-watcher"]);
     assert!(names(&site.spool.requests).iter().all(|name| name.starts_with('.')));
 }
 

@@ -8,6 +8,7 @@
 //! - `crashes`: signals, crashes, and what the next watcher makes of them.
 //! - `frozen`: a disk of logs that stands still.
 //! - `locks`: the locks' files are removed while it runs.
+//! - `logged`: what its log holds at each level.
 //! - `places`: the directories, lost events and full disks.
 //! - `queries`: questions that cannot be understood, or that are still being written.
 //! - `reload`: a new configuration while it runs.
@@ -32,6 +33,8 @@ mod execution;
 mod frozen;
 #[path = "watcher/locks.rs"]
 mod locks;
+#[path = "watcher/logged.rs"]
+mod logged;
 #[path = "watcher/places.rs"]
 mod places;
 #[path = "watcher/queries.rs"]

@@ -68,13 +68,16 @@ impl<'a> Attempt<'a> {
             audit: None,
             is_left_to_watcher: false,
             syslog: Syslog::connect(AGENT),
-            problems: Vec::new(),
+            problems: order.telling.remarks.clone(),
             progress,
         }
     }
 
     fn carry_out(&mut self, signals: &Signals) -> (Verdict, Option<Submitted>) {
         let order = self.order;
+        for remark in &order.telling.remarks {
+            self.say(Level::Warn, remark);
+        }
         if let Some(problem) = shifted() {
             let why = format!("nothing was requested: {problem}");
             return (failed(order, "rejected", &why), None);

@@ -147,6 +147,8 @@ pub struct Telling {
     pub quiet: bool,
     /// Each step, appended to this file.
     pub debug_file: Option<PathBuf>,
+    /// What is wrong with the environment, and changes nothing of a fence.
+    pub remarks: Vec<String>,
 }
 
 /// Why the input is refused.
@@ -166,8 +168,8 @@ pub enum Refusal {
     Target(String, NameError),
     /// The value of this parameter is not what the text says.
     Value {
-        /// The parameter, in words or by name.
-        what: &'static str,
+        /// The option or the variable that gives it.
+        what: String,
         /// Its value.
         value: String,
         /// What it should be.
@@ -242,6 +244,10 @@ const TIME_SECONDS_MAX: u64 = 86_400;
 /// Parameters that change only what is shown or told.
 const FLAGS: [&str; 5] = ["verbose", "quiet", "version", "help", "no_gfs2_discovery"];
 
+/// Parameters for information alone. The environment may be one that was set for something else, and a
+/// wrong variable there must not keep a node from being fenced.
+const INFORMATION: [&str; 3] = ["gfs2_discovery_enabled", "gfs2_discovery_timeout", "log_dir"];
+
 /// Understands the options; `environment` gives the value of a variable.
 pub fn understand(
     input: &RawInput,
@@ -286,6 +292,46 @@ fn dlm_action(input: &RawInput) -> Option<String> {
     let is_from_dlm =
         ["node", "fail_time"].iter().all(|name| input.unknown.iter().any(|u| u == name));
     (is_from_dlm && !input.is_typed).then(|| "reboot".to_owned())
+}
+
+/// `name` after `what`. Pacemaker reads "timeout" as an expired time, wherever it stands.
+fn named(what: &str, name: &str) -> String {
+    let split = name.replace("timeout", "time-out").replace("TIMEOUT", "TIME-OUT");
+    let hint = if split == name { "" } else { " (written without the hyphen in 'time-out')" };
+    format!("{what}{split}{hint}")
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    let is_plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let seconds = text.parse().ok().filter(|_| is_plain)?;
+    let time = Duration::try_from_secs_f64(seconds).ok()?;
+    (time <= Duration::from_secs(TIME_SECONDS_MAX)).then_some(time)
+}
+
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && !text.contains('\0')
+}
+
+/// Whether `value` is one of this kind.
+fn is_of_kind(kind: Kind, value: &str) -> bool {
+    match kind {
+        Kind::Seconds => seconds(value).is_some(),
+        Kind::Path => is_path(value),
+        Kind::Boolean | Kind::Flag => yes_or_no(value).is_some(),
+        Kind::Select(words) => words.contains(&value),
+        Kind::Text | Kind::Integer => true,
+    }
+}
+
+/// What a value of this kind is, in words.
+fn should_be(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Seconds => "a number of seconds from 0 to 86400",
+        Kind::Path => "a path that starts with '/'",
+        Kind::Boolean | Kind::Flag => "yes or no",
+        Kind::Select(_) => "one of the known words",
+        Kind::Text | Kind::Integer => "a value of another kind",
+    }
 }
 
 /// The options that hold: what was given, else the environment's, else the default.
@@ -359,7 +405,7 @@ impl Options<'_> {
             log_dir: self.path("log_dir")?,
             device: self.text("device"),
             time_max,
-            poll_interval: self.seconds("poll_interval", "poll_interval")?.max(POLL_INTERVAL_MIN),
+            poll_interval: self.seconds("poll_interval")?.max(POLL_INTERVAL_MIN),
             delay,
             discovery: self.discovery()?,
             naming: (responder == Responder::Nnf && action != FenceAction::On)
@@ -402,8 +448,8 @@ impl Options<'_> {
     /// The agent's time and the delay in it.
     fn times(&self, action: FenceAction) -> Result<(Duration, Duration), Refusal> {
         let time_max = self.time_max()?;
-        let delay = self.seconds("delay", "delay")?;
-        self.seconds("poll_interval", "poll_interval")?;
+        let delay = self.seconds("delay")?;
+        self.seconds("poll_interval")?;
         if action == FenceAction::On {
             return Ok((time_max, Duration::ZERO));
         }
@@ -420,26 +466,34 @@ impl Options<'_> {
                 Ok(Duration::from_secs(seconds))
             }
             _ => Err(Refusal::Value {
-                what: "the time for a fence",
+                what: self.giver("fence_timeout"),
                 value: text,
                 should: "a whole number of seconds from 1 to 86400",
             }),
         }
     }
 
-    fn seconds(&self, name: &str, what: &'static str) -> Result<Duration, Refusal> {
+    fn seconds(&self, name: &str) -> Result<Duration, Refusal> {
         let text = self.text(name).unwrap_or_default();
-        let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        text.parse()
-            .ok()
-            .filter(|_| plain)
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .filter(|time| *time <= Duration::from_secs(TIME_SECONDS_MAX))
-            .ok_or(Refusal::Value {
-                what,
-                value: text,
-                should: "a number of seconds from 0 to 86400",
-            })
+        seconds(&text).ok_or_else(|| self.wrong(name, text))
+    }
+
+    /// The refusal of `value`, which is given for the parameter `name`.
+    fn wrong(&self, name: &str, value: String) -> Refusal {
+        Refusal::Value { what: self.giver(name), value, should: should_be(parameter(name).kind) }
+    }
+
+    /// Who gives the value of a parameter: an option, or a variable of the environment.
+    fn giver(&self, name: &str) -> String {
+        let row = parameter(name);
+        let spelling = row.spellings().find(|spelling| self.input.last(spelling).is_some());
+        match (spelling, row.environment) {
+            (Some(spelling), _) if self.input.is_typed => {
+                named("the option --", &spelling.replace('_', "-"))
+            }
+            (None, Some(variable)) => named("the environment variable ", variable),
+            (spelling, _) => named("the option ", spelling.unwrap_or(name)),
+        }
     }
 
     fn places(&self) -> Result<Places, Refusal> {
@@ -448,10 +502,10 @@ impl Options<'_> {
 
     fn path(&self, name: &'static str) -> Result<PathBuf, Refusal> {
         let text = self.text(name).unwrap_or_default();
-        if text.starts_with('/') && !text.contains('\0') {
+        if is_path(&text) {
             return Ok(PathBuf::from(text));
         }
-        Err(Refusal::Value { what: name, value: text, should: "a path that starts with '/'" })
+        Err(self.wrong(name, text))
     }
 
     fn responder(&self) -> Result<Responder, Refusal> {
@@ -460,7 +514,7 @@ impl Options<'_> {
             "script" => Ok(Responder::Script),
             "nnf" => Ok(Responder::Nnf),
             other => Err(Refusal::Value {
-                what: "responder",
+                what: self.giver("responder"),
                 value: other.to_owned(),
                 should: "one of fence-watcher, script and nnf",
             }),
@@ -475,7 +529,7 @@ impl Options<'_> {
     }
 
     fn discovery_time(&self) -> Result<Duration, Refusal> {
-        self.seconds("gfs2_discovery_timeout", "the time for GFS2 discovery")
+        self.seconds("gfs2_discovery_timeout")
     }
 
     /// Where to look for what the cluster knows, for this long.
@@ -499,7 +553,24 @@ impl Options<'_> {
             verbose: self.flag("verbose") || level.parse::<u64>().is_ok_and(|level| level > 0),
             quiet: self.flag("quiet"),
             debug_file: debug_file.map(PathBuf::from),
+            remarks: INFORMATION.iter().filter_map(|name| self.ignored(name)).collect(),
         }
+    }
+
+    /// What is wrong with the variable that would give the value of `name`, and is ignored.
+    fn ignored(&self, name: &str) -> Option<String> {
+        let row = parameter(name);
+        let value = self.input.value(row).is_none().then(|| self.variable(row)).flatten()?;
+        let default = row.default.unwrap_or_default();
+        (!is_of_kind(row.kind, &value)).then(|| {
+            let refusal = self.wrong(name, value);
+            format!("{refusal}: it is ignored, and {default} is used")
+        })
+    }
+
+    /// The value that the environment gives to `row`.
+    fn variable(&self, row: &Parameter) -> Option<String> {
+        row.environment.and_then(self.environment).filter(|value| !value.is_empty())
     }
 
     fn flag(&self, name: &str) -> bool {
@@ -510,7 +581,7 @@ impl Options<'_> {
         let Some(text) = self.text(name) else {
             return Ok(false);
         };
-        yes_or_no(&text).ok_or(Refusal::Value { what: name, value: text, should: "yes or no" })
+        yes_or_no(&text).ok_or_else(|| self.wrong(name, text))
     }
 
     /// The value that holds. An empty one is none where the parameter is a text that may be absent.
@@ -519,7 +590,9 @@ impl Options<'_> {
         let given = self.input.value(row).map(str::to_owned);
         let value = given
             .or_else(|| {
-                row.environment.and_then(self.environment).filter(|value| !value.is_empty())
+                let is_usable =
+                    |value: &String| !INFORMATION.contains(&name) || is_of_kind(row.kind, value);
+                self.variable(row).filter(is_usable)
             })
             .or_else(|| row.default.map(str::to_owned))?;
         (row.kind != Kind::Text || !value.is_empty()).then_some(value)
@@ -552,6 +625,93 @@ mod tests {
         match with(text, &[]).expect_err(text) {
             Refusal::Invalid(why) => *why,
             other => other,
+        }
+    }
+
+    #[test]
+    fn who_gives_a_wrong_value_is_named_without_the_word_that_pacemaker_reads() {
+        let refused = |text: &str, variables: &[(&str, &str)]| {
+            with(&format!("action=off\nplug=n3\n{text}"), variables).unwrap_err().to_string()
+        };
+        let seconds = "is 'abc', but must be a number of seconds from 0 to 86400";
+        for (text, name, value, expected) in [
+            (
+                "",
+                "FENCE_TIMEOUT",
+                "abc",
+                "the environment variable FENCE_TIME-OUT (written without the hyphen in 'time-out') is \
+                 'abc', but must be a whole number of seconds from 1 to 86400"
+                    .to_owned(),
+            ),
+            (
+                "recorder_timeout=abc",
+                "FENCE_TIMEOUT",
+                "7",
+                "the option recorder_time-out (written without the hyphen in 'time-out') is 'abc', but \
+                 must be a whole number of seconds from 1 to 86400"
+                    .to_owned(),
+            ),
+            ("", "POLL_INTERVAL", "abc", format!("the environment variable POLL_INTERVAL {seconds}")),
+            ("poll_interval=abc", "POLL_INTERVAL", "7", format!("the option poll_interval {seconds}")),
+            ("delay=abc", "", "", format!("the option delay {seconds}")),
+            (
+                "",
+                "REQUEST_DIR",
+                "r",
+                "the environment variable REQUEST_DIR is 'r', but must be a path that starts with '/'"
+                    .to_owned(),
+            ),
+            (
+                "responder=x",
+                "",
+                "",
+                "the option responder is 'x', but must be one of fence-watcher, script and nnf".to_owned(),
+            ),
+        ] {
+            assert_eq!(refused(text, &[(name, value)]), expected);
+        }
+        let words = ["-o", "off", "-n", "n3", "--fence-timeout=x"].map(std::ffi::OsString::from);
+        let typed = understand(&RawInput::from_arguments(&words).unwrap(), &|_| None).unwrap_err();
+        assert!(typed.to_string().starts_with("the option --fence-time-out (written"), "{typed}");
+    }
+
+    #[test]
+    fn a_wrong_variable_that_concerns_information_stops_no_fence() {
+        let variables = [
+            ("GFS2_DISCOVERY_ENABLED", "maybe"),
+            ("GFS2_DISCOVERY_TIMEOUT", "-1"),
+            ("LOG_DIR", "logs"),
+        ];
+        for text in ["action=off\nplug=n3\n", "action=monitor\n", "action=status\nplug=n3\n"] {
+            let expected = with(text, &[]).unwrap();
+            let telling = match with(text, &variables).unwrap() {
+                Invocation::Fence(fence) => {
+                    let found = Fence { telling: Telling::default(), ..(*fence).clone() };
+                    assert_eq!(Invocation::Fence(Box::new(found)), expected);
+                    fence.telling
+                }
+                Invocation::Probe(probe) => {
+                    let found = Probe { telling: Telling::default(), ..(*probe).clone() };
+                    assert_eq!(Invocation::Probe(Box::new(found)), expected);
+                    probe.telling
+                }
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(telling.remarks.len(), 3, "{telling:?}");
+            assert_eq!(
+                telling.remarks[0],
+                "the environment variable GFS2_DISCOVERY_ENABLED is 'maybe', but must be yes or no: it is \
+                 ignored, and true is used"
+            );
+        }
+        // What is given as an option is checked when the device is made, and is refused.
+        for (name, value) in variables {
+            let option = format!("action=off\nplug=n3\n{}={value}\n", name.to_ascii_lowercase());
+            assert!(matches!(refusal(&option), Refusal::Value { .. }), "{option}");
+            // An option that is right outranks the variable, which is not looked at.
+            let right = "gfs2_discovery_enabled=yes\ngfs2_discovery_timeout=1\nlog_dir=/l\n";
+            let fence = with(&format!("action=off\nplug=n3\n{right}"), &variables).unwrap();
+            assert!(matches!(fence, Invocation::Fence(f) if f.telling.remarks.is_empty()));
         }
     }
 

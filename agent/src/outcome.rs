@@ -8,7 +8,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use fence_log::one_line;
+use fence_log::shown_line;
 use fence_protocol::bounded;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{fstat, stat};
@@ -103,7 +103,7 @@ impl Ending {
     }
 
     fn stderr_line(&self) -> String {
-        format!("{AGENT}: {}\n", one_line(&self.stderr.join("; ")))
+        format!("{AGENT}: {}\n", shown_line(&self.stderr.join("; ")))
     }
 }
 
@@ -159,6 +159,9 @@ mod tests {
         let ending = Ending::failure("a\nb").with_problems(&["c\u{85}d".into(), "e".into()]);
 
         assert_eq!(ending.stderr_line(), "fence_gfs2_recorder: a\\nb; c\\u{85}d; e\n");
+        // What shows an escape of its own is not escaped once more.
+        let ending = Ending::failure("it contains '\\u{7}'");
+        assert_eq!(ending.stderr_line(), "fence_gfs2_recorder: it contains '\\u{7}'\n");
     }
 
     #[test]

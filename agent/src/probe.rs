@@ -24,6 +24,7 @@ pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
     let ending = if let Some(problem) = shifted() {
         Ending::failure(&problem)
     } else {
+        probe.telling.remarks.iter().for_each(|remark| asking.progress.step(remark));
         asking.show_discovery();
         asking.answer().unwrap_or_else(Failure::into_ending)
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use fence_audit::{LogProcess, Task};
-use fence_log::one_line;
+use fence_log::shown_line;
 use fence_protocol::bounded;
 
 use crate::invocation::Telling;
@@ -53,7 +53,7 @@ impl Progress {
 
     /// Tells one step.
     pub(crate) fn step(&mut self, text: &str) {
-        let text = one_line(text);
+        let text = shown_line(text);
         if let Some(file) = &mut self.debug {
             let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
             let pid = std::process::id();
@@ -69,7 +69,7 @@ impl Progress {
     /// Shows what is waited for, in place of what was shown before.
     pub(crate) fn waiting(&mut self, text: &str) {
         if self.terminal {
-            let line = format!("\r\x1b[K{}", bounded(&one_line(text), LINE_BYTES_MAX));
+            let line = format!("\r\x1b[K{}", bounded(&shown_line(text), LINE_BYTES_MAX));
             let _ = io::stderr().write_all(line.as_bytes());
             self.shown = true;
         }

@@ -56,14 +56,16 @@ pub fn verdict(order: &Fence, outcome: Outcome, waited: Duration, watcher: Watch
             let result = if timed_out(&reason) { "timed-out" } else { "withdrawn" };
             gave_up(order, &reason, waited, result, rest)
         }
-        Outcome::Unknown(reason) => gave_up(
-            order,
-            &reason,
-            waited,
-            "unknown",
-            "the request had been taken, so the outcome is \
-                unknown: check the target, and see 'fence-watcher history'",
-        ),
+        Outcome::Unknown(reason) => {
+            let place = match order.responder {
+                Responder::FenceWatcher => "'fence-watcher history'",
+                Responder::Script | Responder::Nnf => log_of(order.responder),
+            };
+            let rest = format!(
+                "the request had been taken, so the outcome is unknown: check the target, and see {place}"
+            );
+            gave_up(order, &reason, waited, "unknown", &rest)
+        }
         Outcome::Stuck(reason, why) => {
             let rest = format!("the request could not be withdrawn ({why}): check the target");
             gave_up(order, &reason, waited, "unknown", &rest)
@@ -97,7 +99,7 @@ pub fn failed(order: &Fence, result: &str, why: &str) -> Verdict {
 fn gave_up(order: &Fence, reason: &Reason, waited: Duration, result: &str, rest: &str) -> Verdict {
     let why = match reason {
         Reason::Signal(signal) => format!("stopped by {signal}; {rest}"),
-        Reason::WatcherDead => format!("the fence-watcher of this node has died; {rest}"),
+        Reason::WatcherDead => format!("fence-watcher has ended on this node; {rest}"),
         Reason::TimedOut { unreadable } => {
             let seconds = waited.as_secs_f64();
             let seen = unreadable
@@ -132,7 +134,15 @@ fn told(answer: &ReceivedAnswer) -> String {
     format!("{message}{}{verified}", device.unwrap_or_default())
 }
 
-fn advice(result: &str, order: &Fence) -> &'static str {
+fn log_of(responder: Responder) -> &'static str {
+    match responder {
+        Responder::FenceWatcher => "the log of fence-watcher",
+        Responder::Script => "the log of the responder",
+        Responder::Nnf => "the log of nnf-sos",
+    }
+}
+
+fn advice(result: &str, order: &Fence) -> String {
     match (order.responder, result) {
         (Responder::FenceWatcher, "unreachable") => {
             "check the way to the device: fence-watcher check"
@@ -142,9 +152,9 @@ fn advice(result: &str, order: &Fence) -> &'static str {
         }
         (Responder::FenceWatcher, "expired" | "withdrawn") => "nothing was started: fence again",
         (Responder::FenceWatcher, "unacknowledged" | "interrupted") => "check the target",
-        (Responder::FenceWatcher, _) => "see the log of fence-watcher",
-        (Responder::Script | Responder::Nnf, _) => "see the log of the responder",
+        (responder, _) => return format!("see {}", log_of(responder)),
     }
+    .to_owned()
 }
 
 #[cfg(test)]
@@ -250,6 +260,23 @@ mod tests {
     }
 
     #[test]
+    fn the_advice_is_for_the_responder_that_is_used() {
+        let end = |responder: &str, outcome| {
+            stderr(&verdict(&order(responder), outcome, Duration::from_secs(9), Watcher::Never))
+        };
+        let unknown = || Outcome::Unknown(Reason::TimedOut { unreadable: None });
+        let failed = || Outcome::Failure(answer("no", Some("device-failure")));
+        for (responder, log) in
+            [("script", "the log of the responder"), ("nnf", "the log of nnf-sos")]
+        {
+            for text in [end(responder, unknown()), end(responder, failed())] {
+                assert!(text.contains(log) && !text.contains("fence-watcher"), "{text}");
+            }
+        }
+        assert!(end("fence-watcher", unknown()).contains("'fence-watcher history'"));
+    }
+
+    #[test]
     fn a_watcher_that_died_is_told_once() {
         let outcome = Outcome::Withdrawn(Reason::WatcherDead);
         let verdict =
@@ -257,8 +284,8 @@ mod tests {
 
         assert_eq!(
             verdict.details,
-            "the fence-watcher of this node has died; the request was withdrawn before anything was \
-             started; start it: systemctl start fence-watcher"
+            "fence-watcher has ended on this node; the request was withdrawn before anything was started; \
+             start it: systemctl start fence-watcher"
         );
     }
 

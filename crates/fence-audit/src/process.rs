@@ -20,12 +20,12 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fence_log::one_line;
+use fence_log::shown_line;
 use fence_spool::PlaceError;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::writer::{DETAILED_LOG, EVENTS_LOG, READABLE_LOG, append_line};
+use crate::writer::{DETAILED_LOG, EVENTS_LOG, NOT_WRITTEN, READABLE_LOG, append_line};
 use crate::{AuditEvent, AuditLog};
 
 /// What a [`LogProcess`] is for.
@@ -58,6 +58,7 @@ impl Task {
 #[derive(Debug)]
 pub struct LogProcess {
     path: PathBuf,
+    is_audit: bool,
     /// `None` when it cannot be reached any more.
     to: Option<PipeWriter>,
     /// `None` when the process is gone and was waited for.
@@ -82,6 +83,7 @@ impl LogProcess {
         let (word, path) = task.words();
         let mut process = LogProcess {
             path: path.to_owned(),
+            is_audit: word == AUDIT,
             to: None,
             from: None,
             unsent: Vec::new(),
@@ -98,7 +100,7 @@ impl LogProcess {
                 let thread = thread::Builder::new().name("log-process".into());
                 let _ = thread.spawn(move || run(command, end));
             }
-            Err(error) => process.problems.push(cannot_start(&error)),
+            Err(error) => process.problems.push(process.lacking(&cannot_start(&error))),
         }
         process
     }
@@ -159,7 +161,7 @@ impl LogProcess {
                 if self.problems.is_empty() {
                     let path = self.path.display();
                     let why = "the process that writes it has ended";
-                    self.problems.push(format!("cannot write to '{path}': {why}"));
+                    self.problems.push(self.lacking(&format!("cannot write to '{path}': {why}")));
                 }
                 break;
             }
@@ -175,6 +177,11 @@ impl LogProcess {
             self.await_news(left);
         }
         std::mem::take(&mut self.problems)
+    }
+
+    /// `problem`, with what is not written because of it.
+    fn lacking(&self, problem: &str) -> String {
+        if self.is_audit { format!("{NOT_WRITTEN}: {problem}") } else { problem.to_owned() }
     }
 
     fn await_news(&self, left: Option<Duration>) {
@@ -221,6 +228,8 @@ impl LogProcess {
         while let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.received.drain(..=end).collect();
             let problem = String::from_utf8_lossy(&line[..end]).into_owned();
+            let problem =
+                if problem.starts_with(CANNOT_START) { self.lacking(&problem) } else { problem };
             self.unconfirmed = self.unconfirmed.saturating_sub(1);
             if !problem.is_empty() && !self.problems.contains(&problem) {
                 self.problems.push(problem);
@@ -242,7 +251,7 @@ fn run(mut command: Command, mut end: PipeWriter) {
 }
 
 fn cannot_start(error: &io::Error) -> String {
-    format!("cannot start the process that writes logs: {error}")
+    format!("{CANNOT_START}: {error}")
 }
 
 fn do_not_block(pipe: impl AsFd) -> io::Result<()> {
@@ -294,7 +303,7 @@ fn confirm_each(mut write: impl FnMut(&[u8]) -> String) {
 
 fn confirm(problem: &str) {
     // A starter that is gone needs no confirmation.
-    let _ = writeln!(io::stdout(), "{}", one_line(problem));
+    let _ = writeln!(io::stdout(), "{}", shown_line(problem));
 }
 
 fn append(file: &mut Result<File, String>, path: &Path, line: &[u8]) -> Result<(), String> {
@@ -334,6 +343,8 @@ fn close_inherited() {
         let _ = nix::unistd::close(number);
     }
 }
+
+const CANNOT_START: &str = "cannot start the process that writes logs";
 
 /// The hidden first argument of a process that writes logs.
 const MODE: &str = "--log-process";

@@ -19,6 +19,12 @@ pub const READABLE_LOG: &str = "fence-events-readable.log";
 /// The log of JSON lines.
 pub const DETAILED_LOG: &str = "fence-events-detailed.jsonl";
 
+/// How many logs there are.
+const LOGS: usize = 3;
+
+/// What a fence lacks whose events are in no log.
+pub(crate) const NOT_WRITTEN: &str = "the audit was not written";
+
 /// The three logs of one directory, opened once.
 #[derive(Debug)]
 pub struct AuditLog {
@@ -38,7 +44,8 @@ impl AuditLog {
         }
     }
 
-    /// Appends `event` to each log, and returns what went wrong, each problem once.
+    /// Appends `event` to each log, and returns what went wrong, each problem once; the first says what
+    /// the audit lacks.
     pub fn record(&mut self, event: &AuditEvent) -> Vec<String> {
         let mut problems: Vec<String> = [
             self.events.append(&event.to_operator_line()),
@@ -48,7 +55,11 @@ impl AuditLog {
         .into_iter()
         .filter_map(Result::err)
         .collect();
+        let lack = if problems.len() == LOGS { NOT_WRITTEN } else { "the audit is incomplete" };
         problems.dedup();
+        if let Some(first) = problems.first_mut() {
+            first.insert_str(0, &format!("{lack}: "));
+        }
         problems
     }
 }
@@ -226,6 +237,7 @@ mod tests {
 
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].contains("/nonexistent"), "{problems:?}");
+        assert!(problems[0].starts_with("the audit was not written: "), "{problems:?}");
     }
 
     #[test]
@@ -236,6 +248,7 @@ mod tests {
         let problems = AuditLog::open(&directory.0).record(&event("x"));
 
         assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with("the audit is incomplete: "), "{problems:?}");
         assert!(fs::read_to_string(directory.0.join(DETAILED_LOG)).unwrap().ends_with("}\n"));
     }
 }

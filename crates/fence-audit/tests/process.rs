@@ -91,7 +91,7 @@ fn lines_are_appended_to_one_file_and_a_problem_is_told_once() {
     log.send("two");
     let problems = log.settle(PATIENCE);
     assert_eq!(problems.len(), 1, "{problems:?}");
-    assert!(problems[0].contains("/nonexistent"), "{problems:?}");
+    assert!(problems[0].starts_with("'/nonexistent' does not exist: run "), "{problems:?}");
 }
 
 #[test]
@@ -118,6 +118,7 @@ fn a_process_that_cannot_be_started_or_ends_at_once_is_told() {
         log.record(&event("x"));
         let problems = log.settle(PATIENCE);
         assert!(problems.len() == 1 && problems[0].contains(words), "{problems:?}");
+        assert!(problems[0].starts_with("the audit was not written: "), "{problems:?}");
     }
 }
 

@@ -18,7 +18,7 @@ use crate::executor::Purpose;
 use crate::shown::power_report;
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
-    Reach, TargetList,
+    Reach, Secrets, TargetList,
 };
 
 /// A command device as it is configured. Each list is a program's absolute path and its arguments.
@@ -169,7 +169,7 @@ impl FenceDevice for CommandDevice {
         let values = Values { target: Some(target), ..Values::question("status") };
         match self.run(argv, &values, None, limit, OUTPUT_BYTES_MAX) {
             Outcome::Exited { code: code @ (0 | 2), stdout, stderr } => {
-                power_report(code, &stdout, &stderr, &[target.as_str()])
+                power_report(code, &stdout, &stderr, &[target.as_str()], &Secrets::default())
             }
             outcome => PowerReport { state: PowerState::Unknown, detail: failure(argv, &outcome) },
         }

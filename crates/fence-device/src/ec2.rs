@@ -40,16 +40,18 @@ use std::path::{Path, PathBuf};
 
 use fence_core::PerTarget;
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
-use fence_protocol::{NodeName, PowerState, bounded};
+use fence_protocol::{NodeName, PowerState, bounded, json_problem};
 use fence_spool::{FileError, TrustedFile, program_problem};
+use log::debug;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use crate::executor::Purpose;
 use crate::pin::Machine;
+use crate::secret::{has_quotation, quoted};
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, Outcome, Pin, Reach, SecretSource,
-    TargetList,
+    Secrets, TargetList,
 };
 
 /// An EC2 device as it is configured.
@@ -120,13 +122,17 @@ pub enum Ec2Ask {
 pub struct Ec2Answer {
     /// What came of it.
     pub outcome: Ec2Outcome,
-    /// The same for people. It holds no secret.
+    /// The same for people, with the words of EC2 as quotations (`quoted`). It holds no secret of the
+    /// program's.
     pub text: String,
     /// The values of the tag, where the call was [`Ec2Ask::Targets`].
     pub names: Vec<String>,
     /// The id of the instance that was found, where one was meant.
     #[serde(default)]
     pub instance: Option<String>,
+    /// The calls that were made, one line each, for a log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<String>,
 }
 
 /// What came of a call.
@@ -235,9 +241,15 @@ impl Ec2Device {
             },
         );
         let answer = answer_of(outcome);
-        let text = match &key {
-            Some((_, secret)) => secret.redact(&answer.text),
-            None => answer.text,
+        let secrets = key.map(|(_, secret)| Secrets::from(secret)).unwrap_or_default();
+        for call in &answer.calls {
+            debug!("HTTP: {}", bounded(&secrets.shown(call), TEXT_BYTES_MAX));
+        }
+        // Where nothing is marked, all of it may be EC2's.
+        let text = if has_quotation(&answer.text) {
+            secrets.shown(&answer.text)
+        } else {
+            secrets.hide(&answer.text)
         };
         Ec2Answer { text: bounded(&text, TEXT_BYTES_MAX), ..answer }
     }
@@ -271,7 +283,13 @@ impl Ec2Device {
 impl Ec2Answer {
     /// An answer without names.
     pub fn of(outcome: Ec2Outcome, text: impl Into<String>) -> Self {
-        Ec2Answer { outcome, text: text.into(), names: Vec::new(), instance: None }
+        Ec2Answer {
+            outcome,
+            text: text.into(),
+            names: Vec::new(),
+            instance: None,
+            calls: Vec::new(),
+        }
     }
 }
 
@@ -363,17 +381,23 @@ fn answer_of(outcome: Outcome) -> Ec2Answer {
     match outcome {
         Outcome::Exited { code: 0, stdout, .. } => {
             serde_json::from_str(&stdout).unwrap_or_else(|error| {
-                Ec2Answer::of(doubtful, format!("its program's answer cannot be read: {error}"))
+                Ec2Answer::of(doubtful, {
+                    // These words may hold a value.
+                    let words = quoted(&json_problem(stdout.as_bytes(), &error));
+                    format!("its program's answer cannot be read: {words}")
+                })
             })
         }
         Outcome::Exited { code: NOT_UNDERSTOOD, stderr, .. } => {
-            Ec2Answer::of(certain, format!("its program did nothing: {}", stderr.trim()))
+            Ec2Answer::of(certain, format!("its program did nothing: {}", quoted(stderr.trim())))
         }
-        Outcome::Exited { code, stderr, .. } => {
-            Ec2Answer::of(doubtful, format!("its program exited with {code}: {}", stderr.trim()))
-        }
+        Outcome::Exited { code, stderr, .. } => Ec2Answer::of(
+            doubtful,
+            format!("its program exited with {code}: {}", quoted(stderr.trim())),
+        ),
         Outcome::Signaled { signal, stderr, .. } => {
-            let text = format!("its program was ended by signal {signal}: {}", stderr.trim());
+            let text =
+                format!("its program was ended by signal {signal}: {}", quoted(stderr.trim()));
             Ec2Answer::of(doubtful, text)
         }
         Outcome::TimedOut { .. } => Ec2Answer::of(doubtful, "its program was killed at its limit"),

@@ -87,6 +87,48 @@ pub struct Command {
     pub output_bytes_max: usize,
 }
 
+impl Command {
+    /// The command line for a log. An argument that is named as a secret is not shown: secrets of ours
+    /// are on no command line, but a command of the administrator's may have one.
+    fn shown(&self) -> String {
+        let mut is_secret = false;
+        let words = self.argv.iter().map(|word| {
+            let hidden = std::mem::replace(&mut is_secret, is_secret_option(word));
+            if hidden { "***".to_owned() } else { shown_word(word) }
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Whether the next word is a secret.
+fn is_secret_option(word: &str) -> bool {
+    word.starts_with('-') && !word.contains('=') && names_secret(word)
+}
+
+fn shown_word(word: &str) -> String {
+    match word.split_once('=') {
+        Some((name, _)) if names_secret(name) => return format!("{name}=***"),
+        _ => {}
+    }
+    // A login in a URL.
+    match word.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?))) {
+        Some((scheme, (login, rest))) if !login.contains('/') => format!("{scheme}://***@{rest}"),
+        _ => word.to_owned(),
+    }
+}
+
+fn names_secret(name: &str) -> bool {
+    let is_letter = SECRET_LETTERS.contains(&name);
+    let name = name.to_ascii_lowercase();
+    is_letter || SECRET_WORDS.iter().any(|word| name.contains(word))
+}
+
+/// The letters with which programs are given a password or a login.
+const SECRET_LETTERS: [&str; 3] = ["-p", "-P", "-u"];
+
+/// What stands in the name of a secret.
+const SECRET_WORDS: [&str; 6] = ["pass", "pwd", "secret", "token", "key", "auth"];
+
 impl fmt::Debug for Command {
     /// Only what is in nobody's way: secrets travel in the environment and on standard input.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,6 +179,20 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// How it ended, without what the program wrote, which may hold a secret.
+    fn shown(&self) -> String {
+        match self {
+            Outcome::Exited { code, .. } => format!("exit code {code}"),
+            Outcome::Signaled { signal, .. } => format!("ended by signal {signal}"),
+            Outcome::TimedOut { .. } => "killed at its limit".to_owned(),
+            Outcome::NotStarted(problem) => format!("not started: {problem}"),
+            Outcome::TooLate => "not started: it was too late".to_owned(),
+            Outcome::Withdrawn => "not started: nobody waited any more".to_owned(),
+            Outcome::ExecutorLost => "the executor was lost".to_owned(),
+            Outcome::NotReported => "no result came in time".to_owned(),
+        }
+    }
+
     /// The same with `change` made to what the program wrote.
     pub(crate) fn map_output(self, change: impl Fn(String) -> String) -> Self {
         match self {
@@ -225,4 +281,33 @@ fn json_line(value: &impl Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(value).unwrap_or_default();
     line.push(b'\n');
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_in_a_log_has_no_secret() {
+        for (argv, shown) in [
+            (&["/sbin/pdu", "off", "n3"][..], "/sbin/pdu off n3"),
+            (&["/sbin/pdu", "--password", "s3cret", "n3"], "/sbin/pdu --password *** n3"),
+            (&["/sbin/pdu", "--pass=s3cret", "n3"], "/sbin/pdu --pass=*** n3"),
+            (&["/bin/env", "API_TOKEN=s3cret", "x"], "/bin/env API_TOKEN=*** x"),
+            (&["/bin/curl", "-u", "a:s3cret", "x"], "/bin/curl -u *** x"),
+            (&["/bin/curl", "https://a:s3cret@pdu/x@y"], "/bin/curl https://***@pdu/x@y"),
+            (&["/bin/curl", "https://pdu/x@y"], "/bin/curl https://pdu/x@y"),
+        ] {
+            let command = Command {
+                argv: argv.iter().map(|&word| word.to_owned()).collect(),
+                env: vec![("IPMI_PASSWORD".to_owned(), "s3cret".to_owned())],
+                stdin: "password=s3cret\n".to_owned(),
+                limit: Limit { not_after_boot_ms: 0 },
+                start_not_after_boot_ms: 0,
+                client: None,
+                output_bytes_max: 0,
+            };
+            assert_eq!(command.shown(), shown);
+        }
+    }
 }

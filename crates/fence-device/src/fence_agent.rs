@@ -42,7 +42,7 @@ use crate::executor::Purpose;
 use crate::shown::power_report;
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
-    Reach, Secret, SecretSource, TargetList,
+    Reach, Secret, SecretSource, Secrets, TargetList,
 };
 
 use description::Description;
@@ -154,13 +154,20 @@ struct Target<'a> {
     plug: &'a str,
 }
 
+/// What came of running the agent, as it is: what people see of it is without the secrets.
+#[derive(Debug)]
+struct Ran {
+    outcome: Outcome,
+    secrets: Secrets,
+}
+
 impl FenceAgentDevice {
     /// The agent of `settings`, which `executor` runs.
     pub fn new(settings: FenceAgentSettings, executor: ExecutorClient) -> Self {
         FenceAgentDevice { settings, executor, description: Description::default() }
     }
 
-    /// Runs the agent. What it wrote is without the secrets; an error is one before its start.
+    /// Runs the agent. An error is one before its start.
     fn run(
         &self,
         action: AgentAction,
@@ -168,14 +175,12 @@ impl FenceAgentDevice {
         client: Option<&Client>,
         limit: Limit,
         output_bytes_max: usize,
-    ) -> Result<Outcome, String> {
-        let secrets = self.secrets()?;
-        let input = input(&self.settings, &secrets, action.as_str(), target);
+    ) -> Result<Ran, String> {
+        let given = self.secrets()?;
+        let input = input(&self.settings, &given, action.as_str(), target);
         let purpose = action.purpose();
         let outcome = self.execute(purpose, input, client, limit, output_bytes_max);
-        let redact =
-            |text: String| secrets.iter().fold(text, |text, (_, secret)| secret.redact(&text));
-        Ok(outcome.map_output(redact))
+        Ok(Ran { outcome, secrets: given.into_iter().map(|(_, secret)| secret).collect() })
     }
 
     fn execute(
@@ -209,8 +214,9 @@ impl FenceAgentDevice {
         vec![self.settings.agent.clone()]
     }
 
-    fn failure(&self, outcome: &Outcome) -> String {
-        failure(&self.argv(), outcome)
+    fn failure(&self, ran: Ran) -> String {
+        let Ran { outcome, secrets } = ran;
+        failure(&self.argv(), &outcome.map_output(|words| secrets.hide(&words)))
     }
 
     fn secrets(&self) -> Result<Vec<(&str, Secret)>, String> {
@@ -265,16 +271,15 @@ impl FenceAgentDevice {
     /// The state that the agent shows of `target`, if that is believed.
     fn state_of(&self, target: Target<'_>, pin: &Pin, limit: Limit) -> PowerReport {
         let unknown = |detail| PowerReport { state: PowerState::Unknown, detail };
-        let (code, stdout, stderr) =
-            match self.run(AgentAction::Status, Some(target), None, limit, OUTPUT_BYTES_MAX) {
-                Ok(Outcome::Exited { code: code @ (0 | 2), stdout, stderr }) => {
-                    (code, stdout, stderr)
-                }
-                Ok(outcome) => return unknown(self.failure(&outcome)),
-                Err(problem) => return unknown(problem),
-            };
-        let names = [target.node.as_str(), target.plug];
-        let report = power_report(code, &stdout, &stderr, &names);
+        let ran = match self.run(AgentAction::Status, Some(target), None, limit, OUTPUT_BYTES_MAX) {
+            Ok(ran) => ran,
+            Err(problem) => return unknown(problem),
+        };
+        let Outcome::Exited { code: code @ (0 | 2), stdout, stderr } = &ran.outcome else {
+            return unknown(self.failure(ran));
+        };
+        let (code, names) = (*code, [target.node.as_str(), target.plug]);
+        let report = power_report(code, stdout, stderr, &names, &ran.secrets);
         match report.state {
             // That it is off, an agent says by its exit code.
             PowerState::Off if code != 2 => unknown(report.detail),
@@ -335,11 +340,11 @@ impl FenceDevice for FenceAgentDevice {
         if !self.can_list(limit) {
             return TargetList::NoList("the agent has no action 'list'".to_owned());
         }
-        let stdout = match self.list(None, limit) {
-            Ok(stdout) => stdout,
+        let list = match self.list(None, limit) {
+            Ok(list) => list,
             Err(problem) => return TargetList::Unreachable(problem),
         };
-        match listed_plugs(&stdout, self.separator()) {
+        match list.plugs(self.separator()) {
             // A plug that is nobody's, or whose name is none of a node, is no target.
             Ok(listed) => TargetList::Nodes(
                 listed.iter().filter_map(|one| self.settings.plug.target_of(one.plug)).collect(),
@@ -371,16 +376,20 @@ impl FenceDevice for FenceAgentDevice {
             Err(problem) => return OrderReport::Failed(problem),
         };
         let target = Target { node: job.target, plug: &plug };
-        match self.run(action, Some(target), job.client, limit, OUTPUT_BYTES_MAX) {
-            Ok(Outcome::Exited { code: 0, stdout, .. }) => {
+        let ran = match self.run(action, Some(target), job.client, limit, OUTPUT_BYTES_MAX) {
+            Ok(ran) => ran,
+            Err(problem) => return OrderReport::Failed(problem),
+        };
+        match &ran.outcome {
+            Outcome::Exited { code: 0, stdout, .. } => {
                 // Not its standard error: what agents write there when all is well concerns nobody.
-                let words = message(&stdout, "");
+                let words = message(&ran.secrets.hide(stdout), "");
                 OrderReport::Acknowledged(words.unwrap_or_else(|| "exit code 0".to_owned()))
             }
-            Ok(Outcome::NotStarted(problem)) | Err(problem) => OrderReport::Failed(problem),
-            Ok(Outcome::TooLate) => OrderReport::TooLate,
-            Ok(Outcome::Withdrawn) => OrderReport::Withdrawn,
-            Ok(outcome) => OrderReport::Unacknowledged(self.failure(&outcome)),
+            Outcome::NotStarted(problem) => OrderReport::Failed(problem.clone()),
+            Outcome::TooLate => OrderReport::TooLate,
+            Outcome::Withdrawn => OrderReport::Withdrawn,
+            _ => OrderReport::Unacknowledged(self.failure(ran)),
         }
     }
 

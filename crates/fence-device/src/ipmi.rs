@@ -46,7 +46,7 @@ use std::time::Duration;
 
 use fence_core::PerTarget;
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
-use fence_protocol::{NodeName, PowerState};
+use fence_protocol::{NodeName, PowerState, bounded};
 use fence_spool::program_problem;
 
 use crate::contacts::contact_all;
@@ -54,7 +54,7 @@ use crate::executor::Purpose;
 use crate::pin::Machine;
 use crate::{
     Called, Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome,
-    Pin, Reach, Secret, SecretSource, TargetList,
+    Pin, Reach, Secret, SecretSource, Secrets, TargetList,
 };
 
 pub use address::BmcAddress;
@@ -353,7 +353,10 @@ impl Bmc<'_> {
     }
 
     fn ran(&self, outcome: Outcome) -> Ran {
-        let text = |words: &str| self.password.redact(&format!("BMC {}: {words}", self.address));
+        let secrets = Secrets::from(self.password.clone());
+        let text = |words: &str| {
+            bounded(&format!("BMC {}: {}", self.address, secrets.shown(words)), TEXT_BYTES_MAX)
+        };
         match outcome {
             Outcome::Exited { code, stdout, stderr } => {
                 let said = said(code, &stdout, &stderr);
@@ -415,6 +418,9 @@ const LAST_TRY_MS: u64 = 2_000;
 
 /// The longest that an answer to an order is waited for. Slower BMCs are not known.
 const ORDER_WAIT_S_MAX: u64 = 10;
+
+/// The longest text about a BMC, in bytes.
+const TEXT_BYTES_MAX: usize = 512;
 
 /// The longest password of IPMI 2.0; ipmitool refuses a longer one.
 const PASSWORD_BYTES_MAX: usize = 20;

@@ -58,7 +58,7 @@ pub use ipmi::{BmcAddress, IpmiDevice, IpmiPrivilege, IpmiSettings};
 pub use pin::Pin;
 pub use pool::{ask_all, ask_some};
 pub use redfish::{RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust};
-pub use secret::{Secret, SecretSource};
+pub use secret::{Secret, SecretSource, Secrets, quoted};
 #[doc(hidden)]
 pub use shown::power_shown;
 pub use simulated::{SimulatedDevice, SimulatedFailure, SimulatedSettings};

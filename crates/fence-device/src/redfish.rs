@@ -224,12 +224,15 @@ impl RedfishDevice {
         let (place, system) = service.system(path)?;
         let name = self.settings.system.as_ref().and_then(|systems| systems.of(target));
         match name.filter(|name| !name.starts_with('/')) {
-            _ if place != *path => {
-                Err(Problem::Failed(format!("the system at {path} has moved to {place}")))
-            }
-            Some(name) if !system.is_called(&name) => {
-                Err(Problem::Failed(format!("the system at {path} is not '{name}' any more")))
-            }
+            _ if place != *path => Err(Problem::Failed(format!(
+                "the system at {} has moved to {}",
+                path.quoted(),
+                place.quoted()
+            ))),
+            Some(name) if !system.is_called(&name) => Err(Problem::Failed(format!(
+                "the system at {} is not '{name}' any more",
+                path.quoted()
+            ))),
             _ => Ok((place, system)),
         }
     }

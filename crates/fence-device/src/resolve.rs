@@ -1,6 +1,6 @@
 //! From the name of a host to its addresses, in bounded time.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -30,3 +30,52 @@ pub(crate) fn resolve(host: &str, port: u16, limit: Limit) -> Result<Vec<SocketA
 
 /// How many addresses of one name are tried.
 const ADDRESSES_MAX: usize = 16;
+
+/// The IPv6 address and the port that `text` is, where it has no brackets and is no address as a whole;
+/// with the usual port it may be one, and then nobody knows which is meant.
+pub(crate) fn ported_v6<'a>(text: &'a str, usual_port: &str) -> Option<(&'a str, &'a str)> {
+    let (address, port) = text.rsplit_once(':')?;
+    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_whole = text.parse::<Ipv6Addr>().is_ok() && port != usual_port;
+    let is_address = address.split('%').next()?.parse::<Ipv6Addr>().is_ok();
+    (is_port && is_address && !is_whole).then_some((address, port))
+}
+
+/// What is wrong with such a text, and what to write.
+pub(crate) fn without_brackets(text: &str, address: &str, port: &str) -> String {
+    let alone = text
+        .parse::<Ipv6Addr>()
+        .map_or(String::new(), |whole| format!(", or \"[{whole}]\" if that is the whole address"));
+    format!(
+        "'{}' has a port and no brackets around the IPv6 address: write \"[{address}]:{port}\"{alone}",
+        text.escape_debug()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_behind_an_address_without_brackets_is_seen() {
+        for (text, found) in [
+            ("fd00::1:623", Some(("fd00::1", "623"))),
+            ("fd00::1:16231", Some(("fd00::1", "16231"))),
+            ("fe80::1%eth0:623", Some(("fe80::1%eth0", "623"))),
+            ("fd00:1:2:3:4:5:6:7:443", Some(("fd00:1:2:3:4:5:6:7", "443"))),
+            ("fd00::1:6230", None),
+            ("fd00::623", None),
+            ("fd00::1", None),
+            ("[fd00::1]:623", None),
+            ("bmc:623", None),
+            ("10.0.0.1:623", None),
+        ] {
+            assert_eq!(ported_v6(text, "623"), found, "{text}");
+        }
+        assert_eq!(
+            without_brackets("fd00::1:623", "fd00::1", "623"),
+            "'fd00::1:623' has a port and no brackets around the IPv6 address: write \
+             \"[fd00::1]:623\", or \"[fd00::1:623]\" if that is the whole address"
+        );
+    }
+}

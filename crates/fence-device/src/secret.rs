@@ -1,6 +1,7 @@
 //! Passwords and keys: where they come from, and how they stay out of everything that people read.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use fence_spool::{FileError, TrustedFile};
@@ -16,6 +17,10 @@ pub enum SecretSource {
     /// (systemd.exec(5), `LoadCredential=`).
     Credential(String),
 }
+
+/// The secrets that may stand in no text.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets(Vec<Secret>);
 
 /// A secret. It has no text of its own: who needs it has to say [`Secret::expose`].
 #[derive(Clone, PartialEq, Eq)]
@@ -100,10 +105,94 @@ impl Secret {
         &self.0
     }
 
-    /// `text` without the secret, should a device have said it.
-    pub fn redact(&self, text: &str) -> String {
-        text.replace(&self.0, "***")
+    /// Every form in which a device may repeat the secret.
+    fn forms(&self) -> [String; 3] {
+        let words: Vec<&str> = self.0.split_whitespace().collect();
+        let quoted = serde_json::Value::from(self.0.as_str()).to_string();
+        [self.0.clone(), words.join(" "), quoted[1..quoted.len() - 1].to_owned()]
     }
+
+    /// The parts of `words` that hold the secret, each a whole word or several.
+    fn places_in(&self, words: &str) -> Vec<Range<usize>> {
+        let forms = self.forms();
+        let forms = forms.iter().filter(|form| !form.is_empty());
+        let found = forms.flat_map(|form| {
+            let start = words.match_indices(form.as_str()).map(|(start, _)| start);
+            start.map(|start| whole_words(words, start..start + form.len())).collect::<Vec<_>>()
+        });
+        found.collect()
+    }
+}
+
+/// `range` in `text`, made longer until it cuts no word.
+fn whole_words(text: &str, range: Range<usize>) -> Range<usize> {
+    let is_word = |c: &char| c.is_alphanumeric() || *c == '_';
+    let length = |c: char| c.len_utf8();
+    let before: usize = text[..range.start].chars().rev().take_while(is_word).map(length).sum();
+    let after: usize = text[range.end..].chars().take_while(is_word).map(length).sum();
+    range.start - before..range.end + after
+}
+
+impl Secrets {
+    /// Hides `secret` as well from now on.
+    pub fn add(&mut self, secret: Secret) {
+        self.0.push(secret);
+    }
+
+    /// The words of a device, without the secrets. No part of a word that holds one is left: it would
+    /// show the rest of the word. A short secret may be a part of any word, so that no word is left.
+    pub fn hide(&self, words: &str) -> String {
+        let is_short = |secret: &Secret| secret.0.chars().count() < SECRET_CHARS_MIN;
+        if self.0.iter().any(is_short) && !words.trim().is_empty() {
+            return HIDDEN.to_owned();
+        }
+        let mut places: Vec<_> = self.0.iter().flat_map(|s| s.places_in(words)).collect();
+        places.sort_unstable_by_key(|place| place.start);
+        let (mut shown, mut end) = (String::with_capacity(words.len()), 0);
+        for place in places {
+            if place.start >= end {
+                shown.extend([&words[end..place.start], HIDDEN]);
+            }
+            end = end.max(place.end);
+        }
+        shown + &words[end..]
+    }
+
+    /// A text of ours for people: the words of a device that it quotes are without the secrets.
+    pub fn shown(&self, text: &str) -> String {
+        self.rewrite(text, |words| words)
+    }
+
+    /// The same, for somebody who knows other secrets and hides those.
+    pub fn hide_in_quotes(&self, text: &str) -> String {
+        self.rewrite(text, |words| quoted(&words))
+    }
+
+    fn rewrite(&self, text: &str, change: impl Fn(String) -> String) -> String {
+        let mut rewritten = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((ours, after)) = rest.split_once(QUOTE.0) {
+            // A quotation that was cut ends with the text.
+            let (words, after) = after.split_once(QUOTE.1).unwrap_or((after, ""));
+            rewritten.extend([ours, &change(self.hide(words))]);
+            rest = after;
+        }
+        rewritten + rest
+    }
+}
+
+/// Whether `text` quotes a device.
+pub(crate) fn has_quotation(text: &str) -> bool {
+    text.contains(QUOTE.0)
+}
+
+/// The words of a device as a part of a text of ours, which [`Secrets::shown`] makes fit for people.
+///
+/// Secrets are hidden in such words alone. In our own text, which is known, a hidden word would show a
+/// password that is the same word.
+pub fn quoted(words: &str) -> String {
+    let words = words.replace([QUOTE.0, QUOTE.1], "");
+    format!("{}{words}{}", QUOTE.0, QUOTE.1)
 }
 
 impl fmt::Debug for Secret {
@@ -112,7 +201,29 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl From<Secret> for Secrets {
+    fn from(secret: Secret) -> Self {
+        Secrets(vec![secret])
+    }
+}
+
+impl FromIterator<Secret> for Secrets {
+    fn from_iter<I: IntoIterator<Item = Secret>>(secrets: I) -> Self {
+        Secrets(secrets.into_iter().collect())
+    }
+}
+
 const SECRET_BYTES_MAX: usize = 4096;
+
+/// The least characters of a secret that is hidden by itself.
+const SECRET_CHARS_MIN: usize = 4;
+
+/// What stands in the place of a secret.
+const HIDDEN: &str = "***";
+
+/// What stands around the words of a device (start and end of text). No device can write it, because
+/// [`quoted`] takes it away.
+const QUOTE: (char, char) = ('\u{2}', '\u{3}');
 
 #[cfg(test)]
 mod tests {
@@ -188,6 +299,52 @@ mod tests {
     fn a_secret_is_never_shown() {
         let secret = Secret::new("s3cret").unwrap();
         assert_eq!(format!("{secret:?}"), "Secret(***)");
-        assert_eq!(secret.redact("ipmitool -P s3cret: failed"), "ipmitool -P ***: failed");
+        let secrets = Secrets::from(secret);
+        assert_eq!(secrets.hide("ipmitool -P s3cret: failed"), "ipmitool -P ***: failed");
+    }
+
+    fn hidden(secret: &str, words: &str) -> String {
+        Secrets::from(Secret::new(secret).unwrap()).hide(words)
+    }
+
+    #[test]
+    fn no_part_of_a_word_is_hidden() {
+        for (secret, words, shown) in [
+            ("wrong", "the password is wrong", "the password is ***"),
+            ("pass", "wrong password", "wrong ***"),
+            ("word", "-Pword %3Aword, word_2", "-*** %***, ***"),
+            ("ünde", "stünden Sünde", "*** ***"),
+            ("a b  c", "(a b  c) (a b c)", "(***) (***)"),
+            (r#"a"b\c"#, r#"{"Password":"a\"b\\c"}"#, r#"{"Password":"***"}"#),
+            ("aaaa", "aaaaaa", "***"),
+            ("s3cret", "S3CRET", "S3CRET"),
+        ] {
+            assert_eq!(hidden(secret, words), shown, "{secret}");
+        }
+    }
+
+    #[test]
+    fn a_short_secret_leaves_no_word() {
+        for secret in ["e", "abc", "äöü"] {
+            assert_eq!(hidden(secret, "the password is wrong"), "***", "{secret}");
+            assert_eq!(hidden(secret, "no"), "***", "{secret}");
+            assert_eq!(hidden(secret, " "), " ", "{secret}");
+        }
+    }
+
+    #[test]
+    fn our_own_words_are_shown_whatever_the_secret_is() {
+        let text = format!("BMC wrong: the password is wrong ({})", quoted("RAKP \u{3}wrong"));
+        for (secret, shown) in [
+            ("wrong", "BMC wrong: the password is wrong (RAKP ***)"),
+            ("e", "BMC wrong: the password is wrong (***)"),
+            ("s3cret", "BMC wrong: the password is wrong (RAKP wrong)"),
+        ] {
+            let secrets = Secrets::from(Secret::new(secret).unwrap());
+            assert_eq!(secrets.shown(&text), shown);
+            assert_eq!(Secrets::default().shown(&secrets.hide_in_quotes(&text)), shown);
+        }
+        let cut = Secrets::from(Secret::new("s3cret").unwrap()).shown("a \u{2}s3cret b");
+        assert_eq!(cut, "a *** b");
     }
 }

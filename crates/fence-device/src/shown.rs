@@ -18,12 +18,21 @@
 use fence_core::execution::PowerReport;
 use fence_protocol::PowerState;
 
+use crate::Secrets;
 use crate::command::message;
 
-/// The state that a program shows, with words for people. `names` are the names of the machine that was
-/// asked about.
-pub(crate) fn power_report(code: i32, stdout: &str, stderr: &str, names: &[&str]) -> PowerReport {
+/// The state that a program shows, with words for people, which are without the `secrets`. `names` are
+/// the names of the machine that was asked about.
+pub(crate) fn power_report(
+    code: i32,
+    stdout: &str,
+    stderr: &str,
+    names: &[&str],
+    secrets: &Secrets,
+) -> PowerReport {
+    // What is hidden from people still shows the state.
     let state = power_shown(code, stdout, stderr, names);
+    let (stdout, stderr) = (&secrets.hide(stdout), &secrets.hide(stderr));
     let words = message(stdout, stderr);
     let detail = match (state, words) {
         (_, None) => format!("exit code {code}"),
@@ -168,6 +177,7 @@ const COMPLAINTS: [&str; 41] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Secret;
 
     fn shown(code: i32, stdout: &str, stderr: &str) -> PowerState {
         power_shown(code, stdout, stderr, &["n3", "outlet:7"])
@@ -302,7 +312,8 @@ mod tests {
 
     #[test]
     fn a_report_says_what_was_not_understood() {
-        let detail = |code, out, err| power_report(code, out, err, &["n3"]).detail;
+        let secrets = Secrets::default();
+        let detail = |code, out, err| power_report(code, out, err, &["n3"], &secrets).detail;
         assert_eq!(detail(2, "", ""), "exit code 2");
         assert_eq!(detail(2, "Status: OFF", "a warning"), "Status: OFF");
         assert_eq!(detail(0, "", "a warning"), "a warning");
@@ -310,5 +321,15 @@ mod tests {
             detail(2, "asking", "syntax error"),
             "exit code 2 with this output shows no state: asking syntax error"
         );
+    }
+    #[test]
+    fn a_password_that_is_the_word_for_the_state_takes_no_state_away() {
+        for (password, detail) in
+            [("off", "***"), ("OFF", "***"), ("n3: off", "***"), ("s3c", "***")]
+        {
+            let secrets = Secrets::from(Secret::new(password).unwrap());
+            let report = power_report(2, "n3: off", "", &["n3"], &secrets);
+            assert_eq!((report.state, report.detail.as_str()), (PowerState::Off, detail));
+        }
     }
 }

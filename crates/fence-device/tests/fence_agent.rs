@@ -458,3 +458,25 @@ fn a_check_asks_the_agent_for_its_options_and_nothing_else() {
     assert!(found[0].contains("there is no program"), "{found:?}");
     assert_eq!(rig.calls(), [""; 0]);
 }
+
+#[test]
+fn a_password_that_is_a_word_of_ours_is_not_shown_by_hiding_it() {
+    let rig = Rig::new();
+    for (password, words) in
+        [("exited", "the login ***"), ("login", "the *** exited"), ("e", "***")]
+    {
+        let source = SecretSource::File(rig.path("password").into());
+        let secrets = BTreeMap::from([("password".to_owned(), source)]);
+        let body =
+            "case $input in *=status*) echo 'n1: OFF'; exit 2;; *=list*) echo n1; exit;; esac
+            echo the login exited; exit 1";
+        let device = rig.device(FenceAgentSettings { secrets, ..rig.agent(body) });
+        fs::write(rig.path("password"), password).unwrap();
+
+        let OrderReport::Unacknowledged(text) = off(&device) else { panic!("{password}") };
+
+        assert!(text.ends_with(&format!("exited with 1: {words}")), "{text}");
+        // The state is shown all the same, and the list is a list.
+        assert_eq!(power(&device).state, PowerState::Off, "{password}");
+    }
+}

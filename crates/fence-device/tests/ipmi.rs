@@ -138,3 +138,23 @@ fn a_contact_and_a_question_are_repeated_as_well() {
     let power = device.power(&node(), &Pin::default(), Limit::in_ms(60_000));
     assert_eq!(power.state, PowerState::On);
 }
+
+#[test]
+fn a_password_that_is_a_word_of_ours_is_not_shown_by_hiding_it() {
+    let refused = "> RAKP 2 HMAC is invalid\nError: Unable to establish IPMI v2 / RMCP+ session";
+    for (password, quotation) in [
+        ("wrong", "RAKP 2 HMAC is invalid"),
+        ("HMAC", "RAKP 2 *** is invalid"),
+        ("val", "***"),
+        ("BMC", "***"),
+    ] {
+        let rig = Rig::new();
+        let device = rig.device([(refused, 99), ("", 0)]);
+        fs::write(rig.directory.path("password"), password).unwrap();
+
+        let report = off(&device, 60_000);
+
+        let expected = format!("BMC 127.0.0.1: the password is wrong ({quotation})");
+        assert_eq!(report, OrderReport::Failed(expected), "{password}");
+    }
+}

@@ -292,3 +292,60 @@ fn a_system_that_has_moved_on_its_service_is_found() {
     assert_eq!(report, OrderReport::Acknowledged("ForceOff: HTTP 202".into()));
     assert_eq!(asked.try_iter().nth(1).unwrap(), "GET /redfish/v1/Systems/7 HTTP/1.1");
 }
+
+#[test]
+fn a_password_that_is_a_word_of_ours_is_not_shown_by_hiding_it() {
+    let directory = Directory::new();
+    let refusal = r#"{"error": {"message": "admin is locked"}}"#;
+    for (password, words) in [
+        ("login", "admin is locked"),
+        ("admin", "*** is locked"),
+        ("lock", "admin is ***"),
+        ("e", "***"),
+    ] {
+        let (address, _asked) = service(vec![answer("401 No", refusal)]);
+        let device = device(&directory, &address);
+        fs::write(directory.path("password"), password).unwrap();
+
+        let report = order(&device, Limit::in_ms(60_000));
+
+        let text = format!(
+            "{address}: the login was refused (HTTP 401: {words}): check 'username' and the password"
+        );
+        assert_eq!(report, OrderReport::Failed(text), "{password}");
+    }
+}
+
+#[test]
+fn a_place_is_hidden_only_where_the_service_names_it() {
+    let directory = Directory::new();
+    let moved = "HTTP/1.1 307 There\r\nLocation: /Systems/moved\r\nContent-Length: 0\r\n\r\n";
+    let system = r##"{"PowerState": "Systems", "Actions": {"#ComputerSystem.Reset": {"target": 
+        "Systems"}}}"##;
+    for (answers, words) in [
+        (vec![answer("404 No", "")], "there is no /redfish/v1/Systems/1 (HTTP 404)"),
+        (
+            vec![moved.to_owned(), answer("404 No", "")],
+            "there is no /redfish/v1/Systems/1 (HTTP 404)",
+        ),
+        (vec![answer("200 OK", system)], "action: \"***\" is no path"),
+    ] {
+        let (address, _asked) = service(answers);
+        let device = device(&directory, &address);
+        fs::write(directory.path("password"), "Systems").unwrap();
+
+        match order(&device, Limit::in_ms(60_000)) {
+            OrderReport::Failed(text) => assert_text(&text, words),
+            report => panic!("{report:?}"),
+        }
+    }
+    // What a check finds is said in the service's words as well.
+    let (address, _asked) = service(vec![answer("200 OK", r#"{"PowerState": 5, "Id": "s3cret"}"#)]);
+    let problems = device(&directory, &address).unknown_targets(Limit::in_ms(60_000)).join(" ");
+    assert_text(&problems, "PowerState 5, which is no state: no fence can be confirmed");
+    let system = r##"{"PowerState": "On", "Actions": {"#ComputerSystem.Reset": {"target": 
+        "s3cret"}}}"##;
+    let (address, _asked) = service(vec![answer("200 OK", system)]);
+    let problems = device(&directory, &address).unknown_targets(Limit::in_ms(60_000)).join(" ");
+    assert_text(&problems, "action: \"***\" is no path");
+}

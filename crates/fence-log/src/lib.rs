@@ -10,6 +10,6 @@ mod line;
 mod logger;
 mod syslog_socket;
 
-pub use line::{is_plain, one_line};
+pub use line::{is_plain, one_line, shown_line};
 pub use logger::{Target, init};
 pub use syslog_socket::Syslog;

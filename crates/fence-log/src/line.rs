@@ -17,6 +17,12 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
+/// The same for people, who need not know which text it was: the backslash stays as it is. Texts that
+/// show a value from outside have escapes of their own, and a text may come through several hands.
+pub fn shown_line(text: &str) -> String {
+    text.split('\\').map(one_line).collect::<Vec<_>>().join("\\")
+}
+
 /// Whether `c` neither ends a line nor controls how a terminal shows the rest of it.
 ///
 /// Beside the control characters (C0, DEL, C1 with U+0085) these are the line and paragraph
@@ -41,6 +47,13 @@ mod tests {
             line,
             "a\\nb\\u{d}c\\u{85}d\\u{2028}e\\u{2029}f\\u{1b}[2Kg\\u{0}h\\u{202e}i\\u{7f}j\\\\n"
         );
+    }
+
+    #[test]
+    fn what_people_are_shown_has_each_backslash_once() {
+        let once = shown_line("a\nb 'C:\\x'\u{7}");
+        assert_eq!(once, "a\\nb 'C:\\x'\\u{7}");
+        assert_eq!(shown_line(&once), once);
     }
 
     #[test]

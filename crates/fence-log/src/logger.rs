@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::{Syslog, one_line};
+use crate::{Syslog, shown_line};
 
 /// The most lines that wait for the writer.
 const QUEUE_LINES_MAX: usize = 1024;
@@ -65,7 +65,7 @@ fn sink(program: &'static str, target: Target) -> Sink {
 }
 
 fn stderr_line(program: &str, target: Target, level: Level, text: &str) -> String {
-    let text = one_line(text);
+    let text = shown_line(text);
     if target == Target::Journal {
         let priority = match level {
             Level::Error => 3,
@@ -79,7 +79,8 @@ fn stderr_line(program: &str, target: Target, level: Level, text: &str) -> Strin
         Level::Error => "error: ",
         Level::Warn => "warning: ",
         Level::Info => "",
-        Level::Debug | Level::Trace => "debug: ",
+        Level::Debug => "debug: ",
+        Level::Trace => "trace: ",
     };
     format!("{program}: {word}{text}\n")
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use log::Level;
 use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
 
-use crate::one_line;
+use crate::shown_line;
 
 /// The longest line sent, in bytes. The socket of a stock Linux takes some 200 KiB; readers cut far
 /// earlier.
@@ -35,7 +35,7 @@ impl Syslog {
 
     /// Sends `text` as one line. What cannot be sent now is lost, and `false` says so.
     pub fn send(&mut self, level: Level, text: &str) -> bool {
-        let mut line = one_line(text);
+        let mut line = shown_line(text);
         line.truncate(line.floor_char_boundary(LINE_BYTES_MAX));
         match self.write(level, &line) {
             Ok(()) => true,

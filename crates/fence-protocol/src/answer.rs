@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::fmt;
 
 use crate::request::{check_passed, line, rfc3339};
-use crate::{NodeName, RequestId, TEXT_BYTES_MAX, bounded};
+use crate::{NodeName, RequestId, TEXT_BYTES_MAX, bounded, json_problem};
 
 /// How a request ended. The codes 0 to 3 are those of "The Executioner", section 3.2.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -186,7 +186,7 @@ impl ReceivedAnswer {
     /// there twice, makes it malformed: another reader could take it for something else.
     pub fn parse(bytes: &[u8]) -> Result<Self, AnswerError> {
         let raw: Raw = serde_json::from_slice(bytes).map_err(|error| {
-            let why = bounded(&error.to_string(), 200);
+            let why = bounded(&json_problem(bytes, &error), 200);
             match error.classify() {
                 serde_json::error::Category::Data => AnswerError::Malformed(why),
                 _ => AnswerError::NotYet(why),

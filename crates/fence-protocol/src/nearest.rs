@@ -1,10 +1,21 @@
 //! Which known word a mistyped one was meant to be, for error messages.
 
-/// The one of `known` that `written` was probably meant to be.
+/// The one of `known` that `written` was probably meant to be: a mistyped one, else one that begins
+/// with it or is its beginning (`user` for `username`).
 pub fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
-    let (distance, word) = known.iter().map(|word| (distance(written, word), *word)).min()?;
-    (distance <= 1 + word.len() / 4).then_some(word)
+    let (least, word) = known.iter().map(|word| (distance(written, word), *word)).min()?;
+    if least <= 1 + word.len() / 4 {
+        return Some(word);
+    }
+    let is_part = |word: &str| {
+        word.len().min(written.len()) >= PART_BYTES_MIN
+            && (word.starts_with(written) || written.starts_with(word))
+    };
+    known.iter().copied().find(|word| is_part(word))
 }
+
+/// The shortest word that may be the beginning of another one.
+const PART_BYTES_MIN: usize = 3;
 
 /// How many characters to change, add or remove to make `a` into `b` (Levenshtein).
 fn distance(a: &str, b: &str) -> usize {
@@ -33,5 +44,17 @@ mod tests {
         assert_eq!(nearest("of", &known), Some("off"));
         assert_eq!(nearest("password", &known), None);
         assert_eq!(nearest("", &[]), None);
+    }
+
+    #[test]
+    fn a_part_of_a_name_is_completed() {
+        let known = ["username", "password_file", "password_env", "address", "off"];
+
+        assert_eq!(nearest("user", &known), Some("username"));
+        assert_eq!(nearest("password", &known), Some("password_file"));
+        assert_eq!(nearest("addr", &known), Some("address"));
+        assert_eq!(nearest("address_of_the_bmc", &known), Some("address"));
+        assert_eq!(nearest("us", &known), None);
+        assert_eq!(nearest("name", &known), None);
     }
 }

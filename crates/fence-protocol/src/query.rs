@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::request::{check_passed, line};
-use crate::{NodeName, RequestId};
+use crate::{NodeName, RequestId, json_problem};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -51,9 +51,10 @@ pub struct Query {
 }
 
 impl Query {
-    /// Reads a query file's content; the error is the parser's text.
+    /// Reads a query file's content; the error is what is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let query: Query = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let query: Query =
+            serde_json::from_slice(bytes).map_err(|error| json_problem(bytes, &error))?;
         check_passed(bytes)?;
         query.query_id.parse::<RequestId>().map_err(|error| format!("query_id: {error}"))?;
         Ok(query)
@@ -125,9 +126,9 @@ impl QueryAnswer {
         }
     }
 
-    /// Reads an answer file's content; the error is the parser's text.
+    /// Reads an answer file's content; the error is what is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let answer = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let answer = serde_json::from_slice(bytes).map_err(|error| json_problem(bytes, &error))?;
         check_passed(bytes)?;
         Ok(answer)
     }

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
 
-use crate::{NodeName, RECORD_BYTES_MAX, RequestId, Requested, TEXT_BYTES_MAX, bounded};
+use crate::{
+    NodeName, RECORD_BYTES_MAX, RequestId, Requested, TEXT_BYTES_MAX, bounded, json_problem,
+};
 
 /// A request as both sides understand it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -101,7 +103,7 @@ impl Request {
         let not_json = |error: serde_json::Error| {
             Rejection::of(match error.classify() {
                 serde_json::error::Category::Eof => RequestError::Incomplete,
-                _ => RequestError::NotJson(bounded(&error.to_string(), 200)),
+                _ => RequestError::NotJson(bounded(&json_problem(bytes, &error), 200)),
             })
         };
         let raw: Raw = serde_json::from_slice(bytes).map_err(not_json)?;

@@ -156,12 +156,12 @@ const PASSING: [Errno; 6] =
 
 /// The system's words for `error`, without the number that the standard library appends. Where root
 /// would be permitted, they say so.
-pub(crate) fn cause(error: &io::Error) -> String {
+pub fn cause(error: &io::Error) -> String {
     let Some(code) = error.raw_os_error() else { return error.to_string() };
     let (errno, user) = (Errno::from_raw(code), geteuid());
     match errno {
         Errno::EACCES | Errno::EPERM if !user.is_root() => {
-            format!("{} for user {user}: run as root", errno.desc())
+            format!("{} for user {user}: run as root (sudo)", errno.desc())
         }
         _ => errno.desc().to_owned(),
     }

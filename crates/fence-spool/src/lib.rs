@@ -30,7 +30,7 @@ mod watcher;
 use std::path::{Path, PathBuf};
 
 pub use client::{Asked, ClientSpool, Look, Showing, Stage, Submitted, Withdrawal};
-pub use error::{LockError, SpoolError};
+pub use error::{LockError, SpoolError, cause};
 pub use file::{FileError, TrustedFile, program_problem};
 pub use lock::{Liveness, RunningLock, WatcherLock, is_lock};
 pub use place::{

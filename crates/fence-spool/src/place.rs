@@ -95,6 +95,8 @@ pub enum PlaceError {
         path: PathBuf,
         /// The directory that was wanted.
         wanted: PathBuf,
+        /// It is one of the spool, which fence-watcher makes.
+        is_of_spool: bool,
     },
     /// A part of the path lies on a GFS2 file system.
     Gfs2 {
@@ -147,9 +149,16 @@ impl fmt::Display for PlaceError {
             PlaceError::Relative { path } => {
                 write!(f, "'{}' is not absolute: give the path from '/' on", path.display())
             }
-            PlaceError::Missing { path, wanted } => write!(
+            PlaceError::Missing { path, is_of_spool: true, .. } => write!(
                 f,
-                "'{}' does not exist: run `install -d -m 0700 '{}'`, or start fence-watcher",
+                "'{}' does not exist: start fence-watcher, which makes the directories that it serves; if \
+                 it runs, it serves others: set request_dir and response_dir to the same directories in \
+                 fence-watcher.toml and in the fence device",
+                path.display(),
+            ),
+            PlaceError::Missing { path, wanted, is_of_spool: false } => write!(
+                f,
+                "'{}' does not exist: run `install -d -m 0750 '{}'`",
                 path.display(),
                 wanted.display()
             ),
@@ -301,7 +310,9 @@ impl Walk<'_> {
         let found = match openat(&position.at, name, GLANCE, Mode::empty()) {
             Err(Errno::ENOENT) if self.create => make(&position.at, name, &path, last)?,
             Err(Errno::ENOENT) => {
-                return Err(PlaceError::Missing { path, wanted: self.wanted.to_owned() });
+                let wanted = self.wanted.to_owned();
+                let is_of_spool = self.use_as == Use::Spool;
+                return Err(PlaceError::Missing { path, wanted, is_of_spool });
             }
             other => other.map_err(|errno| io("open", &path, errno))?,
         };
@@ -409,6 +420,9 @@ fn append(path: &Path, forbidden: FsType) -> Result<File, PlaceError> {
 
 /// The directory of the log `path` and the log's name there. What lies there already is checked.
 fn look_at_log(path: &Path, forbidden: FsType) -> Result<(Position, &OsStr), PlaceError> {
+    if !path.is_absolute() {
+        return Err(PlaceError::Relative { path: path.to_owned() });
+    }
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(PlaceError::NotRegular { path: path.to_owned() });
     };
@@ -582,6 +596,8 @@ mod tests {
         for path in ["", "spool", "./spool", "../spool"] {
             let error = open_dir(Path::new(path)).unwrap_err();
             assert!(matches!(error, PlaceError::Relative { .. }), "{path}: {error}");
+            let error = open_append(Path::new(path)).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("'{path}' is not absolute")), "{error}");
         }
     }
 
@@ -594,7 +610,19 @@ mod tests {
 
         let missing = scratch.join("fencing");
         assert!(text.starts_with(&format!("'{}' does not exist", missing.display())), "{text}");
-        assert!(text.contains(&format!("install -d -m 0700 '{}'", wanted.display())), "{text}");
+        // A watcher that runs may serve another directory: to start one helps nobody then.
+        assert!(text.contains("start fence-watcher") && text.contains("if it runs"), "{text}");
+
+        let text = open_log_dir(&wanted).unwrap_err().to_string();
+        assert!(
+            text.ends_with(&format!("run `install -d -m 0750 '{}'`", wanted.display())),
+            "{text}"
+        );
+        let text = open_append(&wanted.join("x.log")).unwrap_err().to_string();
+        assert!(
+            text.ends_with(&format!("run `install -d -m 0750 '{}'`", wanted.display())),
+            "{text}"
+        );
         assert!(!missing.exists());
     }
 

@@ -67,6 +67,11 @@ impl Query {
             .join("&")
     }
 
+    /// The call's name.
+    pub(crate) fn action(&self) -> &str {
+        self.parameters.first().map_or("", |(_, action)| action)
+    }
+
     fn new(action: &str) -> Self {
         Query { parameters: Vec::new() }.with("Action", action).with("Version", VERSION)
     }

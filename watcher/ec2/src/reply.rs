@@ -2,8 +2,7 @@
 //!
 //! Nothing here talks to anybody.
 
-use fence_device::Ec2Outcome;
-use fence_protocol::bounded;
+use fence_device::{Ec2Outcome, quoted};
 use roxmltree::{Document, Node};
 
 /// An answer as it came: the HTTP status and the body.
@@ -51,7 +50,7 @@ impl Reply {
         let Some((code, message)) = error_in(&self.body) else {
             return Verdict::Broken(format!("HTTP status {}, without words of EC2's", self.status));
         };
-        let words = format!("{code}: {message}");
+        let words = quoted(&format!("{code}: {message}"));
         if THROTTLED.contains(&code.as_str()) || self.status == 429 {
             return Verdict::Throttled(words);
         }
@@ -85,11 +84,15 @@ impl Reply {
     }
 
     fn document(&self, root: &str) -> Result<Document<'_>, String> {
-        let document = Document::parse(&self.body)
-            .map_err(|error| format!("EC2's answer cannot be read: {error}"))?;
+        let document = Document::parse(&self.body).map_err(|error| {
+            format!("EC2's answer cannot be read: {}", quoted(&error.to_string()))
+        })?;
         match document.root_element().tag_name().name() {
             name if name == root => Ok(document),
-            name => Err(format!("EC2's answer is {:?} instead of {root}", bounded(name, 64))),
+            name => {
+                let words = quoted(&format!("{name:?}"));
+                Err(format!("EC2's answer is {words} instead of {root}"))
+            }
         }
     }
 }
@@ -126,7 +129,7 @@ pub(crate) fn the_one(instances: &[Instance], tag: &str, value: &str) -> Result<
     let (dead, alive): (Vec<_>, Vec<_>) = with_tag.into_iter().partition(|it| it.is_dead());
     let listed = |found: &[&Instance]| {
         let found = found.iter().map(|it| format!("{} ({})", it.id, it.state));
-        bounded(&found.collect::<Vec<_>>().join(", "), 512)
+        quoted(&found.collect::<Vec<_>>().join(", "))
     };
     let meant = format!("the tag {tag}={value}");
     match (&alive[..], &dead[..]) {
@@ -154,7 +157,7 @@ fn error_in(body: &str) -> Option<(String, String)> {
     let message = text_of(error, "Message").unwrap_or_default();
     // What follows is for `aws sts decode-authorization-message`, and very long.
     let message = message.split("Encoded authorization").next().unwrap_or_default().trim();
-    Some((bounded(&text_of(error, "Code")?, 128), bounded(message, 512)))
+    Some((text_of(error, "Code")?, message.to_owned()))
 }
 
 fn instance(item: Node) -> Option<Instance> {

@@ -3,9 +3,10 @@
 //! Credentials, region and endpoint come from AWS's own crate, in the order that all of AWS's tools
 //! keep. Nothing here decides what an answer means, and nothing is sent twice.
 
+use std::cell::RefCell;
 use std::error::Error;
 use std::future::Future;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
@@ -24,7 +25,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_types::service_config::ServiceConfigKey;
-use fence_device::{Ec2Answer, Ec2Call, Ec2Outcome, Limit};
+use fence_device::{Ec2Answer, Ec2Call, Ec2Outcome, Limit, Secret, Secrets, quoted};
 use fence_protocol::bounded;
 use tokio::time::timeout;
 
@@ -39,6 +40,8 @@ pub(crate) struct Session {
     region: String,
     endpoint: String,
     limit: Limit,
+    /// The calls that were made, for a log.
+    calls: RefCell<Vec<String>>,
 }
 
 /// A call to which no whole answer came, and why.
@@ -74,7 +77,7 @@ impl Session {
             Err(NoSession::unreachable(false, text.to_owned()))
         })?;
         let connector = connector(Connector::builder());
-        Ok(Session { connector, credentials, region, endpoint, limit })
+        Ok(Session { connector, credentials, region, endpoint, limit, calls: RefCell::default() })
     }
 
     /// Where the calls go, in words.
@@ -87,18 +90,36 @@ impl Session {
         self.limit
     }
 
-    /// `text` without our secrets, should somebody have said them.
+    /// `text` without our secrets, should somebody have said them. What it quotes is still marked.
     pub(crate) fn redact(&self, text: &str) -> String {
         let keys = [Some(self.credentials.secret_access_key()), self.credentials.session_token()];
-        let secrets = keys.into_iter().flatten().filter(|secret| !secret.is_empty());
-        secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+        let known = keys.into_iter().flatten().filter_map(|key| Secret::new(key).ok());
+        known.collect::<Secrets>().hide_in_quotes(text)
+    }
+
+    /// The calls that were made so far, one line each.
+    pub(crate) fn take_calls(&self) -> Vec<String> {
+        self.calls.take()
     }
 
     /// Sends `query` once, and waits for the answer for at most `ms_max` milliseconds.
     pub(crate) async fn send(&self, query: &Query, ms_max: u64) -> Result<Reply, Lost> {
+        let begin = Instant::now();
+        let sent = self.exchange(query, ms_max).await;
+        let came = match &sent {
+            Ok(reply) => format!("status {}", reply.status),
+            Err(lost) => lost.text.clone(),
+        };
+        let (action, ms) = (query.action(), begin.elapsed().as_millis());
+        let call = format!("POST {} {action}: {came} after {ms} ms", self.endpoint);
+        self.calls.borrow_mut().push(bounded(&self.redact(&call), CALL_BYTES_MAX));
+        sent
+    }
+
+    async fn exchange(&self, query: &Query, ms_max: u64) -> Result<Reply, Lost> {
         let lost = |is_late, text| Lost { is_late, text };
         let request = self.signed(&query.form()).map_err(|error| {
-            lost(false, format!("the call cannot be made: {}", in_words(&*error)))
+            lost(false, format!("the call cannot be made: {}", quoted(&in_words(&*error))))
         })?;
         let exchange = async {
             let response = self.connector.call(request).await?;
@@ -118,7 +139,8 @@ impl Session {
         match within(self.limit, ms_max, exchange).await {
             Some(Ok(reply)) => Ok(reply),
             Some(Err(error)) => {
-                Err(lost(false, format!("no whole answer from {place}: {}", in_words(&*error))))
+                let words = quoted(&in_words(&*error));
+                Err(lost(false, format!("no whole answer from {place}: {words}")))
             }
             None => Err(lost(true, format!("no answer from {place} in time"))),
         }
@@ -177,7 +199,7 @@ async fn login(call: &Ec2Call) -> Result<(Credentials, String, String), NoSessio
         None => Err(CredentialsError::not_loaded_no_source()),
     };
     let credentials = credentials.map_err(|error| {
-        let text = format!("there are no credentials for AWS: {}", in_words(&error));
+        let text = format!("there are no credentials for AWS: {}", quoted(&in_words(&error)));
         match &error {
             CredentialsError::ProviderTimedOut(_) => NoSession::unreachable(false, text),
             CredentialsError::ProviderError(_) if is_passing(&text) => {
@@ -260,7 +282,7 @@ async fn within<T>(limit: Limit, ms_max: u64, future: impl Future<Output = T>) -
     timeout(Duration::from_millis(limit.left_ms().min(ms_max)), future).await.ok()
 }
 
-/// An error with all that led to it, as one short line.
+/// An error with all that led to it. It is as long as it comes: it is cut when it holds no secret.
 fn in_words(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -272,11 +294,14 @@ fn in_words(error: &(dyn Error + 'static)) -> String {
         }
         source = cause.source();
     }
-    bounded(&text, 512)
+    text
 }
 
 /// How long region and credentials may take.
 const LOGIN_MS_MAX: u64 = 10_000;
+
+/// The longest line about a call, in bytes.
+const CALL_BYTES_MAX: usize = 512;
 
 /// The longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;

@@ -6,6 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use fence_device::{Ec2Answer, Ec2Ask, Ec2Call, Ec2Outcome, Limit, is_instance_id};
+use fence_protocol::bounded;
 use tokio::time::sleep;
 
 use crate::query::Query;
@@ -30,7 +31,8 @@ pub(crate) async fn carry_out(call: &Ec2Call, limit: Limit) -> Ec2Answer {
         Ec2Ask::Off | Ec2Ask::On => order(&session, call).await,
     };
     let answer = result.unwrap_or_else(Ec2Answer::from);
-    Ec2Answer { text: session.redact(&answer.text), ..answer }
+    let text = bounded(&session.redact(&answer.text), TEXT_BYTES_MAX);
+    Ec2Answer { text, calls: session.take_calls(), ..answer }
 }
 
 /// Why a question has no answer.
@@ -236,6 +238,9 @@ async fn paused(limit: Limit, pause_ms: &mut u64) -> bool {
     *pause_ms = (*pause_ms * 2).min(PAUSE_MS.1);
     true
 }
+
+/// The longest text that is passed on, in bytes.
+const TEXT_BYTES_MAX: usize = 4096;
 
 /// How long the answer to a question is waited for. It usually comes within a tenth of a second.
 const QUESTION_MS_MAX: u64 = 5_000;

@@ -4,8 +4,8 @@
 //! The watcher is asked, not signalled: the number of a process that has just ended may be somebody
 //! else's by now, and a signal brings no answer.
 
-use fence_log::one_line;
-use fence_protocol::QueryKind;
+use fence_log::shown_line;
+use fence_protocol::{QueryAnswer, QueryKind};
 
 use super::ask::ask;
 use crate::config::SpoolSettings;
@@ -13,14 +13,35 @@ use crate::config::SpoolSettings;
 /// The text of `reload`, or all that is wrong with the configuration.
 pub(super) fn reload(spool: &SpoolSettings) -> anyhow::Result<Result<String, Vec<String>>> {
     let answer = ask(spool, QueryKind::Reload, ANSWER_MS_MAX)?;
-    let message = one_line(&answer.message);
     if answer.code == 0 {
-        return Ok(Ok(message + "\n"));
+        return Ok(Ok(shown_line(&answer.message) + "\n"));
     }
-    let problems = answer.problems.iter().map(|problem| one_line(problem));
-    Ok(Err(problems.chain([message]).collect()))
+    Ok(Err(problems(&answer)))
+}
+
+/// What is wrong, line by line.
+fn problems(answer: &QueryAnswer) -> Vec<String> {
+    let texts = answer.problems.iter().chain([&answer.message]);
+    texts.flat_map(|text| text.lines()).map(shown_line).collect()
 }
 
 /// How long a watcher may take to read its configuration: looking for the programs that it names can
 /// be slow.
 const ANSWER_MS_MAX: u64 = 30_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_of_several_lines_is_shown_so_and_has_each_backslash_once() {
+        let mut answer = QueryAnswer::new("q", 3, "nothing was changed");
+        answer.problems =
+            vec!["no file\n\n    name = \"x\"".to_owned(), r"'a\\b' is\u{7}".to_owned()];
+
+        let shown = problems(&answer);
+
+        let lines = ["no file", "", "    name = \"x\"", r"'a\\b' is\u{7}", "nothing was changed"];
+        assert_eq!(shown, lines);
+    }
+}

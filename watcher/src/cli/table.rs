@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use fence_log::one_line;
+use fence_log::shown_line;
 
 /// A table under construction.
 #[derive(Debug)]
@@ -19,7 +19,8 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
 
     /// Adds a row. Whatever a cell holds, it stays on its line; an empty one shows as "-".
     pub(super) fn row(&mut self, cells: [&str; COLUMNS]) {
-        self.rows.push(cells.map(|cell| if cell.is_empty() { "-".into() } else { one_line(cell) }));
+        self.rows
+            .push(cells.map(|cell| if cell.is_empty() { "-".into() } else { shown_line(cell) }));
     }
 
     /// Whether there is nothing below the headings.

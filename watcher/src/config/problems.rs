@@ -66,7 +66,7 @@ impl fmt::Display for ConfigError {
             ),
             ConfigError::Refused(path, why) => write!(f, "'{}' is refused: {why}", path.display()),
             ConfigError::Unreadable(path, error) => {
-                write!(f, "cannot read '{}': {error}", path.display())
+                write!(f, "cannot read '{}': {}", path.display(), fence_spool::cause(error))
             }
             ConfigError::Problems { .. } => f.write_str(&self.lines().join("\n")),
         }

@@ -39,9 +39,9 @@ use fence_core::Now;
 use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
-use fence_protocol::{FenceResult, NodeName, RecordName};
+use fence_protocol::{FenceResult, NodeName, RecordName, bounded};
 use fence_spool::{Places, WatcherLock, WatcherSpool};
-use log::{info, warn};
+use log::{info, trace, warn};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{ConfigError, LogTarget, Settings};
@@ -104,6 +104,9 @@ const BLIND_PERIOD_MS: u64 = 1_000;
 
 /// The pause before what could not be looked at for the moment is looked at again, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 1_000;
+
+/// The longest event or effect in the log, in bytes.
+const TRACE_BYTES_MAX: usize = 1024;
 
 /// The open files that the watcher allows itself: the usual 1024 are too few for a burst.
 const FILES_MAX: u64 = 16_384;
@@ -443,12 +446,25 @@ impl Daemon {
 
     /// Feeds the core and carries out what it wants, until it wants nothing more.
     fn feed(&mut self, event: Event) {
-        let mut effects: VecDeque<Effect> = self.core.handle(event, now()).into();
+        let mut effects: VecDeque<Effect> = self.decide(event).into();
         while let Some(effect) = effects.pop_front() {
             if let Some(event) = self.carry_out(effect) {
-                effects.extend(self.core.handle(event, now()));
+                effects.extend(self.decide(event));
             }
         }
+    }
+
+    /// What the core wants because of `event`.
+    fn decide(&mut self, event: Event) -> Vec<Effect> {
+        // Time passes all the time.
+        if event != Event::Tick {
+            trace!("core: event {}", bounded(&format!("{event:?}"), TRACE_BYTES_MAX));
+        }
+        let effects = self.core.handle(event, now());
+        for effect in &effects {
+            trace!("core: effect {}", bounded(&format!("{effect:?}"), TRACE_BYTES_MAX));
+        }
+        effects
     }
 
     fn carry_out(&mut self, effect: Effect) -> Option<Event> {

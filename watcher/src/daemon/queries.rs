@@ -18,7 +18,7 @@ use fence_protocol::{
     Request, Requested, TEXT_BYTES_MAX, bounded,
 };
 use fence_spool::{QueryText, SpoolError, WatcherSpool};
-use log::{error, warn};
+use log::{debug, error, trace, warn};
 use serde_json::Value;
 
 use super::worker::STACK_BYTES;
@@ -86,10 +86,11 @@ impl Desk {
         let read = match self.spool.read_query(file_name) {
             Ok(read) => read?,
             Err(problem) => {
-                report(&format!("query {file_name:?}"), &problem, &self.wake);
+                report(&format!("query '{file_name}'"), &problem, &self.wake);
                 return None;
             }
         };
+        trace!("spool: looked at query {file_name}");
         let parsed = match read {
             QueryText::Whole { bytes, mtime_ms } if is_being_written(&bytes, mtime_ms, now) => {
                 // The receiver is gone only when the daemon is.
@@ -110,7 +111,7 @@ impl Desk {
         };
         match query {
             Err(why) => {
-                warn!("query {file_name:?}: refused: {why}");
+                warn!("query '{file_name}': refused: {why}");
                 // The file's name is its identity, whatever it says.
                 let id = file_name.strip_suffix(".json").unwrap_or(file_name);
                 write(&self.spool, file_name, &QueryAnswer::new(id, 3, why), &self.wake);
@@ -267,10 +268,11 @@ fn is_being_written(bytes: &[u8], mtime_wall_ms: i64, now: Now) -> bool {
 }
 
 fn write(spool: &WatcherSpool, file_name: &str, answer: &QueryAnswer, wake: &Sender<Wake>) {
+    debug!("spool: answer query {file_name} with code {}", answer.code);
     // Its client looks beside the query, whatever that says of itself.
     let name = file_name.strip_suffix(".json").unwrap_or(file_name);
     if let Err(problem) = spool.answer_query(name, &answer.to_json()) {
-        report(&format!("query {file_name:?}"), &problem, wake);
+        report(&format!("query '{file_name}'"), &problem, wake);
         if problem.is_passing() {
             // It is asked once more by the next look, if somebody still waits for it.
             return;
@@ -281,7 +283,7 @@ fn write(spool: &WatcherSpool, file_name: &str, answer: &QueryAnswer, wake: &Sen
 
 fn remove(spool: &WatcherSpool, file_name: &str) {
     if let Err(problem) = spool.remove_query(file_name) {
-        error!("query {file_name:?}: {problem}");
+        error!("query '{file_name}': {problem}");
     }
 }
 

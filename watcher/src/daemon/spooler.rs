@@ -12,7 +12,7 @@ use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestEr
 use fence_spool::{
     Abandoned, Claim as SpoolClaim, Places, Sight as SpoolSight, SpoolError, WatcherSpool,
 };
-use log::{error, info, warn};
+use log::{debug, error, info, trace, warn};
 
 use super::Wake;
 use crate::config::SpoolSettings;
@@ -68,9 +68,9 @@ impl Spooler {
     pub(super) fn record(&self, file_name: &str) -> Option<RecordName> {
         let name = RecordName::from_file_name(file_name);
         if name.is_none() {
-            warn!("requests: {file_name:?} is no name for a request; set aside");
+            warn!("requests: '{file_name}' is no name for a request; set aside");
             if let Err(problem) = self.spool.set_aside(file_name) {
-                self.report(&format!("requests: {file_name:?}"), &problem);
+                self.report(&format!("requests: '{file_name}'"), &problem);
             }
         }
         name
@@ -80,7 +80,9 @@ impl Spooler {
     pub(super) fn look(&self, name: &RecordName) -> Option<Sight> {
         let is_answered =
             |id: Option<&_>, target: Option<&_>| self.spool.answered(name, id, target);
-        self.sight_of(name, self.spool.inspect(name), is_answered)
+        let sight = self.sight_of(name, self.spool.inspect(name), is_answered);
+        trace!("spool: looked at request {name}: {}", sight_words(sight.as_ref()));
+        sight
     }
 
     /// What the disk shows of those that are `wanted`, the oldest first: whoever asked first is served
@@ -90,6 +92,7 @@ impl Spooler {
         file_names: &[String],
         wanted: impl Fn(&RecordName) -> bool,
     ) -> Vec<(RecordName, Sight)> {
+        trace!("spool: looked through the requests: {} files", file_names.len());
         let names = file_names.iter().filter_map(|file_name| self.record(file_name));
         let mut seen: Vec<_> = names
             .filter(wanted)
@@ -108,6 +111,7 @@ impl Spooler {
             self.report("cannot look through the claimed requests", &problem);
             Vec::new()
         });
+        trace!("spool: looked through the claimed requests: {} files", names.len());
         names
             .into_iter()
             .filter_map(|name| {
@@ -142,6 +146,7 @@ impl Spooler {
             WatcherSpool::open(&self.places, true)?.answer(&name, &bytes)
         });
         if written.is_ok() {
+            debug!("spool: wrote the answer to request {name}");
             log_answer(&name, answer);
         }
         Event::Answered(name, written.map_err(|problem| problem.to_string()))
@@ -158,8 +163,14 @@ impl Spooler {
                 let claim = self.claim(&name, sync);
                 Some(Event::Claim(name, claim))
             }
-            Effect::RemoveClaimed(name) => self.told(&name, self.spool.remove_claimed(&name)),
-            Effect::RemovePending(name) => self.told(&name, self.spool.remove_pending(&name)),
+            Effect::RemoveClaimed(name) => {
+                debug!("spool: remove the claimed request {name}");
+                self.told(&name, self.spool.remove_claimed(&name))
+            }
+            Effect::RemovePending(name) => {
+                debug!("spool: remove the pending request {name}");
+                self.told(&name, self.spool.remove_pending(&name))
+            }
             Effect::SetAside(name, why) => {
                 warn!("request {name}: refused and set aside: {why}");
                 self.told(&name, self.spool.set_aside(&name.file_name()))
@@ -200,13 +211,24 @@ impl Spooler {
 
     fn claim(&self, name: &RecordName, sync: bool) -> Claim {
         let (sight, client_gone) = match self.spool.claim(name, sync) {
-            SpoolClaim::Gone => return Claim::Gone,
-            SpoolClaim::Failed(problem) => return Claim::Failed(problem.to_string()),
+            SpoolClaim::Gone => {
+                debug!("spool: request {name} was gone before it was claimed");
+                return Claim::Gone;
+            }
+            SpoolClaim::Failed(problem) => {
+                debug!("spool: request {name} was not claimed: {problem}");
+                return Claim::Failed(problem.to_string());
+            }
             SpoolClaim::Claimed { sight, client_gone } => (sight, client_gone),
         };
+        debug!("spool: claimed request {name}");
+        let unread = |why: String| Err(Rejection::of(RequestError::NotJson(why)));
         let parsed = match sight {
             SpoolSight::Content { bytes, .. } => Request::parse(&bytes),
-            other => Err(Rejection::of(RequestError::NotJson(format!("{other:?}")))),
+            SpoolSight::TooLarge(size) => Err(Rejection::of(RequestError::TooLarge(size))),
+            SpoolSight::Untrusted(why) => unread(why),
+            SpoolSight::Failed(problem) => unread(problem.to_string()),
+            SpoolSight::Gone => unread("it was gone when it was read".to_owned()),
         };
         let begun_before = parsed.as_ref().is_ok_and(|request| {
             let was_begun =
@@ -266,6 +288,19 @@ impl Spooler {
             self.report(&format!("request {name}"), &problem);
         }
         None
+    }
+}
+
+fn sight_words(sight: Option<&Sight>) -> String {
+    match sight {
+        None => "it could not be read".to_owned(),
+        Some(Sight::Gone) => "it is gone".to_owned(),
+        Some(Sight::Answered) => "it is answered".to_owned(),
+        Some(Sight::Untrusted(why)) => format!("it is not trusted: {why}"),
+        Some(Sight::Content(content)) => match &content.parsed {
+            Ok(_) => "a request".to_owned(),
+            Err(rejection) => rejection.error.to_string(),
+        },
     }
 }
 

@@ -10,6 +10,7 @@ use fence_core::watcher::Job;
 use fence_device::{self as device, Client, Limit, Pin};
 use fence_protocol::{FenceResult, RecordName};
 use fence_spool::WatcherSpool;
+use log::debug;
 
 use super::{Wake, dlm};
 use crate::devices::ConfiguredDevice;
@@ -34,7 +35,7 @@ pub(super) fn execute(
             let client = Client::new(spool.claimed_path(&record), job.request.held);
             let verdict = match &device {
                 Some(device) => drive(device, &job, &request_json, &client),
-                None => failure(format!("not started: there is no device {:?}", job.lane.device)),
+                None => failure(format!("not started: there is no device '{}'", job.lane.device)),
             };
             let shows_off = verdict.shows_off();
             // The receiver is gone only when the daemon is.
@@ -76,7 +77,9 @@ fn drive(device: &ConfiguredDevice, job: &Job, request_json: &[u8], client: &Cli
     };
     let mut report = Report::Begin;
     loop {
-        report = match plan.next(report, device::boot_ms_now()) {
+        let step = plan.next(report, device::boot_ms_now());
+        log_step(job, &step);
+        report = match step {
             Step::Order(order, not_after_boot_ms) => {
                 let limit = Limit { not_after_boot_ms };
                 let job = order_job(plan.is_for_client().then_some(client));
@@ -94,7 +97,23 @@ fn drive(device: &ConfiguredDevice, job: &Job, request_json: &[u8], client: &Cli
             }
             Step::Done(verdict) => return verdict,
         };
+        debug!("step: request={} gave {report:?}", job.request.request_id);
     }
+}
+
+fn log_step(job: &Job, step: &Step) {
+    let in_ms = |instant: u64| instant.saturating_sub(device::boot_ms_now());
+    let words = match step {
+        Step::Order(order, limit) => {
+            format!("order {} within {} ms", order.as_action(), in_ms(*limit))
+        }
+        Step::AskPower(limit) => format!("ask for the power within {} ms", in_ms(*limit)),
+        Step::Pause(ms) => format!("pause for {ms} ms"),
+        Step::LookForClient => "look whether the client still waits".to_owned(),
+        Step::Done(verdict) => format!("end with {}: {}", verdict.result, verdict.message),
+    };
+    let (id, target, device) = (&job.request.request_id, &job.target, &job.lane.device);
+    debug!("step: request={id} target={target} device={device} {words}");
 }
 
 fn failure(message: String) -> Verdict {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use log::warn;
+use log::{debug, warn};
 
 use super::connection::{Connection, lock};
 use super::{Command, JobLine, Outcome, Purpose};
@@ -58,13 +58,20 @@ impl ExecutorClient {
             return Outcome::TooLate;
         }
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
-        let job = JobLine { id, purpose, command };
+        let (begin_ms, left_ms) = (boot_ms_now(), command.limit.left_ms());
+        debug!("program {id}: {} ({purpose}, at most {left_ms} ms)", command.shown());
+        let outcome = self.run_job(&JobLine { id, purpose, command });
+        debug!("program {id}: {} after {} ms", outcome.shown(), boot_ms_now() - begin_ms);
+        outcome
+    }
+
+    fn run_job(&self, job: &JobLine) -> Outcome {
         for _ in 0..2 {
             let connection = match self.shared.connection() {
                 Ok(connection) => connection,
                 Err(error) => return Outcome::NotStarted(format!("no executor: {error}")),
             };
-            if let Some(outcome) = connection.run(&job) {
+            if let Some(outcome) = connection.run(job) {
                 return outcome;
             }
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use fence_protocol::NodeName;
 use fence_spool::program_problem;
 
-use super::{AgentAction, FenceAgentDevice, Target};
+use super::{AgentAction, FenceAgentDevice, Ran, Target};
 use crate::contacts::listed;
 use crate::pool::ask_all;
 use crate::{Called, Limit, OUTPUT_BYTES_MAX, Outcome, Reach, grouped};
@@ -57,8 +57,8 @@ impl FenceAgentDevice {
 
     fn monitor(&self, target: Option<Target<'_>>, limit: Limit) -> Result<(), String> {
         match self.run(AgentAction::Monitor, target, None, limit, OUTPUT_BYTES_MAX)? {
-            Outcome::Exited { code: 0, .. } => Ok(()),
-            outcome => Err(self.failure(&outcome)),
+            Ran { outcome: Outcome::Exited { code: 0, .. }, .. } => Ok(()),
+            ran => Err(self.failure(ran)),
         }
     }
 

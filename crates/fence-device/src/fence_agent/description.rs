@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{AgentAction, FenceAgentDevice, Metadata};
+use crate::command::failure;
 use crate::executor::Purpose;
 use crate::{Limit, Outcome};
 
@@ -84,7 +85,7 @@ impl FenceAgentDevice {
         );
         let description = match &outcome {
             Outcome::Exited { code: 0, stdout, .. } => Metadata::parse(stdout).map(Arc::new),
-            other => Err(self.failure(other)),
+            other => Err(failure(&self.argv(), other)),
         };
         // A limit that was too short for any agent says nothing of this one.
         let is_telling = match &outcome {

@@ -12,8 +12,9 @@ pub struct Listed<'a> {
 /// The plugs that an agent lists: `plug`, `plug,alias` (whatever the separator) or, as `fence_virt` and
 /// `fence_xvm` write it, `name uuid state`, one a line.
 ///
-/// A line of another form spoils the list: agents without a list say so in prose, and exit with 0.
-pub fn listed_plugs<'a>(stdout: &'a str, separator: &str) -> Result<Vec<Listed<'a>>, String> {
+/// A line of another form spoils the list, and is the error: agents without a list say so in prose, and
+/// exit with 0.
+pub fn listed_plugs<'a>(stdout: &'a str, separator: &str) -> Result<Vec<Listed<'a>>, &'a str> {
     let lines = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
     lines
         .map(|line| {
@@ -26,9 +27,7 @@ pub fn listed_plugs<'a>(stdout: &'a str, separator: &str) -> Result<Vec<Listed<'
             if !line.contains(char::is_whitespace) && line != "N/A" {
                 return Ok(Listed { plug: line, alias: "" });
             }
-            of_columns(line).ok_or_else(|| {
-                format!("its list holds {:?}, which is no plug", fence_protocol::bounded(line, 64))
-            })
+            of_columns(line).ok_or(line)
         })
         .collect()
 }

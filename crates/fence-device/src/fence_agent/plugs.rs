@@ -1,11 +1,27 @@
 //! Whether an agent knows a plug. Some agents call every machine off that they do not know, so an "off"
 //! proves something only where the plug is in the agent's list.
 
-use fence_protocol::{NodeName, PowerState, fold_hostlist};
+use fence_protocol::{NodeName, PowerState, bounded, fold_hostlist};
 
-use super::{AgentAction, FenceAgentDevice, Listed, Target, listed_plugs};
+use super::{AgentAction, FenceAgentDevice, Listed, Ran, Target, listed_plugs};
 use crate::command::LIST_BYTES_MAX;
-use crate::{Limit, Outcome, Pin};
+use crate::{Limit, Outcome, Pin, Secrets};
+
+/// What an agent wrote as its list.
+pub(super) struct List {
+    stdout: String,
+    secrets: Secrets,
+}
+
+impl List {
+    /// Its plugs, or why it is no list.
+    pub(super) fn plugs(&self, separator: &str) -> Result<Vec<Listed<'_>>, String> {
+        listed_plugs(&self.stdout, separator).map_err(|line| {
+            let line = bounded(&self.secrets.hide(line), 64);
+            format!("its list holds {line:?}, which is no plug")
+        })
+    }
+}
 
 /// The name of a node and of a plug that nobody has.
 const NO_SUCH_NODE: &str = "fence-watcher-no-such-plug";
@@ -52,9 +68,8 @@ impl FenceAgentDevice {
 
     /// Whether the agent has the plug of `target` in its list.
     fn lists(&self, target: Target<'_>, limit: Limit) -> Result<bool, String> {
-        let stdout = self.list(Some(target), limit)?;
-        let listed = listed_plugs(&stdout, self.separator())?;
-        Ok(self.is_among(&listed, target.plug))
+        let list = self.list(Some(target), limit)?;
+        Ok(self.is_among(&list.plugs(self.separator())?, target.plug))
     }
 
     /// Whether `plug` is listed, or each of several plugs that the agent switches together.
@@ -68,10 +83,12 @@ impl FenceAgentDevice {
     }
 
     /// What the agent's list says.
-    pub(super) fn list(&self, target: Option<Target<'_>>, limit: Limit) -> Result<String, String> {
+    pub(super) fn list(&self, target: Option<Target<'_>>, limit: Limit) -> Result<List, String> {
         match self.run(AgentAction::List, target, None, limit, LIST_BYTES_MAX)? {
-            Outcome::Exited { code: 0, stdout, .. } => Ok(stdout),
-            outcome => Err(self.failure(&outcome)),
+            Ran { outcome: Outcome::Exited { code: 0, stdout, .. }, secrets } => {
+                Ok(List { stdout, secrets })
+            }
+            ran => Err(self.failure(ran)),
         }
     }
 
@@ -111,9 +128,9 @@ impl FenceAgentDevice {
                 "no fence can be confirmed, because the agent lists plugs and no addresses: {remedy}"
             )];
         }
-        let stdout = self.list(None, limit);
-        let listed = stdout.as_ref().map_err(Clone::clone);
-        let listed = match listed.and_then(|stdout| listed_plugs(stdout, self.separator())) {
+        let list = self.list(None, limit);
+        let listed = list.as_ref().map_err(Clone::clone);
+        let listed = match listed.and_then(|list| list.plugs(self.separator())) {
             Ok(listed) => listed,
             Err(problem) => {
                 return vec![format!(

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::Limit;
-use crate::resolve::resolve;
+use crate::resolve::{ported_v6, resolve, without_brackets};
 
 /// The address of one BMC: a host's name or IP address, and a UDP port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +25,9 @@ impl BmcAddress {
                 (host, rest, false)
             }
         };
+        if let Some((address, port)) = ported_v6(text, USUAL_PORT) {
+            return Err(without_brackets(text, address, port));
+        }
         let port = if port.is_empty() { Some(IPMI_PORT) } else { port_number(port) };
         let is_host = if is_v6 { is_v6_address(host) } else { is_host_name(host) };
         match port {
@@ -54,6 +57,9 @@ impl BmcAddress {
 impl fmt::Display for BmcAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.port, self.host.contains(':')) {
+            (IPMI_PORT, true) if ported_v6(&self.host, USUAL_PORT).is_some() => {
+                write!(f, "[{}]", self.host)
+            }
             (IPMI_PORT, _) => f.write_str(&self.host),
             (port, false) => write!(f, "{}:{port}", self.host),
             (port, true) => write!(f, "[{}]:{port}", self.host),
@@ -97,6 +103,9 @@ fn is_host_name(text: &str) -> bool {
 /// The port that IPMI has.
 const IPMI_PORT: u16 = 623;
 
+/// The same as it is written.
+const USUAL_PORT: &str = "623";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +118,7 @@ mod tests {
             ("bmc_1.example.com:16231", "bmc_1.example.com", 16_231, "bmc_1.example.com:16231"),
             ("fd00::1", "fd00::1", 623, "fd00::1"),
             ("[fd00::1]", "fd00::1", 623, "fd00::1"),
+            ("[fd00::1:623]", "fd00::1:623", 623, "[fd00::1:623]"),
             ("[fe80::1%eth0]:65535", "fe80::1%eth0", 65_535, "[fe80::1%eth0]:65535"),
         ] {
             let address = BmcAddress::parse(text).unwrap();
@@ -163,6 +173,10 @@ mod tests {
         ] {
             let problem = BmcAddress::parse(text).unwrap_err();
             assert!(problem.contains("is no address such as"), "{text}: {problem}");
+        }
+        for text in ["fd00::1:623", "fd00::1:16231", "fe80::1%eth0:623"] {
+            let problem = BmcAddress::parse(text).unwrap_err();
+            assert!(problem.contains("brackets around the IPv6 address: write \"["), "{problem}");
         }
     }
 }

@@ -6,16 +6,16 @@
 //! passwords can be guessed from.
 
 use fence_core::execution::{Order, OrderReport, PowerReport};
-use fence_protocol::{PowerState, bounded};
+use fence_protocol::PowerState;
 
-use crate::command::message;
+use crate::quoted;
 
 /// What one run of ipmitool showed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Said {
     /// Its meaning.
     pub what: What,
-    /// The words, for people.
+    /// The words for people, with lines of ipmitool as quotations ([`quoted`]).
     pub words: String,
 }
 
@@ -125,8 +125,9 @@ fn bare(line: &str) -> &str {
     line.trim().trim_start_matches("> ")
 }
 
+/// The line as a quotation. It is as long as it comes: it is cut when it holds no secret any more.
 fn one_line(line: &str) -> String {
-    bounded(&message(bare(line), "").unwrap_or_default(), LINE_BYTES_MAX)
+    quoted(&bare(line).split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// All lines that mean success, on standard output.
@@ -205,12 +206,10 @@ const FORGOTTEN: &str = "it gave the session up while that was set up";
 const NO_CIPHER: &str = "cipher suite refused: set 'cipher'";
 const STARTING: &str = "it is just starting";
 
-/// The longest line of ipmitool that is passed on, in bytes.
-const LINE_BYTES_MAX: usize = 256;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Secrets;
 
     /// What each run with `-v` begins with, and what follows the start of a session.
     const BEGIN: &str = "Loading IANA PEN Registry...\n";
@@ -389,9 +388,10 @@ mod tests {
             for more in ["", NONE] {
                 let stderr = format!("{SESSION}{stderr}{more}");
                 let said = said(1, "", &stderr);
-                assert_eq!((said.what, said.words.as_str()), (what, words));
+                let shown = Secrets::default().shown(&said.words);
+                assert_eq!((said.what, shown.as_str()), (what, words));
                 let report = order_report(Order::Off, said);
-                assert_eq!(report, OrderReport::Unacknowledged(words.to_owned()));
+                assert!(matches!(report, OrderReport::Unacknowledged(_)), "{report:?}");
             }
         }
     }
@@ -401,7 +401,8 @@ mod tests {
         for (reason, what, meaning) in NO_SESSION_LINES {
             let said = said(1, "", &format!("{BEGIN}{reason}\n{NONE}"));
             assert_eq!(said.what, what, "{reason}");
-            assert!(said.words.contains(meaning), "{reason}: {}", said.words);
+            let shown = Secrets::default().shown(&said.words);
+            assert!(shown.contains(meaning), "{reason}: {shown}");
             match order_report(Order::Off, said) {
                 OrderReport::Unreachable(_) => {
                     assert!([What::Unreachable, What::Busy].contains(&what));

@@ -1,14 +1,14 @@
 //! Where a BMC is: scheme, host and port, and the way from the name to the network.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use ureq::http::uri::Authority;
 
 use crate::Limit;
-use crate::resolve::resolve;
+use crate::resolve::{ported_v6, resolve, without_brackets};
 
 /// The address of a Redfish service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,16 @@ impl Address {
         }
         if rest.contains('/') {
             return problem("holds a path: write the host alone, and the path in 'system'");
+        }
+        // In a URL, an IPv6 address always has brackets: any number at the end may be the port.
+        let last = rest.rsplit(':').next().unwrap_or_default();
+        if let Some((address, port)) = ported_v6(rest, last) {
+            return Err(without_brackets(text, address, port));
+        }
+        if rest.parse::<Ipv6Addr>().is_ok() {
+            return problem(&format!(
+                "has no brackets around the IPv6 address: write \"[{rest}]\""
+            ));
         }
         let Ok(authority) = rest.parse::<Authority>() else { return problem("is no address") };
         let (host, port) = (authority.host(), authority.port_u16());
@@ -133,7 +143,10 @@ mod tests {
             ("", "is no address"),
             ("b mc", "is no address"),
             ("bmc#1", "is no address"),
-            ("fe80::1", "is no address"),
+            ("fe80::1", "write \"[fe80::1]\""),
+            ("fd00::1:443", "write \"[fd00::1]:443\", or \"[fd00::1:443]\""),
+            ("https://fd00::1:8443", "write \"[fd00::1]:8443\""),
+            ("fd00::1:18443", "write \"[fd00::1]:18443\""),
             ("a..b", "no valid host"),
         ] {
             let found = Address::parse(text).unwrap_err();

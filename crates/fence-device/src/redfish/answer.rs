@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::resource::ResourcePath;
+use crate::quoted;
 
 /// A task, as far as its outcome concerns an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,12 +28,12 @@ pub(super) fn text_of(body: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body))
 }
 
-/// What the service says of an error.
+/// What the service says of an error, as a quotation.
 pub fn error_words(body: &[u8]) -> Option<String> {
     let body = parse(body)?;
     let of_messages = |holder: &Value| words_of(&messages(holder));
     match body.get("error").filter(|error| error.is_object()) {
-        Some(error) => of_messages(error).or_else(|| text(error, "message")),
+        Some(error) => of_messages(error).or_else(|| Some(quoted(&text(error, "message")?))),
         None => of_messages(&body),
     }
 }
@@ -108,7 +109,10 @@ pub fn parse_task(body: &[u8]) -> Option<Task> {
         let status = status.map_or(String::new(), |status| format!(", {status}"));
         let words = words_of(&task_messages(&body));
         let words = words.map_or(String::new(), |words| format!(": {words}"));
-        return Some(Task::Failed(format!("its task has failed ({state}{status}){words}")));
+        return Some(Task::Failed(format!(
+            "its task has failed ({}){words}",
+            quoted(&format!("{state}{status}"))
+        )));
     }
     let is_done =
         ["Completed", "CompletedOK"].iter().any(|known| state.eq_ignore_ascii_case(known));
@@ -152,7 +156,7 @@ fn listed(value: Option<&Value>) -> Vec<&Value> {
     }
 }
 
-/// The words of messages; the names of those that have no words, where none has.
+/// The words of messages, as a quotation; the names of those that have no words, where none has.
 fn words_of(messages: &[&Value]) -> Option<String> {
     let of =
         |member: &'static str| messages.iter().filter_map(move |message| text(message, member));
@@ -160,7 +164,7 @@ fn words_of(messages: &[&Value]) -> Option<String> {
     if words.is_empty() {
         words.extend(of("MessageId"));
     }
-    (!words.is_empty()).then(|| words.join(" "))
+    (!words.is_empty()).then(|| quoted(&words.join(" ")))
 }
 
 fn is_benign(message: &Value) -> bool {
@@ -217,10 +221,12 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Secrets;
 
     #[test]
     fn an_error_is_told_in_the_services_words() {
-        let words = |text: &str| error_words(text.as_bytes());
+        let words =
+            |text: &str| error_words(text.as_bytes()).map(|words| Secrets::default().shown(&words));
         assert_eq!(
             words(
                 r#"{"error": {"message": "See below", "@Message.ExtendedInfo": [
@@ -292,6 +298,7 @@ mod tests {
             ),
         ] {
             let Some(Task::Failed(found)) = task(text) else { panic!("{text}") };
+            let found = Secrets::default().shown(&found);
             assert!(found.contains(words), "{text}: {found}");
         }
         assert_eq!(task(r#"{"TaskState": "Completed", "TaskStatus": "OK"}"#), Some(Task::Done));

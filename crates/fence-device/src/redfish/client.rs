@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use log::debug;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, StreamOwned};
 use ureq::config::Config;
@@ -29,7 +30,7 @@ use super::address::bare;
 use super::pinned::Unusable;
 use super::resource::ResourcePath;
 use super::tls::TlsSettings;
-use crate::{Client as RequestClient, Limit, Secret};
+use crate::{Client as RequestClient, Limit, Secret, Secrets, boot_ms_now};
 
 /// The error of a connection that is ready for an order for which nobody waits any more.
 const NOBODY_WAITS: &str = "nobody waits for the order any more";
@@ -48,6 +49,8 @@ pub(super) struct Client {
     /// Who must still wait when the present call has its connection; nobody for what is no order.
     waits: Arc<Mutex<Option<RequestClient>>>,
     login: Option<(&'static str, Secret)>,
+    /// What may stand in no text.
+    secrets: Secrets,
 }
 
 /// An answer.
@@ -73,6 +76,18 @@ pub(super) enum CallError {
     Withdrawn,
     /// There is no whole answer.
     Unanswered(String),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::Untrusted(why) => write!(f, "the certificate is not trusted: {why}"),
+            CallError::Unusable(why) => write!(f, "the certificate cannot be used: {why}"),
+            CallError::Unconnected(why) => write!(f, "no connection: {why}"),
+            CallError::Withdrawn => f.write_str("not sent: nobody waited any more"),
+            CallError::Unanswered(why) => write!(f, "no whole answer: {why}"),
+        }
+    }
 }
 
 impl Client {
@@ -103,7 +118,17 @@ impl Client {
         };
         let connector = ().chain(TcpConnector::default()).chain(secured);
         let agent = Agent::with_parts(config, connector, Known(address));
-        Client { agent, base, address, limit, has_short_key, is_connected, waits, login: None }
+        Client {
+            agent,
+            base,
+            address,
+            limit,
+            has_short_key,
+            is_connected,
+            waits,
+            login: None,
+            secrets: Secrets::default(),
+        }
     }
 
     /// What the URLs of the service start with.
@@ -119,6 +144,16 @@ impl Client {
     /// Sends this header with each call from now on.
     pub(super) fn log_in(&mut self, header: &'static str, value: Secret) {
         self.login = Some((header, value));
+    }
+
+    /// Shows `secret` to nobody from now on.
+    pub(super) fn hide(&mut self, secret: Secret) {
+        self.secrets.add(secret);
+    }
+
+    /// What may stand in no text.
+    pub(super) fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     /// An order and its answer: like [`Client::call`], but nothing is sent if `waits` does not wait any more
@@ -159,6 +194,24 @@ impl Client {
     }
 
     fn call_once(
+        &self,
+        method: Method,
+        path: &ResourcePath,
+        body: Option<String>,
+        limit: Limit,
+    ) -> Result<Reply, CallError> {
+        let begin_ms = boot_ms_now();
+        let call = format!("{method} {}{}", self.base, self.secrets.shown(&path.quoted()));
+        let called = self.exchange(method, path, body, limit);
+        let came = match &called {
+            Ok(reply) => format!("status {}", reply.status),
+            Err(error) => error.to_string(),
+        };
+        debug!("HTTP: {call} at {}: {came} after {} ms", self.address, boot_ms_now() - begin_ms);
+        called
+    }
+
+    fn exchange(
         &self,
         method: Method,
         path: &ResourcePath,

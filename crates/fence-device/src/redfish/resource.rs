@@ -11,18 +11,32 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use fence_core::execution::Order;
-use fence_protocol::PowerState;
+use fence_protocol::{PowerState, json_problem};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::address::bare;
 use super::answer::{error_words, text_of};
+use crate::quoted;
 
 /// Where a resource is on its service: an absolute path, so that following it never leads to another
 /// host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResourcePath(String);
+#[derive(Clone, Debug)]
+pub struct ResourcePath {
+    text: String,
+    /// The service gave it, so that it is quoted in messages.
+    is_quotation: bool,
+}
+
+impl PartialEq for ResourcePath {
+    /// Whether it is the same place, whoever named it.
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for ResourcePath {}
 
 /// A computer system, or a chassis that is switched like one, as far as a fence concerns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,24 +79,36 @@ impl ResourcePath {
     /// Where a service whose URLs start with `base`, and whose network address is `ip`, sends a reader on
     /// to, if that is on itself. Services leave their port out, or name the standard one.
     pub fn redirected(location: &str, base: &str, ip: Option<IpAddr>) -> Option<Self> {
-        let Some((authority, path)) = split_url(location) else { return location.parse().ok() };
+        let Some((authority, path)) = split_url(location) else {
+            return Self::of_service(location);
+        };
         let (host, port) = split_port(authority);
         let (own_host, own_port) = split_port(split_url(base)?.0);
         let is_own_host = host.eq_ignore_ascii_case(own_host)
             || bare(host).parse().is_ok_and(|named: IpAddr| Some(named) == ip);
         let is_own_port = port.is_none_or(|port| Some(port) == own_port || is_standard(port));
-        (is_own_host && is_own_port).then(|| path.parse().ok())?
+        (is_own_host && is_own_port).then(|| Self::of_service(path))?
     }
 
     /// The path of a URL by which a service names a resource of its own. Services name themselves in many
     /// ways, so the host does not count: whatever stands there, the call goes to this very service.
     pub fn of_url(url: &str) -> Option<Self> {
-        split_url(url).map_or(url, |(_, path)| path).parse().ok()
+        Self::of_service(split_url(url).map_or(url, |(_, path)| path))
+    }
+
+    fn of_service(path: &str) -> Option<Self> {
+        let path: Self = path.parse().ok()?;
+        Some(ResourcePath { is_quotation: true, ..path })
+    }
+
+    /// The path for a message: a quotation where the service gave it.
+    pub(super) fn quoted(&self) -> String {
+        if self.is_quotation { quoted(&self.text) } else { self.text.clone() }
     }
 
     /// The path without the slash at its end: `/S/1` and `/S/1/` are one resource.
     fn without_slash(&self) -> &str {
-        self.0.strip_suffix('/').unwrap_or(&self.0)
+        self.text.strip_suffix('/').unwrap_or(&self.text)
     }
 }
 
@@ -112,16 +138,16 @@ impl FromStr for ResourcePath {
         let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b"\"#<>?\\^`{|}".contains(&byte);
         let is_path = text.starts_with('/') && !text.starts_with("//");
         if is_path && text.len() <= PATH_BYTES_MAX && text.bytes().all(is_allowed) {
-            Ok(ResourcePath(text.to_owned()))
+            Ok(ResourcePath { text: text.to_owned(), is_quotation: false })
         } else {
-            Err(no_path(text))
+            Err(no_path(&text.escape_debug().to_string()))
         }
     }
 }
 
 impl fmt::Display for ResourcePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -146,10 +172,13 @@ pub fn parse_system(body: &[u8]) -> Result<System, String> {
                 "Off" => PowerState::Off,
                 _ => PowerState::Unknown,
             };
-            (state, format!("PowerState {word}"))
+            (state, format!("PowerState {}", quoted(word)))
         }
         None | Some(Value::Null) => (PowerState::Unknown, "it shows no PowerState".to_owned()),
-        Some(other) => (PowerState::Unknown, format!("PowerState {other}, which is no state")),
+        Some(other) => (PowerState::Unknown, {
+            let words = quoted(&other.to_string());
+            format!("PowerState {words}, which is no state")
+        }),
     };
     let shows_power = raw.power_state.is_some_and(|state| state.is_string());
     let reset = parse_reset(raw.actions.as_ref());
@@ -166,7 +195,7 @@ fn parse_reset(actions: Option<&Value>) -> Result<Reset, String> {
         return Err("the system has no action to reset it: the action has no target".to_owned());
     };
     let Some(target) = ResourcePath::of_url(target) else {
-        return Err(format!("the target of its reset action: {}", no_path(target)));
+        return Err(format!("the target of its reset action: {}", no_path(&words(target))));
     };
     // Some services give the place of a hint as a reference.
     let info = action.get("@Redfish.ActionInfo");
@@ -199,7 +228,7 @@ pub fn parse_collection(body: &[u8]) -> Result<Collection, String> {
     for member in &raw.members {
         let place = member.get("@odata.id").and_then(Value::as_str).unwrap_or_default();
         match ResourcePath::of_url(place) {
-            None => collection.unreadable.push(no_path(place)),
+            None => collection.unreadable.push(no_path(&words(place))),
             Some(path) => {
                 let is_same = |known: &ResourcePath| known.without_slash() == path.without_slash();
                 if !collection.members.iter().any(is_same) {
@@ -243,17 +272,25 @@ pub fn reset_type(order: Order, allowed: Option<&[String]>) -> Result<&'static s
     let Some(allowed) = allowed else { return Ok(types[0]) };
     let is_allowed = |wanted: &&&str| allowed.iter().any(|allowed| allowed == **wanted);
     types.iter().find(is_allowed).copied().ok_or_else(|| {
-        let (types, allowed) = (types.join(" or "), allowed.join(", "));
+        let (types, allowed) = (types.join(" or "), quoted(&allowed.join(", ")));
         format!("the system cannot be told {types}: it allows only {allowed}")
     })
 }
 
 fn read<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, String> {
-    serde_json::from_str(&text_of(body)).map_err(|error| format!("{what} cannot be read: {error}"))
+    serde_json::from_str(&text_of(body)).map_err(|error| {
+        // These words may hold a value.
+        format!("{what} cannot be read: {}", quoted(&json_problem(body, &error)))
+    })
 }
 
-fn no_path(text: &str) -> String {
-    format!("\"{}\" is no path of a Redfish resource", text.escape_debug())
+fn no_path(shown: &str) -> String {
+    format!("\"{shown}\" is no path of a Redfish resource")
+}
+
+/// What the service says, on one line.
+fn words(text: &str) -> String {
+    quoted(&text.escape_debug().to_string())
 }
 
 #[derive(Deserialize)]
@@ -282,6 +319,7 @@ const PATH_BYTES_MAX: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Secrets;
 
     #[test]
     fn a_system_shows_its_power_and_how_it_is_reset() {
@@ -322,9 +360,10 @@ mod tests {
         }
         let failed = br#"{"error": {"message": "Timed out."}, "PowerState": "Off"}"#;
         let failed = parse_system(failed).unwrap_err();
+        let failed = Secrets::default().shown(&failed);
         assert_eq!(failed, "the system is shown with an error: Timed out.");
         let twice = parse_system(br#"{"PowerState": "On", "PowerState": "Off"}"#).unwrap_err();
-        assert!(twice.contains("duplicate field"), "{twice}");
+        assert!(twice.contains("stands there twice"), "{twice}");
     }
 
     #[test]
@@ -427,6 +466,7 @@ mod tests {
 
         let gentle = allowed(&["GracefulShutdown", "On"]);
         let problem = reset_type(Order::Off, Some(&gentle)).unwrap_err();
+        let problem = Secrets::default().shown(&problem);
         assert_eq!(
             problem,
             "the system cannot be told ForceOff: it allows only GracefulShutdown, On"

@@ -92,6 +92,8 @@ impl RedfishDevice {
                     Err(problem) => return Err(problem),
                 }
             }
+            // The words of the service are in these texts as well.
+            seen.lacking.iter_mut().for_each(|(_, text)| *text = service.clean(text));
             Ok((seen, String::new()))
         };
         self.visit(place, limit, look).map(|(seen, _)| seen)

@@ -28,8 +28,6 @@ use crate::{Client as RequestClient, Limit, Secret};
 pub(super) struct Service {
     client: Client,
     limit: Limit,
-    /// What may stand in no text.
-    secrets: Vec<Secret>,
     session: Option<ResourcePath>,
 }
 
@@ -71,7 +69,7 @@ impl From<CallError> for Problem {
 impl Service {
     /// The service that `client` reaches, for work until `limit`.
     pub(super) fn new(client: Client, limit: Limit) -> Self {
-        Service { client, limit, secrets: Vec::new(), session: None }
+        Service { client, limit, session: None }
     }
 
     /// Sends the login with each call (HTTP basic authentication).
@@ -81,7 +79,8 @@ impl Service {
         password: &Secret,
     ) -> Result<(), Problem> {
         let login = STANDARD.encode(format!("{username}:{}", password.expose()));
-        self.secrets.extend([password.clone(), secret(&login)?]);
+        self.client.hide(password.clone());
+        self.client.hide(secret(&login)?);
         self.client.log_in("Authorization", secret(&format!("Basic {login}"))?);
         Ok(())
     }
@@ -92,9 +91,7 @@ impl Service {
         username: &str,
         password: &Secret,
     ) -> Result<(), Problem> {
-        // The password as it is sent, which a careless service may quote.
-        let quoted = json!(password.expose()).to_string();
-        self.secrets.extend([password.clone(), secret(&quoted[1..quoted.len() - 1])?]);
+        self.client.hide(password.clone());
         let login = json!({ "UserName": username, "Password": password.expose() }).to_string();
         let fixed = path(SESSIONS)?;
         let place = self.sessions_place()?.unwrap_or_else(|| fixed.clone());
@@ -108,7 +105,7 @@ impl Service {
             return Err(Problem::Failed(text.to_owned()));
         };
         let token = secret(token)?;
-        self.secrets.push(token.clone());
+        self.client.hide(token.clone());
         self.client.log_in("X-Auth-Token", token);
         // Without its place, nobody can end the session but the service itself.
         let place = reply.location.as_deref().and_then(ResourcePath::of_url);
@@ -171,9 +168,9 @@ impl Service {
         }
     }
 
-    /// `text` as it may be shown: one line, without secrets.
+    /// `text` as it may be shown: one line, without secrets in what it quotes.
     pub(super) fn clean(&self, text: &str) -> String {
-        let text = self.secrets.iter().fold(text.to_owned(), |text, secret| secret.redact(&text));
+        let text = self.client.secrets().shown(text);
         let words: Vec<&str> = text.split_whitespace().collect();
         bounded(&words.join(" "), TEXT_BYTES_MAX)
     }
@@ -206,7 +203,7 @@ impl Service {
             let problem = match self.follow(path, limit) {
                 Ok((place, reply)) => {
                     systems.may_pass |= is_passing(reply.status, &reply.body);
-                    let body = accepted(reply, &path.to_string()).map(|reply| reply.body);
+                    let body = accepted(reply, &path.quoted()).map(|reply| reply.body);
                     let read = |body: Vec<u8>| parse_system(&body).map_err(Problem::Failed);
                     match body.and_then(read) {
                         Ok(system) => {
@@ -222,7 +219,7 @@ impl Service {
                     Problem::from(error).into_text()
                 }
             };
-            systems.unreadable.push(format!("{path}: {problem}"));
+            systems.unreadable.push(format!("{}: {problem}", path.quoted()));
         }
         Ok(systems)
     }
@@ -286,9 +283,9 @@ impl Service {
         loop {
             let (place, reply) = self.follow(path, self.limit)?;
             if !is_passing(reply.status, &reply.body) {
-                return Ok((place, accepted(reply, &path.to_string())?.body));
+                return Ok((place, accepted(reply, &path.quoted())?.body));
             }
-            self.pause(&reply, &path.to_string())?;
+            self.pause(&reply, &path.quoted())?;
         }
     }
 
@@ -401,6 +398,7 @@ const TEXT_BYTES_MAX: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quoted;
 
     #[test]
     fn what_is_shown_is_one_line_without_secrets_even_where_it_is_cut() {
@@ -408,13 +406,15 @@ mod tests {
         let client = || Client::new("https://bmc".into(), address, None);
         let mut service = Service::new(client(), Limit::in_ms(0));
         service.log_in_each_time("admin", &secret("s3cret").unwrap()).unwrap();
-        assert_eq!(service.clean("s3cret\n YWRtaW46czNjcmV0  x"), "*** *** x");
+        let said = quoted("s3cret\n YWRtaW46czNjcmV0  x");
+        assert_eq!(service.clean(&format!("s3cret: {said}")), "s3cret: *** *** x");
 
         let mut service = Service::new(client(), Limit::in_ms(0));
         let password = secret("a\"b\\").unwrap();
         assert!(service.open_session("admin", &password).is_err());
-        assert_eq!(service.clean(r#"{"Password":"a\"b\\"} a"b\"#), r#"{"Password":"***"} ***"#);
-        let cut = format!("{}{}", "x".repeat(TEXT_BYTES_MAX - 2), password.expose());
+        let said = quoted(r#"{"Password":"a\"b\\"} a"b\"#);
+        assert_eq!(service.clean(&said), r#"{"Password":"***"} ***"#);
+        let cut = quoted(&format!("{} {}", "x".repeat(TEXT_BYTES_MAX - 3), password.expose()));
         assert!(!service.clean(&cut).contains('a'));
     }
 }

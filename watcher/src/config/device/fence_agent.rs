@@ -6,7 +6,7 @@ use std::path::Path;
 use fence_core::PerTarget;
 use fence_device::{AgentAction, FenceAgentSettings, SecretSource};
 use fence_protocol::NodeName;
-use fence_spool::program_problem;
+use fence_spool::{FileError, TrustedFile, program_problem};
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -90,11 +90,27 @@ fn agent(section: &mut Section, common: &Common) -> Option<String> {
     if let Some(place) = places.iter().find(is_sound) {
         return Some(place.clone());
     }
-    for place in &places {
+    let is_there =
+        |place: &&String| !matches!(TrustedFile::find(Path::new(place)), Err(FileError::Missing));
+    let there: Vec<&String> = places.iter().filter(is_there).collect();
+    if there.is_empty() {
+        common.problems.at(offset, absent(&places));
+    }
+    for place in there {
         let problem = program_problem(Path::new(place)).unwrap_or_default();
         common.problems.at(offset, format!("'agent': {problem}"));
     }
     None
+}
+
+/// Says in one line that the agent is in none of these places.
+fn absent(places: &[String]) -> String {
+    let places: Vec<String> = places.iter().map(|place| format!("'{place}'")).collect();
+    format!(
+        "'agent': there is no program {}: install it (most are in the package fence-agents), or correct \
+         'agent'",
+        places.join(" or ")
+    )
 }
 
 /// The secrets by the option that carries each.
@@ -518,9 +534,16 @@ token_file = "/token"
         assert_eq!(read("/bin/sh").unwrap().agent, "/bin/sh");
 
         let error = read("fence_nowhere").unwrap_err().to_string();
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(
+            error.contains("4: 'agent': there is no program '/usr/sbin/fence_nowhere' or "),
+            "{error}"
+        );
         for directory in DIRECTORIES {
-            let line = format!("4: 'agent': there is no program '{directory}/fence_nowhere'");
-            assert!(error.contains(&line), "{error}");
+            assert!(error.contains(&format!("'{directory}/fence_nowhere'")), "{error}");
         }
+        assert!(error.contains("install it (most are in the package fence-agents)"), "{error}");
+        let error = read("/nowhere/fence_x").unwrap_err().to_string();
+        assert!(error.contains("there is no program '/nowhere/fence_x': install it"), "{error}");
     }
 }

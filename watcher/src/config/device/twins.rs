@@ -71,8 +71,32 @@ pub(in crate::config) fn reports(devices: &[DeviceSettings]) -> Vec<String> {
             names.join(" and ")
         )
     };
-    machines.into_values().filter(|names| names.len() > 1).map(report).collect()
+    let twins = machines.into_values().filter(|names| names.len() > 1).map(report);
+    twins.chain(devices.iter().flat_map(words_for_all)).collect()
 }
+
+/// Node names that were probably meant to be every node.
+fn words_for_all(device: &DeviceSettings) -> Vec<String> {
+    let is_word = |name: &&NodeName| {
+        WORDS_FOR_ALL.iter().any(|word| name.as_str().eq_ignore_ascii_case(word))
+    };
+    let targets = match &device.targets {
+        Targets::Nodes(nodes) => nodes.iter().find(is_word),
+        Targets::Any | Targets::Discover => None,
+    };
+    let nodes = device.nodes.iter().flatten().find(is_word);
+    let hint = |key: &str, name: &NodeName, instead: &str| {
+        let device = &device.name;
+        format!(
+            "device '{device}': '{name}' in '{key}' is one node of this name; for every node, {instead}"
+        )
+    };
+    let targets = targets.map(|name| hint("targets", name, "write targets = \"*\""));
+    targets.into_iter().chain(nodes.map(|name| hint("nodes", name, "leave 'nodes' out"))).collect()
+}
+
+/// Words that other programs have for every node.
+const WORDS_FOR_ALL: [&str; 2] = ["all", "any"];
 
 /// The targets that a device names.
 fn names(device: &DeviceSettings) -> Vec<&NodeName> {
@@ -132,5 +156,33 @@ mod tests {
         assert_eq!(find(&["n3", "N3", "n4"]).as_deref(), Some("n3 n4"));
         assert_eq!(find(&["10.0.0.1", "10.0.0.2"]).as_deref(), Some("10.0.0.1 10.0.0.2"));
         assert_eq!(in_one_place([node("a"), node("b")], |_| None::<u8>), None);
+    }
+
+    #[test]
+    fn a_word_for_every_node_is_reported_with_what_to_write() {
+        let reports = |keys: &str| {
+            let text =
+                format!("[[device]]\nname = 'd'\ntype = 'simulated'\nstate_file = '/s'\n{keys}\n");
+            let origin = crate::config::Origin {
+                file: "w.toml".as_ref(),
+                node: "n1".to_owned(),
+                environment: &[],
+                programs_must_exist: false,
+            };
+            crate::config::parse(&text, &origin).unwrap().reports()
+        };
+        for word in ["ALL", "all", "Any"] {
+            let found = reports(&format!("targets = '{word}'"));
+            assert_eq!(
+                found,
+                [format!(
+                    "device 'd': '{word}' in 'targets' is one node of this name; for every node, \
+                     write targets = \"*\""
+                )]
+            );
+        }
+        let found = reports("targets = '*'\nnodes = 'ALL'");
+        assert!(found.len() == 1 && found[0].ends_with("leave 'nodes' out"), "{found:?}");
+        assert!(reports("targets = ['all-1', 'n1']").is_empty());
     }
 }
