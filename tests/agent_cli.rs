@@ -302,6 +302,57 @@ fn a_flag_with_a_value_that_means_nothing_stops_no_fence() {
     }
 }
 
+/// A pipe whose reader reads nothing takes no more than it holds.
+fn full_pipe() -> (io::PipeReader, io::PipeWriter) {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let (reader, mut writer) = io::pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_reader_that_reads_nothing_holds_up_no_fence() {
+    let (reader, writer) = full_pipe();
+    for (verbose, is_answered) in [(1, true), (1, false), (0, true), (0, false)] {
+        let spool = Spool::new();
+        let arrivals = Arrivals::watch(&spool.path("requests"));
+        let mut child = Command::new(AGENT)
+            .env_clear()
+            .env("GFS2_DISCOVERY_ROOT", spool.path("root"))
+            .stdin(Stdio::piped())
+            .stdout(writer.try_clone().unwrap())
+            .stderr(writer.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let lines = format!("action=off\nplug=n3\nverbose={verbose}\nfence_timeout=20\n");
+        child.stdin.take().unwrap().write_all((spool.lines() + &lines).as_bytes()).unwrap();
+        let responder = Responder::new(&spool, &arrivals.next());
+        let mut answer = responder.success();
+        answer["success"] = json!(is_answered);
+        responder.answer(&answer);
+
+        let status = ended_by_itself(&mut child);
+        assert_eq!(status.and_then(|status| status.code()), Some(i32::from(!is_answered)));
+    }
+    drop(reader);
+}
+
+/// How it ended; `None` if it had to be killed, long after its time.
+fn ended_by_itself(child: &mut Child) -> Option<std::process::ExitStatus> {
+    let until = std::time::Instant::now() + Duration::from_mins(1);
+    while std::time::Instant::now() < until {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    None
+}
+
 /// What was asked for did not reach anybody: a caller must not take the silence for an empty list.
 #[test]
 fn an_answer_that_cannot_be_written_is_a_failure_and_a_fence_that_is_done_none() {
