@@ -996,7 +996,7 @@ fn nnf_gets_its_file_name_and_is_never_told_to_switch_on() {
         answer["action_performed"] = json!("off");
         responder.answer(&answer);
     });
-    assert_success(&output, "Success: Rebooted\n");
+    assert_success(&output, "Success: Powered OFF\n");
 
     let spool = Spool::new();
     let arrivals = Arrivals::watch(&spool.path("requests"));

@@ -25,7 +25,8 @@ pub struct Verdict {
 pub fn verdict(order: &Fence, outcome: Outcome, waited: Duration, watcher: Watcher) -> Verdict {
     match outcome {
         Outcome::Success(answer) => {
-            Verdict { result: "success".into(), details: told(&answer), ending: done(order.action) }
+            let ending = done(order.action, answer.action_performed.as_deref());
+            Verdict { result: "success".into(), details: told(&answer), ending }
         }
         Outcome::Failure(answer) => {
             let result = bounded(answer.result.as_deref().unwrap_or("unknown"), 64);
@@ -79,12 +80,13 @@ pub fn nothing_to_do() -> Verdict {
     Verdict { result: "success".into(), details, ending }
 }
 
-/// The end of a fence that was done.
-fn done(action: FenceAction) -> Ending {
-    Ending::success(match action {
-        FenceAction::Off => "Success: Powered OFF\n",
-        FenceAction::On => "Success: Powered ON\n",
-        FenceAction::Reboot => "Success: Rebooted\n",
+/// The end of a fence that was done. `performed` is what the responder says was done for it: no more than
+/// that is claimed.
+fn done(action: FenceAction, performed: Option<&str>) -> Ending {
+    Ending::success(match (action, performed) {
+        (FenceAction::Off, _) | (FenceAction::Reboot, Some("off")) => "Success: Powered OFF\n",
+        (FenceAction::On, _) => "Success: Powered ON\n",
+        (FenceAction::Reboot, _) => "Success: Rebooted\n",
     })
 }
 
@@ -247,6 +249,24 @@ mod tests {
         assert!(end("script", Watcher::Never).contains("may have begun it"));
         assert!(end("fence-watcher", Watcher::Alive).contains("before anything was started"));
         assert!(end("fence-watcher", Watcher::Never).contains("systemctl start fence-watcher"));
+    }
+
+    #[test]
+    fn a_reboot_that_was_answered_with_off_is_not_called_one() {
+        for (performed, words) in [
+            (Some("off"), "Success: Powered OFF"),
+            (Some("reboot"), "Success: Rebooted"),
+            (None, "Success: Rebooted"),
+        ] {
+            for responder in ["fence-watcher", "script", "nnf"] {
+                let performed = performed.map(str::to_owned);
+                let answer = ReceivedAnswer { action_performed: performed, ..answer("x", None) };
+                let outcome = Outcome::Success(answer);
+                let verdict =
+                    verdict(&order(responder), outcome, Duration::from_secs(9), Watcher::Alive);
+                assert!(stderr(&verdict).contains(words), "{verdict:?}");
+            }
+        }
     }
 
     #[test]
