@@ -80,6 +80,30 @@ pub fn nothing_to_do() -> Verdict {
     Verdict { result: "success".into(), details, ending }
 }
 
+/// Whether nnf-sos says that the target had nothing to lose: that is what it says of a node that it does not
+/// know, and where Kubernetes did not list the storage to it.
+pub fn found_nothing(answer: &ReceivedAnswer) -> bool {
+    let message = answer.message.to_ascii_lowercase();
+    let words: Vec<&str> = message
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect();
+    let says = |phrase: &[&str]| words.windows(phrase.len()).any(|found| found == phrase);
+    says(&["nothing", "to", "fence"])
+        || says(&["found", "to", "fence"]) && (says(&["no"]) || says(&["0"]) || says(&["none"]))
+        || says(&["deleting", "0"])
+}
+
+/// The end of a fence of which nnf-sos says so, and it is not known whether Kubernetes has the target.
+pub fn nothing_was_fenced(order: &Fence, answer: &ReceivedAnswer, why: &str) -> Verdict {
+    let why = format!(
+        "nnf-sos found nothing to fence ({}), which it reports as success for an unknown name too, and \
+         {why}; have kubectl answer, and check the target",
+        told(answer)
+    );
+    failed(order, "unacknowledged", &why)
+}
+
 /// The end of a fence that was done. `performed` is what the responder says was done for it: no more than
 /// that is claimed.
 fn done(action: FenceAction, performed: Option<&str>) -> Ending {
@@ -266,6 +290,22 @@ mod tests {
                     verdict(&order(responder), outcome, Duration::from_secs(9), Watcher::Alive);
                 assert!(stderr(&verdict).contains(words), "{verdict:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_nnf_sos_says_where_it_has_nothing_to_fence_is_understood() {
+        for (message, expected) in [
+            ("No block storage resources found to fence", true),
+            ("no GFS2 storage groups found to fence.", true),
+            ("nothing to fence", true),
+            ("Successfully fenced node by deleting 0 GFS2 storage groups", true),
+            ("Successfully fenced node by deleting 1 GFS2 storage groups", false),
+            ("Successfully fenced node by deleting 10 GFS2 storage groups", false),
+            ("done", false),
+            ("", false),
+        ] {
+            assert_eq!(found_nothing(&answer(message, None)), expected, "{message}");
         }
     }
 
