@@ -257,7 +257,6 @@ fn each_refusal_is_one_line_and_leaves_all_directories_empty() {
         "action=off\nplug=n3\nrequest_dir=requests\n",
         "action=off\nplug=n3\nresponse_dir=../responses\n",
         "action=off\nplug=n3\nlog_dir=log\n",
-        "action=off\nplug=n3\ngfs2_discovery_enabled=perhaps\n",
         "action=validate-all\nplug=n3\nport=n4\n",
         "action=validate-all\nfence_timeout=x\n",
     ] {
@@ -296,15 +295,112 @@ fn an_unknown_option_is_an_error_on_the_command_line_and_ignored_on_standard_inp
 /// fence-agents warns of these values and goes on.
 #[test]
 fn a_flag_with_a_value_that_means_nothing_stops_no_fence() {
-    for line in
-        ["verbose=2", "verbose=", "quiet=", "quiet=yes please", "version=", "help=", "help=1"]
-    {
+    for line in [
+        "verbose=2",
+        "verbose=",
+        "quiet=",
+        "quiet=yes please",
+        "version=",
+        "help=",
+        "help=1",
+        "gfs2_discovery_enabled=2",
+        "gfs2_discovery_enabled=",
+        "gfs2_discovery_timeout=2s",
+        "gfs2_discovery_timeout=",
+        "delay=",
+        "poll_interval=",
+    ] {
         let spool = Spool::new();
         let output = spool.run_answered(&format!("action=off\nplug=n3\n{line}\n"), |responder| {
             responder.answer(&responder.success());
         });
         assert_success(&output, "Success: Powered OFF\n");
     }
+    // The steps, which go to the log as well, say so; `quiet` here is none of the values.
+    let spool = Spool::new();
+    let lines = "action=off\nplug=n3\nverbose=1\ngfs2_discovery_enabled=2\ndelay=\nquiet=2\n";
+    let output = spool.run_answered(lines, |responder| responder.answer(&responder.success()));
+    assert_eq!(output.status.code(), Some(0));
+    for word in ["gfs2_discovery_enabled is '2'", "delay is ''", "quiet is '2'"] {
+        assert!(text(&output.stderr).contains(&format!("the default holds: {word}")), "{output:?}");
+    }
+}
+
+#[test]
+fn a_monitor_fails_where_each_fence_would_or_ignores_a_value_and_warns_of_a_flag() {
+    let spool = Spool::new();
+    let _watcher = Watcher::start(&spool);
+    for lines in [
+        "plug=../n3",
+        "plug=n3,n4",
+        "port=",
+        "plug=a\nport=b",
+        "delay=60",
+        "delay=",
+        "poll_interval=abc",
+        "log_dir=relative",
+        "log_dir=",
+        "gfs2_discovery_enabled=perhaps",
+        "gfs2_discovery_timeout=2s",
+    ] {
+        assert_failure(&spool.run(&format!("action=monitor\n{lines}\n")));
+    }
+    let output = spool.run("action=monitor\nverbose=2\nquiet=\n");
+
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), ""));
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("verbose is '2'") && stderr.contains("quiet is ''"), "{stderr}");
+}
+
+/// A pipe whose reader reads nothing takes no more than it holds.
+fn full_pipe() -> (io::PipeReader, io::PipeWriter) {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let (reader, mut writer) = io::pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_reader_that_reads_nothing_holds_up_no_fence() {
+    let (reader, writer) = full_pipe();
+    for (verbose, is_answered) in [(1, true), (1, false), (0, true), (0, false)] {
+        let spool = Spool::new();
+        let arrivals = Arrivals::watch(&spool.path("requests"));
+        let mut child = Command::new(AGENT)
+            .env_clear()
+            .env("GFS2_DISCOVERY_ROOT", spool.path("root"))
+            .stdin(Stdio::piped())
+            .stdout(writer.try_clone().unwrap())
+            .stderr(writer.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let lines = format!("action=off\nplug=n3\nverbose={verbose}\nfence_timeout=20\n");
+        child.stdin.take().unwrap().write_all((spool.lines() + &lines).as_bytes()).unwrap();
+        let responder = Responder::new(&spool, &arrivals.next());
+        let mut answer = responder.success();
+        answer["success"] = json!(is_answered);
+        responder.answer(&answer);
+
+        let status = ended_by_itself(&mut child);
+        assert_eq!(status.and_then(|status| status.code()), Some(i32::from(!is_answered)));
+    }
+    drop(reader);
+}
+
+/// How it ended; `None` if it had to be killed, long after its time.
+fn ended_by_itself(child: &mut Child) -> Option<std::process::ExitStatus> {
+    let until = std::time::Instant::now() + Duration::from_mins(1);
+    while std::time::Instant::now() < until {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    None
 }
 
 /// What was asked for did not reach anybody: a caller must not take the silence for an empty list.
@@ -984,7 +1080,7 @@ fn nnf_gets_its_file_name_and_is_never_told_to_switch_on() {
         answer["action_performed"] = json!("off");
         responder.answer(&answer);
     });
-    assert_success(&output, "Success: Rebooted\n");
+    assert_success(&output, "Success: Powered OFF\n");
 
     let spool = Spool::new();
     let arrivals = Arrivals::watch(&spool.path("requests"));
@@ -1138,6 +1234,10 @@ fn a_plug_that_is_no_other_nodes_name_is_fenced() {
         "port=rabbit-1\nplug=node1\nnodename=node1\nno_gfs2_discovery=1\n",
         "plug=node2\n",
         "node=1\nport=node2\n",
+        "node=2\nfail_time=1790000000\nport=node2\n",
+        "node=1\nfail_time=1790000000\nport=outlet-7\n",
+        "node=7\nfail_time=1790000000\nport=node2\n",
+        "node=n1\nfail_time=1790000000\nport=node2\n",
     ] {
         let spool = Spool::new();
         put_cluster(&spool);
@@ -1146,16 +1246,135 @@ fn a_plug_that_is_no_other_nodes_name_is_fenced() {
         });
         assert_success(&output, "Success: Powered OFF\n");
     }
-    // A cluster whose names cannot be read keeps no mapped node from being fenced.
+}
+
+/// DLM would take node 1 for fenced, while node2 is off.
+#[test]
+fn a_plug_that_is_another_node_than_the_one_that_dlm_means_is_refused() {
+    for lines in [
+        "port=node2",
+        "plug=node2\naction=off",
+        "port=NODE2\naction=reboot\nno_gfs2_discovery=1",
+        "port=remote1\ngfs2_discovery_timeout=0",
+        "nodename=node2",
+        "port=node2\nnodename=node2",
+        "port=node1\nnode=2",
+    ] {
+        let spool = Spool::new();
+        put_cluster(&spool);
+        let output = spool.run(&format!("node=1\nfail_time=1790000000\n{lines}\n"));
+        let stderr = assert_failure(&output);
+        assert!(stderr.contains("DLM means its node") && stderr.contains("dlm.conf"), "{stderr}");
+        assert_eq!(spool.files("requests"), [""; 0]);
+    }
+}
+
+/// The cluster of `put_cluster` with addresses alone in corosync.conf, and a `cibadmin` that does this.
+fn put_unnamed_cluster(spool: &Spool, cibadmin: &str) {
+    put_cluster(spool);
+    let node = |id| format!("node {{\n ring0_addr: 10.9.0.{id}\n nodeid: {id}\n}}\n");
+    let text = format!("nodelist {{\n{}{}}}\n", node(1), node(2));
+    fs::write(spool.path("root/etc/corosync/corosync.conf"), text).unwrap();
+    let cib = r#"<cib><configuration><nodes><node id="1" uname="node1"/><node id="2" uname="node2"/>
+        </nodes></configuration></cib>"#;
+    let cib_file = spool.path("root/cib");
+    fs::write(&cib_file, cib).unwrap();
+    let script = cibadmin.replace("CIB", &cib_file.display().to_string());
+    fs::write(spool.path("root/usr/sbin/cibadmin"), format!("#!/bin/sh\n{script}\n")).unwrap();
+}
+
+/// The first `cibadmin`, which discovery starts, hangs; a later one does not.
+#[test]
+fn a_cib_that_discovery_did_not_wait_for_is_asked_once_more_for_the_names() {
+    let spool = Spool::new();
+    let first = spool.path("first");
+    let hangs = format!("if mkdir '{}' 2>&-; then exec sleep 1000; fi", first.display());
+    put_unnamed_cluster(&spool, &format!("{hangs}\ncat 'CIB'"));
+
+    let output = spool.run(
+        "action=off\nplug=node2\nnodename=node1\ngfs2_discovery_timeout=0.1\nfence_timeout=120\n",
+    );
+    assert!(assert_failure(&output).contains("is its node 'node2'"));
+
+    fs::remove_dir(&first).unwrap();
+    let lines = "action=off\nplug=outlet-7\nnodename=node1\ngfs2_discovery_timeout=0.1\nfence_timeout=120\n";
+    let output = spool.run_answered(lines, |responder| responder.answer(&responder.success()));
+    assert_success(&output, "Success: Powered OFF\n");
+}
+
+/// What makes a cluster in the spool's root.
+type Put<'a> = &'a dyn Fn(&Spool);
+
+#[test]
+fn where_the_clusters_names_cannot_be_read_another_name_is_refused() {
+    let unnamed =
+        |cibadmin: &'static str| move |spool: &Spool| put_unnamed_cluster(spool, cibadmin);
+    let open_to = |mode, group: Option<u32>| {
+        move |spool: &Spool| {
+            put_cluster(spool);
+            let path = spool.path("root/etc/corosync/corosync.conf");
+            std::os::unix::fs::chown(&path, None, group).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            fs::remove_file(spool.path("root/usr/sbin/cibadmin")).unwrap();
+        }
+    };
+    let is_root = nix::unistd::geteuid().is_root();
+    let group = open_to(0o664, Some(65_534));
+    let (fails, hangs) =
+        (unnamed("echo 'no connection' >&2; exit 102"), unnamed("exec sleep 1000"));
+    let others = open_to(0o666, None);
+    let mut sites: Vec<(Put<'_>, &str)> =
+        vec![(&fails, "no connection"), (&hangs, "cibadmin was killed"), (&others, "chmod go-w")];
+    if is_root {
+        sites.push((&group, "chmod go-w"));
+    }
+    for (put, why) in sites {
+        let spool = Spool::new();
+        put(&spool);
+        for action in ["off", "reboot", "on", "status", "monitor"] {
+            for plug in ["node2", "outlet-7"] {
+                let lines =
+                    format!("action={action}\nplug={plug}\nnodename=node1\nfence_timeout=4\n");
+                let output = spool.run(&lines);
+                let stderr = assert_failure(&output);
+                let parts = ["'node1'", &format!("'{plug}'"), why, "cannot be checked"];
+                assert!(parts.iter().all(|part| stderr.contains(part)), "{lines}: {stderr}");
+            }
+        }
+        assert_eq!(spool.files("requests"), [""; 0]);
+        // Nobody doubts that these are one.
+        for lines in ["plug=node1\nnodename=node1", "plug=NODE1\nnodename=node1", "plug=node2"] {
+            let lines = format!("action=off\n{lines}\nno_gfs2_discovery=1\n");
+            let output =
+                spool.run_answered(&lines, |responder| responder.answer(&responder.success()));
+            assert_success(&output, "Success: Powered OFF\n");
+        }
+    }
+}
+
+/// A umask of 002 makes such a file, and nobody but root is in root's group.
+#[test]
+fn a_corosync_conf_that_roots_group_can_write_is_read() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
     let spool = Spool::new();
     put_cluster(&spool);
-    fs::set_permissions(
-        spool.path("root/etc/corosync/corosync.conf"),
-        Permissions::from_mode(0o666),
-    )
-    .unwrap();
-    fs::write(spool.path("root/usr/sbin/cibadmin"), "#!/bin/sh\nsleep 1000\n").unwrap();
-    let lines = "action=off\nplug=outlet-7\nnodename=node1\ngfs2_discovery_timeout=0.1\n";
+    let path = spool.path("root/etc/corosync/corosync.conf");
+    fs::set_permissions(path, Permissions::from_mode(0o664)).unwrap();
+    fs::remove_file(spool.path("root/usr/sbin/cibadmin")).unwrap();
+
+    let output = spool.run("action=off\nplug=node2\nnodename=node1\n");
+    assert!(assert_failure(&output).contains("is its node 'node2.example.com'"));
+    let lines = "action=off\nplug=outlet-7\nnodename=node1\n";
+    let output = spool.run_answered(lines, |responder| responder.answer(&responder.success()));
+    assert_success(&output, "Success: Powered OFF\n");
+}
+
+#[test]
+fn a_cluster_that_names_no_nodes_here_keeps_no_fence_from_being_done() {
+    let spool = Spool::new();
+    let lines = "action=off\nplug=outlet-7\nnodename=node1\n";
     let output = spool.run_answered(lines, |responder| responder.answer(&responder.success()));
     assert_success(&output, "Success: Powered OFF\n");
 }

@@ -148,6 +148,31 @@ fn each_action_succeeds_in_silence_and_leaves_its_trace_in_all_three_logs() {
     site.spool.await_quiet();
 }
 
+/// A device with a fixed plug would be green, and each fence refused.
+#[test]
+fn a_monitor_with_a_plug_that_no_device_covers_fails_and_names_it() {
+    let site = Site::new();
+    let mute = site.recorder("mute", "*", "").replace("'*'", "'m1'");
+    let simulated = site.simulated("sim", "").replace("'*'", "'n[1-2]'");
+    site.configure(&format!("{simulated}{mute}"));
+    let _watcher = site.start();
+
+    for (lines, target) in [
+        ("plug=n9", "'n9'"),
+        ("port=n9", "'n9'"),
+        ("plug=n1\ndevice=mute", "'n1'"),
+        ("plug=m1\ndevice=sim", "'m1'"),
+        ("plug=n1\ndevice=nobody", "nobody"),
+    ] {
+        site.agent(&format!("action=monitor\n{lines}")).wait().assert_failure(&[target]);
+        site.agent(&format!("action=off\nnodename=n1\n{lines}")).wait().assert_failure(&[]);
+    }
+    // One that cannot be asked for its state is fenced as well as any.
+    for lines in ["", "plug=n2", "port=n1", "plug=m1", "plug=n1\ndevice=sim", "device=mute"] {
+        site.agent(&format!("action=monitor\n{lines}")).wait().assert_success();
+    }
+}
+
 /// The example of README and of the manual, as `dlm_controld` turns it into an agent's standard input:
 /// the node, then the words of the device's line and of the node's.
 #[test]

@@ -12,8 +12,10 @@ use fence_audit::{DiscoveryOutcome, DiscoveryRecord, SourceRecord, SourceState};
 use fence_protocol::bounded;
 use gfs2_discovery::{
     ClusterNodes, Discovery as Found, Outcome, Reading, Report, Search, Target, cluster_nodes,
-    conclude, gather, has_node,
+    conclude, gather, kubernetes_nodes,
 };
+
+use crate::target::{self, Wanted};
 
 /// What is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub(crate) enum Discovery {
 
 impl Discovery {
     /// Looks where `search` says, if anywhere, in at most a quarter of `left`. Gives the cluster's nodes
-    /// as well, as far as they were looked at for that.
+    /// as well, if all that name them answered in that time.
     pub(crate) fn of(
         target: Target<'_>,
         search: Option<&Search>,
@@ -34,9 +36,9 @@ impl Discovery {
     ) -> (Self, Option<ClusterNodes>) {
         let Some(search) = search else { return (Discovery::Disabled, None) };
         let evidence = gather(target, &within(search, left));
-        // Without a time for programs the CIB was not asked.
-        let nodes = ClusterNodes::of(&evidence.corosync, &evidence.cib);
-        let nodes = Some(nodes).filter(|_| !search.time_max.is_zero());
+        // Without a time for programs the CIB was not asked, and a short one may have been cut.
+        let is_final = !search.time_max.is_zero() && !matches!(evidence.cib, Reading::Blind(_));
+        let nodes = is_final.then(|| ClusterNodes::of(&evidence.corosync, &evidence.cib));
         (Discovery::Done(conclude(target, &evidence)), nodes)
     }
 
@@ -103,34 +105,52 @@ pub(crate) enum Naming {
     Known,
     /// It has none: why that is refused, and what to do.
     Unknown(String),
-    /// It was not asked, or did not answer: why.
+    /// It did not answer, although kubectl is configured: why.
     NotKnown(String),
+    /// It was not asked, because kubectl is not configured: why.
+    NotAsked(String),
 }
 
 impl Naming {
-    /// Asks, in at most a quarter of `left`.
-    pub(crate) fn of(target: &str, search: &Search, left: Duration) -> Self {
+    /// Asks for the nodes, and looks for `target` among them if there is one, in at most `time_max`.
+    pub(crate) fn of(target: Option<&str>, search: &Search, time_max: Duration) -> Self {
         // A site that asks no programs for file systems still has no use for a fence that does nothing.
-        let time_max = search.time_max.max(NAMING_TIME_MIN).min(left / 4);
-        match has_node(target, &Search { time_max, ..search.clone() }) {
-            Reading::Got(true) => Naming::Known,
-            Reading::Got(false) => Naming::Unknown(format!(
-                "Kubernetes has no compute node '{target}', and nnf-sos reports success for a node \
-                 that it does not know; give Kubernetes' name, with pcmk_host_map or plug"
-            )),
-            Reading::Blind(why) | Reading::Absent(why) => Naming::NotKnown(format!(
-                "it is not known whether Kubernetes has a node '{target}': {why}"
-            )),
+        let time_max = search.time_max.max(NAMING_TIME_MIN).min(time_max);
+        let whether = target.map_or("which nodes Kubernetes has".to_owned(), |target| {
+            format!("whether Kubernetes has a node '{target}'")
+        });
+        match (kubernetes_nodes(&Search { time_max, ..search.clone() }), target) {
+            (Reading::Got(nodes), Some(target)) if !nodes.contains(target) => {
+                Naming::Unknown(format!(
+                    "Kubernetes has no compute node '{target}', and nnf-sos reports success for a node \
+                     that it does not know; give Kubernetes' name, with pcmk_host_map or plug"
+                ))
+            }
+            (Reading::Got(_), _) => Naming::Known,
+            (Reading::Blind(why), _) => {
+                Naming::NotKnown(format!("it is not known {whether}: {why}"))
+            }
+            (Reading::Absent(why), _) => {
+                Naming::NotAsked(format!("it is not known {whether}: {why}"))
+            }
         }
     }
 }
 
-/// How long kubectl may take to name the nodes, where less is given for file systems.
-const NAMING_TIME_MIN: Duration = Duration::from_secs(2);
+/// How long kubectl may take to name the nodes, where less is given for file systems. The API server
+/// of a loaded system needs seconds.
+const NAMING_TIME_MIN: Duration = Duration::from_secs(8);
 
-/// The cluster's nodes, looked for in at most a quarter of `left`.
-pub(crate) fn nodes(plug: &str, search: &Search, left: Duration) -> ClusterNodes {
-    cluster_nodes(plug, &within(search, left))
+/// The cluster's nodes as far as the check of `target` needs them, looked for in at most a quarter of
+/// `left`.
+pub(crate) fn nodes(
+    target: &str,
+    wanted: Option<Wanted<'_>>,
+    search: &Search,
+    left: Duration,
+) -> ClusterNodes {
+    let is_enough = |nodes: &ClusterNodes| target::is_decided(target, wanted, nodes);
+    cluster_nodes(is_enough, &within(search, left))
 }
 
 fn within(search: &Search, left: Duration) -> Search {

@@ -25,7 +25,7 @@ use crate::parameters::AGENT;
 use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::target;
-use crate::verdict::{Verdict, failed, nothing_to_do, verdict};
+use crate::verdict::{Verdict, failed, found_nothing, nothing_to_do, nothing_was_fenced, verdict};
 
 /// Fences, as `order` says, for an agent that started at `start_boot_ms`.
 pub(crate) fn run(order: &Fence, start_boot_ms: u64) -> Ending {
@@ -45,6 +45,8 @@ struct Attempt<'a> {
     request_id: Option<RequestId>,
     /// None before it was time for it.
     discovery: Option<Discovery>,
+    /// Why it is not known whether Kubernetes has the target, where that matters.
+    unnamed: Option<String>,
     recorder_node: String,
     /// None before there was anything to write.
     audit: Option<LogProcess>,
@@ -64,6 +66,7 @@ impl<'a> Attempt<'a> {
             start_boot_ms,
             request_id: None,
             discovery: None,
+            unnamed: None,
             recorder_node: hostname.to_string_lossy().into_owned(),
             audit: None,
             is_left_to_watcher: false,
@@ -77,6 +80,9 @@ impl<'a> Attempt<'a> {
         let order = self.order;
         for remark in &order.telling.remarks {
             self.say(Level::Warn, remark);
+        }
+        for why in &order.ignored {
+            self.say(Level::Warn, &format!("a value is ignored, and the default holds: {why}"));
         }
         if let Some(problem) = shifted() {
             let why = format!("nothing was requested: {problem}");
@@ -100,7 +106,16 @@ impl<'a> Attempt<'a> {
         }
         let found = match naming {
             None | Some(Naming::Known) => found,
-            Some(Naming::NotKnown(why)) => format!("{found}; {}", bounded(&why, NAMING_BYTES_MAX)),
+            // The site says nowhere where Kubernetes is: that plug is a name of its own is the site's word.
+            Some(Naming::NotAsked(why)) => {
+                format!("{found}; {}", bounded(&why, NAMING_BYTES_MAX))
+            }
+            Some(Naming::NotKnown(why)) => {
+                let why = bounded(&why, NAMING_BYTES_MAX);
+                let found = format!("{found}; {why}");
+                self.unnamed = Some(why);
+                found
+            }
             Some(Naming::Unknown(why)) => {
                 let why = format!("nothing was requested: {why}");
                 return (failed(order, "rejected", &why), None);
@@ -147,16 +162,17 @@ impl<'a> Attempt<'a> {
     fn discover(&mut self) -> (String, Option<String>, Option<Naming>) {
         let order = self.order;
         let (plug, nodename) = (order.target.as_str(), order.nodename.as_deref());
-        let left = order.time_max.saturating_sub(self.elapsed());
+        let wanted = target::wanted(nodename, order.dlm_node);
+        let left = || order.time_max.saturating_sub(self.elapsed());
         let target = Target { plug, nodename };
-        let ask = || order.naming.as_ref().map(|search| Naming::of(plug, search, left));
+        let ask = || order.naming.as_ref().map(|search| Naming::of(Some(plug), search, left() / 4));
         let (discovery, wrong_node, naming) = thread::scope(|scope| {
             let is_needed = order.naming.is_some();
             let asked = is_needed.then(|| thread::Builder::new().spawn_scoped(scope, ask));
-            let (discovery, nodes) = Discovery::of(target, order.discovery.as_ref(), left);
-            let wrong_node = target::is_doubtful(plug, nodename).then(|| {
-                let nodes = nodes.unwrap_or_else(|| discovery::nodes(plug, &order.cluster, left));
-                target::refusal(plug, nodename, &nodes)
+            let (discovery, nodes) = Discovery::of(target, order.discovery.as_ref(), left());
+            let wrong_node = target::is_doubtful(plug, wanted).then(|| {
+                let ask = || discovery::nodes(plug, wanted, &order.cluster, left());
+                target::refusal(plug, wanted, &nodes.unwrap_or_else(ask))
             });
             let naming = match asked {
                 Some(Ok(asked)) => asked.join().unwrap_or_else(|_| ask()),
@@ -277,6 +293,11 @@ impl<'a> Attempt<'a> {
         };
         // A responder of another kind writes no audit.
         self.is_left_to_watcher = is_open && watcher != core::Watcher::Never;
+        if let (Outcome::Success(answer), Some(why)) = (&outcome, &self.unnamed)
+            && found_nothing(answer)
+        {
+            return nothing_was_fenced(order, answer, why);
+        }
         verdict(order, outcome, self.elapsed(), watcher)
     }
 

@@ -21,6 +21,8 @@ pub struct RawInput {
     pub is_typed: bool,
     /// Lines of standard input that name no parameter.
     pub unknown: Vec<String>,
+    /// The value of `node` among them: with it `dlm_controld` says which node is to be fenced.
+    pub dlm_node: Option<String>,
 }
 
 /// Why the command line or standard input is no list of options: one line.
@@ -65,7 +67,12 @@ impl RawInput {
                 Some(spelling) if line.contains('=') => {
                     input.given.push((spelling, unquoted(value).to_owned()));
                 }
-                _ => input.unknown.push(name.to_owned()),
+                _ => {
+                    if name == "node" {
+                        input.dlm_node = Some(unquoted(value).to_owned());
+                    }
+                    input.unknown.push(name.to_owned());
+                }
             }
         }
         Ok(input)

@@ -53,8 +53,10 @@ pub struct Probe {
     pub nodename: Option<String>,
     /// Where to look for a target's GFS2 file systems, when somebody wants to see them.
     pub discovery: Option<Search>,
-    /// The target that a `monitor` names, and where to ask whether Kubernetes has it; nnf-sos alone.
-    pub naming: Option<(NodeName, Search)>,
+    /// Where a `monitor` asks which nodes Kubernetes has; nnf-sos alone.
+    pub naming: Option<Search>,
+    /// What is wrong with options that are ignored.
+    pub ignored: Vec<String>,
     /// Where the names of the cluster's nodes are read.
     pub cluster: Search,
     /// What to tell on the way.
@@ -64,8 +66,8 @@ pub struct Probe {
 /// What a probe asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// Would fencing work at this moment?
-    Monitor,
+    /// Would fencing work at this moment? Of this target, where the device has a fixed one.
+    Monitor(Option<NodeName>),
     /// Is the target on or off?
     Status(NodeName),
     /// Which nodes can be fenced? Only whether this one can, where a device has a fixed plug.
@@ -85,6 +87,8 @@ pub struct Fence {
     pub target: NodeName,
     /// The cluster's name of the target, when it was sent.
     pub nodename: Option<String>,
+    /// The cluster's number of the target, when `dlm_controld` sent it.
+    pub dlm_node: Option<u32>,
     /// The other half.
     pub responder: Responder,
     /// The spool.
@@ -105,6 +109,8 @@ pub struct Fence {
     pub naming: Option<Search>,
     /// Where the names of the cluster's nodes are read, if discovery does not.
     pub cluster: Search,
+    /// What is wrong with options that are ignored.
+    pub ignored: Vec<String>,
     /// What to tell on the way.
     pub telling: Telling,
 }
@@ -232,8 +238,8 @@ pub fn reserve(time_max: Duration) -> Duration {
 /// told otherwise.
 const QUESTION_TIME_MAX: Duration = Duration::from_secs(15);
 
-/// How long the CIB may take to name the cluster's nodes, where nobody discovers file systems.
-const CLUSTER_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long the CIB may take to name the cluster's nodes: a fence is refused where it takes longer.
+const CLUSTER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The shortest time between two looks: a shorter one only takes the processor from the responder.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -253,7 +259,7 @@ pub fn understand(
     input: &RawInput,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Invocation, Refusal> {
-    let options = Options { input, environment };
+    let options = Options { input, environment, ignored: Vec::new() };
     let word = options.text("action");
     // A device that is configured with help=1 would otherwise have each fence end at once, and well.
     if input.is_typed || word.is_none() {
@@ -265,14 +271,19 @@ pub fn understand(
         }
     }
     let word = word.or_else(|| dlm_action(input)).ok_or(Refusal::NoAction)?;
+    let strict = options;
+    let options = strict.without_senseless();
     match word.to_ascii_lowercase().as_str() {
         "metadata" | "meta-data" => Ok(Invocation::Metadata),
         "manpage" => Ok(Invocation::Manpage),
         "validate-all" => {
-            let time_max = options.validate_all().map_err(|why| Refusal::Invalid(Box::new(why)))?;
+            let time_max = strict.validate_all().map_err(|why| Refusal::Invalid(Box::new(why)))?;
             Ok(Invocation::ValidateAll(time_max))
         }
-        "monitor" => options.probe(Question::Monitor),
+        "monitor" => {
+            let (target, _) = strict.as_for_a_fence()?;
+            options.probe(Question::Monitor(target))
+        }
         "list" => options.probe(Question::List(options.fixed_target()?)),
         "list-status" => {
             let separator = options.text("separator").unwrap_or_default();
@@ -289,9 +300,12 @@ pub fn understand(
 /// What `dlm_controld` means, which sends no action: a fence, and with the agents of the fence-agents
 /// library that is a reboot. Nobody else sends `fail_time`, so an action that was forgotten is none.
 fn dlm_action(input: &RawInput) -> Option<String> {
-    let is_from_dlm =
-        ["node", "fail_time"].iter().all(|name| input.unknown.iter().any(|u| u == name));
-    (is_from_dlm && !input.is_typed).then(|| "reboot".to_owned())
+    is_from_dlm(input).then(|| "reboot".to_owned())
+}
+
+fn is_from_dlm(input: &RawInput) -> bool {
+    let is_given = |name: &&str| input.unknown.iter().any(|unknown| unknown == name);
+    !input.is_typed && ["node", "fail_time"].iter().all(is_given)
 }
 
 /// `name` after `what`. Pacemaker reads "timeout" as an expired time, wherever it stands.
@@ -338,25 +352,58 @@ fn should_be(kind: Kind) -> &'static str {
 struct Options<'a> {
     input: &'a RawInput,
     environment: &'a dyn Fn(&str) -> Option<String>,
+    /// The parameters whose defaults hold, because their values make no sense: why.
+    ignored: Vec<(&'static str, Refusal)>,
 }
 
 impl Options<'_> {
     fn validate_all(&self) -> Result<Duration, Refusal> {
-        // A made-up target is usual here, and none is none of the checks' business.
-        match self.target("off") {
-            Ok(_) | Err(Refusal::NoTarget(_)) => {}
-            Err(refusal) => return Err(refusal),
-        }
-        let (time_max, _) = self.times(FenceAction::Off)?;
-        self.places()?;
-        self.path("log_dir")?;
-        self.discovery()?;
-        self.responder()?;
-        // A fence ignores a wrong value of these.
+        let (_, time_max) = self.as_for_a_fence()?;
+        // A fence, and a monitor, ignore a wrong value of these.
         for name in FLAGS {
             self.boolean(name)?;
         }
         Ok(time_max)
+    }
+
+    /// Refuses what a fence with these options would be refused for, and what it would ignore. Gives the
+    /// target and the agent's time. A made-up target is usual here, and so is none.
+    fn as_for_a_fence(&self) -> Result<(Option<NodeName>, Duration), Refusal> {
+        let responder = self.responder()?;
+        let target = match self.target_for("off", responder) {
+            Ok(target) => Some(target),
+            Err(Refusal::NoTarget(_)) => None,
+            Err(refusal) => return Err(refusal),
+        };
+        let (time_max, _) = self.times(FenceAction::Off)?;
+        self.places()?;
+        self.path("log_dir")?;
+        self.discovery()?;
+        Ok((target, time_max))
+    }
+
+    /// The same options, with the defaults in place of values that make no sense, where the fence itself
+    /// does not depend on them: what concerns information only, and what was left empty.
+    fn without_senseless(&self) -> Options<'_> {
+        let is_empty = |name: &str| self.text(name).is_some_and(|text| text.is_empty());
+        let informing = [
+            ("gfs2_discovery_enabled", self.boolean("gfs2_discovery_enabled").err()),
+            ("gfs2_discovery_timeout", self.discovery_time().err()),
+        ];
+        let empty = [
+            ("delay", self.seconds("delay").err()),
+            ("poll_interval", self.seconds("poll_interval").err()),
+            ("log_dir", self.path("log_dir").err()),
+        ];
+        let empty = empty.into_iter().filter(|(name, _)| is_empty(name));
+        let flags = FLAGS.iter().map(|name| (*name, self.boolean(name).err()));
+        let wrong = informing.into_iter().chain(empty).chain(flags);
+        let ignored = wrong.filter_map(|(name, why)| Some((name, why?))).collect();
+        Options { input: self.input, environment: self.environment, ignored }
+    }
+
+    fn ignored(&self) -> Vec<String> {
+        self.ignored.iter().map(|(_, why)| why.to_string()).collect()
     }
 
     fn probe(&self, question: Question) -> Result<Invocation, Refusal> {
@@ -364,14 +411,7 @@ impl Options<'_> {
         // It is shown to people alone; what the question is about does not need it.
         let is_shown = telling.verbose && matches!(question, Question::Status(_));
         let responder = self.responder()?;
-        let naming = match (responder, &question) {
-            (Responder::Nnf, Question::Monitor) => match self.target("monitor") {
-                Ok(target) => Some((target, self.search(self.discovery_time()?))),
-                Err(Refusal::NoTarget(_)) => None,
-                Err(refusal) => return Err(refusal),
-            },
-            _ => None,
-        };
+        let is_named = responder == Responder::Nnf && matches!(question, Question::Monitor(_));
         Ok(Invocation::Probe(Box::new(Probe {
             question,
             responder,
@@ -380,26 +420,26 @@ impl Options<'_> {
             time_max: self.time_max()?.min(QUESTION_TIME_MAX),
             nodename: self.text("nodename"),
             discovery: self.discovery()?.filter(|_| is_shown),
-            naming,
+            naming: is_named
+                .then(|| self.discovery_time().map(|time_max| self.search(time_max)))
+                .transpose()?,
+            ignored: self.ignored(),
             cluster: self.search(CLUSTER_TIME_MAX),
             telling,
         })))
     }
 
     fn fence(&self, action: FenceAction, action_word: String) -> Result<Fence, Refusal> {
-        let target = self.target(action.as_str())?;
         let responder = self.responder()?;
-        if responder == Responder::Nnf
-            && let Err(error) = RecordName::of_target_and_id(&target, &RequestId::random())
-        {
-            return Err(Refusal::Target(target.as_str().to_owned(), error));
-        }
+        let target = self.target_for(action.as_str(), responder)?;
+        let dlm_node = self.input.dlm_node.as_ref().filter(|_| is_from_dlm(self.input));
         let (time_max, delay) = self.times(action)?;
         Ok(Fence {
             action,
             action_word,
             target,
             nodename: self.text("nodename"),
+            dlm_node: dlm_node.and_then(|number| number.parse().ok()),
             responder,
             places: self.places()?,
             log_dir: self.path("log_dir")?,
@@ -412,8 +452,20 @@ impl Options<'_> {
                 .then(|| self.discovery_time().map(|time_max| self.search(time_max)))
                 .transpose()?,
             cluster: self.search(CLUSTER_TIME_MAX),
+            ignored: self.ignored(),
             telling: self.telling(),
         })
+    }
+
+    /// The target, if its name fits into the name of a request's file.
+    fn target_for(&self, action: &'static str, responder: Responder) -> Result<NodeName, Refusal> {
+        let target = self.target(action)?;
+        if responder == Responder::Nnf
+            && let Err(error) = RecordName::of_target_and_id(&target, &RequestId::random())
+        {
+            return Err(Refusal::Target(target.as_str().to_owned(), error));
+        }
+        Ok(target)
     }
 
     /// `plug` or `port`, else `nodename`. An empty plug is refused: whoever sent it meant to name
@@ -553,12 +605,12 @@ impl Options<'_> {
             verbose: self.flag("verbose") || level.parse::<u64>().is_ok_and(|level| level > 0),
             quiet: self.flag("quiet"),
             debug_file: debug_file.map(PathBuf::from),
-            remarks: INFORMATION.iter().filter_map(|name| self.ignored(name)).collect(),
+            remarks: INFORMATION.iter().filter_map(|name| self.ignored_variable(name)).collect(),
         }
     }
 
     /// What is wrong with the variable that would give the value of `name`, and is ignored.
-    fn ignored(&self, name: &str) -> Option<String> {
+    fn ignored_variable(&self, name: &str) -> Option<String> {
         let row = parameter(name);
         let value = self.input.value(row).is_none().then(|| self.variable(row)).flatten()?;
         let default = row.default.unwrap_or_default();
@@ -587,6 +639,9 @@ impl Options<'_> {
     /// The value that holds. An empty one is none where the parameter is a text that may be absent.
     fn text(&self, name: &str) -> Option<String> {
         let row: &Parameter = parameter(name);
+        if self.ignored.iter().any(|(ignored, _)| *ignored == name) {
+            return row.default.map(str::to_owned);
+        }
         let given = self.input.value(row).map(str::to_owned);
         let value = given
             .or_else(|| {
@@ -704,9 +759,9 @@ mod tests {
                  ignored, and true is used"
             );
         }
-        // What is given as an option is checked when the device is made, and is refused.
+        // What is given as an option is checked when the device is made, and is refused there.
         for (name, value) in variables {
-            let option = format!("action=off\nplug=n3\n{}={value}\n", name.to_ascii_lowercase());
+            let option = format!("action=monitor\n{}={value}\n", name.to_ascii_lowercase());
             assert!(matches!(refusal(&option), Refusal::Value { .. }), "{option}");
             // An option that is right outranks the variable, which is not looked at.
             let right = "gfs2_discovery_enabled=yes\ngfs2_discovery_timeout=1\nlog_dir=/l\n";
@@ -815,24 +870,110 @@ mod tests {
                 "fence_timeout",
                 &["0", "-1", "1.5", "86401", "abc", "", "+5", "99999999999999999999"][..],
             ),
-            ("poll_interval", &["-1", "abc", "", "inf", "NaN", "1e3", "86401"]),
+            ("poll_interval", &["-1", "abc", "inf", "NaN", "1e3", "86401"]),
             ("delay", &["-1", "abc", "inf", "58", "60", "1000"]),
             ("responder", &["", "nobody", "NNF"]),
             ("request_dir", &["", "relative", "./x", "~/x"]),
             ("response_dir", &["relative"]),
             ("log_dir", &["relative"]),
-            ("gfs2_discovery_enabled", &["maybe", ""]),
-            ("gfs2_discovery_timeout", &["-1", "abc", "86401"]),
         ] {
             for value in values {
-                for action in ["off", "validate-all"] {
+                for action in ["off", "validate-all", "monitor"] {
                     let text = format!("action={action}\nplug=n3\n{name}={value}\n");
                     let words = with(&text, &[]).expect_err(&text).to_string();
                     assert!(!words.contains("timeout") && !words.contains('\n'), "{words}");
-                    assert_eq!(words.starts_with("validate-all failed: "), action != "off");
+                    let is_invalid = words.starts_with("validate-all failed: ");
+                    assert_eq!(is_invalid, action == "validate-all");
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_value_that_only_informs_or_is_empty_stops_no_fence_and_fails_a_check() {
+        let plain = fence("action=off\nplug=n3\n");
+        let environment = |name: &str| match name {
+            "gfs2_discovery_enabled" => "GFS2_DISCOVERY_ENABLED",
+            _ => "GFS2_DISCOVERY_TIMEOUT",
+        };
+        for (name, values) in [
+            ("gfs2_discovery_enabled", &["maybe", "2", ""][..]),
+            ("gfs2_discovery_timeout", &["-1", "2s", "86401", ""]),
+            ("delay", &[""]),
+            ("poll_interval", &[""]),
+            ("log_dir", &[""]),
+        ] {
+            for value in values {
+                for action in ["off", "on", "reboot", "status", "list", "list-status"] {
+                    let text = format!("action={action}\nplug=n3\n{name}={value}\n");
+                    let (ignored, usual) = match with(&text, &[]).expect(&text) {
+                        Invocation::Fence(fence) => {
+                            let Fence { ignored, discovery, delay, poll_interval, log_dir, .. } =
+                                *fence;
+                            let found = (discovery, delay, poll_interval, log_dir);
+                            let Fence { discovery, delay, poll_interval, log_dir, .. } =
+                                plain.clone();
+                            (ignored, found == (discovery, delay, poll_interval, log_dir))
+                        }
+                        Invocation::Probe(probe) => (probe.ignored, true),
+                        other => panic!("{other:?}"),
+                    };
+                    assert!(usual, "{text}");
+                    assert_eq!(ignored.len(), 1, "{text}: {ignored:?}");
+                    assert!(!ignored[0].contains("timeout"), "{ignored:?}");
+                }
+                for action in ["monitor", "validate-all"] {
+                    refusal(&format!("action={action}\nplug=n3\n{name}={value}\n"));
+                }
+                if name.starts_with("gfs2") && !value.is_empty() {
+                    let environment = [(environment(name), *value)];
+                    with("action=off\nplug=n3\n", &environment).expect(value);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_monitor_refuses_what_each_fence_would_be_refused_for() {
+        let long = format!("plug={}\nresponder=nnf", "x".repeat(230));
+        for lines in [
+            "plug=../x",
+            "plug=node1,node2",
+            "port=",
+            "plug=a\nport=b",
+            "delay=60",
+            "delay=x",
+            "fence_timeout=10\ndelay=9",
+            "poll_interval=abc",
+            "log_dir=relative",
+            &long,
+        ] {
+            with(&format!("action=monitor\n{lines}\n"), &[]).expect_err(lines);
+            let lines = format!("action=off\nnodename=node1\n{lines}\n");
+            with(&lines, &[]).expect_err(&lines);
+        }
+        for (lines, target) in
+            [("", None), ("plug=n3", Some("n3")), ("port=n3", Some("n3")), ("delay=57", None)]
+        {
+            let lines = format!("action=monitor\n{lines}\n");
+            match with(&lines, &[]).unwrap() {
+                Invocation::Probe(probe) => {
+                    let target = target.map(|name| name.parse().unwrap());
+                    assert_eq!(probe.question, Question::Monitor(target), "{lines}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_that_dlm_sends_is_kept_and_nobody_elses() {
+        let number = |text: &str| fence(&format!("plug=n2\n{text}")).dlm_node;
+        assert_eq!(number("node=1\nfail_time=1790000000\n"), Some(1));
+        assert_eq!(number("fail_time=1790000000\nnode=1\naction=off\n"), Some(1));
+        assert_eq!(number("node=n1\nfail_time=1790000000\n"), None);
+        assert_eq!(number("node=1\naction=off\n"), None);
+        assert_eq!(number("nodeid=1\nfail_time=1790000000\naction=off\n"), None);
     }
 
     #[test]
@@ -893,6 +1034,7 @@ mod tests {
             ("action=status\nplug=n3\nverbose=1\n", true),
             ("action=status\nplug=n3\n", false),
             ("action=status\nplug=n3\nverbose=1\nno_gfs2_discovery=1\n", false),
+            ("action=status\nplug=n3\nverbose=1\ngfs2_discovery_enabled=2\n", true),
             ("action=monitor\nverbose=1\n", false),
         ] {
             match with(text, &[]).unwrap() {

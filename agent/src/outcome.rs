@@ -6,11 +6,14 @@
 //! through `without_read_words`.
 
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use fence_log::shown_line;
 use fence_protocol::bounded;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{fstat, stat};
 
 use crate::parameters::AGENT;
@@ -83,7 +86,7 @@ impl Ending {
             self.stderr = vec![format!("cannot write to standard output: {error}")];
         }
         if !quiet && !self.stderr.is_empty() {
-            let _ = io::stderr().write_all(self.stderr_line().as_bytes());
+            tell(&self.stderr_line(), READER_TIME);
         }
         ExitCode::from(self.code)
     }
@@ -96,6 +99,10 @@ impl Ending {
             return Err(io::Error::other("it is closed"));
         }
         let mut stdout = io::stdout().lock();
+        // What was asked for waits for its reader, which may be a pager. A fence waits for nobody.
+        if !self.is_answer && !takes(&stdout, READER_TIME) {
+            return Ok(());
+        }
         match stdout.write_all(self.stdout.as_bytes()).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
             _ => Ok(()),
@@ -106,6 +113,30 @@ impl Ending {
         format!("{AGENT}: {}\n", shown_line(&self.stderr.join("; ")))
     }
 }
+
+/// Writes to standard error what can be written within `limit` for each part, and drops the rest. A reader
+/// that has stopped reading holds up nothing.
+pub(crate) fn tell(text: &str, limit: Duration) {
+    let mut stderr = io::stderr().lock();
+    for part in text.as_bytes().chunks(PART_BYTES) {
+        if !takes(&stderr, limit) || stderr.write_all(part).is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether `to` takes [`PART_BYTES`] within `limit` without blocking: a pipe with less room is not ready.
+fn takes(to: &impl AsFd, limit: Duration) -> bool {
+    let mut polled = [PollFd::new(to.as_fd(), PollFlags::POLLOUT)];
+    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::ZERO);
+    poll(&mut polled, limit).is_ok_and(|ready| ready > 0)
+}
+
+/// What a pipe that is ready takes at once: `PIPE_BUF`.
+const PART_BYTES: usize = 4096;
+
+/// How long the end of a run waits for a reader of its words.
+const READER_TIME: Duration = Duration::from_millis(100);
 
 /// Whether the starter closed standard output. Rust's run-time opens `/dev/null` in its place, for
 /// reading and writing; a shell's `>/dev/null` is open for writing alone.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use fence_core::watcher::Unroutable;
 use fence_protocol::{NodeName, PowerState, Query, QueryAnswer, QueryKind, RequestId};
 use fence_spool::{ClientSpool, Liveness};
 use gfs2_discovery::Target;
@@ -28,7 +29,11 @@ pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
         asking.show_discovery();
         asking.answer().unwrap_or_else(Failure::into_ending)
     };
-    ending.with_problems(&asking.progress.settle(DEBUG_TIME_MAX))
+    // An option that a fence ignores is worth a word where somebody looks whether all is well.
+    let is_monitor = matches!(probe.question, Question::Monitor(_));
+    let mut problems = if is_monitor { probe.ignored.clone() } else { Vec::new() };
+    problems.extend(asking.progress.settle(DEBUG_TIME_MAX));
+    ending.with_problems(&problems)
 }
 
 /// How long the debug file may delay the answer.
@@ -71,21 +76,21 @@ impl Asking<'_> {
         found.to_lines().iter().for_each(|line| self.progress.step(line));
     }
 
-    /// Fails where the state that is asked for would be that of another node than the cluster means.
+    /// Fails where the target would be another node than the cluster means.
     fn check_target(&self) -> Result<(), Failure> {
-        let (Question::Status(target), nodename) =
-            (&self.probe.question, self.probe.nodename.as_deref())
-        else {
-            return Ok(());
+        let (target, what) = match &self.probe.question {
+            Question::Status(target) => (target, "the state is not asked for"),
+            Question::Monitor(Some(target)) => (target, "each fence is refused"),
+            _ => return Ok(()),
         };
-        if !target::is_doubtful(target.as_str(), nodename) {
+        let wanted = target::wanted(self.probe.nodename.as_deref(), None);
+        if !target::is_doubtful(target.as_str(), wanted) {
             return Ok(());
         }
         let Probe { cluster, time_max, .. } = self.probe;
-        let nodes = discovery::nodes(target.as_str(), cluster, *time_max);
-        target::refusal(target.as_str(), nodename, &nodes).map_or(Ok(()), |why| {
-            Err(Failure::Other(format!("the state of '{target}' is not asked for: {why}")))
-        })
+        let nodes = discovery::nodes(target.as_str(), wanted, cluster, *time_max);
+        target::refusal(target.as_str(), wanted, &nodes)
+            .map_or(Ok(()), |why| Err(Failure::Other(format!("'{target}': {what}: {why}"))))
     }
 
     fn answer(&mut self) -> Result<Ending, Failure> {
@@ -96,9 +101,9 @@ impl Asking<'_> {
             Responder::Nnf => "nnf",
         };
         match &self.probe.question {
-            Question::Monitor => {
+            Question::Monitor(target) => {
                 self.open_and_try()?;
-                self.check_naming()?;
+                self.check_naming(target.as_ref())?;
                 self.progress.step(&format!(
                     "monitor: requests can be written; responder '{name}' itself cannot be asked"
                 ));
@@ -113,13 +118,13 @@ impl Asking<'_> {
         }
     }
 
-    /// Refuses a target that Kubernetes does not have.
-    fn check_naming(&mut self) -> Result<(), Failure> {
-        let Some((target, search)) = &self.probe.naming else { return Ok(()) };
-        match Naming::of(target.as_str(), search, self.probe.time_max) {
+    /// Refuses a target that Kubernetes does not have, and a Kubernetes that does not answer.
+    fn check_naming(&mut self, target: Option<&NodeName>) -> Result<(), Failure> {
+        let Some(search) = &self.probe.naming else { return Ok(()) };
+        match Naming::of(target.map(NodeName::as_str), search, self.probe.time_max / 2) {
             Naming::Known => Ok(()),
-            Naming::Unknown(why) => Err(Failure::Other(why)),
-            Naming::NotKnown(why) => {
+            Naming::Unknown(why) | Naming::NotKnown(why) => Err(Failure::Other(why)),
+            Naming::NotAsked(why) => {
                 self.progress.step(&format!("monitor: {why}"));
                 Ok(())
             }
@@ -129,12 +134,14 @@ impl Asking<'_> {
     fn ask_watcher(&mut self) -> Result<Ending, Failure> {
         let spool = self.open()?;
         match &self.probe.question {
-            Question::Monitor => {
+            Question::Monitor(target) => {
                 alive(&spool)?;
                 self.open_and_try()?;
                 let answer = self.ask(&spool, QueryKind::Reachable, None)?;
                 self.progress.step(&format!("monitor: {}", answer.message));
-                positive(answer, "the fence device is not usable").map(|_| Ending::success(""))
+                positive(answer, "the fence device is not usable")?;
+                self.check_covered(&spool, target.as_ref())?;
+                Ok(Ending::success(""))
             }
             Question::Status(target) => match self.power(&spool, target)? {
                 (PowerState::On, _) => Ok(Ending::answer("Status: ON\n")),
@@ -163,6 +170,26 @@ impl Asking<'_> {
                 Ok(Ending::answer(text))
             }
         }
+    }
+
+    /// Fails where the watcher has no device for the target that each fence would be for. Whether it is on
+    /// or off, or cannot be asked, is of no interest.
+    fn check_covered(&self, spool: &ClientSpool, target: Option<&NodeName>) -> Result<(), Failure> {
+        let Some(target) = target else { return Ok(()) };
+        match self.power(spool, target) {
+            Ok((PowerState::Unknown, why)) if self.is_unroutable(&why) => {
+                Err(Failure::Other(format!("'{target}' cannot be fenced: {why}")))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn is_unroutable(&self, why: &str) -> bool {
+        let by_name = |name: &String| {
+            [Unroutable::NotHere(name.clone()), Unroutable::NotCovered(name.clone())]
+        };
+        let by_name = self.probe.device.as_ref().map(by_name).into_iter().flatten();
+        by_name.chain([Unroutable::Nobody]).any(|reason| reason.to_string() == why)
     }
 
     fn open(&self) -> Result<ClientSpool, Failure> {

@@ -1,7 +1,7 @@
 //! What is told while the agent works: steps for those who asked for them, and for a terminal a
 //! line that shows the waiting and disappears.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use fence_log::shown_line;
 use fence_protocol::bounded;
 
 use crate::invocation::Telling;
-use crate::outcome::without_read_words;
+use crate::outcome::{tell, without_read_words};
 use crate::parameters::AGENT;
 
 /// The widest waiting line, in bytes: it must not wrap, or erasing it leaves a rest.
@@ -62,7 +62,7 @@ impl Progress {
         if self.verbose {
             self.erase();
             let text = without_read_words(&text);
-            let _ = io::stderr().write_all(format!("{AGENT}: {text}\n").as_bytes());
+            tell(&format!("{AGENT}: {text}\n"), Duration::ZERO);
         }
     }
 
@@ -70,14 +70,14 @@ impl Progress {
     pub(crate) fn waiting(&mut self, text: &str) {
         if self.terminal {
             let line = format!("\r\x1b[K{}", bounded(&shown_line(text), LINE_BYTES_MAX));
-            let _ = io::stderr().write_all(line.as_bytes());
+            tell(&line, Duration::ZERO);
             self.shown = true;
         }
     }
 
     fn erase(&mut self) {
         if self.shown {
-            let _ = io::stderr().write_all(b"\r\x1b[K");
+            tell("\r\x1b[K", Duration::ZERO);
             self.shown = false;
         }
     }

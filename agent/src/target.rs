@@ -32,22 +32,76 @@ pub fn meant<'a>(
     }
 }
 
-/// Whether `target` has to be compared with the names of the cluster's nodes: only where the cluster
-/// manager named the node, and otherwise than the device does.
-pub fn is_doubtful(target: &str, nodename: Option<&str>) -> bool {
-    nodename.is_some_and(|node| node != target)
+/// How the one who sent the fence calls the node that is to be fenced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// Pacemaker: by its name in the cluster.
+    Named(&'a str),
+    /// `dlm_controld`: by its number in the cluster.
+    Numbered(u32),
 }
 
-/// Why `target` is not acted on for `nodename`: it is the name of another node. Nodes whose names
-/// nobody could read keep no fence from being done: a device's names are its own, and are mostly
-/// different from the cluster's on purpose.
-pub fn refusal(target: &str, nodename: Option<&str>, nodes: &ClusterNodes) -> Option<String> {
-    let node = nodename.filter(|_| is_doubtful(target, nodename))?;
-    let other = nodes.other_node(target, node)?;
-    Some(format!(
-        "the cluster means its node '{node}', but the target '{target}' is its node '{other}': give this \
-         device's resource pcmk_host_list={other}, or take plug and port out of it"
-    ))
+/// The node that is to be fenced, where the sender says more than the target. A number is what
+/// `dlm_controld` itself says, and a `nodename` beside it comes from its configuration.
+pub fn wanted(nodename: Option<&str>, dlm_node: Option<u32>) -> Option<Wanted<'_>> {
+    dlm_node.map(Wanted::Numbered).or(nodename.map(Wanted::Named))
+}
+
+/// Whether `target` has to be compared with the names of the cluster's nodes: only where the sender
+/// named the node, and otherwise than the device does.
+pub fn is_doubtful(target: &str, wanted: Option<Wanted<'_>>) -> bool {
+    match wanted {
+        Some(Wanted::Named(node)) => node != target,
+        Some(Wanted::Numbered(_)) => true,
+        None => false,
+    }
+}
+
+/// Whether `nodes` has both: then nobody else need be asked.
+pub fn is_decided(target: &str, wanted: Option<Wanted<'_>>, nodes: &ClusterNodes) -> bool {
+    let has_wanted = match wanted {
+        Some(Wanted::Named(node)) => nodes.have(node),
+        Some(Wanted::Numbered(number)) => nodes.of_number(number).is_some(),
+        None => true,
+    };
+    has_wanted && nodes.have(target)
+}
+
+/// Why `target` is not acted on for the node that is wanted: it is the name of another node, or the
+/// cluster's names are there and cannot be read, so that it may be. A cluster that has no names here keeps
+/// no fence from being done: a device's names are its own, and are mostly different from the cluster's
+/// on purpose.
+pub fn refusal(target: &str, wanted: Option<Wanted<'_>>, nodes: &ClusterNodes) -> Option<String> {
+    match wanted.filter(|_| is_doubtful(target, wanted))? {
+        Wanted::Named(node) => {
+            if let Some(other) = nodes.other_node(target, node) {
+                return Some(format!(
+                    "the cluster means its node '{node}', but the target '{target}' is its node '{other}': \
+                     give this device's resource pcmk_host_list={other}, or take plug and port out of it"
+                ));
+            }
+            let why = nodes.doubt(target, node)?;
+            Some(format!(
+                "the cluster means its node '{node}', and whether the target '{target}' is another of its \
+                 nodes cannot be checked: {why}"
+            ))
+        }
+        Wanted::Numbered(number) => {
+            let Some(node) = nodes.of_number(number) else {
+                let why = nodes.unread()?;
+                return Some(format!(
+                    "DLM means its node {number}, and whether the target '{target}' is another node cannot \
+                     be checked: {why}"
+                ));
+            };
+            let other = nodes.other_node(target, node)?;
+            Some(format!(
+                "DLM means its node {number}, which is '{node}', but the target '{target}' is node \
+                 '{other}': correct port in the connect line of node={number} in dlm.conf, and take it \
+                 out of the device line"
+            ))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -63,12 +117,66 @@ mod tests {
     ) -> Result<String, &'static str> {
         let target = meant(plug, port, nodename).map_err(|TwoTargets| "two")?;
         let target = target.or(nodename).ok_or("none")?;
-        match refusal(target, nodename, nodes) {
+        match refusal(target, wanted(nodename, None), nodes) {
             None => Ok(target.to_owned()),
             Some(text) => {
                 assert!(text.contains(target) && text.contains(nodename.unwrap()), "{text}");
                 Err("another")
             }
+        }
+    }
+
+    #[test]
+    fn the_number_that_dlm_gives_outranks_each_name() {
+        let corosync = "nodelist {\n node {\n name: n1\n nodeid: 1\n }\n node {\n name: n2\n nodeid: 2\n }\n\
+                        node {\n ring0_addr: 10.0.0.3\n nodeid: 3\n }\n}\n";
+        let (absent, late) = (
+            || Reading::<Cib>::Absent(String::new()),
+            || Reading::<Cib>::Blind("cibadmin was killed".into()),
+        );
+        let known = ClusterNodes::of(&Reading::Got(Corosync::parse(corosync)), &absent());
+        let without_pacemaker = ClusterNodes::of(&Reading::Got(Corosync::parse(corosync)), &late());
+        let unread = ClusterNodes::of(&Reading::Blind("mode 666".into()), &absent());
+        let none = ClusterNodes::default();
+        for (number, target, nodes, is_refused) in [
+            (1, "n2", &known, true),
+            (1, "10.0.0.3", &known, true),
+            (3, "n1", &known, true),
+            (3, "n1", &without_pacemaker, true),
+            (9, "n1", &unread, true),
+            (1, "n1", &known, false),
+            (1, "N1.a.org", &known, false),
+            (1, "outlet-7", &known, false),
+            (3, "n3", &known, false),
+            (3, "n3", &without_pacemaker, false),
+            (3, "10.0.0.3", &known, false),
+            // A number that no source knows.
+            (9, "n2", &known, false),
+            (9, "outlet-7", &without_pacemaker, true),
+            (1, "n2", &none, false),
+        ] {
+            let wanted = wanted(Some(target), Some(number));
+            let refusal = refusal(target, wanted, nodes);
+            assert_eq!(refusal.is_some(), is_refused, "{number} {target}: {refusal:?}");
+            let names_both =
+                |text: &String| text.contains(&number.to_string()) && text.contains(target);
+            assert!(refusal.as_ref().is_none_or(names_both), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn where_the_names_cannot_be_read_no_other_name_than_the_nodes_own_is_taken() {
+        let cib = Reading::<Cib>::Blind("cibadmin was killed".into());
+        let nodes = ClusterNodes::of(&Reading::Absent(String::new()), &cib);
+        let refused = |target, nodename| refusal(target, wanted(nodename, None), &nodes);
+
+        let why = refused("n2", Some("n1")).unwrap();
+        assert!(
+            ["'n1'", "'n2'", "cibadmin was killed"].iter().all(|part| why.contains(part)),
+            "{why}"
+        );
+        for (target, nodename) in [("n1", Some("n1")), ("N1", Some("n1")), ("n2", None)] {
+            assert_eq!(refused(target, nodename), None, "{target} {nodename:?}");
         }
     }
 

@@ -25,7 +25,8 @@ pub struct Verdict {
 pub fn verdict(order: &Fence, outcome: Outcome, waited: Duration, watcher: Watcher) -> Verdict {
     match outcome {
         Outcome::Success(answer) => {
-            Verdict { result: "success".into(), details: told(&answer), ending: done(order.action) }
+            let ending = done(order.action, answer.action_performed.as_deref());
+            Verdict { result: "success".into(), details: told(&answer), ending }
         }
         Outcome::Failure(answer) => {
             let result = bounded(answer.result.as_deref().unwrap_or("unknown"), 64);
@@ -81,12 +82,37 @@ pub fn nothing_to_do() -> Verdict {
     Verdict { result: "success".into(), details, ending }
 }
 
-/// The end of a fence that was done.
-fn done(action: FenceAction) -> Ending {
-    Ending::success(match action {
-        FenceAction::Off => "Success: Powered OFF\n",
-        FenceAction::On => "Success: Powered ON\n",
-        FenceAction::Reboot => "Success: Rebooted\n",
+/// Whether nnf-sos says that the target had nothing to lose: that is what it says of a node that it does not
+/// know, and where Kubernetes did not list the storage to it.
+pub fn found_nothing(answer: &ReceivedAnswer) -> bool {
+    let message = answer.message.to_ascii_lowercase();
+    let words: Vec<&str> = message
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect();
+    let says = |phrase: &[&str]| words.windows(phrase.len()).any(|found| found == phrase);
+    says(&["nothing", "to", "fence"])
+        || says(&["found", "to", "fence"]) && (says(&["no"]) || says(&["0"]) || says(&["none"]))
+        || says(&["deleting", "0"])
+}
+
+/// The end of a fence of which nnf-sos says so, and it is not known whether Kubernetes has the target.
+pub fn nothing_was_fenced(order: &Fence, answer: &ReceivedAnswer, why: &str) -> Verdict {
+    let why = format!(
+        "nnf-sos found nothing to fence ({}), which it reports as success for an unknown name too, and \
+         {why}; have kubectl answer, and check the target",
+        told(answer)
+    );
+    failed(order, "unacknowledged", &why)
+}
+
+/// The end of a fence that was done. `performed` is what the responder says was done for it: no more than
+/// that is claimed.
+fn done(action: FenceAction, performed: Option<&str>) -> Ending {
+    Ending::success(match (action, performed) {
+        (FenceAction::Off, _) | (FenceAction::Reboot, Some("off")) => "Success: Powered OFF\n",
+        (FenceAction::On, _) => "Success: Powered ON\n",
+        (FenceAction::Reboot, _) => "Success: Rebooted\n",
     })
 }
 
@@ -274,6 +300,40 @@ mod tests {
             }
         }
         assert!(end("fence-watcher", unknown()).contains("'fence-watcher history'"));
+    }
+
+    #[test]
+    fn a_reboot_that_was_answered_with_off_is_not_called_one() {
+        for (performed, words) in [
+            (Some("off"), "Success: Powered OFF"),
+            (Some("reboot"), "Success: Rebooted"),
+            (None, "Success: Rebooted"),
+        ] {
+            for responder in ["fence-watcher", "script", "nnf"] {
+                let performed = performed.map(str::to_owned);
+                let answer = ReceivedAnswer { action_performed: performed, ..answer("x", None) };
+                let outcome = Outcome::Success(answer);
+                let verdict =
+                    verdict(&order(responder), outcome, Duration::from_secs(9), Watcher::Alive);
+                assert!(stderr(&verdict).contains(words), "{verdict:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_nnf_sos_says_where_it_has_nothing_to_fence_is_understood() {
+        for (message, expected) in [
+            ("No block storage resources found to fence", true),
+            ("no GFS2 storage groups found to fence.", true),
+            ("nothing to fence", true),
+            ("Successfully fenced node by deleting 0 GFS2 storage groups", true),
+            ("Successfully fenced node by deleting 1 GFS2 storage groups", false),
+            ("Successfully fenced node by deleting 10 GFS2 storage groups", false),
+            ("done", false),
+            ("", false),
+        ] {
+            assert_eq!(found_nothing(&answer(message, None)), expected, "{message}");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! A name that Kubernetes does not have is not fenced through nnf-sos, which would report success for it.
 //! Here our watcher takes nnf-sos' part: it fences whatever is requested.
 
+use std::os::unix::fs::DirBuilderExt;
+
 use serde_json::json;
 
 use crate::common::{Site, names, wait_for};
@@ -108,27 +110,89 @@ fn what_kubernetes_does_not_tell_stops_no_fence_and_is_called_not_known() {
     for (kubectl, why) in [
         ("echo 'Error: storages is forbidden' >&2; exit 1", "storages is forbidden"),
         ("echo '{\"items\": ['", "not valid JSON"),
+        ("echo 'Warning: no list'", "not valid JSON"),
         ("NOTE; exec sleep 1000", "kubectl was killed"),
     ] {
         let (site, tree) = site("");
         tree.program("kubectl", &kubectl.replace("NOTE", &tree.notes_pid()));
         let _watcher = site.start();
-        let options = "responder=nnf\nkubectl_cmd=kubectl\ngfs2_discovery_timeout=0\n";
+        let options =
+            "responder=nnf\nkubectl_cmd=kubectl\ngfs2_discovery_timeout=0\nfence_timeout=20\n";
 
         site.agent(&format!("action=off\nplug=compute-1\n{options}")).wait().assert_success();
-        let monitor = site.agent(&format!("action=monitor\nplug=compute-1\nverbose=1\n{options}"));
-        let monitor = monitor.wait();
+        // Also without a target: then each fence is of a name that is not known.
+        for plug in ["plug=compute-1", ""] {
+            let monitor = site.agent(&format!("action=monitor\n{plug}\n{options}")).wait();
+            monitor.assert_failure(&["it is not known", why]);
+        }
 
         assert_eq!(site.executed().len(), 1, "{kubectl}");
         let details = site.audit()[0]["details"].to_string();
         let unknown = "it is not known whether Kubernetes has a node 'compute-1'";
         assert!(details.contains(unknown) && details.contains(why), "{details}");
-        assert_eq!(monitor.code, Some(0), "{monitor:?}");
-        assert!(monitor.stderr.contains(unknown), "{monitor:?}");
         // One that the machine had no time to begin has noted nothing.
         let pids = std::fs::read_to_string(tree.path("pids")).unwrap_or_default();
         for pid in pids.lines() {
             wait_for("the end of what was killed", || !is_alive(pid));
+        }
+    }
+}
+
+/// nnf-sos says so of a node that it does not know.
+const NOTHING: &str = "No block storage resources found to fence";
+
+/// nnf-sos as it answers in this message.
+fn answer_as_nnf(site: &Site, message: &str) {
+    let mut request = None;
+    wait_for("a request", || {
+        let found = names(&site.spool.requests);
+        request = found.into_iter().find(|name| !name.starts_with('.'));
+        request.is_some()
+    });
+    let name = request.unwrap();
+    let bytes = std::fs::read(site.spool.requests.join(&name)).unwrap();
+    let request: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    let answer = json!({
+        "request_id": request["request_id"], "status": "success", "success": true, "message": message,
+        "target_node": request["target_node"], "action_performed": "off",
+    });
+    std::fs::write(site.spool.responses.join(&name), answer.to_string()).unwrap();
+    std::fs::remove_file(site.spool.requests.join(&name)).unwrap();
+}
+
+#[test]
+fn a_name_that_kubernetes_could_not_confirm_is_not_fenced_by_an_answer_that_found_nothing() {
+    let nnf = "responder=nnf\ngfs2_discovery_timeout=0\nfence_timeout=60\n";
+    let kubectl = format!("{nnf}kubectl_cmd=kubectl\n");
+    let missing = format!("{nnf}kubectl_cmd=oc\n");
+    let fails = "echo 'Error from server (ServiceUnavailable)' >&2; exit 1";
+    let fenced = "Successfully fenced node by deleting 1 GFS2 storage groups";
+    for (script, options, message, why) in [
+        (fails, kubectl.as_str(), NOTHING, Some("ServiceUnavailable")),
+        (fails, &missing, NOTHING, Some("there is no oc")),
+        // Whose site says nowhere where Kubernetes is vouches for its names.
+        (fails, nnf, NOTHING, None),
+        (fails, &kubectl, fenced, None),
+        // It is asked once more, and a node without storage has nothing to lose.
+        ("if mkdir LIST.once; then exit 1; fi; cat 'LIST'", &kubectl, NOTHING, None),
+        ("echo 'Warning: {v1beta1} is deprecated'; cat 'LIST'", &kubectl, NOTHING, None),
+    ] {
+        let (site, _tree) = site(script);
+        for directory in [&site.spool.requests, &site.spool.responses] {
+            std::fs::DirBuilder::new().mode(0o700).create(directory).unwrap();
+        }
+        for action in ["off", "reboot"] {
+            let lines = format!("action={action}\nplug=rabbit-1-compute-1\n{options}");
+            let agent = site.agent(&lines);
+            answer_as_nnf(&site, message);
+            let ended = agent.wait();
+            match why {
+                None => {
+                    ended.assert_success();
+                    assert_eq!(ended.stdout, "Success: Powered OFF\n");
+                }
+                Some(why) => ended.assert_failure(&["found nothing to fence", NOTHING, why]),
+            }
         }
     }
 }

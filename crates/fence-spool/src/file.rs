@@ -25,6 +25,14 @@ pub struct TrustedFile {
     path: PathBuf,
     name: OsString,
     mode: u32,
+    writers: Writers,
+}
+
+/// Who may change a file, beside its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writers {
+    Nobody,
+    RootsGroup,
 }
 
 /// Why a file is not used. The texts say how to mend it where that is known.
@@ -41,6 +49,16 @@ pub enum FileError {
 impl TrustedFile {
     /// Finds the file at the absolute path `path`, through symbolic links, without opening it.
     pub fn find(path: &Path) -> Result<Self, FileError> {
+        TrustedFile::find_for(path, Writers::Nobody)
+    }
+
+    /// The same for a file that is only information: root's group may be able to change it as well, as
+    /// a umask of 002 lets it.
+    pub fn find_information(path: &Path) -> Result<Self, FileError> {
+        TrustedFile::find_for(path, Writers::RootsGroup)
+    }
+
+    fn find_for(path: &Path, writers: Writers) -> Result<Self, FileError> {
         let mut path = path.to_owned();
         for _ in 0..LINKS_MAX {
             let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -55,9 +73,9 @@ impl TrustedFile {
             refuse_gfs2(&entry, &path).map_err(|error| FileError::Refused(error.to_string()))?;
             let facts = fstat(&entry).map_err(failed)?;
             if kind(&facts) != SFlag::S_IFLNK {
-                check(&path, &facts)?;
+                check(&path, &facts, writers)?;
                 let (name, mode) = (name.to_owned(), permissions(&facts));
-                return Ok(TrustedFile { directory, path, name, mode });
+                return Ok(TrustedFile { directory, path, name, mode, writers });
             }
             path = parent.join(PathBuf::from(readlinkat(&entry, "").map_err(failed)?));
         }
@@ -80,7 +98,7 @@ impl TrustedFile {
         let file = openat(&self.directory, &*self.name, flags, Mode::empty())
             .map_err(|errno| FileError::Unreadable(errno.into()))?;
         // It may be another one by now.
-        check(&self.path, &fstat(&file).map_err(failed)?)?;
+        check(&self.path, &fstat(&file).map_err(failed)?, self.writers)?;
         let mut bytes = Vec::new();
         let most = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
         File::from(file).take(most).read_to_end(&mut bytes).map_err(FileError::Unreadable)?;
@@ -106,7 +124,7 @@ pub fn program_problem(path: &Path) -> Option<String> {
     }
 }
 
-fn check(path: &Path, facts: &FileStat) -> Result<(), FileError> {
+fn check(path: &Path, facts: &FileStat, writers: Writers) -> Result<(), FileError> {
     let shown = path.display();
     if kind(facts) != SFlag::S_IFREG {
         return Err(FileError::Refused("it is not a regular file".into()));
@@ -115,7 +133,11 @@ fn check(path: &Path, facts: &FileStat) -> Result<(), FileError> {
         let why = format!("it belongs to user {}: run `chown root: '{shown}'`", facts.st_uid);
         return Err(FileError::Refused(why));
     }
-    if permissions(facts) & 0o022 != 0 {
+    let forbidden = match writers {
+        Writers::RootsGroup if facts.st_gid == 0 => 0o002,
+        Writers::RootsGroup | Writers::Nobody => 0o022,
+    };
+    if permissions(facts) & forbidden != 0 {
         let why = format!("others can write to it: run `chmod go-w '{shown}'`");
         return Err(FileError::Refused(why));
     }

@@ -73,7 +73,12 @@ impl CibNode {
 
 impl Cib {
     /// Reads what `cibadmin --query` wrote.
+    ///
+    /// Lines before the XML are warnings: it begins with the first line that begins with `<`.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let lines = text.split_inclusive('\n');
+        let before = lines.take_while(|line| !line.trim_start().starts_with('<'));
+        let text = text[before.map(str::len).sum()..].trim_start();
         Cib::parse_in(text, RESULTS_MAX)
     }
 
@@ -494,6 +499,22 @@ mod tests {
         assert!(matches!(report(&other, "n1", None, &Mounts::default()), Report::Blind(_)));
         let fenced = cib("<node_state id='1' uname='n1'/>");
         assert_eq!(names(report(&fenced, "n1", None, &Mounts::default())), [""; 0]);
+    }
+
+    #[test]
+    fn lines_before_the_cib_are_passed_over() {
+        let plain = cib("");
+        let text =
+            "<cib><configuration><nodes><node id='1' uname='n1'/></nodes></configuration></cib>";
+        for before in
+            ["", "\n", "warning: <x> is deprecated\n", "a\n\nb\n  ", "<?xml version='1.0'?>\n"]
+        {
+            let found = Cib::parse(&format!("{before}{text}")).unwrap();
+            assert_eq!(found.nodes().next(), plain.nodes().next(), "{before:?}");
+        }
+        for text in ["warning: <cib/>", "<warning>\n<cib/>"] {
+            assert!(Cib::parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::{Cib, Corosync, Reading};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterNodes {
     nodes: Vec<Names>,
+    /// Why sources that are there could not be read, where no other source names the nodes.
+    unread: Option<String>,
 }
 
 /// One node.
@@ -32,7 +34,7 @@ impl ClusterNodes {
                 others: node.addresses.clone(),
             }));
         }
-        let mut all = ClusterNodes { nodes };
+        let mut all = ClusterNodes { nodes, unread: unread(corosync, cib) };
         if let Reading::Got(cib) = cib {
             cib.nodes().for_each(|(id, name)| all.add(id, name));
         }
@@ -63,6 +65,27 @@ impl ClusterNodes {
         !names::places(name, &self.known()).is_empty()
     }
 
+    /// The name, or else an address, of the node with this number.
+    pub fn of_number(&self, number: u32) -> Option<&str> {
+        let number = number.to_string();
+        let Names { name, others, .. } =
+            self.nodes.iter().find(|node| node.id.as_ref() == Some(&number))?;
+        name.as_deref().or(others.first().map(String::as_str))
+    }
+
+    /// Why nobody can say whether `plug` is the name of another node than `nodename`.
+    pub fn doubt(&self, plug: &str, nodename: &str) -> Option<&str> {
+        let known = self.known();
+        let own = names::places(nodename, &known);
+        let is_own = names::places(plug, &known).iter().any(|place| own.contains(place));
+        self.unread().filter(|_| !is_own && !names::are_one(plug, nodename))
+    }
+
+    /// Why sources that are there could not be read, where no other source names the nodes.
+    pub fn unread(&self) -> Option<&str> {
+        self.unread.as_deref()
+    }
+
     /// The node that `plug` is the name of, where that is certainly another one than `nodename`.
     pub fn other_node(&self, plug: &str, nodename: &str) -> Option<&str> {
         let known = self.known();
@@ -77,6 +100,14 @@ impl ClusterNodes {
     fn known(&self) -> Vec<Known<'_>> {
         self.nodes.iter().map(Names::known).collect()
     }
+}
+
+fn unread(corosync: &Reading<Corosync>, cib: &Reading<Cib>) -> Option<String> {
+    let by_corosync = matches!(corosync, Reading::Got(corosync) if corosync.names_all_nodes());
+    let by_cib = matches!(cib, Reading::Got(cib) if cib.nodes().any(|(_, name)| !name.is_empty()));
+    let why = [corosync.blindness(), cib.blindness()];
+    let why: Vec<&str> = why.into_iter().flatten().collect();
+    (!by_corosync && !by_cib && !why.is_empty()).then(|| why.join("; "))
 }
 
 impl Names {
@@ -155,7 +186,59 @@ mod tests {
         assert_eq!(nodes(true, false).other_node("remote1", "n1"), None);
         assert_eq!(nodes(false, true).other_node("remote1", "n1"), Some("remote1"));
         assert_eq!(nodes(false, false).other_node("n2", "n1"), None);
-        assert_eq!(nodes(false, false), ClusterNodes::default());
+        assert_eq!(nodes(false, false).doubt("n2", "n1"), Some("not here"));
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_read_leaves_a_doubt_where_no_other_names_the_nodes() {
+        let cib = || Reading::Got(Cib::parse(CIB).unwrap());
+        let no_cib = || Reading::<Cib>::Absent("no cibadmin".into());
+        let late = || Reading::<Cib>::Blind("cibadmin was killed".into());
+        let corosync = |text: &str| Reading::Got(Corosync::parse(text));
+        let unread = || Reading::<Corosync>::Blind("others can write to it".into());
+        let absent = || Reading::<Corosync>::Absent("no corosync.conf".into());
+        let addresses = "nodelist {\n node {\n ring0_addr: 10.0.0.1\n nodeid: 1\n }\n node {\n\
+            ring0_addr: fe80::2\n nodeid: 2\n }\n}\n";
+        let hosts = "nodelist {\n node {\n ring0_addr: n1\n }\n node {\n name: n2\n }\n}\n";
+        let half = "nodelist {\n node {\n ring0_addr: 10.0.0.1\n }\n node {\n name: n2\n }\n}\n";
+        for (corosync, cib, why) in [
+            (corosync(addresses), late(), Some("cibadmin was killed")),
+            (corosync(half), late(), Some("cibadmin was killed")),
+            (corosync(""), late(), Some("cibadmin was killed")),
+            (absent(), late(), Some("cibadmin was killed")),
+            (unread(), no_cib(), Some("others can write to it")),
+            (unread(), late(), Some("others can write to it; cibadmin was killed")),
+            (unread(), Reading::Got(Cib::default()), Some("others can write to it")),
+            (unread(), cib(), None),
+            (corosync(addresses), cib(), None),
+            (corosync(addresses), no_cib(), None),
+            (corosync(hosts), late(), None),
+            (corosync(hosts), no_cib(), None),
+            (absent(), no_cib(), None),
+        ] {
+            let nodes = ClusterNodes::of(&corosync, &cib);
+            assert_eq!(nodes.doubt("outlet-7", "n1"), why, "{corosync:?} {cib:?}");
+            // One name in two forms is one node, whoever could be asked.
+            assert_eq!(nodes.doubt("N1.a.org", "n1"), None);
+        }
+        let nodes = ClusterNodes::of(&corosync(addresses), &late());
+        assert_eq!(nodes.doubt("10.0.0.1", "10.0.0.1"), None);
+    }
+
+    #[test]
+    fn a_number_has_the_name_that_any_source_knows() {
+        for (number, corosync, cib, both) in [
+            (1, Some("n1"), Some("n1"), Some("n1")),
+            (2, Some("n2.a.org"), None, Some("n2.a.org")),
+            (3, Some("10.0.0.3"), Some("n3"), Some("n3")),
+            (4, Some("x.a.org"), Some("x4"), Some("x4")),
+            (9, None, None, None),
+            (0, None, None, None),
+        ] {
+            assert_eq!(nodes(true, false).of_number(number), corosync, "{number}");
+            assert_eq!(nodes(false, true).of_number(number), cib, "{number}");
+            assert_eq!(nodes(true, true).of_number(number), both, "{number}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Read as corosync itself reads it: a line is a comment (`#`), opens a section (`name {`), sets a
 //! value (`key: value`) or closes the section (`}`).
 
+use std::net::IpAddr;
+
 use crate::names::{self, Known};
 use crate::{NoNodeId, Target};
 
@@ -60,6 +62,14 @@ impl Corosync {
             }
             _ => {}
         }
+    }
+
+    /// Whether each node has a name, as far as Pacemaker takes it from here.
+    pub(crate) fn names_all_nodes(&self) -> bool {
+        let is_host = |address: &String| address.parse::<IpAddr>().is_err();
+        let has_name =
+            |node: &ClusterNode| node.name.is_some() || node.addresses.first().is_some_and(is_host);
+        !self.nodes.is_empty() && self.nodes.iter().all(has_name)
     }
 
     /// The number of `target`.

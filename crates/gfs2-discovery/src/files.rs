@@ -100,7 +100,7 @@ pub(crate) fn read(root: &Path) -> Files {
 pub(crate) fn corosync(root: &Path) -> Reading<Corosync> {
     let path = root.join(COROSYNC_CONF);
     let shown = path.display();
-    match TrustedFile::find(&path).and_then(|file| file.read(CONF_BYTES_MAX)) {
+    match TrustedFile::find_information(&path).and_then(|file| file.read(CONF_BYTES_MAX)) {
         Ok(bytes) => Reading::Got(Corosync::parse(&String::from_utf8_lossy(&bytes))),
         Err(FileError::Missing) => Reading::Absent(format!("there is no '{shown}'")),
         Err(why) => Reading::Blind(format!("'{shown}' is not read: {why}")),

@@ -42,7 +42,7 @@ pub use discovery::{Discovery, Held, Outcome, Report, Source};
 pub use dlm::Lockspaces;
 pub use mounts::{Mount, Mounts};
 pub use nnf::NodeStorages;
-pub use programs::{Kubernetes, find_program, has_node};
+pub use programs::{Kubernetes, find_program, kubernetes_nodes};
 
 /// The node that is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,13 +121,16 @@ pub fn gather(target: Target<'_>, search: &Search) -> Evidence {
     Evidence { corosync, lockspaces, mounts, cib, storages }
 }
 
-/// The nodes of the cluster: by corosync's configuration, and where that has no node `plug`, by the
-/// CIB as well, which knows remote nodes. `cibadmin` may take `search.time_max`.
-pub fn cluster_nodes(plug: &str, search: &Search) -> ClusterNodes {
+/// The nodes of the cluster: by corosync's configuration, and where that is not enough, by the CIB as
+/// well, which knows remote nodes. `cibadmin` may take `search.time_max`.
+pub fn cluster_nodes(
+    is_enough: impl FnOnce(&ClusterNodes) -> bool,
+    search: &Search,
+) -> ClusterNodes {
     let corosync = files::corosync(&search.root);
     let unasked = Reading::Absent("it is not asked".to_owned());
     let nodes = ClusterNodes::of(&corosync, &unasked);
-    if nodes.have(plug) || search.time_max.is_zero() {
+    if is_enough(&nodes) || search.time_max.is_zero() {
         return nodes;
     }
     let cib = programs::ask_cib(search);
@@ -193,6 +196,14 @@ impl<T> Reading<T> {
             Reading::Got(value) => parse(value).map_or_else(Reading::Blind, Reading::Got),
             Reading::Blind(why) => Reading::Blind(why),
             Reading::Absent(why) => Reading::Absent(why),
+        }
+    }
+
+    /// Why nothing could be read, though the source is there.
+    fn blindness(&self) -> Option<&str> {
+        match self {
+            Reading::Blind(why) => Some(why),
+            Reading::Got(_) | Reading::Absent(_) => None,
         }
     }
 }

@@ -21,6 +21,19 @@ pub(crate) struct ListReader {
     is_escaped: bool,
     objects: Objects,
     problem: Option<String>,
+    /// Where in the text before the list this is, and how long that text is.
+    before: Before,
+    before_bytes: usize,
+}
+
+/// Warnings that kubectl, or a program that it runs for its credentials, writes before the list. The
+/// list begins with the first line that begins an object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Before {
+    #[default]
+    LineStart,
+    InLine,
+    Passed,
 }
 
 /// The depth of the items: below the list's own object and the array in it.
@@ -33,6 +46,29 @@ pub(crate) const PART_BYTES_MAX: usize = 16 * 1024 * 1024;
 impl ListReader {
     /// Takes the next bytes.
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        let (before, list) = bytes.split_at(self.text_before(bytes));
+        self.before_bytes = self.before_bytes.saturating_add(before.len());
+        self.feed_list(list);
+    }
+
+    /// How many of the bytes stand before the list.
+    fn text_before(&mut self, bytes: &[u8]) -> usize {
+        for (at, byte) in bytes.iter().enumerate() {
+            self.before = match (self.before, byte) {
+                (Before::Passed, _) => return at,
+                (Before::LineStart, b'{') => {
+                    self.before = Before::Passed;
+                    return at;
+                }
+                (_, b'\n') => Before::LineStart,
+                (Before::LineStart, byte) if byte.is_ascii_whitespace() => Before::LineStart,
+                _ => Before::InLine,
+            };
+        }
+        bytes.len()
+    }
+
+    fn feed_list(&mut self, bytes: &[u8]) {
         let mut taken = 0;
         for (at, byte) in bytes.iter().enumerate() {
             if self.is_in_string {
@@ -76,7 +112,7 @@ impl ListReader {
 
     /// Whether a part of the list is longer than any sound one.
     pub(crate) fn is_too_long(&self) -> bool {
-        self.frame.len().max(self.item.len()) > PART_BYTES_MAX
+        self.before_bytes.max(self.frame.len()).max(self.item.len()) > PART_BYTES_MAX
     }
 
     /// What the list named, if it was whole.
@@ -124,7 +160,7 @@ mod tests {
         let whole = read(text.as_bytes(), text.len()).unwrap();
 
         for name in ["a\"}]", "b\\", "ü", "c", "r"] {
-            assert!(whole.has_node(name), "{name}");
+            assert!(whole.clone().into_nodes().contains(name), "{name}");
         }
         for chunk in 1..text.len() {
             assert_eq!(read(text.as_bytes(), chunk).as_ref(), Ok(&whole), "{chunk}");
@@ -154,6 +190,31 @@ mod tests {
             assert!(read(text.as_bytes(), 5).is_err(), "{text}");
         }
         assert!(read(b"{\"items\":[{\"kind\":\"\xff\"}]}", 5).is_err());
+    }
+
+    #[test]
+    fn text_before_the_list_is_passed_over() {
+        let list =
+            r#"{"items":[{"kind":"Storage","status":{"access":{"computes":[{"name":"n"}]}}}]}"#;
+        for before in [
+            "",
+            "\n \r\n",
+            "Warning: v1beta1 is deprecated\n",
+            "W0101 12:00:00 cred.go:7] \"token\" {expires: [soon\n} see\n\n",
+            "a\rb {\n  ",
+            "[\n\"\n",
+        ] {
+            let text = format!("{before}{list}\n");
+            for chunk in 1..text.len() {
+                let nodes = read(text.as_bytes(), chunk).unwrap().into_nodes();
+                assert!(nodes.contains("n"), "{before:?} {chunk}");
+            }
+        }
+        for text in
+            ["Warning: no list\n", "[\n{\"items\":[]}\n]", "x {\"items\":[]}", "{\n{\"items\":[]}"]
+        {
+            assert!(read(text.as_bytes(), 3).is_err(), "{text}");
+        }
     }
 
     #[test]

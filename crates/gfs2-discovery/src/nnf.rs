@@ -115,9 +115,9 @@ impl Objects {
         }
     }
 
-    /// Whether `name` is a node in one of them, letter by letter: nnf-sos compares in that way too.
-    pub(crate) fn has_node(&self, name: &str) -> bool {
-        self.nodes.contains(name)
+    /// The nodes in all of them. nnf-sos compares their names letter by letter.
+    pub(crate) fn into_nodes(self) -> BTreeSet<String> {
+        self.nodes
     }
 }
 
@@ -380,10 +380,10 @@ mod tests {
         );
 
         for name in ["compute-1", "compute-2", "rabbit-node-1"] {
-            assert!(objects.has_node(name), "{name}");
+            assert!(objects.nodes.contains(name), "{name}");
         }
         for name in ["compute-3", "Compute-1", "compute-1.site", "compute", "job-1-0"] {
-            assert!(!objects.has_node(name), "{name}");
+            assert!(!objects.nodes.contains(name), "{name}");
         }
     }
 

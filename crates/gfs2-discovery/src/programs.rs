@@ -3,6 +3,7 @@
 //! A program that hangs is killed when the time is over, with what it started, and is never waited for:
 //! one that hangs in a file system does not even die of SIGKILL. It leaves what it was for blind.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -92,16 +93,22 @@ impl Asked {
     }
 }
 
-/// Whether Kubernetes has the node `name`: a compute node or a rabbit of Near Node Flash. Takes no
-/// longer than `search.time_max`.
+/// The nodes that Kubernetes has: compute nodes and rabbits of Near Node Flash. Takes no longer than
+/// `search.time_max`. A failure is tried again once in that time: the API server may refuse for a moment.
 ///
 /// nnf-sos reports success for a node that it does not know, because such a node has nothing to lose.
 /// So a name that is not Kubernetes' own would be a fence that does nothing and succeeds.
-pub fn has_node(name: &str, search: &Search) -> Reading<bool> {
+pub fn kubernetes_nodes(search: &Search) -> Reading<BTreeSet<String>> {
     let until = Instant::now() + search.time_max;
-    let mut nodes = start_kubectl(search, &[nnf::NODE_KIND, "--all-namespaces"]);
-    read_all(&mut [&mut nodes], until);
-    nodes.then(|program| Ok(program.list(until)?.has_node(name)))
+    let ask = || {
+        let mut nodes = start_kubectl(search, &[nnf::NODE_KIND, "--all-namespaces"]);
+        read_all(&mut [&mut nodes], until);
+        nodes.then(|program| Ok(program.list(until)?.into_nodes()))
+    };
+    match ask() {
+        Reading::Blind(_) if Instant::now() < until => ask(),
+        answer => answer,
+    }
 }
 
 /// `--local`: the answer of the node that coordinates the cluster would be awaited otherwise, and it
@@ -124,7 +131,12 @@ fn kubectl(search: &Search, what: &[&str]) -> Reading<Command> {
         Reading::Absent(why) if kubectl.is_none() => return Reading::Absent(why),
         Reading::Got(()) | Reading::Absent(_) => {}
     }
-    program(&search.root, kubectl.as_deref().unwrap_or("kubectl")).then(|path| {
+    let path = match program(&search.root, kubectl.as_deref().unwrap_or("kubectl")) {
+        // It is configured, so it was meant to be asked.
+        Reading::Absent(why) => Reading::Blind(why),
+        path => path,
+    };
+    path.then(|path| {
         let seconds = search.time_max.as_secs_f64().ceil();
         let mut command = prepared(&path);
         command.arg("get").args(what).arg("--output=json");
