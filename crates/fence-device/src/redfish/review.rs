@@ -71,9 +71,11 @@ impl RedfishDevice {
             let called = |target| self.settings.system.as_ref().and_then(|names| names.of(target));
             let is_name = |name: &String| !name.starts_with('/');
             // The list is read once, however many are looked for in it.
-            let is_listed =
-                targets.len() > 1 && targets.iter().any(|t| called(t).is_some_and(|n| is_name(&n)));
-            let systems = is_listed.then(|| service.systems()).transpose()?;
+            let names: Vec<String> =
+                targets.iter().filter_map(|target| called(target).filter(is_name)).collect();
+            let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
+            let is_listed = targets.len() > 1 && !names.is_empty();
+            let systems = is_listed.then(|| service.systems(&wanted)).transpose()?;
             let mut seen = Seen::default();
             for (at, target) in targets.iter().enumerate() {
                 let name = called(target).filter(is_name);
