@@ -79,6 +79,8 @@ pub struct RedfishSettings {
     pub login: RedfishLogin,
     /// What a BMC's certificate has to be.
     pub trust: RedfishTrust,
+    /// Whether a reboot is the service's own reset: then that has to be allowed as well.
+    pub is_cycled: bool,
 }
 
 /// How to log in.

@@ -228,8 +228,8 @@ const MESSAGE: (&str, &str) = ("MessageId", "Message");
 const SUCCESS_IDS: [&str; 3] = ["Success", "Created", "TaskStarted"];
 
 /// Messages that a service gives until it is ready: those of the standard, and those of iDRAC after its
-/// own restart or its host's.
-const NOT_READY_IDS: [&str; 7] = [
+/// own restart or its host's. Then those of a service that has no room now: for a session, above all.
+const NOT_READY_IDS: [&str; 11] = [
     "ServiceTemporarilyUnavailable",
     "ServiceInUnknownState",
     "ServiceShuttingDown",
@@ -237,10 +237,21 @@ const NOT_READY_IDS: [&str; 7] = [
     "SWC0700",
     "RAC0508",
     "LC068",
+    "SessionLimitExceeded",
+    "CreateLimitReachedForResource",
+    "ResourceExhaustion",
+    "RAC0218",
 ];
 
 /// What other messages say of that.
-const NOT_READY_WORDS: [&str; 3] = ["not ready", "temporarily unavailable", "currently unable"];
+const NOT_READY_WORDS: [&str; 6] = [
+    "not ready",
+    "temporarily unavailable",
+    "currently unable",
+    "simultaneous sessions",
+    "maximum number of user sessions",
+    "maximum number of sessions",
+];
 
 /// The states in which a task has ended without success.
 const FAILED_STATES: [&str; 6] =

@@ -63,7 +63,9 @@ impl From<CallError> for Problem {
                  certificate with an RSA key of 2048 bits or an ECDSA key (P-256)"
             )),
             CallError::Withdrawn => Problem::Forbidden(OrderReport::Withdrawn),
-            CallError::Unconnected(why) | CallError::Unanswered(why) => Problem::Unreachable(why),
+            CallError::Unconnected(why)
+            | CallError::BrokenOff(why)
+            | CallError::Unanswered(why) => Problem::Unreachable(why),
         }
     }
 }
@@ -122,7 +124,7 @@ impl Service {
             Ok((_, reply)) => {
                 Ok(Some(reply).filter(is_ok).and_then(|reply| parse_sessions_place(&reply.body)))
             }
-            Err(CallError::Unanswered(_)) => Ok(None),
+            Err(CallError::Unanswered(_) | CallError::BrokenOff(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -133,8 +135,9 @@ impl Service {
         let mut place = place.clone();
         let mut redirects_left = REDIRECTS_MAX;
         loop {
-            let login = Some(login.to_owned());
-            let reply = self.client.call(Method::POST, &place, login, self.limit)?;
+            let reply = self.again(|| {
+                self.client.call(Method::POST, &place, Some(login.to_owned()), self.limit)
+            })?;
             let location = reply.location.as_deref();
             let location = location.filter(|_| matches!(reply.status, 301 | 302 | 307 | 308));
             let moved = location.and_then(ResourcePath::of_url);
@@ -214,8 +217,8 @@ impl Service {
     fn page(&self, place: &ResourcePath) -> Result<Collection, String> {
         let until = self.hint_limit();
         loop {
-            let reply = self.follow(place, until).map_err(|error| Problem::from(error).into_text());
-            let reply = reply?.1;
+            let reply = self.again(|| self.follow(place, until));
+            let reply = reply.map_err(|error| Problem::from(error).into_text())?.1;
             let is_passing = is_passing(reply.status, &reply.body) && !until.has_passed();
             if !(is_passing && self.has_paused(reply.retry_after)) {
                 let reply = accepted(reply, "the list of systems").map_err(Problem::into_text)?;
@@ -256,7 +259,7 @@ impl Service {
             // One that is silent must not take the time of the others.
             let share_ms = until.left_ms() / (paths.len() - at + 1) as u64;
             let limit = until.min(Limit::in_ms(share_ms.max(MEMBER_MS_MIN)));
-            let problem = match self.follow(path, limit) {
+            let problem = match self.again(|| self.follow(path, limit)) {
                 Ok((place, reply)) => {
                     systems.may_pass |= is_passing(reply.status, &reply.body);
                     let body = accepted(reply, &path.to_string()).map(|reply| reply.body);
@@ -337,11 +340,27 @@ impl Service {
     /// service refuses that for a while.
     fn get_at(&self, path: &ResourcePath) -> Result<(ResourcePath, Vec<u8>), Problem> {
         loop {
-            let (place, reply) = self.follow(path, self.limit)?;
+            let (place, reply) = self.again(|| self.follow(path, self.limit))?;
             if !is_passing(reply.status, &reply.body) {
                 return Ok((place, accepted(reply, &path.to_string())?.body));
             }
             self.pause(&reply, &path.to_string())?;
+        }
+    }
+
+    /// What `ask` brings, which is harmless: asked again where the service breaks the connection off, as one
+    /// does that restarts, or has too many of them.
+    fn again<T>(&self, ask: impl Fn() -> Result<T, CallError>) -> Result<T, CallError> {
+        let mut breaks_left = BREAKS_MAX;
+        loop {
+            match ask() {
+                Err(CallError::Unanswered(_) | CallError::BrokenOff(_))
+                    if breaks_left > 0 && self.has_paused(Some(0)) =>
+                {
+                    breaks_left -= 1;
+                }
+                asked => return asked,
+            }
         }
     }
 
@@ -442,6 +461,9 @@ const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 
 /// How often one resource may be somewhere else.
 const REDIRECTS_MAX: usize = 3;
+
+/// How often one question is asked again because its connection broke off.
+const BREAKS_MAX: usize = 2;
 
 /// The shortest pause before a question is asked again, the usual one, and the longest, in milliseconds.
 const PAUSE_MS: (u64, u64, u64) = (250, 1_000, 3_000);
