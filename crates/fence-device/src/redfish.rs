@@ -21,7 +21,7 @@
 //! system: everything that follows in the execution is sent and asked there, or not at all. The name
 //! stays the one that a certificate must show.
 //!
-//! The parts: `address` (where a BMC is), `tls` and `pinned` (whether it is the right one), `client` (HTTP),
+//! The parts: `address` (where a BMC is), `tls`, `pinned` and `names` (whether it is the right one), `client` (HTTP),
 //! `resource` and `answer` (what a BMC says, as pure functions), `systems` (which system is meant), `service`
 //! (what is asked), `errand` (the order), `review` (whether a fence would find all that it needs).
 
@@ -29,6 +29,7 @@ mod address;
 mod answer;
 mod client;
 mod errand;
+mod names;
 mod pinned;
 mod resource;
 mod review;

@@ -59,7 +59,7 @@ impl From<CallError> for Problem {
                  'ca_file' or 'fingerprint'"
             )),
             CallError::Unusable(why) => Problem::Failed(format!(
-                "its certificate is the pinned one, and cannot be used: {why}; give the BMC a \
+                "its certificate is the configured one, and cannot be used: {why}; give the BMC a \
                  certificate with an RSA key of 2048 bits or an ECDSA key (P-256)"
             )),
             CallError::Withdrawn => Problem::Forbidden(OrderReport::Withdrawn),
