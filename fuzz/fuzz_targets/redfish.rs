@@ -18,6 +18,10 @@ fuzz_target!(|bytes: &[u8]| {
                 PowerState::Off => assert_eq!(value["PowerState"], "Off"),
                 PowerState::Unknown => {}
             }
+            // A state beside a critical error is none.
+            if value["@Message.ExtendedInfo"]["Severity"] == "Critical" {
+                assert_eq!(system.power, PowerState::Unknown);
+            }
         }
         if let Ok(reset) = system.reset {
             assert_stays(&reset.target);
@@ -27,6 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(members) = parse_collection(bytes) {
         members.members.iter().for_each(assert_stays);
+        members.next.iter().for_each(assert_stays);
     }
     if let Some(allowed) = parse_action_info(bytes) {
         assert_ordered(Some(&allowed));
@@ -45,7 +50,10 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(text) = std::str::from_utf8(bytes) {
         let base = "https://bmc";
-        for path in [ResourcePath::redirected(text, base, None), ResourcePath::of_url(text)] {
+        let own = ResourcePath::of_url(text);
+        let from = own.clone().or_else(|| "/".parse().ok());
+        let redirected = from.and_then(|from| ResourcePath::redirected(text, &from, base, None));
+        for path in [redirected, own] {
             path.iter().for_each(assert_stays);
         }
         if let Ok(address) = Address::parse(text) {
@@ -72,7 +80,8 @@ fn assert_ordered(allowed: Option<&[String]>) {
     ] {
         if let Ok(chosen) = reset_type(order, allowed) {
             assert!(types.contains(&chosen));
-            assert!(allowed.is_none_or(|allowed| allowed.iter().any(|one| one == chosen)));
+            let is_it = |one: &String| one.eq_ignore_ascii_case(chosen);
+            assert!(allowed.is_none_or(|allowed| allowed.iter().any(is_it)));
         }
     }
 }

@@ -21,7 +21,7 @@
 //! system: everything that follows in the execution is sent and asked there, or not at all. The name
 //! stays the one that a certificate must show.
 //!
-//! The parts: `address` (where a BMC is), `tls` and `pinned` (whether it is the right one), `client` (HTTP),
+//! The parts: `address` (where a BMC is), `tls`, `pinned` and `names` (whether it is the right one), `client` (HTTP),
 //! `resource` and `answer` (what a BMC says, as pure functions), `systems` (which system is meant), `service`
 //! (what is asked), `errand` (the order), `review` (whether a fence would find all that it needs).
 
@@ -29,6 +29,7 @@ mod address;
 mod answer;
 mod client;
 mod errand;
+mod names;
 mod pinned;
 mod resource;
 mod review;
@@ -79,6 +80,8 @@ pub struct RedfishSettings {
     pub login: RedfishLogin,
     /// What a BMC's certificate has to be.
     pub trust: RedfishTrust,
+    /// Whether a reboot is the service's own reset: then that has to be allowed as well.
+    pub is_cycled: bool,
 }
 
 /// How to log in.
@@ -195,9 +198,10 @@ impl RedfishDevice {
             return self.pinned_system(service, target, path);
         }
         let Some(systems) = &self.settings.system else {
-            let Collection { members, unreadable } = service.collection()?;
+            let Collection { members, unreadable, next } = service.collection()?;
             return match (&members[..], &unreadable[..]) {
                 ([only], []) => service.system(only),
+                _ if next.is_some() => Err(Problem::Unreachable(unreadable.join("; "))),
                 _ => Err(Problem::Failed(format!(
                     "it has {} systems: say with 'system' which one is '{target}'",
                     members.len() + unreadable.len()
@@ -210,6 +214,22 @@ impl RedfishDevice {
                 service.system(&uri.parse().map_err(Problem::Failed)?)
             }
             Some(name) => service.named_system(&name),
+        }
+    }
+
+    /// The same; asked again while it shows its state beside an error, and is not enough as it is.
+    fn settled_system(
+        &self,
+        service: &Service,
+        target: &NodeName,
+        pin: &Pin,
+        is_enough: impl Fn(&System) -> bool,
+    ) -> Result<(ResourcePath, System), Problem> {
+        loop {
+            let found = self.system(service, target, pin)?;
+            if !found.1.is_doubtful || is_enough(&found.1) || !service.has_paused(None) {
+                return Ok(found);
+            }
         }
     }
 
@@ -243,7 +263,7 @@ impl RedfishDevice {
             return Err(Problem::Failed("'system' does not say how targets are called".to_owned()));
         };
         // A system that cannot be read has no name now; the others have theirs.
-        let all = service.systems()?.members;
+        let all = service.systems(&[])?.members;
         let target_at = |(at, Member { path, system, .. }): (usize, &Member)| {
             // A name is of use only where it leads back to this system.
             let is_its = |name: &&str| position_of(name, &all) == Ok(at);
@@ -264,7 +284,7 @@ impl RedfishDevice {
         limit: Limit,
     ) -> Result<(PowerState, String), Problem> {
         self.visit(&self.place_in(target, pin)?, limit, |service| {
-            let (_, system) = self.system(service, target, pin)?;
+            let (_, system) = self.settled_system(service, target, pin, |_| false)?;
             Ok((system.power, system.power_words))
         })
     }
@@ -285,7 +305,7 @@ impl FenceDevice for RedfishDevice {
             return Reach::NotAsked(text.to_owned());
         };
         let count = |service: &Service| {
-            let Collection { members, unreadable } = service.collection()?;
+            let Collection { members, unreadable, .. } = service.collection()?;
             Ok((members.len() + unreadable.len(), String::new()))
         };
         match self.visit(&place, limit, count) {
@@ -323,7 +343,10 @@ impl FenceDevice for RedfishDevice {
         }
         let done = self.place_in(job.target, job.pin).and_then(|place| {
             self.visit(&place, limit, |service| {
-                let (path, system) = self.system(service, job.target, job.pin)?;
+                // An order needs no state, only the way to give it.
+                let is_enough = |system: &System| system.reset.is_ok();
+                let (path, system) =
+                    self.settled_system(service, job.target, job.pin, is_enough)?;
                 Errand { service, order, job, limit, path }.run(system)
             })
         });

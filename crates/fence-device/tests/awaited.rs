@@ -183,6 +183,7 @@ fn a_client_that_dies_during_the_look_before_a_redfish_order_gets_none() {
         password: rig.secret(),
         login: RedfishLogin::Basic,
         trust: RedfishTrust::Insecure,
+        is_cycled: false,
     });
     let held = rig.hold();
     let service = std::thread::spawn(move || {

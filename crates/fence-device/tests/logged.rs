@@ -145,6 +145,7 @@ fn devices(directory: &Directory) -> Vec<Box<dyn FenceDevice>> {
             password: password(directory),
             login,
             trust: RedfishTrust::Insecure,
+            is_cycled: false,
         })
     };
     let helper = format!(

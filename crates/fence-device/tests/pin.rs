@@ -145,6 +145,7 @@ fn redfish(directory: &Directory, port: u16) -> RedfishDevice {
         password: password(directory),
         login: RedfishLogin::Basic,
         trust: RedfishTrust::Insecure,
+        is_cycled: false,
     })
 }
 

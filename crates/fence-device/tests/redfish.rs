@@ -35,6 +35,7 @@ fn device(directory: &Directory, address: &str) -> RedfishDevice {
         password: SecretSource::File(password),
         login: RedfishLogin::Basic,
         trust: RedfishTrust::Insecure,
+        is_cycled: false,
     })
 }
 
@@ -218,6 +219,7 @@ fn named(directory: &Directory, answers: Vec<String>) -> (RedfishDevice, mpsc::R
         password,
         login: RedfishLogin::Basic,
         trust: RedfishTrust::Insecure,
+        is_cycled: false,
     });
     (device, asked)
 }

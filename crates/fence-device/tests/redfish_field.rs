@@ -173,7 +173,7 @@ fn a_hint_that_leads_nowhere_stops_no_fence() {
 
 #[test]
 fn systems_that_are_not_meant_do_not_matter() {
-    let named = |name: &str| ok(&format!(r#"{{"Name": "{name}", "PowerState": "Off"}}"#));
+    let named = |name: &str| ok(&format!(r#"{{"Id": "{name}", "PowerState": "Off"}}"#));
     let directory = Directory::new();
     for other in [
         answer_of("503 Later", ""),

@@ -72,10 +72,8 @@ impl Tls {
     }
 
     fn power(&self, directory: &Directory, fingerprint: &str) -> (PowerState, String) {
-        let mut settings = settings(directory, &self.address, Some("/redfish/v1/Systems/1"));
-        settings.trust = RedfishTrust::Fingerprint(PerTarget::Pattern(fingerprint.to_owned()));
-        let report = RedfishDevice::new(settings).power(&node(), &Pin::default(), long());
-        (report.state, report.detail)
+        let trust = RedfishTrust::Fingerprint(PerTarget::Pattern(fingerprint.to_owned()));
+        power_by(directory, &self.address, trust)
     }
 }
 
@@ -84,6 +82,13 @@ impl Drop for Tls {
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
+}
+
+fn power_by(directory: &Directory, address: &str, trust: RedfishTrust) -> (PowerState, String) {
+    let mut settings = settings(directory, address, Some("/redfish/v1/Systems/1"));
+    settings.trust = trust;
+    let report = RedfishDevice::new(settings).power(&node(), &Pin::default(), long());
+    (report.state, report.detail)
 }
 
 #[test]
@@ -121,10 +126,57 @@ fn a_pinned_certificate_is_trusted_whatever_its_form() {
 }
 
 #[test]
+fn a_certificate_in_the_file_is_trusted_for_its_name_whatever_its_form() {
+    let new = "openssl req -x509 -nodes -keyout key.pem -out cert.pem -days 9";
+    let san = "-addext subjectAltName=IP:127.0.0.1";
+    let old = "openssl req -new -newkey rsa:2048 -nodes -keyout key.pem -out csr.pem \
+               -subj /CN=127.0.0.1 && openssl x509 -req -in csr.pem -signkey key.pem -days 9 \
+               -out cert.pem";
+    for (certificate, more) in [
+        (old.to_owned(), &[][..]),
+        (format!("{new} -newkey rsa:2048 -subj /O=x/CN=127.0.0.1"), &["-tls1_2"]),
+        (format!("{new} -newkey rsa:2048 -subj /CN=127.0.0.1"), &["-tls1_3"]),
+        (format!("{new} -newkey rsa:1024 -subj /CN=bmc {san}"), &[]),
+        (format!("{new} -newkey rsa:2048 -subj /CN=bmc {san} -md5"), &[]),
+        (
+            format!("{new} -newkey rsa:2048 -subj /CN=b {san} -addext 1.2.3.4=critical,DER:0500"),
+            &[],
+        ),
+    ] {
+        let directory = Directory::new();
+        let bmc = Tls::start(&directory, &certificate, more);
+        let file = directory.path("cert.pem");
+        fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        let trust = RedfishTrust::CaFile(file);
+
+        let (state, detail) = power_by(&directory, &bmc.address, trust.clone());
+        assert_eq!(state, PowerState::Off, "{certificate}: {detail}");
+
+        // It may be the certificate of another BMC of the same file.
+        let elsewhere = bmc.address.replace("127.0.0.1", "localhost");
+        let (state, detail) = power_by(&directory, &elsewhere, trust);
+        assert_eq!(state, PowerState::Unknown, "{certificate}");
+        assert_text(&detail, "not valid for name \"localhost\"");
+
+        // One that is not in the file, and that nobody there signed.
+        let other = "openssl req -x509 -nodes -newkey rsa:2048 -keyout other.key -out other.pem \
+                     -days 9 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1";
+        Command::new("sh").args(["-c", other]).current_dir(directory.path("")).output().unwrap();
+        let trust = RedfishTrust::CaFile(directory.path("other.pem"));
+        let (state, detail) = power_by(&directory, &bmc.address, trust);
+        assert_eq!(state, PowerState::Unknown, "{certificate}");
+        assert_text(&detail, "not trusted");
+    }
+}
+
+#[test]
 fn a_pinned_certificate_that_cannot_be_used_is_called_so() {
     let new = "openssl req -x509 -nodes -keyout key.pem -out cert.pem -days 9 -subj /CN=bmc";
     for (key, words) in [
-        ("rsa:768", "is the pinned one, and cannot be used: its RSA key has less than 1024 bits"),
+        (
+            "rsa:768",
+            "is the configured one, and cannot be used: its RSA key has less than 1024 bits",
+        ),
         ("ec -pkeyopt ec_paramgen_curve:secp521r1", "HandshakeFailure; TLS 1.2 with ECDHE or 1.3"),
     ] {
         let directory = Directory::new();
@@ -141,7 +193,7 @@ fn a_pinned_certificate_that_cannot_be_used_is_called_so() {
 #[test]
 fn who_shows_a_pinned_certificate_must_have_its_key() {
     let directory = Directory::new();
-    let new = "openssl req -x509 -nodes -days 9 -subj /CN=bmc";
+    let new = "openssl req -x509 -nodes -days 9 -subj /CN=127.0.0.1";
     let make = |key: &str, certificate: &str, kind: &str| {
         let line = format!(
             "{new} {kind} -keyout {key}.pem -out {certificate}.pem && openssl x509 -in \
@@ -172,12 +224,16 @@ fn who_shows_a_pinned_certificate_must_have_its_key() {
                 let address = serve(config);
                 let system = Some("/redfish/v1/Systems/1");
                 let mut settings = settings(&directory, &address, system);
-                settings.trust = RedfishTrust::Fingerprint(PerTarget::Pattern(pinned.clone()));
+                let of_file = RedfishTrust::CaFile(directory.path("pinned.pem"));
+                let of_pin = RedfishTrust::Fingerprint(PerTarget::Pattern(pinned.clone()));
+                for trust in [of_pin, of_file] {
+                    settings.trust = trust;
+                    let device = RedfishDevice::new(settings.clone());
+                    let report = device.power(&node(), &Pin::default(), long());
 
-                let report = RedfishDevice::new(settings).power(&node(), &Pin::default(), long());
-
-                let state = if is_its { PowerState::Off } else { PowerState::Unknown };
-                assert_eq!(report.state, state, "{kind} {version:?}: {report:?}");
+                    let state = if is_its { PowerState::Off } else { PowerState::Unknown };
+                    assert_eq!(report.state, state, "{kind} {version:?}: {report:?}");
+                }
             }
         }
     }

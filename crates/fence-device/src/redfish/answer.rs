@@ -4,6 +4,8 @@
 //! A status of success is half of an answer. Services put errors into the body of a 200, and 202 says
 //! that a task was made, which may have failed by then. Some also wrap a success into an `error`. So the
 //! messages decide: one that is neither `Success` nor of the severity `OK` makes the answer a refusal.
+//! A resource may carry remarks. One that is critical, or says that the service is not ready, makes what the
+//! resource shows doubtful.
 
 use std::borrow::Cow;
 
@@ -62,6 +64,29 @@ pub fn refusal(body: &[u8]) -> Option<String> {
     is_bad.then(words)
 }
 
+/// Why what a resource shows is doubtful, by the messages beside it: one is critical, or says that the service
+/// is not ready.
+pub(super) fn doubt(beside: &[Option<&Value>]) -> Option<String> {
+    let is_critical = |message: &Value| {
+        severity(message).is_some_and(|severity| severity.eq_ignore_ascii_case("Critical"))
+    };
+    let mut messages: Vec<&Value> = beside.iter().flat_map(|holder| listed(*holder)).collect();
+    messages.retain(|message| is_critical(message) || is_not_ready(message, MESSAGE));
+    let words = || words_of(&messages).unwrap_or_else(|| "it has no words".to_owned());
+    (!messages.is_empty()).then(words)
+}
+
+/// Whether the `error` of an answer says nothing at all: `{}`, `""`, or members that say nothing.
+pub(super) fn is_empty(error: &Value) -> bool {
+    match error {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.trim().is_empty(),
+        Value::Array(items) => items.iter().all(is_empty),
+        Value::Object(members) => members.values().all(is_empty),
+        Value::Bool(true) | Value::Number(_) => false,
+    }
+}
+
 /// Whether the service says that it refuses for a while: it is starting, or has too much to do.
 pub fn is_passing(status: u16, body: &[u8]) -> bool {
     match status {
@@ -73,25 +98,28 @@ pub fn is_passing(status: u16, body: &[u8]) -> bool {
 
 /// Whether the body shows a resource, whatever it remarks on it.
 fn is_resource(body: &[u8]) -> bool {
-    let shows = |body: Value| body.get("@odata.id").is_some() && body.get("error").is_none();
+    let shows =
+        |body: Value| body.get("@odata.id").is_some() && body.get("error").is_none_or(is_empty);
     parse(body).is_some_and(shows)
 }
 
 /// Whether the body says that the service is not ready, whatever the status.
 pub(super) fn says_not_ready(body: &[u8]) -> bool {
     let Some(body) = parse(body) else { return false };
-    let says = |holder: &Value, id: &str, words: &str| {
-        let words = text(holder, words).unwrap_or_default().to_lowercase();
-        text(holder, id).is_some_and(|id| is_not_ready_id(&id))
-            || NOT_READY_WORDS.iter().any(|known| words.contains(known))
-    };
     let error = body.get("error");
-    error.is_some_and(|error| says(error, "code", "message"))
+    error.is_some_and(|error| is_not_ready(error, ("code", "message")))
         || [error, Some(&body)]
             .into_iter()
             .flatten()
             .flat_map(messages)
-            .any(|message| says(message, "MessageId", "Message"))
+            .any(|message| is_not_ready(message, MESSAGE))
+}
+
+/// Whether an error or a message says that, in the members of these names: its identity and its words.
+fn is_not_ready(holder: &Value, (id, words): (&str, &str)) -> bool {
+    let words = text(holder, words).unwrap_or_default().to_lowercase();
+    text(holder, id).is_some_and(|id| is_not_ready_id(&id))
+        || NOT_READY_WORDS.iter().any(|known| words.contains(known))
 }
 
 /// The task that a body describes, if it describes one.
@@ -169,16 +197,19 @@ fn words_of(messages: &[&Value]) -> Option<String> {
 
 fn is_benign(message: &Value) -> bool {
     let id = text(message, "MessageId").unwrap_or_default();
-    let severity = text(message, "MessageSeverity").or_else(|| text(message, "Severity"));
     let is_calm = |severity: String| {
         ["OK", "Informational"].iter().any(|known| severity.eq_ignore_ascii_case(known))
     };
     let is_success = is_success_id(&id);
-    match severity {
+    match severity(message) {
         // iDRAC says of its not being ready that it is informational.
         Some(severity) => (is_success || is_calm(severity)) && !is_not_ready_id(&id),
         None => is_success || message.as_object().is_some_and(serde_json::Map::is_empty),
     }
+}
+
+fn severity(message: &Value) -> Option<String> {
+    text(message, "MessageSeverity").or_else(|| text(message, "Severity"))
 }
 
 fn is_success_id(id: &str) -> bool {
@@ -194,12 +225,15 @@ fn last_part(id: &str) -> &str {
     id.rsplit('.').next().unwrap_or(id)
 }
 
+/// The members of a message: its identity and its words.
+const MESSAGE: (&str, &str) = ("MessageId", "Message");
+
 /// Messages of the standard registries that say yes.
 const SUCCESS_IDS: [&str; 3] = ["Success", "Created", "TaskStarted"];
 
 /// Messages that a service gives until it is ready: those of the standard, and those of iDRAC after its
-/// own restart or its host's.
-const NOT_READY_IDS: [&str; 7] = [
+/// own restart or its host's. Then those of a service that has no room now: for a session, above all.
+const NOT_READY_IDS: [&str; 11] = [
     "ServiceTemporarilyUnavailable",
     "ServiceInUnknownState",
     "ServiceShuttingDown",
@@ -207,10 +241,21 @@ const NOT_READY_IDS: [&str; 7] = [
     "SWC0700",
     "RAC0508",
     "LC068",
+    "SessionLimitExceeded",
+    "CreateLimitReachedForResource",
+    "ResourceExhaustion",
+    "RAC0218",
 ];
 
 /// What other messages say of that.
-const NOT_READY_WORDS: [&str; 3] = ["not ready", "temporarily unavailable", "currently unable"];
+const NOT_READY_WORDS: [&str; 6] = [
+    "not ready",
+    "temporarily unavailable",
+    "currently unable",
+    "simultaneous sessions",
+    "maximum number of user sessions",
+    "maximum number of sessions",
+];
 
 /// The states in which a task has ended without success.
 const FAILED_STATES: [&str; 6] =

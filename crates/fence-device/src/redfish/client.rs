@@ -72,6 +72,8 @@ pub(super) enum CallError {
     Unusable(Unusable),
     /// There is no connection: nothing was sent.
     Unconnected(String),
+    /// The connection broke off before it was ready: nothing was sent.
+    BrokenOff(String),
     /// The connection was ready, and nobody waited any more: nothing was sent.
     Withdrawn,
     /// There is no whole answer.
@@ -83,7 +85,9 @@ impl fmt::Display for CallError {
         match self {
             CallError::Untrusted(why) => write!(f, "the certificate is not trusted: {why}"),
             CallError::Unusable(why) => write!(f, "the certificate cannot be used: {why}"),
-            CallError::Unconnected(why) => write!(f, "no connection: {why}"),
+            CallError::Unconnected(why) | CallError::BrokenOff(why) => {
+                write!(f, "no connection: {why}")
+            }
             CallError::Withdrawn => f.write_str("not sent: nobody waited any more"),
             CallError::Unanswered(why) => write!(f, "no whole answer: {why}"),
         }
@@ -239,14 +243,26 @@ impl Client {
                 })
             }
         };
-        response.and_then(read).map_err(CallError::from).map_err(|error| match error {
-            CallError::Unanswered(why) if why == NOBODY_WAITS => CallError::Withdrawn,
-            CallError::Unanswered(why) if !self.is_connected.load(Ordering::Relaxed) => {
-                CallError::Unconnected(why)
+        response.and_then(read).map_err(|error| {
+            let is_broken_off = is_broken_off(&error);
+            match CallError::from(error) {
+                CallError::Unanswered(why) if why == NOBODY_WAITS => CallError::Withdrawn,
+                CallError::Unanswered(why) if !self.is_connected.load(Ordering::Relaxed) => {
+                    let kind =
+                        if is_broken_off { CallError::BrokenOff } else { CallError::Unconnected };
+                    kind(why)
+                }
+                error => error,
             }
-            error => error,
         })
     }
+}
+
+/// Whether the other side ended a connection that was there.
+fn is_broken_off(error: &Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
+    matches!(error, Error::Io(error) if kinds.contains(&error.kind()))
 }
 
 fn read(mut response: Response<Body>) -> Result<Reply, Error> {

@@ -2,14 +2,16 @@
 //!
 //! An order is sent once. It is sent again only where the service itself says that it did not carry it
 //! out: to the place that a 307 or 308 names, once; and after "not now" (429, a 503 that says when to
-//! come again, a message that the service is not ready), once a look at the power shows that nothing has
-//! happened. Each time, [`Job::forbids`] is asked right before, and the client is looked for once more when
-//! the connection is ready, which a slow BMC takes seconds for. A reset that no look can show (`Cycle`) is
-//! never sent again.
+//! come again, a refusal with a message that the service is not ready), once a look at the power shows
+//! that nothing has happened. A 500, 502 or 504 is no such refusal, whatever its message says: behind a
+//! gateway, the order may be under way. Each time, [`Job::forbids`] is asked right before, and the client
+//! is looked for once more when the connection is ready, which a slow BMC takes seconds for. A reset that
+//! no look can show (`Cycle`) is never sent again.
 //!
 //! An answer of success is not one where its body holds an error or a failed task. A task that is named
 //! is asked until it ends, or the power shows the wanted state, or only enough time is left to ask for the
-//! power: who accepted an order and is still at it has not refused it.
+//! power: who accepted an order and is still at it has not refused it. No power decides about a `Cycle`: a
+//! reset whose task does not end, or cannot be asked, is not acknowledged.
 
 use std::thread;
 use std::time::Duration;
@@ -87,7 +89,7 @@ impl Errand<'_> {
                 }
             };
             self.pin();
-            let moved = self.service.redirected(&reply, &[307, 308]).filter(|_| !is_moved);
+            let moved = self.service.redirected(&target, &reply, &[307, 308]).filter(|_| !is_moved);
             if let Some(moved) = moved {
                 (target, is_moved) = (moved, true);
             } else if self.is_refused_for_now(&reply) {
@@ -122,7 +124,8 @@ impl Errand<'_> {
 
     /// What an order that was accepted has come to.
     fn accepted(&self, reply: &Reply, words: String) -> Came {
-        match parse_task(&reply.body) {
+        let task = parse_task(&reply.body);
+        match &task {
             Some(Task::Failed(why)) => return (false, format!("{words}; {why}")),
             Some(Task::Done) => return (true, words),
             Some(Task::Running) | None => {}
@@ -134,7 +137,19 @@ impl Errand<'_> {
         };
         match location.filter(is_task).or_else(|| task_place(&reply.body)) {
             Some(place) => self.await_task(&place, words),
+            // A task that runs somewhere, or a place that is none: nobody can ask.
+            None if task.is_some() || (reply.status == 202 && reply.location.is_some()) => {
+                self.open(&format!("{words}; its task has no place where it can be asked"))
+            }
             None => (true, words),
+        }
+    }
+
+    /// An order whose task has come to no end: the power decides, where it can. No power shows a reset.
+    fn open(&self, words: &str) -> Came {
+        match self.order {
+            Order::Off | Order::On => (true, format!("{words}, the power decides")),
+            Order::Cycle => (false, format!("{words}, and no power shows a reset")),
         }
     }
 
@@ -164,11 +179,10 @@ impl Errand<'_> {
             pause_ms = (pause_ms * 2).min(TASK_PAUSE_MS.1);
         }
         match seen {
-            Ok(_) => (true, format!("{words}; its task is still running, the power decides")),
-            // No power can decide about a reset.
+            Ok(_) => self.open(&format!("{words}; its task is still running")),
             Err(why) => {
-                let is_open = self.order != Order::Cycle;
-                (is_open, format!("{words}; its task cannot be asked, the power decides: {why}"))
+                let (is_open, words) = self.open(&format!("{words}; its task cannot be asked"));
+                (is_open, format!("{words}: {why}"))
             }
         }
     }
@@ -176,9 +190,10 @@ impl Errand<'_> {
     /// Whether the service says itself that it did not take the order, and may take it soon.
     fn is_refused_for_now(&self, reply: &Reply) -> bool {
         let is_refused = match reply.status {
-            200..=399 => false,
             429 => true,
             503 => reply.retry_after.is_some() || says_not_ready(&reply.body),
+            // A gateway, or a service in the midst of the order, may say the same words.
+            200..=399 | 500.. => false,
             _ => says_not_ready(&reply.body),
         };
         is_refused && self.order != Order::Cycle

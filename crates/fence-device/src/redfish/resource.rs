@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::address::bare;
-use super::answer::{error_words, text_of};
+use super::answer::{doubt, is_empty, refusal, text_of};
 use crate::quoted;
 
 /// Where a resource is on its service: an absolute path, so that following it never leads to another
@@ -49,8 +49,10 @@ pub struct System {
     pub power: PowerState,
     /// The words for that.
     pub power_words: String,
-    /// Whether it shows any state.
+    /// Whether it shows any state, and nothing that makes the state doubtful.
     pub shows_power: bool,
+    /// Whether there is an error beside the state, so that it may show another one soon.
+    pub is_doubtful: bool,
     /// How it is reset, or why it cannot be.
     pub reset: Result<Reset, String>,
 }
@@ -73,21 +75,26 @@ pub struct Collection {
     pub members: Vec<ResourcePath>,
     /// What is wrong with the members whose place cannot be read.
     pub unreadable: Vec<String>,
+    /// Where the list goes on.
+    pub next: Option<ResourcePath>,
 }
 
 impl ResourcePath {
-    /// Where a service whose URLs start with `base`, and whose network address is `ip`, sends a reader on
-    /// to, if that is on itself. Services leave their port out, or name the standard one.
-    pub fn redirected(location: &str, base: &str, ip: Option<IpAddr>) -> Option<Self> {
+    /// Where a service whose URLs start with `base`, and whose network address is `ip`, sends a reader of
+    /// `from` on to, if that is on itself. Services leave their port out, or name the standard one. Under a name
+    /// that is not the one by which the service is reached, it may be another machine: only the resource that
+    /// was asked for is then looked for here, perhaps with another slash at its end.
+    pub fn redirected(location: &str, from: &Self, base: &str, ip: Option<IpAddr>) -> Option<Self> {
         let Some((authority, path)) = split_url(location) else {
             return Self::of_service(location);
         };
+        let path = Self::of_service(path)?;
         let (host, port) = split_port(authority);
         let (own_host, own_port) = split_port(split_url(base)?.0);
         let is_own_host = host.eq_ignore_ascii_case(own_host)
             || bare(host).parse().is_ok_and(|named: IpAddr| Some(named) == ip);
         let is_own_port = port.is_none_or(|port| Some(port) == own_port || is_standard(port));
-        (is_own_host && is_own_port).then(|| Self::of_service(path))?
+        ((is_own_host && is_own_port) || path.is_same(from)).then_some(path)
     }
 
     /// The path of a URL by which a service names a resource of its own. Services name themselves in many
@@ -106,7 +113,27 @@ impl ResourcePath {
         if self.is_quotation { quoted(&self.text) } else { self.text.clone() }
     }
 
-    /// The path without the slash at its end: `/S/1` and `/S/1/` are one resource.
+    /// The path of a URL by which a service names the next part of a list: here a query is part of it.
+    fn of_page(url: &str) -> Option<Self> {
+        let Some((page, query)) = url.split_once('?') else { return Self::of_url(url) };
+        let path = Self::of_url(page)?;
+        let is_query = query.bytes().all(|byte| byte == b'?' || is_allowed(byte));
+        let whole = format!("{path}?{query}");
+        (is_query && whole.len() <= PATH_BYTES_MAX)
+            .then_some(ResourcePath { text: whole, is_quotation: true })
+    }
+
+    /// Whether both are one resource, as `/S/1` and `/S/1/` are.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.without_slash() == other.without_slash()
+    }
+
+    /// Whether the last part of the path is `name`, as it is for the `Id` of nearly every resource.
+    pub(super) fn ends_in(&self, name: &str) -> bool {
+        self.without_slash().rsplit('/').next() == Some(name)
+    }
+
+    /// The path without the slash at its end.
     fn without_slash(&self) -> &str {
         self.text.strip_suffix('/').unwrap_or(&self.text)
     }
@@ -135,7 +162,6 @@ impl FromStr for ResourcePath {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b"\"#<>?\\^`{|}".contains(&byte);
         let is_path = text.starts_with('/') && !text.starts_with("//");
         if is_path && text.len() <= PATH_BYTES_MAX && text.bytes().all(is_allowed) {
             Ok(ResourcePath { text: text.to_owned(), is_quotation: false })
@@ -145,6 +171,11 @@ impl FromStr for ResourcePath {
     }
 }
 
+/// Whether a byte may stand in a path.
+fn is_allowed(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !b"\"#<>?\\^`{|}".contains(&byte)
+}
+
 impl fmt::Display for ResourcePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -152,20 +183,25 @@ impl fmt::Display for ResourcePath {
 }
 
 impl System {
+    /// Whether this is its `Id`, which no other system of the service has.
+    pub(super) fn has_id(&self, name: &str) -> bool {
+        self.id.as_deref() == Some(name)
+    }
+
     /// Whether this is its `Id` or its `Name`.
     pub fn is_called(&self, name: &str) -> bool {
         [&self.id, &self.name].into_iter().flatten().any(|found| found == name)
     }
 }
 
-/// Reads a `ComputerSystem` or a `Chassis`.
+/// Reads a `ComputerSystem` or a `Chassis`. A state beside an error is none: the service may show what it saw
+/// last, or nothing that it ever saw.
 pub fn parse_system(body: &[u8]) -> Result<System, String> {
     let raw: RawSystem = read("the system", body)?;
-    if raw.error.is_some_and(|error| !error.is_null()) {
-        let words = error_words(body).unwrap_or_default();
+    if let Some(words) = error_beside(raw.error.as_ref(), body) {
         return Err(format!("the system is shown with an error: {words}"));
     }
-    let (power, power_words) = match &raw.power_state {
+    let (mut power, mut power_words) = match &raw.power_state {
         Some(Value::String(word)) => {
             let state = match word.as_str() {
                 "On" => PowerState::On,
@@ -180,10 +216,22 @@ pub fn parse_system(body: &[u8]) -> Result<System, String> {
             format!("PowerState {words}, which is no state")
         }),
     };
-    let shows_power = raw.power_state.is_some_and(|state| state.is_string());
+    let doubt = doubt(&[raw.messages.as_ref(), raw.power_messages.as_ref()]);
+    let is_doubtful = doubt.is_some();
+    if let Some(why) = doubt {
+        power = PowerState::Unknown;
+        power_words = format!("{power_words}, beside an error: {why}");
+    }
+    let shows_power = !is_doubtful && raw.power_state.is_some_and(|state| state.is_string());
     let reset = parse_reset(raw.actions.as_ref());
     let (id, name) = (string(raw.id), string(raw.name));
-    Ok(System { id, name, power, power_words, shows_power, reset })
+    Ok(System { id, name, power, power_words, shows_power, is_doubtful, reset })
+}
+
+/// The words of an `error` in a body, where it is one. Some services write an empty one, or one that says
+/// `Success`, beside what is asked for.
+fn error_beside(error: Option<&Value>, body: &[u8]) -> Option<String> {
+    error.filter(|error| !is_empty(error)).and_then(|_| refusal(body))
 }
 
 fn parse_reset(actions: Option<&Value>) -> Result<Reset, String> {
@@ -204,10 +252,13 @@ fn parse_reset(actions: Option<&Value>) -> Result<Reset, String> {
     Ok(Reset { target, allowed, info: info.and_then(ResourcePath::of_url) })
 }
 
-/// The texts of a list that has some; anything else says nothing.
+/// The reset types in a list that has some; anything else says nothing. Some services write several of them
+/// into one text.
 fn strings(list: &Value) -> Option<Vec<String>> {
-    let texts = list.as_array()?.iter().filter_map(Value::as_str).map(str::to_owned);
-    Some(texts.collect()).filter(|texts: &Vec<String>| !texts.is_empty())
+    let texts = list.as_array()?.iter().filter_map(Value::as_str);
+    let words = texts.flat_map(|text| text.split([',', ';', '|', ' '])).map(str::trim);
+    let words: Vec<String> = words.filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    (!words.is_empty()).then_some(words)
 }
 
 fn string(value: Option<Value>) -> Option<String> {
@@ -217,27 +268,42 @@ fn string(value: Option<Value>) -> Option<String> {
     }
 }
 
-/// Reads a collection: the places of all its members. A collection that continues elsewhere is an error;
-/// what it says of its length does not count.
+/// Reads a collection, or one part of it: the places of its members. What it says of its length does not
+/// count.
 pub fn parse_collection(body: &[u8]) -> Result<Collection, String> {
     let raw: RawCollection = read("the list of systems", body)?;
-    if raw.next.is_some_and(|next| next.is_string()) {
-        return Err("the list of systems is not given at once: configure 'system' as a URI".into());
+    let mut collection = Collection { members: Vec::new(), unreadable: Vec::new(), next: None };
+    let error = error_beside(raw.error.as_ref(), body);
+    if let Some(words) = error.or_else(|| doubt(&[raw.messages.as_ref()])) {
+        collection.unreadable.push(format!("the list is shown with an error: {words}"));
     }
-    let mut collection = Collection { members: Vec::new(), unreadable: Vec::new() };
+    for link in [&raw.next, &raw.next_of_all].into_iter().flatten() {
+        // Some services give a place as a reference. No text at all is how others end a list.
+        let link = link.get("@odata.id").unwrap_or(link).as_str().unwrap_or_default().trim();
+        if !link.is_empty() {
+            collection.next = ResourcePath::of_page(link);
+            if collection.next.is_none() {
+                collection.unreadable.push(format!("where the list goes on: {}", no_path(link)));
+            }
+        }
+    }
     for member in &raw.members {
         let place = member.get("@odata.id").and_then(Value::as_str).unwrap_or_default();
         match ResourcePath::of_url(place) {
             None => collection.unreadable.push(no_path(&words(place))),
-            Some(path) => {
-                let is_same = |known: &ResourcePath| known.without_slash() == path.without_slash();
-                if !collection.members.iter().any(is_same) {
-                    collection.members.push(path);
-                }
-            }
+            Some(path) => collection.add(path),
         }
     }
     Ok(collection)
+}
+
+impl Collection {
+    /// Adds a member, unless it is there.
+    pub(super) fn add(&mut self, path: ResourcePath) {
+        if !self.members.iter().any(|known| known.is_same(&path)) {
+            self.members.push(path);
+        }
+    }
 }
 
 /// Reads an `ActionInfo`: the reset types that it allows, where it says so.
@@ -270,7 +336,9 @@ pub fn reset_type(order: Order, allowed: Option<&[String]>) -> Result<&'static s
         Order::Cycle => &["ForceRestart", "PowerCycle"],
     };
     let Some(allowed) = allowed else { return Ok(types[0]) };
-    let is_allowed = |wanted: &&&str| allowed.iter().any(|allowed| allowed == **wanted);
+    // The case does not count for who offers; what is sent is written as the standard writes it.
+    let is_allowed =
+        |wanted: &&&str| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(wanted));
     types.iter().find(is_allowed).copied().ok_or_else(|| {
         let (types, allowed) = (types.join(" or "), quoted(&allowed.join(", ")));
         format!("the system cannot be told {types}: it allows only {allowed}")
@@ -301,6 +369,10 @@ struct RawSystem {
     name: Option<Value>,
     #[serde(rename = "PowerState")]
     power_state: Option<Value>,
+    #[serde(rename = "PowerState@Message.ExtendedInfo")]
+    power_messages: Option<Value>,
+    #[serde(rename = "@Message.ExtendedInfo")]
+    messages: Option<Value>,
     #[serde(rename = "Actions")]
     actions: Option<Value>,
     error: Option<Value>,
@@ -312,6 +384,11 @@ struct RawCollection {
     members: Vec<Value>,
     #[serde(rename = "Members@odata.nextLink")]
     next: Option<Value>,
+    #[serde(rename = "@odata.nextLink")]
+    next_of_all: Option<Value>,
+    #[serde(rename = "@Message.ExtendedInfo")]
+    messages: Option<Value>,
+    error: Option<Value>,
 }
 
 const PATH_BYTES_MAX: usize = 1024;
@@ -362,6 +439,23 @@ mod tests {
         let failed = parse_system(failed).unwrap_err();
         let failed = Secrets::default().shown(&failed);
         assert_eq!(failed, "the system is shown with an error: Timed out.");
+        for nothing in [
+            "{}",
+            r#""""#,
+            "[]",
+            "null",
+            "false",
+            r#"{"code": "", "@Message.ExtendedInfo": [{}]}"#,
+            r#"{"code": "Base.1.8.Success", "message": "ok"}"#,
+            r#"{"@Message.ExtendedInfo": [{"MessageId": "Base.1.8.Success"}]}"#,
+        ] {
+            let text = format!(r#"{{"error": {nothing}, "PowerState": "Off"}}"#);
+            assert_eq!(parse_system(text.as_bytes()).unwrap().power, PowerState::Off, "{nothing}");
+        }
+        for error in [r#""no""#, "7", "true", r#"{"code": "X.Y"}"#, r#"[{"MessageId": "X.Y"}]"#] {
+            let text = format!(r#"{{"error": {error}, "PowerState": "Off"}}"#);
+            assert!(parse_system(text.as_bytes()).is_err(), "{error}");
+        }
         let twice = parse_system(br#"{"PowerState": "On", "PowerState": "Off"}"#).unwrap_err();
         assert!(twice.contains("stands there twice"), "{twice}");
     }
@@ -389,9 +483,11 @@ mod tests {
 
         let base = "https://bmc:8443";
         let ip = Some([10, 0, 0, 1].into());
-        let redirected = |location: &str| {
-            ResourcePath::redirected(location, base, ip).map(|path| path.to_string())
+        let redirected_from = |from: &str, location: &str| {
+            let from = from.parse().unwrap();
+            ResourcePath::redirected(location, &from, base, ip).map(|path| path.to_string())
         };
+        let redirected = |location: &str| redirected_from("/x", location);
         assert_eq!(redirected("/a/b").unwrap(), "/a/b");
         for own in ["bmc:8443", "bmc", "BMC", "bmc:443", "10.0.0.1", "10.0.0.1:8443"] {
             assert_eq!(redirected(&format!("https://{own}/a")).unwrap(), "/a", "{own}");
@@ -408,6 +504,14 @@ mod tests {
             "",
         ] {
             assert_eq!(redirected(location), None, "{location}");
+        }
+        // Whatever it is called there, what was asked for is asked for here.
+        for other in ["other", "other:8443", "10.0.0.2", "bmc:84430"] {
+            let location = format!("https://{other}/a/");
+            assert_eq!(redirected_from("/a", &location).unwrap(), "/a/");
+            assert_eq!(redirected_from("/a/", &location).unwrap(), "/a/");
+            assert_eq!(redirected_from("/b/a", &location), None);
+            assert_eq!(redirected_from("/A", &location), None);
         }
         let of_url = |url: &str| ResourcePath::of_url(url).map(|path| path.to_string());
         assert_eq!(of_url("https://name/Sessions/1").unwrap(), "/Sessions/1");
@@ -444,12 +548,44 @@ mod tests {
             let collection = parse_collection(text.as_bytes()).unwrap();
             assert_eq!((collection.members.len(), collection.unreadable.len()), (1, 1), "{text}");
         }
-        let part = format!(r#"{{"Members": [{one}], "Members@odata.nextLink": "/S?$skip=1"}}"#);
-        let problem = parse_collection(part.as_bytes()).unwrap_err();
-        assert!(problem.contains("not given at once"), "{problem}");
         for text in ["{}", r#"{"Members": null}"#, r#"{"Members": {}}"#, ""] {
             parse_collection(text.as_bytes()).unwrap_err();
         }
+    }
+
+    #[test]
+    fn a_collection_goes_on_where_it_says() {
+        let next = |link: &str| {
+            let text = format!(r#"{{"Members": [{{"@odata.id": "/S/1"}}], {link}}}"#);
+            let collection = parse_collection(text.as_bytes()).unwrap();
+            assert_eq!(collection.members.len(), 1, "{link}");
+            (collection.next.map(|path| path.to_string()), collection.unreadable.len())
+        };
+        for member in ["Members@odata.nextLink", "@odata.nextLink"] {
+            for none in [r#""""#, r#"" ""#, "null", "{}", "[]", r#"{"@odata.id": ""}"#] {
+                assert_eq!(next(&format!(r#""{member}": {none}"#)), (None, 0), "{none}");
+            }
+            for (link, path) in [
+                (r#""/S?$skip=1""#, "/S?$skip=1"),
+                (r#""/S/page/2""#, "/S/page/2"),
+                (r#""https://name-of-its-own/S?$skip=1&$top=2""#, "/S?$skip=1&$top=2"),
+                (r#"{"@odata.id": "/S?$skiptoken=a?b"}"#, "/S?$skiptoken=a?b"),
+            ] {
+                let found = next(&format!(r#""{member}": {link}"#));
+                assert_eq!(found, (Some(path.to_owned()), 0));
+            }
+            for bad in [r#""S?$skip=1""#, r#""//x/S?a""#, r#""/S?a b""#, "\"/S?a#b\"", r#""?""#] {
+                assert_eq!(next(&format!(r#""{member}": {bad}"#)), (None, 1), "{bad}");
+            }
+        }
+        // A list that was broken off is not whole.
+        for error in [
+            r#""error": {"message": "Timed out."}"#,
+            r#""@Message.ExtendedInfo": [{"MessageId": "IDRAC.2.8.SYS518"}]"#,
+        ] {
+            assert_eq!(next(error), (None, 1), "{error}");
+        }
+        assert_eq!(next(r#""error": {}"#), (None, 0));
     }
 
     #[test]
@@ -472,6 +608,15 @@ mod tests {
             "the system cannot be told ForceOff: it allows only GracefulShutdown, On"
         );
 
+        let lower = allowed(&["on", "FORCEOFF"]);
+        assert_eq!(reset_type(Order::Off, Some(&lower)).unwrap(), "ForceOff");
+        assert_eq!(reset_type(Order::On, Some(&lower)).unwrap(), "On");
+        reset_type(Order::Cycle, Some(&lower)).unwrap_err();
+
+        let joined = br#"{"Parameters": [{"Name": "ResetType",
+            "AllowableValues": ["On, ForceOff;Nmi", "", "PushPowerButton |ForceOn"]}]}"#;
+        let words = ["On", "ForceOff", "Nmi", "PushPowerButton", "ForceOn"];
+        assert_eq!(parse_action_info(joined).unwrap(), words);
         let info = br#"{"Parameters": [{"Name": "Other", "AllowableValues": ["x"]},
             {"Name": "ResetType", "AllowableValues": ["ForceOff"]}]}"#;
         assert_eq!(parse_action_info(info).unwrap(), ["ForceOff"]);
@@ -483,6 +628,7 @@ mod tests {
             r#"{"Parameters": {"Name": "ResetType", "AllowableValues": ["On"]}}"#,
             r#"{"Parameters": [{"Name": "ResetType"}]}"#,
             r#"{"Parameters": [{"Name": "ResetType", "AllowableValues": []}]}"#,
+            r#"{"Parameters": [{"Name": "ResetType", "AllowableValues": ["", ", "]}]}"#,
             r#"{"Parameters": [{"Name": "ResetType", "AllowableValues": "On"}]}"#,
             r#"{"Parameters": [7, {"Name": 7}]}"#,
         ] {

@@ -69,9 +69,11 @@ impl RedfishDevice {
             let called = |target| self.settings.system.as_ref().and_then(|names| names.of(target));
             let is_name = |name: &String| !name.starts_with('/');
             // The list is read once, however many are looked for in it.
-            let is_listed =
-                targets.len() > 1 && targets.iter().any(|t| called(t).is_some_and(|n| is_name(&n)));
-            let systems = is_listed.then(|| service.systems()).transpose()?;
+            let names: Vec<String> =
+                targets.iter().filter_map(|target| called(target).filter(is_name)).collect();
+            let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
+            let is_listed = targets.len() > 1 && !names.is_empty();
+            let systems = is_listed.then(|| service.systems(&wanted)).transpose()?;
             let mut seen = Seen::default();
             for (at, target) in targets.iter().enumerate() {
                 let name = called(target).filter(is_name);
@@ -79,7 +81,7 @@ impl RedfishDevice {
                     (Some(systems), Some(name)) => systems.named(&name).map_err(Problem::Failed),
                     _ => self.system(service, target, &Pin::default()).map(|(_, system)| system),
                 };
-                match system.and_then(|system| lack(service, system)) {
+                match system.and_then(|system| lack(service, system, self.settings.is_cycled)) {
                     Ok(None) => {}
                     Ok(Some(text)) | Err(Problem::Failed(text)) => {
                         seen.lacking.push(((*target).clone(), text));
@@ -119,23 +121,27 @@ fn outcome(targets: &[&NodeName], found: Result<Seen, Problem>) -> (Seen, Result
 }
 
 /// What a fence of `system` would lack. The values that a service allows may depend on the state, so only
-/// what leads out of the present state is looked for.
-fn lack(service: &Service, system: System) -> Result<Option<String>, Problem> {
+/// what leads out of the present state is looked for, and a reset only where the system is on.
+fn lack(service: &Service, system: System, is_cycled: bool) -> Result<Option<String>, Problem> {
     if !system.shows_power {
         let text = format!("{}: no fence can be confirmed", system.power_words);
         return Ok(Some(text));
     }
-    let order = match system.power {
-        PowerState::On => Order::Off,
-        PowerState::Off => Order::On,
+    let orders = match system.power {
+        PowerState::On if is_cycled => &[Order::Off, Order::Cycle][..],
+        PowerState::On => &[Order::Off],
+        PowerState::Off => &[Order::On],
         // What it allows on the way to another state says little.
         PowerState::Unknown => return Ok(system.reset.err()),
     };
-    match service.reset(order, system.reset) {
-        Ok(_) => Ok(None),
-        Err(Problem::Failed(text)) => Ok(Some(text)),
-        Err(problem) => Err(problem),
+    for order in orders {
+        match service.reset(*order, system.reset.clone()) {
+            Ok(_) => {}
+            Err(Problem::Failed(text)) => return Ok(Some(text)),
+            Err(problem) => return Err(problem),
+        }
     }
+    Ok(None)
 }
 
 impl Review<'_> {

@@ -57,11 +57,13 @@ impl From<CallError> for Problem {
                  'ca_file' or 'fingerprint'"
             )),
             CallError::Unusable(why) => Problem::Failed(format!(
-                "its certificate is the pinned one, and cannot be used: {why}; give the BMC a \
+                "its certificate is the configured one, and cannot be used: {why}; give the BMC a \
                  certificate with an RSA key of 2048 bits or an ECDSA key (P-256)"
             )),
             CallError::Withdrawn => Problem::Forbidden(OrderReport::Withdrawn),
-            CallError::Unconnected(why) | CallError::Unanswered(why) => Problem::Unreachable(why),
+            CallError::Unconnected(why)
+            | CallError::BrokenOff(why)
+            | CallError::Unanswered(why) => Problem::Unreachable(why),
         }
     }
 }
@@ -119,20 +121,23 @@ impl Service {
             Ok((_, reply)) => {
                 Ok(Some(reply).filter(is_ok).and_then(|reply| parse_sessions_place(&reply.body)))
             }
-            Err(CallError::Unanswered(_)) => Ok(None),
+            Err(CallError::Unanswered(_) | CallError::BrokenOff(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// A login. A service that sends it on to another place of its own gets it there: some do that for a
-    /// slash at the end.
+    /// A login. A service that sends it on to another place gets it there: some do that for a slash at the
+    /// end. Whatever host is named, the login goes to this very service.
     fn log_in_at(&self, place: &ResourcePath, login: &str) -> Result<Reply, Problem> {
         let mut place = place.clone();
         let mut redirects_left = REDIRECTS_MAX;
         loop {
-            let login = Some(login.to_owned());
-            let reply = self.client.call(Method::POST, &place, login, self.limit)?;
-            let moved = self.redirected(&reply, &[301, 302, 307, 308]);
+            let reply = self.again(|| {
+                self.client.call(Method::POST, &place, Some(login.to_owned()), self.limit)
+            })?;
+            let location = reply.location.as_deref();
+            let location = location.filter(|_| matches!(reply.status, 301 | 302 | 307 | 308));
+            let moved = location.and_then(ResourcePath::of_url);
             match moved.filter(|_| redirects_left > 0) {
                 Some(moved) => {
                     place = moved;
@@ -175,9 +180,48 @@ impl Service {
         bounded(&words.join(" "), TEXT_BYTES_MAX)
     }
 
-    /// The places of all systems.
+    /// The places of all systems. Where a further part of the list cannot be read, its place is left as
+    /// [`Collection::next`].
     pub(super) fn collection(&self) -> Result<Collection, Problem> {
-        parse_collection(&self.get_at(&path(SYSTEMS)?)?.1).map_err(Problem::Failed)
+        let first = self.get_at(&path(SYSTEMS)?)?.1;
+        let mut all = parse_collection(&first).map_err(Problem::Failed)?;
+        let mut seen = Vec::new();
+        while let Some(place) = all.next.take_if(|place| !seen.contains(place)) {
+            let page = match self.page(&place) {
+                _ if seen.len() == PAGES_MAX => Err("the list has too many parts".to_owned()),
+                page => page,
+            };
+            match page {
+                Ok(page) => {
+                    page.members.into_iter().for_each(|member| all.add(member));
+                    all.unreadable.extend(page.unreadable);
+                    all.next = page.next;
+                }
+                Err(why) => {
+                    all.unreadable.push(format!("{}: {why}", place.quoted()));
+                    all.next = Some(place);
+                    return Ok(all);
+                }
+            }
+            seen.push(place);
+        }
+        // A list that goes on where it was is at its end.
+        all.next = None;
+        Ok(all)
+    }
+
+    /// One further part of the list of systems, asked for a part of the time that is left.
+    fn page(&self, place: &ResourcePath) -> Result<Collection, String> {
+        let until = self.hint_limit();
+        loop {
+            let reply = self.again(|| self.follow(place, until));
+            let reply = reply.map_err(|error| Problem::from(error).into_text())?.1;
+            let is_passing = is_passing(reply.status, &reply.body) && !until.has_passed();
+            if !(is_passing && self.has_paused(reply.retry_after)) {
+                let reply = accepted(reply, "the list of systems").map_err(Problem::into_text)?;
+                return parse_collection(&reply.body);
+            }
+        }
     }
 
     /// The system at `path`, as it is now, and its place, to which the service may have redirected.
@@ -192,15 +236,27 @@ impl Service {
         Some(reply).filter(is_ok).and_then(|reply| parse_system(&reply.body).ok())
     }
 
-    /// All systems that can be read.
-    pub(super) fn systems(&self) -> Result<Systems, Problem> {
-        let Collection { members: paths, unreadable } = self.collection()?;
-        let mut systems = Systems { members: Vec::new(), unreadable, may_pass: false };
+    /// All systems that can be read; first those whose places are called like the `wanted`. Once each of the
+    /// wanted is found by its `Id`, the others get little time.
+    pub(super) fn systems(&self, wanted: &[&str]) -> Result<Systems, Problem> {
+        let Collection { members: mut paths, unreadable, next } = self.collection()?;
+        paths.sort_by_key(|path| !wanted.iter().any(|name| path.ends_in(name)));
+        let mut systems = Systems { members: Vec::new(), unreadable, may_pass: next.is_some() };
+        let mut until = self.limit;
+        let mut is_found = false;
         for (at, path) in paths.iter().enumerate() {
+            if !is_found && systems.have_ids(wanted) {
+                is_found = true;
+                until = until.min(Limit::in_ms(OTHERS_MS_MAX));
+            }
+            if is_found && until.has_passed() {
+                systems.unreadable.push(format!("{}: there was no time for it", path.quoted()));
+                continue;
+            }
             // One that is silent must not take the time of the others.
-            let share_ms = self.limit.left_ms() / (paths.len() - at + 1) as u64;
-            let limit = self.limit.min(Limit::in_ms(share_ms.max(MEMBER_MS_MIN)));
-            let problem = match self.follow(path, limit) {
+            let share_ms = until.left_ms() / (paths.len() - at + 1) as u64;
+            let limit = until.min(Limit::in_ms(share_ms.max(MEMBER_MS_MIN)));
+            let problem = match self.again(|| self.follow(path, limit)) {
                 Ok((place, reply)) => {
                     systems.may_pass |= is_passing(reply.status, &reply.body);
                     let body = accepted(reply, &path.quoted()).map(|reply| reply.body);
@@ -224,14 +280,14 @@ impl Service {
         Ok(systems)
     }
 
-    /// The one system with this `Id` or `Name`. Others that cannot be read do not matter, if it is there.
+    /// The one system with this `Id` or `Name`. Others that cannot be read do not matter for an `Id`.
     pub(super) fn named_system(&self, name: &str) -> Result<(ResourcePath, System), Problem> {
         loop {
-            let systems = self.systems()?;
+            let systems = self.systems(&[name])?;
             let may_pass = systems.may_pass;
             let why = match systems.into_named(name) {
                 Ok(Member { place, system, .. }) => return Ok((place, system)),
-                Err((Ambiguity::None, why)) if may_pass => why,
+                Err((Ambiguity::None | Ambiguity::Unsure, why)) if may_pass => why,
                 Err((_, why)) => return Err(Problem::Failed(why)),
             };
             if !self.has_paused(None) {
@@ -281,11 +337,27 @@ impl Service {
     /// service refuses that for a while.
     fn get_at(&self, path: &ResourcePath) -> Result<(ResourcePath, Vec<u8>), Problem> {
         loop {
-            let (place, reply) = self.follow(path, self.limit)?;
+            let (place, reply) = self.again(|| self.follow(path, self.limit))?;
             if !is_passing(reply.status, &reply.body) {
                 return Ok((place, accepted(reply, &path.quoted())?.body));
             }
             self.pause(&reply, &path.quoted())?;
+        }
+    }
+
+    /// What `ask` brings, which is harmless: asked again where the service breaks the connection off, as one
+    /// does that restarts, or has too many of them.
+    fn again<T>(&self, ask: impl Fn() -> Result<T, CallError>) -> Result<T, CallError> {
+        let mut breaks_left = BREAKS_MAX;
+        loop {
+            match ask() {
+                Err(CallError::Unanswered(_) | CallError::BrokenOff(_))
+                    if breaks_left > 0 && self.has_paused(Some(0)) =>
+                {
+                    breaks_left -= 1;
+                }
+                asked => return asked,
+            }
         }
     }
 
@@ -299,17 +371,24 @@ impl Service {
         let mut place = path.clone();
         let mut reply = self.client.call(Method::GET, path, None, limit)?;
         for _ in 0..REDIRECTS_MAX {
-            let Some(path) = self.redirected(&reply, &[301, 302, 303, 307, 308]) else { break };
+            let statuses = [301, 302, 303, 307, 308];
+            let Some(path) = self.redirected(&place, &reply, &statuses) else { break };
             reply = self.client.call(Method::GET, &path, None, limit)?;
             place = path;
         }
         Ok((place, reply))
     }
 
-    /// Where the service sends a caller on to by one of these statuses, if that is on itself.
-    pub(super) fn redirected(&self, reply: &Reply, statuses: &[u16]) -> Option<ResourcePath> {
+    /// Where the service sends a caller of `from` on to by one of these statuses, if that is on itself.
+    pub(super) fn redirected(
+        &self,
+        from: &ResourcePath,
+        reply: &Reply,
+        statuses: &[u16],
+    ) -> Option<ResourcePath> {
         let location = reply.location.as_deref().filter(|_| statuses.contains(&reply.status))?;
-        ResourcePath::redirected(location, self.client.base(), Some(self.client.address().ip()))
+        let (base, ip) = (self.client.base(), self.client.address().ip());
+        ResourcePath::redirected(location, from, base, Some(ip))
     }
 
     /// Waits before a question is asked again; an error where no time is left for that.
@@ -380,6 +459,9 @@ const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 /// How often one resource may be somewhere else.
 const REDIRECTS_MAX: usize = 3;
 
+/// How often one question is asked again because its connection broke off.
+const BREAKS_MAX: usize = 2;
+
 /// The shortest pause before a question is asked again, the usual one, and the longest, in milliseconds.
 const PAUSE_MS: (u64, u64, u64) = (250, 1_000, 3_000);
 
@@ -388,6 +470,12 @@ const HINT_MS_MAX: u64 = 5_000;
 
 /// How long each of several systems may take at least, in milliseconds.
 const MEMBER_MS_MIN: u64 = 2_000;
+
+/// How long all systems may take together that are not needed, in milliseconds.
+const OTHERS_MS_MAX: u64 = 3_000;
+
+/// In how many parts a list may come.
+const PAGES_MAX: usize = 100;
 
 /// How long it may take to end a session, beyond the limit of what was done in it.
 const LOG_OUT_MS_MAX: u64 = 2_000;

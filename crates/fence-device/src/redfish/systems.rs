@@ -25,21 +25,37 @@ pub(super) struct Systems {
 pub(super) enum Ambiguity {
     None,
     Several,
+    /// One that can be read has the name, and one that cannot be read may have it as well.
+    Unsure,
 }
 
 impl Systems {
     /// The one system with this `Id` or `Name`.
     pub(super) fn named(&self, name: &str) -> Result<System, String> {
-        let at = position_of(name, &self.members).map_err(|why| self.without(name, why))?;
+        let at = self.position_of(name).map_err(|why| self.without(name, why))?;
         Ok(self.members[at].system.clone())
     }
 
     /// The one system with this `Id` or `Name`.
     pub(super) fn into_named(mut self, name: &str) -> Result<Member, (Ambiguity, String)> {
-        match position_of(name, &self.members) {
+        match self.position_of(name) {
             Ok(at) => Ok(self.members.swap_remove(at)),
             Err(why) => Err((why, self.without(name, why))),
         }
+    }
+
+    /// Whether each of these is the `Id` of a system that was read: then the others are not needed.
+    pub(super) fn have_ids(&self, names: &[&str]) -> bool {
+        let has = |name: &&str| self.members.iter().any(|member| member.system.has_id(name));
+        !names.is_empty() && names.iter().all(has)
+    }
+
+    /// The place of the one system with this `Id` or `Name`. A `Name` is not believed while a system cannot be
+    /// read: nothing prevents two systems from having one.
+    fn position_of(&self, name: &str) -> Result<usize, Ambiguity> {
+        let at = position_of(name, &self.members)?;
+        let is_certain = self.unreadable.is_empty() || self.members[at].system.has_id(name);
+        if is_certain { Ok(at) } else { Err(Ambiguity::Unsure) }
     }
 
     /// Says that no system, or more than one, is called `name`.
@@ -54,6 +70,11 @@ impl Systems {
             }
             Ambiguity::None => format!(
                 "none of the {count} systems that can be read is '{name}'; cannot be read: {}",
+                self.unreadable.join("; ")
+            ),
+            Ambiguity::Unsure => format!(
+                "'{name}' is the Name of a system, and a system that cannot be read may have the same \
+                 Name: configure the Id or a URI; cannot be read: {}",
                 self.unreadable.join("; ")
             ),
         }

@@ -11,17 +11,17 @@ use std::sync::Arc;
 
 use fence_spool::TrustedFile;
 use ring::digest::{SHA256, digest};
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring as provider, verify_tls12_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
     SignatureScheme, SupportedProtocolVersion,
 };
 
+use super::names;
 use super::pinned::{Key, SHORT_KEY_SCHEMES, Unusable};
 
 /// The SHA-256 digest of a certificate, as `openssl x509 -fingerprint -sha256` shows it.
@@ -29,10 +29,13 @@ use super::pinned::{Key, SHORT_KEY_SCHEMES, Unusable};
 pub struct Fingerprint([u8; 32]);
 
 /// What a certificate has to be.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Expected {
-    /// One of these, or signed by one of these.
-    Authorities { certificates: Vec<CertificateDer<'static>>, verifier: Arc<WebPkiServerVerifier> },
+    /// One of these, or signed by one of these, as far as these can sign.
+    Authorities {
+        certificates: Vec<CertificateDer<'static>>,
+        verifier: Option<Arc<WebPkiServerVerifier>>,
+    },
     /// The one with this fingerprint.
     Fingerprint(Fingerprint),
     /// Any: nobody knows who is there.
@@ -87,26 +90,25 @@ impl Expected {
             certificates.push(certificate.map_err(bad)?);
         }
         let mut roots = RootCertStore::empty();
-        // A bundle may hold some that are too old to be read; the others count.
+        // A bundle may hold some that are too old to be read as authorities; the others count. A BMC's own
+        // certificate needs no more than a key.
         let (usable, _) = roots.add_parsable_certificates(certificates.iter().cloned());
-        if usable == 0 {
+        if usable == 0 && !certificates.iter().any(|own| Key::of(own).is_ok()) {
             return Err(problem("it holds no certificate that can be used (PEM is expected)"));
         }
         let provider = Arc::new(provider::default_provider());
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .map_err(|error| problem(&error.to_string()))?;
+        let verifier = (usable > 0).then(|| {
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()
+        });
+        let verifier = verifier.transpose().map_err(|error| problem(&error.to_string()))?;
         Ok(Expected::Authorities { certificates, verifier })
     }
 
     /// The settings of connections whose server has to be as expected.
     pub(super) fn into_settings(self) -> Result<TlsSettings, String> {
         let for_short_key = match &self {
-            Expected::Fingerprint(fingerprint) => {
-                let expected = Expected::Fingerprint(*fingerprint);
-                Some(expected.into_config(&[&rustls::version::TLS12], true)?)
-            }
-            _ => None,
+            Expected::Any => None,
+            known => Some(known.clone().into_config(&[&rustls::version::TLS12], true)?),
         };
         let usual = self.into_config(rustls::DEFAULT_VERSIONS, false)?;
         Ok(TlsSettings { usual, for_short_key })
@@ -148,6 +150,24 @@ struct Verifier {
 }
 
 impl Verifier {
+    /// Whether the administrator wrote this very certificate down: then it counts whatever its form.
+    fn is_pinned(&self, certificate: &CertificateDer<'_>) -> bool {
+        match &self.expected {
+            Expected::Authorities { certificates, .. } => certificates.contains(certificate),
+            Expected::Fingerprint(_) => true,
+            Expected::Any => false,
+        }
+    }
+
+    /// Checks that the signature of a pinned certificate's owner can be checked.
+    fn check_key(&self, certificate: &CertificateDer<'_>) -> Result<(), Unusable> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        match Key::of(certificate)?.check(algorithms) {
+            Err(Unusable::ShortKey) if self.has_short_key => Ok(()),
+            checked => checked,
+        }
+    }
+
     fn verify_pinned(
         &self,
         message: &[u8],
@@ -171,12 +191,17 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         match &self.expected {
-            Expected::Authorities { certificates, .. } if certificates.contains(end_entity) => {
-                // The administrator wrote this very certificate down. Many a BMC signs its own as if
-                // it were an authority, and the usual way refuses that.
-                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            Expected::Authorities { .. } if self.is_pinned(end_entity) => {
+                // Many a BMC signs its own certificate as if it were an authority, or has one of another
+                // time: the usual way refuses both. One file may hold the certificates of several BMCs, so
+                // the name counts.
+                names::check(end_entity, server_name)?;
+                self.check_key(end_entity)?;
             }
-            Expected::Authorities { verifier, .. } => {
+            Expected::Authorities { verifier: None, .. } => {
+                return Err(CertificateError::UnknownIssuer.into());
+            }
+            Expected::Authorities { verifier: Some(verifier), .. } => {
                 return verifier.verify_server_cert(
                     end_entity,
                     intermediates,
@@ -191,11 +216,7 @@ impl ServerCertVerifier for Verifier {
                     let wrong = OtherError(Arc::new(WrongFingerprint(found)));
                     return Err(CertificateError::Other(wrong).into());
                 }
-                let algorithms = &self.provider.signature_verification_algorithms;
-                match Key::of(end_entity)?.check(algorithms) {
-                    Err(Unusable::ShortKey) if self.has_short_key => {}
-                    checked => checked?,
-                }
+                self.check_key(end_entity)?;
             }
             Expected::Any => {}
         }
@@ -208,12 +229,11 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        match self.expected {
-            Expected::Any => return Ok(HandshakeSignatureValid::assertion()),
-            Expected::Fingerprint(_) => {
-                return self.verify_pinned(message, certificate, signed, false);
-            }
-            Expected::Authorities { .. } => {}
+        if matches!(self.expected, Expected::Any) {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        if self.is_pinned(certificate) {
+            return self.verify_pinned(message, certificate, signed, false);
         }
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signed, algorithms)
@@ -225,12 +245,11 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        match self.expected {
-            Expected::Any => return Ok(HandshakeSignatureValid::assertion()),
-            Expected::Fingerprint(_) => {
-                return self.verify_pinned(message, certificate, signed, true);
-            }
-            Expected::Authorities { .. } => {}
+        if matches!(self.expected, Expected::Any) {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        if self.is_pinned(certificate) {
+            return self.verify_pinned(message, certificate, signed, true);
         }
         let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)

@@ -157,6 +157,7 @@ pub fn settings(directory: &Directory, address: &str, system: Option<&str>) -> R
         password: SecretSource::File(password),
         login: RedfishLogin::Basic,
         trust: RedfishTrust::Insecure,
+        is_cycled: false,
     }
 }
 

@@ -168,6 +168,8 @@ struct Common<'p> {
     names: Option<BTreeMap<NodeName, String>>,
     /// Where the targets are written.
     targets_at: usize,
+    /// How a reboot is done, where that is configured.
+    method: Option<Method>,
     programs_must_exist: bool,
     problems: &'p Problems,
 }
@@ -207,8 +209,17 @@ fn read(
     let targets_at = section.offset_of("targets");
     let (targets, names) = section.require("targets", targets).unzip();
     let names = names.flatten();
-    let common =
-        Common { name, timeout_ms, targets, names, targets_at, programs_must_exist, problems };
+    let method = section.get("method", one_of(&METHODS));
+    let common = Common {
+        name,
+        timeout_ms,
+        targets,
+        names,
+        targets_at,
+        method,
+        programs_must_exist,
+        problems,
+    };
     let kind = match section.require("type", one_of(TYPES)) {
         Some(Type::Command) => Some(DeviceKind::Command(command::read(&mut section, &common))),
         Some(Type::Ec2) => ec2::read(&mut section, &common).map(DeviceKind::Ec2),
@@ -227,7 +238,6 @@ fn read(
     };
     let nodes = section.get("nodes", nodes);
     let max_concurrent = section.get("max_concurrent", number(1..=10_000));
-    let method = section.get("method", one_of(&METHODS));
     let attempts = section.get("attempts", number(1..=10));
     let monitor_timeout = section.get("monitor_timeout", duration(SECOND..=HOUR));
     let acknowledge_dlm = section.get("acknowledge_dlm", boolean);
@@ -240,7 +250,7 @@ fn read(
         timeout_ms,
         monitor_timeout_ms: monitor_timeout.unwrap_or(MONITOR_TIMEOUT_MS),
         max_concurrent: max_concurrent.unwrap_or(1),
-        method,
+        method: common.method,
         attempts: attempts.unwrap_or(1),
         acknowledge_dlm: acknowledge_dlm.unwrap_or(false),
     })

@@ -1,6 +1,7 @@
 //! `type = "redfish"`: BMCs, in process over HTTPS.
 
 use fence_core::PerTarget;
+use fence_core::execution::Method;
 use fence_device::redfish::{Address, Fingerprint, ResourcePath};
 use fence_device::{RedfishLogin, RedfishSettings, RedfishTrust};
 use fence_protocol::NodeName;
@@ -45,6 +46,7 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<RedfishSett
         password: password?,
         login,
         trust: trust?,
+        is_cycled: common.method == Some(Method::Cycle),
     })
 }
 

@@ -1,0 +1,140 @@
+//! The names that a certificate holds, of any form: X.509 v1, unknown critical extensions.
+//!
+//! Only for a certificate that is known already, byte for byte. What the names guard against is that the
+//! address of one BMC leads to another one whose certificate is in the same file. So any name that
+//! stands there counts: those for this purpose, and the common name of the subject, which is all that old
+//! certificates have.
+
+use std::net::IpAddr;
+
+use der::asn1::AnyRef;
+use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
+use rustls::CertificateError;
+use rustls::pki_types::ServerName;
+
+/// Checks that `certificate` holds the name or number by which a service is reached.
+pub(super) fn check(certificate: &[u8], wanted: &ServerName<'_>) -> Result<(), CertificateError> {
+    let names = read(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let text = wanted.to_str();
+    if names.iter().any(|name| is_called(name, &text)) {
+        return Ok(());
+    }
+    Err(CertificateError::NotValidForNameContext { expected: wanted.to_owned(), presented: names })
+}
+
+/// Whether `name`, perhaps with a `*` as its first label, is `wanted`.
+fn is_called(name: &str, wanted: &str) -> bool {
+    if let (Ok(name), Ok(wanted)) = (name.parse::<IpAddr>(), wanted.parse::<IpAddr>()) {
+        return name == wanted;
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let below = name.strip_prefix("*.").zip(wanted.split_once('.'));
+    name.eq_ignore_ascii_case(wanted)
+        || below.is_some_and(|(name, (_, rest))| {
+            name.eq_ignore_ascii_case(rest) && wanted.parse::<IpAddr>().is_err()
+        })
+}
+
+fn read(certificate: &[u8]) -> der::Result<Vec<String>> {
+    let signed = items(AnyRef::from_der(certificate)?)?;
+    let mut fields = items(at(&signed, 0)?)?;
+    // The first version does not write its number.
+    if at(&fields, 0)?.tag() == context(true, TagNumber::N0) {
+        fields.remove(0);
+    }
+    let mut names = Vec::new();
+    for extensions in fields.iter().filter(|field| field.tag() == context(true, TagNumber::N3)) {
+        for extension in items(AnyRef::from_der(extensions.value())?)? {
+            let parts = items(extension)?;
+            if at(&parts, 0)?.value() == SUBJECT_ALTERNATIVE_NAME {
+                let value = at(&parts, parts.len() - 1)?.value();
+                names.extend(items(AnyRef::from_der(value)?)?.into_iter().filter_map(general_name));
+            }
+        }
+    }
+    for part in items(at(&fields, SUBJECT_AT)?)? {
+        for attribute in items(part)? {
+            let attribute = items(attribute)?;
+            if at(&attribute, 0)?.value() == COMMON_NAME {
+                names.extend(text_of(at(&attribute, 1)?));
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// A name of a host, or its number.
+fn general_name(name: AnyRef<'_>) -> Option<String> {
+    let tag = name.tag();
+    if tag == context(false, TagNumber::N2) {
+        return text_of(name);
+    }
+    if tag != context(false, TagNumber::N7) {
+        return None;
+    }
+    let bytes = name.value();
+    let four = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    let sixteen = || <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from);
+    four().or_else(sixteen).map(|ip| ip.to_string())
+}
+
+fn text_of(value: AnyRef<'_>) -> Option<String> {
+    std::str::from_utf8(value.value()).ok().map(str::to_owned)
+}
+
+/// The parts of a sequence or a set.
+fn items(value: AnyRef<'_>) -> der::Result<Vec<AnyRef<'_>>> {
+    if !matches!(value.tag(), Tag::Sequence | Tag::Set) {
+        return Err(value.tag().unexpected_error(Some(Tag::Sequence)));
+    }
+    let mut reader = SliceReader::new(value.value())?;
+    let mut items = Vec::new();
+    while !reader.is_finished() {
+        items.push(reader.decode()?);
+    }
+    Ok(items)
+}
+
+fn at<'a>(items: &[AnyRef<'a>], at: usize) -> der::Result<AnyRef<'a>> {
+    items.get(at).copied().ok_or_else(|| Tag::Sequence.value_error())
+}
+
+fn context(constructed: bool, number: TagNumber) -> Tag {
+    Tag::ContextSpecific { constructed, number }
+}
+
+/// After the serial number, the signature's kind, the issuer and the dates.
+const SUBJECT_AT: usize = 4;
+
+/// 2.5.29.17 and 2.5.4.3, as DER writes them.
+const SUBJECT_ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_number_or_a_name_in_any_case_with_one_label_left_open() {
+        for (name, wanted) in [
+            ("bmc", "bmc"),
+            ("BMC.Example.org.", "bmc.example.org"),
+            ("*.example.org", "bmc.example.org"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("fe80::1", "fe80:0:0:0:0:0:0:1"),
+        ] {
+            assert!(is_called(name, wanted), "{name}");
+        }
+        for (name, wanted) in [
+            ("bmc", "bmc2"),
+            ("*.example.org", "a.b.example.org"),
+            ("*.example.org", "example.org"),
+            ("*", "bmc"),
+            ("*.0.0.1", "10.0.0.1"),
+            ("10.0.0.1", "10.0.0.2"),
+            ("", "bmc"),
+        ] {
+            assert!(!is_called(name, wanted), "{name}");
+        }
+    }
+}
