@@ -698,6 +698,90 @@ fn a_request_waits_for_a_list_only_for_so_long() {
     assert_eq!(claims(&see(&mut watcher, &request, at(until))), [name(&request)]);
 }
 
+/// A watcher whose devices a and b listed n1 and n2 at [`NOON`].
+fn having_listed() -> Watcher {
+    let mut watcher = discovering();
+    watcher.handle(Event::Targets("a".into(), Some(nodes("n1"))), NOON);
+    watcher.handle(Event::Targets("b".into(), Some(nodes("n2"))), NOON);
+    watcher
+}
+
+/// When the lists of [`NOON`] are old.
+const LATER: u64 = 105_000;
+
+#[test]
+fn a_target_that_is_missing_from_old_lists_is_asked_for_again_before_it_is_refused() {
+    for named in [None, Some("b")] {
+        let mut watcher = having_listed();
+        let listed = Request { device: named.map(Into::into), ..request(1, "n2") };
+        assert_eq!(asks(&see(&mut watcher, &listed, at(LATER))), [""; 0], "it is in a list");
+        let new = Request { device: named.map(Into::into), ..request(2, "n3") };
+        let effects = see(&mut watcher, &new, at(LATER));
+        let asked = named.map_or(vec!["a", "b"], |name| vec![name]);
+        assert_eq!((claims(&effects), asks(&effects)), (vec![], asked), "{named:?}");
+
+        watcher.handle(Event::Claim(name(&listed), Claim::Gone), at(LATER));
+        let targets = Event::Targets("b".into(), Some(nodes("n[2-3]")));
+        let effects = watcher.handle(targets, at(LATER + 1));
+        assert_eq!(effects, [Effect::Look(name(&new))]);
+        assert_eq!(claims(&see(&mut watcher, &new, at(LATER + 1))), [name(&new)]);
+    }
+}
+
+#[test]
+fn a_device_is_not_asked_for_missing_targets_again_while_its_list_is_fresh() {
+    let mut watcher = having_listed();
+    assert_eq!(result_of(&mut watcher, &request(1, "n3"), at(LATER - 1)), FenceResult::Rejected);
+    let named = Request { device: Some("b".into()), ..request(2, "n3") };
+    assert_eq!(asks(&see(&mut watcher, &named, at(LATER))), ["b"]);
+    let other = request(3, "n4");
+    assert_eq!(asks(&see(&mut watcher, &other, at(LATER + 1))), ["a"], "b is being asked");
+
+    // Without a new list the old one counts, and the device is left alone for a while.
+    watcher.handle(Event::Targets("a".into(), Some(nodes("n1"))), at(LATER + 2));
+    watcher.handle(Event::Targets("b".into(), None), at(LATER + 2));
+    for request in [&named, &other] {
+        assert_eq!(result_of(&mut watcher, request, at(LATER + 2)), FenceResult::Rejected);
+    }
+    let third = request(4, "n5");
+    assert_eq!(result_of(&mut watcher, &third, at(LATER + 5_001)), FenceResult::Rejected);
+    let fourth = request(5, "n5");
+    assert_eq!(asks(&see(&mut watcher, &fourth, at(LATER + 5_002))), ["a", "b"]);
+}
+
+#[test]
+fn a_missing_target_is_waited_for_only_for_so_long_and_never_beyond_its_deadline() {
+    let mut watcher = having_listed();
+    let patient = request(1, "n3");
+    let hasty = Request { deadline_boottime_ms: Some(LATER + 1_000), ..request(2, "n4") };
+    see(&mut watcher, &patient, at(LATER));
+    see(&mut watcher, &hasty, at(LATER));
+
+    assert_eq!(watcher.next_tick_boot_ms(), Some(LATER + 1_000));
+    let effects = watcher.handle(Event::Tick, at(LATER + 1_000));
+    assert_eq!(effects, [Effect::Look(name(&hasty))]);
+    assert_eq!(result_of(&mut watcher, &hasty, at(LATER + 1_000)), FenceResult::Expired);
+    let until = watcher.next_tick_boot_ms().unwrap();
+    assert_eq!(watcher.handle(Event::Tick, at(until)), [Effect::Look(name(&patient))]);
+    assert_eq!(result_of(&mut watcher, &patient, at(until)), FenceResult::Rejected);
+}
+
+#[test]
+fn no_device_is_asked_again_for_a_target_that_another_one_has() {
+    let mut devices = discovering().devices;
+    devices[0].coverage = Coverage::Discovered(Some(nodes("n1")));
+    let (known, unknown): (NodeName, NodeName) = ("m1".parse().unwrap(), "n9".parse().unwrap());
+    // b has not listed its targets yet: whether a has got the target since decides all the same.
+    assert_eq!(outdated(&devices, None, &unknown), ["a"]);
+    assert_eq!(unlisted(&devices, None, &unknown), ["b"]);
+    assert_eq!(outdated(&devices, Some("a"), &unknown), ["a"]);
+    assert_eq!(outdated(&devices, Some("bmc"), &unknown), [""; 0]);
+    devices[2].here = false;
+    assert_eq!(outdated(&devices, None, &unknown), ["a"]);
+    assert_eq!(outdated(&devices, None, &known), [""; 0]);
+    assert_eq!(outdated(&devices, Some("b"), &unknown), [""; 0], "it is not for this node");
+}
+
 #[test]
 fn a_new_configuration_whose_devices_list_their_targets_is_waited_for() {
     let waiting = [request(2, "n2")];
