@@ -138,7 +138,9 @@ pub(super) fn read_all(
         devices.extend(device);
     }
     for (at, problem) in targets_at.into_iter().zip(shared::problems(&devices)) {
-        problem.into_iter().for_each(|text| problems.at(at, text));
+        if let Some(text) = problem {
+            problems.at(at, text);
+        }
     }
     devices
 }

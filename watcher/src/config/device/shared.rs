@@ -196,12 +196,12 @@ pub(super) fn places_of_plug(
             name => format!("{name}={}", value.trim()),
         })
         .collect();
-    let place = |plug: &Option<&str>| {
+    let place = |plug: Option<&str>| {
         let plug = plug.map(|plug| format!("plug={plug}"));
         fixed.iter().cloned().chain(plug).collect()
     };
     // A separator too many names no plug.
-    plugs.iter().filter(|plug| **plug != Some("")).map(place).collect()
+    plugs.into_iter().filter(|plug| *plug != Some("")).map(place).collect()
 }
 
 fn separator_of(options: &BTreeMap<String, &str>) -> String {
