@@ -729,24 +729,43 @@ fn a_target_that_is_missing_from_old_lists_is_asked_for_again_before_it_is_refus
 }
 
 #[test]
-fn a_device_is_not_asked_for_missing_targets_again_while_its_list_is_fresh() {
+fn a_list_that_is_younger_than_the_request_is_taken_at_its_word() {
     let mut watcher = having_listed();
-    assert_eq!(result_of(&mut watcher, &request(1, "n3"), at(LATER - 1)), FenceResult::Rejected);
-    let named = Request { device: Some("b".into()), ..request(2, "n3") };
-    assert_eq!(asks(&see(&mut watcher, &named, at(LATER))), ["b"]);
-    let other = request(3, "n4");
-    assert_eq!(asks(&see(&mut watcher, &other, at(LATER + 1))), ["a"], "b is being asked");
+    let (first, second) = (request(1, "n3"), request(2, "n4"));
+    let named = Request { device: Some("b".into()), ..request(3, "n3") };
+    assert_eq!(asks(&see(&mut watcher, &first, at(LATER))), ["a", "b"]);
+    assert_eq!(asks(&see(&mut watcher, &named, at(LATER))), [""; 0], "b is being asked");
 
-    // Without a new list the old one counts, and the device is left alone for a while.
-    watcher.handle(Event::Targets("a".into(), Some(nodes("n1"))), at(LATER + 2));
-    watcher.handle(Event::Targets("b".into(), None), at(LATER + 2));
-    for request in [&named, &other] {
-        assert_eq!(result_of(&mut watcher, request, at(LATER + 2)), FenceResult::Rejected);
+    // One gives its list, the other gives none.
+    watcher.handle(Event::Targets("a".into(), Some(nodes("n1"))), at(LATER + 1));
+    watcher.handle(Event::Targets("b".into(), None), at(LATER + 1));
+
+    for request in [&first, &named] {
+        assert_eq!(result_of(&mut watcher, request, at(LATER + 1)), FenceResult::Rejected);
     }
-    let third = request(4, "n5");
-    assert_eq!(result_of(&mut watcher, &third, at(LATER + 5_001)), FenceResult::Rejected);
-    let fourth = request(5, "n5");
-    assert_eq!(asks(&see(&mut watcher, &fourth, at(LATER + 5_002))), ["a", "b"]);
+    assert_eq!(asks(&see(&mut watcher, &second, at(LATER + 5_001))), ["a", "b"]);
+}
+
+#[test]
+fn a_device_is_asked_for_missing_targets_only_now_and_then() {
+    let mut watcher = having_listed();
+    let waiting = [request(1, "n3"), request(2, "n4")];
+    for request in &waiting {
+        let effects = see(&mut watcher, request, at(LATER - 1_000));
+        assert_eq!(effects, [], "the lists are of NOON, and fresh");
+    }
+    assert_eq!(watcher.next_tick_boot_ms(), Some(LATER));
+
+    let effects = watcher.handle(Event::Tick, at(LATER));
+    assert_eq!(effects, waiting.each_ref().map(|request| Effect::Look(name(request))));
+    assert_eq!(asks(&see(&mut watcher, &waiting[0], at(LATER))), ["a", "b"]);
+    assert_eq!(see(&mut watcher, &waiting[1], at(LATER)), []);
+
+    // One that says nothing is not asked again, and not waited for, until its answer is hopeless.
+    let late = request(3, "n5");
+    assert_eq!(result_of(&mut watcher, &late, at(LATER + 6_000)), FenceResult::Rejected);
+    let later = Request { deadline_boottime_ms: Some(LATER + 90_000), ..request(4, "n5") };
+    assert_eq!(asks(&see(&mut watcher, &later, at(LATER + 30_000))), ["a", "b"]);
 }
 
 #[test]
