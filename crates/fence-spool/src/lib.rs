@@ -35,7 +35,7 @@ pub use file::{FileError, TrustedFile, program_problem};
 pub use lock::{Liveness, RunningLock, WatcherLock, is_lock};
 pub use place::{PlaceError, create_dir, open_append, open_dir, open_log_dir, refuse_gfs2};
 pub use record::{Facts, Sight};
-pub use watcher::{Claim, WatcherSpool, check_renames, is_claim_held};
+pub use watcher::{Claim, WatcherSpool, check_answers, check_renames, is_claim_held};
 
 /// Where the spool lies: absolute paths.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

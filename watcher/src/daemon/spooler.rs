@@ -193,7 +193,13 @@ impl Spooler {
     fn claim(&self, name: &RecordName, sync: bool) -> Claim {
         let (sight, client_gone) = match self.spool.claim(name, sync) {
             SpoolClaim::Gone => return Claim::Gone,
-            SpoolClaim::Failed(problem) => return Claim::Failed(problem.to_string()),
+            SpoolClaim::Failed(problem) => {
+                // Perhaps a directory is gone: then no claim succeeds before a new beginning.
+                if !self.spool.is_current() {
+                    let _ = self.wake.send(Wake::Rescan);
+                }
+                return Claim::Failed(problem.to_string());
+            }
             SpoolClaim::Claimed { sight, client_gone } => (sight, client_gone),
         };
         let parsed = match sight {
