@@ -55,10 +55,15 @@ pub(super) fn check(settings: &Settings, offline: bool) -> anyhow::Result<(Strin
     Ok((report(&checked, &notes), is_well))
 }
 
-/// Why the spool, where there is one already, lies on the wrong file system.
+/// Why the spool, where there is one already, cannot be used: it lies on the wrong file system, or no
+/// answer could be written.
 fn spool_problem(spool: &SpoolSettings) -> Option<String> {
     let places = Places::new(&spool.request_dir, &spool.response_dir);
-    fence_spool::check_renames(&places).err().map(|problem| problem.to_string())
+    if let Err(problem) = fence_spool::check_renames(&places) {
+        return Some(problem.to_string());
+    }
+    let problem = fence_spool::check_answers(&places).err()?;
+    Some(format!("no answer could be written: {problem}"))
 }
 
 /// What is known of a device.
