@@ -778,6 +778,76 @@ fn a_list_is_told_apart_from_a_device_that_gives_none_and_from_one_that_is_not_r
 }
 
 #[test]
+fn a_device_that_gives_no_list_takes_nothing_away_from_the_list_of_the_others() {
+    let site = Site::new();
+    let listing = |name: &str, targets: &str, script: &str| {
+        let list = site.program(&format!("list-{name}"), script);
+        let device = site.recorder(name, targets, "");
+        device.replace("type = ", &format!("list = ['{list}']\ntype = "))
+    };
+    let lost = listing("lost", "discover", "echo no route >&2; exit 1");
+    let garbled = listing("garbled", "discover", "echo '../x'");
+    let demo = site.simulated("demo", "").replace("'*'", "'n[1-2]'");
+    site.configure(&[&*lost, &garbled, &demo, &listing("good", "discover", "echo n3")].concat());
+    let watcher = site.start();
+    let ask = |options: &str| site.agent(&format!("action={options}")).wait();
+
+    for (options, listed) in [
+        ("list", "n1\nn2\nn3\n"),
+        ("list\nplug=n1", "n1\n"),
+        ("list-status", "n1,,ON\nn2,,ON\nn3,,UNKNOWN\n"),
+        ("list\ndevice=good", "n3\n"),
+    ] {
+        let ended = ask(options);
+        ended.assert_success();
+        assert_eq!(ended.stdout, listed, "{options}");
+    }
+    for name in ["lost", "garbled"] {
+        watcher.await_log(&format!("fence device '{name}' gave no list of its targets"));
+        let ended = ask(&format!("list\ndevice={name}"));
+        ended.assert_failure(&[&format!("fence device '{name}'")]);
+    }
+    // Asked by an older client.
+    let id = common::new_id();
+    let mut question = common::request(&id, "list", "n1");
+    question.as_object_mut().unwrap().remove("target_node");
+    site.spool.submit(&id, &question);
+    assert_eq!(site.spool.await_result(&id, "success")["message"], "n1\nn2\nn3");
+    watcher.stop();
+
+    site.configure(&(lost.clone() + &garbled));
+    let watcher = site.start();
+    ask("list").assert_failure(&["fence device 'lost'"]);
+    watcher.stop();
+
+    // What can fence any target without a list of them makes no list one of all: Pacemaker is to ask
+    // for each target.
+    site.configure(&(demo + &site.recorder("any", "*", "")));
+    let _watcher = site.start();
+    ask("list").assert_failure(&["fence device 'any'"]);
+}
+
+#[test]
+fn a_target_that_a_device_got_after_its_list_is_fenced_and_asked_for_its_state() {
+    let site = Site::new();
+    let list = site.program("list", "cat \"$(dirname \"$0\")/list.txt\"");
+    fs::write(site.path("list.txt"), "n1\n").unwrap();
+    let status = site.program("status", "exit 2");
+    let device = site.recorder("chassis", "discover", "");
+    let keys = format!("list = ['{list}']\nstatus = ['{status}']\ntype = ");
+    site.configure(&device.replace("type = ", &keys));
+    let _watcher = site.start();
+    site.agent("action=off\nplug=n1").wait().assert_success();
+
+    fs::write(site.path("list.txt"), "n1\nn2\nn3\n").unwrap();
+
+    assert_eq!(site.agent("action=status\nplug=n3").wait().code, Some(2));
+    site.agent("action=off\nplug=n2").wait().assert_success();
+    site.agent("action=off\nplug=n2\ndevice=chassis").wait().assert_success();
+    site.agent("action=off\nplug=n4").wait().assert_failure(&["covers this target"]);
+}
+
+#[test]
 fn the_state_is_asked_of_the_device_that_a_fence_would_use() {
     let site = Site::new();
     let device = |name: &str, target: &str, state: &str| {

@@ -582,3 +582,34 @@ fn the_hidden_mode_is_of_no_use_on_a_terminal() {
 
     assert_eq!(ran.code, Some(1), "{ran:?}");
 }
+
+#[test]
+fn a_text_that_cannot_be_written_to_standard_output_is_a_failure() {
+    let scratch = Scratch::new();
+    scratch.configure(&simulated(&scratch));
+    let _service = Service::start(&scratch);
+    let commands: [&[&str]; 7] = [
+        &["--help"],
+        &["--version"],
+        &["run", "--help"],
+        &["help", "check"],
+        &["status"],
+        &["status", "--json"],
+        &["check", "--offline"],
+    ];
+    for arguments in commands {
+        for (way, script) in [("full", "exec \"$@\" >/dev/full"), ("closed", "exec \"$@\" >&-")] {
+            let program = scratch.command(arguments);
+            let mut command = Command::new("sh");
+            command.args(["-c", script, "sh"]).arg(program.get_program()).args(program.get_args());
+
+            let output = command.output().unwrap();
+
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{way} {arguments:?}: {stderr}");
+            assert!(stderr.contains("cannot write to standard output"), "{way}: {stderr}");
+        }
+        let ran = scratch.command(arguments).stdout(Stdio::piped()).output().unwrap();
+        assert_eq!(ran.status.code(), Some(0), "{arguments:?}: {ran:?}");
+    }
+}

@@ -30,7 +30,7 @@ pub fn verdict(order: &Fence, outcome: Outcome, waited: Duration, watcher: Watch
         }
         Outcome::Failure(answer) => {
             let result = bounded(answer.result.as_deref().unwrap_or("unknown"), 64);
-            let advice = advice(&result, order);
+            let advice = advice(&result, &answer.message, order);
             failed(order, &result, &format!("{result}: {}; {advice}", told(&answer)))
         }
         Outcome::WrongAnswer(why) => {
@@ -168,10 +168,14 @@ fn log_of(responder: Responder) -> &'static str {
     }
 }
 
-fn advice(result: &str, order: &Fence) -> String {
+fn advice(result: &str, message: &str, order: &Fence) -> String {
+    let is_short = SHORTAGES.iter().any(|words| message.contains(words));
     match (order.responder, result) {
         (Responder::FenceWatcher, "unreachable") => {
             "check the way to the device: fence-watcher check"
+        }
+        (Responder::FenceWatcher, "device-failure") if is_short => {
+            "this node lacks threads, processes or memory: see the log of fence-watcher"
         }
         (Responder::FenceWatcher, "device-failure" | "rejected") => {
             "check the devices' configuration: fence-watcher check"
@@ -182,6 +186,9 @@ fn advice(result: &str, order: &Fence) -> String {
     }
     .to_owned()
 }
+
+/// The system's words for a lack of threads, processes or memory.
+const SHORTAGES: [&str; 2] = ["Resource temporarily unavailable", "Cannot allocate memory"];
 
 #[cfg(test)]
 mod tests {
@@ -347,6 +354,20 @@ mod tests {
             "fence-watcher has ended on this node; the request was withdrawn before anything was started; \
              start it: systemctl start fence-watcher"
         );
+    }
+
+    #[test]
+    fn a_lack_of_threads_is_not_blamed_on_the_configuration() {
+        let end = |message: &str| {
+            let outcome = Outcome::Failure(answer(message, Some("device-failure")));
+            verdict(&order("fence-watcher"), outcome, Duration::ZERO, Watcher::Alive).details
+        };
+        for cause in ["Resource temporarily unavailable (os error 11)", "Cannot allocate memory"] {
+            let details = end(&format!("not started: cannot start a thread: {cause}"));
+            assert!(details.ends_with("see the log of fence-watcher"), "{details}");
+            assert!(!details.contains("configuration"), "{details}");
+        }
+        assert!(end("the login was refused").contains("check the devices' configuration"));
     }
 
     #[test]

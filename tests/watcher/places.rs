@@ -271,6 +271,51 @@ fn an_answer_that_finds_the_disk_full_is_written_when_there_is_room_and_nothing_
 }
 
 #[test]
+fn a_monitor_and_a_check_show_that_no_answer_could_be_written() {
+    if !can_be_run_as_root("a_monitor_and_a_check_show_that_no_answer_could_be_written") {
+        return;
+    }
+    let site = Site::new();
+    site.configure(&site.simulated("demo", ""));
+    let responses = &site.spool.responses;
+    fs::create_dir(responses).unwrap();
+    let (watcher, _told) = site.start_as(on_a_file_system_of_its_own(&site, responses, "size=64k"));
+    let inside = |program: &Command| {
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--target", &watcher.pid().to_string(), "--"]);
+        command.arg(program.get_program()).args(program.get_args());
+        command
+    };
+    let shell = |script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(responses);
+        assert!(output_of(&mut inside(&command)).status.success(), "{script}");
+    };
+    let monitor = || site.agent_as(inside(&Command::new(agent_program())), "action=monitor").wait();
+    let check = || {
+        let output = output_of(&mut inside(&site.watcher_command(&["check", "--node", "n1"])));
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let full = "dd if=/dev/zero of=\"$1/ballast\" bs=4k 2>/dev/null; test -s \"$1/ballast\"";
+    for (spoil, mend, why) in [
+        (full, "rm \"$1/ballast\"", "No space left on device"),
+        ("mount -o remount,ro \"$1\"", "mount -o remount,rw \"$1\"", "Read-only file system"),
+    ] {
+        monitor().assert_success();
+        assert_eq!(check().0, Some(0));
+
+        shell(spoil);
+
+        monitor().assert_failure(&["no answer could be written", why]);
+        let (code, stdout) = check();
+        assert_eq!(code, Some(1), "{stdout}");
+        assert!(stdout.contains("no answer could be written") && stdout.contains(why), "{stdout}");
+        shell(mend);
+    }
+    monitor().assert_success();
+}
+
+#[test]
 fn a_watcher_that_ends_with_an_unwritten_answer_leaves_the_request_claimed() {
     if !can_be_run_as_root("a_watcher_that_ends_with_an_unwritten_answer") {
         return;
@@ -320,6 +365,42 @@ fn the_directory_of_requests_may_be_removed_moved_or_made_again_under_the_watche
 
         site.spool.await_result(&id, "success");
         assert_eq!(site.executions_of(&id), 1, "{how}: {}", watcher.log());
+    }
+    watcher.stop();
+}
+
+#[test]
+fn a_directory_of_the_watchers_own_that_vanishes_costs_no_fence() {
+    let site = Site::new();
+    // There is no periodic look.
+    let device = site.recorder("power", "*", "");
+    site.configure(&format!("[service]\nrescan = '1h'\n{device}"));
+    let (watcher, told) = site.start_as(site.watcher_command(SERVICE));
+    assert_eq!(next_told(&told), "WATCHDOG=1");
+    let own = [
+        site.spool.requests.join(".claimed"),
+        site.spool.responses.join(".started"),
+        site.spool.requests.join(".rejected"),
+    ];
+    for directory in &own {
+        for how in ["removed", "moved away"] {
+            wait_for("the directory to be made again", || directory.is_dir());
+            replace(directory, how);
+            let id = new_id();
+            // Such a name needs a mark.
+            let name = format!("n1-{id}");
+
+            site.spool.submit(&name, &request(&id, "off", "n1"));
+
+            site.spool.await_result(&name, "success");
+            assert_eq!(site.executions_of(&id), 1, "{}: {}", directory.display(), watcher.log());
+        }
+    }
+    // Without a request the removal itself is noticed.
+    for directory in [&own[0], &own[2]] {
+        wait_for("the directory to be there", || directory.is_dir());
+        replace(directory, "removed");
+        wait_for("the directory to be made again", || directory.is_dir());
     }
     watcher.stop();
 }

@@ -108,8 +108,8 @@ fn the_service_raises_its_own_limit_of_open_files() {
 }
 
 #[test]
-fn a_question_for_which_no_thread_can_be_had_for_a_moment_is_answered_soon() {
-    if !can_be_run_as_root("a_question_for_which_no_thread_can_be_had_for_a_moment") {
+fn a_question_for_which_no_thread_can_be_had_is_answered_at_once_with_the_cause() {
+    if !can_be_run_as_root("a_question_for_which_no_thread_can_be_had_is_answered_at_once") {
         return;
     }
     let site = Site::new();
@@ -122,12 +122,21 @@ fn a_question_for_which_no_thread_can_be_had_for_a_moment_is_answered_soon() {
         .unwrap();
     wait_for("strace", || process_status(&pid, "TracerPid").is_some_and(|tracer| tracer != "0"));
 
-    let agent = site.agent("action=monitor");
-    watcher.await_log("a question has to wait");
+    let why = "not asked: fence-watcher cannot start a thread: Resource temporarily unavailable";
+    for action in ["monitor", "list", "status\nplug=n3"] {
+        site.agent(&format!("action={action}")).wait().assert_failure(&[why]);
+    }
+    // Asked by an older client.
+    let id = new_id();
+    site.spool.submit(&id, &request(&id, "monitor", "n3"));
+    let answer = site.spool.await_answer(&id);
+    assert_eq!(answer["success"], false);
+    assert_eq!(answer["message"], why.to_owned() + " (os error 11)");
+
     kill(Pid::from_raw(refusing.id().cast_signed()), Signal::SIGTERM).unwrap();
     refusing.wait_with_output().unwrap();
-
-    agent.wait().assert_success();
+    site.agent("action=monitor").wait().assert_success();
+    assert_eq!(site.executed(), [""; 0]);
 }
 
 /// A control group that has room for so many threads.

@@ -3,6 +3,7 @@
 //! Each call goes through the directory's descriptor, never through its path: what was checked when
 //! it was opened is what is used. Which call means what is `client`'s and `watcher`'s.
 
+use fence_protocol::RequestId;
 use nix::dir::Dir as Listing;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
@@ -156,6 +157,15 @@ impl Dir {
             Err(error @ SpoolError::NoExclusiveRename { .. }) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Writes a hidden file of so many bytes and removes it. Several callers at once do not disturb each
+    /// other.
+    pub(crate) fn try_writing(&self, bytes: usize) -> Result<(), SpoolError> {
+        // Should this process be killed in between, it is pruned by its age.
+        let name = format!(".{}.tmp", RequestId::random());
+        drop(self.write_new(&name, &vec![b' '; bytes])?);
+        self.unlink(&name).map(drop)
     }
 
     /// Gives the file `name` the same name in `to`, where nothing of that name may be.

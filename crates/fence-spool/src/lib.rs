@@ -39,7 +39,8 @@ pub use place::{
 };
 pub use record::{Facts, Sight};
 pub use watcher::{
-    Abandoned, Claim, QueryText, WatcherSpool, check_renames, examine_places, is_claim_held,
+    Abandoned, Claim, QueryText, WatcherSpool, check_answers, check_renames, examine_places,
+    is_claim_held,
 };
 
 /// Where the spool lies: absolute paths.

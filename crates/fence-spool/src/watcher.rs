@@ -148,6 +148,13 @@ impl WatcherSpool {
     /// Takes a request out of its client's reach. With `sync` the claim outlives a crash of the host.
     pub fn claim(&self, name: &RecordName, sync: bool) -> Claim {
         let file_name = name.file_name();
+        // What is claimed must be found at its path by those who look for its client. Where no mark can
+        // be made, it would count as begun before.
+        for directory in [&self.claimed, &self.started] {
+            if !directory.is_current() {
+                return Claim::Failed(directory.error("use", "", Errno::ENOENT));
+            }
+        }
         // Opened before: after the claim a lack of descriptors could no longer be waited out.
         let before = match record::open(&self.requests, &file_name, OFlag::O_RDONLY) {
             Ok(file) => Some(file),
@@ -256,6 +263,12 @@ impl WatcherSpool {
     /// name.
     pub fn answer(&self, name: &RecordName, bytes: &[u8]) -> Result<(), SpoolError> {
         self.responses.put(&name.file_name(), &name.temporary(), bytes, true).map(drop)
+    }
+
+    /// Proves that an answer could be written at this moment, by a hidden file of the size of one, which
+    /// is removed again.
+    pub fn try_answering(&self) -> Result<(), SpoolError> {
+        self.responses.try_writing(ANSWER_BYTES)
     }
 
     /// Removes a pending request, if it is still there.
@@ -370,6 +383,18 @@ pub fn check_renames(places: &Places) -> Result<(), SpoolError> {
         .filter_map(|path| Dir::open(path).ok())
         .try_for_each(|directory| directory.try_rename())
 }
+
+/// Whether an answer could be written at this moment. Directories that are missing or cannot be used are
+/// passed over.
+pub fn check_answers(places: &Places) -> Result<(), SpoolError> {
+    match Dir::open(&places.responses) {
+        Ok(responses) => responses.try_writing(ANSWER_BYTES),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The size of an answer, which has a page on the disk.
+const ANSWER_BYTES: usize = 4096;
 
 /// Whether somebody holds the client's lock on `file`. The probe is shared, so that two of them never
 /// take each other for a client, and ends with `file`.
@@ -510,6 +535,48 @@ mod tests {
             WatcherSpool::open(&pair.places, true).unwrap();
             assert!(!pair.watcher.is_current(), "{} is another one", path.display());
         }
+    }
+
+    #[test]
+    fn without_the_directories_of_claims_and_marks_nothing_is_claimed() {
+        let directories: [fn(&Pair) -> std::path::PathBuf; 2] =
+            [|pair| pair.request(".claimed"), |pair| pair.response(".started")];
+        for directory in directories {
+            let pair = Pair::new();
+            let path = directory(&pair);
+            write(&pair.request("n3-1.json"), b"{}");
+            let fails = || {
+                let claim = pair.watcher.claim(&name("n3-1"), false);
+                let Claim::Failed(error) = claim else { panic!("{claim:?}") };
+                assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+                assert_eq!(pair.watcher.pending().unwrap(), ["n3-1.json"]);
+            };
+            fs::rename(&path, path.with_extension("old")).unwrap();
+            fails();
+            // Another one in its place is not the one that is open.
+            WatcherSpool::open(&pair.places, true).unwrap();
+            fails();
+            fs::remove_dir(path.with_extension("old")).unwrap();
+            fails();
+        }
+    }
+
+    #[test]
+    fn whether_an_answer_can_be_written_is_tried_and_leaves_nothing() {
+        let pair = Pair::new();
+        let before = names(&pair.places.responses);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..50).for_each(|_| pair.watcher.try_answering().unwrap()));
+            }
+        });
+        check_answers(&pair.places).unwrap();
+        assert_eq!(names(&pair.places.responses), before);
+
+        fs::remove_dir_all(&pair.places.responses).unwrap();
+        let error = pair.watcher.try_answering().unwrap_err().to_string();
+        assert!(error.contains(pair.places.responses.to_str().unwrap()), "{error}");
+        check_answers(&pair.places).unwrap();
     }
 
     #[test]

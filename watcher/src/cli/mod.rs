@@ -4,7 +4,7 @@
 //! configuration is wrong, and nothing was begun.
 //!
 //! Each command but `run` makes a text, which is written at once at the end: a reader that goes away
-//! (`| head`) is no error.
+//! (`| head`) is no error. A text that cannot be written is one: standard output is full, or closed.
 
 mod ask;
 mod check;
@@ -22,6 +22,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use clap::{CommandFactory, Parser, Subcommand};
 use fence_protocol::NodeName;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::{fstat, stat};
 
 use crate::config::{self, ConfigError, Origin, Problem, Settings, SpoolSettings};
 use crate::daemon;
@@ -40,11 +42,16 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     }
     match Arguments::try_parse_from(arguments) {
         Ok(arguments) => execute(arguments),
-        Err(error) => {
+        Err(error) if error.use_stderr() => {
             // Nobody is left to tell when standard error is gone.
             let _ = error.print();
-            if error.use_stderr() { WRONG_INPUT.into() } else { ExitCode::SUCCESS }
+            WRONG_INPUT.into()
         }
+        // The help or the version.
+        Err(text) => match written(|| text.print()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => done(Err(error)),
+        },
     }
 }
 
@@ -313,16 +320,37 @@ fn show(result: anyhow::Result<(String, bool)>) -> ExitCode {
         Ok(result) => result,
         Err(error) => return done(Err(error)),
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => done(Err(error.into())),
-        _ => {
-            if is_well {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
-        }
+    match written(|| io::stdout().write_all(text.as_bytes())) {
+        Err(error) => done(Err(error)),
+        Ok(()) if is_well => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
     }
+}
+
+/// What came of writing to standard output. A reader that goes away is no error.
+fn written(write: impl FnOnce() -> io::Result<()>) -> anyhow::Result<()> {
+    let written = if was_closed() {
+        Err(io::Error::other("it is closed"))
+    } else {
+        write().and_then(|()| io::stdout().flush())
+    };
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::from(error).context("cannot write to standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the starter closed standard output. Rust's run-time opens `/dev/null` in its place, for
+/// reading and writing; a shell's `>/dev/null` is open for writing alone.
+fn was_closed() -> bool {
+    let is_null = match (fstat(io::stdout()), stat("/dev/null")) {
+        (Ok(stdout), Ok(null)) => stdout.st_rdev == null.st_rdev && null.st_rdev != 0,
+        _ => false,
+    };
+    let flags = fcntl(io::stdout(), FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+    is_null && flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE == OFlag::O_RDWR)
 }
 
 fn done(result: anyhow::Result<()>) -> ExitCode {

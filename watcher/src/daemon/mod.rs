@@ -62,7 +62,8 @@ pub(crate) enum Wake {
     /// Events may have been lost, or a directory is no longer where it was: look at everything.
     Rescan,
     /// Look at everything soon: something could not be looked at for a moment, for want of descriptors,
-    /// memory or threads; or a lock's file is gone, perhaps because the directory is being removed.
+    /// memory or threads; or a lock's file or a directory of the watcher's own is gone, perhaps because
+    /// the directory around it is being removed.
     LookAgain,
     /// An execution is over.
     Finished(RecordName, Verdict),

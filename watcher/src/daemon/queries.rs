@@ -1,8 +1,9 @@
 //! The desk for questions: each is answered in a thread of its own, so that neither an execution
 //! delays a question nor a question an execution.
 //!
-//! What a passing lack of descriptors or threads keeps from being done is tried again a moment later:
-//! nothing is lost by that, because a question that is not answered still lies there.
+//! What a passing lack of descriptors keeps from being done is tried again a moment later: nothing is
+//! lost by that, because a question that is not answered still lies there. Without a thread, a question
+//! is answered at once: it was not asked, and why.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::mpsc::Sender;
@@ -11,7 +12,7 @@ use std::thread;
 
 use fence_core::Now;
 use fence_core::clock::difference;
-use fence_core::watcher::{Coverage, Device, WRITE_GRACE_MS, route, unlisted};
+use fence_core::watcher::{Coverage, Device, WRITE_GRACE_MS, outdated, route, unlisted};
 use fence_device::{Limit, Pin, Reach, TargetList, ask_all};
 use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RECORD_BYTES_MAX, RecordName,
@@ -35,7 +36,14 @@ pub(super) const ANSWER_RESERVE_MS: u64 = 1_000;
 /// How long any other question to a device may take when nobody says otherwise, in milliseconds.
 const ASK_MS: u64 = 20_000;
 
-type Task = Box<dyn FnOnce() + Send>;
+type Refusal = dyn FnOnce(&str);
+
+/// What is done in a thread, and what instead if no thread can be had.
+struct Task {
+    work: Box<dyn FnOnce() + Send>,
+    /// Is told why there is no thread; none where the work waits for one.
+    refuse: Option<Box<Refusal>>,
+}
 
 pub(super) struct Desk {
     spool: Arc<WatcherSpool>,
@@ -150,11 +158,21 @@ impl Desk {
         let (wake, answered, file_name) =
             (self.wake.clone(), self.answered.clone(), file_name.to_owned());
         let known = if query.query == QueryKind::Power { known.to_vec() } else { Vec::new() };
-        self.spawn(Box::new(move || {
-            let answer = Asker { devices: &devices, known, wake: &wake }.answer(&query);
+        let refuse = {
+            let (spool, wake, answered) = (Arc::clone(&spool), wake.clone(), answered.clone());
+            let (id, file_name) = (query.query_id.clone(), file_name.clone());
+            move |why: &str| {
+                write(&spool, &file_name, &QueryAnswer::new(&id, 3, why), &wake);
+                let _ = answered.send(file_name);
+            }
+        };
+        let work = move || {
+            let answer =
+                Asker { spool: &spool, devices: &devices, known, wake: &wake }.answer(&query);
             write(&spool, &file_name, &answer, &wake);
             let _ = answered.send(file_name);
-        }));
+        };
+        self.spawn(Task { work: Box::new(work), refuse: Some(Box::new(refuse)) });
     }
 
     /// Tells who asked for a new configuration what came of it.
@@ -172,43 +190,56 @@ impl Desk {
     /// Answers a question that an older client put as a request.
     pub(super) fn inquire(&mut self, name: RecordName, request: Request, known: &[Device]) {
         let known = known.to_vec();
-        let (devices, wake) = (Arc::clone(&self.devices), self.wake.clone());
-        self.spawn(Box::new(move || {
-            let (reached, words) =
-                Asker { devices: &devices, known, wake: &wake }.inquiry(&request);
+        let (spool, devices) = (Arc::clone(&self.spool), Arc::clone(&self.devices));
+        let wake = self.wake.clone();
+        let refuse = {
+            let (wake, name) = (wake.clone(), name.clone());
+            move |why: &str| {
+                let _ = wake.send(Wake::Inquired(name, false, why.to_owned()));
+            }
+        };
+        let work = move || {
+            let asker = Asker { spool: &spool, devices: &devices, known, wake: &wake };
+            let (reached, words) = asker.inquiry(&request);
             let _ = wake.send(Wake::Inquired(name, reached, words));
-        }));
+        };
+        self.spawn(Task { work: Box::new(work), refuse: Some(Box::new(refuse)) });
     }
 
     /// Asks `device` for its targets, for the routing of requests that name no device.
     pub(super) fn list(&mut self, device: String) {
-        let (devices, wake) = (Arc::clone(&self.devices), self.wake.clone());
-        self.spawn(Box::new(move || {
+        let (spool, devices) = (Arc::clone(&self.spool), Arc::clone(&self.devices));
+        let wake = self.wake.clone();
+        let work = move || {
             if let Some(device) = devices.get(&device) {
-                let asker = Asker { devices: &devices, known: Vec::new(), wake: &wake };
+                let asker =
+                    Asker { spool: &spool, devices: &devices, known: Vec::new(), wake: &wake };
                 asker.list(device, in_ms(ASK_MS));
             }
-        }));
+        };
+        // The request that needs the list waits for it, and a thread may be had by then.
+        self.spawn(Task { work: Box::new(work), refuse: None });
     }
 
     /// A thread is free again.
     pub(super) fn done(&mut self) {
         // A question to the watcher before a new beginning is not one of ours.
         self.asking = self.asking.saturating_sub(1);
-        while let Ok(file_name) = self.answers.try_recv() {
-            self.taken.remove(&file_name);
-        }
         self.go_on();
     }
 
     /// Begins what waits, as far as there is room.
     pub(super) fn go_on(&mut self) {
+        let mut postponed = VecDeque::new();
         while self.asking < ASKING_MAX
             && let Some(task) = self.waiting.pop_front()
         {
-            if let Err(task) = self.start(task) {
-                return self.waiting.push_front(task);
-            }
+            postponed.extend(self.start(task));
+        }
+        postponed.append(&mut self.waiting);
+        self.waiting = postponed;
+        while let Ok(file_name) = self.answers.try_recv() {
+            self.taken.remove(&file_name);
         }
     }
 
@@ -217,24 +248,31 @@ impl Desk {
         self.go_on();
     }
 
-    /// Does `task` in a thread; gives it back when no thread can be had at the moment.
-    fn start(&mut self, task: Task) -> Result<(), Task> {
-        let slot = Arc::new(Mutex::new(Some(task)));
+    /// Does `task` in a thread. Gives it back if no thread can be had at the moment and it waits for one.
+    fn start(&mut self, task: Task) -> Option<Task> {
+        let Task { work, refuse } = task;
+        let slot = Arc::new(Mutex::new(Some(work)));
         let (theirs, wake) = (Arc::clone(&slot), self.wake.clone());
         let thread = thread::Builder::new().name("query".into()).stack_size(STACK_BYTES);
         let spawned = thread.spawn(move || {
             let _done = Done(wake);
-            if let Some(task) = take(&theirs) {
-                task();
+            if let Some(work) = take(&theirs) {
+                work();
             }
         });
         let Err(problem) = spawned else {
             self.asking += 1;
-            return Ok(());
+            return None;
         };
+        if let Some(refuse) = refuse {
+            let why = format!("not asked: fence-watcher cannot start a thread: {problem}");
+            error!("a question was {why}");
+            refuse(&why);
+            return None;
+        }
         error!("a question has to wait: cannot start a thread: {problem}");
         let _ = self.wake.send(Wake::LookAgain);
-        take(&slot).map_or(Ok(()), Err)
+        take(&slot).map(|work| Task { work, refuse: None })
     }
 }
 
@@ -248,7 +286,7 @@ impl Drop for Done {
     }
 }
 
-fn take(slot: &Mutex<Option<Task>>) -> Option<Task> {
+fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
@@ -299,6 +337,7 @@ fn in_ms(ms: u64) -> Limit {
 
 /// Asks devices, and tells the daemon what it learns on the way.
 struct Asker<'a> {
+    spool: &'a WatcherSpool,
     devices: &'a Devices,
     /// What the core knows of them, where a target's state is asked for.
     known: Vec<Device>,
@@ -318,8 +357,10 @@ impl Asker<'_> {
                 Err(why) => QueryAnswer::new(id, 3, why),
             },
             QueryKind::Targets => match self.targets(query.device.as_deref(), limit) {
-                Ok(targets) => {
-                    let mut answer = QueryAnswer::new(id, 0, format!("{} targets", targets.len()));
+                Ok((targets, problems)) => {
+                    let words = [format!("{} targets", targets.len())];
+                    let words: Vec<_> = words.into_iter().chain(problems).collect();
+                    let mut answer = QueryAnswer::new(id, 0, words.join("; "));
                     answer.targets = targets.iter().map(ToString::to_string).collect();
                     answer
                 }
@@ -353,7 +394,7 @@ impl Asker<'_> {
                 (power != PowerState::Unknown, format!("not a fence, only asked: {words}"))
             }
             (Requested::Inquiry("list"), _) => match self.targets(device, in_ms(ASK_MS)) {
-                Ok(targets) => {
+                Ok((targets, _)) => {
                     let names: Vec<_> = targets.iter().map(NodeName::as_str).collect();
                     (true, names.join("\n"))
                 }
@@ -366,8 +407,18 @@ impl Asker<'_> {
         }
     }
 
+    /// Whether a fence would succeed as far as a light look shows: each device is reached, and an answer
+    /// could be written.
     fn reachable(&self, devices: &[&Arc<ConfiguredDevice>], limit: Limit) -> (bool, String) {
-        let reaches = ask_all(devices, |device| self.reach(device, limit));
+        let mut reaches = ask_all(devices, |device| self.reach(device, limit));
+        match self.spool.try_answering() {
+            // Once it has passed, an answer is written, a moment later.
+            Err(problem) if !problem.is_passing() => {
+                error!("no answer could be written: {problem}");
+                reaches.push((false, format!("no answer could be written: {problem}")));
+            }
+            _ => {}
+        }
         let words = |wanted: bool| {
             let words: Vec<_> = reaches
                 .iter()
@@ -400,27 +451,36 @@ impl Asker<'_> {
         (reached, if words.is_empty() { text } else { format!("{text}: {words}") })
     }
 
+    /// The targets that are known, and which devices gave no list. A device that does not answer takes
+    /// nothing away from the others: it is an error only if it is the one that was named, or if nothing
+    /// is known.
     fn targets(
         &self,
-        device: Option<&str>,
+        named: Option<&str>,
         limit: Limit,
-    ) -> Result<BTreeSet<NodeName>, (u8, String)> {
-        let mut all = BTreeSet::new();
-        for device in self.devices.choose(device).map_err(|why| (3, why))? {
-            match device.fixed_targets() {
-                Some(targets) => all.extend(targets.iter().cloned()),
-                None => match self.list(device, limit) {
-                    TargetList::Nodes(targets) => all.extend(targets),
-                    TargetList::Unreachable(why) => {
-                        return Err((1, format!("fence device '{}': {why}", device.name)));
-                    }
-                    TargetList::NoList(why) => {
-                        return Err((2, format!("fence device '{}': {why}", device.name)));
-                    }
-                },
+    ) -> Result<(BTreeSet<NodeName>, Vec<String>), (u8, String)> {
+        let devices = self.devices.choose(named).map_err(|why| (3, why))?;
+        let lists = ask_all(&devices, |device| match device.fixed_targets() {
+            Some(targets) => TargetList::Nodes(targets.iter().cloned().collect()),
+            None => self.list(device, limit),
+        });
+        let (mut all, mut problems) = (BTreeSet::new(), Vec::new());
+        for (device, list) in devices.iter().zip(lists) {
+            let text = |why| format!("fence device '{}': {why}", device.name);
+            match list {
+                TargetList::Nodes(targets) => all.extend(targets),
+                TargetList::Unreachable(why) => problems.push((1, text(why))),
+                // It can fence targets that it cannot list, so no list would be one of all.
+                TargetList::NoList(why) if !device.is_to_be_discovered() => {
+                    return Err((2, text(why)));
+                }
+                TargetList::NoList(why) => problems.push((2, text(why))),
             }
         }
-        Ok(all)
+        match problems.first() {
+            Some(problem) if named.is_some() || all.is_empty() => Err(problem.clone()),
+            _ => Ok((all, problems.into_iter().map(|(_, text)| text).collect())),
+        }
     }
 
     fn list(&self, device: &Arc<ConfiguredDevice>, limit: Limit) -> TargetList {
@@ -448,7 +508,8 @@ impl Asker<'_> {
         limit: Limit,
     ) -> Result<&Arc<ConfiguredDevice>, String> {
         let mut known = self.known.clone();
-        for name in unlisted(&self.known, named, target) {
+        let lists = unlisted(&self.known, named, target).into_iter();
+        for name in lists.chain(outdated(&self.known, named, target)) {
             let Some(device) = self.devices.get(name) else { continue };
             if let TargetList::Nodes(nodes) = self.list(device, limit)
                 && let Some(facts) = known.iter_mut().find(|facts| facts.name == name)

@@ -217,6 +217,10 @@ impl Spooler {
             }
             SpoolClaim::Failed(problem) => {
                 debug!("spool: request {name} was not claimed: {problem}");
+                // Perhaps a directory is gone: then no claim succeeds before a new beginning.
+                if !self.spool.is_current() {
+                    let _ = self.wake.send(Wake::Rescan);
+                }
                 return Claim::Failed(problem.to_string());
             }
             SpoolClaim::Claimed { sight, client_gone } => (sight, client_gone),

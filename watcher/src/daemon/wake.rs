@@ -85,7 +85,11 @@ fn translate(event: notify::Result<notify::Event>, places: &Places) -> Vec<Wake>
     }
     let concerns_locks =
         !matches!(event.kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Data(_)));
-    if concerns_locks && event.paths.iter().any(|path| is_lock(path, places)) {
+    let concerns_ours =
+        matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)));
+    if concerns_locks && event.paths.iter().any(|path| is_lock(path, places))
+        || concerns_ours && event.paths.iter().any(|path| is_ours(path, places))
+    {
         // Not at once: who removes the whole directory would find it not empty.
         return vec![Wake::LookAgain];
     }
@@ -119,6 +123,12 @@ fn wake_for(path: &Path, places: &Places) -> Option<Wake> {
 
 fn is_directory(path: &Path, places: &Places) -> bool {
     [&places.requests, &places.responses, &places.queries].iter().any(|known| *known == path)
+}
+
+/// Whether it is one of the directories that the watcher has for itself beside the requests.
+fn is_ours(path: &Path, places: &Places) -> bool {
+    path.parent() == Some(&places.requests)
+        && path.file_name().is_some_and(|name| name == ".claimed" || name == ".rejected")
 }
 
 fn is_lock(path: &Path, places: &Places) -> bool {
@@ -169,6 +179,18 @@ mod tests {
         assert_eq!(woken_by(read, "/s/requests/.watcher.lock"), "[]");
         let elsewhere = EventKind::Remove(RemoveKind::File);
         assert_eq!(woken_by(elsewhere, "/s/queries/.watcher.lock"), "[]");
+    }
+
+    #[test]
+    fn a_directory_of_the_watchers_own_that_is_removed_is_noticed() {
+        let moved = EventKind::Modify(ModifyKind::Name(RenameMode::From));
+        for kind in [EventKind::Remove(RemoveKind::Folder), moved] {
+            for directory in ["/s/requests/.claimed", "/s/requests/.rejected"] {
+                assert_eq!(woken_by(kind, directory), "[LookAgain]");
+            }
+        }
+        let created = EventKind::Create(CreateKind::Folder);
+        assert_eq!(woken_by(created, "/s/requests/.claimed"), "[]");
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl Watcher {
             return;
         }
         let seen_boot_ms = self.note_sight(&name, &request, now.boot_ms);
-        match self.admit(&name, &request, written_wall_ms, now, effects) {
+        match self.admit(&name, &request, (written_wall_ms, seen_boot_ms), now, effects) {
             Admission::Refuse(result, why) => {
                 let answer = refusal_of(&request, result, why);
                 self.answer(name, answer, Then::RemovePending, effects);
@@ -137,7 +137,7 @@ impl Watcher {
             Admission::Queue(job) => {
                 self.next_seq += 1;
                 self.ids.insert(job.request.request_id.clone(), name.clone());
-                self.settle_or_enqueue(name, Job { seen_boot_ms, ..*job }, effects);
+                self.settle_or_enqueue(name, *job, effects);
             }
         }
     }
@@ -146,7 +146,7 @@ impl Watcher {
         &mut self,
         name: &RecordName,
         request: &Request,
-        written_wall_ms: i64,
+        (written_wall_ms, seen_boot_ms): (i64, u64),
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Admission {
@@ -168,10 +168,11 @@ impl Watcher {
         let Some(target) = request.target_node.clone() else {
             return Admission::Refuse(FenceResult::Rejected, format!("{name} names no target"));
         };
-        if let Some(until) = self.ask_for_lists(request.device.as_deref(), &target, now, effects) {
+        let named = request.device.as_deref();
+        if let Some(until) = self.ask_for_lists(named, &target, seen_boot_ms, now, effects) {
             return Admission::Wait(until.min(deadline_boot_ms));
         }
-        match route(&self.devices, request.device.as_deref(), &target, action) {
+        match route(&self.devices, named, &target, action) {
             Ok(device) => Admission::Queue(Box::new(Job {
                 seq: self.next_seq,
                 request: request.clone(),
@@ -179,7 +180,7 @@ impl Watcher {
                 lane: device.lane(&target),
                 machines: device.machines(&target),
                 target,
-                seen_boot_ms: now.boot_ms,
+                seen_boot_ms,
                 deadline_boot_ms,
                 deadline_wall_ms,
             })),

@@ -26,9 +26,10 @@ use fence_protocol::{
 use crate::Now;
 use crate::execution::Verdict;
 use fenced::{Fenced, FirstSeen};
+use lists::Asked;
 use queue::Queue;
 pub use queue::{Lane, Machine};
-pub use route::{Coverage, Device, Unroutable, route, unlisted};
+pub use route::{Coverage, Device, Unroutable, outdated, route, unlisted};
 
 /// What a watcher has to know besides its devices.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -228,8 +229,8 @@ enum State {
 pub struct Watcher {
     settings: Settings,
     devices: Vec<Device>,
-    /// The devices that were asked for their targets, and until when requests wait for that.
-    asked: BTreeMap<String, u64>,
+    /// The devices that were asked for their targets.
+    asked: BTreeMap<String, Asked>,
     /// What is known, each with the instant at which time alone moves it on.
     records: BTreeMap<RecordName, (State, Option<u64>)>,
     /// The identities of what is queued, running or being answered.
@@ -286,7 +287,7 @@ impl Watcher {
                 self.inquired(name, reached, words, &mut effects);
             }
             Event::Answered(name, written) => self.answered(name, written, now, &mut effects),
-            Event::Targets(device, targets) => self.listed(&device, targets, &mut effects),
+            Event::Targets(device, targets) => self.listed(&device, targets, now, &mut effects),
             Event::Tick => self.tick(now, &mut effects),
             Event::Reconfigured(settings, devices) => {
                 self.reconfigured(settings, devices, &mut effects);

@@ -112,6 +112,18 @@ pub fn unlisted<'a>(devices: &'a [Device], named: Option<&str>, target: &NodeNam
     perhaps.map(|device| device.name.as_str()).collect()
 }
 
+/// The devices whose lists lack `target`, where no list has it: a device may have got the target since
+/// it gave its list. Where the client names a device, only that one counts.
+pub fn outdated<'a>(devices: &'a [Device], named: Option<&str>, target: &NodeName) -> Vec<&'a str> {
+    let meant =
+        devices.iter().filter(|device| device.here && named.is_none_or(|name| device.name == name));
+    if meant.clone().any(|device| device.covers(target) == Covers::Yes) {
+        return Vec::new();
+    }
+    let has_list = |device: &&Device| matches!(device.coverage, Coverage::Discovered(Some(_)));
+    meant.filter(has_list).map(|device| device.name.as_str()).collect()
+}
+
 fn by_name<'a>(
     devices: &'a [Device],
     name: &str,

@@ -93,12 +93,16 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
 /// what is missing; nothing is made here.
 fn problems_of_places(settings: &Settings) -> Vec<Note> {
     let SpoolSettings { request_dir, response_dir, .. } = &settings.spool;
-    let spool = fence_spool::examine_places(&Places::new(request_dir, response_dir));
+    let places = Places::new(request_dir, response_dir);
+    let spool = fence_spool::examine_places(&places);
+    // A directory that is refused as a whole was named above.
+    let answers = spool.is_empty().then(|| fence_spool::check_answers(&places).err()).flatten();
+    let answers = answers.map(|problem| format!("no answer could be written: {problem}"));
     // A disk that stands still holds whoever looks at it.
     let look = LogProcess::start(&Task::Look(settings.log.log_dir.clone()));
     let log = look.finish(LOG_PATIENCE).into_iter();
     let log = log.map(|problem| format!("fences cannot be written into the logs: {problem}"));
-    let all = spool.iter().map(ToString::to_string).chain(log);
+    let all = spool.iter().map(ToString::to_string).chain(answers).chain(log);
     all.map(|problem| Note::general(problem).into_problem()).collect()
 }
 

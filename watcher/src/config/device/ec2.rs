@@ -94,11 +94,15 @@ fn instance_problem(instance: &PerTarget, targets: &Targets) -> Option<String> {
 }
 
 /// The instance that `name` means: the letter case of an id makes no difference.
-fn meant(name: &str) -> String {
+pub(super) fn meant(name: &str) -> String {
     let (name, small) = (name.trim(), name.trim().to_ascii_lowercase());
-    let number = small.strip_prefix("i-").unwrap_or_default();
-    let is_id = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_id { small } else { name.to_owned() }
+    if is_id(&small) { small } else { name.to_owned() }
+}
+
+/// Whether this, in small letters, is the id of an instance and not the value of a tag.
+pub(super) fn is_id(name: &str) -> bool {
+    let number = name.strip_prefix("i-").unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The key that is written here, with where its secret is.

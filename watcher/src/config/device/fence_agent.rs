@@ -11,7 +11,8 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::Common;
-use super::twins::{in_one_place, place_of_address};
+use super::shared::{Place, places_of_plug};
+use super::twins::in_one_place;
 use crate::config::Targets;
 use crate::config::reader::{Parsed, Section};
 use crate::config::values::{
@@ -47,12 +48,13 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<FenceAgentS
     let options = section.get("options", |value| options(value, &reserved));
     let env = section.get("env", environment).unwrap_or_default();
     let (actions, needed) = actions(section, common, method.as_deref());
+    let options = options.unwrap_or_default();
     if let Some(plug) = &plug {
-        check_plugs(plug, common, plug_option.as_deref());
+        check_plugs(plug, common, |plug| places_of_plug(plug, plug_option.as_deref(), &options));
     }
     Some(FenceAgentSettings {
         agent: agent?,
-        options: options.unwrap_or_default(),
+        options,
         secrets,
         env,
         plug: plug?,
@@ -178,7 +180,7 @@ fn set_otherwise(name: &str) -> Option<&'static str> {
 }
 
 /// Agents take both for the same.
-fn spelling(name: &str) -> String {
+pub(super) fn spelling(name: &str) -> String {
     name.replace('-', "_")
 }
 
@@ -266,7 +268,7 @@ fn actions(
 }
 
 /// Notes targets that have no plug, and those that would share one by mistake.
-fn check_plugs(plug: &PerTarget, common: &Common, plug_option: Option<&str>) {
+fn check_plugs(plug: &PerTarget, common: &Common, places: impl Fn(&str) -> Vec<Place>) {
     let note = |text: String| common.problems.at(common.targets_at, text);
     let nodes = match &common.targets {
         Some(Targets::Nodes(nodes)) => Some(nodes),
@@ -283,14 +285,9 @@ fn check_plugs(plug: &PerTarget, common: &Common, plug_option: Option<&str>) {
     for node in nodes.into_iter().flatten().filter(|node| plug.of(node).is_none()) {
         note(format!("'plug': there is none for the target '{node}'"));
     }
-    let is_address = matches!(plug_option, Some("ip" | "ipaddr"));
-    let place = |node: &NodeName| match plug.of(node)? {
-        address if is_address => Some(place_of_address(&address, "")),
-        // Agents cut the blanks off its ends, and nothing else makes two plugs one.
-        plug => Some((plug.trim().to_owned(), None)),
-    };
+    let places = |node: &NodeName| plug.of(node).map(|plug| places(&plug)).unwrap_or_default();
     if plug.of_all().is_none()
-        && let Some((one, other)) = in_one_place(common.known_targets(plug), place)
+        && let Some((one, other)) = in_one_place(common.known_targets(plug), places)
     {
         note(format!(
             "'plug': '{one}' and '{other}' have the same: a plug controls one node, so each needs \

@@ -129,7 +129,7 @@ const IPMITOOL: &str = "/usr/bin/ipmitool";
 const USERNAME_BYTES_MAX: usize = 16;
 
 /// The port that a BMC has unless another one is written.
-const IPMI_PORT: &str = "623";
+pub(super) const IPMI_PORT: &str = "623";
 
 const ONE_FOR_ALL: &str = "a BMC switches one node, so each needs an address of its own";
 

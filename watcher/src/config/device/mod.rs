@@ -8,6 +8,7 @@ mod ec2;
 mod fence_agent;
 mod ipmi;
 mod redfish;
+mod shared;
 mod simulated;
 mod twins;
 
@@ -143,9 +144,10 @@ pub(super) fn read_all(
     }
     let sections = root.sections("device");
     let mut first_lines = BTreeMap::new();
-    let mut devices = Vec::new();
+    let (mut devices, mut targets_at) = (Vec::new(), Vec::new());
     for mut section in sections {
         let offset = section.offset_of("name");
+        let at = section.offset_of("targets");
         let name = section.require("name", name);
         if let Some(name) = &name {
             let first = *first_lines.entry(name.clone()).or_insert(offset);
@@ -154,7 +156,14 @@ pub(super) fn read_all(
                 problems.at(offset, format!("a second device '{name}'; the first: line {first}"));
             }
         }
-        devices.extend(read(name.unwrap_or_default(), section, problems, programs_must_exist));
+        let device = read(name.unwrap_or_default(), section, problems, programs_must_exist);
+        targets_at.extend(device.is_some().then_some(at));
+        devices.extend(device);
+    }
+    for (at, problem) in targets_at.into_iter().zip(shared::problems(&devices)) {
+        if let Some(text) = problem {
+            problems.at(at, text);
+        }
     }
     devices
 }

@@ -127,12 +127,12 @@ fn mistakable(
     }
     in_one_place(targets, |node| {
         let system = systems.and_then(|systems| systems.of(node)).map(|system| path_of(&system));
-        Some((place_of_address(&addresses.of(node)?, "443"), system))
+        Some((place_of_address(&addresses.of(node)?, HTTPS_PORT), system))
     })
 }
 
 /// The path of a system, which has its name at the end unless the BMC is odd.
-fn path_of(system: &str) -> String {
+pub(super) fn path_of(system: &str) -> String {
     let system = system.trim().trim_end_matches('/');
     if system.starts_with('/') {
         system.to_owned()
@@ -187,6 +187,9 @@ fn check_each(
         common.problems.at(offset, format!("'{key}': there is none for '{node}'"));
     }
 }
+
+/// The port that a BMC has unless another one is written.
+pub(super) const HTTPS_PORT: &str = "443";
 
 const LOGINS: [(&str, RedfishLogin); 2] =
     [("basic", RedfishLogin::Basic), ("session", RedfishLogin::Session)];

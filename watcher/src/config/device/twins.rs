@@ -2,8 +2,8 @@
 //!
 //! Two targets of a device that are reached in one place are one machine. Fenced under one name it
 //! would count as another node under the other, and two orders could reach it at once. So two targets
-//! with one place are refused. Two names that differ by letter case or domain alone are taken for one
-//! target everywhere, and only reported.
+//! with one place are refused; `shared` looks for them over all devices. Two names that differ by letter
+//! case or domain alone are taken for one target everywhere, and only reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,19 +14,21 @@ use fence_protocol::NodeName;
 use super::{DeviceKind, DeviceSettings};
 use crate::config::Targets;
 
-/// The first two of `targets` that are reached in one place, and are not two names of one target.
-pub(super) fn in_one_place<T: Ord>(
+/// The first two of `targets` that are reached in one of the same `places`, and are not two names of one
+/// target.
+pub(super) fn in_one_place<T: Ord, P: IntoIterator<Item = T>>(
     targets: impl IntoIterator<Item = NodeName>,
-    place: impl Fn(&NodeName) -> Option<T>,
+    places: impl Fn(&NodeName) -> P,
 ) -> Option<(NodeName, NodeName)> {
     let mut first: BTreeMap<T, Vec<NodeName>> = BTreeMap::new();
     for node in targets {
-        let Some(place) = place(&node) else { continue };
-        let others = first.entry(place).or_default();
-        if let Some(other) = others.iter().find(|other| other.machine() != node.machine()) {
-            return Some((other.clone(), node));
+        for place in places(&node) {
+            let others = first.entry(place).or_default();
+            if let Some(other) = others.iter().find(|other| other.machine() != node.machine()) {
+                return Some((other.clone(), node));
+            }
+            others.push(node.clone());
         }
-        others.push(node);
     }
     None
 }
@@ -99,7 +101,7 @@ fn words_for_all(device: &DeviceSettings) -> Vec<String> {
 const WORDS_FOR_ALL: [&str; 2] = ["all", "any"];
 
 /// The targets that a device names.
-fn names(device: &DeviceSettings) -> Vec<&NodeName> {
+pub(super) fn names(device: &DeviceSettings) -> Vec<&NodeName> {
     let listed = match &device.targets {
         Targets::Nodes(nodes) => Some(nodes),
         Targets::Any | Targets::Discover => None,
