@@ -388,11 +388,11 @@ fn the_readmes_example_for_nnf_fences_by_kubernetes_names_and_by_no_others() {
 struct ShellWatcher(Child);
 
 impl ShellWatcher {
-    /// Starts it; `None` where its tools are missing and that may be.
+    /// Starts it; `None` where its tools are missing.
     fn start(site: &Site) -> Option<Self> {
         let has = |program| Command::new(program).arg("--version").stdout(Stdio::null()).status();
         if has("jq").is_err() {
-            assert!(std::env::var_os("CI").is_none(), "jq is not installed");
+            left_out("the watcher in shell", "jq is not installed");
             return None;
         }
         let program = site.program(

@@ -442,7 +442,7 @@ fn an_agent_that_gives_up_on_a_dead_watcher_leaves_the_end_to_the_next_one() {
     let (agent, id) = running(&site, "n1");
 
     watcher.crash();
-    agent.wait().assert_failure(&["'n1'", "died", "unknown"]);
+    agent.wait().assert_failure(&["'n1'", "has ended", "unknown"]);
     assert_eq!(history(&site, "n1")["result"], "unknown", "nothing runs");
     let _next = site.start();
 

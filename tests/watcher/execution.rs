@@ -738,7 +738,7 @@ fn a_device_is_used_for_the_targets_that_it_lists() {
         .recorder("first", "discover", "")
         .replace("type = ", &format!("list = ['{list}']\ntype = "));
     site.configure(&(discovered + &site.recorder("second", "n[1-9]", "")));
-    let _watcher = site.start();
+    let watcher = site.start();
     let targets = || site.state()["devices"][0]["targets"].clone();
 
     for (target, device, list) in [
@@ -750,16 +750,17 @@ fn a_device_is_used_for_the_targets_that_it_lists() {
         assert_eq!(site.spool.await_result(&id, "success")["device"], device, "{target}");
         assert_eq!(targets(), list);
     }
+    assert_eq!(site.lines("calls").len(), 1, "it is asked once, when a request needs it");
     let id = submit(&site, "off", "unknown");
     site.spool.await_result(&id, "rejected");
-    assert_eq!(site.lines("calls").len(), 1, "it is asked once, when a request needs it");
+    assert_eq!(site.lines("calls").len(), 2, "and once more for a target that its list lacks");
 
-    let output = output_of(&mut site.watcher_command(&["reload"]));
-    assert!(output.status.success(), "{output:?}");
-    assert_eq!(targets(), "discover");
+    // The command would have the watcher look at its devices as well.
+    watcher.signal(Signal::SIGHUP);
+    wait_for("the new configuration", || targets() == "discover");
     let id = submit(&site, "off", "d1");
     site.spool.await_result(&id, "success");
-    assert_eq!(site.lines("calls").len(), 2, "and anew after a reload");
+    assert_eq!(site.lines("calls").len(), 3, "and anew after a reload");
 }
 
 #[test]

@@ -24,6 +24,12 @@ fn of_data(text: &str) -> String {
     if let Some(member) = member_in(text, "missing field `") {
         return format!("the member \"{member}\" is missing");
     }
+    if let Some((word, known)) =
+        text.strip_prefix("unknown variant `").and_then(|rest| rest.split_once("`, expected "))
+    {
+        let known = known.trim_start_matches("one of ").replace('`', "'");
+        return format!("'{word}' is no known word; known: {known}");
+    }
     let wrong =
         ["invalid type: ", "invalid value: "].iter().find_map(|start| text.strip_prefix(start));
     match wrong.and_then(|rest| rest.rsplit_once(", expected ")) {

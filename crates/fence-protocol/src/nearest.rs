@@ -1,17 +1,17 @@
 //! Which known word a mistyped one was meant to be, for error messages.
 
-/// The one of `known` that `written` was probably meant to be: a mistyped one, else one that begins
-/// with it or is its beginning (`user` for `username`).
+/// The one of `known` that `written` was probably meant to be: the first that begins with it or is its
+/// beginning (`user` for `username`), else a mistyped one.
 pub fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
-    let (least, word) = known.iter().map(|word| (distance(written, word), *word)).min()?;
-    if least <= 1 + word.len() / 4 {
-        return Some(word);
-    }
-    let is_part = |word: &str| {
+    let is_part = |word: &&&str| {
         word.len().min(written.len()) >= PART_BYTES_MIN
-            && (word.starts_with(written) || written.starts_with(word))
+            && (word.starts_with(written) || written.starts_with(**word))
     };
-    known.iter().copied().find(|word| is_part(word))
+    let by_part = known.iter().find(is_part).copied();
+    by_part.or_else(|| {
+        let (least, word) = known.iter().map(|word| (distance(written, word), *word)).min()?;
+        (least <= 1 + word.len() / 4).then_some(word)
+    })
 }
 
 /// The shortest word that may be the beginning of another one.

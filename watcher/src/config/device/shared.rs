@@ -35,8 +35,7 @@ pub(super) fn problems(devices: &[DeviceSettings]) -> Vec<Option<String>> {
             let places = places_of(&device.kind, &node);
             for place in &places.looked_for {
                 let others = first.get(place).into_iter().flatten();
-                let mut others =
-                    others.filter(|(of, other)| *of != index && other.machine() != node.machine());
+                let mut others = others.filter(|(of, other)| *of != index && !other.may_be(&node));
                 if let Some((of, other)) = others.next() {
                     problem.get_or_insert_with(|| {
                         format!(

@@ -24,7 +24,7 @@ pub(super) fn in_one_place<T: Ord, P: IntoIterator<Item = T>>(
     for node in targets {
         for place in places(&node) {
             let others = first.entry(place).or_default();
-            if let Some(other) = others.iter().find(|other| other.machine() != node.machine()) {
+            if let Some(other) = others.iter().find(|other| !other.may_be(&node)) {
                 return Some((other.clone(), node));
             }
             others.push(node.clone());
@@ -68,7 +68,7 @@ pub(in crate::config) fn reports(devices: &[DeviceSettings]) -> Vec<String> {
     let report = |names: Vec<&NodeName>| {
         let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
         format!(
-            "the targets {} differ by letter case or domain alone: they count as one node, and are \
+            "the targets {} differ by letter case or domain alone: they are \
              fenced one after the other; write one name for one node",
             names.join(" and ")
         )
