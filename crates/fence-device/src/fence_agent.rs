@@ -12,12 +12,15 @@
 //! | not started: no plug, no secret, no program | `Failed` | `Unknown` | `Unreachable` |
 //! | not started: too late | `TooLate` | `Unknown` | `Unreachable` |
 //!
-//! An order is never `Unreachable`. An agent exits with 1 for a wrong password, a device that is not there
-//! and one that fell silent after it had obeyed, and the texts in which these differ are every agent's own.
+//! An agent that was given an order is never `Unreachable`. It exits with 1 for a wrong password, a device
+//! that is not there and one that fell silent after it had obeyed, and the texts in which these differ are
+//! every agent's own.
 //!
 //! Two kinds of "off" are not believed. `fence_virt` and `fence_xvm` say it of every machine that they do
 //! not know, be it mistyped or moved to another host, and acknowledge every order for it: where the agent can
-//! list its plugs, the plug must be among them. The list is read once in an execution. And an agent that takes its target from an address, not
+//! list its plugs, the plug must be among them. The list is read once in an execution: before the order, if
+//! nothing shows its effect (no `status`, a reset) or if nobody said which option names the target. Without
+//! an answer, the order is `Unreachable`; a list without the plug makes it `Failed`. And an agent that takes its target from an address, not
 //! from a plug, would act on the same machine for every target: see [`Metadata::may_ignore_plugs`].
 //!
 //! - `metadata`: what an agent says of itself; `description`: how that is read and kept. `output`: what its
@@ -154,6 +157,12 @@ struct Target<'a> {
     plug: &'a str,
 }
 
+impl<'a> Target<'a> {
+    fn new(node: &'a NodeName, plug: &'a str) -> Self {
+        Target { node, plug }
+    }
+}
+
 impl FenceAgentDevice {
     /// The agent of `settings`, which `executor` runs.
     pub fn new(settings: FenceAgentSettings, executor: ExecutorClient) -> Self {
@@ -248,12 +257,17 @@ impl FenceAgentDevice {
             return None;
         }
         match self.metadata(limit) {
-            Ok(metadata) => metadata.may_ignore_plugs().then(|| {
-                "the agent may act on one and the same machine for every target: write in \
-                 'plug_option' which of its options names the target, such as \"ip\" (or \"plug\", if \
-                 that is so)"
-                    .to_owned()
-            }),
+            Ok(metadata) if metadata.may_ignore_plugs() => Some(format!(
+                "the agent may act on one and the same machine for every target: {NAME_THE_OPTION}"
+            )),
+            // Its list would show whether it knows its plugs.
+            Ok(metadata) if metadata.has_action("list") && !self.can(AgentAction::List) => {
+                Some(format!(
+                    "the agent is not asked for its list, which 'actions' leaves out, so it may act on one \
+                     and the same machine for every target: {NAME_THE_OPTION}"
+                ))
+            }
+            Ok(_) => None,
             Err(problem) => Some(format!(
                 "the agent's metadata cannot be read, so it may act on one and the same machine for \
                  every target: write in 'plug_option' which of its options names the target, such as \
@@ -337,7 +351,7 @@ impl FenceDevice for FenceAgentDevice {
         }
         let stdout = match self.list(None, limit) {
             Ok(stdout) => stdout,
-            Err(problem) => return TargetList::Unreachable(problem),
+            Err(doubt) => return TargetList::Unreachable(doubt.text),
         };
         match listed_plugs(&stdout, self.separator()) {
             // A plug that is nobody's, or whose name is none of a node, is no target.
@@ -357,7 +371,7 @@ impl FenceDevice for FenceAgentDevice {
             Ok(plug) => plug,
             Err(problem) => return unknown(problem),
         };
-        self.state_of(Target { node: target, plug: &plug }, pin, limit)
+        self.state_of(Target::new(target, &plug), pin, limit)
     }
 
     fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
@@ -370,7 +384,13 @@ impl FenceDevice for FenceAgentDevice {
             Err(_) if limit.has_passed() => return OrderReport::TooLate,
             Err(problem) => return OrderReport::Failed(problem),
         };
-        let target = Target { node: job.target, plug: &plug };
+        let target = Target::new(job.target, &plug);
+        match self.doubt_about_order(action, target, job.pin, limit) {
+            None => {}
+            Some(_) if limit.has_passed() => return OrderReport::TooLate,
+            Some(doubt) if doubt.is_unreached => return OrderReport::Unreachable(doubt.text),
+            Some(doubt) => return OrderReport::Failed(doubt.text),
+        }
         match self.run(action, Some(target), job.client, limit, OUTPUT_BYTES_MAX) {
             Ok(Outcome::Exited { code: 0, stdout, .. }) => {
                 // Not its standard error: what agents write there when all is well concerns nobody.
@@ -436,6 +456,10 @@ fn input(
     line("action", action);
     text
 }
+
+/// What to do where an agent may ignore its plug.
+const NAME_THE_OPTION: &str = "write in 'plug_option' which of its options names the target, such as \"ip\" \
+                               (or \"plug\", if that is so)";
 
 /// The option that carries the plug, unless another is configured.
 const PLUG: &str = "plug";
