@@ -24,10 +24,12 @@
 //! from a plug, would act on the same machine for every target: see [`Metadata::may_ignore_plugs`].
 //!
 //! - `metadata`: what an agent says of itself; `description`: how that is read and kept. `output`: what its
-//!   list says. `plugs`: whether it knows a plug. `contact`: asking whether it can be reached.
+//!   list says. `plugs`: whether it knows a plug. `host`: the
+//!   machine behind a name. `contact`: asking whether it can be reached.
 
 mod contact;
 mod description;
+mod host;
 mod metadata;
 mod output;
 mod plugs;
@@ -49,6 +51,8 @@ use crate::{
 };
 
 use description::Description;
+pub(crate) use host::AgentHost;
+use host::is_host_option;
 // Public for the fuzz targets.
 pub use metadata::{Given, Metadata};
 pub use output::{Listed, listed_plugs};
@@ -155,11 +159,13 @@ pub struct FenceAgentDevice {
 struct Target<'a> {
     node: &'a NodeName,
     plug: &'a str,
+    /// The number that replaces the name of the device, if one does.
+    host: Option<&'a str>,
 }
 
 impl<'a> Target<'a> {
     fn new(node: &'a NodeName, plug: &'a str) -> Self {
-        Target { node, plug }
+        Target { node, plug, host: None }
     }
 }
 
@@ -371,7 +377,13 @@ impl FenceDevice for FenceAgentDevice {
             Ok(plug) => plug,
             Err(problem) => return unknown(problem),
         };
-        self.state_of(Target::new(target, &plug), pin, limit)
+        match self.host_of_question(&plug, pin, limit) {
+            Ok(host) => {
+                let target = Target { host: host.as_deref(), ..Target::new(target, &plug) };
+                self.state_of(target, pin, limit)
+            }
+            Err(doubt) => unknown(doubt),
+        }
     }
 
     fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
@@ -384,7 +396,8 @@ impl FenceDevice for FenceAgentDevice {
             Err(_) if limit.has_passed() => return OrderReport::TooLate,
             Err(problem) => return OrderReport::Failed(problem),
         };
-        let target = Target::new(job.target, &plug);
+        let host = self.host_of_order(&plug, job.pin, limit);
+        let target = Target { host: host.as_deref(), ..Target::new(job.target, &plug) };
         match self.doubt_about_order(action, target, job.pin, limit) {
             None => {}
             Some(_) if limit.has_passed() => return OrderReport::TooLate,
@@ -440,18 +453,20 @@ fn input(
     let mut line = |name: &str, value: &str| {
         text.extend([name, "=", value, "\n"]);
     };
+    let host = target.and_then(|target| target.host);
     for (name, value) in &settings.options {
-        line(name, value);
+        line(name, host.filter(|_| is_host_option(name)).unwrap_or(value));
     }
     for (name, secret) in secrets {
         line(name, secret.expose());
     }
-    if let Some(Target { node, plug }) = target {
+    if let Some(Target { node, plug, host }) = target {
         let option = settings.plug_option.as_deref().unwrap_or(PLUG);
         if option != NODE_NAME {
             line(NODE_NAME, node.as_str());
         }
-        line(option, plug);
+        let host = host.filter(|_| is_host_option(option));
+        line(option, host.unwrap_or(plug));
     }
     line("action", action);
     text

@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
+use crate::fence_agent::AgentHost;
 use crate::redfish::ResourcePath;
 
 /// What binds the orders and questions of one execution to one machine. Whoever drives an execution makes
@@ -25,6 +26,8 @@ pub(crate) enum Machine {
     Ipmi { host: String },
     /// The system at this path of the BMC at this address.
     Redfish { address: SocketAddr, system: ResourcePath },
+    /// The device of a fence agent that is found by name.
+    Agent { host: AgentHost },
     /// The instance of this id; `None` if nobody knows which instance the order reached.
     Ec2 { instance: Option<String> },
 }
