@@ -117,7 +117,7 @@ impl Instance {
 }
 
 /// The one of `instances` that the tag means. The dead do not count beside one that lives, which has taken
-/// their name. A dead one that is alone is meant. Of several dead ones nobody knows which is meant.
+/// their name. Where all are dead, any of them is meant: whichever it was, it is off for good.
 pub(crate) fn the_one(instances: &[Instance], tag: &str, value: &str) -> Result<Instance, String> {
     let with_tag: Vec<&Instance> = instances
         .iter()
@@ -130,9 +130,8 @@ pub(crate) fn the_one(instances: &[Instance], tag: &str, value: &str) -> Result<
     };
     let meant = format!("the tag {tag}={value}");
     match (&alive[..], &dead[..]) {
-        ([one], _) | ([], [one]) => Ok((*one).clone()),
+        ([one], _) | ([], [one, ..]) => Ok((*one).clone()),
         ([], []) => Err(format!("no instance has {meant}")),
-        ([], dead) => Err(format!("no instance that lives has {meant}, only {}", listed(dead))),
         (several, _) => Err(format!(
             "{} instances have {meant}, one is needed: {}",
             several.len(),
@@ -329,10 +328,10 @@ mod tests {
                 assert!(chosen(&twins).unwrap_err().starts_with("2 instances have "), "{state}");
             }
         }
-        assert_eq!(
-            chosen(&[("i-1", "terminated", "n1"), ("i-2", "terminated", "n1")]).unwrap_err(),
-            "no instance that lives has the tag Name=n1, only i-1 (terminated), i-2 (terminated)"
-        );
+        let dead = [("i-1", "terminated", "n1"), ("i-2", "terminated", "n1")];
+        assert_eq!(chosen(&dead).unwrap(), "i-1");
+        let dead = [&dead[..], &[("i-3", "shutting-down", "n1")]].concat();
+        assert_eq!(chosen(&dead).unwrap(), "i-3");
         assert_eq!(chosen(&[("i-1", "shutting-down", "n1")]).unwrap(), "i-1");
         assert_eq!(
             chosen(&[("i-1", "shutting-down", "n1"), ("i-2", "running", "n1")]).unwrap_err(),
