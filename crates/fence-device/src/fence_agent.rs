@@ -44,7 +44,7 @@ use fence_spool::program_problem;
 
 use crate::command::{BASE_ENVIRONMENT, failure, message};
 use crate::executor::Purpose;
-use crate::shown::power_report;
+use crate::shown::{complaint, power_report};
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
     Reach, Secret, SecretSource, TargetList,
@@ -282,9 +282,33 @@ impl FenceAgentDevice {
         }
     }
 
-    /// The state that the agent shows of `target`, if that is believed.
-    fn state_of(&self, target: Target<'_>, pin: &Pin, limit: Limit) -> PowerReport {
-        let unknown = |detail| PowerReport { state: PowerState::Unknown, detail };
+    /// The state of `target`, if one is shown and believed, and the agent's complaint beside that.
+    fn status(&self, target: &NodeName, pin: &Pin, limit: Limit) -> (PowerReport, Option<String>) {
+        let unknown = |detail| (PowerReport { state: PowerState::Unknown, detail }, None);
+        if !self.may_have(AgentAction::Status) {
+            return unknown("the agent has no action 'status'".to_owned());
+        }
+        let plug = match self.plug(target, limit) {
+            Ok(plug) => plug,
+            Err(problem) => return unknown(problem),
+        };
+        match self.host_of_question(&plug, pin, limit) {
+            Ok(host) => {
+                let target = Target { host: host.as_deref(), ..Target::new(target, &plug) };
+                self.state_of(target, pin, limit)
+            }
+            Err(doubt) => unknown(doubt),
+        }
+    }
+
+    /// The state that the agent shows of `target`, if that is believed, and its complaint beside that.
+    fn state_of(
+        &self,
+        target: Target<'_>,
+        pin: &Pin,
+        limit: Limit,
+    ) -> (PowerReport, Option<String>) {
+        let unknown = |detail| (PowerReport { state: PowerState::Unknown, detail }, None);
         let (code, stdout, stderr) =
             match self.run(AgentAction::Status, Some(target), None, limit, OUTPUT_BYTES_MAX) {
                 Ok(Outcome::Exited { code: code @ (0 | 2), stdout, stderr }) => {
@@ -300,9 +324,9 @@ impl FenceAgentDevice {
             PowerState::Off if code != 2 => unknown(report.detail),
             PowerState::Off => match self.doubt_about_off(target, pin, limit) {
                 Some(doubt) => unknown(doubt),
-                None => report,
+                None => (report, None),
             },
-            PowerState::On | PowerState::Unknown => report,
+            PowerState::On | PowerState::Unknown => (report, complaint(&stderr)),
         }
     }
 
@@ -369,21 +393,7 @@ impl FenceDevice for FenceAgentDevice {
     }
 
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
-        let unknown = |detail| PowerReport { state: PowerState::Unknown, detail };
-        if !self.may_have(AgentAction::Status) {
-            return unknown("the agent has no action 'status'".to_owned());
-        }
-        let plug = match self.plug(target, limit) {
-            Ok(plug) => plug,
-            Err(problem) => return unknown(problem),
-        };
-        match self.host_of_question(&plug, pin, limit) {
-            Ok(host) => {
-                let target = Target { host: host.as_deref(), ..Target::new(target, &plug) };
-                self.state_of(target, pin, limit)
-            }
-            Err(doubt) => unknown(doubt),
-        }
+        self.status(target, pin, limit).0
     }
 
     fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
@@ -415,6 +425,15 @@ impl FenceDevice for FenceAgentDevice {
             Ok(Outcome::Withdrawn) => OrderReport::Withdrawn,
             Ok(outcome) => OrderReport::Unacknowledged(self.failure(&outcome)),
         }
+    }
+
+    /// Asks for the state, and looks at what an "off" would be worth then.
+    fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
+        if !self.may_have(AgentAction::Status) {
+            return self.plug(target, limit).err();
+        }
+        let (report, complaint) = self.status(target, &Pin::default(), limit);
+        if report.state == PowerState::Unknown { Some(report.detail) } else { complaint }
     }
 
     fn unknown_targets(&self, limit: Limit) -> Vec<String> {

@@ -156,6 +156,16 @@ fn the_power_is_off_only_by_exit_code_2_and_on_only_by_exit_code_0() {
     }
 }
 
+#[test]
+fn a_complaint_of_the_status_is_found_while_the_machine_is_on() {
+    let rig = Rig::new();
+    let lack = |body: &str| rig.device(rig.agent(body)).lack(&node("n1"), long());
+    assert_eq!(lack("echo 'Status: ON'"), None);
+    assert_eq!(lack("echo '2026-01-31 12:00:00,123 DEBUG: error 0' >&2"), None);
+    let found = lack("echo '2026-01-31 12:00:00,123 ERROR: retried' >&2").unwrap();
+    assert!(found.contains("no \"off\" counts") && found.ends_with("ERROR: retried"), "{found}");
+}
+
 /// As `fence_virt`: every machine that it does not know is off.
 const VIRT: &str = "case $action in
 list) printf '%-20s 6695eb01-f6a4-8304-79aa-97f2502e193f off\\n' n2 \"$known\";;

@@ -136,7 +136,7 @@ impl FenceAgentDevice {
         }
         let node: NodeName = NO_SUCH_NODE.parse().ok()?;
         let nowhere = Target::new(&node, NO_SUCH_NODE);
-        let state = match self.state_of(nowhere, &Pin::default(), limit).state {
+        let state = match self.state_of(nowhere, &Pin::default(), limit).0.state {
             PowerState::On => "on",
             PowerState::Off => "off",
             PowerState::Unknown => return None,
