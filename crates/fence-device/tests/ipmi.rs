@@ -138,3 +138,30 @@ fn a_contact_and_a_question_are_repeated_as_well() {
     let power = device.power(&node(), &Pin::default(), Limit::in_ms(60_000));
     assert_eq!(power.state, PowerState::On);
 }
+
+#[test]
+fn a_question_that_is_refused_for_now_is_asked_again_and_stops_no_order() {
+    for refusal in ["Node busy", "BMC initialization in progress", "Timeout"] {
+        let words = format!("Get Chassis Power Status failed: {refusal}");
+        let rig = Rig::new();
+        let device = rig.device([(&words, 1), ("", 0)]);
+        let reach = device.reachable(Limit::in_ms(60_000));
+        assert!(matches!(reach, Reach::Reachable(_)), "{reach:?}");
+        assert_eq!(rig.calls(), ["status", "status"]);
+
+        let rig = Rig::new();
+        let device = rig.device([(&words, 2), ("", 0)]);
+        let power = device.power(&node(), &Pin::default(), Limit::in_ms(60_000));
+        assert_eq!(power.state, PowerState::On);
+
+        let rig = Rig::new();
+        let report = off(&rig.device([(&words, 99), ("", 0)]), 60_000);
+        assert!(matches!(report, OrderReport::Acknowledged(_)), "{report:?}");
+        assert_eq!(rig.calls(), ["status", "off"]);
+    }
+    let rig = Rig::new();
+    let device = rig.device([("Get Chassis Power Status failed: Invalid command", 1), ("", 0)]);
+    let power = device.power(&node(), &Pin::default(), Limit::in_ms(60_000));
+    assert_eq!(power.state, PowerState::Unknown);
+    assert_eq!(rig.calls(), ["status"]);
+}
