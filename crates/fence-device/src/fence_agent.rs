@@ -411,8 +411,15 @@ impl FenceDevice for FenceAgentDevice {
         match self.doubt_about_order(action, target, job.pin, limit) {
             None => {}
             Some(_) if limit.has_passed() => return OrderReport::TooLate,
-            Some(doubt) if doubt.is_unreached => return OrderReport::Unreachable(doubt.text),
-            Some(doubt) => return OrderReport::Failed(doubt.text),
+            Some(doubt) => {
+                let text =
+                    format!("the agent's list was asked for before the order: {}", doubt.text);
+                return if doubt.is_unreached {
+                    OrderReport::Unreachable(text)
+                } else {
+                    OrderReport::Failed(text)
+                };
+            }
         }
         match self.run(action, Some(target), job.client, limit, OUTPUT_BYTES_MAX) {
             Ok(Outcome::Exited { code: 0, stdout, .. }) => {
