@@ -15,7 +15,7 @@ use fence_protocol::{NodeName, PowerState, TEXT_BYTES_MAX, bounded};
 use fence_spool::program_problem;
 
 use crate::executor::Purpose;
-use crate::shown::power_report;
+use crate::shown::{complaint, power_report};
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
     Reach, Secrets, TargetList,
@@ -76,6 +76,23 @@ impl CommandDevice {
                 output_bytes_max: output_max,
             },
         )
+    }
+
+    /// The state that the status command shows, and its complaint beside that.
+    fn status(&self, target: &NodeName, limit: Limit) -> (PowerReport, Option<String>) {
+        let unknown = |detail| (PowerReport { state: PowerState::Unknown, detail }, None);
+        let Some(argv) = &self.settings.status else {
+            return unknown("the device has no status command".to_owned());
+        };
+        let values = Values { target: Some(target), ..Values::question("status") };
+        match self.run(argv, &values, None, limit, OUTPUT_BYTES_MAX) {
+            Outcome::Exited { code: code @ (0 | 2), stdout, stderr } => {
+                let report =
+                    power_report(code, &stdout, &stderr, &[target.as_str()], &Secrets::default());
+                (report, complaint(&stderr, &Secrets::default()))
+            }
+            outcome => unknown(failure(argv, &outcome)),
+        }
     }
 
     /// All argument lists, by their action.
@@ -162,17 +179,14 @@ impl FenceDevice for CommandDevice {
 
     /// What exit codes and outputs show is the module `shown`'s to say.
     fn power(&self, target: &NodeName, _pin: &Pin, limit: Limit) -> PowerReport {
-        let Some(argv) = &self.settings.status else {
-            let detail = "the device has no status command".to_owned();
-            return PowerReport { state: PowerState::Unknown, detail };
-        };
-        let values = Values { target: Some(target), ..Values::question("status") };
-        match self.run(argv, &values, None, limit, OUTPUT_BYTES_MAX) {
-            Outcome::Exited { code: code @ (0 | 2), stdout, stderr } => {
-                power_report(code, &stdout, &stderr, &[target.as_str()], &Secrets::default())
-            }
-            outcome => PowerReport { state: PowerState::Unknown, detail: failure(argv, &outcome) },
-        }
+        self.status(target, limit).0
+    }
+
+    /// Asks for the state, and looks at what an "off" would be worth then.
+    fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
+        self.settings.status.as_ref()?;
+        let (report, complaint) = self.status(target, limit);
+        if report.state == PowerState::Unknown { Some(report.detail) } else { complaint }
     }
 
     fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {

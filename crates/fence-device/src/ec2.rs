@@ -11,12 +11,13 @@
 //! | what happens | report | code |
 //! | --- | --- | --- |
 //! | the endpoint cannot be reached, or does not answer, while the instance is looked up | `Unreachable` | 1 |
+//! | the order has no connection | `Unreachable` | 1 |
 //! | it answers only errors (5xx) or "too many requests" to that, until the limit | `Unreachable` | 1 |
 //! | the service that gives credentials does not answer in time | `Unreachable` | 1 |
 //! | no credentials, no region; a key that cannot be read | `Failed` | 3 |
 //! | refused: `AuthFailure`, `UnauthorizedOperation`, `InvalidInstanceID.…`, any other code of a 4xx answer | `Failed` | 3 |
 //! | no instance, or several, with the tag | `Failed` | 3 |
-//! | the order is refused in the instance's present state: `IncorrectInstanceState` | `Unacknowledged` | 2 |
+//! | the order is refused in the instance's present state, and that does not pass by the limit: `IncorrectInstanceState` | `Unacknowledged` | 2 |
 //! | the order is answered "too many requests" until the limit: never carried out | `Unreachable` | 1 |
 //! | the answer to the order is lost, late, an error of the service (5xx), or not readable | `Unacknowledged` | 2 |
 //! | the program is killed at its limit, or breaks down | `Unacknowledged` | 2 |
@@ -24,8 +25,9 @@
 //! | the limit has passed before the order is sent | `TooLate` | 3 |
 //! | EC2 names the instance among those that it stops or starts | `Acknowledged` | 0, once the state shows |
 //!
-//! An order that EC2 has throttled was not carried out, so it is sent again while the limit allows;
-//! any other is sent once.
+//! An order that EC2 has throttled was not carried out, so it is sent again while the limit allows. So is one
+//! that came while the instance was on its way to a state in which EC2 takes it: `off` while it is `pending`,
+//! `on` while it is `stopping`. Any other is sent once.
 //!
 //! A tag may move to another instance at any moment. So the answer to an order names the instance, and
 //! everything that follows in the execution concerns that instance. If the program ended without an

@@ -12,19 +12,24 @@
 //! | not started: no plug, no secret, no program | `Failed` | `Unknown` | `Unreachable` |
 //! | not started: too late | `TooLate` | `Unknown` | `Unreachable` |
 //!
-//! An order is never `Unreachable`. An agent exits with 1 for a wrong password, a device that is not there
-//! and one that fell silent after it had obeyed, and the texts in which these differ are every agent's own.
+//! An agent that was given an order is never `Unreachable`. It exits with 1 for a wrong password, a device
+//! that is not there and one that fell silent after it had obeyed, and the texts in which these differ are
+//! every agent's own.
 //!
 //! Two kinds of "off" are not believed. `fence_virt` and `fence_xvm` say it of every machine that they do
 //! not know, be it mistyped or moved to another host, and acknowledge every order for it: where the agent can
-//! list its plugs, the plug must be among them. The list is read once in an execution. And an agent that takes its target from an address, not
+//! list its plugs, the plug must be among them. The list is read once in an execution: before the order, if
+//! nothing shows its effect (no `status`, a reset) or if nobody said which option names the target. Without
+//! an answer, the order is `Unreachable`; a list without the plug makes it `Failed`. And an agent that takes its target from an address, not
 //! from a plug, would act on the same machine for every target: see [`Metadata::may_ignore_plugs`].
 //!
 //! - `metadata`: what an agent says of itself; `description`: how that is read and kept. `output`: what its
-//!   list says. `plugs`: whether it knows a plug. `contact`: asking whether it can be reached.
+//!   list says. `plugs`: whether it knows a plug. `host`: the
+//!   machine behind a name. `contact`: asking whether it can be reached.
 
 mod contact;
 mod description;
+mod host;
 mod metadata;
 mod output;
 mod plugs;
@@ -39,13 +44,15 @@ use fence_spool::program_problem;
 
 use crate::command::{BASE_ENVIRONMENT, failure, message};
 use crate::executor::Purpose;
-use crate::shown::power_report;
+use crate::shown::{complaint, power_report};
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
     Reach, Secret, SecretSource, Secrets, TargetList,
 };
 
 use description::Description;
+pub(crate) use host::AgentHost;
+use host::is_host_option;
 // Public for the fuzz targets.
 pub use metadata::{Given, Metadata};
 pub use output::{Listed, listed_plugs};
@@ -152,6 +159,14 @@ pub struct FenceAgentDevice {
 struct Target<'a> {
     node: &'a NodeName,
     plug: &'a str,
+    /// The number that replaces the name of the device, if one does.
+    host: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    fn new(node: &'a NodeName, plug: &'a str) -> Self {
+        Target { node, plug, host: None }
+    }
 }
 
 /// What came of running the agent, as it is: what people see of it is without the secrets.
@@ -254,12 +269,17 @@ impl FenceAgentDevice {
             return None;
         }
         match self.metadata(limit) {
-            Ok(metadata) => metadata.may_ignore_plugs().then(|| {
-                "the agent may act on one and the same machine for every target: write in \
-                 'plug_option' which of its options names the target, such as \"ip\" (or \"plug\", if \
-                 that is so)"
-                    .to_owned()
-            }),
+            Ok(metadata) if metadata.may_ignore_plugs() => Some(format!(
+                "the agent may act on one and the same machine for every target: {NAME_THE_OPTION}"
+            )),
+            // Its list would show whether it knows its plugs.
+            Ok(metadata) if metadata.has_action("list") && !self.can(AgentAction::List) => {
+                Some(format!(
+                    "the agent is not asked for its list, which 'actions' leaves out, so it may act on one \
+                     and the same machine for every target: {NAME_THE_OPTION}"
+                ))
+            }
+            Ok(_) => None,
             Err(problem) => Some(format!(
                 "the agent's metadata cannot be read, so it may act on one and the same machine for \
                  every target: write in 'plug_option' which of its options names the target, such as \
@@ -268,9 +288,33 @@ impl FenceAgentDevice {
         }
     }
 
-    /// The state that the agent shows of `target`, if that is believed.
-    fn state_of(&self, target: Target<'_>, pin: &Pin, limit: Limit) -> PowerReport {
-        let unknown = |detail| PowerReport { state: PowerState::Unknown, detail };
+    /// The state of `target`, if one is shown and believed, and the agent's complaint beside that.
+    fn status(&self, target: &NodeName, pin: &Pin, limit: Limit) -> (PowerReport, Option<String>) {
+        let unknown = |detail| (PowerReport { state: PowerState::Unknown, detail }, None);
+        if !self.may_have(AgentAction::Status) {
+            return unknown("the agent has no action 'status'".to_owned());
+        }
+        let plug = match self.plug(target, limit) {
+            Ok(plug) => plug,
+            Err(problem) => return unknown(problem),
+        };
+        match self.host_of_question(&plug, pin, limit) {
+            Ok(host) => {
+                let target = Target { host: host.as_deref(), ..Target::new(target, &plug) };
+                self.state_of(target, pin, limit)
+            }
+            Err(doubt) => unknown(doubt),
+        }
+    }
+
+    /// The state that the agent shows of `target`, if that is believed, and its complaint beside that.
+    fn state_of(
+        &self,
+        target: Target<'_>,
+        pin: &Pin,
+        limit: Limit,
+    ) -> (PowerReport, Option<String>) {
+        let unknown = |detail| (PowerReport { state: PowerState::Unknown, detail }, None);
         let ran = match self.run(AgentAction::Status, Some(target), None, limit, OUTPUT_BYTES_MAX) {
             Ok(ran) => ran,
             Err(problem) => return unknown(problem),
@@ -285,9 +329,9 @@ impl FenceAgentDevice {
             PowerState::Off if code != 2 => unknown(report.detail),
             PowerState::Off => match self.doubt_about_off(target, pin, limit) {
                 Some(doubt) => unknown(doubt),
-                None => report,
+                None => (report, None),
             },
-            PowerState::On | PowerState::Unknown => report,
+            PowerState::On | PowerState::Unknown => (report, complaint(stderr, &ran.secrets)),
         }
     }
 
@@ -342,7 +386,7 @@ impl FenceDevice for FenceAgentDevice {
         }
         let list = match self.list(None, limit) {
             Ok(list) => list,
-            Err(problem) => return TargetList::Unreachable(problem),
+            Err(doubt) => return TargetList::Unreachable(doubt.text),
         };
         match list.plugs(self.separator()) {
             // A plug that is nobody's, or whose name is none of a node, is no target.
@@ -354,15 +398,7 @@ impl FenceDevice for FenceAgentDevice {
     }
 
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
-        let unknown = |detail| PowerReport { state: PowerState::Unknown, detail };
-        if !self.may_have(AgentAction::Status) {
-            return unknown("the agent has no action 'status'".to_owned());
-        }
-        let plug = match self.plug(target, limit) {
-            Ok(plug) => plug,
-            Err(problem) => return unknown(problem),
-        };
-        self.state_of(Target { node: target, plug: &plug }, pin, limit)
+        self.status(target, pin, limit).0
     }
 
     fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
@@ -375,7 +411,21 @@ impl FenceDevice for FenceAgentDevice {
             Err(_) if limit.has_passed() => return OrderReport::TooLate,
             Err(problem) => return OrderReport::Failed(problem),
         };
-        let target = Target { node: job.target, plug: &plug };
+        let host = self.host_of_order(&plug, job.pin, limit);
+        let target = Target { host: host.as_deref(), ..Target::new(job.target, &plug) };
+        match self.doubt_about_order(action, target, job.pin, limit) {
+            None => {}
+            Some(_) if limit.has_passed() => return OrderReport::TooLate,
+            Some(doubt) => {
+                let text =
+                    format!("the agent's list was asked for before the order: {}", doubt.text);
+                return if doubt.is_unreached {
+                    OrderReport::Unreachable(text)
+                } else {
+                    OrderReport::Failed(text)
+                };
+            }
+        }
         let ran = match self.run(action, Some(target), job.client, limit, OUTPUT_BYTES_MAX) {
             Ok(ran) => ran,
             Err(problem) => return OrderReport::Failed(problem),
@@ -391,6 +441,15 @@ impl FenceDevice for FenceAgentDevice {
             Outcome::Withdrawn => OrderReport::Withdrawn,
             _ => OrderReport::Unacknowledged(self.failure(ran)),
         }
+    }
+
+    /// Asks for the state, and looks at what an "off" would be worth then.
+    fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
+        if !self.may_have(AgentAction::Status) {
+            return self.plug(target, limit).err();
+        }
+        let (report, complaint) = self.status(target, &Pin::default(), limit);
+        if report.state == PowerState::Unknown { Some(report.detail) } else { complaint }
     }
 
     fn unknown_targets(&self, limit: Limit) -> Vec<String> {
@@ -429,22 +488,28 @@ fn input(
     let mut line = |name: &str, value: &str| {
         text.extend([name, "=", value, "\n"]);
     };
+    let host = target.and_then(|target| target.host);
     for (name, value) in &settings.options {
-        line(name, value);
+        line(name, host.filter(|_| is_host_option(name)).unwrap_or(value));
     }
     for (name, secret) in secrets {
         line(name, secret.expose());
     }
-    if let Some(Target { node, plug }) = target {
+    if let Some(Target { node, plug, host }) = target {
         let option = settings.plug_option.as_deref().unwrap_or(PLUG);
         if option != NODE_NAME {
             line(NODE_NAME, node.as_str());
         }
-        line(option, plug);
+        let host = host.filter(|_| is_host_option(option));
+        line(option, host.unwrap_or(plug));
     }
     line("action", action);
     text
 }
+
+/// What to do where an agent may ignore its plug.
+const NAME_THE_OPTION: &str = "write in 'plug_option' which of its options names the target, such as \"ip\" \
+                               (or \"plug\", if that is so)";
 
 /// The option that carries the plug, unless another is configured.
 const PLUG: &str = "plug";

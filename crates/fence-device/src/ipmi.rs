@@ -123,7 +123,7 @@ impl IpmiDevice {
 
     /// Why the power of `target` cannot be asked at this moment; `None` when it can.
     fn contact(&self, target: &NodeName, limit: Limit) -> Result<(), String> {
-        match self.bmc(target)?.reach(&Pin::default(), None, limit) {
+        match self.bmc(target)?.ask(&Pin::default(), limit) {
             (_, Ran::Said(Said { what: What::Power(_), .. })) => Ok(()),
             (_, ran) => Err(ran.words()),
         }
@@ -160,7 +160,7 @@ impl FenceDevice for IpmiDevice {
     }
 
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
-        match self.bmc(target).map(|bmc| bmc.reach(pin, None, limit)) {
+        match self.bmc(target).map(|bmc| bmc.ask(pin, limit)) {
             Ok((_, Ran::Said(said))) => power_report(said),
             Ok((_, ran)) => PowerReport { state: PowerState::Unknown, detail: ran.words() },
             Err(detail) => PowerReport { state: PowerState::Unknown, detail },
@@ -176,7 +176,7 @@ impl FenceDevice for IpmiDevice {
         match ran {
             Ran::Said(said) => match said.what {
                 // It answers. The power as it was does not matter now.
-                What::Power(_) | What::Took(_) | What::Refused | What::Silent => {}
+                What::Power(_) | What::Took(_) | What::Refused | What::Silent | What::Later => {}
                 What::Unreachable | What::Busy => return OrderReport::Unreachable(said.words),
                 What::NotLetIn | What::Unclear => return OrderReport::Failed(said.words),
             },
@@ -251,6 +251,18 @@ impl Bmc<'_> {
             }
             if client.is_some_and(|client| !client.is_waiting(limit)) {
                 return (host, Ran::Withdrawn);
+            }
+        }
+    }
+
+    /// Asks for the power, and asks again while the BMC says that it cannot answer now. Before an order that
+    /// is not waited for: a BMC that answers no question may take the order all the same.
+    fn ask(&self, pin: &Pin, limit: Limit) -> (String, Ran) {
+        loop {
+            let (host, ran) = self.reach(pin, None, limit);
+            let passes = matches!(&ran, Ran::Said(said) if said.what == What::Later);
+            if !passes || !paused(limit) {
+                return (host, ran);
             }
         }
     }

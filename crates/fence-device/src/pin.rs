@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
+use crate::fence_agent::AgentHost;
 use crate::redfish::ResourcePath;
 
 /// What binds the orders and questions of one execution to one machine. Whoever drives an execution makes
@@ -15,7 +16,7 @@ use crate::redfish::ResourcePath;
 #[derive(Debug, Default)]
 pub struct Pin {
     machine: OnceLock<Machine>,
-    is_listed: OnceLock<bool>,
+    listing: OnceLock<Listing>,
 }
 
 /// A machine, as its driver finds it again without a name.
@@ -25,8 +26,23 @@ pub(crate) enum Machine {
     Ipmi { host: String },
     /// The system at this path of the BMC at this address.
     Redfish { address: SocketAddr, system: ResourcePath },
+    /// The device of a fence agent that is found by name.
+    Agent { host: AgentHost },
     /// The instance of this id; `None` if nobody knows which instance the order reached.
     Ec2 { instance: Option<String> },
+}
+
+/// What a device's list says of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listing {
+    /// It is there.
+    Listed,
+    /// It is not there.
+    Unlisted,
+    /// The device has no list.
+    NoList,
+    /// The device has no list, because it acts on one and the same machine in any case.
+    OneMachine,
 }
 
 impl Pin {
@@ -40,13 +56,13 @@ impl Pin {
         let _ = self.machine.set(machine);
     }
 
-    /// Whether the device lists the machine, if it has shown its list in this execution.
-    pub(crate) fn is_listed(&self) -> Option<bool> {
-        self.is_listed.get().copied()
+    /// What the device's list says of the machine, if it was read in this execution.
+    pub(crate) fn listing(&self) -> Option<Listing> {
+        self.listing.get().copied()
     }
 
-    /// Remembers whether the device lists the machine.
-    pub(crate) fn set_listed(&self, is_listed: bool) {
-        let _ = self.is_listed.set(is_listed);
+    /// Remembers what the device's list says of the machine.
+    pub(crate) fn set_listing(&self, listing: Listing) {
+        let _ = self.listing.set(listing);
     }
 }

@@ -28,6 +28,14 @@ pub(crate) fn resolve(host: &str, port: u16, limit: Limit) -> Result<Vec<SocketA
     }
 }
 
+/// The IP address as programs take it, with the interface of one of link-local scope.
+pub(crate) fn number(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+        address => address.ip().to_string(),
+    }
+}
+
 /// How many addresses of one name are tried.
 const ADDRESSES_MAX: usize = 16;
 

@@ -11,15 +11,20 @@
 //! A line states "off" if it is `off`, `Status: off`, `NAME: off` (NAME is the target, or the name of the
 //! target on the device) or `Chassis Power is off`, and nothing else.
 //!
+//! - `remarks`: the lines on standard error that are known, and no complaints.
+//!
 //! The rules compare whole lines, because words prove nothing: "n3 is not off" ends with "off", and a
 //! shell that cannot read its script ends with exit code 2, after every remark that the script has
 //! written.
+
+mod remarks;
 
 use fence_core::execution::PowerReport;
 use fence_protocol::PowerState;
 
 use crate::Secrets;
 use crate::command::message;
+use remarks::is_remark;
 
 /// The state that a program shows, with words for people, which are without the `secrets`. `names` are
 /// the names of the machine that was asked about.
@@ -57,6 +62,18 @@ pub fn power_shown(code: i32, stdout: &str, stderr: &str, names: &[&str]) -> Pow
     }
 }
 
+/// The complaint on standard error beside which no "off" would count, if there is one. It is there already
+/// while the machine is on, and nobody would see it before a fence.
+pub(crate) fn complaint(stderr: &str, secrets: &Secrets) -> Option<String> {
+    complains(stderr).then(|| {
+        let words = message("", &secrets.hide(stderr)).unwrap_or_default();
+        format!(
+            "its status writes this to standard error, and beside that no \"off\" counts (send what does not \
+             matter elsewhere): {words}"
+        )
+    })
+}
+
 /// Whether the only line of `stdout` states that the machine is off.
 fn states_off(stdout: &str, names: &[&str]) -> bool {
     let mut lines =
@@ -82,11 +99,11 @@ fn has_word_off(text: &str) -> bool {
 
 /// Whether standard error takes away the certainty of a stated "off".
 ///
-/// Programs write warnings there that do not matter (`ssh` has one for each new host), and fence agents
-/// write a log there in verbose mode. So a line complains if it holds a word of [`COMPLAINTS`], or a
+/// Programs write warnings there that do not matter (see the module `remarks`), and fence agents write a log
+/// there in verbose mode. Any other line complains if it holds a word of [`COMPLAINTS`], or a
 /// character that is not ASCII; `LC_ALL=C` keeps those out of the messages of honest programs.
 fn complains(stderr: &str) -> bool {
-    let is_harmless = |line: &str| line.starts_with(SSH_REMARK) || is_harmless_record(line);
+    let is_harmless = |line: &str| is_remark(line) || is_harmless_record(line);
     stderr.lines().any(|line| !is_harmless(line) && is_complaint(line))
 }
 
@@ -121,9 +138,6 @@ const BLANKS: [char; 2] = [' ', '\t'];
 
 /// The line of `ipmitool chassis power status`, which exits with 0 for either state.
 const IPMITOOL_OFF: &str = "Chassis Power is off";
-
-/// What `ssh` says of a host that is new to it; the host may have any name.
-const SSH_REMARK: &str = "Warning: Permanently added '";
 
 /// The words, as a whole, of a complaint.
 const WHOLE_COMPLAINTS: [&str; 9] =
@@ -291,6 +305,9 @@ mod tests {
             "er\u{200b}ror",
             "n3 is on",
             "error: DEBUG: x",
+            "Warning: Permanently added 'pdu' (ED25519) to the list of known hosts. error",
+            "** WARNING: no key",
+            "IANA PEN registry open failed: No such file or directory\nn3: not off",
             "9 error DEBUG: x",
         ] {
             for (code, stdout) in [(2, "n3: off"), (2, "Status: OFF"), (0, "off"), (2, "")] {
@@ -299,6 +316,12 @@ mod tests {
         }
         for stderr in [
             "Warning: Permanently added 'pdu' (ED25519) to the list of known hosts.",
+            "IANA PEN registry open failed: No such file or directory",
+            "bash: warning: setlocale: LC_ALL: cannot change locale (de_DE)\n\
+             Pseudo-terminal will not be allocated because stdin is not a terminal.\n",
+            "** WARNING: connection is not using a post-quantum key exchange algorithm.\n\
+             ** This session may be vulnerable to \"store now, decrypt later\" attacks.\n\
+             ** The server may need to be upgraded. See https://openssh.com/pq.html\n",
             "2026-01-31 12:00:00,123 DEBUG: Executing: /usr/bin/ipmitool -H bmc chassis power status\n\
              2026-01-31 12:00:00,456 DEBUG: 0 Chassis Power is off\n \n",
             "2026-01-31 12:00:00,123 INFO: error counters: 0",

@@ -145,6 +145,33 @@ fn a_fence_agent_is_not_run_for_a_client_that_is_gone() {
 }
 
 #[test]
+fn a_client_that_dies_while_an_agent_lists_its_plugs_gets_no_order() {
+    let rig = Rig::new();
+    let answer = format!(
+        "input=$(cat); echo \"${{input##*=}}\" >>\"$0.told\"\n\
+         case $input in *action=list) {}; echo n1;; esac",
+        rig.client_dies()
+    );
+    let settings = FenceAgentSettings {
+        agent: rig.program(&answer),
+        options: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        env: BTreeMap::new(),
+        plug: PerTarget::Pattern("{target}".into()),
+        plug_option: Some("plug".into()),
+        targets: [node()].into(),
+        actions: Some([fence_device::AgentAction::Off, fence_device::AgentAction::List].into()),
+        needed: [].into(),
+    };
+    let device = FenceAgentDevice::new(settings, rig.directory.executor());
+    let _held = rig.hold();
+
+    assert_eq!(rig.order(&device), OrderReport::Withdrawn);
+
+    assert_eq!(rig.directory.read("program.told"), "list\n");
+}
+
+#[test]
 fn a_client_that_dies_during_the_question_before_an_ipmi_order_gets_none() {
     let rig = Rig::new();
     let answer = format!(

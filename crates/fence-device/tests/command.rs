@@ -195,6 +195,11 @@ fn the_power_is_what_exit_code_and_words_agree_on() {
         ("exit 2", PowerState::Off),
         ("echo \"syntax error\" >&2; exit 2", PowerState::Unknown),
         ("echo warning >&2; echo \"Status: OFF\"; exit 2", PowerState::Off),
+        (
+            "echo 'IANA PEN registry open failed: No such file or directory' >&2; echo off",
+            PowerState::Off,
+        ),
+        ("echo 'IANA PEN registry open failed: not off' >&2; echo off", PowerState::Unknown),
         ("exit 1", PowerState::Unknown),
         ("kill -9 $$", PowerState::Unknown),
         ("echo \"Status: ON\"", PowerState::On),
@@ -223,6 +228,29 @@ fn the_power_is_what_exit_code_and_words_agree_on() {
     ] {
         assert_eq!(rig.power(body), state, "{body}");
     }
+}
+
+#[test]
+fn a_complaint_that_would_keep_off_from_counting_is_found_while_the_machine_is_on() {
+    let rig = Rig::new();
+    let lack = |body: &str| {
+        let status = Some(rig.argv(body, &["{target}"]));
+        let device = rig.device(CommandSettings { status, ..CommandSettings::default() });
+        device.lack(&node(), Limit::in_ms(60_000))
+    };
+    let remark = "IANA PEN registry open failed: No such file or directory";
+
+    for body in ["exit 0", "exit 2", "echo a warning >&2", &format!("echo '{remark}' >&2; echo on")]
+    {
+        assert_eq!(lack(body), None, "{body}");
+    }
+    let found = lack("echo on; echo 'config: no such key' >&2").unwrap();
+    assert!(
+        found.contains("no \"off\" counts") && found.ends_with("config: no such key"),
+        "{found}"
+    );
+    assert!(lack("echo lost >&2; exit 1").unwrap().ends_with("exited with 1: lost"));
+    assert_eq!(rig.device(CommandSettings::default()).lack(&node(), Limit::in_ms(60_000)), None);
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn settings_of(rig: &Rig, option: &str, describe: &str) -> FenceAgentSettings {
     let script = format!(
         "cd '{}'; input=$(cat)\n\
          case $input in *action=metadata*) echo x >>described; {describe}; exit;; esac\n\
-         echo \"$input\" >>calls; case $input in *action=status*) exit 2;; esac",
+         echo \"$input\" >>calls; case $input in *action=list*) echo n1;; *action=status*) exit 2;; esac",
         rig.path("")
     );
     settings(rig.directory.script("fence_test", &script))

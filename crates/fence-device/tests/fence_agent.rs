@@ -50,10 +50,13 @@ fn each_order_is_one_action_of_the_agent() {
     let rig = Rig::new();
     let device = rig.device(rig.agent("exit 0"));
 
-    for order in [Order::Off, Order::On, Order::Cycle] {
+    for order in [Order::Off, Order::On] {
         let report = order_by(&device, order, long());
         assert_eq!(report, OrderReport::Acknowledged("exit code 0".to_owned()));
     }
+    let without_list = rig.agent_with(&metadata("plug", &["reboot", "status"]), "exit 0");
+    let report = order_by(&rig.device(without_list), Order::Cycle, long());
+    assert_eq!(report, OrderReport::Acknowledged("exit code 0".to_owned()));
 
     assert_eq!(rig.calls(), ["off n1", "on n1", "reboot n1"]);
 }
@@ -153,6 +156,16 @@ fn the_power_is_off_only_by_exit_code_2_and_on_only_by_exit_code_0() {
     }
 }
 
+#[test]
+fn a_complaint_of_the_status_is_found_while_the_machine_is_on() {
+    let rig = Rig::new();
+    let lack = |body: &str| rig.device(rig.agent(body)).lack(&node("n1"), long());
+    assert_eq!(lack("echo 'Status: ON'"), None);
+    assert_eq!(lack("echo '2026-01-31 12:00:00,123 DEBUG: error 0' >&2"), None);
+    let found = lack("echo '2026-01-31 12:00:00,123 ERROR: retried' >&2").unwrap();
+    assert!(found.contains("no \"off\" counts") && found.ends_with("ERROR: retried"), "{found}");
+}
+
 /// As `fence_virt`: every machine that it does not know is off.
 const VIRT: &str = "case $action in
 list) printf '%-20s 6695eb01-f6a4-8304-79aa-97f2502e193f off\\n' n2 \"$known\";;
@@ -249,21 +262,26 @@ fn targets_that_the_agent_does_not_list_are_named() {
     let plug = PerTarget::Pattern("vm-{target}".to_owned());
     let found = unknown(FenceAgentSettings { plug, ..list("echo vm-n1") });
     assert!(found[0].contains("its plug 'vm-n2'"), "{found:?}");
-    for broken in ["exit 1", "echo N/A"] {
+    for broken in ["exit 1", "echo 'no list here'"] {
         let found = unknown(list(broken));
         assert!(found[0].contains("the agent's list cannot be read"), "{found:?}");
         assert_eq!(found.len(), 1);
     }
 
     let plug_option = Some("ip".to_owned());
-    let found = unknown(FenceAgentSettings { plug_option, ..list("echo n1; echo n2") });
-    assert!(found[0].contains("lists plugs and no addresses: take \"list\" out"), "{found:?}");
+    let found = unknown(FenceAgentSettings { plug_option, ..list("echo 1; echo 2") });
+    assert_eq!(found.len(), 2);
+    assert!(found[0].starts_with("no fence of 'n1' can be confirmed"), "{found:?}");
+    assert!(found[1].ends_with("the agent lists plugs and no addresses"), "{found:?}");
 
-    // Where no list is asked for, or no state, there is nothing to confirm by it.
+    // Where no list is asked for, there is nothing to confirm by it. Where no state is, there is.
     let without = |actions: &[&str]| unknown(rig.agent_with(&metadata("plug", actions), "exit 1"));
     assert_eq!(without(&["off", "status"]), [""; 0]);
-    let actions = Some([AgentAction::Off, AgentAction::List].into());
-    assert_eq!(unknown(FenceAgentSettings { actions, ..list("exit 1") }), [""; 0]);
+    let actions = || Some([AgentAction::Off, AgentAction::List].into());
+    let found = unknown(FenceAgentSettings { actions: actions(), ..list("echo n2") });
+    assert!(found.len() == 1 && found[0].contains("its plug 'n1'"), "{found:?}");
+    let found = unknown(rig.agent_with(&metadata("plug", &["off", "list"]), "echo n2"));
+    assert!(found.len() == 1 && found[0].contains("its plug 'n1'"), "{found:?}");
     assert_eq!(unknown(FenceAgentSettings { targets: [].into(), ..list("exit 1") }), [""; 0]);
 }
 

@@ -158,3 +158,30 @@ fn a_password_that_is_a_word_of_ours_is_not_shown_by_hiding_it() {
         assert_eq!(report, OrderReport::Failed(expected), "{password}");
     }
 }
+
+#[test]
+fn a_question_that_is_refused_for_now_is_asked_again_and_stops_no_order() {
+    for refusal in ["Node busy", "BMC initialization in progress", "Timeout"] {
+        let words = format!("Get Chassis Power Status failed: {refusal}");
+        let rig = Rig::new();
+        let device = rig.device([(&words, 1), ("", 0)]);
+        let reach = device.reachable(Limit::in_ms(60_000));
+        assert!(matches!(reach, Reach::Reachable(_)), "{reach:?}");
+        assert_eq!(rig.calls(), ["status", "status"]);
+
+        let rig = Rig::new();
+        let device = rig.device([(&words, 2), ("", 0)]);
+        let power = device.power(&node(), &Pin::default(), Limit::in_ms(60_000));
+        assert_eq!(power.state, PowerState::On);
+
+        let rig = Rig::new();
+        let report = off(&rig.device([(&words, 99), ("", 0)]), 60_000);
+        assert!(matches!(report, OrderReport::Acknowledged(_)), "{report:?}");
+        assert_eq!(rig.calls(), ["status", "off"]);
+    }
+    let rig = Rig::new();
+    let device = rig.device([("Get Chassis Power Status failed: Invalid command", 1), ("", 0)]);
+    let power = device.power(&node(), &Pin::default(), Limit::in_ms(60_000));
+    assert_eq!(power.state, PowerState::Unknown);
+    assert_eq!(rig.calls(), ["status"]);
+}

@@ -19,8 +19,9 @@ use common::left_out::left_out;
 use fence_core::PerTarget;
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{
-    FenceDevice, IpmiDevice, IpmiPrivilege, IpmiSettings, Job, Limit, Pin, Reach, RedfishDevice,
-    RedfishLogin, RedfishSettings, RedfishTrust, SecretSource,
+    FenceAgentDevice, FenceAgentSettings, FenceDevice, IpmiDevice, IpmiPrivilege, IpmiSettings,
+    Job, Limit, Pin, Reach, RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust,
+    SecretSource,
 };
 use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
 
@@ -300,5 +301,118 @@ fn ipmi_orders_nothing_where_the_name_leads_nowhere() {
         let OrderReport::Unreachable(text) = report else { panic!("{report:?}") };
         assert!(text.contains("'n1-bmc' cannot be looked up"), "{text}");
         assert_eq!(directory.read("calls"), "");
+    });
+}
+
+/// An agent that says yes and shows off; each call is a line in the file `calls`. Its device is at the name
+/// that its plug is, or that all its plugs share.
+fn agent(directory: &Directory, is_shared: bool, options: &[(&str, &str)]) -> FenceAgentDevice {
+    let body = "cd \"${0%/*}\"; input=$(cat); value() { echo \"$input\" | sed -n \"s/^$1=//p\"; }\n\
+         action=$(value action); echo \"$action $(value ip) $(value plug)\" >>calls\n\
+         case $action in list) echo 7;; status) exit 2;; esac";
+    let mut all: Vec<(&str, &str)> = options.to_vec();
+    all.extend(is_shared.then_some(("ip", "n1-bmc")));
+    let settings = FenceAgentSettings {
+        agent: directory.script("agent", body),
+        options: all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        secrets: [].into(),
+        env: [].into(),
+        plug: PerTarget::Pattern(if is_shared { "7" } else { "{target}-bmc" }.to_owned()),
+        plug_option: Some(if is_shared { "plug" } else { "ip" }.to_owned()),
+        targets: [node()].into(),
+        actions: Some(FENCE_AGENT_ACTIONS.into()),
+        needed: [].into(),
+    };
+    FenceAgentDevice::new(settings, directory.executor())
+}
+
+const FENCE_AGENT_ACTIONS: [fence_device::AgentAction; 3] = [
+    fence_device::AgentAction::Off,
+    fence_device::AgentAction::On,
+    fence_device::AgentAction::Status,
+];
+
+/// What the agent was told to find its device by, call by call.
+fn hosts(directory: &Directory) -> Vec<String> {
+    let calls = directory.read("calls");
+    calls.lines().map(|call| call.split(' ').nth(1).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_fence_agent_gets_one_number_of_a_name_that_has_several() {
+    with_own_hosts("a_fence_agent_gets_one_number_of_a_name_that_has_several", || {
+        for is_shared in [false, true] {
+            let (directory, pin) = (Directory::new(), Pin::default());
+            let device = agent(&directory, is_shared, &[]);
+            name(&[A, B]);
+            assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
+            assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Off);
+            // Neither another order of the addresses nor another address changes anything.
+            for now in [&[B, A][..], &[B], &[]] {
+                name(now);
+                assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Off);
+            }
+            assert!(matches!(order(&device, Order::On, &pin), OrderReport::Acknowledged(_)));
+
+            assert_eq!(hosts(&directory), ["127.0.0.1"; 6]);
+        }
+    });
+}
+
+#[test]
+fn a_fence_agent_gets_the_name_while_it_leads_to_one_address() {
+    with_own_hosts("a_fence_agent_gets_the_name_while_it_leads_to_one_address", || {
+        for is_shared in [false, true] {
+            let (directory, pin) = (Directory::new(), Pin::default());
+            let device = agent(&directory, is_shared, &[]);
+            name(&[A]);
+            assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
+            assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Off);
+            name(&[B]);
+            assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Off);
+
+            assert_eq!(hosts(&directory), ["n1-bmc", "n1-bmc", "127.0.0.1"]);
+        }
+        // What only the agent can resolve, and what has several addresses by the time of the question.
+        let (directory, pin) = (Directory::new(), Pin::default());
+        let device = agent(&directory, false, &[]);
+        name(&[]);
+        assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
+        assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Off);
+        name(&[A, B]);
+        assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Unknown);
+        assert_eq!(hosts(&directory), ["n1-bmc"; 2]);
+    });
+}
+
+#[test]
+fn a_fence_agent_that_verifies_a_name_shows_no_state_of_one_with_several_addresses() {
+    let own = "a_fence_agent_that_verifies_a_name_shows_no_state_of_one_with_several_addresses";
+    with_own_hosts(own, || {
+        for options in [&[("ssl_secure", "1")][..], &[("ssl-secure", "yes")], &[("ssl", "1")]] {
+            let (directory, pin) = (Directory::new(), Pin::default());
+            let device = agent(&directory, false, options);
+            name(&[A, B]);
+            assert_eq!(device.power(&node(), &Pin::default(), long()).state, PowerState::Unknown);
+            assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
+            name(&[A]);
+            let shown = device.power(&node(), &pin, long());
+            assert_eq!(shown.state, PowerState::Unknown);
+            assert!(shown.detail.starts_with("the name has several addresses"), "{shown:?}");
+
+            let pin = Pin::default();
+            assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
+            assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Off);
+            name(&[B]);
+            assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Unknown);
+            assert_eq!(hosts(&directory), ["n1-bmc"; 3]);
+        }
+        let (directory, pin) = (Directory::new(), Pin::default());
+        let device =
+            agent(&directory, false, &[("ssl_secure", "0"), ("ssl", "1"), ("ssl-insecure", "1")]);
+        name(&[B, A]);
+        assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
+        let first = &hosts(&directory)[0];
+        assert!(first.parse::<Ipv4Addr>().is_ok(), "{first}");
     });
 }

@@ -8,6 +8,7 @@
 //! - `steps`: what is done for each call. `session`: who we are, and one signed exchange.
 //! - `query`, `reply`: what is sent and what comes back; both are free of I/O.
 
+mod permission;
 mod query;
 mod reply;
 mod session;

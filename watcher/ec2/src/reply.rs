@@ -120,7 +120,7 @@ impl Instance {
 }
 
 /// The one of `instances` that the tag means. The dead do not count beside one that lives, which has taken
-/// their name. A dead one that is alone is meant. Of several dead ones nobody knows which is meant.
+/// their name. Where all are dead, any of them is meant: whichever it was, it is off for good.
 pub(crate) fn the_one(instances: &[Instance], tag: &str, value: &str) -> Result<Instance, String> {
     let with_tag: Vec<&Instance> = instances
         .iter()
@@ -133,9 +133,8 @@ pub(crate) fn the_one(instances: &[Instance], tag: &str, value: &str) -> Result<
     };
     let meant = format!("the tag {tag}={value}");
     match (&alive[..], &dead[..]) {
-        ([one], _) | ([], [one]) => Ok((*one).clone()),
+        ([one], _) | ([], [one, ..]) => Ok((*one).clone()),
         ([], []) => Err(format!("no instance has {meant}")),
-        ([], dead) => Err(format!("no instance that lives has {meant}, only {}", listed(dead))),
         (several, _) => Err(format!(
             "{} instances have {meant}, one is needed: {}",
             several.len(),
@@ -332,18 +331,24 @@ mod tests {
                 assert!(chosen(&twins).unwrap_err().starts_with("2 instances have "), "{state}");
             }
         }
-        assert_eq!(
-            chosen(&[("i-1", "terminated", "n1"), ("i-2", "terminated", "n1")]).unwrap_err(),
-            "no instance that lives has the tag Name=n1, only i-1 (terminated), i-2 (terminated)"
-        );
+        let dead = [("i-1", "terminated", "n1"), ("i-2", "terminated", "n1")];
+        assert_eq!(chosen(&dead).unwrap(), "i-1");
+        let dead = [&dead[..], &[("i-3", "shutting-down", "n1")]].concat();
+        assert_eq!(chosen(&dead).unwrap(), "i-3");
         assert_eq!(chosen(&[("i-1", "shutting-down", "n1")]).unwrap(), "i-1");
         assert_eq!(
             chosen(&[("i-1", "shutting-down", "n1"), ("i-2", "running", "n1")]).unwrap_err(),
-            "2 instances have the tag Name=n1, one is needed: i-1 (shutting-down), i-2 (running)"
+            format!(
+                "2 instances have the tag Name=n1, one is needed: {}",
+                quoted("i-1 (shutting-down), i-2 (running)")
+            )
         );
         assert_eq!(
             chosen(&[("i-1", "stopped", "n1"), ("i-2", "running", "n1")]).unwrap_err(),
-            "2 instances have the tag Name=n1, one is needed: i-1 (stopped), i-2 (running)"
+            format!(
+                "2 instances have the tag Name=n1, one is needed: {}",
+                quoted("i-1 (stopped), i-2 (running)")
+            )
         );
     }
 
@@ -369,7 +374,8 @@ mod tests {
 
     #[test]
     fn only_ec2s_own_refusal_proves_that_nothing_was_done() {
-        let refused = |code: &str| Verdict::Refused(code.to_owned(), format!("{code}: no"));
+        let refused =
+            |code: &str| Verdict::Refused(code.to_owned(), quoted(&format!("{code}: no")));
 
         assert_eq!(
             error(403, "UnauthorizedOperation", "no").verdict(),
@@ -378,11 +384,11 @@ mod tests {
         assert_eq!(error(401, "AuthFailure", "no").verdict(), refused("AuthFailure"));
         for code in THROTTLED {
             for status in [400, 503] {
-                let throttled = Verdict::Throttled(format!("{code}: "));
+                let throttled = Verdict::Throttled(quoted(&format!("{code}: ")));
                 assert_eq!(error(status, code, "").verdict(), throttled);
             }
         }
-        assert_eq!(error(429, "New", "").verdict(), Verdict::Throttled("New: ".to_owned()));
+        assert_eq!(error(429, "New", "").verdict(), Verdict::Throttled(quoted("New: ")));
         for reply in [
             error(500, "InternalError", "no"),
             error(503, "Unavailable", "no"),
@@ -418,6 +424,6 @@ mod tests {
         else {
             panic!("not refused")
         };
-        assert_eq!(words, "UnauthorizedOperation: You are not authorized.");
+        assert_eq!(words, quoted("UnauthorizedOperation: You are not authorized."));
     }
 }

@@ -29,13 +29,13 @@ use fence_device::{Ec2Answer, Ec2Call, Ec2Outcome, Limit, Secret, Secrets, quote
 use fence_protocol::bounded;
 use tokio::time::timeout;
 
+use crate::permission::Permission;
 use crate::query::Query;
 use crate::reply::{Reply, is_passing};
 
 /// All that a call needs.
 #[derive(Debug)]
 pub(crate) struct Session {
-    connector: Connector,
     credentials: Credentials,
     region: String,
     endpoint: String,
@@ -76,8 +76,7 @@ impl Session {
                         'profile'";
             Err(NoSession::unreachable(false, text.to_owned()))
         })?;
-        let connector = connector(Connector::builder());
-        Ok(Session { connector, credentials, region, endpoint, limit, calls: RefCell::default() })
+        Ok(Session { credentials, region, endpoint, limit, calls: RefCell::default() })
     }
 
     /// Where the calls go, in words.
@@ -104,8 +103,27 @@ impl Session {
 
     /// Sends `query` once, and waits for the answer for at most `ms_max` milliseconds.
     pub(crate) async fn send(&self, query: &Query, ms_max: u64) -> Result<Reply, Lost> {
+        self.noted(query, self.exchange(query, ms_max, |body| body)).await
+    }
+
+    /// The same for an order, which is sent only with `permission`.
+    pub(crate) async fn send_order(
+        &self,
+        query: &Query,
+        ms_max: u64,
+        permission: &Permission,
+    ) -> Result<Reply, Lost> {
+        self.noted(query, self.exchange(query, ms_max, |body| permission.guard(body))).await
+    }
+
+    /// Notes what came of a call, for the log.
+    async fn noted(
+        &self,
+        query: &Query,
+        call: impl Future<Output = Result<Reply, Lost>>,
+    ) -> Result<Reply, Lost> {
         let begin = Instant::now();
-        let sent = self.exchange(query, ms_max).await;
+        let sent = call.await;
         let came = match &sent {
             Ok(reply) => format!("status {}", reply.status),
             Err(lost) => lost.text.clone(),
@@ -116,13 +134,21 @@ impl Session {
         sent
     }
 
-    async fn exchange(&self, query: &Query, ms_max: u64) -> Result<Reply, Lost> {
+    /// Each call has a connection of its own: one that was used before may be closed at its other end, and
+    /// an order that is sent into it is lost.
+    async fn exchange(
+        &self,
+        query: &Query,
+        ms_max: u64,
+        guard: impl FnOnce(SdkBody) -> SdkBody,
+    ) -> Result<Reply, Lost> {
         let lost = |is_late, text| Lost { is_late, text };
-        let request = self.signed(&query.form()).map_err(|error| {
+        let request = self.signed(&query.form(), guard).map_err(|error| {
             lost(false, format!("the call cannot be made: {}", quoted(&in_words(&*error))))
         })?;
+        let connector = connector(Connector::builder());
         let exchange = async {
-            let response = self.connector.call(request).await?;
+            let response = connector.call(request).await?;
             let status = response.status().as_u16();
             let mut bytes = Vec::new();
             let mut body = ByteStream::new(response.into_body());
@@ -146,7 +172,11 @@ impl Session {
         }
     }
 
-    fn signed(&self, form: &str) -> Result<HttpRequest, Box<dyn Error + Send + Sync>> {
+    fn signed(
+        &self,
+        form: &str,
+        guard: impl FnOnce(SdkBody) -> SdkBody,
+    ) -> Result<HttpRequest, Box<dyn Error + Send + Sync>> {
         let content_type = "application/x-www-form-urlencoded; charset=utf-8";
         let identity = self.credentials.clone().into();
         let parameters = v4::SigningParams::builder()
@@ -167,7 +197,8 @@ impl Session {
         let mut request = http::Request::post(self.endpoint.as_str())
             .header("content-type", content_type)
             .header("user-agent", concat!("fence-watcher/", env!("CARGO_PKG_VERSION")))
-            .body(SdkBody::from(form))?;
+            .header("content-length", form.len())
+            .body(guard(SdkBody::from(form)))?;
         signature.apply_to_request_http1x(&mut request);
         Ok(request.try_into()?)
     }
@@ -315,3 +346,66 @@ const PARTITIONS: [(&str, &str); 6] = [
     ("eu-isoe-", "cloud.adc-e.uk"),
     ("us-isof-", "csp.hci.ic.gov"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::path::PathBuf;
+    use std::thread;
+
+    use fence_device::Client;
+
+    use super::*;
+    use crate::permission::Look;
+
+    /// What arrives of an order with this permission, and what is said of that.
+    fn arriving(permission: &Permission, limit: Limit) -> (String, Result<Reply, Lost>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let session = Session {
+            credentials: Credentials::new("AKIA", "secret", None, None, "test"),
+            region: "eu-central-1".to_owned(),
+            endpoint: format!("http://{}/", listener.local_addr().unwrap()),
+            limit,
+            calls: RefCell::default(),
+        };
+        let service = thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            connection.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+            let mut seen = Vec::new();
+            let mut buffer = [0; 4096];
+            while !seen.ends_with(b"SkipOsShutdown=true")
+                && let Ok(count @ 1..) = connection.read(&mut buffer)
+            {
+                seen.extend_from_slice(&buffer[..count]);
+            }
+            String::from_utf8(seen).unwrap()
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let order = Query::stop("i-0000000000000000a", true);
+        let sent = runtime.block_on(session.send_order(&order, 60_000, permission));
+        drop(runtime);
+        (service.join().unwrap(), sent)
+    }
+
+    #[test]
+    fn an_order_is_not_sent_over_a_connection_for_which_its_client_did_not_wait() {
+        let limit = Limit::in_ms(60_000);
+        let gone = Client::new(PathBuf::from("/nowhere/a.json"), true);
+        let late = Limit { not_after_boot_ms: 0 };
+        for (permission, look) in [
+            (Permission::new(Some(gone), limit), Look::Withdrawn),
+            (Permission::new(None, late), Look::TooLate),
+        ] {
+            let (seen, sent) = arriving(&permission, limit);
+
+            assert!(!seen.contains("StopInstances"), "{seen}");
+            assert!(sent.is_err(), "{sent:?}");
+            assert_eq!(permission.look(), Some(look));
+        }
+        let permission = Permission::new(None, limit);
+        let (seen, _) = arriving(&permission, limit);
+        assert!(seen.contains("StopInstances"), "{seen}");
+        assert_eq!(permission.look(), Some(Look::Permitted));
+    }
+}

@@ -1,7 +1,8 @@
 //! The steps of one call: find the instance, do what was asked, say honestly what came of it.
 //!
 //! Questions change nothing, so they are repeated where that may help. An order is sent again only
-//! when EC2 refused it for coming too fast: that answer proves that nothing was done.
+//! when EC2 refused it for coming too fast, or in a state that passes: these answers prove that nothing was
+//! done.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +10,7 @@ use fence_device::{Ec2Answer, Ec2Ask, Ec2Call, Ec2Outcome, Limit, is_instance_id
 use fence_protocol::bounded;
 use tokio::time::sleep;
 
+use crate::permission::{Look, Permission};
 use crate::query::Query;
 use crate::reply::{Instance, Reply, Verdict, the_one};
 use crate::session::Session;
@@ -135,18 +137,26 @@ async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> 
         // The caller asks for the state, and that shows it.
         return answer(Ec2Outcome::Unclear, "it is terminated, nothing is left to stop".to_owned());
     }
-    let mut pause_ms = PAUSE_MS.0;
+    let (mut pause_ms, mut was_there) = (PAUSE_MS.0, false);
     loop {
         let limit = session.limit();
         if call.client.as_ref().is_some_and(|client| !client.is_waiting(limit)) {
-            return answer(Ec2Outcome::Withdrawn, "nobody waited for it any more".to_owned());
+            return answer(Ec2Outcome::Withdrawn, GONE.to_owned());
         }
         if limit.has_passed() {
-            return answer(Ec2Outcome::TooLate, "there was no time left to send it".to_owned());
+            return answer(Ec2Outcome::TooLate, LATE.to_owned());
         }
-        let reply = match session.send(&query, ORDER_MS_MAX).await {
-            Ok(reply) => reply,
-            Err(lost) => return answer(Ec2Outcome::Unclear, lost.text),
+        let permission = Permission::new(call.client.clone(), limit);
+        let sent = session.send_order(&query, ORDER_MS_MAX, &permission).await;
+        let reply = match (permission.look(), sent) {
+            (Some(Look::Withdrawn), _) => return answer(Ec2Outcome::Withdrawn, GONE.to_owned()),
+            (Some(Look::TooLate), _) => return answer(Ec2Outcome::TooLate, LATE.to_owned()),
+            (_, Ok(reply)) => reply,
+            (Some(Look::Permitted), Err(lost)) => return answer(Ec2Outcome::Unclear, lost.text),
+            (None, Err(lost)) => {
+                let words = format!("{} (not sent)", lost.text);
+                return answer(Ec2Outcome::Unreachable, words);
+            }
         };
         match reply.verdict() {
             Verdict::Accepted => {
@@ -161,14 +171,40 @@ async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> 
                     return answer(Ec2Outcome::Unreachable, words);
                 }
             }
-            // It may get there by itself, and that is for the caller to find out.
+            // Nothing was done. It may get there by itself, and that is for the caller to find out.
             Verdict::Refused(code, words) if code == "IncorrectInstanceState" => {
-                return answer(Ec2Outcome::Unclear, words);
+                let states = states_before(call.ask);
+                let now = state_of(session, &id).await;
+                let is_there = now.as_deref() == Some(states.there);
+                let passes = is_there && !was_there || now.as_deref() == Some(states.on_its_way);
+                was_there |= is_there;
+                if !passes || !paused(session.limit(), &mut pause_ms).await {
+                    return answer(Ec2Outcome::Unclear, words);
+                }
             }
             Verdict::Refused(_, words) => return answer(Ec2Outcome::Failed, words),
             Verdict::Broken(words) => return answer(Ec2Outcome::Unclear, words),
         }
     }
+}
+
+/// The state in which EC2 takes an order, and the one that passes to it.
+struct StatesBefore {
+    on_its_way: &'static str,
+    there: &'static str,
+}
+
+fn states_before(ask: Ec2Ask) -> StatesBefore {
+    match ask {
+        Ec2Ask::On => StatesBefore { on_its_way: "stopping", there: "stopped" },
+        _ => StatesBefore { on_its_way: "pending", there: "running" },
+    }
+}
+
+/// The state of an instance, if it can be told.
+async fn state_of(session: &Session, id: &str) -> Option<String> {
+    let found = describe(session, Query::describe_id(id)).await.ok()?;
+    found.into_iter().find(|instance| instance.id == id).map(|instance| instance.state)
 }
 
 /// The instance that is meant.
@@ -241,6 +277,9 @@ async fn paused(limit: Limit, pause_ms: &mut u64) -> bool {
 
 /// The longest text that is passed on, in bytes.
 const TEXT_BYTES_MAX: usize = 4096;
+/// Why an order is not sent.
+const GONE: &str = "nobody waited for it any more";
+const LATE: &str = "there was no time left to send it";
 
 /// How long the answer to a question is waited for. It usually comes within a tenth of a second.
 const QUESTION_MS_MAX: u64 = 5_000;

@@ -106,7 +106,14 @@ fn error(status: u16, code: &str) -> Reply {
 }
 
 fn serve(mut connection: TcpStream, answer: impl FnOnce(&str) -> Reply) {
-    let mut reader = BufReader::new(connection.try_clone().unwrap());
+    let (status, body) = answer(&form_of(&connection));
+    let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n", body.len());
+    write!(connection, "{head}Connection: close\r\n\r\n{body}").unwrap();
+}
+
+/// What the next call says.
+fn form_of(connection: &TcpStream) -> String {
+    let mut reader = BufReader::new(connection);
     let mut length = 0;
     loop {
         let mut line = String::new();
@@ -121,9 +128,7 @@ fn serve(mut connection: TcpStream, answer: impl FnOnce(&str) -> Reply) {
     }
     let mut form = vec![0; length];
     reader.read_exact(&mut form).unwrap();
-    let (status, body) = answer(&String::from_utf8(form).unwrap());
-    let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n", body.len());
-    write!(connection, "{head}Connection: close\r\n\r\n{body}").unwrap();
+    String::from_utf8(form).unwrap()
 }
 
 #[test]
@@ -214,5 +219,80 @@ fn a_service_without_dry_runs_is_told_nothing_that_changes_the_instance() {
             let mut orders = calls.iter().filter(|call| !call.starts_with("Describe"));
             assert!(orders.all(|call| call.starts_with(harmless)), "{calls:?}");
         }
+    }
+}
+
+#[test]
+fn each_call_has_a_connection_of_its_own() {
+    // It answers the first call of a connection, and does not even read the second.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let call = name_of(&form_of(&connection));
+            let (status, body) = done(&call, "running");
+            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n", body.len());
+            write!(connection, "{head}\r\n{body}").unwrap();
+            kept.push(connection);
+        }
+    });
+    let ec2 = Ec2 { endpoint, calls: Arc::default() };
+
+    let answer = ec2.ask(Ec2Ask::Off, 20_000);
+
+    assert_eq!(answer.outcome, Ec2Outcome::Done, "{}", answer.text);
+}
+
+#[test]
+fn an_order_without_a_connection_was_not_given() {
+    // Nobody listens any more when the order is to be sent.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (connection, _) = listener.accept().unwrap();
+        drop(listener);
+        serve(connection, |form| done(&name_of(form), "running"));
+    });
+    let ec2 = Ec2 { endpoint, calls: Arc::default() };
+
+    let answer = ec2.ask(Ec2Ask::Off, 20_000);
+
+    assert_eq!(answer.outcome, Ec2Outcome::Unreachable, "{}", answer.text);
+    assert!(answer.text.contains("(not sent)"), "{}", answer.text);
+}
+
+#[test]
+fn an_order_that_is_refused_in_a_state_that_passes_is_given_again() {
+    for (ask, order, passing) in
+        [(Ec2Ask::Off, "StopInstances", "pending"), (Ec2Ask::On, "StartInstances", "stopping")]
+    {
+        let ec2 = Ec2::start(passing, move |call, before| {
+            (call == order && before < 2).then(|| error(400, "IncorrectInstanceState"))
+        });
+        let answer = ec2.ask(ask, 60_000);
+        assert_eq!(answer.outcome, Ec2Outcome::Done, "{}", answer.text);
+        assert_eq!(ec2.calls().iter().filter(|call| *call == order).count(), 3);
+    }
+    // Where EC2 refuses in the state in which it takes the order, it is asked once more.
+    let ec2 = Ec2::start("running", |call, _| {
+        (call == "StopInstances").then(|| error(400, "IncorrectInstanceState"))
+    });
+    assert_eq!(ec2.ask(Ec2Ask::Off, 60_000).outcome, Ec2Outcome::Unclear);
+    assert_eq!(ec2.calls().iter().filter(|call| *call == "StopInstances").count(), 2);
+    // What does not pass, or is reached already, is for the caller to find out.
+    for (ask, order, state) in [
+        (Ec2Ask::Off, "StopInstances", "shutting-down"),
+        (Ec2Ask::Off, "StopInstances", "stopped"),
+        (Ec2Ask::On, "StartInstances", "terminated"),
+        (Ec2Ask::On, "StartInstances", "running"),
+    ] {
+        let ec2 = Ec2::start(state, move |call, _| {
+            (call == order).then(|| error(400, "IncorrectInstanceState"))
+        });
+        let answer = ec2.ask(ask, 60_000);
+        assert_eq!(answer.outcome, Ec2Outcome::Unclear, "{state}: {}", answer.text);
+        assert_eq!(ec2.calls(), ["DescribeInstances", order, "DescribeInstances"], "{state}");
     }
 }

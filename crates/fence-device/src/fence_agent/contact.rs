@@ -69,7 +69,7 @@ impl FenceAgentDevice {
             let plug = self.settings.plug.of(node);
             let contact = plug.ok_or_else(|| "no plug is configured".to_owned());
             let contact =
-                contact.and_then(|plug| self.monitor(Some(Target { node, plug: &plug }), limit));
+                contact.and_then(|plug| self.monitor(Some(Target::new(node, &plug)), limit));
             contact.err().map(|problem| (*node, problem))
         });
         answers.into_iter().flatten().collect()

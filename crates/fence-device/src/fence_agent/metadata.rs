@@ -3,6 +3,7 @@
 //! The format is that of ClusterLabs' fence agents (`lib/metadata.rng` there), read tolerantly: what
 //! is missing or new in an agent's metadata is not the administrator's fault.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use fence_protocol::nearest;
@@ -53,7 +54,8 @@ impl Metadata {
     pub fn parse(text: &str) -> Result<Self, String> {
         let options = ParsingOptions { nodes_limit: NODES_MAX, ..ParsingOptions::default() };
         let (before, xml, after) = document_in(text);
-        let document = Document::parse_with_options(xml, options)
+        let xml = without_type(xml);
+        let document = Document::parse_with_options(&xml, options)
             .map_err(|error| format!("it is no XML: {error}"))?;
         let root = document.root_element();
         if !root.has_tag_name("resource-agent") {
@@ -192,6 +194,26 @@ fn document_in(text: &str) -> (&str, &str, &str) {
     let end = rest.rfind(END).map_or(rest.len(), |at| at + END.len());
     let (xml, after) = rest.split_at(end);
     (before, xml.trim(), after)
+}
+
+/// `xml` without the document type that may precede its root, and without the entities in that.
+fn without_type(xml: &str) -> Cow<'_, str> {
+    let root = xml.find("<resource-agent").unwrap_or(xml.len());
+    let Some(start) = xml[..root].find("<!DOCTYPE") else { return Cow::Borrowed(xml) };
+    let (mut quote, mut is_within) = (None, false);
+    for (at, c) in xml[start..].char_indices() {
+        match c {
+            _ if quote == Some(c) => quote = None,
+            _ if quote.is_some() => {}
+            '"' | '\'' => quote = Some(c),
+            '[' | ']' => is_within = c == '[',
+            '>' if !is_within => {
+                return Cow::Owned([&xml[..start], &xml[start + at + 1..]].concat());
+            }
+            _ => {}
+        }
+    }
+    Cow::Borrowed(xml)
 }
 
 /// How the document ends.
@@ -355,6 +377,20 @@ mod tests {
     }
 
     #[test]
+    fn a_document_type_is_passed_over() {
+        let metadata = Metadata::parse(AGENT).unwrap();
+        for kind in [
+            "<!DOCTYPE resource-agent SYSTEM \"ra-api-1.dtd\">",
+            "<!DOCTYPE resource-agent\n  PUBLIC '-//A > B//' \"http://x/ra-api-1.dtd\" >\n",
+            "<!-- -->\n<!DOCTYPE resource-agent [<!ELEMENT resource-agent ANY>\n<!ENTITY a \"]>\">]>",
+        ] {
+            let typed = AGENT.replacen("\n<resource-agent", &format!("\n{kind}<resource-agent"), 1);
+            assert!(typed.contains(kind));
+            assert_eq!(Metadata::parse(&typed).unwrap(), metadata, "{kind}");
+        }
+    }
+
+    #[test]
     fn what_is_no_metadata_is_refused_and_does_no_harm() {
         for xml in [
             "",
@@ -362,6 +398,8 @@ mod tests {
             "<html/>",
             "<resource-agent>",
             "<!DOCTYPE x [<!ENTITY a \"aaaa\">]><resource-agent>&a;</resource-agent>",
+            "<?xml version=\"1.0\"?><!DOCTYPE x [<!ENTITY a \"a\">]><resource-agent>&a;</resource-agent>",
+            "<?xml version=\"1.0\"?><!DOCTYPE x [<resource-agent></resource-agent>",
             &"<resource-agent>".repeat(90_000),
             &format!("<resource-agent>{}</resource-agent>", "<a/>".repeat(200_000)),
         ] {

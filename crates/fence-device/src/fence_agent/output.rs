@@ -9,6 +9,25 @@ pub struct Listed<'a> {
     pub alias: &'a str,
 }
 
+/// What an agent writes that has the action, and no list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoList {
+    /// It has plugs, and nobody has written the code that lists them.
+    Unwritten,
+    /// As it is used here, it has no plugs: it acts on one machine.
+    OneMachine,
+}
+
+/// Whether the agent says that it has no list. ClusterLabs' agents do so in these words alone, and exit
+/// with 0.
+pub(super) fn no_list(stdout: &str) -> Option<NoList> {
+    match stdout.trim() {
+        "N/A" => Some(NoList::OneMachine),
+        "NOTICE: List option is not working on this device yet" => Some(NoList::Unwritten),
+        _ => None,
+    }
+}
+
 /// The plugs that an agent lists: `plug`, `plug,alias` (whatever the separator) or, as `fence_virt` and
 /// `fence_xvm` write it, `name uuid state`, one a line.
 ///
@@ -64,6 +83,17 @@ mod tests {
         assert_eq!(plugs(""), []);
         let other = listed_plugs("a,b;first\n", ";").unwrap();
         assert_eq!(other, [Listed { plug: "a,b", alias: "first" }]);
+    }
+
+    #[test]
+    fn an_agent_says_in_known_words_alone_that_it_has_no_list() {
+        let notice = "NOTICE: List option is not working on this device yet";
+        assert_eq!(no_list(&format!("{notice}\n")), Some(NoList::Unwritten));
+        assert_eq!(no_list("N/A\n"), Some(NoList::OneMachine));
+        for text in ["", "n1", "N/A\nn1", "n/a", "NOTICE: List option", "NOTICE: no answer"] {
+            assert_eq!(no_list(text), None, "{text}");
+        }
+        assert_eq!(no_list(&format!("{notice}\nn1")), None);
     }
 
     #[test]

@@ -3,8 +3,11 @@
 
 use fence_protocol::{NodeName, PowerState, bounded, fold_hostlist};
 
+use super::output::{NoList, no_list};
 use super::{AgentAction, FenceAgentDevice, Listed, Ran, Target, listed_plugs};
 use crate::command::LIST_BYTES_MAX;
+use crate::pin::Listing;
+use crate::pool::ask_all;
 use crate::{Limit, Outcome, Pin, Secrets};
 
 /// What an agent wrote as its list.
@@ -46,30 +49,70 @@ impl FenceAgentDevice {
         pin: &Pin,
         limit: Limit,
     ) -> Option<String> {
+        let doubt = self.doubt_about_plug(target, pin, limit)?;
+        Some(format!("the agent says off, which is not believed: {}", doubt.text))
+    }
+
+    /// Why nothing may be ordered for `target` as far as the agent's list shows, if that is so.
+    ///
+    /// Where the state is asked after an order, an "off" of an unknown plug is not believed, and the list
+    /// is read then. Otherwise the list is read before the order: nothing shows later that the agent took
+    /// an unknown plug for its own, or acted on another machine.
+    pub(super) fn doubt_about_order(
+        &self,
+        action: AgentAction,
+        target: Target<'_>,
+        pin: &Pin,
+        limit: Limit,
+    ) -> Option<Doubt> {
+        let is_confirmed = action != AgentAction::Reboot && self.may_have(AgentAction::Status);
+        if is_confirmed && !self.needs_description() {
+            return None;
+        }
+        self.doubt_about_plug(target, pin, limit)
+    }
+
+    /// Why it is not certain that the agent knows the plug of `target`, where it can list its plugs.
+    fn doubt_about_plug(&self, target: Target<'_>, pin: &Pin, limit: Limit) -> Option<Doubt> {
         if !self.can_list(limit) {
             return None;
         }
-        let says = "the agent says off, which is not believed";
         let plug = target.plug;
-        let is_listed = match pin.is_listed() {
-            Some(is_listed) => is_listed,
-            None => match self.lists(target, limit) {
-                Ok(is_listed) => is_listed,
-                Err(problem) => {
-                    return Some(format!(
-                        "{says}: whether it knows '{plug}' cannot be told: {problem}"
-                    ));
+        let listing = match pin.listing() {
+            Some(listing) => listing,
+            None => match self.listing(target, limit) {
+                Ok(listing) => listing,
+                Err(Doubt { text, is_unreached }) => {
+                    let text = format!("whether it knows '{plug}' cannot be told: {text}");
+                    return Some(Doubt { text, is_unreached });
                 }
             },
         };
-        pin.set_listed(is_listed);
-        (!is_listed).then(|| format!("{says}: '{plug}' is not in its list"))
+        pin.set_listing(listing);
+        let certain = |text| Some(Doubt { text, is_unreached: false });
+        match listing {
+            Listing::Listed | Listing::NoList => None,
+            Listing::OneMachine if !self.needs_description() => None,
+            Listing::OneMachine => certain(ONE_MACHINE.to_owned()),
+            Listing::Unlisted => certain(format!("'{plug}' is not in its list")),
+        }
     }
 
-    /// Whether the agent has the plug of `target` in its list.
-    fn lists(&self, target: Target<'_>, limit: Limit) -> Result<bool, String> {
+    /// What the agent's list says of the plug of `target`.
+    fn listing(&self, target: Target<'_>, limit: Limit) -> Result<Listing, Doubt> {
         let list = self.list(Some(target), limit)?;
-        Ok(self.is_among(&list.plugs(self.separator())?, target.plug))
+        let text = |text| Doubt { text, is_unreached: false };
+        self.listing_in(&list, target.plug).map_err(text)
+    }
+
+    fn listing_in(&self, list: &List, plug: &str) -> Result<Listing, String> {
+        match no_list(&list.stdout) {
+            Some(NoList::Unwritten) => return Ok(Listing::NoList),
+            Some(NoList::OneMachine) => return Ok(Listing::OneMachine),
+            None => {}
+        }
+        let listed = list.plugs(self.separator())?;
+        Ok(if self.is_among(&listed, plug) { Listing::Listed } else { Listing::Unlisted })
     }
 
     /// Whether `plug` is listed, or each of several plugs that the agent switches together.
@@ -82,13 +125,20 @@ impl FenceAgentDevice {
         has(plug) || !separator.is_empty() && parts.all(has)
     }
 
-    /// What the agent's list says.
-    pub(super) fn list(&self, target: Option<Target<'_>>, limit: Limit) -> Result<List, String> {
-        match self.run(AgentAction::List, target, None, limit, LIST_BYTES_MAX)? {
+    /// What the agent writes for a list.
+    pub(super) fn list(&self, target: Option<Target<'_>>, limit: Limit) -> Result<List, Doubt> {
+        let certain = |text| Doubt { text, is_unreached: false };
+        match self.run(AgentAction::List, target, None, limit, LIST_BYTES_MAX).map_err(certain)? {
             Ran { outcome: Outcome::Exited { code: 0, stdout, .. }, secrets } => {
                 Ok(List { stdout, secrets })
             }
-            ran => Err(self.failure(ran)),
+            ran => {
+                let is_unreached = matches!(
+                    ran.outcome,
+                    Outcome::Exited { .. } | Outcome::TimedOut { .. } | Outcome::NotReported
+                );
+                Err(Doubt { text: self.failure(ran), is_unreached })
+            }
         }
     }
 
@@ -103,8 +153,8 @@ impl FenceAgentDevice {
             return None;
         }
         let node: NodeName = NO_SUCH_NODE.parse().ok()?;
-        let nowhere = Target { node: &node, plug: NO_SUCH_NODE };
-        let state = match self.state_of(nowhere, &Pin::default(), limit).state {
+        let nowhere = Target::new(&node, NO_SUCH_NODE);
+        let state = match self.state_of(nowhere, &Pin::default(), limit).0.state {
             PowerState::On => "on",
             PowerState::Off => "off",
             PowerState::Unknown => return None,
@@ -115,33 +165,49 @@ impl FenceAgentDevice {
         ))
     }
 
-    /// The targets, known by name, whose plug is not in the agent's list: no "off" of theirs is believed.
+    /// The targets, known by name, whose plug is not in the agent's list: no fence of theirs is ordered, or
+    /// none is confirmed.
     pub(super) fn unlisted_targets(&self, limit: Limit) -> Vec<String> {
-        let targets = &self.settings.targets;
-        if targets.is_empty() || !self.may_have(AgentAction::Status) || !self.can_list(limit) {
+        let plug = |node| Some((node, self.settings.plug.of(node)?));
+        let targets: Vec<(&NodeName, String)> =
+            self.settings.targets.iter().filter_map(plug).collect();
+        if targets.is_empty() || !self.can_list(limit) {
             return Vec::new();
         }
-        let remedy =
-            "take \"list\" out of 'actions', if the agent fails for plugs that it does not know";
         if self.settings.addresses().is_some() {
-            return vec![format!(
-                "no fence can be confirmed, because the agent lists plugs and no addresses: {remedy}"
-            )];
+            return self.unlisted_addresses(&targets, limit);
         }
-        let list = self.list(None, limit);
-        let listed = list.as_ref().map_err(Clone::clone);
-        let listed = match listed.and_then(|list| list.plugs(self.separator())) {
-            Ok(listed) => listed,
-            Err(problem) => {
-                return vec![format!(
-                    "no fence can be confirmed, because the agent's list cannot be read ({remedy}): {problem}"
-                )];
-            }
+        let list = match self.list(None, limit) {
+            Ok(list) => list,
+            Err(Doubt { text, .. }) => return vec![unreadable(&text)],
         };
-        let plugs = targets.iter().filter_map(|node| Some((node, self.settings.plug.of(node)?)));
-        let unknown: Vec<(&NodeName, String)> =
-            plugs.filter(|(_, plug)| !self.is_among(&listed, plug)).collect();
+        let mut unknown = Vec::new();
+        for (node, plug) in targets {
+            match self.listing_in(&list, &plug) {
+                Ok(Listing::Listed | Listing::NoList) => {}
+                Ok(Listing::OneMachine) if !self.needs_description() => {}
+                Ok(Listing::OneMachine) => {
+                    return vec![format!("no target can be fenced: the agent has {ONE_MACHINE}")];
+                }
+                Ok(Listing::Unlisted) => unknown.push((node, plug)),
+                Err(problem) => return vec![unreadable(&problem)],
+            }
+        }
         unlisted(&unknown).into_iter().collect()
+    }
+
+    /// The same where each plug is an address: each has an agent's list of its own, which holds no address.
+    fn unlisted_addresses(&self, targets: &[(&NodeName, String)], limit: Limit) -> Vec<String> {
+        let mut found = ask_all(targets, |(node, plug)| {
+            let why = match self.listing(Target::new(node, plug), limit) {
+                Ok(Listing::NoList | Listing::OneMachine | Listing::Listed) => return None,
+                Ok(Listing::Unlisted) => "the agent lists plugs and no addresses".to_owned(),
+                Err(Doubt { text, .. }) => format!("the agent's list cannot be read: {text}"),
+            };
+            Some(format!("no fence of '{node}' can be confirmed ({REMEDY}): {why}"))
+        });
+        found.sort();
+        found.into_iter().flatten().collect()
     }
 }
 
@@ -161,3 +227,24 @@ fn unlisted(unknown: &[(&NodeName, String)]) -> Option<String> {
     };
     Some(format!("no fence of '{names}' can be confirmed: {which} not in the agent's list"))
 }
+
+/// Why it is not certain that an agent knows a plug.
+pub(super) struct Doubt {
+    pub(super) text: String,
+    /// The agent did not answer. It may do so for another try, or on another node.
+    pub(super) is_unreached: bool,
+}
+
+fn unreadable(problem: &str) -> String {
+    format!(
+        "no fence can be confirmed, because the agent's list cannot be read ({REMEDY}): {problem}"
+    )
+}
+
+/// What to do about a list that is of no use.
+const REMEDY: &str = "if the agent fails for plugs that it does not know, set 'plug_option', and name in \
+                      'actions' what it has but for \"list\"";
+
+/// What an agent without plugs says with its list.
+const ONE_MACHINE: &str = "\"N/A\" for a list, so it may act on one and the same machine for every target: \
+                           write in 'plug_option' which of its options names the target, such as \"ip\"";

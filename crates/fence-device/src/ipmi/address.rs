@@ -1,10 +1,10 @@
 //! Where a BMC listens.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::Limit;
-use crate::resolve::{ported_v6, resolve, without_brackets};
+use crate::resolve::{number, ported_v6, resolve, without_brackets};
 
 /// The address of one BMC: a host's name or IP address, and a UDP port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,14 +64,6 @@ impl fmt::Display for BmcAddress {
             (port, false) => write!(f, "{}:{port}", self.host),
             (port, true) => write!(f, "[{}]:{port}", self.host),
         }
-    }
-}
-
-/// The IP address as ipmitool takes it, with the interface of one of link-local scope.
-fn number(address: SocketAddr) -> String {
-    match address {
-        SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
-        address => address.ip().to_string(),
     }
 }
 

@@ -33,6 +33,8 @@ pub enum What {
     /// The BMC is there and had no time for this now. It has done nothing of it, and may do so when it is
     /// asked or told again.
     Busy,
+    /// The BMC let us in, and could not answer the question now. It may do so when it is asked again.
+    Later,
     /// There was no session, as the BMC was not reached. It was told nothing.
     Unreachable,
     /// There was no session, as the BMC does not want one. It was told nothing.
@@ -50,6 +52,7 @@ pub fn said(code: i32, stdout: &str, stderr: &str) -> Said {
         let what = match is_unanswered {
             true => What::Silent,
             false if is_line(line, ORDER_TOO_EARLY) => What::Busy,
+            false if ASKED_TOO_EARLY.iter().any(|refusal| is_line(line, refusal)) => What::Later,
             false => What::Refused,
         };
         Said { what, words: one_line(line) }
@@ -79,9 +82,12 @@ pub fn order_report(order: Order, said: Said) -> OrderReport {
         What::Took(taken) if taken == order => OrderReport::Acknowledged(said.words),
         What::Unreachable | What::Busy => OrderReport::Unreachable(said.words),
         What::NotLetIn => OrderReport::Failed(said.words),
-        What::Took(_) | What::Power(_) | What::Refused | What::Silent | What::Unclear => {
-            OrderReport::Unacknowledged(said.words)
-        }
+        What::Took(_)
+        | What::Power(_)
+        | What::Refused
+        | What::Silent
+        | What::Later
+        | What::Unclear => OrderReport::Unacknowledged(said.words),
     }
 }
 
@@ -150,6 +156,16 @@ const NO_SESSION: &str = "Error: Unable to establish IPMI v2 / RMCP+ session";
 
 /// The refusal of an order that the BMC did not even look at (completion code C0h, "Node busy").
 const ORDER_TOO_EARLY: &str = "Set Chassis Power Control to * failed: Node busy";
+
+/// The refusals of a question that pass. A question changes nothing, so it may be asked again.
+const ASKED_TOO_EARLY: [&str; 6] = [
+    "Get Chassis Power Status failed: Node busy",
+    "Get Chassis Power Status failed: Timeout",
+    "Get Chassis Power Status failed: Out of space",
+    "Get Chassis Power Status failed: Command response could not be provided",
+    "Get Chassis Power Status failed: Device firmware in update mode",
+    "Get Chassis Power Status failed: BMC initialization in progress",
+];
 
 /// Why a session was not set up, the certain reasons first. Each is a whole line; `*` is any text.
 ///
@@ -337,8 +353,15 @@ mod tests {
                 format!("{SESSION}Set Chassis Power Control to Down/Off failed: {reason}\n");
             assert_eq!(said(1, "", &stderr).what, what, "{reason}");
         }
-        let question = "Get Chassis Power Status failed: Node busy\n";
-        assert_eq!(said(1, "", question).what, What::Refused);
+        for (reason, what) in [
+            ("Node busy", What::Later),
+            ("Timeout", What::Later),
+            ("Node busy now", What::Refused),
+            ("Invalid command", What::Refused),
+        ] {
+            let question = format!("Get Chassis Power Status failed: {reason}\n");
+            assert_eq!(said(1, "", &question).what, what, "{reason}");
+        }
     }
 
     #[test]

@@ -51,8 +51,10 @@ impl Rig {
         settings(self.directory.script("fence_test", &script))
     }
 
+    /// The same with all actions, and an option that names the target for certain.
     pub fn agent(&self, body: &str) -> FenceAgentSettings {
-        self.agent_with(&metadata("plug", &ALL), body)
+        let plug_option = Some("plug".to_owned());
+        FenceAgentSettings { plug_option, ..self.agent_with(&metadata("plug", &ALL), body) }
     }
 
     pub fn device(&self, settings: FenceAgentSettings) -> FenceAgentDevice {

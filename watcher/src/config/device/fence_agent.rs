@@ -172,6 +172,7 @@ impl Reserved<'_> {
 fn set_otherwise(name: &str) -> Option<&'static str> {
     match spelling(name).as_str() {
         "action" | "option" | "nodename" => Some("it is set for each call"),
+        "delay" => Some(LATE),
         "method" => Some("write the device's own key 'method'"),
         "port_as_ip" => Some("write plug_option = \"ip\" for the device"),
         "help" | "version" => Some("with it the agent does nothing, and calls that a success"),
@@ -333,6 +334,9 @@ const IN_CLEAR: &str = "a secret does not belong in this file: put it into a fil
     read, and name that in 'password_file' (with 'password_option', if the option is not 'password') or \
     in 'secret_files'";
 
+const LATE: &str = "the agent would wait with an order that was given, and give it whoever waits by then: a delay \
+    belongs to the cluster's resource (pcmk_delay_base, or the option 'delay' of fence_gfs2_recorder)";
+
 const NO_OPTION: &str = "it is no name of an option";
 
 #[cfg(test)]
@@ -369,6 +373,21 @@ mod tests {
         assert_eq!(settings.targets.len(), 2);
         assert_eq!(settings.actions, None);
         assert_eq!(settings.needed, [Off, On, Monitor].into());
+    }
+
+    #[test]
+    fn a_delay_of_the_agents_own_is_refused_wherever_it_is_written() {
+        for text in [
+            "targets = ['n1']\noptions = { delay = 7 }",
+            "targets = ['n1']\noptions = { delay = '0' }",
+            "targets = ['n1']\nsecret_files = { delay = '/delay' }",
+            "targets = ['n1']\nplug_option = 'delay'",
+        ] {
+            let found = problems(&format!("agent = 'fence_test'\n{text}"));
+            assert!(found.contains("'delay'") && found.contains("pcmk_delay_base"), "{found}");
+        }
+        read("agent = 'fence_test'\ntargets = ['n1']\noptions = { power_wait = 7 }", false)
+            .unwrap();
     }
 
     #[test]

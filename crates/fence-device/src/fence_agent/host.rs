@@ -1,0 +1,146 @@
+//! The machine behind a name that an agent resolves by itself, with each call anew.
+//!
+//! A name with several addresses may lead the order to one machine and the question to another. So the
+//! name is resolved here as well: where it has several addresses, the agent gets a number in its place,
+//! the same for the order and for each question of the execution. A name with one address stays, as long
+//! as it keeps that address.
+//!
+//! A certificate is verified against a name. Where the options ask for that, the name stays, and the state
+//! is unknown if the name has several addresses. A name that only the agent can resolve (an alias of its
+//! `ssh`) stays, too.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::FenceAgentDevice;
+use crate::pin::Machine;
+use crate::resolve::{number, resolve};
+use crate::{Limit, Pin};
+
+/// Where an order by name went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AgentHost {
+    /// To this number.
+    Number(String),
+    /// To one of several numbers; nobody knows to which.
+    OneOfSeveral,
+    /// The name had no address for us.
+    Unresolved,
+}
+
+impl FenceAgentDevice {
+    /// The number that the agent gets in place of a name for an order, if it does not get the name; pins
+    /// the machine.
+    pub(super) fn host_of_order(&self, plug: &str, pin: &Pin, limit: Limit) -> Option<String> {
+        let name = self.host_name(plug)?;
+        if let Some(Machine::Agent { host: AgentHost::Number(number) }) = pin.machine() {
+            return self.number_for(number, self.addresses_of(name, limit).ok().as_deref());
+        }
+        let found = self.addresses_of(name, limit);
+        let (host, given) = match found.as_deref() {
+            Err(_) | Ok([]) => (AgentHost::Unresolved, None),
+            Ok([one]) => (AgentHost::Number(one.clone()), None),
+            Ok(_) if self.verifies_names() => (AgentHost::OneOfSeveral, None),
+            Ok([first, ..]) => (AgentHost::Number(first.clone()), Some(first.clone())),
+        };
+        pin.set(Machine::Agent { host });
+        given
+    }
+
+    /// The same for a question. An error says why its answer could be that of another machine.
+    pub(super) fn host_of_question(
+        &self,
+        plug: &str,
+        pin: &Pin,
+        limit: Limit,
+    ) -> Result<Option<String>, String> {
+        let Some(name) = self.host_name(plug) else { return Ok(None) };
+        let found = self.addresses_of(name, limit);
+        let found = found.as_deref().ok();
+        let is_several = found.is_some_and(|found| found.len() > 1);
+        let is_kept = |number: &String| found.is_some_and(|found| found == [number.clone()]);
+        match pin.machine() {
+            Some(Machine::Agent { host: AgentHost::Number(number) }) if self.verifies_names() => {
+                if is_kept(number) {
+                    Ok(None)
+                } else {
+                    Err(doubt(name))
+                }
+            }
+            Some(Machine::Agent { host: AgentHost::Number(number) }) => {
+                Ok(self.number_for(number, found))
+            }
+            Some(Machine::Agent { host: AgentHost::Unresolved }) if !is_several => Ok(None),
+            Some(_) => Err(doubt(name)),
+            None if is_several && self.verifies_names() => Err(doubt(name)),
+            None => Ok(found.filter(|_| is_several).and_then(|found| found.first().cloned())),
+        }
+    }
+
+    /// `number`, unless the name leads there and nowhere else.
+    fn number_for(&self, number: &str, found: Option<&[String]>) -> Option<String> {
+        let is_kept = matches!(found, Some([one]) if one == number);
+        (!is_kept && !self.verifies_names()).then(|| number.to_owned())
+    }
+
+    /// The name by which the agent finds its device, where it gets one.
+    fn host_name<'a>(&'a self, plug: &'a str) -> Option<&'a str> {
+        let of_all = || {
+            let given = self.settings.options.iter();
+            given.filter(|(name, _)| is_host_option(name)).map(|(_, value)| value.as_str()).next()
+        };
+        let host = if self.settings.addresses().is_some() { Some(plug) } else { of_all() };
+        host.filter(|host| !host.is_empty() && host.parse::<IpAddr>().is_err())
+    }
+
+    /// The numbers of a name, in the order of the system's resolver, those that the agent may use alone.
+    /// Numbers of IPv4 come first: agents put them into URLs and the addresses of other protocols, where
+    /// one of IPv6 needs a form of its own.
+    fn addresses_of(&self, name: &str, limit: Limit) -> Result<Vec<String>, String> {
+        let found = resolve(name, 0, limit.min(Limit::in_ms(RESOLVE_MS)))?;
+        let is_only = |option| self.is_set(option);
+        let is_wanted = |address: &&SocketAddr| match (is_only("inet4_only"), is_only("inet6_only"))
+        {
+            (true, false) => address.is_ipv4(),
+            (false, true) => address.is_ipv6(),
+            _ => true,
+        };
+        let (mut first, mut then) = (Vec::new(), Vec::new());
+        for address in found.iter().filter(is_wanted) {
+            let (list, number) =
+                (if address.is_ipv4() { &mut first } else { &mut then }, number(*address));
+            if !list.contains(&number) {
+                list.push(number);
+            }
+        }
+        first.append(&mut then);
+        Ok(first)
+    }
+
+    /// Whether the options ask for a certificate that bears the name.
+    fn verifies_names(&self) -> bool {
+        self.is_set("ssl_secure") || self.is_set("ssl") && !self.is_set("ssl_insecure")
+    }
+
+    /// Whether an option is given, and not as false.
+    fn is_set(&self, option: &str) -> bool {
+        let is_false = |value: &str| ["0", "no", "off", "false"].contains(&value);
+        self.settings.options.iter().any(|(name, value)| {
+            name.replace('-', "_") == option && !is_false(&value.to_ascii_lowercase())
+        })
+    }
+}
+
+/// Whether an option of this name says where the device is.
+pub(super) fn is_host_option(name: &str) -> bool {
+    ["ip", "ipaddr"].contains(&name)
+}
+
+fn doubt(name: &str) -> String {
+    format!(
+        "the name has several addresses, or others than before, so another machine could answer: give the \
+         agent one that leads to one machine, or a number, in place of '{name}'"
+    )
+}
+
+/// How long a name is looked up for.
+const RESOLVE_MS: u64 = 5_000;
