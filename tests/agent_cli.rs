@@ -322,7 +322,10 @@ fn a_flag_with_a_value_that_means_nothing_stops_no_fence() {
     let output = spool.run_answered(lines, |responder| responder.answer(&responder.success()));
     assert_eq!(output.status.code(), Some(0));
     for word in ["gfs2_discovery_enabled is '2'", "delay is ''", "quiet is '2'"] {
-        assert!(text(&output.stderr).contains(&format!("the default holds: {word}")), "{output:?}");
+        assert!(
+            text(&output.stderr).contains(&format!("the default holds: the option {word}")),
+            "{output:?}"
+        );
     }
 }
 

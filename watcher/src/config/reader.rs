@@ -131,11 +131,6 @@ impl<'p> Section<'p> {
         self.table.contains_key(key)
     }
 
-    /// The value of `key` if it is a text, not yet taken.
-    pub(super) fn text_of(&self, key: &str) -> Option<&str> {
-        self.table.get(key)?.get_ref().as_str()
-    }
-
     /// Where the value of `key` stands, not yet taken; where it is absent, the table's place.
     pub(super) fn offset_of(&self, key: &str) -> usize {
         self.table.get(key).map_or(self.offset, |value| value.span().start)

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use fence_core::execution::Method;
 use fence_device::CommandSettings;
 use fence_spool::program_problem;
 
@@ -26,13 +27,11 @@ fn check_abilities(section: &Section, common: &Common) {
     if !has("off") && !has("reboot") {
         section.absent("neither 'off' nor 'reboot' is given: the device could not fence");
     }
-    let needs = |key: &'static str, text: String| common.problems.at(section.offset_of(key), text);
-    match section.text_of("method") {
-        Some("cycle") if !has("reboot") => {
-            needs("method", "'method': \"cycle\" needs a program for 'reboot'".into());
-        }
-        Some("onoff") if !has("off") || !has("on") => {
-            needs("method", "'method': \"onoff\" needs programs for 'off' and 'on'".into());
+    let needs = |text: &str| common.problems.at(common.method_at, format!("'method': {text}"));
+    match common.method {
+        Some(Method::Cycle) if !has("reboot") => needs("\"cycle\" needs a program for 'reboot'"),
+        Some(Method::OnOff) if !has("off") || !has("on") => {
+            needs("\"onoff\" needs programs for 'off' and 'on'");
         }
         _ => {}
     }

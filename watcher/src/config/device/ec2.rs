@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use fence_core::PerTarget;
+use fence_core::execution::Method;
 use fence_device::{Ec2Settings, SecretSource};
 use fence_spool::program_problem;
 use toml::Spanned;
@@ -34,8 +35,8 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<Ec2Settings
     if !cfg!(feature = "ec2") {
         section.wrong("'type': this fence-watcher was built without its feature 'ec2'");
     }
-    if section.text_of("method") == Some("cycle") {
-        common.problems.at(section.offset_of("method"), NO_CYCLE);
+    if common.method == Some(Method::Cycle) {
+        common.problems.at(common.method_at, NO_CYCLE);
     }
     let instance = instance(section, common);
     let tag = section.get("tag", tag);

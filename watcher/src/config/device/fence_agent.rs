@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use fence_core::PerTarget;
+use fence_core::execution::Method;
 use fence_device::{AgentAction, FenceAgentSettings, SecretSource};
 use fence_protocol::NodeName;
 use fence_spool::{FileError, TrustedFile, program_problem};
@@ -37,7 +38,6 @@ pub(super) const KEYS: &[&str] = &[
 
 /// The device that `section` describes.
 pub(super) fn read(section: &mut Section, common: &Common) -> Option<FenceAgentSettings> {
-    let method = section.text_of("method").map(str::to_owned);
     let agent = agent(section, common);
     let plug =
         per_target(section, "plug", common.names.as_ref(), Some("{target}"), common.problems);
@@ -47,7 +47,7 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<FenceAgentS
         Reserved { plug_option: plug_option.as_deref().unwrap_or("plug"), secrets: &secrets };
     let options = section.get("options", |value| options(value, &reserved));
     let env = section.get("env", environment).unwrap_or_default();
-    let (actions, needed) = actions(section, common, method.as_deref());
+    let (actions, needed) = actions(section, common);
     let options = options.unwrap_or_default();
     if let Some(plug) = &plug {
         check_plugs(plug, common, |plug| places_of_plug(plug, plug_option.as_deref(), &options));
@@ -239,7 +239,6 @@ fn environment(value: &Spanned<DeValue>) -> Parsed<BTreeMap<String, String>> {
 fn actions(
     section: &mut Section,
     common: &Common,
-    method: Option<&str>,
 ) -> (Option<BTreeSet<AgentAction>>, BTreeSet<AgentAction>) {
     use AgentAction::{List, Monitor, Off, On, Reboot};
     let offset = section.offset_of("actions");
@@ -247,7 +246,7 @@ fn actions(
     let Some(given) = section.get("actions", |value| list(value, one_of(&words))) else {
         let mut needed = BTreeSet::from([Off, On, Monitor]);
         needed.extend(common.discovers().then_some(List));
-        needed.extend((method == Some("cycle")).then_some(Reboot));
+        needed.extend((common.method == Some(Method::Cycle)).then_some(Reboot));
         return (None, needed);
     };
     let given: BTreeSet<AgentAction> = given.into_iter().collect();
@@ -262,8 +261,12 @@ fn actions(
         &[Off],
         "neither \"off\" nor \"reboot\" is there: the device could not fence",
     );
-    lacks(method == Some("cycle"), &[Reboot], "'method' \"cycle\" needs \"reboot\"");
-    lacks(method == Some("onoff"), &[Off, On], "'method' \"onoff\" needs \"off\" and \"on\"");
+    lacks(common.method == Some(Method::Cycle), &[Reboot], "'method' \"cycle\" needs \"reboot\"");
+    lacks(
+        common.method == Some(Method::OnOff),
+        &[Off, On],
+        "'method' \"onoff\" needs \"off\" and \"on\"",
+    );
     lacks(common.discovers(), &[List], "'targets' \"discover\" needs \"list\"");
     (Some(given.clone()), given)
 }

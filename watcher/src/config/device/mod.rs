@@ -179,6 +179,8 @@ struct Common<'p> {
     targets_at: usize,
     /// How a reboot is done, where that is configured.
     method: Option<Method>,
+    /// Where that is written.
+    method_at: usize,
     programs_must_exist: bool,
     problems: &'p Problems,
 }
@@ -218,6 +220,7 @@ fn read(
     let targets_at = section.offset_of("targets");
     let (targets, names) = section.require("targets", targets).unzip();
     let names = names.flatten();
+    let method_at = section.offset_of("method");
     let method = section.get("method", one_of(&METHODS));
     let common = Common {
         name,
@@ -226,6 +229,7 @@ fn read(
         names,
         targets_at,
         method,
+        method_at,
         programs_must_exist,
         problems,
     };
