@@ -62,7 +62,16 @@ fn queued_behind_a_busy_target(site: &Site, options: &str) -> (Agent, Agent, Str
     let (first, _) = running(site, "n1");
     let second = site.agent(&format!("action=off\nplug=n1\n{options}"));
     let id = await_pending(site);
+    await_requested(site, &id);
     (first, second, id)
+}
+
+/// Waits until the agent has written down that it asked: the request comes first, and an agent that is killed
+/// in between writes nothing.
+fn await_requested(site: &Site, id: &str) {
+    wait_for("the request in the audit", || {
+        site.audit().iter().any(|event| event["request_id"] == id)
+    });
 }
 
 /// Waits for the end of a request in the audit that its agent could not write.
@@ -480,6 +489,7 @@ fn a_fence_that_waits_or_runs_is_told_apart_from_one_whose_end_was_lost() {
 fn an_execution_goes_on_when_its_agent_is_killed() {
     let (site, _watcher) = held();
     let (agent, id) = running(&site, "n1");
+    await_requested(&site, &id);
 
     agent.signal(Signal::SIGKILL);
     agent.wait();
