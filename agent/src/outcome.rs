@@ -10,11 +10,9 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use fence_log::shown_line;
+use fence_log::{shown_line, stdout_was_closed};
 use fence_protocol::bounded;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::{fstat, stat};
 
 use crate::parameters::AGENT;
 
@@ -95,7 +93,7 @@ impl Ending {
         if self.stdout.is_empty() {
             return Ok(());
         }
-        if was_closed() {
+        if stdout_was_closed() {
             return Err(io::Error::other("it is closed"));
         }
         let mut stdout = io::stdout().lock();
@@ -137,17 +135,6 @@ const PART_BYTES: usize = 4096;
 
 /// How long the end of a run waits for a reader of its words.
 const READER_TIME: Duration = Duration::from_millis(100);
-
-/// Whether the starter closed standard output. Rust's run-time opens `/dev/null` in its place, for
-/// reading and writing; a shell's `>/dev/null` is open for writing alone.
-fn was_closed() -> bool {
-    let is_null = match (fstat(io::stdout()), stat("/dev/null")) {
-        (Ok(stdout), Ok(null)) => stdout.st_rdev == null.st_rdev && null.st_rdev != 0,
-        _ => false,
-    };
-    let flags = fcntl(io::stdout(), FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
-    is_null && flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE == OFlag::O_RDWR)
-}
 
 /// `text` without the words from which Pacemaker concludes an expired time or an unknown action:
 /// they may stand in a device's message or in a path.

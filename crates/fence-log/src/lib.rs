@@ -8,8 +8,10 @@
 
 mod line;
 mod logger;
+mod stdout;
 mod syslog_socket;
 
 pub use line::{is_plain, one_line, shown_line};
 pub use logger::{Target, init};
+pub use stdout::stdout_was_closed;
 pub use syslog_socket::Syslog;

@@ -21,9 +21,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use clap::{CommandFactory, Parser, Subcommand};
+use fence_log::stdout_was_closed;
 use fence_protocol::NodeName;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::stat::{fstat, stat};
 
 use crate::config::{self, ConfigError, Origin, Problem, Settings, SpoolSettings};
 use crate::daemon;
@@ -329,7 +328,7 @@ fn show(result: anyhow::Result<(String, bool)>) -> ExitCode {
 
 /// What came of writing to standard output. A reader that goes away is no error.
 fn written(write: impl FnOnce() -> io::Result<()>) -> anyhow::Result<()> {
-    let written = if was_closed() {
+    let written = if stdout_was_closed() {
         Err(io::Error::other("it is closed"))
     } else {
         write().and_then(|()| io::stdout().flush())
@@ -340,17 +339,6 @@ fn written(write: impl FnOnce() -> io::Result<()>) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Whether the starter closed standard output. Rust's run-time opens `/dev/null` in its place, for
-/// reading and writing; a shell's `>/dev/null` is open for writing alone.
-fn was_closed() -> bool {
-    let is_null = match (fstat(io::stdout()), stat("/dev/null")) {
-        (Ok(stdout), Ok(null)) => stdout.st_rdev == null.st_rdev && null.st_rdev != 0,
-        _ => false,
-    };
-    let flags = fcntl(io::stdout(), FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
-    is_null && flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE == OFlag::O_RDWR)
 }
 
 fn done(result: anyhow::Result<()>) -> ExitCode {
