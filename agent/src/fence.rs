@@ -291,8 +291,12 @@ impl<'a> Attempt<'a> {
             Outcome::Unknown(_) | Outcome::Stuck(..) => true,
             Outcome::Success(_) | Outcome::Failure(_) | Outcome::Withdrawn(_) => false,
         };
-        // A responder of another kind writes no audit.
-        self.is_left_to_watcher = is_open && watcher != core::Watcher::Never;
+        // A responder of another kind writes no audit, whatever watcher served the spool before it.
+        let has_watcher = match order.responder {
+            Responder::FenceWatcher => watcher != core::Watcher::Never,
+            Responder::Script | Responder::Nnf => watcher == core::Watcher::Alive,
+        };
+        self.is_left_to_watcher = is_open && has_watcher;
         if let (Outcome::Success(answer), Some(why)) = (&outcome, &self.unnamed)
             && found_nothing(answer)
         {

@@ -281,7 +281,7 @@ pub fn understand(
             Ok(Invocation::ValidateAll(time_max))
         }
         "monitor" => {
-            let (target, _) = strict.as_for_a_fence()?;
+            let (target, _) = options.as_for_a_fence()?;
             options.probe(Question::Monitor(target))
         }
         "list" => options.probe(Question::List(options.fixed_target()?)),
@@ -308,9 +308,9 @@ fn is_from_dlm(input: &RawInput) -> bool {
     !input.is_typed && ["node", "fail_time"].iter().all(is_given)
 }
 
-/// `name` after `what`. Pacemaker reads "timeout" as an expired time, wherever it stands.
+/// `name` after `what`. Pacemaker reads "timeout" as an expired time, wherever it stands in small letters.
 fn named(what: &str, name: &str) -> String {
-    let split = name.replace("timeout", "time-out").replace("TIMEOUT", "TIME-OUT");
+    let split = name.replace("timeout", "time-out");
     let hint = if split == name { "" } else { " (written without the hyphen in 'time-out')" };
     format!("{what}{split}{hint}")
 }
@@ -694,7 +694,7 @@ mod tests {
                 "",
                 "FENCE_TIMEOUT",
                 "abc",
-                "the environment variable FENCE_TIME-OUT (written without the hyphen in 'time-out') is \
+                "the environment variable FENCE_TIMEOUT is \
                  'abc', but must be a whole number of seconds from 1 to 86400"
                     .to_owned(),
             ),
@@ -761,7 +761,7 @@ mod tests {
         }
         // What is given as an option is checked when the device is made, and is refused there.
         for (name, value) in variables {
-            let option = format!("action=monitor\n{}={value}\n", name.to_ascii_lowercase());
+            let option = format!("action=validate-all\n{}={value}\n", name.to_ascii_lowercase());
             assert!(matches!(refusal(&option), Refusal::Value { .. }), "{option}");
             // An option that is right outranks the variable, which is not looked at.
             let right = "gfs2_discovery_enabled=yes\ngfs2_discovery_timeout=1\nlog_dir=/l\n";
@@ -904,7 +904,7 @@ mod tests {
             ("log_dir", &[""]),
         ] {
             for value in values {
-                for action in ["off", "on", "reboot", "status", "list", "list-status"] {
+                for action in ["off", "on", "reboot", "status", "list", "list-status", "monitor"] {
                     let text = format!("action={action}\nplug=n3\n{name}={value}\n");
                     let (ignored, usual) = match with(&text, &[]).expect(&text) {
                         Invocation::Fence(fence) => {
@@ -922,9 +922,7 @@ mod tests {
                     assert_eq!(ignored.len(), 1, "{text}: {ignored:?}");
                     assert!(!ignored[0].contains("timeout"), "{ignored:?}");
                 }
-                for action in ["monitor", "validate-all"] {
-                    refusal(&format!("action={action}\nplug=n3\n{name}={value}\n"));
-                }
+                refusal(&format!("action=validate-all\nplug=n3\n{name}={value}\n"));
                 if name.starts_with("gfs2") && !value.is_empty() {
                     let environment = [(environment(name), *value)];
                     with("action=off\nplug=n3\n", &environment).expect(value);

@@ -148,8 +148,19 @@ pub(crate) fn without_read_words(text: &str) -> String {
     ];
     let mut text = text.to_owned();
     for (word, other) in words {
-        while let Some(at) = text.to_ascii_lowercase().find(word) {
-            text.replace_range(at..at + word.len(), other);
+        let mut from = 0;
+        while let Some(at) = text[from..].to_ascii_lowercase().find(word).map(|at| from + at) {
+            let end = at + word.len();
+            // The name of an environment variable, which nobody could find otherwise. Pacemaker looks for
+            // small letters.
+            let is_variable =
+                text[..at].ends_with('_') && text[at..end].to_ascii_uppercase() == text[at..end];
+            from = if is_variable {
+                end
+            } else {
+                text.replace_range(at..end, other);
+                at + other.len()
+            };
         }
     }
     text
@@ -169,6 +180,7 @@ mod tests {
         for word in ["timeout", "timed out", "unrecognized", "unrecognised", "unsupported action"] {
             assert!(!line.contains(word), "{line}");
         }
+        assert_eq!(without_read_words("FENCE_TIMEOUT timeout"), "FENCE_TIMEOUT time-out");
         assert!(Ending::failure_as_said("timed out").stderr_line().contains("timed out"));
     }
 

@@ -3,7 +3,7 @@
 //!
 //! What follows from the findings is the reader's to say.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -96,15 +96,28 @@ pub fn time_max_ms<'a>(devices: impl IntoIterator<Item = &'a Arc<ConfiguredDevic
     OTHER_MS_MAX + monitors.max().unwrap_or(0)
 }
 
+/// How much a device is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Whether it is reached, and what it lists.
+    Contact,
+    /// All that a fence of each target needs.
+    Whole,
+}
+
 /// Asks `devices`, many at once; gives the findings in their order. A driver that does not come back by
 /// `limit` is not waited for.
-pub fn examine(devices: &[Arc<ConfiguredDevice>], limit: Limit) -> Vec<Findings> {
+pub fn examine(devices: &[Arc<ConfiguredDevice>], depth: Depth, limit: Limit) -> Vec<Findings> {
     let (sender, answers) = mpsc::channel();
     let mut questions: VecDeque<(_, _, Question)> = VecDeque::new();
     for (index, device) in devices.iter().enumerate() {
         let teller = Teller { index, sender: sender.clone() };
-        let settings = (teller.clone(), Arc::clone(device), ask_settings as Question);
-        questions.extend([settings, (teller, Arc::clone(device), ask_device)]);
+        let (of_settings, of_device): (Question, Question) = match depth {
+            Depth::Contact => (ask_problems, ask_contact),
+            Depth::Whole => (ask_settings, ask_device),
+        };
+        let settings = (teller.clone(), Arc::clone(device), of_settings);
+        questions.extend([settings, (teller, Arc::clone(device), of_device)]);
     }
     let threads = questions.len().min(ASKING_MAX);
     let questions = Arc::new(Mutex::new(questions));
@@ -185,13 +198,17 @@ fn answer(questions: &Questions) {
 }
 
 /// What needs no contact with the device.
-fn ask_settings(device: &ConfiguredDevice, teller: &Teller) {
+fn ask_problems(device: &ConfiguredDevice, teller: &Teller) {
     teller.tell(Finding::Problems(device.driver.check()));
+}
+
+fn ask_settings(device: &ConfiguredDevice, teller: &Teller) {
+    ask_problems(device, teller);
     teller.tell(Finding::Remarks(device.driver.remarks(Limit::in_ms(LIST_MS_MAX))));
 }
 
-/// What the device itself is asked: one thing after the other, for some devices talk to one client.
-fn ask_device(device: &ConfiguredDevice, teller: &Teller) {
+/// Whether the device is reached, and its list, where it has one; gives the contact and the targets.
+fn contacted(device: &ConfiguredDevice, teller: &Teller) -> (Reach, BTreeSet<NodeName>) {
     device.driver.prepare(Limit::in_ms(LIST_MS_MAX));
     let reach = device.reach(Limit::in_ms(device.monitor_timeout_ms));
     teller.tell(Finding::Reach(reach.clone()));
@@ -203,6 +220,17 @@ fn ask_device(device: &ConfiguredDevice, teller: &Teller) {
         }
         teller.tell(Finding::List(list));
     }
+    (reach, targets)
+}
+
+fn ask_contact(device: &ConfiguredDevice, teller: &Teller) {
+    contacted(device, teller);
+    teller.tell(Finding::Lacks { is_partial: false, lacks: Vec::new() });
+}
+
+/// What the device itself is asked: one thing after the other, for some devices talk to one client.
+fn ask_device(device: &ConfiguredDevice, teller: &Teller) {
+    let (reach, targets) = contacted(device, teller);
     let words = match reach {
         Reach::Reachable(words) | Reach::NotAsked(words) => words,
         // There is nothing more to be learned of its targets.

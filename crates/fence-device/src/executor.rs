@@ -88,8 +88,9 @@ pub struct Command {
 }
 
 impl Command {
-    /// The command line for a log. An argument that is named as a secret is not shown: secrets of ours
-    /// are on no command line, but a command of the administrator's may have one.
+    /// The command line for a log. An argument that is named as a secret, or that may hold one among other
+    /// things (a text with blanks, such as a script), is not shown: secrets of ours are on no command line, but a
+    /// command of the administrator's may have one.
     fn shown(&self) -> String {
         let mut is_secret = false;
         let words = self.argv.iter().map(|word| {
@@ -106,6 +107,10 @@ fn is_secret_option(word: &str) -> bool {
 }
 
 fn shown_word(word: &str) -> String {
+    let is_glued = SECRET_LETTERS.iter().any(|letter| word.len() > 2 && word.starts_with(letter));
+    if word.contains(char::is_whitespace) || is_glued {
+        return "***".to_owned();
+    }
     match word.split_once('=') {
         Some((name, _)) if names_secret(name) => return format!("{name}=***"),
         _ => {}

@@ -386,25 +386,17 @@ fn a_fence_agent_gets_the_name_while_it_leads_to_one_address() {
 }
 
 #[test]
-fn a_fence_agent_that_verifies_a_name_shows_no_state_of_one_with_several_addresses() {
-    let own = "a_fence_agent_that_verifies_a_name_shows_no_state_of_one_with_several_addresses";
+fn a_fence_agent_that_verifies_a_name_gets_the_name_whatever_addresses_it_has() {
+    let own = "a_fence_agent_that_verifies_a_name_gets_the_name_whatever_addresses_it_has";
     with_own_hosts(own, || {
         for options in [&[("ssl_secure", "1")][..], &[("ssl-secure", "yes")], &[("ssl", "1")]] {
             let (directory, pin) = (Directory::new(), Pin::default());
             let device = agent(&directory, false, options);
             name(&[A, B]);
-            assert_eq!(device.power(&node(), &Pin::default(), long()).state, PowerState::Unknown);
-            assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
-            name(&[A]);
-            let shown = device.power(&node(), &pin, long());
-            assert_eq!(shown.state, PowerState::Unknown);
-            assert!(shown.detail.starts_with("the name has several addresses"), "{shown:?}");
-
-            let pin = Pin::default();
             assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
             assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Off);
             name(&[B]);
-            assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Unknown);
+            assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Off);
             assert_eq!(hosts(&directory), ["n1-bmc"; 3]);
         }
         let (directory, pin) = (Directory::new(), Pin::default());

@@ -29,8 +29,8 @@ impl fmt::Display for NameError {
         match self {
             NameError::Empty => f.write_str("it is empty"),
             NameError::TooLong(max) => write!(f, "it is longer than {max} bytes"),
-            NameError::Start(c) => write!(f, "it starts with {c:?}"),
-            NameError::Character(c) => write!(f, "it contains {c:?}"),
+            NameError::Start(c) => write!(f, "it starts with {}", shown(*c)),
+            NameError::Character(c) => write!(f, "it contains {}", shown(*c)),
             NameError::PathPart => f.write_str("it contains \"..\""),
             NameError::NotUuid => f.write_str("it is not a UUID (8-4-4-4-12 hexadecimal digits)"),
         }
@@ -38,6 +38,15 @@ impl fmt::Display for NameError {
 }
 
 impl std::error::Error for NameError {}
+
+/// A character for a message: itself if it can be seen, else its number.
+fn shown(c: char) -> String {
+    match c {
+        '\'' => "\"'\"".to_owned(),
+        c if c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric() => format!("'{c}'"),
+        c => c.escape_unicode().to_string(),
+    }
+}
 
 /// The name of a target (Pacemaker's `plug`): one word, safe as a path component and as an argument.
 ///

@@ -263,7 +263,7 @@ impl Input {
             return Ok(settings);
         }
         let text = format!(
-            "no [[device]] is for this node, {:?}: add it to `nodes` of one, or give its name with \
+            "no [[device]] is for this node, '{}': add it to `nodes` of one, or give its name with \
              --node",
             settings.node
         );

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use fence_core::PerTarget;
 use fence_device::SecretSource;
+use fence_log::shown_line;
 use fence_protocol::{NodeName, expand_hostlist};
 use toml::Spanned;
 use toml::de::DeValue;
@@ -158,7 +159,7 @@ pub(super) fn nodes(value: &Spanned<DeValue>) -> Parsed<BTreeSet<NodeName>> {
 fn hostlist(value: &Spanned<DeValue>) -> Parsed<Vec<NodeName>> {
     let expression = text(value)?;
     expand_hostlist(&expression).or_else(|error| {
-        wrong(value, format!("bad hostlist \"{}\": {error}", expression.escape_debug()))
+        wrong(value, format!("bad hostlist \"{}\": {error}", shown_line(&expression)))
     })
 }
 
@@ -215,7 +216,7 @@ pub(super) fn names_of_targets(value: &Spanned<DeValue>) -> Parsed<BTreeMap<Node
                 }
             }
             (Err(error), other) => {
-                let shown = expression.escape_debug();
+                let shown = shown_line(expression);
                 faults.push(fault(format!("bad hostlist \"{shown}\": {error}")));
                 faults.extend(other.err().into_iter().flatten());
             }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::queries::ANSWER_RESERVE_MS;
 use crate::devices::Devices;
-use crate::probe::{self, Examined};
+use crate::probe::{self, Depth, Examined};
 
 /// Held by the one question that asks all devices: each such question takes threads for all of them.
 static ALL: Mutex<()> = Mutex::new(());
@@ -27,7 +27,11 @@ pub(super) fn answer(devices: &Devices, query: &Query) -> QueryAnswer {
     }
     let left_ms = Limit { not_after_boot_ms: query.deadline_boottime_ms }.left_ms();
     let limit = Limit::in_ms(left_ms - ANSWER_RESERVE_MS.min(left_ms / 4));
-    let findings = probe::examine(&devices, limit.min(Limit::in_ms(probe::time_max_ms(&devices))));
+    // One that asks all devices comes from a reload, in the midst of whatever is fenced: it asks each for its
+    // contact alone. Some devices have one session, and a fence needs it.
+    let depth = if query.device.is_some() { Depth::Whole } else { Depth::Contact };
+    let limit = limit.min(Limit::in_ms(probe::time_max_ms(&devices)));
+    let findings = probe::examine(&devices, depth, limit);
     let examined = devices.iter().zip(findings).map(|(device, findings)| {
         let (name, settings) = (device.name.clone(), device.fingerprint.clone());
         json!(Examined { name, settings, findings })

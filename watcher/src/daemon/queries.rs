@@ -157,7 +157,8 @@ impl Desk {
         let (spool, devices) = (Arc::clone(&self.spool), Arc::clone(&self.devices));
         let (wake, answered, file_name) =
             (self.wake.clone(), self.answered.clone(), file_name.to_owned());
-        let known = if query.query == QueryKind::Power { known.to_vec() } else { Vec::new() };
+        let needs_lists = matches!(query.query, QueryKind::Power | QueryKind::Targets);
+        let known = if needs_lists { known.to_vec() } else { Vec::new() };
         let refuse = {
             let (spool, wake, answered) = (Arc::clone(&spool), wake.clone(), answered.clone());
             let (id, file_name) = (query.query_id.clone(), file_name.clone());
@@ -452,8 +453,8 @@ impl Asker<'_> {
     }
 
     /// The targets that are known, and which devices gave no list. A device that does not answer takes
-    /// nothing away from the others: it is an error only if it is the one that was named, or if nothing
-    /// is known.
+    /// nothing away from the others, and has the targets that it listed before: it is an error only if it is
+    /// the one that was named, or if nothing is known.
     fn targets(
         &self,
         named: Option<&str>,
@@ -469,7 +470,10 @@ impl Asker<'_> {
             let text = |why| format!("fence device '{}': {why}", device.name);
             match list {
                 TargetList::Nodes(targets) => all.extend(targets),
-                TargetList::Unreachable(why) => problems.push((1, text(why))),
+                TargetList::Unreachable(why) => {
+                    all.extend(self.listed_before(&device.name));
+                    problems.push((1, text(why)));
+                }
                 // It can fence targets that it cannot list, so no list would be one of all.
                 TargetList::NoList(why) if !device.is_to_be_discovered() => {
                     return Err((2, text(why)));
@@ -480,6 +484,15 @@ impl Asker<'_> {
         match problems.first() {
             Some(problem) if named.is_some() || all.is_empty() => Err(problem.clone()),
             _ => Ok((all, problems.into_iter().map(|(_, text)| text).collect())),
+        }
+    }
+
+    /// What a device listed when it was last asked. A fence of such a target still goes to it.
+    fn listed_before(&self, device: &str) -> BTreeSet<NodeName> {
+        let facts = self.known.iter().find(|facts| facts.name == device);
+        match facts.map(|facts| &facts.coverage) {
+            Some(Coverage::Discovered(Some(nodes))) => nodes.clone(),
+            _ => BTreeSet::new(),
         }
     }
 

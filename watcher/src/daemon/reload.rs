@@ -136,7 +136,8 @@ fn log(result: &Result<String, Vec<String>>) {
         Ok(message) => info!("{message}"),
         Err(problems) => {
             for problem in problems {
-                error!("configuration: {problem}");
+                // A hint of several lines is for a terminal.
+                error!("configuration: {}", problem.lines().next().unwrap_or_default());
             }
             error!("{REFUSED}");
         }

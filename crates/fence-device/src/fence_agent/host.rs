@@ -5,9 +5,9 @@
 //! the same for the order and for each question of the execution. A name with one address stays, as long
 //! as it keeps that address.
 //!
-//! A certificate is verified against a name. Where the options ask for that, the name stays, and the state
-//! is unknown if the name has several addresses. A name that only the agent can resolve (an alias of its
-//! `ssh`) stays, too.
+//! A certificate is verified against a name. Where the options ask for that, the name stays: whoever answers
+//! at any of its addresses has shown that it bears the name. A name that only the agent can resolve (an alias
+//! of its `ssh`) stays, too.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -21,8 +21,6 @@ use crate::{Limit, Pin};
 pub(crate) enum AgentHost {
     /// To this number.
     Number(String),
-    /// To one of several numbers; nobody knows to which.
-    OneOfSeveral,
     /// The name had no address for us.
     Unresolved,
 }
@@ -33,13 +31,12 @@ impl FenceAgentDevice {
     pub(super) fn host_of_order(&self, plug: &str, pin: &Pin, limit: Limit) -> Option<String> {
         let name = self.host_name(plug)?;
         if let Some(Machine::Agent { host: AgentHost::Number(number) }) = pin.machine() {
-            return self.number_for(number, self.addresses_of(name, limit).ok().as_deref());
+            return Self::number_for(number, self.addresses_of(name, limit).ok().as_deref());
         }
         let found = self.addresses_of(name, limit);
         let (host, given) = match found.as_deref() {
             Err(_) | Ok([]) => (AgentHost::Unresolved, None),
             Ok([one]) => (AgentHost::Number(one.clone()), None),
-            Ok(_) if self.verifies_names() => (AgentHost::OneOfSeveral, None),
             Ok([first, ..]) => (AgentHost::Number(first.clone()), Some(first.clone())),
         };
         pin.set(Machine::Agent { host });
@@ -57,39 +54,32 @@ impl FenceAgentDevice {
         let found = self.addresses_of(name, limit);
         let found = found.as_deref().ok();
         let is_several = found.is_some_and(|found| found.len() > 1);
-        let is_kept = |number: &String| found.is_some_and(|found| found == [number.clone()]);
         match pin.machine() {
-            Some(Machine::Agent { host: AgentHost::Number(number) }) if self.verifies_names() => {
-                if is_kept(number) {
-                    Ok(None)
-                } else {
-                    Err(doubt(name))
-                }
-            }
             Some(Machine::Agent { host: AgentHost::Number(number) }) => {
-                Ok(self.number_for(number, found))
+                Ok(Self::number_for(number, found))
             }
             Some(Machine::Agent { host: AgentHost::Unresolved }) if !is_several => Ok(None),
             Some(_) => Err(doubt(name)),
-            None if is_several && self.verifies_names() => Err(doubt(name)),
             None => Ok(found.filter(|_| is_several).and_then(|found| found.first().cloned())),
         }
     }
 
     /// `number`, unless the name leads there and nowhere else.
-    fn number_for(&self, number: &str, found: Option<&[String]>) -> Option<String> {
+    fn number_for(number: &str, found: Option<&[String]>) -> Option<String> {
         let is_kept = matches!(found, Some([one]) if one == number);
-        (!is_kept && !self.verifies_names()).then(|| number.to_owned())
+        (!is_kept).then(|| number.to_owned())
     }
 
-    /// The name by which the agent finds its device, where it gets one.
+    /// The name by which the agent finds its device, where it gets one and nothing else shows that who answers
+    /// bears it.
     fn host_name<'a>(&'a self, plug: &'a str) -> Option<&'a str> {
         let of_all = || {
             let given = self.settings.options.iter();
             given.filter(|(name, _)| is_host_option(name)).map(|(_, value)| value.as_str()).next()
         };
         let host = if self.settings.addresses().is_some() { Some(plug) } else { of_all() };
-        host.filter(|host| !host.is_empty() && host.parse::<IpAddr>().is_err())
+        let is_name = |host: &&str| !host.is_empty() && host.parse::<IpAddr>().is_err();
+        host.filter(is_name).filter(|_| !self.verifies_names())
     }
 
     /// The numbers of a name, in the order of the system's resolver, those that the agent may use alone.

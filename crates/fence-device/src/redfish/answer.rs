@@ -50,7 +50,8 @@ pub fn refusal(body: &[u8]) -> Option<String> {
     };
     let words = || error_words(body).unwrap_or_else(|| "the answer holds an error".to_owned());
     if let Some(error) = parsed.get("error").filter(|error| !error.is_null()) {
-        let messages = messages(error);
+        let mut messages = messages(error);
+        messages.retain(|message| !is_empty(message));
         let is_benign = if messages.is_empty() {
             text(error, "code").is_some_and(|code| is_success_id(&code))
         } else {
@@ -64,11 +65,18 @@ pub fn refusal(body: &[u8]) -> Option<String> {
     is_bad.then(words)
 }
 
-/// Why what a resource shows is doubtful, by the messages beside it: one is critical, or says that the service
-/// is not ready.
+/// Why the power that a resource shows is doubtful, by the messages beside it: one is critical, or says that the
+/// service is not ready. A critical message about other properties alone, such as a broken fan, is no doubt.
 pub(super) fn doubt(beside: &[Option<&Value>]) -> Option<String> {
     let is_critical = |message: &Value| {
-        severity(message).is_some_and(|severity| severity.eq_ignore_ascii_case("Critical"))
+        let is_of_others =
+            message.get("RelatedProperties").and_then(Value::as_array).is_some_and(|related| {
+                let is_power =
+                    |property: &Value| property.as_str().is_some_and(|p| p.contains("PowerState"));
+                !related.is_empty() && !related.iter().any(is_power)
+            });
+        !is_of_others
+            && severity(message).is_some_and(|severity| severity.eq_ignore_ascii_case("Critical"))
     };
     let mut messages: Vec<&Value> = beside.iter().flat_map(|holder| listed(*holder)).collect();
     messages.retain(|message| is_critical(message) || is_not_ready(message, MESSAGE));

@@ -101,7 +101,12 @@ impl Errand<'_> {
                     Ok((_, system)) if self.is_shown_by(&system) => {
                         return Ok((true, format!("{words}; {}", self.already())));
                     }
-                    Ok((place, _)) if place == self.path => refused = Some(words),
+                    // Only what shows that nothing has happened lets the order be sent again.
+                    Ok((place, system))
+                        if place == self.path && system.power != PowerState::Unknown =>
+                    {
+                        refused = Some(words);
+                    }
                     _ => return Ok((false, words)),
                 }
             } else {

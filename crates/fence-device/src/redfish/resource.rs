@@ -283,7 +283,9 @@ pub fn parse_collection(body: &[u8]) -> Result<Collection, String> {
         if !link.is_empty() {
             collection.next = ResourcePath::of_page(link);
             if collection.next.is_none() {
-                collection.unreadable.push(format!("where the list goes on: {}", no_path(link)));
+                collection
+                    .unreadable
+                    .push(format!("where the list goes on: {}", no_path(&words(link))));
             }
         }
     }
@@ -452,9 +454,27 @@ mod tests {
             let text = format!(r#"{{"error": {nothing}, "PowerState": "Off"}}"#);
             assert_eq!(parse_system(text.as_bytes()).unwrap().power, PowerState::Off, "{nothing}");
         }
-        for error in [r#""no""#, "7", "true", r#"{"code": "X.Y"}"#, r#"[{"MessageId": "X.Y"}]"#] {
+        for error in [
+            r#""no""#,
+            "7",
+            "true",
+            r#"{"code": "X.Y"}"#,
+            r#"[{"MessageId": "X.Y"}]"#,
+            r#"{"code": "Base.1.8.InternalError", "@Message.ExtendedInfo": [{}]}"#,
+        ] {
             let text = format!(r#"{{"error": {error}, "PowerState": "Off"}}"#);
             assert!(parse_system(text.as_bytes()).is_err(), "{error}");
+        }
+        for (related, state) in [
+            (r##"["#/Status"]"##, PowerState::Off),
+            (r##"["#/Status", "#/PowerState"]"##, PowerState::Unknown),
+            ("[]", PowerState::Unknown),
+        ] {
+            let text = format!(
+                r#"{{"PowerState": "Off", "@Message.ExtendedInfo": [{{"Message": "A fan has failed.",
+                    "Severity": "Critical", "RelatedProperties": {related}}}]}}"#
+            );
+            assert_eq!(parse_system(text.as_bytes()).unwrap().power, state, "{related}");
         }
         let twice = parse_system(br#"{"PowerState": "On", "PowerState": "Off"}"#).unwrap_err();
         assert!(twice.contains("stands there twice"), "{twice}");

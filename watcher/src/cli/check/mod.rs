@@ -26,7 +26,7 @@ use super::EXECUTOR_MODE;
 use super::ask::ask_about;
 use crate::config::{DeviceKind, Settings, SpoolSettings, local_node};
 use crate::devices::{ConfiguredDevice, Devices};
-use crate::probe::{self, Examined, Findings};
+use crate::probe::{self, Depth, Examined, Findings};
 use notes::{Note, notes_of};
 pub(super) use report::refused;
 
@@ -140,7 +140,7 @@ fn ask(checked: &mut [Checked], spool: &SpoolSettings) {
         here.partition(|checked| checked.services_secret.is_some());
     let devices: Vec<_> = own.iter().map(|checked| Arc::clone(&checked.device)).collect();
     let limit = Limit::in_ms(probe::time_max_ms(&devices));
-    for (checked, findings) in own.iter_mut().zip(probe::examine(&devices, limit)) {
+    for (checked, findings) in own.iter_mut().zip(probe::examine(&devices, Depth::Whole, limit)) {
         checked.findings = findings;
         checked.asked_by = Some("check");
     }

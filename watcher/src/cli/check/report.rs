@@ -31,9 +31,12 @@ impl Report<'_> {
     pub(super) fn text(&self) -> String {
         let mut text = devices(self.checked).text();
         let mut table = Table::new(["TARGETS", "FENCED BY", "OR, IF NAMED, BY"]);
-        for Fencers { targets, by } in self.fencers() {
+        let fencers = self.fencers();
+        // Whose names are not written are the others, where some are.
+        let rest = if fencers.len() > 1 { "all others" } else { "all" };
+        for Fencers { targets, by } in &fencers {
             if let Some((used, others)) = by.split_first() {
-                table.row([targets.as_deref().unwrap_or("any other"), used, &others.join(", ")]);
+                table.row([targets.as_deref().unwrap_or(rest), used, &others.join(", ")]);
             }
         }
         if !table.is_empty() {
@@ -161,7 +164,7 @@ fn devices(checked: &[Checked]) -> Table<7> {
             &targets_in_short(checked),
             method(device),
             &match device.addresses {
-                Some(_) => format!("{} an address", device.max_concurrent),
+                Some(_) => format!("{} per address", device.max_concurrent),
                 None => device.max_concurrent.to_string(),
             },
             if device.here { "yes" } else { "no" },
