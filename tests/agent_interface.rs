@@ -49,8 +49,12 @@ struct Place(PathBuf);
 
 impl Place {
     fn new() -> Self {
+        Place::below(&std::env::temp_dir())
+    }
+
+    fn below(directory: &Path) -> Self {
         let name = format!("agent-interface-{}", fence_protocol::RequestId::random());
-        let place = Place(std::env::temp_dir().join(name));
+        let place = Place(directory.join(name));
         fs::create_dir(&place.0).unwrap();
         fs::set_permissions(&place.0, Permissions::from_mode(0o755)).unwrap();
         place
@@ -198,7 +202,8 @@ fn the_actions_are_those_that_pacemaker_can_use() {
 
 #[test]
 fn nobody_without_rights_home_or_environment_is_denied_the_metadata() {
-    let place = Place::new();
+    // Others may not reach the temporary directory of the tests, which can be below somebody's home.
+    let place = Place::below(Path::new("/tmp"));
     let agent = place.path("agent");
     fs::copy(AGENT, &agent).unwrap();
     let mut command = Command::new(agent);

@@ -163,6 +163,8 @@ pub(crate) struct WatcherProcess {
     pub(crate) seen: BTreeMap<RecordName, Request>,
     /// The targets that it has made off.
     pub(crate) offs: BTreeMap<NodeName, Made>,
+    /// Where it has made which targets off, in all executions.
+    pub(crate) places: BTreeSet<(NodeName, Option<setup::Place>)>,
     /// What it answers from another execution, as far as that was looked at.
     pub(crate) joining: BTreeSet<RecordName>,
     /// What ran when it was told to stop, and when that was.
@@ -210,6 +212,7 @@ impl WatcherProcess {
             asked: VecDeque::new(),
             seen: BTreeMap::new(),
             offs: BTreeMap::new(),
+            places: BTreeSet::new(),
             joining: BTreeSet::new(),
             stopping: None,
             stopped_boot_ms: 0,

@@ -126,10 +126,9 @@ impl World {
     pub(crate) fn check_joins(&mut self, index: usize) {
         let Some(watcher) = &mut self.watchers[index] else { return };
         let joining: BTreeSet<_> = watcher.core.joining().map(|(name, _)| name.clone()).collect();
-        let is_settled_elsewhere = |job: &Job| {
-            let made = watcher.offs.get(&job.target);
-            made.is_none_or(|made| made.place != watcher.setup.place(job))
-        };
+        // Another execution, at another place, may have shown it off since.
+        let is_settled_elsewhere =
+            |job: &Job| !watcher.places.contains(&(job.target.clone(), watcher.setup.place(job)));
         let is_new = |name: &RecordName| !watcher.joining.contains(name);
         let wrong = watcher.core.joining().find_map(|(name, job)| {
             (is_new(name) && is_settled_elsewhere(job)).then(|| name.clone())
@@ -152,6 +151,7 @@ impl World {
             settles: seen.map(|(name, _)| name.clone()).collect(),
             on_since: false,
         };
+        watcher.places.insert((job.target.clone(), made.place.clone()));
         watcher.offs.insert(job.target.clone(), made);
     }
 
