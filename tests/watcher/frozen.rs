@@ -20,7 +20,10 @@ struct Disk {
 }
 
 const KEEPER: &str = "
-    truncate -s 16M \"$0\" && mkfs.ext4 -q -F \"$0\" && mount -o loop \"$0\" \"$1\" || exit 1
+    truncate -s 16M \"$0\" && mkfs.ext4 -q -F \"$0\" && loop=$(losetup --find) || exit 1
+    # In a container the kernel's devices have no names.
+    [ -b \"$loop\" ] || mknod \"$loop\" b 7 \"${loop#/dev/loop}\" || exit 1
+    mount -o loop=\"$loop\" \"$0\" \"$1\" || exit 1
     chmod 700 \"$1\"; echo mounted
     read word && fsfreeze -f \"$1\" && echo frozen && read word
     fsfreeze -u \"$1\"; echo thawed
