@@ -130,7 +130,7 @@ fn a_watcher_without_a_device_for_its_node_does_not_start() {
     let output = output_of(&mut site.watcher_command(SERVICE));
 
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert!(String::from_utf8(output.stderr).unwrap().contains("\"n1\""));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("'n1'"));
     assert!(!site.spool.requests.exists(), "something was started");
 }
 

@@ -29,9 +29,9 @@ impl fmt::Display for HostlistError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HostlistError::Bracket => f.write_str("its brackets do not match"),
-            HostlistError::Range(part) => write!(f, "'{part}' is not a range such as 1-16"),
+            HostlistError::Range(part) => write!(f, "{part:?} is not a range such as 1-16"),
             HostlistError::TooMany => write!(f, "it names more than {NODES_MAX} nodes"),
-            HostlistError::Name(name, error) => write!(f, "'{name}' is not a node name: {error}"),
+            HostlistError::Name(name, error) => write!(f, "{name:?} is not a node name: {error}"),
         }
     }
 }

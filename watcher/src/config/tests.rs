@@ -102,7 +102,7 @@ acknowledge_dlm = "yes"
         problems(text),
         r#"w.toml:4: unknown key 'tiemout' (did you mean 'timeout'?)
 w.toml:5: 'targets': bad hostlist "n[1-3": its brackets do not match
-w.toml:6: 'targets': bad hostlist "n[5-x]": '5-x' is not a range such as 1-16
+w.toml:6: 'targets': bad hostlist "n[5-x]": "5-x" is not a range such as 1-16
 w.toml:7: 'off': the program 'off' is not an absolute path
 w.toml:8: 'on': the list is empty: it must start with a program
 w.toml:9: 'reboot': unknown placeholder '{tagret}' (known: {target} {action} {gfs2_filesystems} {request_id})
@@ -113,7 +113,7 @@ w.toml:14: 'list': unknown placeholder '{target}' (known: {action})
 w.toml:16: neither 'off' nor 'reboot' is given: the device could not fence
 w.toml:17: a second device 'a'; the first: line 2
 w.toml:19: 'targets': "discover" needs a program for 'list'
-w.toml:20: 'nodes': bad hostlist "-n1": '-n1' is not a node name: it starts with '-'
+w.toml:20: 'nodes': bad hostlist "-n1": "-n1" is not a node name: it starts with '-'
 w.toml:21: 'method': "onoff" needs programs for 'off' and 'on'
 w.toml:24: 'targets' is missing
 w.toml:25: 'name': '../b' is no name: it starts with '.'
