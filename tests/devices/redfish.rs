@@ -450,13 +450,15 @@ fn redfish_takes_no_bmc_for_anothers_and_lives_with_a_dead_one() {
     let more = |addresses: &str| {
         format!("targets = {addresses}\nfingerprint = {fingerprints}\ntimeout = '3s'")
     };
-    let devices =
-        device(&site, "right", &more(&right)) + &device(&site, "swapped", &more(&swapped));
-    site.configure(&devices);
-    let _watcher = site.start();
-
+    // One configuration with both is refused: a BMC would belong to two nodes.
+    site.configure(&device(&site, "swapped", &more(&swapped)));
+    let watcher = site.start();
     let refused = fence(&site, "swapped", "off", "node1");
     assert_answer(&refused, "device-failure", &bmcs.fingerprint(2));
+    drop(watcher);
+
+    site.configure(&device(&site, "right", &more(&right)));
+    let _watcher = site.start();
     signal_to(&bmcs.directory(3), Signal::SIGSTOP);
     site.agent("action=monitor\ndevice=right").wait().assert_success();
     let check = said(&site, &["check"]);
