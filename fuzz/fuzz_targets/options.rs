@@ -21,7 +21,9 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn check_fence(fence: &Fence, text: &str) {
-    match last_value(text, "action").or_else(|| last_value(text, "option")) {
+    let word = last_value(text, "action").or_else(|| last_value(text, "option"));
+    // An empty action is none.
+    match word.filter(|word| !word.is_empty()) {
         Some(word) => assert_eq!(word.to_ascii_lowercase(), fence.action.as_str()),
         // DLM alone names no action, and means a reboot.
         None => assert!(fence.action == FenceAction::Reboot && text.contains("fail_time")),
