@@ -209,6 +209,10 @@ impl<'a> Attempt<'a> {
         let order = self.order;
         let spool = order.responder.open(&order.places)?;
         spool.check_served()?;
+        // A child bears the lock on the request for as long as it has not become its own program. So the
+        // process that writes the audit is started before there is a lock: an agent that is killed must
+        // leave nobody who seems to wait.
+        self.audit();
         let now_boot_ms = boot_ms();
         let deadline_boot_ms = self.end(order.time_max.saturating_sub(reserve(order.time_max)));
         let left = i64::try_from(deadline_boot_ms.saturating_sub(now_boot_ms)).unwrap_or(i64::MAX);
@@ -351,6 +355,11 @@ impl<'a> Attempt<'a> {
         left.clamp(LOG_TIME_MIN, LOG_TIME_MAX)
     }
 
+    fn audit(&mut self) -> &mut LogProcess {
+        let log_dir = &self.order.log_dir;
+        self.audit.get_or_insert_with(|| LogProcess::start(&Task::Audit(log_dir.clone())))
+    }
+
     fn record(&mut self, status: Status, details: &str, result: Option<&str>) {
         let order = self.order;
         let duration_ms = result.map(|_| milliseconds(self.elapsed()));
@@ -368,8 +377,7 @@ impl<'a> Attempt<'a> {
             duration_ms,
             gfs2_discovery: self.discovery.as_ref().map(Discovery::to_record),
         };
-        let start = || LogProcess::start(&Task::Audit(order.log_dir.clone()));
-        self.audit.get_or_insert_with(start).record(&event);
+        self.audit().record(&event);
         let level = match status {
             Status::Requested | Status::Completed => Level::Info,
             Status::Failed | Status::Unknown => Level::Error,
