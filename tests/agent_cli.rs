@@ -408,6 +408,7 @@ fn ended_by_itself(child: &mut Child) -> Option<std::process::ExitStatus> {
         if let Some(status) = child.try_wait().unwrap() {
             return Some(status);
         }
+        // Nothing but a wait without a limit announces the end of a child.
         thread::sleep(Duration::from_millis(3));
     }
     child.kill().unwrap();
