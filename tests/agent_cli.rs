@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use std::time::Duration;
 use fence_protocol::{PowerState, Query, QueryAnswer, QueryKind};
 use fence_spool::{Places, QueryText, WatcherSpool};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -30,6 +32,9 @@ use serde_json::{Value, json};
 use left_out::left_out;
 
 const AGENT: &str = env!("CARGO_BIN_EXE_fence_gfs2_recorder");
+
+/// Far longer than anything takes that does not hang.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A spool of its own for one test.
 struct Spool {
@@ -167,10 +172,18 @@ impl Arrivals {
             if let Some(name) = self.names.borrow_mut().pop_front() {
                 return name;
             }
+            self.await_events();
             let events = self.inotify.read_events().unwrap();
             let names = events.into_iter().filter_map(|event| event.name?.into_string().ok());
             self.names.borrow_mut().extend(names.filter(|name| !name.starts_with('.')));
         }
+    }
+
+    /// A test that awaits what does not come fails, and holds up nothing else.
+    fn await_events(&self) {
+        let mut awaited = [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
+        let is_there = poll(&mut awaited, PollTimeout::try_from(PATIENCE).unwrap()).unwrap();
+        assert!(is_there > 0, "nothing happened in the directory within {} s", PATIENCE.as_secs());
     }
 }
 
@@ -1022,7 +1035,8 @@ fn an_agent_whose_log_hangs_withdraws_in_time_on_a_signal_and_at_its_deadline() 
 fn an_agent_that_is_killed_while_its_log_hangs_leaves_nothing_held_and_its_request_in_the_audit() {
     let spool = Spool::new();
     let held = held_log(&spool, "fence-events-detailed.jsonl");
-    let others = Arrivals::watch(&spool.path("log"));
+    // The file itself is made before there is anything to write.
+    let others = Arrivals::watch_for(&spool.path("log"), AddWatchFlags::IN_MODIFY);
     let arrivals = Arrivals::watch(&spool.path("requests"));
     let mut child = spool.start("action=off\nplug=n3\n");
     let request = File::open(spool.path("requests").join(arrivals.next())).unwrap();

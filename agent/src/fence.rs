@@ -209,9 +209,7 @@ impl<'a> Attempt<'a> {
         let order = self.order;
         let spool = order.responder.open(&order.places)?;
         spool.check_served()?;
-        // A child bears the lock on the request for as long as it has not become its own program. So the
-        // process that writes the audit is started before there is a lock: an agent that is killed must
-        // leave nobody who seems to wait.
+        // Before there is a lock on the request: an agent that is killed must leave no child that bears it.
         self.audit();
         let now_boot_ms = boot_ms();
         let deadline_boot_ms = self.end(order.time_max.saturating_sub(reserve(order.time_max)));

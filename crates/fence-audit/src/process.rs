@@ -13,10 +13,11 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use fence_log::shown_line;
 use fence_spool::PlaceError;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
 
 use crate::writer::{DETAILED_LOG, EVENTS_LOG, NOT_WRITTEN, READABLE_LOG, append_line};
 use crate::{AuditEvent, AuditLog};
@@ -93,29 +95,41 @@ impl LogProcess {
         };
         let mut command = Command::new(program);
         command.args([OsStr::new(MODE), word.as_ref(), path.as_ref()]);
-        match process.connect(&mut command) {
-            Ok(end) => {
-                // A thread of its own, because the start waits until the program's file was read.
-                // Where there is none to be had, both ends of `end` close, which says so.
-                let thread = thread::Builder::new().name("log-process".into());
-                let _ = thread.spawn(move || run(command, end));
-            }
-            Err(error) => process.problems.push(process.lacking(&cannot_start(&error))),
+        command.env_clear().process_group(0).stderr(Stdio::null());
+        if let Err(error) = process.run(command) {
+            process.problems.push(process.lacking(&cannot_start(&error)));
         }
         process
     }
 
-    /// Gives `command` its ends of the pipes; returns a copy of the one that confirms.
-    fn connect(&mut self, command: &mut Command) -> io::Result<PipeWriter> {
+    /// Starts `command` between two pipes, and lets a thread wait for its end.
+    ///
+    /// What the caller opens afterwards, the child never holds: not even between its fork and its
+    /// exec. A lock that another process looks for is such a thing.
+    fn run(&mut self, command: Command) -> io::Result<()> {
         let (stdin, to) = io::pipe()?;
         let (from, stdout) = io::pipe()?;
         do_not_block(&to)?;
         do_not_block(&from)?;
-        let end = stdout.try_clone()?;
-        command.env_clear().process_group(0);
-        command.stdin(stdin).stdout(stdout).stderr(Stdio::null());
+        let childs_ends = Arc::new((stdin, stdout));
+        let threads = Arc::clone(&childs_ends);
+        let (own_files, has_own_files) = mpsc::channel();
+        // A thread of its own, because the start waits until the program's file was read. Where there
+        // is none to be had, all copies of the pipes' ends close, which says so.
+        let thread = thread::Builder::new().name("log-process".into());
+        let _ = thread.spawn(move || {
+            let copies = copies_among_own_files(&threads);
+            drop(threads);
+            drop::<mpsc::Sender<()>>(own_files);
+            let Ok((stdin, stdout, end)) = copies else { return };
+            run(command, stdin, stdout, end);
+        });
+        // Ends with an error, when the thread has dropped its part or does not exist.
+        let _ = has_own_files.recv();
+        // The last of its owners: the ends close among the files of this thread.
+        drop(childs_ends);
         (self.to, self.from) = (Some(to), Some(from));
-        Ok(end)
+        Ok(())
     }
 
     /// Sends an event to a process whose task is [`Task::Audit`].
@@ -238,9 +252,26 @@ impl LogProcess {
     }
 }
 
+/// Gives this thread a table of open files of its own, with nothing in it but copies of a child's ends
+/// of the pipes: one for its standard input, two for its standard output.
+///
+/// Where the kernel refuses the table (a container's filter of system calls), the thread goes on with
+/// the common one.
+fn copies_among_own_files(
+    (stdin, stdout): &(PipeReader, PipeWriter),
+) -> io::Result<(PipeReader, PipeWriter, PipeWriter)> {
+    let has_own = unshare(CloneFlags::CLONE_FILES).is_ok();
+    let copies = (stdin.try_clone()?, stdout.try_clone()?, stdout.try_clone()?);
+    if has_own {
+        // A copy of the other end of a pipe would keep its reader waiting.
+        close_others(&[copies.0.as_raw_fd(), copies.1.as_raw_fd(), copies.2.as_raw_fd()]);
+    }
+    Ok(copies)
+}
+
 /// Runs `command` to its end. `end` is closed when it is gone, or tells why it did not start.
-fn run(mut command: Command, mut end: PipeWriter) {
-    let started = command.spawn();
+fn run(mut command: Command, stdin: PipeReader, stdout: PipeWriter, mut end: PipeWriter) {
+    let started = command.stdin(stdin).stdout(stdout).spawn();
     // It holds the process's own ends of the pipes.
     drop(command);
     match started {
@@ -266,7 +297,7 @@ pub fn write_logs(arguments: &[OsString]) -> bool {
     if mode != MODE {
         return false;
     }
-    close_inherited();
+    close_others(&[]);
     let path = Path::new(path);
     match word.to_str() {
         Some(AUDIT) => {
@@ -333,12 +364,14 @@ fn look(path: &Path) -> Vec<String> {
     problems.map(|problem| problem.to_string()).collect()
 }
 
-/// Closes what the starter's own starter left open: a lock or a pipe that somebody waits for must not
-/// be held for as long as a disk stands still.
-fn close_inherited() {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
-    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    for number in numbers.filter(|number| *number > 2).collect::<Vec<_>>() {
+/// Closes what is open in this thread, but the standard ones and `kept`. What the starter's own starter
+/// left open is such a thing: a lock or a pipe that somebody waits for must not be held for as long as
+/// a disk stands still.
+fn close_others(kept: &[RawFd]) {
+    let Ok(entries) = std::fs::read_dir("/proc/thread-self/fd") else { return };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let others = numbers.filter(|number| *number > 2 && !kept.contains(number));
+    for number in others.collect::<Vec<RawFd>>() {
         // The listing's own is closed by now.
         let _ = nix::unistd::close(number);
     }

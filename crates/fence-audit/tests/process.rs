@@ -5,12 +5,13 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::DateTime;
 use fence_audit::history::{Filter, read};
@@ -120,6 +121,36 @@ fn a_process_that_cannot_be_started_or_ends_at_once_is_told() {
         assert!(problems.len() == 1 && problems[0].contains(words), "{problems:?}");
         assert!(problems[0].starts_with("the audit was not written: "), "{problems:?}");
     }
+}
+
+/// The child is a copy of the thread that starts it, until it has become its own program.
+#[test]
+fn what_is_opened_after_the_start_is_not_among_the_files_of_the_thread_that_starts_it() {
+    let directory = Directory::new();
+    let _log = LogProcess::start_program(&program(), &Task::Audit(directory.0.clone()));
+    let lock = directory.0.join("lock");
+    let opened = File::create(&lock).unwrap();
+
+    let number = opened.as_raw_fd().to_string();
+    let holds = |starter: &PathBuf| {
+        fs::read_link(starter.join("fd").join(&number)).is_ok_and(|path| path == lock)
+    };
+    assert!(!starters().is_empty());
+    // One that another test starts just now may have it for a moment.
+    let begin = Instant::now();
+    while starters().iter().any(holds) {
+        assert!(begin.elapsed() < PATIENCE, "the thread that starts the process has the file");
+        thread::yield_now();
+    }
+}
+
+/// The threads of this program that start processes which write logs.
+fn starters() -> Vec<PathBuf> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let is_starter = |task: &PathBuf| {
+        fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "log-process\n")
+    };
+    tasks.filter(is_starter).collect()
 }
 
 #[test]
