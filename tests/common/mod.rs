@@ -6,8 +6,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part of this module")]
 
+mod executable;
 mod left_out;
 
+pub use executable::write_executable;
 pub use left_out::left_out;
 
 use std::cell::Cell;
@@ -165,8 +167,7 @@ impl Site {
     /// A shell script in it; gives its path.
     pub fn program(&self, name: &str, script: &str) -> String {
         let path = self.path(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).unwrap();
+        write_executable(path.as_ref(), format!("#!/bin/sh\n{script}\n"));
         path.display().to_string()
     }
 

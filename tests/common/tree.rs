@@ -3,6 +3,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part of this module")]
 
+#[allow(clippy::duplicate_mod, reason = "some test programs have it from `common` too")]
+#[path = "executable.rs"]
+mod executable;
+
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -10,6 +14,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use gfs2_discovery::{Discovery, Kubernetes, Report, Search, Source, Target, discover};
+
+use executable::write_executable;
 
 /// Far more than any of the programs here takes.
 pub const PLENTY: Duration = Duration::from_mins(1);
@@ -65,8 +71,9 @@ impl Tree {
     /// A stand-in for a program: a shell script.
     pub fn program(&self, name: &str, script: &str) {
         let name = format!("usr/sbin/{name}");
-        self.write(&name, &format!("#!/bin/sh\n{script}\n"));
-        fs::set_permissions(self.path(&name), PermissionsExt::from_mode(0o755)).unwrap();
+        // With the directories above it.
+        self.write(&name, "");
+        write_executable(&self.path(&name), format!("#!/bin/sh\n{script}\n"));
     }
 
     /// A part of a script: it notes its own process.
