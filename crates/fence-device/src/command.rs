@@ -359,7 +359,7 @@ pub fn listed_nodes(stdout: &str) -> Result<Vec<NodeName>, String> {
     lines
         .map(|line| {
             let name = line.split_once(',').map_or(line, |(name, _)| name.trim_end());
-            let problem = |error| format!("the list holds '{}': {error}", bounded(name, 64));
+            let problem = |error| format!("the list holds {:?}: {error}", bounded(name, 64));
             name.parse().map_err(problem)
         })
         .collect()
