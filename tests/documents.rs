@@ -55,6 +55,92 @@ fn what_a_machine_cannot_run_is_left_out_by_the_one_helper() {
     assert_eq!(found, [""; 0]);
 }
 
+/// The lines of a document outside blocks of code, with their numbers.
+fn lines_of_text(document: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut is_code = false;
+    (1..).zip(document.lines()).filter(move |(_, line)| {
+        let is_fence = line.starts_with("```");
+        is_code ^= is_fence;
+        !is_fence && !is_code
+    })
+}
+
+#[test]
+fn a_line_of_text_has_at_most_120_columns() {
+    for name in DOCUMENTS {
+        let document = fs::read_to_string(root().join(name)).unwrap();
+        for (number, line) in lines_of_text(&document) {
+            let is_table = line.starts_with('|');
+            assert!(is_table || line.chars().count() <= 120, "{name}:{number}: {line}");
+        }
+    }
+}
+
+#[test]
+fn each_link_between_the_documents_leads_to_a_heading() {
+    for name in DOCUMENTS {
+        let document = fs::read_to_string(root().join(name)).unwrap();
+        for link in document.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            if file.contains("://") {
+                continue;
+            }
+            let file = if file.is_empty() { name } else { file };
+            let text = fs::read_to_string(root().join(file));
+            let text = text.unwrap_or_else(|why| panic!("{name}: {link}: {why}"));
+            let headings = lines_of_text(&text).filter(|(_, line)| line.starts_with('#'));
+            let mut anchors = headings.map(|(_, line)| anchor_of(line));
+            assert!(anchor.is_empty() || anchors.any(|it| it == anchor), "{name}: {link}");
+        }
+    }
+}
+
+/// What a heading is called in a link.
+fn anchor_of(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+    text.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()
+}
+
+/// A path with a placeholder or a pattern names several files.
+#[test]
+fn each_path_that_a_document_names_exists() {
+    for name in DOCUMENTS {
+        let document = fs::read_to_string(root().join(name)).unwrap();
+        let codes =
+            lines_of_text(&document).flat_map(|(_, line)| line.split('`').skip(1).step_by(2));
+        for path in codes.filter_map(|code| code.split(' ').next()) {
+            let is_ours = DIRECTORIES.iter().any(|directory| path.starts_with(directory));
+            let is_one = !path.contains(|c: char| "*{…".contains(c) || c.is_ascii_uppercase());
+            if is_ours && is_one && !path.starts_with("fuzz/artifacts/") {
+                assert!(root().join(path).exists(), "{name}: {path}");
+            }
+        }
+    }
+}
+
+const DIRECTORIES: [&str; 9] = [
+    "agent/",
+    "completions/",
+    "crates/",
+    "examples/",
+    "fuzz/",
+    "man/",
+    "systemd/",
+    "tests/",
+    "watcher/",
+];
+
+const DOCUMENTS: [&str; 8] = [
+    "README.md",
+    "PROTOCOL.md",
+    "ARCHITECTURE.md",
+    "SECURITY.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "man/fence-watcher.8.md",
+    "man/fence_gfs2_recorder.8.md",
+];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }

@@ -2,8 +2,8 @@
 //!
 //! Each action is an argument list, run as it is and never through a shell. `{target}`, `{action}`,
 //! `{gfs2_filesystems}` and `{request_id}` are replaced inside single arguments, so that no value can
-//! become a second argument or an option. The same values stand in `FENCE_*` variables, and the
-//! request itself on standard input.
+//! become a second argument or an option. The same values are in `FENCE_*` variables. An order also
+//! gets the request on standard input, as the watcher writes it.
 //!
 //! Exit code 0 of an order means that the device said yes; everything else means that nobody knows.
 

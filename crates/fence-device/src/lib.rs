@@ -113,7 +113,7 @@ pub struct Job<'a> {
     /// The file systems that the target holds, as the client named them. Information only, and not
     /// checked: any text may stand here.
     pub gfs2_filesystems: &'a [String],
-    /// The request as it was read.
+    /// The request as the watcher writes it: the members that it knows, on one line.
     pub request_json: &'a [u8],
     /// Who must still wait when the order is given; `None` where it is given in any case.
     pub client: Option<&'a Client>,

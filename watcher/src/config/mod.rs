@@ -1,4 +1,4 @@
-//! The watcher's configuration: one TOML file, read once, into types that need no further check.
+//! The watcher's configuration: one TOML file, read whole, into types that need no further check.
 //!
 //! An administrator who mends a file wants to hear everything that is wrong with it at once, so
 //! nothing here stops at the first problem; each carries the line it stands on. Unknown keys are
@@ -90,7 +90,7 @@ pub enum LogTarget {
 /// `[service]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceSettings {
-    /// The most child processes that run at once, over all devices.
+    /// The most executions at the same time, over all devices.
     pub max_running: usize,
     /// How long a stopping watcher waits for what still runs.
     pub stop_limit_ms: u64,

@@ -72,8 +72,8 @@ pub(super) fn check(settings: &Settings, wanted: Wanted) -> anyhow::Result<(Stri
     Ok((if wanted.json { report.json() } else { report.text() }, is_well))
 }
 
-/// What a configuration that was just taken over lets expect of fences: the problems that `check` would
-/// find, as the running watcher itself sees its devices.
+/// The problems of a configuration that was just taken over: those of the spool, the logs and the
+/// settings, and the contact to each device, as the running watcher sees it. `check` examines more.
 pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     let mut notes = problems_of_places(settings);
     match ask_watcher(&settings.spool, None, RELOADED_MS_MAX) {
