@@ -154,6 +154,7 @@ fn idleness(scratch: &Scratch, floor: Option<&Floor>) -> Result<()> {
     let pids = watcher.pids()?;
     settle(&pids)?;
     let before = context_switches(&pids)?;
+    // The time that is measured.
     thread::sleep(IDLE);
     let switches = context_switches(&pids)? - before;
     line(

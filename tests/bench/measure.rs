@@ -57,6 +57,7 @@ pub(crate) fn context_switches(pids: &[u32]) -> Result<u64> {
 pub(crate) fn settle(pids: &[u32]) -> Result<()> {
     for _ in 0..100 {
         let before = context_switches(pids)?;
+        // Nothing announces that a process does nothing.
         thread::sleep(Duration::from_millis(200));
         if context_switches(pids)? == before {
             return Ok(());

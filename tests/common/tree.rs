@@ -124,6 +124,7 @@ pub fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + PLENTY;
     while !condition() {
         assert!(Instant::now() < until, "in vain: {what}");
+        // The condition can be anything: nothing announces it.
         std::thread::sleep(Duration::from_millis(3));
     }
 }

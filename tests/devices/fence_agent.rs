@@ -3,178 +3,21 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
-use std::sync::Once;
 
 use nix::libc::O_NONBLOCK;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, mkfifo};
-use serde_json::{Value, json};
+use nix::unistd::mkfifo;
+use serde_json::json;
 
-use crate::common::{
-    Ended, PATIENCE, Site, Watcher, child_of, holds_within, is_alive, names, new_id, our_request,
-    output_of, wait_for,
-};
+use crate::common::{is_alive, new_id, our_request, output_of, wait_for};
 use crate::sim::{Simulator, free_ports};
 
-/// The login of every simulator that has one.
-const PASSWORD: &str = "s3cret";
+mod rig;
 
-/// A site with one device of this type, which is called `d`, and its running watcher.
-struct Rig {
-    site: Site,
-    watcher: Watcher,
-}
-
-impl Rig {
-    /// `keys` follow after the device's name and type.
-    fn new(keys: &str) -> Self {
-        Self::with_password(keys, PASSWORD)
-    }
-
-    /// The password lies in the file that `PASSWORD_FILE` in `keys` stands for.
-    fn with_password(keys: &str, password: &str) -> Self {
-        install_agents();
-        let site = Site::new();
-        let file = site.path("password");
-        fs::write(&file, password).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        let keys = keys.replace("PASSWORD_FILE", file.to_str().unwrap());
-        // No level of the log may hold a secret.
-        site.configure(&format!(
-            "level = 'trace'\n[[device]]\nname = 'd'\ntype = 'fence-agent'\n{keys}"
-        ));
-        let watcher = site.start();
-        Rig { site, watcher }
-    }
-
-    fn ask(&self, options: &str) -> Ended {
-        self.site.agent(options).wait()
-    }
-
-    /// How the agent's `status` ends: 0 for on, 2 for off.
-    fn status(&self, target: &str) -> Option<i32> {
-        self.ask(&format!("action=status\nplug={target}")).code
-    }
-
-    fn succeeds(&self, action: &str, target: &str) {
-        self.ask(&format!("action={action}\nplug={target}")).assert_success();
-    }
-
-    /// Has a request executed and gives the answer, which must have this result.
-    fn answer(&self, action: &str, target: &str, result: &str) -> Value {
-        let id = new_id();
-        let _client = self.site.spool.submit_held(&id, &our_request(&id, action, target));
-        self.site.spool.await_result(&id, result)
-    }
-
-    /// Has a target taken down, asked, brought up and reset, with the device's own verification.
-    fn whole_life(&self, target: &str) {
-        assert_eq!(self.status(target), Some(0));
-        self.succeeds("off", target);
-        assert_eq!(self.status(target), Some(2));
-        self.succeeds("on", target);
-        assert_eq!(self.status(target), Some(0));
-        let answer = self.answer("reboot", target, "success");
-        assert_eq!(
-            (&answer["verified"], &answer["action_performed"]),
-            (&json!(true), &json!("reboot"))
-        );
-        assert_eq!(self.status(target), Some(0));
-        self.await_contact();
-    }
-
-    /// Waits for a monitor that succeeds: an agent can start slowly.
-    fn await_contact(&self) {
-        wait_for("a contact", || self.ask("action=monitor").code == Some(0));
-    }
-
-    /// Waits for a check without anything to complain of.
-    fn await_sound(&self) {
-        let mut text = String::new();
-        let is_sound = holds_within(PATIENCE, || {
-            let (code, said) = self.check();
-            text = said;
-            code == Some(0)
-        });
-        assert!(is_sound, "{text}");
-    }
-
-    fn check(&self) -> (Option<i32>, String) {
-        let output = output_of(&mut self.site.watcher_command(&["check", "--node", "n1"]));
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(text).unwrap())
-    }
-
-    /// The processes of the executor's session, in which all runs that it starts, and their command lines.
-    fn commands(&self) -> Vec<(String, String)> {
-        let executor = child_of(&self.watcher.pid().to_string());
-        let session = |pid: &str| -> Option<String> {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            stat.rsplit_once(") ")?.1.split(' ').nth(3).map(str::to_owned)
-        };
-        let processes = names(Path::new("/proc")).into_iter();
-        let ours = processes.filter(|pid| session(pid).is_some_and(|session| session == executor));
-        ours.filter_map(|pid| Some((fs::read(format!("/proc/{pid}/cmdline")).ok()?, pid)))
-            .map(|(bytes, pid)| (pid, String::from_utf8_lossy(&bytes).into_owned()))
-            .collect()
-    }
-
-    /// Waits for the agent to run, and gives the number of its process.
-    fn await_agent(&self, name: &str) -> String {
-        let mut found = None;
-        wait_for("the agent", || {
-            found = self.commands().into_iter().find(|(_, command)| command.contains(name));
-            found.is_some()
-        });
-        found.unwrap().0
-    }
-
-    /// Everything that people can read: logs, answers, and what the commands say.
-    fn all_texts(&self) -> String {
-        let status = output_of(&mut self.site.watcher_command(&["status", "--json"]));
-        let mut text =
-            self.watcher.log() + &self.check().1 + &String::from_utf8_lossy(&status.stdout);
-        for directory in [&self.site.spool.responses, &self.site.path("log")] {
-            let files = names(directory).into_iter().map(|name| directory.join(name));
-            for file in files.filter(|path| path.is_file()) {
-                text += &fs::read_to_string(file).unwrap();
-            }
-        }
-        text
-    }
-}
-
-/// Installs the agents, once.
-fn install_agents() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| drop(Simulator::start("fence-agents", &[])));
-}
-
-fn signal(pid_file: &Path, signal: Signal) {
-    let text = fs::read_to_string(pid_file).unwrap();
-    let pid = text.split_whitespace().next().unwrap().parse().unwrap();
-    kill(Pid::from_raw(pid), signal).unwrap();
-}
-
-// fence_virt
-
-fn virt() -> (Simulator, u16) {
-    let port = free_ports(1);
-    (Simulator::start("fence-virt", &[("FENCE_VIRT_PORT", &port.to_string())]), port)
-}
-
-/// A device whose one machine is the target `n1`, and which does not know the target `ghost`.
-fn virt_device(port: u16, key: &Path) -> String {
-    format!(
-        "agent = 'fence_virt'\ntargets = {{ n1 = 'test', ghost = 'nosuch' }}\ntimeout = '2s'\n\
-         options = {{ ipaddr = '127.0.0.1', ipport = {port}, key_file = '{}' }}\n",
-        key.display()
-    )
-}
+use rig::*;
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]

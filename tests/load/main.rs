@@ -223,6 +223,7 @@ impl Client {
             poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(250_u8)).unwrap();
             submitted.drain();
         } else {
+            // Without a watch left, this client looks from time to time, as the agent does.
             thread::sleep(Duration::from_millis(20));
         }
     }
