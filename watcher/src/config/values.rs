@@ -124,16 +124,9 @@ pub(super) fn argv(value: &Spanned<DeValue>, known: &[&str]) -> Parsed<Vec<Strin
         return wrong(value, "the list is empty: it must start with a program");
     };
     absolute(program).or_else(|problem| wrong(value, format!("the program {problem}")))?;
-    let faults: Vec<Fault> = items
-        .iter()
-        .zip(&arguments)
-        .filter_map(|(item, argument)| {
-            let name = unknown_placeholder(argument, known)?;
-            let known = known.join("} {");
-            let text = format!("unknown placeholder '{{{name}}}' (known: {{{known}}})");
-            Some(Fault { offset: item.span().start, text })
-        })
-        .collect();
+    let all = items.iter().zip(&arguments);
+    let faults: Vec<Fault> =
+        all.flat_map(|(item, argument)| unknown_placeholders(item, argument, known)).collect();
     if faults.is_empty() { Ok(arguments) } else { Err(faults) }
 }
 
@@ -222,10 +215,8 @@ fn name_of_target(value: &Spanned<DeValue>) -> Parsed<String> {
     if name.is_empty() || name.contains(char::is_control) {
         return wrong(value, "it is empty or has control characters");
     }
-    match unknown_placeholder(&name, &["target"]) {
-        Some(word) => wrong(value, format!("unknown placeholder '{{{word}}}' (known: {{target}})")),
-        None => Ok(name),
-    }
+    let faults = unknown_placeholders(value, &name, &["target"]);
+    if faults.is_empty() { Ok(name) } else { Err(faults) }
 }
 
 /// A secret: `password_file`, `password_env` or `password_credential`, at most one of them. The keys
@@ -312,9 +303,14 @@ fn collect<T>(items: impl Iterator<Item = Parsed<T>>) -> Parsed<Vec<T>> {
     if faults.is_empty() { Ok(values) } else { Err(faults) }
 }
 
-/// The first placeholder in `text` that nothing will be put in for.
-fn unknown_placeholder<'a>(text: &'a str, known: &[&str]) -> Option<&'a str> {
-    placeholders(text).into_iter().find(|name| !known.contains(name))
+/// The placeholders in `text`, which is `value`, that nothing will be put in for.
+fn unknown_placeholders(value: &Spanned<DeValue>, text: &str, known: &[&str]) -> Vec<Fault> {
+    let unknown = placeholders(text).into_iter().filter(|name| !known.contains(name));
+    let fault = |name| Fault {
+        offset: value.span().start,
+        text: format!("unknown placeholder '{{{name}}}' (known: {{{}}})", known.join("} {")),
+    };
+    unknown.map(fault).collect()
 }
 
 /// The duration that `text` is, such as "45s", in milliseconds.
@@ -386,11 +382,19 @@ mod tests {
 
     #[test]
     fn only_words_in_braces_are_placeholders() {
-        let unknown = |argument: &'static str| unknown_placeholder(argument, &["target"]);
+        let value = DeValue::parse("''").unwrap();
+        let unknown = |argument: &str| {
+            let faults = unknown_placeholders(&value, argument, &["target"]);
+            faults.into_iter().map(|fault| fault.text).collect::<Vec<_>>().join("; ")
+        };
 
-        assert_eq!(unknown("--plug={target}"), None);
-        assert_eq!(unknown("{target}{tagret}"), Some("tagret"));
-        assert_eq!(unknown("{\"a\": {}}"), None);
-        assert_eq!(unknown("{target"), None);
+        assert_eq!(unknown("--plug={target}"), "");
+        assert_eq!(
+            unknown("{target}{tagret}{x}"),
+            "unknown placeholder '{tagret}' (known: {target}); \
+             unknown placeholder '{x}' (known: {target})"
+        );
+        assert_eq!(unknown("{\"a\": {}}"), "");
+        assert_eq!(unknown("{target"), "");
     }
 }

@@ -100,10 +100,11 @@ fn words_for_all(device: &DeviceSettings) -> Vec<String> {
         WORDS_FOR_ALL.iter().any(|word| name.as_str().eq_ignore_ascii_case(word))
     };
     let targets = match &device.targets {
-        Targets::Nodes(nodes) => nodes.iter().find(is_word),
+        Targets::Nodes(nodes) => Some(nodes),
         Targets::Any | Targets::Discover => None,
     };
-    let nodes = device.nodes.iter().flatten().find(is_word);
+    let targets = targets.into_iter().flatten().filter(is_word);
+    let nodes = device.nodes.iter().flatten().filter(is_word);
     let hint = |key: &str, name: &NodeName, instead: &str| {
         let device = &device.name;
         format!(
@@ -111,7 +112,7 @@ fn words_for_all(device: &DeviceSettings) -> Vec<String> {
         )
     };
     let targets = targets.map(|name| hint("targets", name, "write targets = \"*\""));
-    targets.into_iter().chain(nodes.map(|name| hint("nodes", name, "leave 'nodes' out"))).collect()
+    targets.chain(nodes.map(|name| hint("nodes", name, "leave 'nodes' out"))).collect()
 }
 
 /// Words that other programs have for every node.
@@ -210,6 +211,8 @@ mod tests {
         }
         let found = reports("targets = '*'\nnodes = 'ALL'");
         assert!(found.len() == 1 && found[0].ends_with("leave 'nodes' out"), "{found:?}");
+        let found = reports("targets = ['all', 'any', 'n1']\nnodes = ['ALL', 'ANY']");
+        assert_eq!(found.len(), 4, "{found:?}");
         assert!(reports("targets = ['all-1', 'n1']").is_empty());
     }
 }

@@ -59,10 +59,12 @@ pub(super) fn options(
         None => option_value(value),
     })?;
     let mut spellings = BTreeSet::new();
-    match options.keys().find(|name| !spellings.insert(spelling(name))) {
-        Some(name) => wrong(value, format!("'{name}' is written twice")),
-        None => Ok(options),
-    }
+    let twice: Vec<String> = options
+        .keys()
+        .filter(|name| !spellings.insert(spelling(name)))
+        .map(|name| format!("'{name}' is written twice"))
+        .collect();
+    if twice.is_empty() { Ok(options) } else { wrong(value, twice.join(", ")) }
 }
 
 fn option_value(value: &Spanned<DeValue>) -> Parsed<String> {

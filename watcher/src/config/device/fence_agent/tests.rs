@@ -164,6 +164,10 @@ fn options_that_carry_something_of_ours_are_not_given_twice() {
         ("password_option = 'kg'\noptions = { kg = 'x' }", "'kg': it is also given as a secret"),
         ("secret_files = { password = '/a' }", "'password' is also in 'secret_files'"),
         ("options = { a-b = 'x', a_b = 'x' }", "'a_b' is written twice"),
+        (
+            "options = { a-b = 'x', a_b = 'x', c-d = 'x', c_d = 'x' }",
+            "'a_b' is written twice, 'c_d' is written twice",
+        ),
     ] {
         let problems = problems(&format!("{rest}{more}"));
         assert!(problems.contains(found) && problems.lines().count() == 1, "{problems}");
