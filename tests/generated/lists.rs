@@ -4,6 +4,8 @@ use clap::{Arg, ArgAction, Command};
 use fence_agent::metadata::{ACTIONS, LONG, SHORT};
 use fence_agent::parameters::{AGENT, Alias, Kind, PARAMETERS, Parameter, Standing};
 
+use crate::configuration;
+
 /// The list that stands for the comment `name`.
 pub(crate) fn list(name: &str) -> String {
     match name {
@@ -19,7 +21,10 @@ pub(crate) fn list(name: &str) -> String {
         }
         "watcher options" => options(&fence_watcher::cli::command()),
         "watcher commands" => commands(),
-        other => panic!("no list is called {other:?}"),
+        other => match other.strip_prefix("keys of ") {
+            Some(table) => configuration::keys(table),
+            None => panic!("no list is called {other:?}"),
+        },
     }
 }
 

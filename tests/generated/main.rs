@@ -1,11 +1,13 @@
-//! What is made from the programs themselves and checked in, so that nobody needs a generator:
-//! the manuals, the completions for shells, and the agent's metadata.
+//! What is made from the programs themselves and checked in, so that nobody needs a generator: the
+//! manuals, the completions for shells, the agent's metadata, and the examples of the
+//! configuration.
 //!
 //! `UPDATE=1 cargo test -p fence-watcher --test generated` writes them anew. The manuals are written in
 //! `man/*.md`; a line `<!-- NAME -->` there stands for a list that is made from a program's table.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod configuration;
 #[path = "../common/left_out.rs"]
 mod left_out;
 mod lists;
@@ -13,10 +15,11 @@ mod roff;
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use clap_complete::Shell;
+use fence_watcher::config::{TABLES, TYPES};
 use left_out::left_out;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -89,6 +92,14 @@ fn the_completions_are_up_to_date() {
             let (path, script) = completion(program, shell);
             check(&path, &script);
         }
+    }
+}
+
+#[test]
+fn the_examples_are_up_to_date() {
+    for of_type in TYPES {
+        let path = format!("examples/fence-watcher-{}.toml", of_type.name);
+        check(&path, &configuration::example(of_type));
     }
 }
 
@@ -206,66 +217,21 @@ fn each_option_that_the_readme_names_stands_in_the_manual_of_the_agent() {
     }
 }
 
-// --- The configuration's manual against its reader ------------------------------------------------
-
-fn sources(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> = entries.filter(|path| path.is_file()).collect();
-    files.sort();
-    files
-}
-
-/// The keys in a text of the configuration's reader: `get("key"`, `require("key"` and the list KEYS.
-fn keys_read(source: &str) -> Vec<String> {
-    let source = source.split("#[cfg(test)]").next().unwrap();
-    let flat: String = source.split_whitespace().collect();
-    let calls = ["get(\"", "require(\"", "directory(&mutsection,\""];
-    let called = calls.iter().flat_map(|call| flat.split(call).skip(1));
-    let mut keys: Vec<String> =
-        called.map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
-    if let Some((_, list)) = flat.split_once("KEYS:&[&str]=&[") {
-        let list = list.split(']').next().unwrap();
-        keys.extend(list.split('"').skip(1).step_by(2).map(str::to_owned));
-    }
-    keys.sort();
-    keys.dedup();
-    keys
-}
-
-/// The keys that the manual describes under a heading.
-fn keys_described(manual: &str, heading: &str) -> Vec<String> {
-    let start = format!("### {heading}\n");
-    let Some((_, rest)) = manual.split_once(&start) else { return Vec::new() };
-    let part = rest.split("\n#").next().unwrap();
-    let terms = part.lines().filter_map(|line| line.strip_prefix("- `")?.split("`: ").next());
-    let mut keys: Vec<String> = terms
-        .flat_map(|term| term.split(", "))
-        .map(|term| term.split([' ', '=', '`']).next().unwrap().to_owned())
-        .collect();
-    keys.sort();
-    keys.dedup();
-    keys
-}
+// --- The configuration's manual against its table ------------------------------------------------
 
 #[test]
-fn the_manual_of_the_configuration_describes_each_key_and_no_other() {
+fn the_manual_of_the_configuration_has_a_part_for_each_table_and_each_type() {
     let manual = fs::read_to_string(Path::new(ROOT).join("man/fence-watcher.toml.5.md")).unwrap();
-    let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
-    let general = fs::read_to_string(reader.join("mod.rs")).unwrap();
-    let mut described: Vec<String> = ["[spool]", "[log]", "[service]"]
-        .iter()
-        .flat_map(|heading| keys_described(&manual, heading))
-        .collect();
-    described.sort();
-    assert_eq!(described, keys_read(&general), "of [spool], [log] and [service]");
-
-    for file in sources(&reader.join("device")) {
-        let name = file.file_stem().unwrap().to_str().unwrap();
-        let heading = match name {
-            "mod" => "[[device]]".to_owned(),
-            name => format!("type = \"{}\"", name.replace('_', "-")),
-        };
-        let read = keys_read(&fs::read_to_string(&file).unwrap());
-        assert_eq!(keys_described(&manual, &heading), read, "described under '### {heading}'");
+    let part = |heading: &str| {
+        let (_, rest) = manual.split_once(&format!("\n### {heading}\n")).unwrap_or_default();
+        rest.split("\n#").next().unwrap().to_owned()
+    };
+    let tables = TABLES.iter().map(|(name, _)| format!("[{name}]"));
+    for heading in tables.chain(["[[device]]".to_owned()]) {
+        assert!(part(&heading).contains(&format!("<!-- keys of {heading} -->")), "{heading}");
+    }
+    for of_type in TYPES {
+        let (heading, keys) = (format!("type = \"{}\"", of_type.name), of_type.name);
+        assert!(part(&heading).contains(&format!("<!-- keys of {keys} -->")), "{heading}");
     }
 }

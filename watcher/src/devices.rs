@@ -265,4 +265,19 @@ mod tests {
         let early = Limit { not_after_boot_ms: 10_000 };
         assert_eq!(slow_but_reached(early, 0, 10_000), None);
     }
+
+    #[test]
+    fn each_type_is_called_as_the_configuration_calls_it() {
+        use crate::config::{Origin, TYPES, parse};
+        for of_type in TYPES.iter().filter(|of| cfg!(feature = "ec2") || of.name != "ec2") {
+            let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+            let path = format!("{root}/fence-watcher-{}.toml", of_type.name);
+            let text = std::fs::read_to_string(&path).unwrap();
+            let (file, node) = (path.as_ref(), "n1".to_owned());
+            let origin = Origin { file, node, environment: &[], programs_must_exist: false };
+            for device in parse(&text, &origin).unwrap().devices {
+                assert_eq!(type_name(&device.kind), of_type.name);
+            }
+        }
+    }
 }

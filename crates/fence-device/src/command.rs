@@ -109,8 +109,9 @@ impl CommandDevice {
     }
 }
 
-/// The placeholders that mean something in the arguments for `action`.
-fn known_placeholders(action: &str) -> &'static [&'static str] {
+/// The placeholders that mean something in the arguments for `action`: a list concerns no target, a
+/// question no request.
+pub fn known_placeholders(action: &str) -> &'static [&'static str] {
     match action {
         "list" | "monitor" => &["action"],
         "status" => &["target", "action"],
@@ -317,7 +318,8 @@ fn substituted(argv: &[String], values: &Values<'_>) -> Vec<String> {
     program.chain(argv.iter().skip(1).map(replaced)).collect()
 }
 
-fn placeholders(argument: &str) -> Vec<&str> {
+/// The placeholders in `argument`, by their names.
+pub fn placeholders(argument: &str) -> Vec<&str> {
     let mut names = Vec::new();
     let mut rest = argument;
     while let Some((_, name, after)) = next_placeholder(rest) {

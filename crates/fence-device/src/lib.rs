@@ -5,7 +5,8 @@
 //! outcome proves is `fence-core`'s business.
 //!
 //! - [`FenceDevice`]: the contract of a driver. [`Client`]: who waits for what it is ordered.
-//! - [`CommandDevice`]: a device that programs of the administrator operate.
+//! - [`CommandDevice`]: a device that programs of the administrator operate. [`placeholders`]: the
+//!   names in their arguments that stand for something else.
 //! - [`Ec2Device`]: instances of AWS EC2, and how its program is talked to.
 //! - [`FenceAgentDevice`]: a device that a fence agent operates.
 //! - [`IpmiDevice`]: management controllers that ipmitool speaks to.
@@ -42,7 +43,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 pub use client::Client;
-pub use command::{CommandDevice, CommandSettings};
+pub use command::{CommandDevice, CommandSettings, known_placeholders, placeholders};
 // For the fuzz targets alone.
 #[doc(hidden)]
 pub use command::{listed_nodes, message};

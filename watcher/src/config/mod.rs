@@ -5,13 +5,15 @@
 //! typing errors and refused. The environment's `REQUEST_DIR`, `RESPONSE_DIR` and `LOG_DIR` win over
 //! the file, as they do for the agent.
 //!
-//! Reading the file safely is the module `file`, taking TOML apart is `reader`, the forms of single
-//! values are `values`. Nothing here looks at a device or at the spool.
+//! Which keys there are is the module `table`. Reading the file safely is `file`, taking TOML apart
+//! is `reader`, the forms of single values are `values`. Nothing here looks at a device or at the
+//! spool.
 
 mod device;
 mod file;
 mod problems;
 mod reader;
+mod table;
 mod targets;
 mod values;
 
@@ -19,15 +21,18 @@ use std::path::{Path, PathBuf};
 
 use fence_spool::Places;
 
-pub use device::{DeviceKind, DeviceSettings};
+pub use device::{DEVICE, DeviceKind, DeviceSettings, TYPES, Type};
 pub use problems::{ConfigError, Problem};
+pub use table::{Form, Key, Standing, TABLES};
 pub use targets::Targets;
 
+pub use values::in_words;
 pub(crate) use values::milliseconds;
 
 use problems::Problems;
 use reader::Section;
-use values::{duration, number, one_of, path};
+use table::{LOG, SERVICE, SPOOL};
+use values::{one_of, path};
 
 /// The configuration that is read unless `--config` names another.
 pub const DEFAULT_FILE: &str = "/etc/gfs2-fencing/fence-watcher.toml";
@@ -160,26 +165,23 @@ pub fn spool_at_best(origin: &Origin) -> SpoolSettings {
     let text = file::read(origin.file).unwrap_or_default();
     let problems = Problems::of(&text);
     let mut root = reader::parse(&text, &problems);
-    spool(root.section("spool"), &problems, origin)
+    spool(root.section("spool", SPOOL), &problems, origin)
 }
 
 fn general(root: &mut Section, problems: &Problems, origin: &Origin) -> Settings {
-    let spool = spool(root.section("spool"), problems, origin);
-    let log = log(root.section("log"), problems, origin);
-    let service = service(root.section("service"));
+    let spool = spool(root.section("spool", SPOOL), problems, origin);
+    let log = log(root.section("log", LOG), problems, origin);
+    let service = service(root.section("service", SERVICE));
     Settings { spool, log, service, devices: Vec::new(), node: origin.node.clone() }
 }
 
 fn spool(mut section: Section, problems: &Problems, origin: &Origin) -> SpoolSettings {
-    let directory = |section: &mut Section, key, variable, default: &str| {
-        from_environment(origin, variable, problems)
-            .or(section.get(key, path))
-            .unwrap_or_else(|| PathBuf::from(default))
+    let mut directory = |key, variable| {
+        let written = section.get(key, path);
+        from_environment(origin, variable, problems).or(written).unwrap_or_default()
     };
-    let request_dir =
-        directory(&mut section, "request_dir", "REQUEST_DIR", "/var/run/gfs2-fencing/requests");
-    let response_dir =
-        directory(&mut section, "response_dir", "RESPONSE_DIR", "/var/run/gfs2-fencing/responses");
+    let request_dir = directory("request_dir", "REQUEST_DIR");
+    let response_dir = directory("response_dir", "RESPONSE_DIR");
     let places = Places::new(&request_dir, &response_dir);
     if [&places.requests, &places.queries].contains(&&response_dir) || places.queries == request_dir
     {
@@ -190,13 +192,9 @@ fn spool(mut section: Section, problems: &Problems, origin: &Origin) -> SpoolSet
     let settings = SpoolSettings {
         request_dir,
         response_dir,
-        default_deadline_ms: section
-            .get("default_deadline", duration(SECOND..=DAY))
-            .unwrap_or(60 * SECOND),
-        keep_answers_ms: section
-            .get("keep_answers", duration(MINUTE..=3_650 * DAY))
-            .unwrap_or(30 * DAY),
-        keep_answers_max: section.get("keep_answers_max", number(1..=1_000_000)).unwrap_or(10_000),
+        default_deadline_ms: section.duration("default_deadline").unwrap_or_default(),
+        keep_answers_ms: section.duration("keep_answers").unwrap_or_default(),
+        keep_answers_max: section.number("keep_answers_max").unwrap_or_default(),
     };
     section.finish();
     settings
@@ -216,10 +214,9 @@ fn log(mut section: Section, problems: &Problems, origin: &Origin) -> LogSetting
         ("syslog", LogTarget::Syslog),
         ("journal", LogTarget::Journal),
     ];
+    let log_dir = section.get("log_dir", path);
     let settings = LogSettings {
-        log_dir: from_environment(origin, "LOG_DIR", problems)
-            .or(section.get("log_dir", path))
-            .unwrap_or_else(|| PathBuf::from("/var/log/gfs2-fencing")),
+        log_dir: from_environment(origin, "LOG_DIR", problems).or(log_dir).unwrap_or_default(),
         level: section.get("level", one_of(&levels)).unwrap_or(log::LevelFilter::Info),
         target: section.get("target", one_of(&targets)).unwrap_or(LogTarget::Auto),
     };
@@ -229,9 +226,9 @@ fn log(mut section: Section, problems: &Problems, origin: &Origin) -> LogSetting
 
 fn service(mut section: Section) -> ServiceSettings {
     let settings = ServiceSettings {
-        max_running: section.get("max_running", number(1..=10_000)).unwrap_or(256),
-        stop_limit_ms: section.get("stop_limit", duration(SECOND..=HOUR)).unwrap_or(60 * SECOND),
-        rescan_ms: section.get("rescan", duration(SECOND..=HOUR)).unwrap_or(30 * SECOND),
+        max_running: section.number("max_running").unwrap_or_default(),
+        stop_limit_ms: section.duration("stop_limit").unwrap_or_default(),
+        rescan_ms: section.duration("rescan").unwrap_or_default(),
     };
     section.finish();
     settings

@@ -1,13 +1,16 @@
 //! TOML tables, taken apart key by key.
 //!
-//! A [`Section`] hands out each value once, by its form; what is left over when it is finished is an
-//! unknown key. A value of the wrong form is noted and counts as absent, so that reading goes on.
+//! A [`Section`] has a row for each of its keys, and hands out each value once, by its form. A key
+//! that is left over when it is finished is unknown. A value of the wrong form is noted and counts
+//! as absent, so that reading goes on.
 
 use fence_protocol::nearest;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
+use super::table::{Form, Key, Standing};
+use super::values::{duration, number};
 
 /// What is wrong with a value: where, and the words.
 #[derive(Debug)]
@@ -26,7 +29,8 @@ pub(super) fn parse<'p>(text: &'p str, problems: &'p Problems) -> Section<'p> {
         problems.syntax(error.span().map_or(0, |span| span.start), error.message());
     }
     let complete = errors.is_empty();
-    Section { offset: 0, table: table.into_inner(), known: Vec::new(), complete, problems }
+    let (table, rows, known) = (table.into_inner(), Vec::new(), Vec::new());
+    Section { offset: 0, table, rows, known, complete, problems }
 }
 
 /// One table of the file.
@@ -34,6 +38,9 @@ pub(super) fn parse<'p>(text: &'p str, problems: &'p Problems) -> Section<'p> {
 pub(super) struct Section<'p> {
     offset: usize,
     table: DeTable<'p>,
+    /// The keys that can be read.
+    rows: Vec<&'static Key>,
+    /// The names that may be written here, for hints.
     known: Vec<&'static str>,
     /// The file is TOML throughout, so that what is absent was not written.
     complete: bool,
@@ -41,53 +48,54 @@ pub(super) struct Section<'p> {
 }
 
 impl<'p> Section<'p> {
-    /// The value of `key`, if it is there and `form` takes it.
+    /// The value of `key`, if `form` takes it, else the default of its row.
     pub(super) fn get<T>(
         &mut self,
-        key: &'static str,
-        form: impl FnOnce(&Spanned<DeValue>) -> Parsed<T>,
+        key: &str,
+        form: impl Fn(&Spanned<DeValue>) -> Parsed<T>,
     ) -> Option<T> {
-        self.known.push(key);
-        let value = self.table.remove(key)?;
-        match form(&value) {
-            Ok(parsed) => Some(parsed),
-            Err(faults) => {
-                for fault in faults {
-                    self.problems.at(fault.offset, format!("'{key}': {}", fault.text));
-                }
-                None
-            }
-        }
-    }
-
-    /// The value of `key`, which has to be written.
-    pub(super) fn require<T>(
-        &mut self,
-        key: &'static str,
-        form: impl FnOnce(&Spanned<DeValue>) -> Parsed<T>,
-    ) -> Option<T> {
-        if !self.table.contains_key(key) {
+        let row = self.row(key)?;
+        let written = self.table.remove(key);
+        if written.is_none() && matches!(row.standing, Standing::Required(_)) {
             self.absent(format!("'{key}' is missing"));
         }
-        self.get(key, form)
+        let found = written.and_then(|value| self.noted(key, form(&value)));
+        let Standing::Default(default) = row.standing else { return found };
+        found.or_else(|| {
+            let fault = |text: String| vec![Fault { offset: self.offset, text }];
+            let default = DeValue::parse(default).map_err(|error| fault(error.to_string()));
+            self.noted(key, default.and_then(|value| form(&value)))
+        })
     }
 
-    /// The table `[key]`, empty when it is not there.
-    pub(super) fn section(&mut self, key: &'static str) -> Section<'p> {
+    /// A duration in milliseconds, within the bounds of its row.
+    pub(super) fn duration(&mut self, key: &str) -> Option<u64> {
+        let Form::Duration(least, most) = self.row(key)?.form else { return None };
+        self.get(key, duration(least..=most))
+    }
+
+    /// A whole number, within the bounds of its row.
+    pub(super) fn number<T: TryFrom<i64>>(&mut self, key: &str) -> Option<T> {
+        let Form::Number(least, most) = self.row(key)?.form else { return None };
+        T::try_from(self.get(key, number(least..=most))?).ok()
+    }
+
+    /// The table `[key]`, empty when it is not there, with its keys.
+    pub(super) fn section(&mut self, key: &'static str, rows: &'static [Key]) -> Section<'p> {
         self.known.push(key);
         let Some(value) = self.table.remove(key) else {
-            return self.part(self.offset, DeTable::new());
+            return self.part(self.offset, DeTable::new(), rows);
         };
         let offset = value.span().start;
         let DeValue::Table(table) = value.into_inner() else {
             self.problems.at(offset, format!("'{key}' must be a table: write [{key}]"));
-            return self.part(offset, DeTable::new());
+            return self.part(offset, DeTable::new(), rows);
         };
-        self.part(offset, table)
+        self.part(offset, table, rows)
     }
 
-    /// The tables `[[key]]`.
-    pub(super) fn sections(&mut self, key: &'static str) -> Vec<Section<'p>> {
+    /// The tables `[[key]]`, each with these keys.
+    pub(super) fn sections(&mut self, key: &'static str, rows: &'static [Key]) -> Vec<Section<'p>> {
         self.known.push(key);
         let Some(value) = self.table.remove(key) else { return Vec::new() };
         let offset = value.span().start;
@@ -99,18 +107,24 @@ impl<'p> Section<'p> {
         for item in items {
             let offset = item.span().start;
             match item.into_inner() {
-                DeValue::Table(table) => parts.push(self.part(offset, table)),
+                DeValue::Table(table) => parts.push(self.part(offset, table, rows)),
                 _ => self.problems.at(offset, format!("'{key}' must hold tables: write [[{key}]]")),
             }
         }
         parts
     }
 
+    /// Has these keys as well.
+    pub(super) fn allow(&mut self, rows: &'static [Key]) {
+        self.rows.extend(rows);
+        self.known.extend(rows.iter().map(|row| row.name));
+    }
+
     /// Accepts these keys unread, where it is unknown what they should hold.
-    pub(super) fn ignore(&mut self, keys: &[&'static str]) {
-        for key in keys {
-            self.known.push(key);
-            self.table.remove(*key);
+    pub(super) fn ignore(&mut self, rows: &'static [Key]) {
+        for row in rows {
+            self.known.push(row.name);
+            self.table.remove(row.name);
         }
     }
 
@@ -147,8 +161,44 @@ impl<'p> Section<'p> {
         }
     }
 
-    fn part(&self, offset: usize, table: DeTable<'p>) -> Section<'p> {
+    fn row(&self, key: &str) -> Option<&'static Key> {
+        self.rows.iter().find(|row| row.name == key).copied()
+    }
+
+    fn noted<T>(&self, key: &str, parsed: Parsed<T>) -> Option<T> {
+        let note = |Fault { offset, text }| self.problems.at(offset, format!("'{key}': {text}"));
+        parsed.map_err(|faults| faults.into_iter().for_each(note)).ok()
+    }
+
+    fn part(&self, offset: usize, table: DeTable<'p>, rows: &'static [Key]) -> Section<'p> {
         let (complete, problems) = (self.complete, self.problems);
-        Section { offset, table, known: Vec::new(), complete, problems }
+        let mut part =
+            Section { offset, table, rows: Vec::new(), known: Vec::new(), complete, problems };
+        part.allow(rows);
+        part
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::values::text;
+    use super::*;
+
+    #[test]
+    fn a_key_without_a_row_cannot_be_read() {
+        const ROWS: &[Key] = &[Key::new("known", Form::Text, Standing::Default("'x'"), "A text.")];
+        let source = "[t]\nknown = 'a'\nknowm = 'b'";
+        let problems = Problems::of(source);
+        let mut root = parse(source, &problems);
+        let mut section = root.section("t", ROWS);
+
+        assert_eq!(section.get("known", text).as_deref(), Some("a"));
+        assert_eq!(section.get("knowm", text), None);
+        section.finish();
+
+        let error = problems.into_result(Path::new("w.toml")).unwrap_err();
+        assert_eq!(error.to_string(), "w.toml:3: unknown key 'knowm' (did you mean 'known'?)");
     }
 }

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use fence_core::PerTarget;
-use fence_device::SecretSource;
+use fence_device::{SecretSource, placeholders};
 use fence_log::shown_line;
 use fence_protocol::{NodeName, expand_hostlist};
 use toml::Spanned;
@@ -124,18 +124,9 @@ pub(super) fn argv(value: &Spanned<DeValue>, known: &[&str]) -> Parsed<Vec<Strin
         return wrong(value, "the list is empty: it must start with a program");
     };
     absolute(program).or_else(|problem| wrong(value, format!("the program {problem}")))?;
-    let faults: Vec<Fault> = items
-        .iter()
-        .zip(&arguments)
-        .filter_map(|(item, argument)| {
-            let text = format!(
-                "unknown placeholder '{}' (known: {})",
-                unknown_placeholder(argument, known)?,
-                known.join(" ")
-            );
-            Some(Fault { offset: item.span().start, text })
-        })
-        .collect();
+    let all = items.iter().zip(&arguments);
+    let faults: Vec<Fault> =
+        all.flat_map(|(item, argument)| unknown_placeholders(item, argument, known)).collect();
     if faults.is_empty() { Ok(arguments) } else { Err(faults) }
 }
 
@@ -164,36 +155,25 @@ fn hostlist(value: &Spanned<DeValue>) -> Parsed<Vec<NodeName>> {
 }
 
 /// What a device calls its targets: a text with `{target}` for all of them, or a table with one for
-/// each. `default` where nothing is written; `written` is what stands with the targets themselves.
+/// each. `written` is what stands with the targets themselves.
 pub(super) fn per_target(
     section: &mut Section,
-    key: &'static str,
+    key: &str,
     written: Option<&BTreeMap<NodeName, String>>,
-    default: Option<&str>,
     problems: &Problems,
 ) -> Option<PerTarget> {
-    let offset = section.offset_of(key);
-    let has_own = section.has(key);
     let form = |value: &Spanned<DeValue>| match value.get_ref() {
         DeValue::Table(_) => names_of_targets(value).map(PerTarget::Map),
         _ => name_of_target(value).map(PerTarget::Pattern),
     };
-    match (written, default) {
-        (Some(_), _) if has_own => {
-            section.get(key, form);
-            problems.at(offset, format!("'{key}' is also written with the targets: keep one"));
-            None
-        }
-        (Some(names), _) => {
-            section.ignore(&[key]);
-            Some(PerTarget::Map(names.clone()))
-        }
-        (None, Some(default)) if !has_own => {
-            section.ignore(&[key]);
-            Some(PerTarget::Pattern(default.to_owned()))
-        }
-        (None, _) => section.require(key, form),
+    let Some(names) = written else { return section.get(key, form) };
+    if section.has(key) {
+        let offset = section.offset_of(key);
+        section.get(key, form);
+        problems.at(offset, format!("'{key}' is also written with the targets: keep one"));
+        return None;
     }
+    Some(PerTarget::Map(names.clone()))
 }
 
 /// A table of node names, hostlist expressions among them, with what a device calls each node.
@@ -235,17 +215,15 @@ fn name_of_target(value: &Spanned<DeValue>) -> Parsed<String> {
     if name.is_empty() || name.contains(char::is_control) {
         return wrong(value, "it is empty or has control characters");
     }
-    match unknown_placeholder(&name, &["{target}"]) {
-        Some(word) => wrong(value, format!("unknown placeholder '{word}' (known: {{target}})")),
-        None => Ok(name),
-    }
+    let faults = unknown_placeholders(value, &name, &["target"]);
+    if faults.is_empty() { Ok(name) } else { Err(faults) }
 }
 
 /// A secret: `password_file`, `password_env` or `password_credential`, at most one of them. The keys
 /// are given, as some devices have several secrets.
 pub(super) fn secret(
     section: &mut Section,
-    keys: [&'static str; 3],
+    keys: [&str; 3],
     problems: &Problems,
 ) -> Option<SecretSource> {
     let offset = section.offset_of(keys.into_iter().find(|key| section.has(key)).unwrap_or(""));
@@ -325,15 +303,14 @@ fn collect<T>(items: impl Iterator<Item = Parsed<T>>) -> Parsed<Vec<T>> {
     if faults.is_empty() { Ok(values) } else { Err(faults) }
 }
 
-/// The first `{word}` in `argument` that nothing will be put in for. Other braces are the program's.
-fn unknown_placeholder<'a>(argument: &'a str, known: &[&str]) -> Option<&'a str> {
-    argument.match_indices('{').find_map(|(start, _)| {
-        let end = start + argument[start..].find('}')?;
-        let (word, whole) = (&argument[start + 1..end], &argument[start..=end]);
-        let is_word = !word.is_empty()
-            && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        (is_word && !known.contains(&whole)).then_some(whole)
-    })
+/// The placeholders in `text`, which is `value`, that nothing will be put in for.
+fn unknown_placeholders(value: &Spanned<DeValue>, text: &str, known: &[&str]) -> Vec<Fault> {
+    let unknown = placeholders(text).into_iter().filter(|name| !known.contains(name));
+    let fault = |name| Fault {
+        offset: value.span().start,
+        text: format!("unknown placeholder '{{{name}}}' (known: {{{}}})", known.join("} {")),
+    };
+    unknown.map(fault).collect()
 }
 
 /// The duration that `text` is, such as "45s", in milliseconds.
@@ -345,7 +322,7 @@ pub(crate) fn milliseconds(text: &str) -> Option<u64> {
 }
 
 /// The duration in the largest unit that divides it.
-fn in_words(milliseconds: u64) -> String {
+pub fn in_words(milliseconds: u64) -> String {
     if milliseconds == 0 {
         return "0s".into();
     }
@@ -405,11 +382,19 @@ mod tests {
 
     #[test]
     fn only_words_in_braces_are_placeholders() {
-        let unknown = |argument: &'static str| unknown_placeholder(argument, &["{target}"]);
+        let value = DeValue::parse("''").unwrap();
+        let unknown = |argument: &str| {
+            let faults = unknown_placeholders(&value, argument, &["target"]);
+            faults.into_iter().map(|fault| fault.text).collect::<Vec<_>>().join("; ")
+        };
 
-        assert_eq!(unknown("--plug={target}"), None);
-        assert_eq!(unknown("{target}{tagret}"), Some("{tagret}"));
-        assert_eq!(unknown("{\"a\": {}}"), None);
-        assert_eq!(unknown("{target"), None);
+        assert_eq!(unknown("--plug={target}"), "");
+        assert_eq!(
+            unknown("{target}{tagret}{x}"),
+            "unknown placeholder '{tagret}' (known: {target}); \
+             unknown placeholder '{x}' (known: {target})"
+        );
+        assert_eq!(unknown("{\"a\": {}}"), "");
+        assert_eq!(unknown("{target"), "");
     }
 }

@@ -3,15 +3,69 @@
 use std::path::Path;
 
 use fence_core::execution::Method;
-use fence_device::CommandSettings;
+use fence_device::{CommandSettings, known_placeholders};
 use fence_spool::program_problem;
 
-use super::Common;
+use super::read::Common;
 use crate::config::reader::Section;
+use crate::config::table::Form::Program;
+use crate::config::table::Key;
+use crate::config::table::Standing::Optional;
 use crate::config::values::argv;
 
 /// The keys of this type.
-pub(super) const KEYS: &[&str] = &["off", "on", "reboot", "status", "list", "monitor"];
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "off",
+        Program,
+        Optional("[\"/usr/local/sbin/node-power\", \"off\", \"{target}\"]"),
+        "The program that switches a target off. Exit code 0: the device has acknowledged. `off` \
+         or `reboot` is required.",
+    ),
+    Key::new(
+        "on",
+        Program,
+        Optional("[\"/usr/local/sbin/node-power\", \"on\", \"{target}\"]"),
+        "The program that switches a target on. Exit code 0: the device has acknowledged.",
+    ),
+    Key::new(
+        "reboot",
+        Program,
+        Optional("[\"/usr/local/sbin/node-power\", \"cycle\", \"{target}\"]"),
+        "The program for the device's own reset, for the method `\"cycle\"`. Exit code 0: the \
+         device has acknowledged.",
+    ),
+    Key::new(
+        "status",
+        Program,
+        Optional("[\"/usr/local/sbin/node-power\", \"status\", \"{target}\"]"),
+        "The program that shows the power state by its exit code and its output: see the table in \
+         fence-watcher.toml(5). Without it the exit codes of the other programs have to be \
+         believed, and answers say `verified: false`.",
+    ),
+    Key::new(
+        "list",
+        Program,
+        Optional("[\"/usr/local/sbin/node-power\", \"list\"]"),
+        "The program that shows the targets, one a line. Targets that are `\"discover\"` need it.",
+    ),
+    Key::new(
+        "monitor",
+        Program,
+        Optional("[\"/usr/local/sbin/node-power\", \"monitor\"]"),
+        "The program that contacts the device. Exit code 0: the device can be reached now. \
+         Pacemaker's monitor asks this, for `monitor_timeout`. Without it `list` is run; without \
+         both the device counts as reachable if its programs are there.",
+    ),
+];
+
+/// What the example has written.
+pub(super) const WRITTEN: &[(&str, &str)] = &[
+    ("off", "[\"/usr/local/sbin/node-power\", \"off\", \"{target}\"]"),
+    ("on", "[\"/usr/local/sbin/node-power\", \"on\", \"{target}\"]"),
+    ("status", "[\"/usr/local/sbin/node-power\", \"status\", \"{target}\"]"),
+    ("monitor", "[\"/usr/local/sbin/node-power\", \"monitor\"]"),
+];
 
 /// The device that `section` describes.
 pub(super) fn read(section: &mut Section, common: &Common) -> CommandSettings {
@@ -45,7 +99,7 @@ fn check_abilities(section: &Section, common: &Common) {
 fn commands(section: &mut Section, common: &Common) -> CommandSettings {
     let mut command = |key| {
         let offset = section.offset_of(key);
-        let argv = section.get(key, |value| argv(value, placeholders(key)))?;
+        let argv = section.get(key, |value| argv(value, known_placeholders(key)))?;
         if common.programs_must_exist
             && let Some(problem) = program_problem(Path::new(&argv[0]))
         {
@@ -61,14 +115,5 @@ fn commands(section: &mut Section, common: &Common) -> CommandSettings {
         list: command("list"),
         monitor: command("monitor"),
         ..CommandSettings::default()
-    }
-}
-
-/// What is put in for the arguments of a command: a list concerns no target, a question no request.
-fn placeholders(command: &str) -> &'static [&'static str] {
-    match command {
-        "list" | "monitor" => &["{action}"],
-        "status" => &["{target}", "{action}"],
-        _ => &["{target}", "{action}", "{gfs2_filesystems}", "{request_id}"],
     }
 }

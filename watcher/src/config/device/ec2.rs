@@ -5,29 +5,114 @@ use std::path::PathBuf;
 use fence_core::PerTarget;
 use fence_core::execution::Method;
 use fence_device::{Ec2Settings, SecretSource};
+use fence_protocol::NodeName;
 use fence_spool::program_problem;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::Common;
-use super::twins::in_one_place;
-use crate::config::Targets;
+use super::own::Own;
+use super::read::Common;
 use crate::config::reader::{Parsed, Section};
+use crate::config::table::Form::{self, Text};
+use crate::config::table::Key;
+use crate::config::table::Standing::{Default, Optional};
 use crate::config::values::{boolean, path, per_target, secret, text, wrong};
 
+pub(super) const ABOUT: &str = "\
+    fence-watcher that stops and starts instances of AWS EC2. Credentials come from the places \
+    where all of AWS's tools take them, in this order: the environment, the default profile in \
+    ~/.aws of root, a web identity, the container, the role of the instance (IMDSv2). The role is \
+    the best of these: there is no key to keep. README.md shows the policy that it needs. EC2 \
+    needs 10 to 30 seconds to stop an instance, so Pacemaker has to wait longer: fence_timeout=120 \
+    for the agent, and more for pcmk_off_timeout and pcmk_reboot_timeout.";
+
 /// The keys of this type.
-pub(super) const KEYS: &[&str] = &[
-    "instance",
-    "tag",
-    "region",
-    "endpoint",
-    "profile",
-    "access_key",
-    "secret_key_file",
-    "secret_key_env",
-    "secret_key_credential",
-    "skip_os_shutdown",
-    "helper",
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "instance",
+        Form::PerTarget,
+        Default("\"{target}\""),
+        "The value of the tag of each target's instance, or the id of the instance (`i-…`). \
+         Instead of it, `targets` can be the table. Exactly one instance must fit: with none or \
+         several, nothing is done. An instance that is `shutting-down` counts. Instances that are \
+         `terminated` count only if nothing else has the tag, and are off for good.",
+    ),
+    Key::new(
+        "tag",
+        Text,
+        Default("\"Name\""),
+        "The name of the tag. With `\"discover\"` its values name the nodes: use a tag of your own \
+         then.",
+    ),
+    Key::new(
+        "region",
+        Text,
+        Optional("\"eu-central-1\""),
+        "The region, where the environment (`AWS_REGION`), the profile, or the instance that the \
+         watcher runs on does not show it.",
+    ),
+    Key::new(
+        "endpoint",
+        Text,
+        Optional("\"https://vpce-0123abcd.ec2.eu-central-1.vpce.amazonaws.com\""),
+        "The URL of EC2, where it is not the usual one: for example a private endpoint. Without \
+         this key, `AWS_ENDPOINT_URL_EC2` and the profile count.",
+    ),
+    Key::new(
+        "profile",
+        Text,
+        Optional("\"fencing\""),
+        "A profile of AWS's configuration files (`~/.aws/config`, `~/.aws/credentials`). With this \
+         key or `access_key`, no other credentials are tried.",
+    ),
+    Key::new(
+        "access_key",
+        Text,
+        Optional("\"AKIAIOSFODNN7EXAMPLE\""),
+        "An access key. One of the next three keys says where its secret is.",
+    ),
+    Key::new(
+        "secret_key_file",
+        Form::Path,
+        Optional("\"/etc/gfs2-fencing/aws-secret-key\""),
+        "The file with the secret. A file that others can read is refused: use mode 0600.",
+    ),
+    Key::new(
+        "secret_key_env",
+        Text,
+        Optional("\"FENCE_SECRET_KEY\""),
+        "The secret, instead of `secret_key_file`: a variable of the service's environment.",
+    ),
+    Key::new(
+        "secret_key_credential",
+        Form::Name,
+        Optional("\"aws-secret-key\""),
+        "The secret, instead of `secret_key_file`: a credential of systemd (`LoadCredential=`).",
+    ),
+    Key::new(
+        "skip_os_shutdown",
+        Form::Boolean,
+        Default("true"),
+        "`true`: EC2 does not wait for the guest to shut down. With `false` EC2 waits for 4 \
+         minutes on a guest that hangs. `false` is for services that imitate EC2 and do not know \
+         this option.",
+    ),
+    Key::new(
+        "helper",
+        Form::Path,
+        Optional("\"/usr/sbin/fence-watcher-ec2\""),
+        "The program `fence-watcher-ec2`. Without this key the program beside `fence-watcher` \
+         is run.",
+    ),
+];
+
+/// What the example has written.
+pub(super) const WRITTEN: &[(&str, &str)] = &[
+    ("name", "\"aws\""),
+    ("targets", "\"n[1-4]\""),
+    ("region", "\"eu-central-1\""),
+    ("timeout", "\"90s\""),
+    ("max_concurrent", "8"),
 ];
 
 /// The device that `section` describes.
@@ -52,46 +137,29 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<Ec2Settings
     Some(Ec2Settings {
         helper: helper(section, common),
         instance: instance?,
-        tag: tag.unwrap_or_else(|| "Name".to_owned()),
+        tag: tag?,
         region,
         endpoint,
         profile,
         access_key,
-        skip_os_shutdown: skip_os_shutdown.unwrap_or(true),
+        skip_os_shutdown: skip_os_shutdown?,
     })
 }
 
 /// Each target's instance: the value of its tag, or its id.
 fn instance(section: &mut Section, common: &Common) -> Option<PerTarget> {
-    let at =
-        if section.has("instance") { section.offset_of("instance") } else { common.targets_at };
-    let names = common.names.as_ref();
-    let instance = per_target(section, "instance", names, Some("{target}"), common.problems)?;
-    if let Some(text) = instance_problem(&instance, common.targets.as_ref()?) {
-        common.problems.at(at, format!("'instance': {text}"));
+    let at = common.place_of(section, "instance");
+    let instance = per_target(section, "instance", common.names.as_ref(), common.problems)?;
+    if common.discovers() && matches!(instance, PerTarget::Map(_)) {
+        let text = "'instance': a table is for targets that are written: not for \"discover\"";
+        common.problems.at(at, text);
+        return Some(instance);
     }
+    let own = Own { key: "instance", texts: &instance, at };
+    own.check_each(common, |_| None);
+    let place = |target: &NodeName| instance.of(target).map(|name| meant(&name));
+    own.check_apart(common, place, "the same", ONE_FOR_ALL);
     Some(instance)
-}
-
-/// The first thing that is wrong with the instances of `targets`.
-fn instance_problem(instance: &PerTarget, targets: &Targets) -> Option<String> {
-    let all = match (targets, instance) {
-        (Targets::Discover, PerTarget::Map(_)) => {
-            return Some(
-                "a table is for targets that are written: not for \"discover\"".to_owned(),
-            );
-        }
-        (Targets::Nodes(nodes), _) => nodes.clone(),
-        (Targets::Any, PerTarget::Map(instances)) => instances.keys().cloned().collect(),
-        (_, PerTarget::Pattern(pattern)) => {
-            return (!pattern.contains("{target}")).then(|| ONE_FOR_ALL.to_owned());
-        }
-    };
-    if let Some(target) = all.iter().find(|target| instance.of(target).is_none()) {
-        return Some(format!("there is none for '{target}'"));
-    }
-    let (one, other) = in_one_place(all, |target| instance.of(target).map(|name| meant(&name)))?;
-    Some(format!("'{one}' and '{other}' have the same: {ONE_FOR_ALL}"))
 }
 
 /// The instance that `name` means: the letter case of an id makes no difference.
@@ -292,6 +360,10 @@ password_file = '/etc/key'";
             ("targets = '*'\ninstance = 'web'", "an instance is one node"),
             ("targets = 'discover'\ninstance = 'web'", "an instance is one node"),
             ("targets = { n1 = 'web', n2 = 'web' }", "'n1' and 'n2' have the same"),
+            (
+                "targets = { n1 = 'a', n2 = 'a', n3 = 'a', n4 = 'b' }",
+                "'n1', 'n2' and 'n3' have the same",
+            ),
             ("targets = '*'\ninstance = { n1 = 'web', n2 = 'web' }", "'n1' and 'n2' have the same"),
             ("targets = { n1 = 'i-0aB', n2 = 'I-0Ab' }", "'n1' and 'n2' have the same"),
             ("targets = { n1 = 'web', n2 = ' web ' }", "'n1' and 'n2' have the same"),

@@ -10,22 +10,60 @@ use fence_spool::program_problem;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::twins::{in_one_place, place_of_address};
-use super::{Common, password};
+use super::own::Own;
+use super::read::{Common, PASSWORD_CREDENTIAL, PASSWORD_ENV, password};
+use super::twins::place_of_address;
 use crate::config::reader::{Parsed, Section};
+use crate::config::table::Form::{self, Text, Words};
+use crate::config::table::Key;
+use crate::config::table::Standing::{Default, Optional, Required};
 use crate::config::values::{absolute, number, one_of, per_target, text, wrong};
 
 /// The keys of this type.
-pub(super) const KEYS: &[&str] = &[
-    "address",
-    "username",
-    "password_file",
-    "password_env",
-    "password_credential",
-    "cipher",
-    "privilege",
-    "ipmitool",
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "address",
+        Form::PerTarget,
+        Required("\"{target}-ipmi\""),
+        "Where the BMC of each target is: a name or an IP address, perhaps with a port \
+         (`10.0.0.1:623`, `[fd00::1]:623`). Instead of it, `targets` can be the table.",
+    ),
+    Key::new(
+        "username",
+        Text,
+        Required("\"fence\""),
+        "The user, the same on all BMCs, of at most 16 bytes.",
+    ),
+    Key::new(
+        "password_file",
+        Form::Path,
+        Optional("\"/etc/gfs2-fencing/bmc-password\""),
+        "The file with the password, the same for all BMCs, of at most 20 bytes. A file that \
+         others can read is refused: use mode 0600. A password is required: give this or one of \
+         the next two keys.",
+    ),
+    PASSWORD_ENV,
+    PASSWORD_CREDENTIAL,
+    Key::new(
+        "cipher",
+        Form::Numbers(CIPHERS),
+        Default("17"),
+        "The cipher suite: 17, which ipmitool prefers, or 3 for older BMCs. A BMC that has only \
+         the other suite refuses the login, and `fence-watcher check` shows that. Suite 0 lets \
+         anybody in: forbid it on the BMC.",
+    ),
+    Key::new(
+        "privilege",
+        Words(&["administrator", "operator"]),
+        Default("\"administrator\""),
+        "The privilege of the login. `\"operator\"` is enough to switch the power.",
+    ),
+    Key::new("ipmitool", Form::Path, Default("\"/usr/bin/ipmitool\""), "The program ipmitool."),
 ];
+
+/// What the example has written.
+pub(super) const WRITTEN: &[(&str, &str)] =
+    &[("name", "\"bmc\""), ("password_file", "\"/etc/gfs2-fencing/bmc-password\"")];
 
 /// The device that `section` describes.
 pub(super) fn read(section: &mut Section, common: &Common) -> Option<IpmiSettings> {
@@ -34,14 +72,15 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<IpmiSetting
         common.problems.at(common.targets_at, text);
     }
     let (address, known_targets) = address(section, common).unzip();
-    let username = section.require("username", username);
+    let username = section.get("username", username);
     let password = password(section, common);
     let cipher = section.get("cipher", cipher);
     let privilege = section.get("privilege", one_of(&PRIVILEGES));
     let program_at = section.offset_of("ipmitool");
-    let program = section.get("ipmitool", program).unwrap_or_else(|| IPMITOOL.to_owned());
+    let program = section.get("ipmitool", program);
     if common.programs_must_exist
-        && let Some(problem) = program_problem(Path::new(&program))
+        && let Some(program) = &program
+        && let Some(problem) = program_problem(Path::new(program))
     {
         let hint = "install ipmitool, or name it with 'ipmitool'";
         common.problems.at(program_at, format!("{problem}; {hint}"));
@@ -51,42 +90,22 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<IpmiSetting
         known_targets: known_targets?,
         username: username?,
         password: password?,
-        cipher: cipher.unwrap_or(17),
-        privilege: privilege.unwrap_or(IpmiPrivilege::Administrator),
-        program,
+        cipher: cipher?,
+        privilege: privilege?,
+        program: program?,
     })
 }
 
 /// Where the BMCs are, and the targets that are known to have one.
 fn address(section: &mut Section, common: &Common) -> Option<(PerTarget, BTreeSet<NodeName>)> {
-    let at = if section.has("address") { section.offset_of("address") } else { common.targets_at };
-    let address = per_target(section, "address", common.names.as_ref(), None, common.problems)?;
+    let at = common.place_of(section, "address");
+    let address = per_target(section, "address", common.names.as_ref(), common.problems)?;
+    let own = Own { key: "address", texts: &address, at };
+    own.check_each(common, |text| BmcAddress::parse(text).err());
+    let place = |target: &NodeName| Some(place_of_address(&address.of(target)?, IPMI_PORT));
+    own.check_apart(common, place, "the same", ONE_FOR_ALL);
     let targets = common.known_targets(&address);
-    if let Some(text) = address_problem(&address, &targets) {
-        common.problems.at(at, format!("'address': {text}"));
-    }
     Some((address, targets))
-}
-
-/// The first thing that is wrong with the addresses of `targets`, which are none where any may come.
-fn address_problem(address: &PerTarget, targets: &BTreeSet<NodeName>) -> Option<String> {
-    if let PerTarget::Pattern(pattern) = address
-        && targets.is_empty()
-    {
-        let is_one_for_all = !pattern.contains("{target}");
-        // With a name that could be a node's.
-        let address = BmcAddress::parse(&pattern.replace("{target}", "n1"));
-        return address.err().or_else(|| is_one_for_all.then(|| ONE_FOR_ALL.to_owned()));
-    }
-    let wrong = targets.iter().find_map(|target| match address.of(target) {
-        Some(text) => BmcAddress::parse(&text).err(),
-        None => Some(format!("there is none for '{target}'")),
-    });
-    wrong.or_else(|| {
-        let place = |target: &NodeName| Some(place_of_address(&address.of(target)?, IPMI_PORT));
-        let (one, other) = in_one_place(targets.iter().cloned(), place)?;
-        Some(format!("'{one}' and '{other}' have the same: {ONE_FOR_ALL}"))
-    })
 }
 
 fn username(value: &Spanned<DeValue>) -> Parsed<String> {
@@ -101,8 +120,8 @@ fn username(value: &Spanned<DeValue>) -> Parsed<String> {
 /// A cipher suite that ipmitool knows and that protects what is sent from being changed.
 fn cipher(value: &Spanned<DeValue>) -> Parsed<u8> {
     let written: i64 = number(i64::MIN..=i64::MAX)(value)?;
-    if let Some(cipher) = CIPHERS.into_iter().find(|cipher| i64::from(*cipher) == written) {
-        return Ok(cipher);
+    if let Some(cipher) = CIPHERS.iter().find(|cipher| i64::from(**cipher) == written) {
+        return Ok(*cipher);
     }
     let text = match written {
         0 => "0 lets anybody in, with any password: use 17 or 3, and forbid 0 on the BMC",
@@ -121,9 +140,7 @@ const PRIVILEGES: [(&str, IpmiPrivilege); 2] =
     [("administrator", IpmiPrivilege::Administrator), ("operator", IpmiPrivilege::Operator)];
 
 /// The cipher suites of IPMI 2.0 with integrity, as far as ipmitool has them.
-const CIPHERS: [u8; 6] = [2, 3, 7, 8, 16, 17];
-
-const IPMITOOL: &str = "/usr/bin/ipmitool";
+const CIPHERS: &[u8] = &[2, 3, 7, 8, 16, 17];
 
 /// The longest name of a user in IPMI.
 const USERNAME_BYTES_MAX: usize = 16;
@@ -252,6 +269,24 @@ password_file = '/etc/password'
             let text = IPMI.replace("n[1-2]", "*").replace("{target}-ipmi", pattern);
             assert!(problem(&text).starts_with(expected), "{}", problem(&text));
         }
+    }
+
+    #[test]
+    fn all_wrong_addresses_and_all_targets_of_one_bmc_are_named() {
+        let text = IPMI.replace("n[1-2]", "n[1-6]").replace(
+            "'{target}-ipmi'",
+            "{ n1 = 'u@a', n2 = 'b:', n3 = 'c', n4 = 'C.', n5 = 'c:623' }",
+        );
+        let found = parsed(&text, false).unwrap_err().to_string();
+        for named in [
+            "w.toml:5: 'address': 'u@a' is no address",
+            "w.toml:5: 'address': 'b:' is no address",
+            "w.toml:5: 'address': there is none for 'n6'",
+            "w.toml:5: 'address': 'n3', 'n4' and 'n5' have the same: a BMC switches one node",
+        ] {
+            assert!(found.contains(named), "{named}: {found}");
+        }
+        assert_eq!(found.lines().count(), 4, "{found}");
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! `[[device]]`: one fence device, its targets, and how it is driven.
 //!
-//! What all types have in common is here, the keys of each type in the module of its name, and in
-//! `twins` what would make two targets of one machine.
+//! [`TYPES`] has a row for each type; its keys and their reader are the module of its name.
+//! [`DEVICE`] are the keys that all types have, which `read` reads. In `own` and `twins` is what
+//! would make two targets of one machine, in `shared` the same over all devices.
 
 mod command;
 mod ec2;
 mod fence_agent;
 mod ipmi;
+mod own;
+mod read;
 mod redfish;
 mod shared;
 mod simulated;
 mod twins;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use fence_core::PerTarget;
@@ -22,15 +25,15 @@ use fence_device::{
     SimulatedSettings,
 };
 use fence_protocol::NodeName;
-use toml::Spanned;
-use toml::de::DeValue;
 
+pub(super) use read::read_all;
 pub(super) use twins::reports;
 
-use super::problems::Problems;
-use super::reader::{Parsed, Section};
-use super::values::{boolean, duration, name, names_of_targets, nodes, number, one_of, secret};
+use super::reader::Section;
+use super::table::{Form, Key, Standing};
 use super::{HOUR, SECOND, Targets};
+use read::Common;
+use shared::{Places, of_agent, of_bmc, of_instance, of_ipmi};
 
 /// One `[[device]]` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +113,29 @@ impl DeviceKind {
             DeviceKind::Command(_) | DeviceKind::Ipmi(_) | DeviceKind::Simulated(_) => None,
         }
     }
+
+    /// Where `node` is reached: two nodes with one place would be one machine.
+    fn places_of(&self, node: &NodeName) -> Places {
+        match self {
+            DeviceKind::Ec2(settings) => of_instance(settings, node),
+            DeviceKind::FenceAgent(settings) => of_agent(settings, node),
+            DeviceKind::Ipmi(settings) => of_ipmi(settings, node),
+            DeviceKind::Redfish(settings) => of_bmc(settings, node),
+            DeviceKind::Command(_) | DeviceKind::Simulated(_) => Places::default(),
+        }
+    }
+
+    /// What each target needs for itself.
+    fn own(&self) -> &'static str {
+        match self {
+            DeviceKind::Ec2(_) => "an instance of its own",
+            DeviceKind::FenceAgent(_) => "a plug of its own",
+            DeviceKind::Redfish(_) => "a BMC or a 'system' of its own",
+            DeviceKind::Ipmi(_) | DeviceKind::Command(_) | DeviceKind::Simulated(_) => {
+                "an address of its own"
+            }
+        }
+    }
 }
 
 impl DeviceSettings {
@@ -133,204 +159,159 @@ impl DeviceSettings {
     }
 }
 
-/// Takes all `[[device]]` tables out of the file.
-pub(super) fn read_all(
-    root: &mut Section,
-    problems: &Problems,
-    programs_must_exist: bool,
-) -> Vec<DeviceSettings> {
-    if !root.has("device") {
-        root.absent("no [[device]]: without one nothing can be fenced");
-    }
-    let sections = root.sections("device");
-    let mut first_lines = BTreeMap::new();
-    let (mut devices, mut targets_at) = (Vec::new(), Vec::new());
-    for mut section in sections {
-        let offset = section.offset_of("name");
-        let at = section.offset_of("targets");
-        let name = section.require("name", name);
-        if let Some(name) = &name {
-            let first = *first_lines.entry(name.clone()).or_insert(offset);
-            if first != offset {
-                let first = problems.line(first);
-                problems.at(offset, format!("a second device '{name}'; the first: line {first}"));
-            }
-        }
-        let device = read(name.unwrap_or_default(), section, problems, programs_must_exist);
-        targets_at.extend(device.is_some().then_some(at));
-        devices.extend(device);
-    }
-    for (at, problem) in targets_at.into_iter().zip(shared::problems(&devices)) {
-        if let Some(text) = problem {
-            problems.at(at, text);
-        }
-    }
-    devices
-}
-
-/// What the types have to know of a device when they read their own keys.
-struct Common<'p> {
-    name: String,
-    timeout_ms: u64,
-    targets: Option<Targets>,
-    /// What the device calls its targets, where that is written with them.
-    names: Option<BTreeMap<NodeName, String>>,
-    /// Where the targets are written.
-    targets_at: usize,
-    /// How a reboot is done, where that is configured.
-    method: Option<Method>,
-    /// Where that is written.
-    method_at: usize,
-    programs_must_exist: bool,
-    problems: &'p Problems,
-}
-
-impl Common<'_> {
-    fn discovers(&self) -> bool {
-        self.targets == Some(Targets::Discover)
-    }
-
-    /// The targets that are known to have a BMC at one of `addresses`; none where any may come.
-    fn known_targets(&self, addresses: &PerTarget) -> BTreeSet<NodeName> {
-        match (&self.targets, addresses) {
-            (Some(Targets::Nodes(nodes)), _) => nodes.clone(),
-            (_, PerTarget::Map(addresses)) => addresses.keys().cloned().collect(),
-            (_, PerTarget::Pattern(_)) => BTreeSet::new(),
-        }
-    }
-
-    /// Refuses names of targets, for a type that has none.
-    fn refuse_names(&self) {
-        if self.names.is_some() {
-            let text = "'targets': this type has no names of its own: write a list of nodes";
-            self.problems.at(self.targets_at, text);
-        }
-    }
-}
-
-/// One device; `None` where something that has no default is missing or wrong, which is then noted.
-fn read(
-    name: String,
-    mut section: Section,
-    problems: &Problems,
-    programs_must_exist: bool,
-) -> Option<DeviceSettings> {
-    let timeout = section.get("timeout", duration(SECOND..=HOUR));
-    let timeout_ms = timeout.unwrap_or(45 * SECOND);
-    let targets_at = section.offset_of("targets");
-    let (targets, names) = section.require("targets", targets).unzip();
-    let names = names.flatten();
-    let method_at = section.offset_of("method");
-    let method = section.get("method", one_of(&METHODS));
-    let common = Common {
-        name,
-        timeout_ms,
-        targets,
-        names,
-        targets_at,
-        method,
-        method_at,
-        programs_must_exist,
-        problems,
-    };
-    let kind = match section.require("type", one_of(TYPES)) {
-        Some(Type::Command) => Some(DeviceKind::Command(command::read(&mut section, &common))),
-        Some(Type::Ec2) => ec2::read(&mut section, &common).map(DeviceKind::Ec2),
-        Some(Type::FenceAgent) => {
-            fence_agent::read(&mut section, &common).map(DeviceKind::FenceAgent)
-        }
-        Some(Type::Ipmi) => ipmi::read(&mut section, &common).map(DeviceKind::Ipmi),
-        Some(Type::Redfish) => redfish::read(&mut section, &common).map(DeviceKind::Redfish),
-        Some(Type::Simulated) => simulated::read(&mut section, &common).map(DeviceKind::Simulated),
-        None => {
-            for (_, of_type) in TYPES {
-                section.ignore(of_type.keys());
-            }
-            None
-        }
-    };
-    let nodes = section.get("nodes", nodes);
-    let max_concurrent = section.get("max_concurrent", number(1..=10_000));
-    let attempts = section.get("attempts", number(1..=10));
-    let monitor_timeout = section.get("monitor_timeout", duration(SECOND..=HOUR));
-    let acknowledge_dlm = section.get("acknowledge_dlm", boolean);
-    section.finish();
-    Some(DeviceSettings {
-        name: common.name,
-        kind: kind?,
-        targets: common.targets?,
-        nodes,
-        timeout_ms,
-        monitor_timeout_ms: monitor_timeout.unwrap_or(MONITOR_TIMEOUT_MS),
-        max_concurrent: max_concurrent.unwrap_or(1),
-        method: common.method,
-        attempts: attempts.unwrap_or(1),
-        acknowledge_dlm: acknowledge_dlm.unwrap_or(false),
-    })
-}
-
-/// The password of a device that has one login.
-fn password(section: &mut Section, common: &Common) -> Option<SecretSource> {
-    let keys = ["password_file", "password_env", "password_credential"];
-    if !keys.iter().any(|key| section.has(key)) {
-        section
-            .absent("no password: give 'password_file', 'password_env' or 'password_credential'");
-    }
-    secret(section, keys, common.problems)
-}
-
-/// Who can be fenced, and what the device calls them where that is written with it.
-fn targets(value: &Spanned<DeValue>) -> Parsed<(Targets, Option<BTreeMap<NodeName, String>>)> {
-    match value.get_ref() {
-        DeValue::Table(_) => {
-            let names = names_of_targets(value)?;
-            Ok((Targets::Nodes(names.keys().cloned().collect()), Some(names)))
-        }
-        DeValue::String(text) if text == "*" => Ok((Targets::Any, None)),
-        DeValue::String(text) if text == "discover" => Ok((Targets::Discover, None)),
-        _ => nodes(value).map(|nodes| (Targets::Nodes(nodes), None)),
-    }
-}
-
 fn short_name(host: &str) -> &str {
     host.split('.').next().unwrap_or(host)
 }
 
-#[derive(Clone, Copy)]
-enum Type {
-    Command,
-    Ec2,
-    FenceAgent,
-    Ipmi,
-    Redfish,
-    Simulated,
+/// A type of device.
+#[derive(Debug)]
+pub struct Type {
+    /// Its name in the file.
+    pub name: &'static str,
+    /// What it is, at the head of its example.
+    pub about: &'static str,
+    /// The keys that it has besides [`DEVICE`].
+    pub keys: &'static [Key],
+    /// What its example has written, as TOML, besides the required keys.
+    pub written: &'static [(&'static str, &'static str)],
+    /// Other devices of the type, at the end of its example.
+    pub further: &'static str,
+    read: fn(&mut Section, &Common) -> Option<DeviceKind>,
 }
 
-impl Type {
-    fn keys(self) -> &'static [&'static str] {
-        match self {
-            Type::Command => command::KEYS,
-            Type::Ec2 => ec2::KEYS,
-            Type::FenceAgent => fence_agent::KEYS,
-            Type::Ipmi => ipmi::KEYS,
-            Type::Redfish => redfish::KEYS,
-            Type::Simulated => simulated::KEYS,
-        }
-    }
-}
-
-const TYPES: &[(&str, Type)] = &[
-    ("command", Type::Command),
-    ("ec2", Type::Ec2),
-    ("fence-agent", Type::FenceAgent),
-    ("ipmi", Type::Ipmi),
-    ("redfish", Type::Redfish),
-    ("simulated", Type::Simulated),
+/// All types.
+pub const TYPES: &[Type] = &[
+    Type {
+        name: "command",
+        about: "fence-watcher with programs of your own.",
+        keys: command::KEYS,
+        written: command::WRITTEN,
+        further: "",
+        read: |section, common| Some(DeviceKind::Command(command::read(section, common))),
+    },
+    Type {
+        name: "ec2",
+        about: ec2::ABOUT,
+        keys: ec2::KEYS,
+        written: ec2::WRITTEN,
+        further: "",
+        read: |section, common| ec2::read(section, common).map(DeviceKind::Ec2),
+    },
+    Type {
+        name: "fence-agent",
+        about: fence_agent::ABOUT,
+        keys: fence_agent::KEYS,
+        written: fence_agent::WRITTEN,
+        further: fence_agent::FURTHER,
+        read: |section, common| fence_agent::read(section, common).map(DeviceKind::FenceAgent),
+    },
+    Type {
+        name: "ipmi",
+        about: "fence-watcher that switches servers through their management controllers (BMCs: \
+                iLO, iDRAC, XCC, …), over IPMI 2.0 with ipmitool.",
+        keys: ipmi::KEYS,
+        written: ipmi::WRITTEN,
+        further: "",
+        read: |section, common| ipmi::read(section, common).map(DeviceKind::Ipmi),
+    },
+    Type {
+        name: "redfish",
+        about: "fence-watcher that switches servers through their management controllers (BMCs) \
+                with Redfish.",
+        keys: redfish::KEYS,
+        written: redfish::WRITTEN,
+        further: redfish::FURTHER,
+        read: |section, common| redfish::read(section, common).map(DeviceKind::Redfish),
+    },
+    Type {
+        name: "simulated",
+        about: simulated::ABOUT,
+        keys: simulated::KEYS,
+        written: simulated::WRITTEN,
+        further: "",
+        read: |section, common| simulated::read(section, common).map(DeviceKind::Simulated),
+    },
 ];
-/// How long a device may take to show that it can be reached, unless something else is written.
-const MONITOR_TIMEOUT_MS: u64 = 10 * SECOND;
 
-const METHODS: [(&str, Method); 2] = [("onoff", Method::OnOff), ("cycle", Method::Cycle)];
+/// The keys that all types have.
+pub const DEVICE: &[Key] = &[
+    Key::new(
+        "name",
+        Form::Name,
+        Standing::Required("\"power\""),
+        "The device's name, unique in the file.",
+    ),
+    Key::new("type", Form::Type, Standing::Required("\"command\""), "The type of the device."),
+    Key::new(
+        "targets",
+        Form::Targets,
+        Standing::Required("\"compute-node-[1-16]\""),
+        "The nodes that the device can fence: a list, `\"*\"` for any node, or `\"discover\"`. \
+         With `\"discover\"` Pacemaker's `list` asks the device for its list, and so does a \
+         request: once, and again (at most every 5 seconds) for a target that the list lacks. \
+         Types with names of their own for targets also take a table, `{ node1 = \"name\" }`. Two \
+         targets with one plug, address or instance are refused, in one table or in several of one \
+         type, however it is written: they would be one machine under two names. Names that differ \
+         by letter case or domain alone (`n3`, `N3`, `n3.example.com`) count as one node and are \
+         reported. `fence-watcher check` shows which device fences which node.",
+    ),
+    Key::new(
+        "nodes",
+        Form::Nodes,
+        Standing::Optional("[\"head-node-1\", \"head-node-2\"]"),
+        "The nodes on which the device may be used, so that one file serves all nodes. Without it \
+         the device may be used on every node.",
+    ),
+    Key::new(
+        "timeout",
+        Form::Duration(SECOND, HOUR),
+        Standing::Default("\"45s\""),
+        "How long one order may take, with its confirmation. The watcher asks for the state after \
+         an order that failed for up to 15 seconds more. The `on` of a reboot has 10 seconds at \
+         most.",
+    ),
+    Key::new(
+        "max_concurrent",
+        Form::Number(1, 10_000),
+        Standing::Default("1"),
+        "How many fences may be under way on the device at once. If the type has an address for \
+         each target, the number counts at each address.",
+    ),
+    Key::new(
+        "method",
+        Form::Words(&["onoff", "cycle"]),
+        Standing::Optional("\"onoff\""),
+        "How a reboot is done: `\"onoff\"` (off, confirmed, on) or `\"cycle\"` (the device's own \
+         reset, which nothing confirms). The default is `\"onoff\"`, or `\"cycle\"` for a device that \
+         has a reset and cannot be asked for the state.",
+    ),
+    Key::new(
+        "monitor_timeout",
+        Form::Duration(SECOND, HOUR),
+        Standing::Default("\"10s\""),
+        "How long the device may take to show that it can be reached. A device that does not \
+         answer in time counts as reachable while it was reached in the last 150 seconds. The \
+         agent waits 15 seconds for a monitor: a longer time counts for `fence-watcher check` \
+         alone.",
+    ),
+    Key::new(
+        "attempts",
+        Form::Number(1, 10),
+        Standing::Default("1"),
+        "How often an order is given while the device cannot be reached. An order is never \
+         repeated for another reason, because it would be executed again, and never for a client \
+         that is gone. The type `command` cannot show that a device was not reached, so the key \
+         changes nothing for it; for `fence-agent` it concerns only the list that is read before an \
+         order.",
+    ),
+    Key::new(
+        "acknowledge_dlm",
+        Form::Boolean,
+        Standing::Default("false"),
+        "`true`: tell DLM (`dlm_tool fence_ack`) of each target that the device has *shown* to be \
+         off. DLM believes it without asking anybody.",
+    ),
+];
 
 #[cfg(test)]
 mod tests {

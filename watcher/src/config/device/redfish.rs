@@ -6,33 +6,113 @@ use fence_device::redfish::{Address, Fingerprint, ResourcePath};
 use fence_device::{RedfishLogin, RedfishSettings, RedfishTrust};
 use fence_protocol::NodeName;
 
-use super::twins::{in_one_place, place_of_address};
-use super::{Common, password};
+use super::own::Own;
+use super::read::{Common, PASSWORD_CREDENTIAL, PASSWORD_ENV, PASSWORD_FILE, password};
+use super::twins::place_of_address;
 use crate::config::reader::Section;
+use crate::config::table::Form::{self, Boolean, PerTarget as Each, Words};
+use crate::config::table::Key;
+use crate::config::table::Standing::{Default, Optional, Required};
 use crate::config::values::{boolean, one_of, path, per_target, text};
 
 /// The keys of this type.
-pub(super) const KEYS: &[&str] = &[
-    "address",
-    "system",
-    "username",
-    "password_file",
-    "password_env",
-    "password_credential",
-    "auth",
-    "ca_file",
-    "fingerprint",
-    "insecure",
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "address",
+        Each,
+        Required("\"https://{target}-bmc\""),
+        "Where the BMC of each target is, or the service that serves several of them. Instead of \
+         it, `targets` can be the table. Numbers keep fencing independent of the name service. \
+         `http://` needs `insecure`.",
+    ),
+    Key::new(
+        "system",
+        Each,
+        Optional("\"/redfish/v1/Systems/{target}\""),
+        "Which system of a service is whose, where one service has several systems: a path (the \
+         fastest), an `Id` or a `Name`. A blade or slot that is switched as a chassis has the path \
+         of that chassis, such as `/redfish/v1/Chassis/Perif7`. Two systems may have one `Name`, \
+         so a `Name` is not used while another system of the service cannot be read; an `Id` is. \
+         Without this key a service must have exactly one system: none is ever guessed.",
+    ),
+    Key::new(
+        "username",
+        Form::Text,
+        Required("\"fence\""),
+        "The user, the same on all BMCs. A password is required: give one of the next three keys.",
+    ),
+    PASSWORD_FILE,
+    PASSWORD_ENV,
+    PASSWORD_CREDENTIAL,
+    Key::new(
+        "auth",
+        Words(&["basic", "session"]),
+        Default("\"basic\""),
+        "How the watcher logs in. `\"basic\"` sends the login with each call. `\"session\"` opens \
+         and ends a session for each fence and each question, where the service root says; a BMC \
+         has only a few sessions.",
+    ),
+    Key::new(
+        "ca_file",
+        Form::Path,
+        Optional("\"/etc/gfs2-fencing/bmc-ca.pem\""),
+        "The authorities that signed the BMCs' certificates, or the BMCs' own certificates (PEM). \
+         The certificates must hold the name or number of `address`. Exactly one of `ca_file`, \
+         `fingerprint` and `insecure` is required.",
+    ),
+    Key::new(
+        "fingerprint",
+        Each,
+        Optional(PIN_EXAMPLE),
+        "The SHA-256 fingerprint of each BMC's certificate, as `openssl x509 -noout -fingerprint \
+         -sha256` shows it; a table where there are several BMCs. The certificate is trusted \
+         whatever its form. A fingerprint also notices a BMC in a wrong place.",
+    ),
+    Key::new(
+        "insecure",
+        Boolean,
+        Default("false"),
+        "`true` disables certificate checks: any host at the address receives the password and is \
+         believed.",
+    ),
 ];
+
+/// What the example has written.
+pub(super) const WRITTEN: &[(&str, &str)] = &[
+    ("name", "\"bmc\""),
+    ("password_file", "\"/etc/gfs2-fencing/bmc-password\""),
+    ("ca_file", "\"/etc/gfs2-fencing/bmc-ca.pem\""),
+    ("timeout", "\"30s\""),
+];
+
+/// A chassis, at the end of the example.
+pub(super) const FURTHER: &str = r#"# A chassis: one service for many servers. `system` says which
+# of them is whose.
+[[device]]
+name = "chassis"
+type = "redfish"
+targets = "blade[1-16]"
+address = "https://chassis.example.org:8443"
+system = "/redfish/v1/Systems/{target}"
+username = "fence"
+password_file = "/etc/gfs2-fencing/chassis-password"
+ca_file = "/etc/gfs2-fencing/bmc-ca.pem"
+timeout = "30s"
+"#;
+
+const PIN_EXAMPLE: &str = "{ \"compute-node-[1-16]\" = \
+    \"0BC70123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789AB\" }";
 
 /// The device that `section` describes.
 pub(super) fn read(section: &mut Section, common: &Common) -> Option<RedfishSettings> {
     let trust = trust(section, common);
     let (address, system) = places(section, common, trust.as_ref());
-    let login = section.get("auth", one_of(&LOGINS)).unwrap_or(RedfishLogin::Basic);
+    let login = section.get("auth", one_of(&LOGINS));
     let username_at = section.offset_of("username");
-    let username = section.require("username", text);
-    if login == RedfishLogin::Basic && username.as_ref().is_some_and(|name| name.contains(':')) {
+    let username = section.get("username", text);
+    if login == Some(RedfishLogin::Basic)
+        && username.as_ref().is_some_and(|name| name.contains(':'))
+    {
         let text = "'username': with a colon in it, 'auth' must be \"session\"";
         common.problems.at(username_at, text);
     }
@@ -44,7 +124,7 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<RedfishSett
         system,
         username: username?,
         password: password?,
-        login,
+        login: login?,
         trust: trust?,
         is_cycled: common.method == Some(Method::Cycle),
     })
@@ -57,12 +137,11 @@ fn trust(section: &mut Section, common: &Common) -> Option<RedfishTrust> {
         (section.offset_of("ca_file"), section.offset_of("fingerprint"));
     let (has_file, has_fingerprint) = (section.has("ca_file"), section.has("fingerprint"));
     let file = section.get("ca_file", path);
-    let fingerprints = optional(section, "fingerprint", common);
+    let fingerprints = per_target(section, "fingerprint", None, common.problems);
     let is_insecure = section.get("insecure", boolean).unwrap_or(false);
     if let Some(fingerprints) = &fingerprints {
-        check_each("fingerprint", fingerprints, fingerprint_at, common, |text| {
-            text.parse::<Fingerprint>().err()
-        });
+        let own = Own { key: "fingerprint", texts: fingerprints, at: fingerprint_at };
+        own.check_each(common, |text| text.parse::<Fingerprint>().err());
         if common.discovers() && fingerprints.of_all().is_none() {
             let text =
                 "'fingerprint': with targets = \"discover\" there is one BMC, and so one text";
@@ -91,44 +170,30 @@ fn places(
     common: &Common,
     trust: Option<&RedfishTrust>,
 ) -> (Option<PerTarget>, Option<PerTarget>) {
-    let is_with_targets = common.names.is_some();
-    let at = if is_with_targets { common.targets_at } else { section.offset_of("address") };
-    let addresses = per_target(section, "address", common.names.as_ref(), None, common.problems);
+    let at = common.place_of(section, "address");
+    let addresses = per_target(section, "address", common.names.as_ref(), common.problems);
     let system_at = section.offset_of("system");
-    let systems = optional(section, "system", common);
+    let systems = per_target(section, "system", None, common.problems);
     if let Some(systems) = &systems {
-        check_each("system", systems, system_at, common, system_problem);
+        Own { key: "system", texts: systems, at: system_at }.check_each(common, system_problem);
     }
     let Some(addresses) = addresses else { return (None, systems) };
     let is_insecure = trust.is_none_or(|trust| *trust == RedfishTrust::Insecure);
-    check_each("address", &addresses, at, common, |text| address_problem(text, is_insecure));
+    let own = Own { key: "address", texts: &addresses, at };
+    own.check_each(common, |text| address_problem(text, is_insecure));
     if common.discovers() && addresses.of_all().is_none() {
         let text = "'address': with targets = \"discover\" it must be one for all";
         common.problems.at(at, text);
-    } else if let Some((a, b)) = mistakable(&addresses, systems.as_ref(), common) {
-        let text = format!(
-            "'address': '{a}' and '{b}' have the same BMC, so 'system' must say which of its \
-             systems is whose"
-        );
-        common.problems.at(at, text);
+    } else {
+        // To fence one system of a BMC would be to fence all targets that are it.
+        let place = |node: &NodeName| {
+            let system = systems.as_ref().and_then(|systems| systems.of(node));
+            let address = place_of_address(&addresses.of(node)?, HTTPS_PORT);
+            Some((address, system.map(|system| path_of(&system))))
+        };
+        own.check_apart(common, place, "the same BMC", ONE_BMC);
     }
     (Some(addresses), systems)
-}
-
-/// Two targets that are the same system of the same BMC: to fence one would be to fence the other.
-fn mistakable(
-    addresses: &PerTarget,
-    systems: Option<&PerTarget>,
-    common: &Common,
-) -> Option<(NodeName, NodeName)> {
-    let mut targets = common.known_targets(addresses);
-    if targets.is_empty() {
-        targets = SAMPLES.iter().filter_map(|name| name.parse().ok()).collect();
-    }
-    in_one_place(targets, |node| {
-        let system = systems.and_then(|systems| systems.of(node)).map(|system| path_of(&system));
-        Some((place_of_address(&addresses.of(node)?, HTTPS_PORT), system))
-    })
 }
 
 /// The path of a system, which has its name at the end unless the BMC is odd.
@@ -158,44 +223,14 @@ fn system_problem(text: &str) -> Option<String> {
     })
 }
 
-/// A text for each target, for a key that may be left out.
-fn optional(section: &mut Section, key: &'static str, common: &Common) -> Option<PerTarget> {
-    if section.has(key) {
-        return per_target(section, key, None, None, common.problems);
-    }
-    section.ignore(&[key]);
-    None
-}
-
-/// Notes what is wrong with the texts of `key`, and the targets for which there is none.
-fn check_each(
-    key: &str,
-    texts: &PerTarget,
-    offset: usize,
-    common: &Common,
-    problem: impl Fn(&str) -> Option<String>,
-) {
-    let texts_written: Vec<String> = match texts {
-        PerTarget::Map(map) => map.values().cloned().collect(),
-        PerTarget::Pattern(pattern) => vec![pattern.replace("{target}", SAMPLES[0])],
-    };
-    for problem in texts_written.iter().filter_map(|text| problem(text)) {
-        common.problems.at(offset, format!("'{key}': {problem}"));
-    }
-    let known = common.known_targets(texts).into_iter();
-    for node in known.filter(|node| texts.of(node).is_none()) {
-        common.problems.at(offset, format!("'{key}': there is none for '{node}'"));
-    }
-}
-
 /// The port that a BMC has unless another one is written.
 pub(super) const HTTPS_PORT: &str = "443";
 
 const LOGINS: [(&str, RedfishLogin); 2] =
     [("basic", RedfishLogin::Basic), ("session", RedfishLogin::Session)];
 
-/// Names of targets, where none are listed.
-const SAMPLES: [&str; 2] = ["n1", "n2"];
+const ONE_BMC: &str =
+    "for targets that have the same BMC, 'system' must say which of its systems is whose";
 
 #[cfg(test)]
 mod tests {
@@ -316,6 +351,12 @@ password_env = 'P'";
             let problem = read_known(&format!("{lines}\ninsecure = true")).unwrap_err();
             assert!(problem.contains(others), "{lines}: {problem}");
         }
+        let all = read_known(
+            "targets = { n3 = 'b', n4 = 'B', n5 = 'b:443', n6 = 'c', n7 = 'C' }\ninsecure = true",
+        );
+        let all = all.unwrap_err();
+        assert!(all.contains("'n3', 'n4' and 'n5' have the same BMC"), "{all}");
+        assert!(all.contains("'n6' and 'n7' have the same BMC"), "{all}");
         for lines in [
             "targets = 'n1'\naddress = 'b'",
             "targets = 'n[1-2]'\naddress = 'b'\nsystem = '{target}'",

@@ -9,63 +9,67 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fence_core::PerTarget;
-use fence_device::{Ec2Settings, FenceAgentSettings, RedfishSettings};
+use fence_device::{Ec2Settings, FenceAgentSettings, IpmiSettings, RedfishSettings};
 use fence_protocol::NodeName;
 
+use super::DeviceSettings;
 use super::ec2::{is_id, meant};
 use super::fence_agent::spelling;
 use super::ipmi::IPMI_PORT;
 use super::redfish::{HTTPS_PORT, path_of};
-use super::twins::{names, place_of_address};
-use super::{DeviceKind, DeviceSettings};
+use super::twins::{listed, names, place_of_address, strangers};
 use crate::config::Targets;
 
 /// A place where one machine is reached, as texts that are equal for the same place.
 pub(super) type Place = Vec<String>;
 
-/// For each device, in their order, why one of its targets is also the target of an earlier device under
-/// another name, if so.
+/// For each device, in their order, which of its targets are also targets of earlier devices under
+/// other names, if any are.
 pub(super) fn problems(devices: &[DeviceSettings]) -> Vec<Option<String>> {
     let all: BTreeSet<&NodeName> = devices.iter().flat_map(names).collect();
-    let mut first: BTreeMap<Place, Vec<(usize, NodeName)>> = BTreeMap::new();
-    let mut problem_of = |(index, device): (usize, &DeviceSettings)| {
-        let mut problem = None;
+    let mut earlier: BTreeMap<Place, BTreeMap<usize, BTreeSet<NodeName>>> = BTreeMap::new();
+    let problem_of = |(index, device): (usize, &DeviceSettings)| {
+        let mut here: BTreeMap<Place, BTreeSet<NodeName>> = BTreeMap::new();
+        let mut own = Vec::new();
         for node in may_fence(device, &all) {
-            let places = places_of(&device.kind, &node);
-            for place in &places.looked_for {
-                let others = first.get(place).into_iter().flatten();
-                let mut others = others.filter(|(of, other)| *of != index && !other.may_be(&node));
-                if let Some((of, other)) = others.next() {
-                    problem.get_or_insert_with(|| {
-                        format!(
-                            "'{node}' is reached where device '{}' reaches '{other}': a fence of \
-                             one would switch the other, so each target needs {}",
-                            devices[*of].name,
-                            own(&device.kind)
-                        )
-                    });
-                }
+            let places = device.kind.places_of(&node);
+            for place in places.looked_for {
+                here.entry(place).or_default().insert(node.clone());
             }
-            for place in places.own {
-                first.entry(place).or_default().push((index, node.clone()));
-            }
+            own.extend(places.own.into_iter().map(|place| (place, node.clone())));
         }
-        problem
+        let at = |place| earlier.get(place).into_iter().flatten();
+        let met = here.iter().flat_map(|(place, nodes)| {
+            at(place).filter_map(|(of, others)| meeting(nodes, &devices[*of].name, others))
+        });
+        let met: Vec<String> = met.collect::<BTreeSet<_>>().into_iter().collect();
+        for (place, node) in own {
+            earlier.entry(place).or_default().entry(index).or_default().insert(node);
+        }
+        (!met.is_empty()).then(|| {
+            format!(
+                "{}: a fence of one would switch the other, so each target needs {}",
+                met.join(", "),
+                device.kind.own()
+            )
+        })
     };
-    devices.iter().enumerate().map(&mut problem_of).collect()
+    devices.iter().enumerate().map(problem_of).collect()
 }
 
-/// What each target needs for itself.
-fn own(kind: &DeviceKind) -> &'static str {
-    match kind {
-        DeviceKind::Ec2(_) => "an instance of its own",
-        DeviceKind::FenceAgent(_) => "a plug of its own",
-        DeviceKind::Redfish(_) => "a BMC or a 'system' of its own",
-        DeviceKind::Ipmi(_) | DeviceKind::Command(_) | DeviceKind::Simulated(_) => {
-            "an address of its own"
-        }
-    }
+/// Says which of `nodes` are reached where `device` reaches which of `others`, if these are not the
+/// same.
+fn meeting(
+    nodes: &BTreeSet<NodeName>,
+    device: &str,
+    others: &BTreeSet<NodeName>,
+) -> Option<String> {
+    let (here, there) = (strangers(nodes, others), strangers(others, nodes));
+    let are = if here.len() > 1 { "are" } else { "is" };
+    (!here.is_empty()).then(|| {
+        let (here, there) = (listed(&here), listed(&there));
+        format!("{here} {are} reached where device '{device}' reaches {there}")
+    })
 }
 
 /// The targets of `device`; where any may come, those that the file names anywhere.
@@ -78,7 +82,7 @@ fn may_fence(device: &DeviceSettings, all: &BTreeSet<&NodeName>) -> BTreeSet<Nod
 
 /// Where a target is reached, and in which places another target would be the same machine.
 #[derive(Default)]
-struct Places {
+pub(super) struct Places {
     own: Vec<Place>,
     looked_for: Vec<Place>,
 }
@@ -89,25 +93,9 @@ impl From<Vec<Place>> for Places {
     }
 }
 
-fn places_of(kind: &DeviceKind, node: &NodeName) -> Places {
-    let at = |addresses: &PerTarget, port| Some(address(&addresses.of(node)?, port));
-    match kind {
-        DeviceKind::Ipmi(settings) => {
-            let place = |address| vec!["ipmi".to_owned(), address];
-            Vec::from_iter(at(&settings.address, IPMI_PORT).map(place)).into()
-        }
-        DeviceKind::Redfish(settings) => at(&settings.address, HTTPS_PORT)
-            .map(|at| of_bmc(&at, settings, node))
-            .unwrap_or_default(),
-        DeviceKind::Ec2(settings) => {
-            let place = |instance: String| of_instance(&instance, settings);
-            Vec::from_iter(settings.instance.of(node).map(place)).into()
-        }
-        DeviceKind::FenceAgent(settings) => {
-            settings.plug.of(node).map(|plug| of_agent(&plug, settings)).unwrap_or_default().into()
-        }
-        DeviceKind::Command(_) | DeviceKind::Simulated(_) => Places::default(),
-    }
+pub(super) fn of_ipmi(settings: &IpmiSettings, node: &NodeName) -> Places {
+    let address = settings.address.of(node).map(|text| address(&text, IPMI_PORT));
+    Vec::from_iter(address.map(|address| vec!["ipmi".to_owned(), address])).into()
 }
 
 /// The place of an address as one text.
@@ -119,9 +107,11 @@ fn address(text: &str, usual_port: &str) -> String {
 }
 
 /// Without a `system` the BMC has one system only, which is then the one that another table names.
-fn of_bmc(address: &str, settings: &RedfishSettings, node: &NodeName) -> Places {
+pub(super) fn of_bmc(settings: &RedfishSettings, node: &NodeName) -> Places {
+    let Some(text) = settings.address.of(node) else { return Places::default() };
+    let address = address(&text, HTTPS_PORT);
     let place = |more: &[&str]| -> Place {
-        ["redfish", address].iter().chain(more).map(|text| (*text).to_owned()).collect()
+        ["redfish", &address].iter().chain(more).map(|text| (*text).to_owned()).collect()
     };
     let (only, any) = (place(&["only"]), place(&["any"]));
     match settings.system.as_ref().and_then(|systems| systems.of(node)) {
@@ -134,8 +124,9 @@ fn of_bmc(address: &str, settings: &RedfishSettings, node: &NodeName) -> Places 
 }
 
 /// An id is unique; a tag's value is so for one account in one region.
-fn of_instance(instance: &str, settings: &Ec2Settings) -> Place {
-    let instance = meant(instance);
+pub(super) fn of_instance(settings: &Ec2Settings, node: &NodeName) -> Places {
+    let Some(instance) = settings.instance.of(node) else { return Places::default() };
+    let instance = meant(&instance);
     let mut place = vec!["ec2".to_owned(), instance.clone()];
     if !is_id(&instance) {
         let key = settings.access_key.as_ref().map(|(id, _)| id);
@@ -148,12 +139,13 @@ fn of_instance(instance: &str, settings: &Ec2Settings) -> Place {
         ];
         place.extend(scope.into_iter().map(|text| text.cloned().unwrap_or_default()));
     }
-    place
+    vec![place].into()
 }
 
-fn of_agent(plug: &str, settings: &FenceAgentSettings) -> Vec<Place> {
+pub(super) fn of_agent(settings: &FenceAgentSettings, node: &NodeName) -> Places {
+    let Some(plug) = settings.plug.of(node) else { return Places::default() };
     let plug_option = settings.plug_option.as_deref();
-    let mut places = places_of_plug(plug, plug_option, &settings.options);
+    let mut places = places_of_plug(&plug, plug_option, &settings.options);
     // One directory with two names, on most systems.
     let agent = settings.agent.strip_prefix("/usr").unwrap_or(&settings.agent);
     let env = settings.env.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
@@ -163,7 +155,7 @@ fn of_agent(plug: &str, settings: &FenceAgentSettings) -> Vec<Place> {
         place.extend(["fence-agent".to_owned(), agent.to_owned()]);
         place.extend_from_slice(&env);
     }
-    places
+    places.into()
 }
 
 /// The places that `plug` names, in the option that carries it beside `options`: each plug of a list is
@@ -337,6 +329,39 @@ mod tests {
             "w.toml:12: 'n4' is reached where device 'd0' reaches 'n3': a fence of one would switch \
              the other, so each target needs an address of its own"
         );
+    }
+
+    #[test]
+    fn all_targets_that_share_a_place_with_another_table_are_named() {
+        for kind in ["ipmi", "redfish"] {
+            let problem = read(
+                kind,
+                &[
+                    "targets = { n1 = 'a', n2 = 'b', n3 = 'c' }",
+                    "targets = { m1 = 'a', m2 = 'b', m3 = 'd', n3 = 'c' }",
+                ],
+            );
+            let problem = problem.unwrap_err();
+            let named = "'m1' is reached where device 'd0' reaches 'n1', 'm2' is reached where \
+                         device 'd0' reaches 'n2': a fence of one would switch the other";
+            assert!(problem.contains(named) && problem.lines().count() == 1, "{problem}");
+        }
+        let problem = read(
+            "fence-agent",
+            &[
+                "targets = 'n1'\nplug = '1'",
+                "targets = { n2 = '1,2', n3 = '2' }",
+                "targets = { n4 = '2' }",
+            ],
+        );
+        let problem = problem.unwrap_err();
+        for named in [
+            "'n2' is reached where device 'd0' reaches 'n1': a fence",
+            "'n2' and 'n3' have the same: a plug controls one node",
+            "'n4' is reached where device 'd1' reaches 'n2' and 'n3': a fence",
+        ] {
+            assert!(problem.contains(named), "{problem}");
+        }
     }
 
     #[test]

@@ -2,13 +2,39 @@
 
 use fence_device::{SimulatedFailure, SimulatedSettings};
 
-use super::Common;
+use super::read::Common;
 use crate::config::HOUR;
 use crate::config::reader::Section;
-use crate::config::values::{duration, one_of, path};
+use crate::config::table::Form::{Duration, Path, Words};
+use crate::config::table::Key;
+use crate::config::table::Standing::{Default, Required};
+use crate::config::values::{one_of, path};
+
+pub(super) const ABOUT: &str = "\
+    fence-watcher without hardware: for trying it out, and for tests. NOTHING IS REALLY FENCED: \
+    with this file a cluster believes that a node is off while it goes on writing. Every answer \
+    says \"simulated\".";
 
 /// The keys of this type.
-pub(super) const KEYS: &[&str] = &["state_file", "delay", "fail"];
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "state_file",
+        Path,
+        Required("\"/var/run/gfs2-fencing/simulated.json\""),
+        "The pretended power states, as JSON. A node that is not in the file is on.",
+    ),
+    Key::new("delay", Duration(0, HOUR), Default("\"0s\""), "How long each order takes."),
+    Key::new(
+        "fail",
+        Words(&["none", "unreachable", "unacknowledged", "device-failure", "lie", "hang"]),
+        Default("\"none\""),
+        "How the device fails. `\"lie\"` acknowledges and does nothing.",
+    ),
+];
+
+/// What the example has written.
+pub(super) const WRITTEN: &[(&str, &str)] =
+    &[("name", "\"demo\""), ("targets", "\"*\""), ("delay", "\"1s\"")];
 
 /// The device that `section` describes.
 pub(super) fn read(section: &mut Section, common: &Common) -> Option<SimulatedSettings> {
@@ -21,12 +47,8 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<SimulatedSe
         ("lie", SimulatedFailure::Lie),
         ("hang", SimulatedFailure::Hang),
     ];
-    let state_file = section.require("state_file", path);
-    let delay = section.get("delay", duration(0..=HOUR));
+    let state_file = section.get("state_file", path);
+    let delay = section.duration("delay");
     let fail = section.get("fail", one_of(&fail_modes));
-    Some(SimulatedSettings {
-        state_file: state_file?,
-        delay_ms: delay.unwrap_or(0),
-        fail: fail.unwrap_or(SimulatedFailure::None),
-    })
+    Some(SimulatedSettings { state_file: state_file?, delay_ms: delay?, fail: fail? })
 }

@@ -9,29 +9,46 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fence_core::PerTarget;
-use fence_protocol::NodeName;
+use fence_protocol::{NodeName, fold_hostlist};
 
-use super::{DeviceKind, DeviceSettings};
+use super::DeviceSettings;
 use crate::config::Targets;
 
-/// The first two of `targets` that are reached in one of the same `places`, and are not two names of one
-/// target.
+/// Those of `targets` that are reached in one of the same `places` as another one, and are not two
+/// names of one target: a list for each place.
 pub(super) fn in_one_place<T: Ord, P: IntoIterator<Item = T>>(
     targets: impl IntoIterator<Item = NodeName>,
     places: impl Fn(&NodeName) -> P,
-) -> Option<(NodeName, NodeName)> {
-    let mut first: BTreeMap<T, Vec<NodeName>> = BTreeMap::new();
+) -> BTreeSet<Vec<NodeName>> {
+    let mut all: BTreeMap<T, BTreeSet<NodeName>> = BTreeMap::new();
     for node in targets {
         for place in places(&node) {
-            let others = first.entry(place).or_default();
-            if let Some(other) = others.iter().find(|other| !other.may_be(&node)) {
-                return Some((other.clone(), node));
-            }
-            others.push(node.clone());
+            all.entry(place).or_default().insert(node.clone());
         }
     }
-    None
+    let lists = all.values().map(|nodes| strangers(nodes, nodes));
+    lists.filter(|nodes| !nodes.is_empty()).collect()
 }
+
+/// Those of `nodes` that are not another name of each of `others`.
+pub(super) fn strangers(nodes: &BTreeSet<NodeName>, others: &BTreeSet<NodeName>) -> Vec<NodeName> {
+    let is_one = |node: &&NodeName| others.iter().any(|other| !other.may_be(node));
+    nodes.iter().filter(is_one).cloned().collect()
+}
+
+/// All these names in quotes; as a hostlist where they are many.
+pub(super) fn listed(nodes: &[NodeName]) -> String {
+    let names: Vec<String> = nodes.iter().map(|node| format!("'{node}'")).collect();
+    match names.split_last() {
+        Some((last, rest)) if (1..NAMES_MAX).contains(&rest.len()) => {
+            format!("{} and {last}", rest.join(", "))
+        }
+        _ => format!("'{}'", fold_hostlist(nodes)),
+    }
+}
+
+/// How many names are listed one by one.
+const NAMES_MAX: usize = 8;
 
 /// The place that an address means, however it is written: letter case, blanks around it, the forms
 /// of an IP address, the dot at the end of a full name, and the usual port make no difference.
@@ -83,10 +100,11 @@ fn words_for_all(device: &DeviceSettings) -> Vec<String> {
         WORDS_FOR_ALL.iter().any(|word| name.as_str().eq_ignore_ascii_case(word))
     };
     let targets = match &device.targets {
-        Targets::Nodes(nodes) => nodes.iter().find(is_word),
+        Targets::Nodes(nodes) => Some(nodes),
         Targets::Any | Targets::Discover => None,
     };
-    let nodes = device.nodes.iter().flatten().find(is_word);
+    let targets = targets.into_iter().flatten().filter(is_word);
+    let nodes = device.nodes.iter().flatten().filter(is_word);
     let hint = |key: &str, name: &NodeName, instead: &str| {
         let device = &device.name;
         format!(
@@ -94,7 +112,7 @@ fn words_for_all(device: &DeviceSettings) -> Vec<String> {
         )
     };
     let targets = targets.map(|name| hint("targets", name, "write targets = \"*\""));
-    targets.into_iter().chain(nodes.map(|name| hint("nodes", name, "leave 'nodes' out"))).collect()
+    targets.chain(nodes.map(|name| hint("nodes", name, "leave 'nodes' out"))).collect()
 }
 
 /// Words that other programs have for every node.
@@ -106,13 +124,7 @@ pub(super) fn names(device: &DeviceSettings) -> Vec<&NodeName> {
         Targets::Nodes(nodes) => Some(nodes),
         Targets::Any | Targets::Discover => None,
     };
-    let called = match &device.kind {
-        DeviceKind::Ec2(settings) => Some(&settings.instance),
-        DeviceKind::FenceAgent(settings) => Some(&settings.plug),
-        DeviceKind::Ipmi(settings) => Some(&settings.address),
-        DeviceKind::Redfish(settings) => Some(&settings.address),
-        DeviceKind::Command(_) | DeviceKind::Simulated(_) => None,
-    };
+    let called = device.kind.addresses().or(device.kind.plugs());
     let called = match called {
         Some(PerTarget::Map(called)) => Some(called.keys()),
         _ => None,
@@ -152,12 +164,26 @@ mod tests {
     fn two_names_of_one_node_may_share_a_place_and_two_nodes_may_not() {
         let find = |names: &[&str]| {
             let names = names.iter().map(|name| node(name));
-            in_one_place(names, |_| Some("1")).map(|(a, b)| format!("{a} {b}"))
+            let lists = in_one_place(names, |_| Some("1"));
+            lists.iter().map(|nodes| listed(nodes)).collect::<Vec<_>>().join("; ")
         };
-        assert_eq!(find(&["n3", "N3", "n3.example.com"]), None);
-        assert_eq!(find(&["n3", "N3", "n4"]).as_deref(), Some("n3 n4"));
-        assert_eq!(find(&["10.0.0.1", "10.0.0.2"]).as_deref(), Some("10.0.0.1 10.0.0.2"));
-        assert_eq!(in_one_place([node("a"), node("b")], |_| None::<u8>), None);
+        assert_eq!(find(&["n3", "N3", "n3.example.com"]), "");
+        assert_eq!(find(&["n3", "N3", "n4"]), "'N3', 'n3' and 'n4'");
+        assert_eq!(find(&["10.0.0.1", "10.0.0.2"]), "'10.0.0.1' and '10.0.0.2'");
+        assert_eq!(in_one_place([node("a"), node("b")], |_| None::<u8>).len(), 0);
+    }
+
+    #[test]
+    fn all_that_share_a_place_are_listed_for_each_place() {
+        let place = |node: &NodeName| node.as_str().chars().take(1).collect::<Vec<_>>();
+        let nodes = ["a1", "a2", "a3", "b1", "c1", "c2"].map(node);
+        let lists: Vec<String> =
+            in_one_place(nodes, place).iter().map(|nodes| listed(nodes)).collect();
+        assert_eq!(lists, ["'a1', 'a2' and 'a3'", "'c1' and 'c2'"]);
+
+        let many: Vec<NodeName> = (1..=9).map(|number| node(&format!("n{number}"))).collect();
+        assert_eq!(listed(&many), "'n[1-9]'");
+        assert_eq!(listed(&many[..1]), "'n1'");
     }
 
     #[test]
@@ -185,6 +211,8 @@ mod tests {
         }
         let found = reports("targets = '*'\nnodes = 'ALL'");
         assert!(found.len() == 1 && found[0].ends_with("leave 'nodes' out"), "{found:?}");
+        let found = reports("targets = ['all', 'any', 'n1']\nnodes = ['ALL', 'ANY']");
+        assert_eq!(found.len(), 4, "{found:?}");
         assert!(reports("targets = ['all-1', 'n1']").is_empty());
     }
 }
