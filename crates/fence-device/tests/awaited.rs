@@ -39,6 +39,8 @@ impl Rig {
         give(device, Order::Off, &Pin::default(), Some(&client), long())
     }
 
+    /// Holds the claim until the file is unlocked: a process that is just being started may bear
+    /// the lock of a file that is only closed.
     fn hold(&self) -> File {
         let file = File::open(&self.claim).unwrap();
         file.try_lock().unwrap();
@@ -72,7 +74,7 @@ fn a_program_is_started_only_while_its_client_waits() {
     assert!(matches!(run(false), Outcome::Exited { code: 0, .. }));
     let held = rig.hold();
     assert!(matches!(run(true), Outcome::Exited { code: 0, .. }));
-    drop(held);
+    held.unlock().unwrap();
     assert_eq!(run(true), Outcome::Withdrawn);
     fs::remove_file(&rig.claim).unwrap();
     assert_eq!(run(false), Outcome::Withdrawn);
@@ -162,7 +164,7 @@ fn a_client_that_dies_during_the_look_before_a_redfish_order_gets_none() {
         let (mut connection, _) = listener.accept().unwrap();
         let mut asked = String::new();
         BufReader::new(&connection).read_line(&mut asked).unwrap();
-        drop(held);
+        held.unlock().unwrap();
         let body = r##"{"PowerState": "On", "Actions": {"#ComputerSystem.Reset":
             {"target": "/redfish/v1/Systems/1/Reset"}}}"##;
         let length = body.len();

@@ -253,12 +253,11 @@ fn an_order_is_repeated_for_nobody() {
         let claim = directory.path("claim");
         let held = fs::File::create(&claim).unwrap();
         held.lock().unwrap();
-        let mut held = Some(held);
         let answers: [(&str, &[String]); 2] = [(ONE, &[system("On", "")]), (RESET, &[refusal])];
         // The client dies while the order is on its way.
         let bmc = Bmc::start_with(&answers, move |what| {
             if what.starts_with("POST") {
-                drop(held.take());
+                held.unlock().unwrap();
             }
         });
         let client = Client::new(claim, true);

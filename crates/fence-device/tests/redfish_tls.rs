@@ -265,12 +265,11 @@ fn a_client_that_dies_while_the_connection_for_an_order_is_made_gets_no_order() 
         let address = format!("https://{}", listener.local_addr().unwrap());
         let config = Arc::new(config.clone());
         let service = thread::spawn(move || {
-            let mut held = Some(held);
             let mut asked = Vec::new();
             for number in 0..2 {
                 let (connection, _) = listener.accept().unwrap();
                 if dies && number == 1 {
-                    held = None;
+                    held.unlock().unwrap();
                 }
                 let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
                 let mut stream = StreamOwned::new(tls, connection);
