@@ -19,8 +19,8 @@ pub enum Status {
     Completed,
     /// It was not done, or nobody knows.
     Failed,
-    /// Its agent gave up while a watcher had it: the watcher writes the end. Or, with no result, the
-    /// log was cut before it said more.
+    /// Its agent gave up while a watcher had it: the watcher writes the end. Or, with no result,
+    /// the log was cut before it said more.
     Unknown,
 }
 
@@ -66,8 +66,8 @@ pub struct AuditEvent {
     /// The answer's result, or `timed-out`, `withdrawn`, `unknown`; none while it is open.
     #[serde(default)]
     pub result: Option<String>,
-    /// Milliseconds since the agent started, or, where the watcher writes the end, since the request was
-    /// written; none while it is open.
+    /// Milliseconds since the agent started, or, where the watcher writes the end, since the
+    /// request was written; none while it is open.
     #[serde(default)]
     pub duration_ms: Option<u64>,
     /// How the file systems were learned, or why not; none where nobody had looked yet.

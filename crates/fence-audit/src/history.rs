@@ -67,9 +67,9 @@ impl fmt::Display for HistoryError {
 impl std::error::Error for HistoryError {}
 
 /// The wanted events of the JSON logs in `log_dir`, in the order in which they were written; none
-/// where nothing was logged yet. Lines that are no events (written by hand) are passed over; of a line
-/// that a full disk or a crash has cut, what can be read is given, with [`Status::Unknown`] where its
-/// status is not in that.
+/// where nothing was logged yet. Lines that are no events (written by hand) are passed over; of a
+/// line that a full disk or a crash has cut, what can be read is given, with [`Status::Unknown`]
+/// where its status is not in that.
 pub fn read(
     log_dir: &Path,
     filter: Filter,
@@ -197,7 +197,11 @@ mod tests {
     use crate::Status;
     use crate::event::tests::event;
 
-    const FIRST_VERSION: &str = r#"{"timestamp": "2026-01-02T03:04:05.123456+00:00", "action": "reboot", "target_node": "n9", "gfs2_filesystems": ["none-detected"], "status": "initiated", "details": "", "recorder_node": "n1", "pacemaker_action": "reboot"}"#;
+    const FIRST_VERSION: &str = concat!(
+        r#"{"timestamp": "2026-01-02T03:04:05.123456+00:00", "action": "reboot", "#,
+        r#""target_node": "n9", "gfs2_filesystems": ["none-detected"], "status": "initiated", "#,
+        r#""details": "", "recorder_node": "n1", "pacemaker_action": "reboot"}"#,
+    );
 
     #[test]
     fn lines_that_are_no_events_are_passed_over() {

@@ -1,14 +1,14 @@
 //! Writing logs from a process of its own.
 //!
-//! A disk that stands still (frozen for a snapshot, dying, served by a host that is gone) holds whoever
-//! writes to it inside the kernel. No signal and no time limit ends such a call, and a process with a
-//! thread in it cannot exit. So the programs that fence touch no log: each starts a second process of
-//! itself, a [`LogProcess`], which takes lines on its standard input and confirms each one. Its
-//! starter waits for a confirmation as long as it likes, and ends when it likes. The second process
-//! writes what it was sent as soon as the disk responds.
+//! A disk that stands still (frozen for a snapshot, dying, served by a host that is gone) holds
+//! whoever writes to it inside the kernel. No signal and no time limit ends such a call, and a
+//! process with a thread in it cannot exit. So the programs that fence touch no log: each starts a
+//! second process of itself, a [`LogProcess`], which takes lines on its standard input and confirms
+//! each one. Its starter waits for a confirmation as long as it likes, and ends when it likes. The
+//! second process writes what it was sent as soon as the disk responds.
 //!
-//! It holds nothing of its starter open, and is in a process group of its own, so that a signal to the
-//! starter's group does not reach it.
+//! It holds nothing of its starter open, and is in a process group of its own, so that a signal to
+//! the starter's group does not reach it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -39,7 +39,8 @@ pub enum Task {
     Lines(PathBuf),
     /// This directory of logs is made where it is missing. Nothing is sent.
     Directory(PathBuf),
-    /// This directory of logs and the logs in it are looked at, and nothing is made. Nothing is sent.
+    /// This directory of logs and the logs in it are looked at, and nothing is made. Nothing is
+    /// sent.
     Look(PathBuf),
 }
 
@@ -114,8 +115,8 @@ impl LogProcess {
         let childs_ends = Arc::new((stdin, stdout));
         let threads = Arc::clone(&childs_ends);
         let (own_files, has_own_files) = mpsc::channel();
-        // A thread of its own, because the start waits until the program's file was read. Where there
-        // is none to be had, all copies of the pipes' ends close, which says so.
+        // A thread of its own, because the start waits until the program's file was read. Where
+        // there is none to be had, all copies of the pipes' ends close, which says so.
         let thread = thread::Builder::new().name("log-process".into());
         let _ = thread.spawn(move || {
             let copies = copies_among_own_files(&threads);
@@ -145,14 +146,14 @@ impl LogProcess {
         self.push();
     }
 
-    /// Waits until all that was sent is written, at most for `limit`; gives what went wrong since the
-    /// last time.
+    /// Waits until all that was sent is written, at most for `limit`; gives what went wrong since
+    /// the last time.
     pub fn settle(&mut self, limit: Duration) -> Vec<String> {
         self.wait(limit, |process| process.unconfirmed == 0)
     }
 
-    /// Sends no more, and waits until the process is gone, at most for `limit`; gives what went wrong
-    /// since the last time.
+    /// Sends no more, and waits until the process is gone, at most for `limit`; gives what went
+    /// wrong since the last time.
     pub fn finish(mut self, limit: Duration) -> Vec<String> {
         self.push();
         if self.unsent.is_empty() {
@@ -252,11 +253,11 @@ impl LogProcess {
     }
 }
 
-/// Gives this thread a table of open files of its own, with nothing in it but copies of a child's ends
-/// of the pipes: one for its standard input, two for its standard output.
+/// Gives this thread a table of open files of its own, with nothing in it but copies of a child's
+/// ends of the pipes: one for its standard input, two for its standard output.
 ///
-/// Where the kernel refuses the table (a container's filter of system calls), the thread goes on with
-/// the common one.
+/// Where the kernel refuses the table (a container's filter of system calls), the thread goes on
+/// with the common one.
 fn copies_among_own_files(
     (stdin, stdout): &(PipeReader, PipeWriter),
 ) -> io::Result<(PipeReader, PipeWriter, PipeWriter)> {
@@ -290,8 +291,8 @@ fn do_not_block(pipe: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// What a [`LogProcess`] does, if these arguments, which follow the program's name, start one; false
-/// if not. Call it before anything else.
+/// What a [`LogProcess`] does, if these arguments, which follow the program's name, start one;
+/// false if not. Call it before anything else.
 pub fn write_logs(arguments: &[OsString]) -> bool {
     let [mode, word, path] = arguments else { return false };
     if mode != MODE {
@@ -364,9 +365,9 @@ fn look(path: &Path) -> Vec<String> {
     problems.map(|problem| problem.to_string()).collect()
 }
 
-/// Closes what is open in this thread, but the standard ones and `kept`. What the starter's own starter
-/// left open is such a thing: a lock or a pipe that somebody waits for must not be held for as long as
-/// a disk stands still.
+/// Closes what is open in this thread, but the standard ones and `kept`. What the starter's own
+/// starter left open is such a thing: a lock or a pipe that somebody waits for must not be held for
+/// as long as a disk stands still.
 fn close_others(kept: &[RawFd]) {
     let Ok(entries) = std::fs::read_dir("/proc/thread-self/fd") else { return };
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());

@@ -44,8 +44,8 @@ impl AuditLog {
         }
     }
 
-    /// Appends `event` to each log, and returns what went wrong, each problem once; the first says what
-    /// the audit lacks.
+    /// Appends `event` to each log, and returns what went wrong, each problem once; the first says
+    /// what the audit lacks.
     pub fn record(&mut self, event: &AuditEvent) -> Vec<String> {
         let mut problems: Vec<String> = [
             self.events.append(&event.to_operator_line()),
@@ -85,8 +85,8 @@ impl Log {
 
 /// Appends `line`, which has its line end, to a log that others append to as well.
 ///
-/// A full disk or a crash can have cut the last line; then this one begins with a line end, so that it
-/// stands alone. The lock lets nobody of ours cut a line in between.
+/// A full disk or a crash can have cut the last line; then this one begins with a line end, so that
+/// it stands alone. The lock lets nobody of ours cut a line in between.
 pub(crate) fn append_line(file: &File, line: &[u8]) -> Result<(), String> {
     // A file system without locks is written to without one.
     let is_locked = file.lock().is_ok();

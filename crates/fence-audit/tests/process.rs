@@ -1,5 +1,5 @@
-//! The process that writes logs, with a log that does not respond: somebody else holds its lock, which
-//! makes a writer wait as a disk does that stands still.
+//! The process that writes logs, with a log that does not respond: somebody else holds its lock,
+//! which makes a writer wait as a disk does that stands still.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,9 +1,9 @@
 //! Who waits for an order.
 //!
-//! Between a claim and the call that acts lie logins, questions and look-ups, in other processes, too.
-//! All that may take until the limit, and the client may be killed meanwhile: Pacemaker gives up a second
-//! try long before the agent's own deadline. So each driver asks once more, right before the call that
-//! acts, and so do the processes that act for a driver.
+//! Between a claim and the call that acts lie logins, questions and look-ups, in other processes,
+//! too. All that may take until the limit, and the client may be killed meanwhile: Pacemaker gives
+//! up a second try long before the agent's own deadline. So each driver asks once more, right
+//! before the call that acts, and so do the processes that act for a driver.
 
 use std::path::PathBuf;
 use std::thread;
@@ -27,8 +27,8 @@ impl Client {
         Client { claim, is_holder }
     }
 
-    /// Whether it still waits, as far as anybody can know: in doubt it does not. What a passing lack of
-    /// descriptors hides is looked at again, until `limit`.
+    /// Whether it still waits, as far as anybody can know: in doubt it does not. What a passing
+    /// lack of descriptors hides is looked at again, until `limit`.
     pub fn is_waiting(&self, limit: Limit) -> bool {
         loop {
             match fence_spool::is_claim_held(&self.claim) {

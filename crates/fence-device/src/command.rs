@@ -15,6 +15,7 @@ use fence_protocol::{NodeName, PowerState, TEXT_BYTES_MAX, bounded};
 use fence_spool::program_problem;
 
 use crate::executor::Purpose;
+use crate::program::{self, LIST_BYTES_MAX, acknowledged};
 use crate::shown::{complaint, power_report};
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
@@ -63,19 +64,15 @@ impl CommandDevice {
         limit: Limit,
         output_max: usize,
     ) -> Outcome {
-        let device_limit = Limit::in_ms(self.settings.timeout_ms);
-        self.executor.run_for(
-            values.purpose(),
-            Command {
-                argv: substituted(argv, values),
-                env: values.environment(&self.settings.name),
-                stdin: values.request_json.to_string(),
-                limit: limit.min(device_limit),
-                start_not_after_boot_ms: limit.not_after_boot_ms,
-                client: client.cloned(),
-                output_bytes_max: output_max,
-            },
-        )
+        let command = Command {
+            stdin: values.request_json.to_string(),
+            client: client.cloned(),
+            output_bytes_max: output_max,
+            ..Command::new(substituted(argv, values), limit)
+        };
+        let limit = limit.min(Limit::in_ms(self.settings.timeout_ms));
+        let command = command.plain().with_env(values.variables(&self.settings.name));
+        self.executor.run_for(values.purpose(), Command { limit, ..command })
     }
 
     /// The state that the status command shows, and its complaint beside that.
@@ -119,16 +116,6 @@ pub fn known_placeholders(action: &str) -> &'static [&'static str] {
     }
 }
 
-/// The longest message that is made of a program's output, in bytes.
-const MESSAGE_BYTES_MAX: usize = 1024;
-
-/// What every program finds in its environment.
-pub(crate) const BASE_ENVIRONMENT: [(&str, &str); 2] =
-    [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C")];
-
-/// How much of a list of targets is read. Most names are far shorter than 16 bytes.
-pub(crate) const LIST_BYTES_MAX: usize = 1024 * 1024;
-
 impl FenceDevice for CommandDevice {
     fn abilities(&self) -> Abilities {
         let CommandSettings { off, on, reboot, status, .. } = &self.settings;
@@ -140,7 +127,8 @@ impl FenceDevice for CommandDevice {
         }
     }
 
-    /// Runs `monitor`, else `list`; a device without either is not asked. Its programs must be there.
+    /// Runs `monitor`, else `list`; a device without either is not asked. Its programs must be
+    /// there.
     fn reachable(&self, limit: Limit) -> Reach {
         let CommandSettings { monitor, list, .. } = &self.settings;
         let (argv, action) = match (monitor, list) {
@@ -208,13 +196,8 @@ impl FenceDevice for CommandDevice {
             request_json: String::from_utf8_lossy(job.request_json),
         };
         match self.run(argv, &values, job.client, limit, OUTPUT_BYTES_MAX) {
-            Outcome::Exited { code: 0, stdout, stderr } => OrderReport::Acknowledged(
-                message(&stdout, &stderr).unwrap_or_else(|| "exit code 0".to_owned()),
-            ),
-            Outcome::NotStarted(problem) => OrderReport::Failed(problem),
-            Outcome::TooLate => OrderReport::TooLate,
-            Outcome::Withdrawn => OrderReport::Withdrawn,
-            outcome => OrderReport::Unacknowledged(failure(argv, &outcome)),
+            Outcome::Exited { code: 0, stdout, stderr } => acknowledged(&stdout, &stderr),
+            outcome => outcome.order_report(failure(argv, &outcome)),
         }
     }
 
@@ -285,21 +268,19 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn environment(&self, device: &str) -> Vec<(String, String)> {
-        let variables = [
+    fn variables<'v>(&'v self, device: &'v str) -> [(&'static str, &'v str); 5] {
+        [
             ("FENCE_DEVICE", device),
             ("FENCE_ACTION", self.action),
             ("FENCE_TARGET", self.target()),
             ("FENCE_GFS2_FILESYSTEMS", &self.gfs2_filesystems),
             ("FENCE_REQUEST_ID", self.request_id),
-        ];
-        let all = BASE_ENVIRONMENT.into_iter().chain(variables);
-        all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        ]
     }
 }
 
-/// `argv` with its placeholders replaced. The program itself is never one, and what a value holds is
-/// not looked at again.
+/// `argv` with its placeholders replaced. The program itself is never one, and what a value holds
+/// is not looked at again.
 fn substituted(argv: &[String], values: &Values<'_>) -> Vec<String> {
     let replaced = |argument: &String| {
         let mut text = String::with_capacity(argument.len());
@@ -354,8 +335,8 @@ fn safe_list(names: &[String]) -> String {
     list
 }
 
-/// The nodes that a `list` program wrote, one `name` or `name,alias` a line. One bad name spoils the
-/// list: it may be cut off, or none at all.
+/// The nodes that a `list` program wrote, one `name` or `name,alias` a line. One bad name spoils
+/// the list: it may be cut off, or none at all.
 pub fn listed_nodes(stdout: &str) -> Result<Vec<NodeName>, String> {
     let lines = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
     lines
@@ -367,38 +348,7 @@ pub fn listed_nodes(stdout: &str) -> Result<Vec<NodeName>, String> {
         .collect()
 }
 
-/// What a program wrote, as one line; `None` when it wrote nothing.
-pub fn message(stdout: &str, stderr: &str) -> Option<String> {
-    let words: Vec<&str> = stdout.split_whitespace().chain(stderr.split_whitespace()).collect();
-    (!words.is_empty()).then(|| bounded(&words.join(" "), MESSAGE_BYTES_MAX))
-}
-
-/// Why a program did not do what it was run for.
-pub(crate) fn failure(argv: &[String], outcome: &Outcome) -> String {
-    let program = argv.first().map_or("", String::as_str);
-    let (what, stdout, stderr) = match outcome {
-        Outcome::Exited { code, stdout, stderr } => {
-            (format!("\"{program}\" exited with {code}"), stdout.as_str(), stderr.as_str())
-        }
-        Outcome::Signaled { signal, stdout, stderr } => (
-            format!("\"{program}\" was ended by signal {signal}"),
-            stdout.as_str(),
-            stderr.as_str(),
-        ),
-        Outcome::TimedOut { stdout, stderr } => {
-            (format!("\"{program}\" was killed at its limit"), stdout.as_str(), stderr.as_str())
-        }
-        Outcome::NotStarted(problem) => (problem.clone(), "", ""),
-        Outcome::TooLate => (format!("it was too late to start \"{program}\""), "", ""),
-        Outcome::Withdrawn => (format!("nobody waited for \"{program}\" any more"), "", ""),
-        Outcome::ExecutorLost => {
-            (format!("the executor was lost while \"{program}\" ran; it was killed"), "", "")
-        }
-        Outcome::NotReported => (format!("no result of \"{program}\" came in time"), "", ""),
-    };
-    // The errors come first, for they are what may get cut off.
-    match message(stderr, stdout) {
-        Some(message) => format!("{what}: {message}"),
-        None => what,
-    }
+/// Why the program of `argv` did not do what it was run for.
+fn failure(argv: &[String], outcome: &Outcome) -> String {
+    program::failure(argv.first().map_or("", String::as_str), outcome)
 }

@@ -1,16 +1,26 @@
-//! Contact with many BMCs at once, for devices whose targets have one each.
+//! Contact with many machines at once, for devices whose targets have one each.
 //!
-//! One dead BMC must not take all fencing away, so the device counts as reachable while one
-//! answers. The text names every target whose BMC does not.
+//! One dead machine must not take all fencing away, so the device counts as reachable while one
+//! answers. The text names every target whose machine does not.
 
 use fence_protocol::NodeName;
 
 use crate::pool::ask_all;
 use crate::{Called, Reach, grouped};
 
-/// Makes `contact` with the BMC of each of `places`, which are the targets that it has; many at the same
-/// time. `called` is what the texts call the targets.
+/// What is contacted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Contacted {
+    /// The BMCs of the targets.
+    Bmcs,
+    /// The targets, through an agent.
+    Targets,
+}
+
+/// Makes `contact` with the machine of each of `places`, which are the targets that it has; many at
+/// the same time. `called` is what the texts call the targets.
 pub(crate) fn contact_all(
+    what: Contacted,
     places: &[Vec<&NodeName>],
     called: Called<'_>,
     contact: impl Fn(&[&NodeName]) -> Result<(), String> + Sync,
@@ -19,16 +29,28 @@ pub(crate) fn contact_all(
     let answered = failures.iter().filter(|failure| failure.is_none()).count();
     let failed = places.iter().zip(&failures).filter_map(|(at, why)| Some((at, why.as_deref()?)));
     let each = failed.flat_map(|(targets, why)| targets.iter().map(move |target| (*target, why)));
-    reach(places.len(), answered, &listed(&grouped(each, called)))
+    what.reach(places.len(), answered, &grouped(each, called))
 }
 
-fn reach(all: usize, answered: usize, reasons: &str) -> Reach {
-    match answered {
-        0 => Reach::Unreachable(format!("none of {all} BMCs can be asked: {reasons}")),
-        answered if answered == all => Reach::Reachable(format!("{all} of {all} BMCs answered")),
-        answered => Reach::Reachable(format!(
-            "{answered} of {all} BMCs answered; cannot be asked: {reasons}"
-        )),
+impl Contacted {
+    fn reach(self, all: usize, answered: usize, failed: &[(String, String)]) -> Reach {
+        let reasons = listed(failed);
+        let text = match self {
+            Contacted::Bmcs if answered == 0 => {
+                format!("none of {all} BMCs can be asked: {reasons}")
+            }
+            Contacted::Bmcs if answered == all => format!("{all} of {all} BMCs answered"),
+            Contacted::Bmcs => {
+                format!("{answered} of {all} BMCs answered; cannot be asked: {reasons}")
+            }
+            Contacted::Targets if answered == 0 => {
+                let each = failed.iter().map(|(targets, why)| format!("({targets}): {why}"));
+                format!("no target answers {}", each.collect::<Vec<_>>().join("; "))
+            }
+            Contacted::Targets if answered == all => format!("{all} of {all} targets answer"),
+            Contacted::Targets => format!("{answered} of {all} targets answer, but not {reasons}"),
+        };
+        if answered == 0 { Reach::Unreachable(text) } else { Reach::Reachable(text) }
     }
 }
 
@@ -47,7 +69,7 @@ mod tests {
         let nodes: Vec<NodeName> = (1..=24).map(|n| format!("n{n}").parse().unwrap()).collect();
         let reach = |count: usize, dead: &(dyn Fn(usize) -> Option<&'static str> + Sync)| {
             let places: Vec<Vec<&NodeName>> = nodes.iter().take(count).map(|n| vec![n]).collect();
-            contact_all(&places, Called::default(), |targets| {
+            contact_all(Contacted::Bmcs, &places, Called::default(), |targets| {
                 let number = targets[0].as_str()[1..].parse().unwrap();
                 dead(number).map_or(Ok(()), |why| Err(why.to_owned()))
             })
@@ -74,12 +96,32 @@ mod tests {
     }
 
     #[test]
+    fn one_target_that_answers_is_enough_and_the_others_are_named() {
+        let nodes = ["n1", "n2"].map(|name| name.parse::<NodeName>().unwrap());
+        let places: Vec<Vec<&NodeName>> = nodes.iter().map(|node| vec![node]).collect();
+        let reach = |failed: &[&str]| {
+            contact_all(Contacted::Targets, &places, Called::default(), |targets| {
+                let name = targets[0].as_str();
+                if failed.contains(&name) { Err(format!("cause {}", &name[1..])) } else { Ok(()) }
+            })
+        };
+
+        assert_eq!(reach(&[]), Reach::Reachable("2 of 2 targets answer".into()));
+        let text = "1 of 2 targets answer, but not n2: cause 2";
+        assert_eq!(reach(&["n2"]), Reach::Reachable(text.into()));
+        assert_eq!(
+            reach(&["n1", "n2"]),
+            Reach::Unreachable("no target answers (n1): cause 1; (n2): cause 2".into())
+        );
+    }
+
+    #[test]
     fn no_reason_is_cut_however_many_there_are() {
         let nodes: Vec<NodeName> = (1..=24).map(|n| format!("n{n}").parse().unwrap()).collect();
         let places: Vec<Vec<&NodeName>> = nodes.iter().map(|node| vec![node]).collect();
 
         let why = |node: &NodeName| format!("{}-{}", "x".repeat(100), node.as_str().len() * 7);
-        let reach = contact_all(&places, Called::default(), |targets| {
+        let reach = contact_all(Contacted::Bmcs, &places, Called::default(), |targets| {
             Err(why(targets[0]) + &"y".repeat(targets[0].as_str()[1..].parse().unwrap()))
         });
 
@@ -93,7 +135,7 @@ mod tests {
         let nodes = ["n1", "n2", "n3"].map(|name| name.parse::<NodeName>().unwrap());
         let places = [vec![&nodes[0], &nodes[1]], vec![&nodes[2]]];
 
-        let reach = contact_all(&places, Called::default(), |targets| {
+        let reach = contact_all(Contacted::Bmcs, &places, Called::default(), |targets| {
             if targets.len() > 1 { Err("no answer".to_owned()) } else { Ok(()) }
         });
 

@@ -3,58 +3,60 @@
 //! What speaks to AWS is larger than the whole watcher and needs an async run-time, so it is a
 //! program of its own, started like any other device's. It gets one [`Ec2Call`] as JSON on its
 //! standard input, so that no secret stands on a command line, carries it out, writes one
-//! [`Ec2Answer`] as a line of JSON, and exits with 0; or with 2, when it could not read the call and
-//! did nothing.
+//! [`Ec2Answer`] as a line of JSON, and exits with 0; or with 2, when it could not read the call
+//! and did nothing.
 //!
-//! Which error is which report of an order, and so which result code:
+//! Each report of an order, its result code, and what comes to it:
 //!
-//! | what happens | report | code |
-//! | --- | --- | --- |
-//! | the endpoint cannot be reached, or does not answer, while the instance is looked up | `Unreachable` | 1 |
-//! | the order has no connection | `Unreachable` | 1 |
-//! | it answers only errors (5xx) or "too many requests" to that, until the limit | `Unreachable` | 1 |
-//! | the service that gives credentials does not answer in time | `Unreachable` | 1 |
-//! | no credentials, no region; a key that cannot be read | `Failed` | 3 |
-//! | refused: `AuthFailure`, `UnauthorizedOperation`, `InvalidInstanceID.…`, any other code of a 4xx answer | `Failed` | 3 |
-//! | no instance, or several, with the tag | `Failed` | 3 |
-//! | the order is refused in the instance's present state, and that does not pass by the limit: `IncorrectInstanceState` | `Unacknowledged` | 2 |
-//! | the order is answered "too many requests" until the limit: never carried out | `Unreachable` | 1 |
-//! | the answer to the order is lost, late, an error of the service (5xx), or not readable | `Unacknowledged` | 2 |
-//! | the program is killed at its limit, or breaks down | `Unacknowledged` | 2 |
-//! | the program is not there | `Failed` | 3 |
-//! | the limit has passed before the order is sent | `TooLate` | 3 |
-//! | EC2 names the instance among those that it stops or starts | `Acknowledged` | 0, once the state shows |
+//! - `Acknowledged`, 0 once the state shows: EC2 names the instance among those that it stops or
+//!   starts.
+//! - `Unreachable`, 1, nothing was carried out: the endpoint cannot be reached or does not answer
+//!   while the instance is looked up, or answers only errors (5xx) or "too many requests" until the
+//!   limit; the order has no connection, or is answered "too many requests" until the limit; the
+//!   service that gives credentials does not answer in time.
+//! - `Failed`, 3: no credentials, no region; a key that cannot be read; no instance, or several,
+//!   with the tag; the program is not there. Or a refusal: `AuthFailure`, `UnauthorizedOperation`,
+//!   `InvalidInstanceID.…`, any other code of a 4xx answer.
+//! - `Unacknowledged`, 2: the order is refused in the instance's present state, and that does not
+//!   pass by the limit (`IncorrectInstanceState`); the answer to the order is lost, late, an error
+//!   of the service (5xx), or not readable; the program is killed at its limit, or breaks down.
+//! - `TooLate`, 3: the limit has passed before the order is sent.
 //!
-//! An order that EC2 has throttled was not carried out, so it is sent again while the limit allows. So is one
-//! that came while the instance was on its way to a state in which EC2 takes it: `off` while it is `pending`,
-//! `on` while it is `stopping`. Any other is sent once.
+//! An order that EC2 has throttled was not carried out, so it is sent again while the limit allows.
+//! So is one that came while the instance was on its way to a state in which EC2 takes it: `off`
+//! while it is `pending`, `on` while it is `stopping`. Any other is sent once.
 //!
-//! A tag may move to another instance at any moment. So the answer to an order names the instance, and
-//! everything that follows in the execution concerns that instance. If the program ended without an
-//! answer, nobody knows which instance it was: the state is unknown, unless the configuration has an id.
+//! A tag may move to another instance at any moment. So the answer to an order names the instance,
+//! and everything that follows in the execution concerns that instance. If the program ended
+//! without an answer, nobody knows which instance it was: the state is unknown, unless the
+//! configuration has an id.
 //!
-//! There is no [`Order::Cycle`]: `RebootInstances` asks the guest to reboot and waits for some minutes
-//! before it does more. A node that hangs, the one that is fenced, goes on until then, and nothing
-//! shows when it ends.
+//! There is no [`Order::Cycle`]: `RebootInstances` asks the guest to reboot and waits for some
+//! minutes before it does more. A node that hangs, the one that is fenced, goes on until then, and
+//! nothing shows when it ends.
+
+mod environment;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fence_core::PerTarget;
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
 use fence_protocol::{NodeName, PowerState, bounded, json_problem};
-use fence_spool::{FileError, TrustedFile, program_problem};
+use fence_spool::program_problem;
 use log::debug;
-use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use crate::executor::Purpose;
 use crate::pin::Machine;
+use crate::program::{LIST_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::secret::{has_quotation, quoted};
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, Outcome, Pin, Reach, SecretSource,
     Secrets, TargetList,
 };
+
+use environment::{environment, shared_files_problem};
 
 /// An EC2 device as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,8 +126,8 @@ pub enum Ec2Ask {
 pub struct Ec2Answer {
     /// What came of it.
     pub outcome: Ec2Outcome,
-    /// The same for people, with the words of EC2 as quotations (`quoted`). It holds no secret of the
-    /// program's.
+    /// The same for people, with the words of EC2 as quotations (`quoted`). It holds no secret of
+    /// the program's.
     pub text: String,
     /// The values of the tag, where the call was [`Ec2Ask::Targets`].
     pub names: Vec<String>,
@@ -229,23 +231,19 @@ impl Ec2Device {
             Ec2Ask::Reach | Ec2Ask::Targets | Ec2Ask::Power | Ec2Ask::Rehearse => Purpose::Question,
             Ec2Ask::Off | Ec2Ask::On => Purpose::Order,
         };
-        let outcome = self.executor.run_for(
-            purpose,
-            Command {
-                argv: vec![settings.helper.display().to_string()],
-                env,
-                // Texts and numbers alone cannot fail to be written; nothing is carried out without them.
-                stdin: serde_json::to_string(&call).unwrap_or_default(),
-                limit,
-                start_not_after_boot_ms: limit.not_after_boot_ms,
-                client: client.cloned(),
-                output_bytes_max: LIST_BYTES_MAX,
-            },
-        );
-        let answer = answer_of(outcome);
+        let command = Command::new(vec![settings.helper.display().to_string()], limit);
+        let command = Command {
+            // Texts and numbers alone cannot fail to be written; without them nothing is done.
+            stdin: serde_json::to_string(&call).unwrap_or_default(),
+            client: client.cloned(),
+            output_bytes_max: LIST_BYTES_MAX,
+            ..command.with_env(env)
+        };
+        let outcome = self.executor.run_for(purpose, command);
+        let answer = answer_of(&outcome);
         let secrets = key.map(|(_, secret)| Secrets::from(secret)).unwrap_or_default();
         for call in &answer.calls {
-            debug!("HTTP: {}", bounded(&secrets.shown(call), TEXT_BYTES_MAX));
+            debug!("HTTP: {}", bounded(&secrets.shown(call), MESSAGE_BYTES_MAX));
         }
         // Where nothing is marked, all of it may be EC2's.
         let text = if has_quotation(&answer.text) {
@@ -253,10 +251,11 @@ impl Ec2Device {
         } else {
             secrets.hide(&answer.text)
         };
-        Ec2Answer { text: bounded(&text, TEXT_BYTES_MAX), ..answer }
+        Ec2Answer { text: bounded(&text, MESSAGE_BYTES_MAX), ..answer }
     }
 
-    /// Has the program do `ask` with the instance of `target`, or with the one that an order has pinned.
+    /// Has the program do `ask` with the instance of `target`, or with the one that an order has
+    /// pinned.
     fn ask_about(
         &self,
         ask: Ec2Ask,
@@ -300,8 +299,8 @@ impl FenceDevice for Ec2Device {
         Abilities { off: true, on: true, cycle: false, power: true }
     }
 
-    /// Asks EC2 whether it would let us look at instances: that takes all that a fence takes, but for
-    /// the instance and the permission to stop it.
+    /// Asks EC2 whether it would let us look at instances: that takes all that a fence takes, but
+    /// for the instance and the permission to stop it.
     fn reachable(&self, limit: Limit) -> Reach {
         let answer = self.ask(Ec2Ask::Reach, String::new(), None, limit);
         match answer.outcome {
@@ -378,149 +377,41 @@ impl FenceDevice for Ec2Device {
 }
 
 /// What the outcome of the program means.
-fn answer_of(outcome: Outcome) -> Ec2Answer {
-    let (certain, doubtful) = (Ec2Outcome::Failed, Ec2Outcome::Unclear);
+fn answer_of(outcome: &Outcome) -> Ec2Answer {
+    let mut words = outcome.end_of("its program");
     match outcome {
         Outcome::Exited { code: 0, stdout, .. } => {
-            serde_json::from_str(&stdout).unwrap_or_else(|error| {
-                Ec2Answer::of(doubtful, {
-                    // These words may hold a value.
-                    let words = quoted(&json_problem(stdout.as_bytes(), &error));
-                    format!("its program's answer cannot be read: {words}")
-                })
-            })
+            return serde_json::from_str(stdout).unwrap_or_else(|error| {
+                // These words may hold a value.
+                let words = quoted(&json_problem(stdout.as_bytes(), &error));
+                let text = format!("its program's answer cannot be read: {words}");
+                Ec2Answer::of(Ec2Outcome::Unclear, text)
+            });
         }
         Outcome::Exited { code: NOT_UNDERSTOOD, stderr, .. } => {
-            Ec2Answer::of(certain, format!("its program did nothing: {}", quoted(stderr.trim())))
+            let text = format!("its program did nothing: {}", quoted(stderr.trim()));
+            return Ec2Answer::of(Ec2Outcome::Failed, text);
         }
-        Outcome::Exited { code, stderr, .. } => Ec2Answer::of(
-            doubtful,
-            format!("its program exited with {code}: {}", quoted(stderr.trim())),
-        ),
-        Outcome::Signaled { signal, stderr, .. } => {
-            let text =
-                format!("its program was ended by signal {signal}: {}", quoted(stderr.trim()));
-            Ec2Answer::of(doubtful, text)
+        Outcome::Exited { stderr, .. } | Outcome::Signaled { stderr, .. } => {
+            words = format!("{words}: {}", quoted(stderr.trim()));
         }
-        Outcome::TimedOut { .. } => Ec2Answer::of(doubtful, "its program was killed at its limit"),
-        Outcome::ExecutorLost => {
-            Ec2Answer::of(doubtful, "the executor was lost in the middle of it")
-        }
-        Outcome::NotReported => Ec2Answer::of(doubtful, "no result of its program came in time"),
-        Outcome::NotStarted(problem) => Ec2Answer::of(certain, problem),
-        Outcome::TooLate => Ec2Answer::of(Ec2Outcome::TooLate, "it was too late to ask"),
-        Outcome::Withdrawn => Ec2Answer::of(Ec2Outcome::Withdrawn, "nobody waited any more"),
+        _ => {}
     }
-}
-
-/// What the program sees of our own environment: what AWS's chain of credentials looks at, where the
-/// certificates are, and the way through a proxy.
-fn environment() -> Vec<(String, String)> {
-    let ours = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let mut env: Vec<(String, String)> = ours.filter(|(name, _)| is_passed_on(name)).collect();
-    // A service has no HOME unless its unit says so; the shared files are looked for there.
-    if geteuid().is_root() && !env.iter().any(|(name, _)| name == "HOME") {
-        env.push(("HOME".to_owned(), "/root".to_owned()));
-    }
-    env.push(("PATH".to_owned(), PATH.to_owned()));
-    env
-}
-
-fn is_passed_on(name: &str) -> bool {
-    name.starts_with("AWS_") || PASSED_ON.contains(&name)
-}
-
-/// Why AWS's shared files must not be used. They say who we are to AWS, hold keys, and may name
-/// programs to run.
-fn shared_files_problem(env: &[(String, String)]) -> Option<String> {
-    let variable = |wanted: &str| {
-        let (_, value) = env.iter().find(|(name, _)| name == wanted)?;
-        (!value.is_empty()).then(|| PathBuf::from(value))
+    let what = match outcome.order_report(String::new()) {
+        OrderReport::Failed(_) => Ec2Outcome::Failed,
+        OrderReport::TooLate => Ec2Outcome::TooLate,
+        OrderReport::Withdrawn => Ec2Outcome::Withdrawn,
+        _ => Ec2Outcome::Unclear,
     };
-    let at = |name: &str, usual: &str| {
-        variable(name).or_else(|| Some(variable("HOME")?.join(".aws").join(usual)))
-    };
-    let config = at("AWS_CONFIG_FILE", "config").and_then(|path| file_problem(&path, false));
-    let keys = || at("AWS_SHARED_CREDENTIALS_FILE", "credentials");
-    config.or_else(|| keys().and_then(|path| file_problem(&path, true)))
+    Ec2Answer::of(what, words)
 }
-
-fn file_problem(path: &Path, is_secret: bool) -> Option<String> {
-    let shown = path.display();
-    match TrustedFile::find(path) {
-        Err(FileError::Missing) => None,
-        Err(error) => Some(format!("AWS's file '{shown}' is refused: {error}")),
-        Ok(file) if is_secret && file.is_readable_by_others() => {
-            Some(format!("others can read the keys in '{shown}': run `chmod 0600 '{shown}'`"))
-        }
-        Ok(_) => None,
-    }
-}
-
-/// The variables that are passed on, besides all that begin with `AWS_`.
-const PASSED_ON: [&str; 7] =
-    ["HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"];
-
-/// What a `credential_process` is looked for in.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The exit code that says that the call was not understood, and nothing done.
 const NOT_UNDERSTOOD: i32 = 2;
 
-/// How much of a list of targets is read.
-const LIST_BYTES_MAX: usize = 1024 * 1024;
-
-/// The longest text that is passed on, in bytes.
-const TEXT_BYTES_MAX: usize = 1024;
-
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
-
-    fn env(variables: &[(&str, &Path)]) -> Vec<(String, String)> {
-        let text = |(name, path): &(&str, &Path)| ((*name).to_owned(), path.display().to_string());
-        variables.iter().map(text).collect()
-    }
-
-    #[test]
-    fn shared_files_are_used_only_when_nobody_else_can_write_to_them_or_read_the_keys() {
-        let unique = format!("fence-ec2-{}", std::process::id());
-        let home = std::env::temp_dir().join(unique);
-        let file = |name: &str, mode: u32| {
-            let path = home.join(name);
-            fs::write(&path, "").unwrap();
-            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            path
-        };
-        fs::create_dir_all(home.join(".aws")).unwrap();
-        let at_home = env(&[("HOME", &home)]);
-
-        assert_eq!(shared_files_problem(&[]), None);
-        assert_eq!(shared_files_problem(&at_home), None);
-        file(".aws/config", 0o644);
-        file(".aws/credentials", 0o600);
-        assert_eq!(shared_files_problem(&at_home), None);
-
-        file(".aws/config", 0o664);
-        let problem = shared_files_problem(&at_home).unwrap();
-        assert!(problem.contains(".aws/config' is refused: others can write"), "{problem}");
-        file(".aws/config", 0o644);
-        file(".aws/credentials", 0o640);
-        let problem = shared_files_problem(&at_home).unwrap();
-        assert!(problem.contains("others can read the keys in '"), "{problem}");
-
-        let (config, keys) = (file("config", 0o600), file("keys", 0o644));
-        let elsewhere = [("HOME", home.as_path()), ("AWS_SHARED_CREDENTIALS_FILE", &keys)];
-        assert!(shared_files_problem(&env(&elsewhere)).unwrap().contains("/keys'"));
-        let both =
-            [("AWS_CONFIG_FILE", config.as_path()), ("AWS_SHARED_CREDENTIALS_FILE", &config)];
-        assert_eq!(shared_files_problem(&env(&both)), None);
-        fs::remove_dir_all(&home).unwrap();
-    }
 
     #[test]
     fn an_id_is_told_from_a_name() {
@@ -533,22 +424,6 @@ mod tests {
             ("node1", false),
         ] {
             assert_eq!(is_instance_id(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn of_the_environment_only_what_aws_needs_is_passed_on() {
-        for (name, expected) in [
-            ("AWS_PROFILE", true),
-            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", true),
-            ("HOME", true),
-            ("https_proxy", true),
-            // The metadata service is asked directly.
-            ("http_proxy", false),
-            ("LD_PRELOAD", false),
-            ("BMC_PASSWORD", false),
-        ] {
-            assert_eq!(is_passed_on(name), expected, "{name}");
         }
     }
 }

@@ -1,15 +1,15 @@
 //! The processes that run all programs: the executor, and a keeper for each program.
 //!
 //! A watcher that is killed must not leave a program behind that still fences, and it cannot clean
-//! up when it is killed by SIGKILL. So it runs no program itself: it starts its own binary once more
-//! as the *executor*, and talks to it over a socket that closes when the watcher dies, however it
-//! dies. The executor starts the same binary again as *keepers*, each of which runs one program at a
-//! time and is a child subreaper: whatever a program starts, and however that makes itself a group, a
-//! session or an orphan, descends from the program's keeper until it ends.
+//! up when it is killed by SIGKILL. So it runs no program itself: it starts its own binary once
+//! more as the *executor*, and talks to it over a socket that closes when the watcher dies, however
+//! it dies. The executor starts the same binary again as *keepers*, each of which runs one program
+//! at a time and is a child subreaper: whatever a program starts, and however that makes itself a
+//! group, a session or an orphan, descends from the program's keeper until it ends.
 //!
-//! So it is certain what a job has left, and all of it is ended before the job's result is reported:
-//! at the limit, and also when the program ends by itself. Nothing acts after the answer, beside the
-//! next order.
+//! So it is certain what a job has left, and all of it is ended before the job's result is
+//! reported: at the limit, and also when the program ends by itself. Nothing acts after the answer,
+//! beside the next order.
 //!
 //! | who is killed | who ends the programs |
 //! | --- | --- |
@@ -24,20 +24,21 @@
 //! program leads a process group in it.
 //!
 //! Other ways to find a job's processes are less certain. A group or session is left by one call, a
-//! variable of the environment is lost at `env -i` and cannot be read of a process that hangs, births
-//! can be missed, cgroups and pid namespaces are not always to be had. A keeper costs the start of one
-//! process, and only where none is idle.
+//! variable of the environment is lost at `env -i` and cannot be read of a process that hangs,
+//! births can be missed, cgroups and pid namespaces are not always to be had. A keeper costs the
+//! start of one process, and only where none is idle.
 //!
 //! - `client`: the watcher's side. `connection`: one executor as the watcher sees it, and its end.
-//! - `service`: the executor's loop. `wire`: its sockets.
-//! - `keeper`: one program, its limit and its end. `spawn`: the start, which may hang; `start`: waiting
-//!   for that. `output`: what the program writes.
+//! - `main`: the process. `service`: the executor's loop. `wire`: its sockets.
+//! - `keeper`: one program, its limit and its end. `spawn`: the start, which may hang; `start`:
+//!   waiting for that. `output`: what the program writes.
 //! - `family`: finding and killing processes. `mark`: how one executor's are known.
 
 mod client;
 mod connection;
 mod family;
 mod keeper;
+mod main;
 mod mark;
 mod output;
 mod service;
@@ -53,13 +54,13 @@ use self::mark::Mark;
 use crate::{Client, Limit};
 
 pub use client::ExecutorClient;
-pub use service::executor_main;
+pub use main::executor_main;
 
 /// How much of each of a program's two outputs is usually kept, in bytes.
 pub const OUTPUT_BYTES_MAX: usize = 32 * 1024;
 
-/// How long killed processes are waited for. One that hangs in the kernel does nothing more by itself,
-/// but its result must not come later because of that.
+/// How long killed processes are waited for. One that hangs in the kernel does nothing more by
+/// itself, but its result must not come later because of that.
 const KILL_TIME_MS_MAX: u64 = 500;
 
 /// How long killed processes are waited for when the watcher or the executor is gone.
@@ -67,8 +68,8 @@ const LAST_WAIT_MS: u64 = 3_000;
 
 /// A program to run.
 ///
-/// It starts in `/`, as a process group of its own, with default signals and nothing of the watcher's
-/// environment, and never through a shell.
+/// It starts in `/`, as a process group of its own, with default signals and nothing of the
+/// watcher's environment, and never through a shell.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// The program's absolute path, and its arguments.
@@ -88,9 +89,9 @@ pub struct Command {
 }
 
 impl Command {
-    /// The command line for a log. An argument that is named as a secret, or that may hold one among other
-    /// things (a text with blanks, such as a script), is not shown: secrets of ours are on no command line, but a
-    /// command of the administrator's may have one.
+    /// The command line for a log. An argument that is named as a secret, or that may hold one
+    /// among other things (a text with blanks, such as a script), is not shown: secrets of ours are
+    /// on no command line, but a command of the administrator's may have one.
     fn shown(&self) -> String {
         let mut is_secret = false;
         let words = self.argv.iter().map(|word| {
@@ -141,7 +142,8 @@ impl fmt::Debug for Command {
     }
 }
 
-/// What came of running a program. Output is readable text: no control characters but newline and tab.
+/// What came of running a program. Output is readable text: no control characters but newline and
+/// tab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// The program ended by itself.
@@ -175,11 +177,11 @@ pub enum Outcome {
     TooLate,
     /// It was certainly not started, because its client did not wait any more.
     Withdrawn,
-    /// The executor or the program's keeper died or did not answer: the program may have run, and has
-    /// been killed.
+    /// The executor or the program's keeper died or did not answer: the program may have run, and
+    /// has been killed.
     ExecutorLost,
-    /// The executor did not report in time. Only a question ends like this: its program is killed at its
-    /// limit, by its keeper, whether somebody waits for the result or not.
+    /// The executor did not report in time. Only a question ends like this: its program is killed
+    /// at its limit, by its keeper, whether somebody waits for the result or not.
     NotReported,
 }
 
@@ -199,23 +201,14 @@ impl Outcome {
     }
 
     /// The same with `change` made to what the program wrote.
-    pub(crate) fn map_output(self, change: impl Fn(String) -> String) -> Self {
-        match self {
-            Outcome::Exited { code, stdout, stderr } => {
-                Outcome::Exited { code, stdout: change(stdout), stderr: change(stderr) }
-            }
-            Outcome::Signaled { signal, stdout, stderr } => {
-                Outcome::Signaled { signal, stdout: change(stdout), stderr: change(stderr) }
-            }
-            Outcome::TimedOut { stdout, stderr } => {
-                Outcome::TimedOut { stdout: change(stdout), stderr: change(stderr) }
-            }
-            other @ (Outcome::NotStarted(_)
-            | Outcome::TooLate
-            | Outcome::Withdrawn
-            | Outcome::ExecutorLost
-            | Outcome::NotReported) => other,
+    pub(crate) fn map_output(mut self, change: impl Fn(&str) -> String) -> Self {
+        if let Outcome::Exited { stdout, stderr, .. }
+        | Outcome::Signaled { stdout, stderr, .. }
+        | Outcome::TimedOut { stdout, stderr } = &mut self
+        {
+            (*stdout, *stderr) = (change(stdout), change(stderr));
         }
+        self
     }
 }
 
@@ -282,7 +275,8 @@ struct KeeperLine {
 }
 
 fn json_line(value: &impl Serialize) -> Vec<u8> {
-    // Plain structs of texts and numbers cannot fail to be written; the reader ends at an empty line.
+    // Plain structs of texts and numbers cannot fail to be written; the reader ends at an empty
+    // line.
     let mut line = serde_json::to_vec(value).unwrap_or_default();
     line.push(b'\n');
     line

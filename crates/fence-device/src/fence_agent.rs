@@ -1,8 +1,8 @@
 //! `type = "fence-agent"`: any program that speaks as ClusterLabs' fence agents do.
 //!
 //! An agent is started without arguments and reads `name=value` lines: the configured options, the
-//! secrets, then the action and the target's plug. It shows what came of it by its exit code alone; its
-//! texts are for people.
+//! secrets, then the action and the target's plug. It shows what came of it by its exit code alone;
+//! its texts are for people.
 //!
 //! | the agent's end | an order is | a state is | a contact is |
 //! | --- | --- | --- | --- |
@@ -12,21 +12,23 @@
 //! | not started: no plug, no secret, no program | `Failed` | `Unknown` | `Unreachable` |
 //! | not started: too late | `TooLate` | `Unknown` | `Unreachable` |
 //!
-//! An agent that was given an order is never `Unreachable`. It exits with 1 for a wrong password, a device
-//! that is not there and one that fell silent after it had obeyed, and the texts in which these differ are
-//! every agent's own.
+//! An agent that was given an order is never `Unreachable`. It exits with 1 for a wrong password, a
+//! device that is not there and one that fell silent after it had obeyed, and the texts in which
+//! these differ are every agent's own.
 //!
-//! Two kinds of "off" are not believed. `fence_virt` and `fence_xvm` say it of every machine that they do
-//! not know, be it mistyped or moved to another host, and acknowledge every order for it: where the agent can
-//! list its plugs, the plug must be among them. The list is read once in an execution: before the order, if
-//! nothing shows its effect (no `status`, a reset) or if nobody said which option names the target. Without
-//! an answer, the order is `Unreachable`; a list without the plug makes it `Failed`. And an agent that takes its target from an address, not
-//! from a plug, would act on the same machine for every target: see [`Metadata::may_ignore_plugs`].
+//! Two kinds of "off" are not believed. `fence_virt` and `fence_xvm` say it of every machine that
+//! they do not know, be it mistyped or moved to another host, and acknowledge every order for it:
+//! where the agent can list its plugs, the plug must be among them. The list is read once in an
+//! execution: before the order, if nothing shows its effect (no `status`, a reset) or if nobody
+//! said which option names the target. Without an answer, the order is `Unreachable`; a list
+//! without the plug makes it `Failed`. And an agent that takes its target from an address, not from
+//! a plug, would act on the same machine for every target: see [`Metadata::may_ignore_plugs`].
 //!
-//! - `metadata`: what an agent says of itself; `description`: how that is read and kept. `output`: what its
-//!   list says. `plugs`: whether it knows a plug. `host`: the
-//!   machine behind a name. `contact`: asking whether it can be reached.
+//! - `metadata`: what an agent says of itself; `description`: how that is read and kept. `output`:
+//!   what its list says. `plugs`: whether it knows a plug. `host`: the machine behind a name.
+//!   `contact`: asking whether it can be reached.
 
+mod action;
 mod contact;
 mod description;
 mod host;
@@ -42,14 +44,14 @@ use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
 use fence_protocol::{NodeName, PowerState};
 use fence_spool::program_problem;
 
-use crate::command::{BASE_ENVIRONMENT, failure, message};
-use crate::executor::Purpose;
+use crate::program::{acknowledged, failure};
 use crate::shown::{complaint, power_report};
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
     Reach, Secret, SecretSource, Secrets, TargetList,
 };
 
+pub use action::AgentAction;
 use description::Description;
 pub(crate) use host::AgentHost;
 use host::is_host_option;
@@ -85,64 +87,6 @@ impl FenceAgentSettings {
     pub fn addresses(&self) -> Option<&PerTarget> {
         let is_address = matches!(self.plug_option.as_deref(), Some("ip" | "ipaddr"));
         is_address.then_some(&self.plug)
-    }
-}
-
-/// An action of a fence agent that a device can use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AgentAction {
-    /// Cut the target off.
-    Off,
-    /// Bring it back.
-    On,
-    /// Reset it.
-    Reboot,
-    /// Show its power state.
-    Status,
-    /// Write the plugs.
-    List,
-    /// Contact the device.
-    Monitor,
-}
-
-impl AgentAction {
-    /// All of them.
-    pub const ALL: [AgentAction; 6] = [
-        AgentAction::Off,
-        AgentAction::On,
-        AgentAction::Reboot,
-        AgentAction::Status,
-        AgentAction::List,
-        AgentAction::Monitor,
-    ];
-
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            AgentAction::Off => "off",
-            AgentAction::On => "on",
-            AgentAction::Reboot => "reboot",
-            AgentAction::Status => "status",
-            AgentAction::List => "list",
-            AgentAction::Monitor => "monitor",
-        }
-    }
-
-    fn purpose(self) -> Purpose {
-        match self {
-            AgentAction::Off | AgentAction::On | AgentAction::Reboot => Purpose::Order,
-            AgentAction::Status | AgentAction::List | AgentAction::Monitor => Purpose::Question,
-        }
-    }
-}
-
-impl From<Order> for AgentAction {
-    fn from(order: Order) -> Self {
-        match order {
-            Order::Off => AgentAction::Off,
-            Order::On => AgentAction::On,
-            Order::Cycle => AgentAction::Reboot,
-        }
     }
 }
 
@@ -193,45 +137,22 @@ impl FenceAgentDevice {
     ) -> Result<Ran, String> {
         let given = self.secrets()?;
         let input = input(&self.settings, &given, action.as_str(), target);
-        let purpose = action.purpose();
-        let outcome = self.execute(purpose, input, client, limit, output_bytes_max);
+        let call = self.call(input, limit);
+        let call = Command { client: client.cloned(), output_bytes_max, ..call };
+        let outcome = self.executor.run_for(action.purpose(), call);
         Ok(Ran { outcome, secrets: given.into_iter().map(|(_, secret)| secret).collect() })
     }
 
-    fn execute(
-        &self,
-        purpose: Purpose,
-        stdin: String,
-        client: Option<&Client>,
-        limit: Limit,
-        output_bytes_max: usize,
-    ) -> Outcome {
-        let own = self.settings.env.iter().map(|(name, value)| (name.clone(), value.clone()));
-        let base = BASE_ENVIRONMENT.iter().chain(PYTHON_ENVIRONMENT);
-        let base = base.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        // A variable that is given replaces ours.
-        let env: BTreeMap<String, String> = base.chain(own).collect();
-        self.executor.run_for(
-            purpose,
-            Command {
-                argv: self.argv(),
-                env: env.into_iter().collect(),
-                stdin,
-                limit,
-                start_not_after_boot_ms: limit.not_after_boot_ms,
-                client: client.cloned(),
-                output_bytes_max,
-            },
-        )
+    /// A call of the agent, which reads `stdin`. A variable that is configured replaces ours.
+    fn call(&self, stdin: String, limit: Limit) -> Command {
+        let call = Command::new(vec![self.settings.agent.clone()], limit).plain();
+        let call = call.with_env(PYTHON_ENVIRONMENT).with_env(self.settings.env.clone());
+        Command { stdin, ..call }
     }
 
-    fn argv(&self) -> Vec<String> {
-        vec![self.settings.agent.clone()]
-    }
-
-    fn failure(&self, ran: Ran) -> String {
-        let Ran { outcome, secrets } = ran;
-        failure(&self.argv(), &outcome.map_output(|words| secrets.hide(&words)))
+    fn failure(&self, Ran { outcome, secrets }: &Ran) -> String {
+        let shown = outcome.clone().map_output(|words| secrets.hide(words));
+        failure(&self.settings.agent, &shown)
     }
 
     fn secrets(&self) -> Result<Vec<(&str, Secret)>, String> {
@@ -263,7 +184,8 @@ impl FenceAgentDevice {
         self.settings.plug_option.is_none() && self.settings.targets.len() != 1
     }
 
-    /// Why the agent might act on the wrong machine, in a configuration that does not say otherwise.
+    /// Why the agent might act on the wrong machine, in a configuration that does not say
+    /// otherwise.
     fn doubt_about_plugs(&self, limit: Limit) -> Option<String> {
         if !self.needs_description() {
             return None;
@@ -275,15 +197,15 @@ impl FenceAgentDevice {
             // Its list would show whether it knows its plugs.
             Ok(metadata) if metadata.has_action("list") && !self.can(AgentAction::List) => {
                 Some(format!(
-                    "the agent is not asked for its list, which 'actions' leaves out, so it may act on one \
-                     and the same machine for every target: {NAME_THE_OPTION}"
+                    "the agent is not asked for its list, which 'actions' leaves out, so it may \
+                     act on one and the same machine for every target: {NAME_THE_OPTION}"
                 ))
             }
             Ok(_) => None,
             Err(problem) => Some(format!(
-                "the agent's metadata cannot be read, so it may act on one and the same machine for \
-                 every target: write in 'plug_option' which of its options names the target, such as \
-                 \"plug\": {problem}"
+                "the agent's metadata cannot be read, so it may act on one and the same machine \
+                 for every target: write in 'plug_option' which of its options names the target, \
+                 such as \"plug\": {problem}"
             )),
         }
     }
@@ -307,7 +229,8 @@ impl FenceAgentDevice {
         }
     }
 
-    /// The state that the agent shows of `target`, if that is believed, and its complaint beside that.
+    /// The state that the agent shows of `target`, if that is believed, and its complaint beside
+    /// that.
     fn state_of(
         &self,
         target: Target<'_>,
@@ -320,7 +243,7 @@ impl FenceAgentDevice {
             Err(problem) => return unknown(problem),
         };
         let Outcome::Exited { code: code @ (0 | 2), stdout, stderr } = &ran.outcome else {
-            return unknown(self.failure(ran));
+            return unknown(self.failure(&ran));
         };
         let (code, names) = (*code, [target.node.as_str(), target.plug]);
         let report = power_report(code, stdout, stderr, &names, &ran.secrets);
@@ -349,7 +272,8 @@ impl FenceAgentDevice {
         let mut given: Vec<Given> =
             options.iter().map(|(name, value)| Given { name, value: Some(value) }).collect();
         given.extend(secrets.keys().map(|name| Given { name, value: None }));
-        // Where nobody says that there are plugs, and the agent has none, all is well for one target.
+        // Where nobody says that there are plugs, and the agent has none, all is well for one
+        // target.
         if plug_option.is_some() || !metadata.may_ignore_plugs() {
             let name = plug_option.as_deref().unwrap_or(PLUG);
             given.push(Given { name, value: None });
@@ -433,13 +357,9 @@ impl FenceDevice for FenceAgentDevice {
         match &ran.outcome {
             Outcome::Exited { code: 0, stdout, .. } => {
                 // Not its standard error: what agents write there when all is well concerns nobody.
-                let words = message(&ran.secrets.hide(stdout), "");
-                OrderReport::Acknowledged(words.unwrap_or_else(|| "exit code 0".to_owned()))
+                acknowledged(&ran.secrets.hide(stdout), "")
             }
-            Outcome::NotStarted(problem) => OrderReport::Failed(problem.clone()),
-            Outcome::TooLate => OrderReport::TooLate,
-            Outcome::Withdrawn => OrderReport::Withdrawn,
-            _ => OrderReport::Unacknowledged(self.failure(ran)),
+            outcome => outcome.order_report(self.failure(&ran)),
         }
     }
 
@@ -508,8 +428,8 @@ fn input(
 }
 
 /// What to do where an agent may ignore its plug.
-const NAME_THE_OPTION: &str = "write in 'plug_option' which of its options names the target, such as \"ip\" \
-                               (or \"plug\", if that is so)";
+const NAME_THE_OPTION: &str = "write in 'plug_option' which of its options names the target, such \
+                               as \"ip\" (or \"plug\", if that is so)";
 
 /// The option that carries the plug, unless another is configured.
 const PLUG: &str = "plug";
@@ -518,7 +438,7 @@ const PLUG: &str = "plug";
 const NODE_NAME: &str = "nodename";
 
 /// Most agents are written in Python, whose remarks on their code would hide their errors.
-const PYTHON_ENVIRONMENT: &[(&str, &str)] = &[("PYTHONWARNINGS", "ignore")];
+const PYTHON_ENVIRONMENT: [(&str, &str); 1] = [("PYTHONWARNINGS", "ignore")];
 
 /// How long `check` waits for the metadata: a little longer than the agent may take.
 const METADATA_CHECK_MS: u64 = 11_000;

@@ -1,8 +1,8 @@
 //! What is wrong with many targets, said once for all of which it is true.
 //!
-//! Sixteen BMCs whose password file is missing have one fault, and an administrator reads it once, with
-//! the sixteen targets beside it. Texts that differ only by what the target itself is called (its name,
-//! its address, its plug) are the same text.
+//! Sixteen BMCs whose password file is missing have one fault, and an administrator reads it once,
+//! with the sixteen targets beside it. Texts that differ only by what the target itself is called
+//! (its name, its address, its plug) are the same text.
 
 use std::collections::BTreeMap;
 

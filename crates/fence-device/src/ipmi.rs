@@ -1,38 +1,42 @@
-//! `type = "ipmi"`: servers through their management controllers (BMCs), which ipmitool is told to speak
-//! to over the network (IPMI 2.0, `-I lanplus`). Each target has a BMC of its own.
+//! `type = "ipmi"`: servers through their management controllers (BMCs), which ipmitool is told to
+//! speak to over the network (IPMI 2.0, `-I lanplus`). Each target has a BMC of its own.
 //!
 //! # An order is sent once
 //!
-//! It is sent again only if the BMC itself says that it did not take the order (`Node busy`, no session).
+//! It is sent again only if the BMC itself says that it did not take the order (`Node busy`, no
+//! session).
 //!
-//! ipmitool repeats whatever is not answered in time, and a BMC that hears an order twice carries it out
-//! twice. So an order is sent with one try (`-R 1`) and a long time to answer (`-N`), and it is given
-//! up before the limit where that is possible, so that ipmitool can say how far it came. With a
-//! long `-N` it also takes long to see that there is no BMC at all (2·N seconds). So each order follows a
-//! question for the power state, with shorter times and a second try, which changes nothing and may be
-//! repeated. It tells in 10 s or less that a BMC is not there or does not let us in, and then
-//! the order is not sent.
+//! ipmitool repeats whatever is not answered in time, and a BMC that hears an order twice carries
+//! it out twice. So an order is sent with one try (`-R 1`) and a long time to answer (`-N`), and it
+//! is given up before the limit where that is possible, so that ipmitool can say how far it came.
+//! With a long `-N` it also takes long to see that there is no BMC at all (2·N seconds). So each
+//! order follows a question for the power state, with shorter times and a second try, which changes
+//! nothing and may be repeated. It tells in 10 s or less that a BMC is not there or does not let us
+//! in, and then the order is not sent.
 //!
 //! # Where an order goes
 //!
-//! A name may have several addresses. The name is looked up here, and ipmitool gets a number. The question
-//! before an order goes to one address after the other, until a BMC is reached. The order goes there, and
-//! pins the address: everything that follows in the execution is sent and asked there, or not at all.
+//! A name may have several addresses. The name is looked up here, and ipmitool gets a number. The
+//! question before an order goes to one address after the other, until a BMC is reached. The order
+//! goes there, and pins the address: everything that follows in the execution is sent and asked
+//! there, or not at all.
 //!
 //! # Which error is which report
 //!
-//! | | report of an order | result code |
-//! | --- | --- | --- |
-//! | `Chassis Power Control: …` of this order, exit code 0 | `Acknowledged` | 0 once the power shows |
-//! | no session, for the question or the order: no answer, unknown name, no route | `Unreachable` | 1 |
-//! | no room for a session, a session forgotten, or "Node busy", until the limit; asked and told again before | `Unreachable` | 1 |
-//! | no session: wrong password, user, privilege or cipher suite | `Failed` | 3 |
-//! | the order is refused, or not answered, or ipmitool is killed with it, or says something unknown | `Unacknowledged` | 2, or 0 where the power shows it |
-//! | no address for the target, no password, no ipmitool; the question ends in something unknown | `Failed` | 3 |
-//! | the limit has passed | `TooLate` | 3 |
+//! Each report of an order, its result code, and what comes to it:
 //!
-//! The texts that tell them apart are in `output`. `cycle` is the BMC's own: many refuse it for a server
-//! that is off.
+//! - `Acknowledged`, 0 once the power shows: `Chassis Power Control: …` of this order, exit code 0.
+//! - `Unreachable`, 1: no session for the question or the order (no answer, unknown name, no
+//!   route). Or no room for a session, a session forgotten, or "Node busy", until the limit; the
+//!   BMC is asked and told again before.
+//! - `Failed`, 3: no session (wrong password, user, privilege or cipher suite); no address for the
+//!   target, no password, no ipmitool; the question ends in something unknown.
+//! - `Unacknowledged`, 2, or 0 where the power shows it: the order is refused or not answered,
+//!   ipmitool is killed with it, or says something unknown.
+//! - `TooLate`, 3: the limit has passed.
+//!
+//! The texts that tell them apart are in `output`. `cycle` is the BMC's own: many refuse it for a
+//! server that is off.
 //!
 //! The password travels in the environment of ipmitool (`-E`), which only root can read.
 
@@ -49,12 +53,12 @@ use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
 use fence_protocol::{NodeName, PowerState, bounded};
 use fence_spool::program_problem;
 
-use crate::contacts::contact_all;
+use crate::contacts::{Contacted, contact_all};
 use crate::executor::Purpose;
 use crate::pin::Machine;
 use crate::{
-    Called, Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome,
-    Pin, Reach, Secret, SecretSource, Secrets, TargetList,
+    Called, Client, Command, ExecutorClient, FenceDevice, Job, Limit, Outcome, Pin, Reach, Secret,
+    SecretSource, Secrets, TargetList,
 };
 
 pub use address::BmcAddress;
@@ -114,8 +118,8 @@ impl IpmiDevice {
         if password.expose().len() > PASSWORD_BYTES_MAX {
             let source = &self.settings.password;
             return Err(format!(
-                "{source} has more than {PASSWORD_BYTES_MAX} bytes, which is the most that IPMI 2.0 \
-                 takes: set a shorter password on the BMCs"
+                "{source} has more than {PASSWORD_BYTES_MAX} bytes, which is the most that IPMI \
+                 2.0 takes: set a shorter password on the BMCs"
             ));
         }
         Ok(password)
@@ -150,7 +154,7 @@ impl FenceDevice for IpmiDevice {
             };
         }
         let called = Called { address: Some(&self.settings.address), plug: None };
-        contact_all(&places, called, |targets| {
+        contact_all(Contacted::Bmcs, &places, called, |targets| {
             targets.iter().try_for_each(|target| self.contact(target, limit))
         })
     }
@@ -180,18 +184,19 @@ impl FenceDevice for IpmiDevice {
                 What::Unreachable | What::Busy => return OrderReport::Unreachable(said.words),
                 What::NotLetIn | What::Unclear => return OrderReport::Failed(said.words),
             },
-            Ran::Killed(words) => return OrderReport::Unreachable(words),
-            Ran::Lost(words) | Ran::NotStarted(words) => return OrderReport::Failed(words),
-            Ran::TooLate => return OrderReport::TooLate,
-            Ran::Withdrawn => return OrderReport::Withdrawn,
+            Ran::Ended(Outcome::TimedOut { .. }, words) => return OrderReport::Unreachable(words),
+            // A question changes nothing, whatever became of it.
+            Ran::Ended(outcome, words) => {
+                return match outcome.order_report(words) {
+                    OrderReport::Unacknowledged(words) => OrderReport::Failed(words),
+                    report => report,
+                };
+            }
         }
         job.pin.set(Machine::Ipmi { host: host.clone() });
         match bmc.tell(&host, order, job.client, limit) {
             Ran::Said(said) => order_report(order, said),
-            Ran::Killed(words) | Ran::Lost(words) => OrderReport::Unacknowledged(words),
-            Ran::NotStarted(words) => OrderReport::Failed(words),
-            Ran::TooLate => OrderReport::TooLate,
-            Ran::Withdrawn => OrderReport::Withdrawn,
+            Ran::Ended(outcome, words) => outcome.order_report(words),
         }
     }
 
@@ -211,15 +216,8 @@ struct Bmc<'a> {
 /// What came of running ipmitool. The texts name the BMC, and hold no secret.
 enum Ran {
     Said(Said),
-    /// It was killed at the limit.
-    Killed(String),
-    /// Nobody knows what became of it.
-    Lost(String),
-    /// It was certainly not started.
-    NotStarted(String),
-    TooLate,
-    /// Nobody waited for it any more; it was not started.
-    Withdrawn,
+    /// It did not end by itself.
+    Ended(Outcome, String),
 }
 
 impl Ran {
@@ -229,20 +227,15 @@ impl Ran {
 
     fn words(self) -> String {
         match self {
-            Ran::Said(Said { words, .. })
-            | Ran::Killed(words)
-            | Ran::Lost(words)
-            | Ran::NotStarted(words) => words,
-            Ran::TooLate => "there was no time left to ask".to_owned(),
-            Ran::Withdrawn => "nobody waited any more".to_owned(),
+            Ran::Said(Said { words, .. }) | Ran::Ended(_, words) => words,
         }
     }
 }
 
 impl Bmc<'_> {
-    /// Asks for the power at one address after the other, until a BMC is reached; gives the address that
-    /// was asked last. Where an order has pinned an address, only that one is asked. A BMC that has no
-    /// time is asked again.
+    /// Asks for the power at one address after the other, until a BMC is reached; gives the address
+    /// that was asked last. Where an order has pinned an address, only that one is asked. A BMC
+    /// that has no time is asked again.
     fn reach(&self, pin: &Pin, client: Option<&Client>, limit: Limit) -> (String, Ran) {
         loop {
             let (host, ran) = self.reach_once(pin, limit);
@@ -250,13 +243,14 @@ impl Bmc<'_> {
                 return (host, ran);
             }
             if client.is_some_and(|client| !client.is_waiting(limit)) {
-                return (host, Ran::Withdrawn);
+                return (host, self.ran(Outcome::Withdrawn));
             }
         }
     }
 
-    /// Asks for the power, and asks again while the BMC says that it cannot answer now. Before an order that
-    /// is not waited for: a BMC that answers no question may take the order all the same.
+    /// Asks for the power, and asks again while the BMC says that it cannot answer now. Before an
+    /// order that is not waited for: a BMC that answers no question may take the order all the
+    /// same.
     fn ask(&self, pin: &Pin, limit: Limit) -> (String, Ran) {
         loop {
             let (host, ran) = self.reach(pin, None, limit);
@@ -292,8 +286,8 @@ impl Bmc<'_> {
         last
     }
 
-    /// Sends the order; again only if the BMC has certainly done nothing of it, because it had no time.
-    /// Each time, the process that sends it looks for the client before.
+    /// Sends the order; again only if the BMC has certainly done nothing of it, because it had no
+    /// time. Each time, the process that sends it looks for the client before.
     fn tell(&self, host: &str, order: Order, client: Option<&Client>, limit: Limit) -> Ran {
         loop {
             let ran = self.tell_once(host, order, client, limit);
@@ -339,28 +333,12 @@ impl Bmc<'_> {
         ];
         let options = options.into_iter().flat_map(|(option, value)| [option, value]);
         let argv = [program].into_iter().map(String::as_str).chain(options);
+        let argv = argv.chain(["-E", "-v", "chassis", "power", word]);
         let purpose = if word == "status" { Purpose::Question } else { Purpose::Order };
-        let outcome = self.device.executor.run_for(
-            purpose,
-            Command {
-                argv: argv
-                    .chain(["-E", "-v", "chassis", "power", word])
-                    .map(str::to_owned)
-                    .collect(),
-                env: [
-                    ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
-                    ("LC_ALL", "C"),
-                    ("IPMI_PASSWORD", self.password.expose()),
-                ]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .to_vec(),
-                stdin: String::new(),
-                limit,
-                start_not_after_boot_ms: limit.not_after_boot_ms,
-                client: client.cloned(),
-                output_bytes_max: OUTPUT_BYTES_MAX,
-            },
-        );
+        let command = Command::new(argv.map(str::to_owned).collect(), limit).plain();
+        let command = command.with_env([("IPMI_PASSWORD", self.password.expose())]);
+        let command = Command { client: client.cloned(), ..command };
+        let outcome = self.device.executor.run_for(purpose, command);
         self.ran(outcome)
     }
 
@@ -374,16 +352,10 @@ impl Bmc<'_> {
                 let said = said(code, &stdout, &stderr);
                 Ran::Said(Said { words: text(&said.words), ..said })
             }
-            Outcome::Signaled { signal, .. } => Ran::Said(Said {
-                what: What::Unclear,
-                words: text(&format!("ipmitool was ended by signal {signal}")),
-            }),
-            Outcome::TimedOut { .. } => Ran::Killed(text("ipmitool got no answer by the limit")),
-            Outcome::ExecutorLost => Ran::Lost(text("the executor was lost while ipmitool ran")),
-            Outcome::NotReported => Ran::Lost(text("no result of ipmitool came in time")),
-            Outcome::NotStarted(problem) => Ran::NotStarted(text(&problem)),
-            Outcome::TooLate => Ran::TooLate,
-            Outcome::Withdrawn => Ran::Withdrawn,
+            outcome => {
+                let words = text(&outcome.end_of("ipmitool"));
+                Ran::Ended(outcome, words)
+            }
         }
     }
 }

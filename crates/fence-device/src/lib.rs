@@ -1,8 +1,8 @@
 //! Fence devices: what the watcher may ask of one, the drivers, and the process that runs programs.
 //!
 //! A driver makes one attempt on one device and says honestly what came of it. It keeps no queue,
-//! repeats no order that may have been carried out, and never turns to another device: which order comes when, how often, and what an
-//! outcome proves is `fence-core`'s business.
+//! repeats no order that may have been carried out, and never turns to another device: which order
+//! comes when, how often, and what an outcome proves is `fence-core`'s business.
 //!
 //! - [`FenceDevice`]: the contract of a driver. [`Client`]: who waits for what it is ordered.
 //! - [`CommandDevice`]: a device that programs of the administrator operate. [`placeholders`]: the
@@ -15,8 +15,8 @@
 //! - [`Pin`]: the machine that one execution is about. [`ask_all`]: asking many at once.
 //! - [`grouped`]: what is wrong with many targets, said once.
 //! - [`SecretSource`]: where a password comes from.
-//! - [`ExecutorClient`], [`executor_main`]: how a driver runs a program, so that it is killed at its
-//!   limit and does not outlive the watcher.
+//! - [`ExecutorClient`], [`executor_main`]: how a driver runs a program, so that it is killed at
+//!   its limit and does not outlive the watcher.
 
 mod client;
 mod command;
@@ -28,6 +28,7 @@ mod grouped;
 mod ipmi;
 mod pin;
 mod pool;
+mod program;
 #[doc(hidden)]
 pub mod redfish;
 mod resolve;
@@ -46,7 +47,7 @@ pub use client::Client;
 pub use command::{CommandDevice, CommandSettings, known_placeholders, placeholders};
 // For the fuzz targets alone.
 #[doc(hidden)]
-pub use command::{listed_nodes, message};
+pub use command::listed_nodes;
 pub use ec2::{Ec2Answer, Ec2Ask, Ec2Call, Ec2Device, Ec2Outcome, Ec2Settings, is_instance_id};
 pub use executor::{Command, ExecutorClient, OUTPUT_BYTES_MAX, Outcome, executor_main};
 pub use fence_agent::{AgentAction, FenceAgentDevice, FenceAgentSettings};
@@ -58,6 +59,8 @@ pub use ipmi::output as ipmitool_output;
 pub use ipmi::{BmcAddress, IpmiDevice, IpmiPrivilege, IpmiSettings};
 pub use pin::Pin;
 pub use pool::{ask_all, ask_some};
+#[doc(hidden)]
+pub use program::message;
 pub use redfish::{RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust};
 pub use secret::{Secret, SecretSource, Secrets, quoted};
 #[doc(hidden)]
@@ -108,8 +111,8 @@ pub struct Job<'a> {
     pub action: FenceAction,
     /// The request's identity.
     pub request_id: &'a RequestId,
-    /// The execution that the order belongs to. A driver that finds its machines by name pins the machine
-    /// right before it sends an order, and sends every later order of the execution there.
+    /// The execution that the order belongs to. A driver that finds its machines by name pins the
+    /// machine right before it sends an order, and sends every later order of the execution there.
     pub pin: &'a Pin,
     /// The file systems that the target holds, as the client named them. Information only, and not
     /// checked: any text may stand here.
@@ -121,8 +124,8 @@ pub struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// What forbids to act at this moment: asked right before the one call that acts, after whatever
-    /// comes before it.
+    /// What forbids to act at this moment: asked right before the one call that acts, after
+    /// whatever comes before it.
     pub fn forbids(&self, limit: Limit) -> Option<OrderReport> {
         if self.client.is_some_and(|client| !client.is_waiting(limit)) {
             return Some(OrderReport::Withdrawn);
@@ -138,8 +141,8 @@ pub enum Reach {
     Reachable(String),
     /// It did not, for this reason.
     Unreachable(String),
-    /// Nothing was contacted: the device has no question for that, or each target has a place of its own
-    /// and none is known. What could be looked at without contact is in order.
+    /// Nothing was contacted: the device has no question for that, or each target has a place of
+    /// its own and none is known. What could be looked at without contact is in order.
     NotAsked(String),
 }
 
@@ -165,7 +168,8 @@ pub trait FenceDevice: Debug + Send + Sync {
 
     /// Makes a real, light contact with the device at this moment, changing nothing.
     ///
-    /// Never waits for an order that is running. `Reachable` is said only of a contact that was made.
+    /// Never waits for an order that is running. `Reachable` is said only of a contact that was
+    /// made.
     fn reachable(&self, limit: Limit) -> Reach;
 
     /// Asks the device which nodes it can fence.
@@ -173,12 +177,13 @@ pub trait FenceDevice: Debug + Send + Sync {
 
     /// Asks the device for the power state of `target`, changing nothing.
     ///
-    /// `On` and `Off` are said only when the device showed them; anything doubtful is `Unknown`. Where an
-    /// order has pinned a machine, that very machine is asked, and `Unknown` is said if it cannot be asked.
+    /// `On` and `Off` are said only when the device showed them; anything doubtful is `Unknown`.
+    /// Where an order has pinned a machine, that very machine is asked, and `Unknown` is said if it
+    /// cannot be asked.
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport;
 
-    /// Gives the device exactly one order: one attempt, no other device, and no repetition but of what the
-    /// device itself said that it did not take.
+    /// Gives the device exactly one order: one attempt, no other device, and no repetition but of
+    /// what the device itself said that it did not take.
     ///
     /// - `Acknowledged`: the device said yes.
     /// - `Unreachable`: certainly not carried out, because the device was not reached.
@@ -191,8 +196,9 @@ pub trait FenceDevice: Debug + Send + Sync {
     /// [`Job::forbids`], or has the process that acts ask the same.
     fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport;
 
-    /// Learns what an execution should not have to wait for, changing nothing: called ahead, and right
-    /// before each execution, by its limit at most. The abilities may be known better afterwards.
+    /// Learns what an execution should not have to wait for, changing nothing: called ahead, and
+    /// right before each execution, by its limit at most. The abilities may be known better
+    /// afterwards.
     fn prepare(&self, _limit: Limit) {}
 
     /// What is unusual with the device, though nothing is wrong; each as one sentence.
@@ -200,8 +206,8 @@ pub trait FenceDevice: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Why an order for `target` would not be given or not be confirmed, as far as that can be seen without
-    /// giving one; `None` when nothing is missing.
+    /// Why an order for `target` would not be given or not be confirmed, as far as that can be seen
+    /// without giving one; `None` when nothing is missing.
     fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
         if !self.abilities().power {
             return None;
@@ -210,8 +216,8 @@ pub trait FenceDevice: Debug + Send + Sync {
         (report.state == PowerState::Unknown).then_some(report.detail)
     }
 
-    /// Asks the device which of its configured targets it does not know, where it can be asked; each as one
-    /// sentence, empty when all is well.
+    /// Asks the device which of its configured targets it does not know, where it can be asked;
+    /// each as one sentence, empty when all is well.
     fn unknown_targets(&self, _limit: Limit) -> Vec<String> {
         Vec::new()
     }

@@ -1,9 +1,10 @@
 //! The machine that one execution is about.
 //!
-//! A name may lead to another machine at any moment: it has several addresses, a tag moves to another
-//! instance, two systems swap their names. An order that went to one machine and a question that went to
-//! another would show a success that never happened. So the first order of an execution pins the machine,
-//! and everything that follows in the execution concerns that machine alone.
+//! A name may lead to another machine at any moment: it has several addresses, a tag moves to
+//! another instance, two systems swap their names. An order that went to one machine and a question
+//! that went to another would show a success that never happened. So the first order of an
+//! execution pins the machine, and everything that follows in the execution concerns that machine
+//! alone.
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -11,8 +12,8 @@ use std::sync::OnceLock;
 use crate::fence_agent::AgentHost;
 use crate::redfish::ResourcePath;
 
-/// What binds the orders and questions of one execution to one machine. Whoever drives an execution makes
-/// one and passes it along; a question outside of an execution gets a new one.
+/// What binds the orders and questions of one execution to one machine. Whoever drives an execution
+/// makes one and passes it along; a question outside of an execution gets a new one.
 #[derive(Debug, Default)]
 pub struct Pin {
     machine: OnceLock<Machine>,

@@ -1,12 +1,16 @@
-//! Asking many at once, with as many threads as there are to be had.
+//! Asking many at once, with as many threads as there are to be had, and asking what knows no
+//! limit.
 //!
 //! Who asks always takes part, so that all are asked even where no thread can be had: one after the
-//! other then, each within its limit. All who ask share a bound: many questions at once must not use up
-//! the threads that executions need.
+//! other then, each within its limit. All who ask share a bound: many questions at once must not
+//! use up the threads that executions need.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::time::Duration;
+use std::{io, thread};
+
+use crate::Limit;
 
 /// How many are asked at the same time by one who asks.
 pub(crate) const AT_ONCE_MAX: usize = 32;
@@ -61,6 +65,21 @@ pub fn ask_some<T: Sync, A: Send>(
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
+/// Has `ask` run in a thread of its own and waits for its answer until `limit`, for calls that know
+/// no limit. A thread that nobody waits for any more ends by itself.
+pub(crate) fn ask_until<A: Send + 'static>(
+    limit: Limit,
+    ask: impl FnOnce() -> io::Result<A> + Send + 'static,
+) -> io::Result<A> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    thread::Builder::new().spawn(move || {
+        // The receiver is gone when the limit has passed.
+        let _ = sender.send(ask());
+    })?;
+    let answer = receiver.recv_timeout(Duration::from_millis(limit.left_ms()));
+    answer.unwrap_or_else(|_| Err(io::Error::other("no answer in time")))
+}
+
 /// One of the threads that may help.
 struct Place;
 
@@ -95,6 +114,18 @@ mod tests {
         });
 
         assert_eq!(answers, items.iter().map(|item| item * 2).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_gives_no_answer_is_waited_for_until_the_limit() {
+        let (gate, opened) = mpsc::channel::<()>();
+        let waiting = ask_until(Limit::in_ms(20), move || opened.recv().map_err(io::Error::other));
+        assert_eq!(waiting.unwrap_err().to_string(), "no answer in time");
+        drop(gate);
+
+        assert_eq!(ask_until(Limit::in_ms(60_000), || Ok(7)).unwrap(), 7);
+        let failed = ask_until(Limit::in_ms(60_000), || Err::<(), _>(io::Error::other("broken")));
+        assert_eq!(failed.unwrap_err().to_string(), "broken");
     }
 
     #[test]

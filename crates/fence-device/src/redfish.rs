@@ -1,35 +1,41 @@
 //! `type = "redfish"`: BMCs that speak Redfish, in process over HTTPS.
 //!
 //! Each question and each order is a visit: log in, look at the target's system, perhaps send
-//! `ComputerSystem.Reset` (or `Chassis.Reset`, where `system` is the path of a chassis), log out. The
-//! system is looked at first also before an order: that shows that the BMC is there, that it is the right
-//! one, that the login is good, and that the system exists and allows the order. So whatever fails until
-//! then fails before anything was done, and whatever fails from then on may have been done.
+//! `ComputerSystem.Reset` (or `Chassis.Reset`, where `system` is the path of a chassis), log out.
+//! The system is looked at first also before an order: that shows that the BMC is there, that it is
+//! the right one, that the login is good, and that the system exists and allows the order. So
+//! whatever fails until then fails before anything was done, and whatever fails from then on may
+//! have been done.
 //!
-//! Which error is which report:
+//! Each report of an order, its result code, and what comes to it:
 //!
-//! | what happened | report of an order |
-//! | --- | --- |
-//! | the name is not found, no connection, silence, a broken answer, "not now" until the limit: before the order was sent | `Unreachable` (1) |
-//! | the order was sent and answered with an error, with a task that failed, or not at all | `Unacknowledged` (2) |
-//! | certificate not trusted; login refused; no such system, or not exactly one; the system does not allow the order; an answer that is no Redfish; password or CA file not readable | `Failed` (3) |
-//! | 200, 202, 204, without an error or a failed task in the body | `Acknowledged`: accepted, not done; the plan looks at the power |
-//! | the system shows the wanted state before the order, and the service does not allow or refuses the order | `Acknowledged`: the plan looks at the power |
+//! - `Acknowledged`: 200, 202 or 204, without an error or a failed task in the body. Or the system
+//!   shows the wanted state before the order, and the service does not allow or refuses the order.
+//!   Either is accepted and not done; the plan looks at the power.
+//! - `Unreachable`, 1, before the order was sent: the name is not found, no connection, silence, a
+//!   broken answer, "not now" until the limit.
+//! - `Unacknowledged`, 2: the order was sent and answered with an error, with a task that failed,
+//!   or not at all.
+//! - `Failed`, 3: certificate not trusted; login refused; no such system, or not exactly one; the
+//!   system does not allow the order; an answer that is no Redfish; password or CA file not
+//!   readable.
 //!
-//! A name may have several addresses, and each look-up another order of them. A visit chooses one address, to
-//! which there is a connection. The first order of an execution pins the address and the path of the
-//! system: everything that follows in the execution is sent and asked there, or not at all. The name
-//! stays the one that a certificate must show.
+//! A name may have several addresses, and each look-up another order of them. A visit chooses one
+//! address, to which there is a connection. The first order of an execution pins the address and
+//! the path of the system: everything that follows in the execution is sent and asked there, or not
+//! at all. The name stays the one that a certificate must show.
 //!
-//! The parts: `address` (where a BMC is), `tls`, `pinned` and `names` (whether it is the right one), `client` (HTTP),
-//! `resource` and `answer` (what a BMC says, as pure functions), `systems` (which system is meant), `service`
-//! (what is asked), `errand` (the order), `review` (whether a fence would find all that it needs).
+//! - `address`: where a BMC is. `tls`, `pinned` and `names`: whether it is the right one.
+//! - `client`: HTTP. `path`, `resource` and `answer`: what a BMC says, as pure functions.
+//! - `systems`: which system is meant. `service`: what is asked. `errand`: the order. `review`:
+//!   whether a fence would find all that it needs.
 
 mod address;
 mod answer;
 mod client;
 mod errand;
 mod names;
+mod path;
 mod pinned;
 mod resource;
 mod review;
@@ -50,9 +56,9 @@ use address::connectable;
 pub use answer::{Task, error_words, is_passing, parse_task, refusal, task_place};
 use client::Client;
 use errand::Errand;
+pub use path::ResourcePath;
 pub use resource::{
-    Collection, Reset, ResourcePath, System, parse_action_info, parse_collection, parse_system,
-    reset_type,
+    Collection, Reset, System, parse_action_info, parse_collection, parse_system, reset_type,
 };
 use service::{Problem, Service};
 use systems::{Member, position_of};
@@ -67,8 +73,8 @@ use crate::{FenceDevice, Job, Limit, Pin, Reach, SecretSource, TargetList};
 pub struct RedfishSettings {
     /// The address of each target's BMC, as [`Address::parse`] takes it.
     pub address: PerTarget,
-    /// Each target's computer system, by its path or by its `Id` or `Name`. Without it, the BMC must
-    /// have exactly one.
+    /// Each target's computer system, by its path or by its `Id` or `Name`. Without it, the BMC
+    /// must have exactly one.
     pub system: Option<PerTarget>,
     /// The targets that are known: their BMCs are contacted to see what can be reached.
     pub known_targets: BTreeSet<NodeName>,
@@ -147,8 +153,8 @@ impl RedfishDevice {
         Some(Place { address, fingerprint, pinned: None })
     }
 
-    /// Opens a service, logs in, does `work` there, and leaves. The text that comes with a value holds
-    /// no secret, as little as that of a problem.
+    /// Opens a service, logs in, does `work` there, and leaves. The text that comes with a value
+    /// holds no secret, as little as that of a problem.
     fn visit<T>(
         &self,
         place: &Place,
@@ -233,8 +239,8 @@ impl RedfishDevice {
         }
     }
 
-    /// The system at `path`, which an order went to. One that has moved on, or is called otherwise by now,
-    /// may be another one.
+    /// The system at `path`, which an order went to. One that has moved on, or is called otherwise
+    /// by now, may be another one.
     fn pinned_system(
         &self,
         service: &Service,
@@ -384,6 +390,6 @@ fn pinned(pin: &Pin) -> Option<(SocketAddr, &ResourcePath)> {
     }
 }
 
-/// How long a question for the power may take: less than the 15 s for which an agent waits, so that the
-/// agent learns which BMC does not answer.
+/// How long a question for the power may take: less than the 15 s for which an agent waits, so that
+/// the agent learns which BMC does not answer.
 const QUESTION_MS_MAX: u64 = 13_000;

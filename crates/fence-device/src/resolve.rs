@@ -1,30 +1,22 @@
 //! From the name of a host to its addresses, in bounded time.
 
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
 
 use crate::Limit;
+use crate::pool::ask_until;
 
 /// The addresses of `host`, at least one.
 pub(crate) fn resolve(host: &str, port: u16, limit: Limit) -> Result<Vec<SocketAddr>, String> {
-    // The system's resolver knows no limit. A look-up that nobody waits for any more ends by itself.
-    let (sender, receiver) = mpsc::sync_channel(1);
+    // The system's resolver knows no limit.
     let name = host.to_owned();
-    let look_up = move || {
-        let found = (name.as_str(), port).to_socket_addrs();
-        let _ = sender.send(found.map(|found| found.take(ADDRESSES_MAX).collect::<Vec<_>>()));
-    };
-    let found = match thread::Builder::new().spawn(look_up) {
-        Ok(_) => receiver.recv_timeout(Duration::from_millis(limit.left_ms())),
-        Err(error) => return Err(format!("'{host}' cannot be looked up: {error}")),
-    };
+    let found = ask_until(limit, move || {
+        let found = (name.as_str(), port).to_socket_addrs()?;
+        Ok(found.take(ADDRESSES_MAX).collect::<Vec<_>>())
+    });
     match found {
-        Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
-        Ok(Ok(_)) => Err(format!("'{host}' has no address")),
-        Ok(Err(error)) => Err(format!("'{host}' cannot be looked up: {error}")),
-        Err(_) => Err(format!("'{host}' cannot be looked up: no answer in time")),
+        Ok(addresses) if !addresses.is_empty() => Ok(addresses),
+        Ok(_) => Err(format!("'{host}' has no address")),
+        Err(error) => Err(format!("'{host}' cannot be looked up: {error}")),
     }
 }
 
@@ -39,8 +31,8 @@ pub(crate) fn number(address: SocketAddr) -> String {
 /// How many addresses of one name are tried.
 const ADDRESSES_MAX: usize = 16;
 
-/// The IPv6 address and the port that `text` is, where it has no brackets and is no address as a whole;
-/// with the usual port it may be one, and then nobody knows which is meant.
+/// The IPv6 address and the port that `text` is, where it has no brackets and is no address as a
+/// whole; with the usual port it may be one, and then nobody knows which is meant.
 pub(crate) fn ported_v6<'a>(text: &'a str, usual_port: &str) -> Option<(&'a str, &'a str)> {
     let (address, port) = text.rsplit_once(':')?;
     let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
@@ -55,7 +47,8 @@ pub(crate) fn without_brackets(text: &str, address: &str, port: &str) -> String 
         .parse::<Ipv6Addr>()
         .map_or(String::new(), |whole| format!(", or \"[{whole}]\" if that is the whole address"));
     format!(
-        "'{}' has a port and no brackets around the IPv6 address: write \"[{address}]:{port}\"{alone}",
+        "'{}' has a port and no brackets around the IPv6 address: write \
+         \"[{address}]:{port}\"{alone}",
         text.escape_debug()
     )
 }

@@ -139,8 +139,9 @@ impl Secrets {
         self.0.push(secret);
     }
 
-    /// The words of a device, without the secrets. No part of a word that holds one is left: it would
-    /// show the rest of the word. A short secret may be a part of any word, so that no word is left.
+    /// The words of a device, without the secrets. No part of a word that holds one is left: it
+    /// would show the rest of the word. A short secret may be a part of any word, so that no word
+    /// is left.
     pub fn hide(&self, words: &str) -> String {
         let is_short = |secret: &Secret| secret.0.chars().count() < SECRET_CHARS_MIN;
         if self.0.iter().any(is_short) && !words.trim().is_empty() {
@@ -186,10 +187,11 @@ pub(crate) fn has_quotation(text: &str) -> bool {
     text.contains(QUOTE.0)
 }
 
-/// The words of a device as a part of a text of ours, which [`Secrets::shown`] makes fit for people.
+/// The words of a device as a part of a text of ours, which [`Secrets::shown`] makes fit for
+/// people.
 ///
-/// Secrets are hidden in such words alone. In our own text, which is known, a hidden word would show a
-/// password that is the same word.
+/// Secrets are hidden in such words alone. In our own text, which is known, a hidden word would
+/// show a password that is the same word.
 pub fn quoted(words: &str) -> String {
     let words = words.replace([QUOTE.0, QUOTE.1], "");
     format!("{}{words}{}", QUOTE.0, QUOTE.1)
@@ -221,8 +223,8 @@ const SECRET_CHARS_MIN: usize = 4;
 /// What stands in the place of a secret.
 const HIDDEN: &str = "***";
 
-/// What stands around the words of a device (start and end of text). No device can write it, because
-/// [`quoted`] takes it away.
+/// What stands around the words of a device (start and end of text). No device can write it,
+/// because [`quoted`] takes it away.
 const QUOTE: (char, char) = ('\u{2}', '\u{3}');
 
 #[cfg(test)]

@@ -8,14 +8,14 @@
 //! | 2 | one line that states "off" | without a complaint | off |
 //! | everything else | | | unknown |
 //!
-//! A line states "off" if it is `off`, `Status: off`, `NAME: off` (NAME is the target, or the name of the
-//! target on the device) or `Chassis Power is off`, and nothing else.
+//! A line states "off" if it is `off`, `Status: off`, `NAME: off` (NAME is the target, or the name
+//! of the target on the device) or `Chassis Power is off`, and nothing else.
 //!
 //! - `remarks`: the lines on standard error that are known, and no complaints.
 //!
-//! The rules compare whole lines, because words prove nothing: "n3 is not off" ends with "off", and a
-//! shell that cannot read its script ends with exit code 2, after every remark that the script has
-//! written.
+//! The rules compare whole lines, because words prove nothing: "n3 is not off" ends with "off", and
+//! a shell that cannot read its script ends with exit code 2, after every remark that the script
+//! has written.
 
 mod remarks;
 
@@ -23,11 +23,11 @@ use fence_core::execution::PowerReport;
 use fence_protocol::PowerState;
 
 use crate::Secrets;
-use crate::command::message;
+use crate::program::message;
 use remarks::is_remark;
 
-/// The state that a program shows, with words for people, which are without the `secrets`. `names` are
-/// the names of the machine that was asked about.
+/// The state that a program shows, with words for people, which are without the `secrets`. `names`
+/// are the names of the machine that was asked about.
 pub(crate) fn power_report(
     code: i32,
     stdout: &str,
@@ -62,14 +62,14 @@ pub fn power_shown(code: i32, stdout: &str, stderr: &str, names: &[&str]) -> Pow
     }
 }
 
-/// The complaint on standard error beside which no "off" would count, if there is one. It is there already
-/// while the machine is on, and nobody would see it before a fence.
+/// The complaint on standard error beside which no "off" would count, if there is one. It is there
+/// already while the machine is on, and nobody would see it before a fence.
 pub(crate) fn complaint(stderr: &str, secrets: &Secrets) -> Option<String> {
     complains(stderr).then(|| {
         let words = message("", &secrets.hide(stderr)).unwrap_or_default();
         format!(
-            "its status writes this to standard error, and beside that no \"off\" counts (send what does not \
-             matter elsewhere): {words}"
+            "its status writes this to standard error, and beside that no \"off\" counts (send \
+             what does not matter elsewhere): {words}"
         )
     })
 }
@@ -99,9 +99,10 @@ fn has_word_off(text: &str) -> bool {
 
 /// Whether standard error takes away the certainty of a stated "off".
 ///
-/// Programs write warnings there that do not matter (see the module `remarks`), and fence agents write a log
-/// there in verbose mode. Any other line complains if it holds a word of [`COMPLAINTS`], or a
-/// character that is not ASCII; `LC_ALL=C` keeps those out of the messages of honest programs.
+/// Programs write warnings there that do not matter (see the module `remarks`), and fence agents
+/// write a log there in verbose mode. Any other line complains if it holds a word of
+/// [`COMPLAINTS`], or a character that is not ASCII; `LC_ALL=C` keeps those out of the messages of
+/// honest programs.
 fn complains(stderr: &str) -> bool {
     let is_harmless = |line: &str| is_remark(line) || is_harmless_record(line);
     stderr.lines().any(|line| !is_harmless(line) && is_complaint(line))
@@ -117,8 +118,8 @@ fn is_complaint(line: &str) -> bool {
         })
 }
 
-/// Whether `line` is a record in the log of ClusterLabs' fence agents that reports no problem, such as
-/// `2026-01-31 12:00:00,123 DEBUG: …`.
+/// Whether `line` is a record in the log of ClusterLabs' fence agents that reports no problem, such
+/// as `2026-01-31 12:00:00,123 DEBUG: …`.
 fn is_harmless_record(line: &str) -> bool {
     let Some((head, words)) = line.split_once(": ") else { return false };
     let Some((time, level)) = head.rsplit_once(' ') else { return false };
@@ -322,7 +323,8 @@ mod tests {
             "** WARNING: connection is not using a post-quantum key exchange algorithm.\n\
              ** This session may be vulnerable to \"store now, decrypt later\" attacks.\n\
              ** The server may need to be upgraded. See https://openssh.com/pq.html\n",
-            "2026-01-31 12:00:00,123 DEBUG: Executing: /usr/bin/ipmitool -H bmc chassis power status\n\
+            "2026-01-31 12:00:00,123 DEBUG: Executing: /usr/bin/ipmitool -H bmc chassis power \
+             status\n\
              2026-01-31 12:00:00,456 DEBUG: 0 Chassis Power is off\n \n",
             "2026-01-31 12:00:00,123 INFO: error counters: 0",
             "2026-01-31 12:00:00,123 [412] DEBUG: not what it seems",

@@ -3,7 +3,8 @@
 //! It remembers power states, takes its time and fails as it is told. Every text starts with
 //! "simulated:", so that nobody takes it for a fence. Beside its state file `S` lie
 //! - `S.orders`: one line for each order that was begun: `time boot_ms order target request_id`;
-//! - `S.behave`, when somebody puts it there: a failure and a delay in ms that win over the settings.
+//! - `S.behave`, when somebody puts it there: a failure and a delay in ms that win over the
+//!   settings.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -43,8 +44,8 @@ pub enum SimulatedFailure {
 /// A simulated device as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimulatedSettings {
-    /// Where the power states are kept, as a JSON object of `"on"` and `"off"`. A node that is not in
-    /// it is on.
+    /// Where the power states are kept, as a JSON object of `"on"` and `"off"`. A node that is not
+    /// in it is on.
     pub state_file: PathBuf,
     /// How long each order takes.
     pub delay_ms: u64,
@@ -216,8 +217,8 @@ impl FenceDevice for SimulatedDevice {
 const UNREACHABLE: &str = "simulated: the device is told to be unreachable";
 const HANGS: &str = "simulated: the device said nothing until the limit";
 
-/// Whether the directory `path` lies on GFS2, where any further look may hang until the fence that is
-/// awaited has been done. Nothing below the place where such a file system begins is touched.
+/// Whether the directory `path` lies on GFS2, where any further look may hang until the fence that
+/// is awaited has been done. Nothing below the place where such a file system begins is touched.
 fn is_on_gfs2(path: &Path) -> bool {
     matches!(fence_spool::open_log_dir(path), Err(PlaceError::Gfs2 { .. }))
 }

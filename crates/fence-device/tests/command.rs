@@ -1,35 +1,23 @@
 //! The command device with real programs: what they are told, and what is made of their answers.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use common::Directory;
+use common::Rig;
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{
-    CommandDevice, CommandSettings, ExecutorClient, FenceDevice, Job, Limit, Pin, Reach,
-    TargetList, boot_ms_now,
+    CommandDevice, CommandSettings, FenceDevice, Job, Limit, Pin, Reach, TargetList, boot_ms_now,
 };
 use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
 
 const ID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
 const REQUEST: &str = "{\"request_id\":\"67e55044\"}\n";
 
-struct Rig {
-    directory: Directory,
-    executor: ExecutorClient,
-}
-
 impl Rig {
-    fn new() -> Self {
-        let directory = Directory::new();
-        let executor = directory.executor();
-        Rig { directory, executor }
-    }
-
     fn device(&self, settings: CommandSettings) -> CommandDevice {
         let settings = CommandSettings { name: "pdu".to_owned(), timeout_ms: 60_000, ..settings };
         CommandDevice::new(settings, self.executor.clone())

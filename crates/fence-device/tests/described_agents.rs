@@ -1,15 +1,14 @@
-//! What an agent's metadata decides: whether anything is ordered, and what the agent is asked. Small agents
-//! of our own describe themselves late, badly, or not at all.
+//! What an agent's metadata decides: whether anything is ordered, and what the agent is asked.
+//! Small agents of our own describe themselves late, badly, or not at all.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
-#[path = "common/agents.rs"]
-mod agents;
 mod common;
 
 use std::fs;
 
-use agents::{ALL, Rig, long, metadata, node, off, order_by, power, settings};
+use common::agents::{ALL, Rig, metadata, node, off, order_by, power, settings};
+use common::long;
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{AgentAction, FenceAgentDevice, FenceAgentSettings, FenceDevice, Limit, Reach};
 use fence_protocol::PowerState;
@@ -24,7 +23,8 @@ fn settings_of(rig: &Rig, option: &str, describe: &str) -> FenceAgentSettings {
     let script = format!(
         "cd '{}'; input=$(cat)\n\
          case $input in *action=metadata*) echo x >>described; {describe}; exit;; esac\n\
-         echo \"$input\" >>calls; case $input in *action=list*) echo n1;; *action=status*) exit 2;; esac",
+         echo \"$input\" >>calls; case $input in *action=list*) echo n1;; *action=status*) exit \
+         2;; esac",
         rig.path("")
     );
     settings(rig.directory.script("fence_test", &script))
@@ -66,6 +66,7 @@ fn nothing_is_ordered_or_believed_while_the_metadata_of_an_agent_cannot_be_read(
 
 #[test]
 fn metadata_that_comes_late_or_after_other_words_decides_all_the_same() {
+    // A shell is told of no file that appears.
     let slow = "while ! [ -e go ]; do sleep 0.1; done; cat metadata";
     for describe in [slow, "echo 'Warning: old'; cat metadata; echo 'Bye <all>'"] {
         for (option, is_safe) in [("plug", true), ("port_as_ip", false)] {

@@ -1,5 +1,5 @@
-//! The driver for EC2 with programs that play `fence-watcher-ec2`: what each is told, and what its end
-//! is taken for.
+//! The driver for EC2 with programs that play `fence-watcher-ec2`: what each is told, and what its
+//! end is taken for.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -8,13 +8,12 @@ mod common;
 use fence_core::PerTarget;
 use fence_core::execution::{Order, OrderReport, PowerReport};
 use fence_device::{
-    Ec2Device, Ec2Settings, FenceDevice, Job, Limit, Pin, Reach, SecretSource, TargetList,
-    boot_ms_now,
+    Ec2Device, Ec2Settings, FenceDevice, Limit, Pin, Reach, SecretSource, TargetList, boot_ms_now,
 };
-use fence_protocol::{FenceAction, NodeName, PowerState};
+use fence_protocol::PowerState;
 use serde_json::{Value, json};
 
-use common::Directory;
+use common::{Directory, ec2_settings, node, order_in};
 
 const SECRET: &str = "the/secret+key";
 
@@ -33,20 +32,17 @@ impl Rig {
         let directory = Directory::new();
         let at = |name: &str| directory.path(name).display().to_string();
         let script = format!("cat >'{}'\nenv >'{}'\n{script}", at("call"), at("environment"));
-        let helper = directory.script("helper", &script).into();
+        let helper = directory.script("helper", &script);
         std::fs::write(directory.path("key"), SECRET).unwrap();
         let mode = u32::from_str_radix(mode, 8).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
         std::fs::set_permissions(directory.path("key"), mode).unwrap();
         let settings = Ec2Settings {
-            helper,
             instance: PerTarget::Pattern("vm-{target}".into()),
-            tag: "Name".into(),
             region: Some("eu-central-1".into()),
-            endpoint: None,
-            profile: None,
             access_key: Some(("AKIA".into(), SecretSource::File(directory.path("key")))),
             skip_os_shutdown: true,
+            ..ec2_settings(helper)
         };
         let device = Ec2Device::new(settings, directory.executor());
         Rig { directory, device }
@@ -63,17 +59,7 @@ impl Rig {
     }
 
     fn order_in(&self, pin: &Pin, limit: Limit) -> OrderReport {
-        let request_id = "0b0b0b0b-0b0b-4b0b-8b0b-0b0b0b0b0b0b".parse().unwrap();
-        let job = Job {
-            target: &node(),
-            action: FenceAction::Off,
-            request_id: &request_id,
-            pin,
-            gfs2_filesystems: &[],
-            request_json: b"{}",
-            client: None,
-        };
-        self.device.order(Order::Off, &job, limit)
+        order_in(pin, &self.device, Order::Off, limit)
     }
 
     fn power(&self) -> PowerReport {
@@ -83,10 +69,6 @@ impl Rig {
     fn power_in(&self, pin: &Pin) -> PowerReport {
         self.device.power(&node(), pin, Limit::in_ms(20_000))
     }
-}
-
-fn node() -> NodeName {
-    "n1".parse().unwrap()
 }
 
 const WORDS: &str = "i-1 with ***";
@@ -135,9 +117,8 @@ fn what_ends_otherwise_may_have_done_it_unless_it_certainly_did_not() {
         let OrderReport::Unacknowledged(text) = report(script) else { panic!("{script}") };
         assert!(text.contains(words), "{text}");
     }
-    assert!(
-        matches!(report("echo what >&2; exit 2"), OrderReport::Failed(text) if text.ends_with("what"))
-    );
+    let refused = report("echo what >&2; exit 2");
+    assert!(matches!(refused, OrderReport::Failed(text) if text.ends_with("what")));
 
     let rig = Rig::new("");
     std::fs::remove_file(rig.directory.path("helper")).unwrap();

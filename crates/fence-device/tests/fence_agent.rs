@@ -1,16 +1,15 @@
-//! The driver for fence agents with small agents of our own: what they are told, and what is made of how
-//! they end. Real ones are driven by `tests/devices`.
+//! The driver for fence agents with small agents of our own: what they are told, and what is made
+//! of how they end. Real ones are driven by `tests/devices`.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
-#[path = "common/agents.rs"]
-mod agents;
 mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
 
-use agents::{ALL, PASSWORD, Rig, long, metadata, node, off, order_by, order_in, power, settings};
+use common::agents::{ALL, PASSWORD, Rig, metadata, node, off, order_by, power, settings};
+use common::{long, order_in};
 use fence_core::PerTarget;
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{
@@ -207,7 +206,8 @@ fn plugs_that_are_switched_together_are_each_listed() {
         ("3,4", Some(";"), PowerState::Unknown),
         ("", None, PowerState::Unknown),
     ] {
-        let body = "[ $action = list ] && { echo '3,outlet 3'; echo '4,outlet 4'; echo 5a,; exit; }; exit 2";
+        let body = "[ $action = list ] && { echo '3,outlet 3'; echo '4,outlet 4'; echo 5a,; exit; \
+                    }; exit 2";
         let separator = more.map(|more| ("plug_separator".to_owned(), more.to_owned()));
         let device = rig.device(FenceAgentSettings {
             plug: PerTarget::Pattern(plug.to_owned()),
@@ -283,39 +283,6 @@ fn targets_that_the_agent_does_not_list_are_named() {
     let found = unknown(rig.agent_with(&metadata("plug", &["off", "list"]), "echo n2"));
     assert!(found.len() == 1 && found[0].contains("its plug 'n1'"), "{found:?}");
     assert_eq!(unknown(FenceAgentSettings { targets: [].into(), ..list("exit 1") }), [""; 0]);
-}
-
-#[test]
-fn a_list_that_cannot_be_had_confirms_nothing() {
-    let rig = Rig::new();
-    for (list, words) in [
-        ("echo crash >&2; exit 1", "cannot be told: "),
-        ("echo 'NOTICE: the list is not working'", "is no plug"),
-    ] {
-        let body = format!("case $action in list) {list};; *) echo 'Status: OFF'; exit 2;; esac");
-        let shown = power(&rig.device(rig.agent(&body)));
-
-        assert_eq!(shown.state, PowerState::Unknown);
-        assert!(shown.detail.contains(words), "{shown:?}");
-    }
-}
-
-#[test]
-fn an_agent_without_a_list_is_believed() {
-    let rig = Rig::new();
-    let body = "[ $action = list ] && exit 1; exit 2";
-    let without = rig.agent_with(&metadata("plug", &["off", "status"]), body);
-    assert_eq!(power(&rig.device(without)).state, PowerState::Off);
-
-    let actions = Some([AgentAction::Off, AgentAction::Status].into());
-    let not_used = FenceAgentSettings { actions, ..rig.agent(body) };
-    assert_eq!(power(&rig.device(not_used)).state, PowerState::Off);
-
-    // Who knows.
-    let plug_option = Some("plug".to_owned());
-    let silent = FenceAgentSettings { plug_option, ..rig.agent_with("", body) };
-    assert_eq!(power(&rig.device(silent)).state, PowerState::Unknown);
-    assert_eq!(rig.calls().iter().filter(|call| call.starts_with("list")).count(), 1);
 }
 
 #[test]

@@ -1,13 +1,12 @@
-//! The agent's list, where it decides before an order: nothing shows the order's effect, or nobody said which
-//! option names the target.
+//! The agent's list, where it decides before an order: nothing shows the order's effect, or nobody
+//! said which option names the target.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
-#[path = "common/agents.rs"]
-mod agents;
 mod common;
 
-use agents::{ALL, Rig, long, metadata, node, off, order_by, order_in, power};
+use common::agents::{ALL, Rig, metadata, node, off, order_by, power};
+use common::{long, order_in};
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{AgentAction, FenceAgentSettings, FenceDevice, Limit, Pin, Reach};
 use fence_protocol::PowerState;
@@ -160,4 +159,37 @@ fn an_agent_for_one_machine_gets_no_order_for_one_of_several_targets() {
     assert!(device.check().contains(&text), "{:?}", device.check());
     assert!(matches!(device.reachable(long()), Reach::Unreachable(_)));
     assert!(!rig.calls().iter().any(|call| call.starts_with("off")));
+}
+
+#[test]
+fn a_list_that_cannot_be_had_confirms_nothing() {
+    let rig = Rig::new();
+    for (list, words) in [
+        ("echo crash >&2; exit 1", "cannot be told: "),
+        ("echo 'NOTICE: the list is not working'", "is no plug"),
+    ] {
+        let body = format!("case $action in list) {list};; *) echo 'Status: OFF'; exit 2;; esac");
+        let shown = power(&rig.device(rig.agent(&body)));
+
+        assert_eq!(shown.state, PowerState::Unknown);
+        assert!(shown.detail.contains(words), "{shown:?}");
+    }
+}
+
+#[test]
+fn an_agent_without_a_list_is_believed() {
+    let rig = Rig::new();
+    let body = "[ $action = list ] && exit 1; exit 2";
+    let without = rig.agent_with(&metadata("plug", &["off", "status"]), body);
+    assert_eq!(power(&rig.device(without)).state, PowerState::Off);
+
+    let actions = Some([AgentAction::Off, AgentAction::Status].into());
+    let not_used = FenceAgentSettings { actions, ..rig.agent(body) };
+    assert_eq!(power(&rig.device(not_used)).state, PowerState::Off);
+
+    // Who knows.
+    let plug_option = Some("plug".to_owned());
+    let silent = FenceAgentSettings { plug_option, ..rig.agent_with("", body) };
+    assert_eq!(power(&rig.device(silent)).state, PowerState::Unknown);
+    assert_eq!(rig.calls().iter().filter(|call| call.starts_with("list")).count(), 1);
 }

@@ -1,36 +1,18 @@
-//! The driver for BMCs over IPMI, with an ipmitool of our own that says what the real one says of a BMC that
-//! has no time. The real one is driven by `tests/devices`.
+//! The driver for BMCs over IPMI, with an ipmitool of our own that says what the real one says of a
+//! BMC that has no time. The real one is driven by `tests/devices`.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
-use common::Directory;
-use fence_core::PerTarget;
+use common::{Rig, ipmi_settings, long, node, order_in};
 use fence_core::execution::{Order, OrderReport};
-use fence_device::{
-    ExecutorClient, FenceDevice, IpmiDevice, IpmiPrivilege, IpmiSettings, Job, Limit, Pin, Reach,
-    SecretSource,
-};
-use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
-
-struct Rig {
-    directory: Directory,
-    executor: ExecutorClient,
-}
+use fence_device::{FenceDevice, IpmiDevice, Limit, Pin, Reach};
+use fence_protocol::PowerState;
 
 impl Rig {
-    fn new() -> Self {
-        let directory = Directory::new();
-        let executor = directory.executor();
-        fs::write(directory.path("password"), "secret").unwrap();
-        fs::set_permissions(directory.path("password"), fs::Permissions::from_mode(0o600)).unwrap();
-        Rig { directory, executor }
-    }
-
     /// A BMC that fails as often as the numbers say, in these words: first questions, then orders.
     fn device(&self, busy: [(&str, usize); 2]) -> IpmiDevice {
         let [(question, questions), (order, orders)] = busy;
@@ -38,49 +20,30 @@ impl Rig {
             "cd '{}'; for word; do :; done; echo $word >>calls\n\
              n=$(grep -c \"^$word\" calls)\n\
              case $word in\n\
-             status) [ $n -le {questions} ] || {{ echo 'Chassis Power is on'; exit; }}; echo '{question}' >&2;;\n\
-             off) [ $n -le {orders} ] || {{ echo 'Chassis Power Control: Down/Off'; exit; }}; echo '{order}' >&2;;\n\
+             status) [ $n -le {questions} ] || {{ echo 'Chassis Power is on'; exit; }}\n\
+             echo '{question}' >&2;;\n\
+             off) [ $n -le {orders} ] || {{ echo 'Chassis Power Control: Down/Off'; exit; }}\n\
+             echo '{order}' >&2;;\n\
              esac; exit 1",
             self.directory.path("").display()
         );
-        let settings = IpmiSettings {
-            address: PerTarget::Pattern("127.0.0.1".to_owned()),
-            known_targets: [node()].into(),
-            username: "fence".to_owned(),
-            password: SecretSource::File(self.directory.path("password")),
-            cipher: 17,
-            privilege: IpmiPrivilege::Operator,
-            program: self.directory.script("ipmitool", &script),
-        };
+        let program = self.directory.script("ipmitool", &script);
+        let settings = ipmi_settings(&self.directory, program);
         IpmiDevice::new(settings, self.executor.clone())
     }
 
     fn calls(&self) -> Vec<String> {
-        self.directory.read("calls").lines().map(str::to_owned).collect()
+        self.directory.calls()
     }
 }
 
-fn node() -> NodeName {
-    "n1".parse().unwrap()
-}
-
 fn off(device: &IpmiDevice, limit_ms: u64) -> OrderReport {
-    let request_id: RequestId = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
-    let job = Job {
-        target: &node(),
-        action: FenceAction::Off,
-        request_id: &request_id,
-        pin: &Pin::default(),
-        gfs2_filesystems: &[],
-        request_json: b"{}",
-        client: None,
-    };
-    device.order(Order::Off, &job, Limit::in_ms(limit_ms))
+    order_in(&Pin::default(), device, Order::Off, Limit::in_ms(limit_ms))
 }
 
 /// What is said where no session is to be had at the moment, and where an order comes too early.
-const NO_ROOM: &str = "RAKP 2 message indicates an error : insufficient resources for session\nError: Unable to \
-     establish IPMI v2 / RMCP+ session";
+const NO_ROOM: &str = "RAKP 2 message indicates an error : insufficient resources for \
+     session\nError: Unable to establish IPMI v2 / RMCP+ session";
 const FORGOTTEN: &str = "RAKP 2 message indicates an error : inactive session ID\nError: Unable to \
                          establish IPMI v2 / RMCP+ session";
 const NODE_BUSY: &str = "Set Chassis Power Control to Down/Off failed: Node busy";
@@ -130,12 +93,12 @@ fn an_order_of_which_nobody_knows_what_became_is_given_once() {
 fn a_contact_and_a_question_are_repeated_as_well() {
     let rig = Rig::new();
     let device = rig.device([(FORGOTTEN, 1), ("", 0)]);
-    let reach = device.reachable(Limit::in_ms(60_000));
+    let reach = device.reachable(long());
     assert!(matches!(reach, Reach::Reachable(_)), "{reach:?}");
 
     let rig = Rig::new();
     let device = rig.device([(NO_ROOM, 1), ("", 0)]);
-    let power = device.power(&node(), &Pin::default(), Limit::in_ms(60_000));
+    let power = device.power(&node(), &Pin::default(), long());
     assert_eq!(power.state, PowerState::On);
 }
 
@@ -165,13 +128,13 @@ fn a_question_that_is_refused_for_now_is_asked_again_and_stops_no_order() {
         let words = format!("Get Chassis Power Status failed: {refusal}");
         let rig = Rig::new();
         let device = rig.device([(&words, 1), ("", 0)]);
-        let reach = device.reachable(Limit::in_ms(60_000));
+        let reach = device.reachable(long());
         assert!(matches!(reach, Reach::Reachable(_)), "{reach:?}");
         assert_eq!(rig.calls(), ["status", "status"]);
 
         let rig = Rig::new();
         let device = rig.device([(&words, 2), ("", 0)]);
-        let power = device.power(&node(), &Pin::default(), Limit::in_ms(60_000));
+        let power = device.power(&node(), &Pin::default(), long());
         assert_eq!(power.state, PowerState::On);
 
         let rig = Rig::new();
@@ -181,7 +144,7 @@ fn a_question_that_is_refused_for_now_is_asked_again_and_stops_no_order() {
     }
     let rig = Rig::new();
     let device = rig.device([("Get Chassis Power Status failed: Invalid command", 1), ("", 0)]);
-    let power = device.power(&node(), &Pin::default(), Limit::in_ms(60_000));
+    let power = device.power(&node(), &Pin::default(), long());
     assert_eq!(power.state, PowerState::Unknown);
     assert_eq!(rig.calls(), ["status"]);
 }

@@ -1,27 +1,22 @@
-//! What the drivers write into a log at its finest level: each program and each HTTP call, and no secret,
-//! whatever a device says.
+//! What the drivers write into a log at its finest level: each program and each HTTP call, and no
+//! secret, whatever a device says.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Mutex;
 use std::thread;
 
-use common::Directory;
-use fence_core::PerTarget;
+use common::{Directory, agents, bmc, ec2_settings, ipmi_settings, long, node, order_in};
 use fence_core::execution::Order;
 use fence_device::{
-    Ec2Device, Ec2Settings, FenceAgentDevice, FenceAgentSettings, FenceDevice, IpmiDevice,
-    IpmiPrivilege, IpmiSettings, Job, Limit, Pin, RedfishDevice, RedfishLogin, RedfishSettings,
-    RedfishTrust, SecretSource,
+    Ec2Device, Ec2Settings, FenceAgentDevice, FenceAgentSettings, FenceDevice, IpmiDevice, Pin,
+    RedfishDevice, RedfishLogin, RedfishSettings,
 };
-use fence_protocol::{FenceAction, NodeName};
 use log::{LevelFilter, Log, Metadata, Record};
 
 const PASSWORD: &str = "s3cret";
@@ -45,37 +40,15 @@ impl Log for Lines {
     fn flush(&self) {}
 }
 
-fn node() -> NodeName {
-    "n1".parse().unwrap()
-}
-
-fn password(directory: &Directory) -> SecretSource {
-    let path = directory.path("password");
-    fs::write(&path, PASSWORD).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    SecretSource::File(path)
-}
-
 /// Everything that a device can be asked and told; gives what it says.
 fn use_all(device: &dyn FenceDevice) -> String {
-    let limit = || Limit::in_ms(20_000);
-    let request_id = "00000000-0000-4000-8000-000000000001".parse().unwrap();
-    let job = Job {
-        target: &node(),
-        action: FenceAction::Off,
-        request_id: &request_id,
-        pin: &Pin::default(),
-        gfs2_filesystems: &[],
-        request_json: b"{}",
-        client: None,
-    };
     format!(
         "{:?} {:?} {:?} {:?} {:?} {:?}",
-        device.order(Order::Off, &job, limit()),
-        device.power(&node(), &Pin::default(), limit()),
-        device.reachable(limit()),
-        device.targets(limit()),
-        device.unknown_targets(limit()),
+        order_in(&Pin::default(), device, Order::Off, long()),
+        device.power(&node(), &Pin::default(), long()),
+        device.reachable(long()),
+        device.targets(long()),
+        device.unknown_targets(long()),
         device.check(),
     )
 }
@@ -109,52 +82,30 @@ fn service(token: &'static str) -> String {
 /// A device of each type that has a secret.
 fn devices(directory: &Directory) -> Vec<Box<dyn FenceDevice>> {
     let executor = directory.executor();
-    let targets: BTreeSet<NodeName> = [node()].into();
     let agent = FenceAgentDevice::new(
         FenceAgentSettings {
-            agent: directory.script("agent", "cat; cat >&2; exit 1"),
-            options: BTreeMap::new(),
-            secrets: [("password".to_owned(), password(directory))].into(),
-            env: BTreeMap::new(),
-            plug: PerTarget::Pattern("{target}".into()),
+            secrets: [("password".to_owned(), directory.password(PASSWORD))].into(),
             plug_option: Some("plug".into()),
-            targets: targets.clone(),
-            actions: None,
+            targets: [node()].into(),
             needed: BTreeSet::new(),
+            ..agents::settings(directory.script("agent", "cat; cat >&2; exit 1"))
         },
         executor.clone(),
     );
-    let ipmi = IpmiDevice::new(
-        IpmiSettings {
-            address: PerTarget::Pattern("127.0.0.1".into()),
-            known_targets: targets.clone(),
-            username: "fence".into(),
-            password: password(directory),
-            cipher: 17,
-            privilege: IpmiPrivilege::Operator,
-            program: directory.script("ipmitool", "echo $IPMI_PASSWORD; env >&2; exit 1"),
-        },
-        executor.clone(),
-    );
+    let ipmitool = directory.script("ipmitool", "echo $IPMI_PASSWORD; env >&2; exit 1");
+    let ipmi = IpmiDevice::new(ipmi_settings(directory, ipmitool), executor.clone());
     let redfish = |login, token| {
-        RedfishDevice::new(RedfishSettings {
-            address: PerTarget::Pattern(service(token)),
-            system: Some(PerTarget::Pattern("/redfish/v1/Systems/1".into())),
-            known_targets: targets.clone(),
-            username: "admin".into(),
-            password: password(directory),
-            login,
-            trust: RedfishTrust::Insecure,
-            is_cycled: false,
-        })
+        let settings = bmc::settings(directory, &service(token), Some("/redfish/v1/Systems/1"));
+        RedfishDevice::new(RedfishSettings { login, ..settings })
     };
     let helper = format!(
-        "printf '%s\\n' '{{\"outcome\":\"Failed\",\"text\":\"no {PASSWORD}\",\"names\":[],\"instance\":null,\
-         \"calls\":[\"POST \\u0002{PASSWORD}\\u0003 status 400\"]}}'"
+        "printf '%s\\n' '{{\"outcome\":\"Failed\",\"text\":\"no \
+         {PASSWORD}\",\"names\":[],\"instance\":null,\"calls\":[\"POST \\u0002{PASSWORD}\\u0003 \
+         status 400\"]}}'"
     );
     let ec2 = Ec2Device::new(
         Ec2Settings {
-            access_key: Some(("AKID".into(), password(directory))),
+            access_key: Some(("AKID".into(), directory.password(PASSWORD))),
             ..ec2_settings(directory.script("ec2", &helper))
         },
         executor,
@@ -199,18 +150,5 @@ fn each_program_and_each_call_is_logged_and_no_secret() {
         "HTTP: POST *** status 400",
     ] {
         assert!(lines.contains(line), "{line}: {lines}");
-    }
-}
-
-fn ec2_settings(helper: String) -> Ec2Settings {
-    Ec2Settings {
-        helper: helper.into(),
-        instance: PerTarget::Pattern("i-1".into()),
-        tag: "Name".into(),
-        region: None,
-        endpoint: None,
-        profile: None,
-        access_key: None,
-        skip_os_shutdown: false,
     }
 }

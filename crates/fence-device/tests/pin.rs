@@ -1,29 +1,28 @@
-//! A name that leads to another address in the middle of an execution: the order and all questions go to
-//! one machine. The names are those of a `/etc/hosts` of our own, in a mount namespace, so these tests
-//! need root.
+//! A name that leads to another address in the middle of an execution: the order and all questions
+//! go to one machine. The names are those of a `/etc/hosts` of our own, in a mount namespace, so
+//! these tests need root.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
-use common::Directory;
+use common::bmc::{Asked, read_request};
 use common::left_out::left_out;
+use common::{Directory, agents, bmc, ipmi_settings, long, node, order_in};
 use fence_core::PerTarget;
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{
-    FenceAgentDevice, FenceAgentSettings, FenceDevice, IpmiDevice, IpmiPrivilege, IpmiSettings,
-    Job, Limit, Pin, Reach, RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust,
-    SecretSource,
+    AgentAction, FenceAgentDevice, FenceAgentSettings, FenceDevice, IpmiDevice, IpmiSettings, Pin,
+    Reach, RedfishDevice,
 };
-use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
+use fence_protocol::PowerState;
 
 /// Where a test finds the file that is its `/etc/hosts`.
 const OWN_HOSTS: &str = "FENCE_TEST_HOSTS";
@@ -31,7 +30,8 @@ const OWN_HOSTS: &str = "FENCE_TEST_HOSTS";
 const A: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const B: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// Runs `body` with a `/etc/hosts` of its own: in another process, which runs the test `name` alone.
+/// Runs `body` with a `/etc/hosts` of its own: in another process, which runs the test `name`
+/// alone.
 fn with_own_hosts(name: &str, body: impl FnOnce()) {
     if std::env::var_os(OWN_HOSTS).is_some() {
         return body();
@@ -61,46 +61,21 @@ fn name(addresses: &[Ipv4Addr]) {
     fs::write(std::env::var_os(OWN_HOSTS).unwrap(), lines.concat()).unwrap();
 }
 
-fn node() -> NodeName {
-    "n1".parse().unwrap()
-}
-
-fn long() -> Limit {
-    Limit::in_ms(60_000)
-}
-
 fn order(device: &dyn FenceDevice, order: Order, pin: &Pin) -> OrderReport {
-    let request_id: RequestId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
-    let job = Job {
-        target: &node(),
-        action: FenceAction::Reboot,
-        request_id: &request_id,
-        pin,
-        gfs2_filesystems: &[],
-        request_json: b"",
-        client: None,
-    };
-    device.order(order, &job, long())
-}
-
-fn password(directory: &Directory) -> SecretSource {
-    let path = directory.path("password");
-    fs::write(&path, "s3cret").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    SecretSource::File(path)
+    order_in(pin, device, order, long())
 }
 
 /// A Redfish service whose one system is in this state; tells the first line of each request.
-fn bmc(listener: TcpListener, power: &'static str) -> mpsc::Receiver<String> {
+fn service(listener: TcpListener, power: &'static str) -> mpsc::Receiver<String> {
     let (asked, requests) = mpsc::channel();
     thread::spawn(move || {
         for connection in listener.incoming() {
             let mut connection = connection.unwrap();
             // A connection that is only tried brings nothing.
-            let Some(line) = request(&connection) else { continue };
-            let body = if line.starts_with("POST") {
+            let Some(Asked { first, .. }) = read_request(&connection) else { continue };
+            let body = if first.starts_with("POST") {
                 "{}".to_owned()
-            } else if line.contains("/Systems ") {
+            } else if first.contains("/Systems ") {
                 r#"{"Members": [{"@odata.id": "/S/1"}]}"#.to_owned()
             } else {
                 let reset = r##""#ComputerSystem.Reset": {"target": "/S/1/Reset"}"##;
@@ -108,46 +83,16 @@ fn bmc(listener: TcpListener, power: &'static str) -> mpsc::Receiver<String> {
             };
             let length = body.len();
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close");
-            asked.send(line).unwrap();
+            asked.send(first).unwrap();
             write!(connection, "{head}\r\n\r\n{body}").unwrap();
         }
     });
     requests
 }
 
-fn request(connection: &TcpStream) -> Option<String> {
-    let mut reader = BufReader::new(connection);
-    let (mut first, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        if line == "\r\n" {
-            break;
-        }
-        if first.is_empty() {
-            first = line;
-        }
-    }
-    reader.read_exact(&mut vec![0; length]).ok()?;
-    Some(first)
-}
-
 fn redfish(directory: &Directory, port: u16) -> RedfishDevice {
-    RedfishDevice::new(RedfishSettings {
-        address: PerTarget::Pattern(format!("http://{{target}}-bmc:{port}")),
-        system: None,
-        known_targets: [node()].into(),
-        username: "admin".into(),
-        password: password(directory),
-        login: RedfishLogin::Basic,
-        trust: RedfishTrust::Insecure,
-        is_cycled: false,
-    })
+    let address = format!("http://{{target}}-bmc:{port}");
+    RedfishDevice::new(bmc::settings(directory, &address, None))
 }
 
 #[test]
@@ -157,7 +102,7 @@ fn redfish_asks_where_it_ordered() {
         let first = TcpListener::bind((A, 0)).unwrap();
         let port = first.local_addr().unwrap().port();
         let second = TcpListener::bind((B, port)).unwrap();
-        let (first, second) = (bmc(first, "On"), bmc(second, "Off"));
+        let (first, second) = (service(first, "On"), service(second, "Off"));
         let (device, pin) = (redfish(&directory, port), Pin::default());
         name(&[A]);
         assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
@@ -189,12 +134,12 @@ fn redfish_knows_no_state_where_the_address_of_the_order_is_silent() {
                 "{}",
             ] {
                 let (mut connection, _) = first.accept().unwrap();
-                request(&connection).unwrap();
+                read_request(&connection).unwrap();
                 let head = format!("Content-Length: {}\r\nConnection: close", body.len());
                 write!(connection, "HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}").unwrap();
             }
         });
-        let second = bmc(second, "Off");
+        let second = service(second, "Off");
         name(&[A]);
         assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
         once.join().unwrap();
@@ -215,7 +160,7 @@ fn redfish_passes_a_dead_address_over_before_it_orders() {
             let port = alive.local_addr().unwrap().port();
             // Nobody listens at the dead one.
             drop(TcpListener::bind((dead, port)).unwrap());
-            let asked = bmc(alive, "On");
+            let asked = service(alive, "On");
             let (device, pin) = (redfish(&directory, port), Pin::default());
             name(&[A, B]);
 
@@ -226,8 +171,8 @@ fn redfish_passes_a_dead_address_over_before_it_orders() {
     });
 }
 
-/// An ipmitool whose BMC at `B` is off, and whose BMC at `A` is as the file `a` says; each call is a line
-/// in the file `calls`.
+/// An ipmitool whose BMC at `B` is off, and whose BMC at `A` is as the file `a` says; each call is
+/// a line in the file `calls`.
 fn ipmi(directory: &Directory) -> IpmiDevice {
     let body = "cd \"${0%/*}\"; for word; do :; done; echo \"$4 $word\" >>calls\n\
          state=off; [ $4 = 127.0.0.1 ] && state=$(cat a)\n\
@@ -235,15 +180,11 @@ fn ipmi(directory: &Directory) -> IpmiDevice {
          echo 'Get Auth Capabilities error' >&2\n\
          echo 'Error: Unable to establish IPMI v2 / RMCP+ session' >&2; exit 1; fi\n\
          case $word in status) echo \"Chassis Power is $state\";;\n\
-         off) echo 'Chassis Power Control: Down/Off';; on) echo 'Chassis Power Control: Up/On';; esac";
+         off) echo 'Chassis Power Control: Down/Off';; on) echo 'Chassis Power Control: Up/On';; \
+         esac";
     let settings = IpmiSettings {
         address: PerTarget::Pattern("{target}-bmc".to_owned()),
-        known_targets: [node()].into(),
-        username: "admin".to_owned(),
-        password: password(directory),
-        cipher: 17,
-        privilege: IpmiPrivilege::Operator,
-        program: directory.script("ipmitool", body),
+        ..ipmi_settings(directory, directory.script("ipmitool", body))
     };
     IpmiDevice::new(settings, directory.executor())
 }
@@ -304,8 +245,8 @@ fn ipmi_orders_nothing_where_the_name_leads_nowhere() {
     });
 }
 
-/// An agent that says yes and shows off; each call is a line in the file `calls`. Its device is at the name
-/// that its plug is, or that all its plugs share.
+/// An agent that says yes and shows off; each call is a line in the file `calls`. Its device is at
+/// the name that its plug is, or that all its plugs share.
 fn agent(directory: &Directory, is_shared: bool, options: &[(&str, &str)]) -> FenceAgentDevice {
     let body = "cd \"${0%/*}\"; input=$(cat); value() { echo \"$input\" | sed -n \"s/^$1=//p\"; }\n\
          action=$(value action); echo \"$action $(value ip) $(value plug)\" >>calls\n\
@@ -313,24 +254,15 @@ fn agent(directory: &Directory, is_shared: bool, options: &[(&str, &str)]) -> Fe
     let mut all: Vec<(&str, &str)> = options.to_vec();
     all.extend(is_shared.then_some(("ip", "n1-bmc")));
     let settings = FenceAgentSettings {
-        agent: directory.script("agent", body),
         options: all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        secrets: [].into(),
-        env: [].into(),
         plug: PerTarget::Pattern(if is_shared { "7" } else { "{target}-bmc" }.to_owned()),
         plug_option: Some(if is_shared { "plug" } else { "ip" }.to_owned()),
         targets: [node()].into(),
-        actions: Some(FENCE_AGENT_ACTIONS.into()),
-        needed: [].into(),
+        actions: Some([AgentAction::Off, AgentAction::On, AgentAction::Status].into()),
+        ..agents::settings(directory.script("agent", body))
     };
     FenceAgentDevice::new(settings, directory.executor())
 }
-
-const FENCE_AGENT_ACTIONS: [fence_device::AgentAction; 3] = [
-    fence_device::AgentAction::Off,
-    fence_device::AgentAction::On,
-    fence_device::AgentAction::Status,
-];
 
 /// What the agent was told to find its device by, call by call.
 fn hosts(directory: &Directory) -> Vec<String> {
@@ -373,7 +305,8 @@ fn a_fence_agent_gets_the_name_while_it_leads_to_one_address() {
 
             assert_eq!(hosts(&directory), ["n1-bmc", "n1-bmc", "127.0.0.1"]);
         }
-        // What only the agent can resolve, and what has several addresses by the time of the question.
+        // What only the agent can resolve, and what has several addresses by the time of the
+        // question.
         let (directory, pin) = (Directory::new(), Pin::default());
         let device = agent(&directory, false, &[]);
         name(&[]);

@@ -5,64 +5,26 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write;
+use std::net::TcpListener;
 use std::sync::mpsc;
 use std::{fs, thread};
 
-use common::Directory;
-use fence_core::PerTarget;
+use common::bmc::{assert_text, read_request, settings};
+use common::{Directory, node, order_in};
 use fence_core::execution::{Order, OrderReport};
-use fence_device::{
-    FenceDevice, Job, Limit, Pin, Reach, RedfishDevice, RedfishLogin, RedfishSettings,
-    RedfishTrust, SecretSource,
-};
-use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
+use fence_device::{FenceDevice, Limit, Pin, Reach, RedfishDevice};
+use fence_protocol::PowerState;
 
 const SYSTEM: &str = r##"{"PowerState": "On", "Actions": {"#ComputerSystem.Reset":
     {"target": "/redfish/v1/Systems/1/Reset"}}}"##;
 
 fn device(directory: &Directory, address: &str) -> RedfishDevice {
-    let password = directory.path("password");
-    fs::write(&password, "s3cret").unwrap();
-    fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
-    RedfishDevice::new(RedfishSettings {
-        address: PerTarget::Pattern(address.into()),
-        system: Some(PerTarget::Pattern("/redfish/v1/Systems/1".into())),
-        known_targets: [node()].into(),
-        username: "admin".into(),
-        password: SecretSource::File(password),
-        login: RedfishLogin::Basic,
-        trust: RedfishTrust::Insecure,
-        is_cycled: false,
-    })
-}
-
-fn node() -> NodeName {
-    "n1".parse().unwrap()
+    RedfishDevice::new(settings(directory, address, Some("/redfish/v1/Systems/1")))
 }
 
 fn order(device: &RedfishDevice, limit: Limit) -> OrderReport {
-    order_in(&Pin::default(), device, limit)
-}
-
-fn order_in(pin: &Pin, device: &RedfishDevice, limit: Limit) -> OrderReport {
-    let request_id: RequestId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
-    let job = Job {
-        target: &node(),
-        action: FenceAction::Off,
-        request_id: &request_id,
-        pin,
-        gfs2_filesystems: &[],
-        request_json: b"",
-        client: None,
-    };
-    device.order(Order::Off, &job, limit)
-}
-
-fn assert_text(text: &str, words: &str) {
-    assert!(text.contains(words), "no {words:?}: {text}");
+    order_in(&Pin::default(), device, Order::Off, limit)
 }
 
 /// A service that gives these answers, one a connection, as they are, and one more for who asks too
@@ -75,32 +37,12 @@ fn service(mut answers: Vec<String>) -> (String, mpsc::Receiver<String>) {
     thread::spawn(move || {
         for answer in answers {
             let (mut connection, _) = listener.accept().unwrap();
-            asked.send(request(&connection)).unwrap();
+            let request = read_request(&connection).unwrap();
+            asked.send(request.first + &request.body).unwrap();
             connection.write_all(answer.as_bytes()).unwrap();
         }
     });
     (address, requests)
-}
-
-fn request(connection: &TcpStream) -> String {
-    let mut reader = BufReader::new(connection);
-    let (mut first, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        if line == "\r\n" {
-            break;
-        }
-        if first.is_empty() {
-            first = line;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    format!("{}{}", first.trim_end(), String::from_utf8(body).unwrap())
 }
 
 fn answer(status: &str, body: &str) -> String {
@@ -208,19 +150,7 @@ fn what_is_no_answer_of_redfish_is_a_failure_before_anything_was_ordered() {
 /// A service that gives `answers`, and a device whose systems are known by name.
 fn named(directory: &Directory, answers: Vec<String>) -> (RedfishDevice, mpsc::Receiver<String>) {
     let (address, asked) = service(answers);
-    let password = SecretSource::File(directory.path("password"));
-    fs::write(directory.path("password"), "s3cret").unwrap();
-    fs::set_permissions(directory.path("password"), fs::Permissions::from_mode(0o600)).unwrap();
-    let device = RedfishDevice::new(RedfishSettings {
-        address: PerTarget::Pattern(address),
-        system: Some(PerTarget::Pattern("{target}".into())),
-        known_targets: [node()].into(),
-        username: "admin".into(),
-        password,
-        login: RedfishLogin::Basic,
-        trust: RedfishTrust::Insecure,
-        is_cycled: false,
-    });
+    let device = RedfishDevice::new(settings(directory, &address, Some("{target}")));
     (device, asked)
 }
 
@@ -252,7 +182,7 @@ fn the_system_that_was_ordered_is_asked_whatever_is_called_so_by_then() {
         let (directory, pin) = (Directory::new(), Pin::default());
         let answers = [ordered(), vec![then, system("n1", "Off")]].concat();
         let (device, asked) = named(&directory, answers);
-        assert!(matches!(order_in(&pin, &device, limit), OrderReport::Acknowledged(_)));
+        assert!(matches!(order_in(&pin, &device, Order::Off, limit), OrderReport::Acknowledged(_)));
         assert_eq!(asked.try_iter().count(), 4);
 
         assert_eq!(device.power(&node(), &pin, limit).state, state);
@@ -274,7 +204,7 @@ fn where_no_order_was_sent_nothing_is_pinned() {
     ];
     let (device, asked) = named(&directory, answers);
     let (pin, limit) = (Pin::default(), Limit::in_ms(60_000));
-    assert!(matches!(order_in(&pin, &device, limit), OrderReport::Failed(_)));
+    assert!(matches!(order_in(&pin, &device, Order::Off, limit), OrderReport::Failed(_)));
 
     assert_eq!(device.power(&node(), &pin, limit).state, PowerState::Off);
 
@@ -312,7 +242,8 @@ fn a_password_that_is_a_word_of_ours_is_not_shown_by_hiding_it() {
         let report = order(&device, Limit::in_ms(60_000));
 
         let text = format!(
-            "{address}: the login was refused (HTTP 401: {words}): check 'username' and the password"
+            "{address}: the login was refused (HTTP 401: {words}): check 'username' and the \
+             password"
         );
         assert_eq!(report, OrderReport::Failed(text), "{password}");
     }

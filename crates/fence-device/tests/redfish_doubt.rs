@@ -1,15 +1,15 @@
-//! The Redfish driver where an answer proves nothing: a reset whose task never ends, a name that may be
-//! another system's as well, an order that may be under way, a state beside an error.
+//! The Redfish driver where an answer proves nothing: a reset whose task never ends, a name that
+//! may be another system's as well, an order that may be under way, a state beside an error.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod common;
 
-use common::Directory;
 use common::bmc::{
     Bmc, ONE, RESET, SYSTEMS, TWO, answer_of, assert_acknowledged, assert_text,
-    assert_unacknowledged, device, list, long, node, ok, order, order_for, settings, system, with,
+    assert_unacknowledged, device, list, ok, order, order_for, settings, system, with,
 };
+use common::{Directory, long, node};
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{FenceDevice, Limit, Pin, Reach, RedfishDevice};
 use fence_protocol::PowerState;
@@ -216,4 +216,83 @@ fn a_state_beside_an_error_is_asked_for_again() {
         let report = order_for(&device(&directory, &bmc), Order::Off, None, long());
         assert_acknowledged(&report, "HTTP 204");
     }
+}
+
+#[test]
+fn a_task_is_asked_until_it_ends() {
+    let task = "/redfish/v1/TaskService/Tasks/7";
+    let by_header = with("202 Accepted", &format!("Location: {task}"), "");
+    let absolute = with("202 Accepted", &format!("Location: https://its-own-name{task}"), "");
+    let by_body =
+        answer_of("202 Accepted", &format!(r#"{{"@odata.id": "{task}", "TaskState": "New"}}"#));
+    let running = || ok(r#"{"TaskState": "Running"}"#);
+    let failed = ok(r#"{"TaskState": "Killed", "Messages": [{"Message": "By hand."}]}"#);
+    let question = format!("GET {task}");
+    for accepted in [by_header.clone(), absolute, by_body] {
+        let tasks = [running(), answer_of("202 Accepted", ""), failed.clone()];
+        let bmc = Bmc::start(&[
+            (ONE, &[system("On", "")]),
+            (RESET, std::slice::from_ref(&accepted)),
+            (&question, &tasks),
+        ]);
+        assert_unacknowledged(&order(&bmc, Order::Off), "By hand.");
+        assert_eq!(bmc.count(&question), 3);
+    }
+    for (end, is_yes) in [
+        (ok(r#"{"TaskState": "Completed", "TaskStatus": "OK"}"#), true),
+        // A task monitor answers as the order would have been answered.
+        (answer_of("204 Done", ""), true),
+        (answer_of("404 Gone", ""), true),
+        (answer_of("400 Bad", r#"{"error": {"message": "No."}}"#), false),
+        (ok(r#"{"error": {"message": "No."}}"#), false),
+    ] {
+        let tasks = [running(), end];
+        let bmc = Bmc::start(&[
+            (ONE, &[system("On", "")]),
+            (RESET, std::slice::from_ref(&by_header)),
+            (&question, &tasks),
+        ]);
+        let report = order(&bmc, Order::Cycle);
+        assert_eq!(matches!(report, OrderReport::Acknowledged(_)), is_yes, "{report:?}");
+    }
+}
+
+#[test]
+fn a_task_that_runs_on_leaves_the_power_to_decide() {
+    let directory = Directory::new();
+    let accepted = with("202 Accepted", "Location: /T/7", "");
+    let tasks = [ok(r#"{"TaskState": "Running"}"#)];
+    let bmc = Bmc::start(&[
+        (ONE, &[system("On", "")]),
+        (RESET, std::slice::from_ref(&accepted)),
+        ("GET /T/7", &tasks),
+    ]);
+    let limit = Limit::in_ms(2_000);
+    let report = order_for(&device(&directory, &bmc), Order::Off, None, limit);
+    assert_acknowledged(&report, "still running, the power decides");
+    assert!(!limit.has_passed(), "no time is left to ask for the power");
+
+    // The power may show it long before the task ends.
+    let bmc = Bmc::start(&[
+        (ONE, &[system("On", ""), system("PoweringOff", ""), system("Off", "")]),
+        (RESET, &[accepted]),
+        ("GET /T/7", &tasks),
+    ]);
+    assert_acknowledged(&order(&bmc, Order::Off), "HTTP 202");
+    assert_eq!(bmc.count(ONE), 3);
+}
+
+#[test]
+fn a_task_that_cannot_be_asked_says_nothing_of_a_reset() {
+    let directory = Directory::new();
+    let bmc = Bmc::start(&[
+        (ONE, &[system("On", "")]),
+        (RESET, &[with("202 Accepted", "Location: /T/7", "")]),
+        ("GET /T/7", &[answer_of("500 Oops", "")]),
+    ]);
+    let device = device(&directory, &bmc);
+    let report = |order| order_for(&device, order, None, Limit::in_ms(1_500));
+
+    assert_acknowledged(&report(Order::Off), "cannot be asked, the power decides");
+    assert_unacknowledged(&report(Order::Cycle), "cannot be asked");
 }

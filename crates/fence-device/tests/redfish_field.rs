@@ -1,5 +1,5 @@
-//! The Redfish driver against services as the field has them: errors and tasks in the body of a success,
-//! hints that lead nowhere, refusals that pass, redirections, chassis.
+//! The Redfish driver against services as the field has them: errors and tasks in the body of a
+//! success, hints that lead nowhere, refusals that pass, redirections, chassis.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -9,12 +9,11 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::{fs, thread};
 
-use common::Directory;
 use common::bmc::{
     Bmc, ONE, RESET, SYSTEMS, TWO, allowing, answer_of, assert_acknowledged, assert_text,
-    assert_unacknowledged, device, list, long, node, ok, order, order_for, request, settings,
-    system, with,
+    assert_unacknowledged, device, list, ok, order, order_for, request, settings, system, with,
 };
+use common::{Directory, long, node};
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{
     Client, FenceDevice, Limit, Pin, Reach, RedfishDevice, RedfishLogin, TargetList,
@@ -52,85 +51,6 @@ fn a_success_in_the_words_of_an_error_is_acknowledged() {
     let bmc = Bmc::start(&[(ONE, &[system("On", "")]), (RESET, &[ok(info)])]);
 
     assert_acknowledged(&order(&bmc, Order::Off), "HTTP 200");
-}
-
-#[test]
-fn a_task_is_asked_until_it_ends() {
-    let task = "/redfish/v1/TaskService/Tasks/7";
-    let by_header = with("202 Accepted", &format!("Location: {task}"), "");
-    let absolute = with("202 Accepted", &format!("Location: https://its-own-name{task}"), "");
-    let by_body =
-        answer_of("202 Accepted", &format!(r#"{{"@odata.id": "{task}", "TaskState": "New"}}"#));
-    let running = || ok(r#"{"TaskState": "Running"}"#);
-    let failed = ok(r#"{"TaskState": "Killed", "Messages": [{"Message": "By hand."}]}"#);
-    let question = format!("GET {task}");
-    for accepted in [by_header.clone(), absolute, by_body] {
-        let tasks = [running(), answer_of("202 Accepted", ""), failed.clone()];
-        let bmc = Bmc::start(&[
-            (ONE, &[system("On", "")]),
-            (RESET, std::slice::from_ref(&accepted)),
-            (&question, &tasks),
-        ]);
-        assert_unacknowledged(&order(&bmc, Order::Off), "By hand.");
-        assert_eq!(bmc.count(&question), 3);
-    }
-    for (end, is_yes) in [
-        (ok(r#"{"TaskState": "Completed", "TaskStatus": "OK"}"#), true),
-        // A task monitor answers as the order would have been answered.
-        (answer_of("204 Done", ""), true),
-        (answer_of("404 Gone", ""), true),
-        (answer_of("400 Bad", r#"{"error": {"message": "No."}}"#), false),
-        (ok(r#"{"error": {"message": "No."}}"#), false),
-    ] {
-        let tasks = [running(), end];
-        let bmc = Bmc::start(&[
-            (ONE, &[system("On", "")]),
-            (RESET, std::slice::from_ref(&by_header)),
-            (&question, &tasks),
-        ]);
-        let report = order(&bmc, Order::Cycle);
-        assert_eq!(matches!(report, OrderReport::Acknowledged(_)), is_yes, "{report:?}");
-    }
-}
-
-#[test]
-fn a_task_that_runs_on_leaves_the_power_to_decide() {
-    let directory = Directory::new();
-    let accepted = with("202 Accepted", "Location: /T/7", "");
-    let tasks = [ok(r#"{"TaskState": "Running"}"#)];
-    let bmc = Bmc::start(&[
-        (ONE, &[system("On", "")]),
-        (RESET, std::slice::from_ref(&accepted)),
-        ("GET /T/7", &tasks),
-    ]);
-    let limit = Limit::in_ms(2_000);
-    let report = order_for(&device(&directory, &bmc), Order::Off, None, limit);
-    assert_acknowledged(&report, "still running, the power decides");
-    assert!(!limit.has_passed(), "no time is left to ask for the power");
-
-    // The power may show it long before the task ends.
-    let bmc = Bmc::start(&[
-        (ONE, &[system("On", ""), system("PoweringOff", ""), system("Off", "")]),
-        (RESET, &[accepted]),
-        ("GET /T/7", &tasks),
-    ]);
-    assert_acknowledged(&order(&bmc, Order::Off), "HTTP 202");
-    assert_eq!(bmc.count(ONE), 3);
-}
-
-#[test]
-fn a_task_that_cannot_be_asked_says_nothing_of_a_reset() {
-    let directory = Directory::new();
-    let bmc = Bmc::start(&[
-        (ONE, &[system("On", "")]),
-        (RESET, &[with("202 Accepted", "Location: /T/7", "")]),
-        ("GET /T/7", &[answer_of("500 Oops", "")]),
-    ]);
-    let device = device(&directory, &bmc);
-    let report = |order| order_for(&device, order, None, Limit::in_ms(1_500));
-
-    assert_acknowledged(&report(Order::Off), "cannot be asked, the power decides");
-    assert_unacknowledged(&report(Order::Cycle), "cannot be asked");
 }
 
 #[test]
@@ -333,12 +253,11 @@ fn an_order_is_repeated_for_nobody() {
         let claim = directory.path("claim");
         let held = fs::File::create(&claim).unwrap();
         held.lock().unwrap();
-        let mut held = Some(held);
         let answers: [(&str, &[String]); 2] = [(ONE, &[system("On", "")]), (RESET, &[refusal])];
         // The client dies while the order is on its way.
         let bmc = Bmc::start_with(&answers, move |what| {
             if what.starts_with("POST") {
-                drop(held.take());
+                held.unlock().unwrap();
             }
         });
         let client = Client::new(claim, true);

@@ -1,5 +1,6 @@
-//! The Redfish driver and what services write otherwise than the standard: errors that are none, lists in
-//! parts, reset types, their own names, sessions that are too many, connections that break off.
+//! The Redfish driver and what services write otherwise than the standard: errors that are none,
+//! lists in parts, reset types, their own names, sessions that are too many, connections that break
+//! off.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -11,12 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use common::Directory;
 use common::bmc::{
     Bmc, ONE, RESET, SYSTEMS, TWO, allowing, answer_of, assert_acknowledged, assert_text,
-    assert_unacknowledged, device, list, long, node, ok, order, order_for, request, settings,
-    system, with,
+    assert_unacknowledged, device, list, ok, order, order_for, request, settings, system, with,
 };
+use common::{Directory, long, node};
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{FenceDevice, Limit, Pin, Reach, RedfishDevice, RedfishLogin, TargetList};
 use fence_protocol::PowerState;

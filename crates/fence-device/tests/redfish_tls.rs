@@ -1,5 +1,5 @@
-//! Pinned certificates of the Redfish driver, of every form that BMCs have: real servers (`openssl s_server`),
-//! and one that shows a certificate without having its key.
+//! Pinned certificates of the Redfish driver, of every form that BMCs have: real servers (`openssl
+//! s_server`), and one that shows a certificate without having its key.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -13,12 +13,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::{fs, thread};
 
-use common::Directory;
-use common::bmc::{assert_text, long, node, settings, system};
+use common::bmc::{assert_text, settings, system};
+use common::{Directory, give, long, node};
 use fence_core::PerTarget;
 use fence_core::execution::{Order, OrderReport};
-use fence_device::{Client, FenceDevice, Job, Pin, RedfishDevice, RedfishTrust};
-use fence_protocol::{FenceAction, PowerState, RequestId};
+use fence_device::{Client, FenceDevice, Pin, RedfishDevice, RedfishTrust};
+use fence_protocol::PowerState;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -107,8 +107,8 @@ fn a_pinned_certificate_is_trusted_whatever_its_form() {
         (format!("{rsa} -md5"), &[]),
         (format!("{rsa} -addext 1.2.3.4=critical,ASN1:UTF8String:x"), &[]),
         (
-            "openssl req -new -newkey rsa:2048 -nodes -keyout key.pem -out csr.pem -subj /CN=bmc && \
-             openssl x509 -req -in csr.pem -signkey key.pem -days 9 -out cert.pem"
+            "openssl req -new -newkey rsa:2048 -nodes -keyout key.pem -out csr.pem -subj /CN=bmc \
+             && openssl x509 -req -in csr.pem -signkey key.pem -days 9 -out cert.pem"
                 .to_owned(),
             &[],
         ),
@@ -243,8 +243,8 @@ fn who_shows_a_pinned_certificate_must_have_its_key() {
 #[test]
 fn a_client_that_dies_while_the_connection_for_an_order_is_made_gets_no_order() {
     let directory = Directory::new();
-    let line = "openssl req -x509 -nodes -days 9 -subj /CN=bmc -newkey rsa:2048 -keyout key.pem -out \
-                cert.pem";
+    let line = "openssl req -x509 -nodes -days 9 -subj /CN=bmc -newkey rsa:2048 -keyout key.pem \
+                -out cert.pem";
     Command::new("sh").args(["-c", line]).current_dir(directory.path("")).output().unwrap();
     let read = |name: &str| fs::read(directory.path(name)).unwrap();
     let key = PrivateKeyDer::from_pem_slice(&read("key.pem")).unwrap();
@@ -258,20 +258,18 @@ fn a_client_that_dies_while_the_connection_for_an_order_is_made_gets_no_order() 
         .unwrap();
     for dies in [true, false] {
         let claim = directory.path("claim.json");
-        fs::write(&claim, "{}").unwrap();
-        fs::set_permissions(&claim, Permissions::from_mode(0o600)).unwrap();
+        directory.private("claim.json", "{}");
         let held = File::open(&claim).unwrap();
         held.try_lock().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("https://{}", listener.local_addr().unwrap());
         let config = Arc::new(config.clone());
         let service = thread::spawn(move || {
-            let mut held = Some(held);
             let mut asked = Vec::new();
             for number in 0..2 {
                 let (connection, _) = listener.accept().unwrap();
                 if dies && number == 1 {
-                    held = None;
+                    held.unlock().unwrap();
                 }
                 let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
                 let mut stream = StreamOwned::new(tls, connection);
@@ -283,19 +281,11 @@ fn a_client_that_dies_while_the_connection_for_an_order_is_made_gets_no_order() 
             drop(held);
             asked
         });
-        let request_id: RequestId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
-        let job = Job {
-            target: &node(),
-            action: FenceAction::Off,
-            request_id: &request_id,
-            pin: &Pin::default(),
-            gfs2_filesystems: &[],
-            request_json: b"{}",
-            client: Some(&Client::new(claim, true)),
-        };
         let settings = settings(&directory, &address, Some("/redfish/v1/Systems/1"));
 
-        let report = RedfishDevice::new(settings).order(Order::Off, &job, long());
+        let client = Client::new(claim, true);
+        let device = RedfishDevice::new(settings);
+        let report = give(&device, Order::Off, &Pin::default(), Some(&client), long());
 
         let asked = service.join().unwrap();
         if dies {

@@ -1,6 +1,6 @@
 //! Executors and keepers that are slow and not dead: nothing of that ends anybody else's program.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod common;
 

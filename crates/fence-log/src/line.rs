@@ -17,8 +17,9 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// The same for people, who need not know which text it was: the backslash stays as it is. Texts that
-/// show a value from outside have escapes of their own, and a text may come through several hands.
+/// The same for people, who need not know which text it was: the backslash stays as it is. Texts
+/// that show a value from outside have escapes of their own, and a text may come through several
+/// hands.
 pub fn shown_line(text: &str) -> String {
     text.split('\\').map(one_line).collect::<Vec<_>>().join("\\")
 }

@@ -32,8 +32,8 @@ pub enum Target {
 }
 
 /// Makes this program's `log` macros write to `target`. `log::logger().flush()` at the end waits,
-/// for a bounded time, until all lines are out. An error is that there is a logger already, or that no
-/// thread can be started.
+/// for a bounded time, until all lines are out. An error is that there is a logger already, or that
+/// no thread can be started.
 pub fn init(program: &'static str, target: Target, level: LevelFilter) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
     let writer = Arc::clone(&queue);
@@ -90,8 +90,8 @@ struct Logger {
 }
 
 impl Log for Logger {
-    /// Libraries are not asked: at the level `trace`, one that speaks HTTP writes down what it sends,
-    /// and with that the password.
+    /// Libraries are not asked: at the level `trace`, one that speaks HTTP writes down what it
+    /// sends, and with that the password.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level() && metadata.target().starts_with("fence_")
     }

@@ -142,8 +142,8 @@ impl Dir {
         }
     }
 
-    /// Renames a hidden file of its own, and fails if no file can ever be renamed so. A failure that
-    /// may pass, such as a full disk, shows nothing.
+    /// Renames a hidden file of its own, and fails if no file can ever be renamed so. A failure
+    /// that may pass, such as a full disk, shows nothing.
     pub(crate) fn try_rename(&self) -> Result<(), SpoolError> {
         // Should this process be killed in between, the next one removes them.
         let (before, after) = (".try.tmp", ".tried.tmp");
@@ -159,8 +159,8 @@ impl Dir {
         }
     }
 
-    /// Writes a hidden file of so many bytes and removes it. Several callers at once do not disturb each
-    /// other.
+    /// Writes a hidden file of so many bytes and removes it. Several callers at once do not disturb
+    /// each other.
     pub(crate) fn try_writing(&self, bytes: usize) -> Result<(), SpoolError> {
         // Should this process be killed in between, it is pruned by its age.
         let name = format!(".{}.tmp", RequestId::random());
@@ -183,8 +183,8 @@ impl Dir {
         fsync(&self.fd).map_err(|errno| self.own_error("sync", errno))
     }
 
-    /// Fills `name` with `bytes` in one step; false, and nothing changed, when there already is one.
-    /// One caller at a time for one name.
+    /// Fills `name` with `bytes` in one step; false, and nothing changed, when there already is
+    /// one. One caller at a time for one name.
     pub(crate) fn put(
         &self,
         name: &str,

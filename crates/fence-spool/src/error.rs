@@ -64,7 +64,8 @@ impl fmt::Display for SpoolError {
             SpoolError::ServedElsewhere { setting, ours, served } => write!(
                 f,
                 "the running fence-watcher answers in '{}', not in '{}': set {setting} to the same \
-                 directory in fence-watcher.toml and in the fence device, and restart fence-watcher",
+                 directory in fence-watcher.toml and in the fence device, and restart \
+                 fence-watcher",
                 served.display(),
                 ours.display()
             ),
@@ -126,8 +127,8 @@ impl fmt::Display for LockError {
             }
             LockError::Served { path, lock } => write!(
                 f,
-                "another fence-watcher serves this spool, although '{}' was removed or replaced: find \
-                 it with `fuser -v '{}'` and stop it first",
+                "another fence-watcher serves this spool, although '{}' was removed or replaced: \
+                 find it with `fuser -v '{}'` and stop it first",
                 lock.display(),
                 path.display()
             ),

@@ -1,8 +1,8 @@
 //! Files that are believed: the configuration, the programs it names, the secrets it points to.
 //!
 //! Whoever can change one of them can have anything done as root, so only root and our own user may
-//! be able to. The way to each is walked as to the spool, so that a path on GFS2, where looking alone
-//! can hang, is refused before it is touched.
+//! be able to. The way to each is walked as to the spool, so that a path on GFS2, where looking
+//! alone can hang, is refused before it is touched.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -52,8 +52,8 @@ impl TrustedFile {
         TrustedFile::find_for(path, Writers::Nobody)
     }
 
-    /// The same for a file that is only information: root's group may be able to change it as well, as
-    /// a umask of 002 lets it.
+    /// The same for a file that is only information: root's group may be able to change it as well,
+    /// as a umask of 002 lets it.
     pub fn find_information(path: &Path) -> Result<Self, FileError> {
         TrustedFile::find_for(path, Writers::RootsGroup)
     }

@@ -1,16 +1,16 @@
 //! The directories through which the agent and a watcher talk.
 //!
 //! A request is a file, and its state is the directory it lies in. Each change of state is a single
-//! rename or unlink, so a crash at any point leaves the request in one state, and the kernel settles
-//! who was first. No code but this crate renames, unlinks or syncs a file of the spool.
+//! rename or unlink, so a crash at any point leaves the request in one state, and the kernel
+//! settles who was first. No code but this crate renames, unlinks or syncs a file of the spool.
 //!
 //! - [`open_dir`], [`create_dir`], [`open_log_dir`], [`open_append`]: how a path is walked, so that
 //!   neither a GFS2 file system nor a place that others can write to is ever used.
 //! - [`ClientSpool`]: the agent's half. Submit, withdraw, look for the answer, ask.
 //! - [`WatcherSpool`]: the watcher's half. Claim, answer, set aside, prune.
 //!
-//! Nothing here waits, decides or reads the clock: deciding is `fence-core`'s, waiting the programs'.
-//! What a file means is `fence-protocol`'s.
+//! Nothing here waits, decides or reads the clock: deciding is `fence-core`'s, waiting the
+//! programs'. What a file means is `fence-protocol`'s.
 
 mod client;
 mod dir;

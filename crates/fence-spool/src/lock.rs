@@ -1,12 +1,12 @@
 //! The two locks of a watcher.
 //!
-//! `.watcher.lock` says that a watcher lives. It is a lock of the open file description, which can be
-//! asked for without being taken: a client that looks never disturbs a watcher that starts.
-//! `.running.lock` is held by whoever runs children for a watcher, so that the next watcher knows when
-//! the last child of the previous one is gone. Both end with their process, however it ends.
+//! `.watcher.lock` says that a watcher lives. It is a lock of the open file description, which can
+//! be asked for without being taken: a client that looks never disturbs a watcher that starts.
+//! `.running.lock` is held by whoever runs children for a watcher, so that the next watcher knows
+//! when the last child of the previous one is gone. Both end with their process, however it ends.
 //!
-//! The text of `.watcher.lock` is the watcher's pid, and a line for each directory that it serves: an
-//! agent with another directory of answers would wait in vain for fences that happen.
+//! The text of `.watcher.lock` is the watcher's pid, and a line for each directory that it serves:
+//! an agent with another directory of answers would wait in vain for fences that happen.
 //!
 //! Somebody may remove the files while they are locked. That a watcher lives is shown by the
 //! directories as well (`sign`). The lock of the children has a second name among the claims. The
@@ -74,14 +74,15 @@ impl RunningLock<'_> {
 
     /// Whether nobody holds a share, under either name. In doubt somebody does.
     ///
-    /// After that both names are those of one file. It is the one that an executor has used last, with
-    /// what it noted there: where an earlier version ran meanwhile, which knows one name alone, that.
+    /// After that both names are those of one file. It is the one that an executor has used last,
+    /// with what it noted there: where an earlier version ran meanwhile, which knows one name
+    /// alone, that.
     pub fn try_exclusive(&self) -> bool {
         is_free(self.requests) && is_free(self.claimed) && self.join_names().is_ok()
     }
 
-    /// Gives the file its name in the directory of requests again, where that is gone or the name of an
-    /// empty file that nobody uses; says whether that was so.
+    /// Gives the file its name in the directory of requests again, where that is gone or the name
+    /// of an empty file that nobody uses; says whether that was so.
     pub fn restore(&self) -> Result<bool, SpoolError> {
         let Some(hidden) = identity(self.claimed)? else { return Ok(false) };
         match identity(self.requests)? {
@@ -149,8 +150,8 @@ pub(crate) fn take(requests: &Dir, served: &Served) -> Result<WatcherLock, LockE
 }
 
 /// Makes the file of `lock` anew where somebody removed it or put another one into its place; says
-/// whether that was so. An error is also that somebody else holds a lock there: a watcher of an earlier
-/// version, which knows the file alone.
+/// whether that was so. An error is also that somebody else holds a lock there: a watcher of an
+/// earlier version, which knows the file alone.
 pub(crate) fn restore(
     requests: &Dir,
     served: &Served,
@@ -200,7 +201,8 @@ fn holder(requests: &Dir) -> Option<LockError> {
 pub(crate) fn liveness(requests: &Dir) -> Liveness {
     match of_file(requests) {
         alive @ Liveness::Alive { .. } => alive,
-        // The file may be another one than the watcher's, or gone. One that cannot be asked is dead.
+        // The file may be another one than the watcher's, or gone. One that cannot be asked is
+        // dead.
         _ if sign::is_set(requests).unwrap_or(false) => Liveness::Alive { pid: None },
         other => other,
     }
@@ -238,7 +240,8 @@ pub(crate) fn examine(requests: &Dir, claimed: Option<&Dir>) -> Vec<SpoolError> 
     files.into_iter().flatten().filter_map(problem).collect()
 }
 
-/// What the watcher that lives says that it serves; `None` when it says nothing, as earlier versions.
+/// What the watcher that lives says that it serves; `None` when it says nothing, as earlier
+/// versions.
 pub(crate) fn served(requests: &Dir) -> Option<Served> {
     let file = record::open(requests, WATCHER, OFlag::O_RDONLY).ok()?;
     Served::parse(&text_of(&file))

@@ -1,8 +1,8 @@
 //! Reading a file that somebody else has put there.
 //!
 //! It may be anything: a link to a secret, a FIFO that blocks, a device, a file of another user, a
-//! file of 100 MB. It is looked at before it is opened and again when it is open, and read only up to
-//! a limit. What the content means is `fence-protocol`'s.
+//! file of 100 MB. It is looked at before it is opened and again when it is open, and read only up
+//! to a limit. What the content means is `fence-protocol`'s.
 
 use fence_protocol::RECORD_BYTES_MAX;
 use nix::errno::Errno;

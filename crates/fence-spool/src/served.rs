@@ -1,8 +1,8 @@
 //! Which directories a watcher serves, in the text of its lock.
 //!
-//! One line for each directory: `responses DEVICE INODE PATH`. Device and inode come first, because one
-//! directory can have several paths. The path is for people, and for a directory that was removed and
-//! made again since.
+//! One line for each directory: `responses DEVICE INODE PATH`. Device and inode come first, because
+//! one directory can have several paths. The path is for people, and for a directory that was
+//! removed and made again since.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -52,8 +52,8 @@ impl Served {
         text
     }
 
-    /// Reads the text of a lock. `None` where it says nothing of directories. A line that is not whole is
-    /// still being written.
+    /// Reads the text of a lock. `None` where it says nothing of directories. A line that is not
+    /// whole is still being written.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let lines = text.split_inclusive(|byte| *byte == b'\n').skip(1);
         let places: Vec<Place> =

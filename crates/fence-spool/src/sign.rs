@@ -1,15 +1,15 @@
 //! The sign that a watcher lives, which goes with no file.
 //!
-//! A lock file can be removed while its lock is held; a second watcher would make it anew and hold a
-//! lock of its own. So a watcher also locks directories of the spool: with a shared lock of the open
-//! file description, which can be asked for without being taken, and which ends with its process. It
-//! hinders nobody: no two shared locks exclude each other, and whoever wants to be the one watcher
-//! asks for the signs of others.
+//! A lock file can be removed while its lock is held; a second watcher would make it anew and hold
+//! a lock of its own. So a watcher also locks directories of the spool: with a shared lock of the
+//! open file description, which can be asked for without being taken, and which ends with its
+//! process. It hinders nobody: no two shared locks exclude each other, and whoever wants to be the
+//! one watcher asks for the signs of others.
 //!
-//! The directories are that of requests, that of claims, and the one above them, where the byte that
-//! is locked follows from the name of the directory of requests: so a spool that is removed and made
-//! anew is still known as served. A directory that others can open carries no sign: anybody could
-//! lock it, and keep the watcher from starting.
+//! The directories are that of requests, that of claims, and the one above them, where the byte
+//! that is locked follows from the name of the directory of requests: so a spool that is removed
+//! and made anew is still known as served. A directory that others can open carries no sign:
+//! anybody could lock it, and keep the watcher from starting.
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -110,8 +110,8 @@ fn places(requests: &Dir) -> Result<Vec<Place>, SpoolError> {
     Ok(places)
 }
 
-/// The byte of the directory above that stands for this directory of requests: two spools beside each
-/// other have two.
+/// The byte of the directory above that stands for this directory of requests: two spools beside
+/// each other have two.
 fn offset_above(requests: &Dir) -> libc::off_t {
     let path = requests.join("");
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();

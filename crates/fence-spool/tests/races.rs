@@ -1,5 +1,5 @@
-//! Somebody exchanges what was checked for something else, as fast as the kernel can, while it is used:
-//! what is used is always what was checked.
+//! Somebody exchanges what was checked for something else, as fast as the kernel can, while it is
+//! used: what is used is always what was checked.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -76,7 +76,8 @@ fn no_configuration_and_no_secret_is_read_that_is_exchanged_for_the_checked_one(
 }
 
 /// Does `deed` again and again while `first` and `second` change places without a pause. It says
-/// whether it was allowed to, which it must have been sometimes, and sometimes not; gives how often.
+/// whether it was allowed to, which it must have been sometimes, and sometimes not; gives how
+/// often.
 fn exchanging(first: &Path, second: &Path, deed: impl Fn() -> bool) -> usize {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -1,13 +1,13 @@
 //! The parameters of a resource in the CIB, as Pacemaker evaluates them.
 //!
-//! A resource has sets of parameters, of its own and of its template together; then come those of its
-//! group and of its clone. Of the sets of one element, one with a higher score comes first, and of equal
-//! ones the later: so a resource's own set comes before its template's. The first set that has a
-//! parameter gives its value. Sets and parameters may be references to others.
+//! A resource has sets of parameters, of its own and of its template together; then come those of
+//! its group and of its clone. Of the sets of one element, one with a higher score comes first, and
+//! of equal ones the later: so a resource's own set comes before its template's. The first set that
+//! has a parameter gives its value. Sets and parameters may be references to others.
 //!
-//! A set may have a rule, and counts only where the rule holds. Rules about a node's name or number are
-//! evaluated. What else a rule can be about (time, attributes of nodes) is not known here: such a set
-//! may hold or not.
+//! A set may have a rule, and counts only where the rule holds. Rules about a node's name or number
+//! are evaluated. What else a rule can be about (time, attributes of nodes) is not known here: such
+//! a set may hold or not.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -256,7 +256,8 @@ mod tests {
     use super::*;
     use roxmltree::Document;
 
-    /// The directory of the primitive 'p' on node n2: its value, and whether a rule makes it doubtful.
+    /// The directory of the primitive 'p' on node n2: its value, and whether a rule makes it
+    /// doubtful.
     fn directory(resources: &str) -> (String, bool) {
         let text = format!("<cib><resources>{resources}</resources></cib>");
         let document = Document::parse(&text).unwrap();
@@ -323,14 +324,15 @@ mod tests {
 
     #[test]
     fn sets_pairs_and_rules_may_be_references() {
-        let elsewhere = "<primitive id='x'><instance_attributes id='xs' score='7'>\
-            <nvpair id='xd' name='directory' value='x'/></instance_attributes>\
-            <instance_attributes id='xr'><rule id='r'><expression attribute='#uname' operation='eq' \
+        let elsewhere = "<primitive id='x'><instance_attributes id='xs' score='7'><nvpair id='xd' \
+            name='directory' value='x'/></instance_attributes><instance_attributes id='xr'><rule \
+            id='r'><expression attribute='#uname' operation='eq' \
             value='n1'/></rule></instance_attributes></primitive>";
         let refers =
             |own: &str| directory(&format!("{elsewhere}{}", primitive(&[own.to_owned()]))).0;
 
-        let plain = "<instance_attributes score='1'><nvpair name='directory' value='own'/></instance_attributes>";
+        let plain = "<instance_attributes score='1'><nvpair name='directory' \
+                     value='own'/></instance_attributes>";
         assert_eq!(refers(&format!("{plain}<instance_attributes id-ref='xs'/>")), "x");
         let pair = "<instance_attributes><nvpair id-ref='xd'/></instance_attributes>";
         assert_eq!(refers(pair), "x");

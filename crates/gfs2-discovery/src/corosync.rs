@@ -29,7 +29,8 @@ pub struct ClusterNode {
 }
 
 impl Corosync {
-    /// Reads the text of the file. What makes no sense is passed over: it is corosync that judges it.
+    /// Reads the text of the file. What makes no sense is passed over: it is corosync that judges
+    /// it.
     pub fn parse(text: &str) -> Self {
         let mut corosync = Corosync::default();
         let mut sections: Vec<&str> = Vec::new();
@@ -94,11 +95,13 @@ const NODE: [&str; 2] = ["nodelist", "node"];
 mod tests {
     use super::*;
 
-    const TEXT: &str = "# node { name: no }\n\ntotem {\n  version: 2\n  cluster_name: c\n  interface {\n\
+    const TEXT: &str = "# node { name: no }\n\ntotem {\n  version: 2\n  cluster_name: c\n  \
+        interface {\n\
         ringnumber: 0\n }\n}\nnodelist {\n node {\n  ring0_addr: fe80::1\n  ring1_addr: n1-ib\n\
-        nodeid: 1\n # name: commented\n  name: n1\n }\n\tnode{\n ring0_addr: n2.a.org\n nodeid: 22\n }\n\
-        node {\n  name: n3\n nodeid: none\n }\n \
-        node {\n  name: zero\n nodeid: 0\n }\n}\nquorum {\n  name: n4\n  nodeid: 4\n}\n";
+        nodeid: 1\n # name: commented\n  name: n1\n }\n\tnode{\n ring0_addr: n2.a.org\n nodeid: \
+        22\n }\n\
+        node {\n  name: n3\n nodeid: none\n }\n node {\n  name: zero\n nodeid: 0\n }\n}\nquorum \
+        {\n  name: n4\n  nodeid: 4\n}\n";
 
     fn node_id(name: &str) -> Result<u32, String> {
         let target = Target { plug: name, nodename: None };

@@ -69,8 +69,8 @@ pub enum Outcome {
     Unknown,
 }
 
-/// The most file systems that are named, and the longest name in bytes: a request has its bounds, and
-/// no discovery may make one that is refused.
+/// The most file systems that are named, and the longest name in bytes: a request has its bounds,
+/// and no discovery may make one that is refused.
 const NAMES_MAX: usize = 1000;
 const NAME_BYTES_MAX: usize = 255;
 

@@ -1,8 +1,8 @@
 //! The kernel's lockspaces: who is a member of which, and which belong to GFS2.
 //!
-//! `dlm_controld` writes a new list of members only after the fence has been reported done, so a dead
-//! node still stands in the lists of all lockspaces that it had joined. This node sees the lockspaces
-//! that it has joined itself, and no others.
+//! `dlm_controld` writes a new list of members only after the fence has been reported done, so a
+//! dead node still stands in the lists of all lockspaces that it had joined. This node sees the
+//! lockspaces that it has joined itself, and no others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,8 +20,8 @@ pub struct Lockspaces {
 }
 
 impl Lockspaces {
-    /// The lock table of `lockspace`, if it is a GFS2 file system's. LVM and OCFS2 have lockspaces too,
-    /// and a file system with another cluster's name in its table is none that uses this DLM.
+    /// The lock table of `lockspace`, if it is a GFS2 file system's. LVM and OCFS2 have lockspaces
+    /// too, and a file system with another cluster's name in its table is none that uses this DLM.
     pub(crate) fn table(&self, lockspace: &str) -> Option<&str> {
         let table = match &self.cluster_name {
             Some(cluster) => self.tables.get(&format!("{cluster}:{lockspace}")),

@@ -1,5 +1,5 @@
-//! Reading the files. None of them can lie on GFS2 or block: they are the kernel's, or were looked for
-//! with care.
+//! Reading the files. None of them can lie on GFS2 or block: they are the kernel's, or were looked
+//! for with care.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;

@@ -24,14 +24,14 @@ fn after(active: bool, operation: Node<'_, '_>) -> bool {
     match operation.attribute("operation") {
         // Each of them is done to what runs, or leaves it running.
         Some("start" | "promote" | "demote" | "migrate_to" | "migrate_from") => true,
-        // The history has one entry for all operations but recurring ones: the start is no longer there
-        // when a stop is under way.
+        // The history has one entry for all operations but recurring ones: the start is no longer
+        // there when a stop is under way.
         Some("stop") => !(code == Some(OK) && status == Some(DONE)),
         Some("monitor") if matches!(status, Some(PENDING | CANCELLED)) => active,
         Some("monitor") => match code {
             Some(NOT_RUNNING) => !matches!(status, None | Some(DONE | ERROR)),
-            // Where an agent is not installed, or refuses the parameters, a probe finds nothing. Later on
-            // this says nothing about what was started before.
+            // Where an agent is not installed, or refuses the parameters, a probe finds nothing.
+            // Later on this says nothing about what was started before.
             Some(NOT_INSTALLED | INVALID_PARAMETERS) => !is_probe(operation),
             _ => status != Some(STATUS_NOT_INSTALLED) || !is_probe(operation),
         },

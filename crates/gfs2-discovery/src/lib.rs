@@ -1,20 +1,22 @@
 //! Which GFS2 file systems a node holds, at the moment at which it is to be fenced.
 //!
-//! The node is dead then, and the survivors' recovery waits for the fence. So nothing here touches a
-//! path on GFS2, where a mere `stat` can hang until the fence is over; what is read are files of the
-//! kernel and of the cluster's configuration, and what programs write, which are killed when the time
-//! is over.
+//! The node is dead then, and the survivors' recovery waits for the fence. So nothing here touches
+//! a path on GFS2, where a mere `stat` can hang until the fence is over; what is read are files of
+//! the kernel and of the cluster's configuration, and what programs write, which are killed when
+//! the time is over.
 //!
 //! Three sources, none of which knows everything, are asked side by side:
 //!
-//! - `dlm`: the kernel's members of each lockspace. True, but only for what this node has mounted too.
-//! - `cib`: Pacemaker's resources and their operation history. Also for what this node never mounted.
+//! - `dlm`: the kernel's members of each lockspace. True, but only for what this node has mounted
+//!   too.
+//! - `cib`: Pacemaker's resources and their operation history. Also for what this node never
+//!   mounted.
 //! - `nnf`: Near Node Flash's Kubernetes objects, where there are any.
 //!
-//! `corosync`, `mounts` and `names` help them. `cluster` answers another question: whether a name is that
-//! of another node of the cluster. `files` and `programs` are the only modules that touch
-//! the system; everything else takes texts and gives values. [`conclude`] puts the answers together.
-//! Whatever goes wrong makes a source blind, and nothing worse: this is information.
+//! `corosync`, `mounts` and `names` help them. `cluster` answers another question: whether a name
+//! is that of another node of the cluster. `files` and `programs` are the only modules that touch
+//! the system; everything else takes texts and gives values. [`conclude`] puts the answers
+//! together. Whatever goes wrong makes a source blind, and nothing worse: this is information.
 
 mod attributes;
 mod cib;
@@ -54,7 +56,8 @@ pub struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Both names. The cluster's own comes first: another node can have the device's name for this one.
+    /// Both names. The cluster's own comes first: another node can have the device's name for this
+    /// one.
     fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.nodename.into_iter().chain([self.plug])
     }
@@ -121,8 +124,8 @@ pub fn gather(target: Target<'_>, search: &Search) -> Evidence {
     Evidence { corosync, lockspaces, mounts, cib, storages }
 }
 
-/// The nodes of the cluster: by corosync's configuration, and where that is not enough, by the CIB as
-/// well, which knows remote nodes. `cibadmin` may take `search.time_max`.
+/// The nodes of the cluster: by corosync's configuration, and where that is not enough, by the CIB
+/// as well, which knows remote nodes. `cibadmin` may take `search.time_max`.
 pub fn cluster_nodes(
     is_enough: impl FnOnce(&ClusterNodes) -> bool,
     search: &Search,

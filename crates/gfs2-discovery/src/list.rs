@@ -26,8 +26,8 @@ pub(crate) struct ListReader {
     before_bytes: usize,
 }
 
-/// Warnings that kubectl, or a program that it runs for its credentials, writes before the list. The
-/// list begins with the first line that begins an object.
+/// Warnings that kubectl, or a program that it runs for its credentials, writes before the list.
+/// The list begins with the first line that begins an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Before {
     #[default]
@@ -39,8 +39,8 @@ enum Before {
 /// The depth of the items: below the list's own object and the array in it.
 const ITEM_DEPTH: usize = 2;
 
-/// The most bytes of one item, of all that is around the items, or of any other program's output: the CIB
-/// of a large cluster has some megabytes.
+/// The most bytes of one item, of all that is around the items, or of any other program's output:
+/// the CIB of a large cluster has some megabytes.
 pub(crate) const PART_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 impl ListReader {

@@ -1,8 +1,8 @@
 //! The GFS2 file systems that this node itself has mounted: where, and by which lock table.
 //!
 //! `/proc/self/mountinfo` names the device of each mount point without touching it, and
-//! `/sys/fs/gfs2/TABLE/id` the device of each lock table. That is how a directory in the CIB gets the
-//! name that its file system has in the kernel.
+//! `/sys/fs/gfs2/TABLE/id` the device of each lock table. That is how a directory in the CIB gets
+//! the name that its file system has in the kernel.
 
 /// This node's own GFS2 mounts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,8 +45,8 @@ impl Mounts {
         }
     }
 
-    /// Puts the mount points of `mountinfo` to the lock tables, each given with its `id` (the device's
-    /// major and minor number).
+    /// Puts the mount points of `mountinfo` to the lock tables, each given with its `id` (the
+    /// device's major and minor number).
     pub fn new(mountinfo: &str, tables: &[(String, String)]) -> Self {
         let mount = |line: &str| {
             let (mount, system) = line.split_once(" - ")?;

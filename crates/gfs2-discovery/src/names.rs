@@ -1,7 +1,7 @@
 //! Which of several nodes a name means.
 //!
-//! A node has a name in the cluster, one as a machine and one for each of its addresses, some with a
-//! domain and some without. Letters are compared as in host names, as Pacemaker does.
+//! A node has a name in the cluster, one as a machine and one for each of its addresses, some with
+//! a domain and some without. Letters are compared as in host names, as Pacemaker does.
 
 use std::net::IpAddr;
 

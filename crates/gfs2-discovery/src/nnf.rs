@@ -1,13 +1,15 @@
 //! Near Node Flash: which compute node has access to which allocation of GFS2 storage.
 //!
-//! An `NnfNodeBlockStorage` lies in the namespace of its rabbit, and its status names the nodes that were
-//! given access to its block devices. nnf-sos leaves the name there when it fences a node: what is named
-//! is what the node had, not what it can still reach. The name goes when the storage goes.
+//! An `NnfNodeBlockStorage` lies in the namespace of its rabbit, and its status names the nodes
+//! that were given access to its block devices. nnf-sos leaves the name there when it fences a
+//! node: what is named is what the node had, not what it can still reach. The name goes when the
+//! storage goes.
 //!
-//! The `NnfNodeStorage` of the same name is what lies on these devices, and gives each file system the
-//! name of its lockspace. Usually each allocation carries one file system. With `sharedVg`, which is
-//! nnf-sos' default, the first allocation carries all of them, one for each compute node, and any node
-//! with access reaches them all. Which one is the node's own is known from its `ClientMount`.
+//! The `NnfNodeStorage` of the same name is what lies on these devices, and gives each file system
+//! the name of its lockspace. Usually each allocation carries one file system. With `sharedVg`,
+//! which is nnf-sos' default, the first allocation carries all of them, one for each compute node,
+//! and any node with access reaches them all. Which one is the node's own is known from its
+//! `ClientMount`.
 //!
 //! `list` reads what kubectl writes.
 
@@ -29,8 +31,8 @@ pub(crate) const LABEL: (&str, &str) = ("nnf.cray.hpe.com/allocationset", "gfs2"
 /// The kind of object that tells a node what to mount. It lies in the namespace of its node.
 pub(crate) const MOUNT_KIND: &str = "clientmounts.dataworkflowservices.github.io";
 
-/// The kind of object that names all nodes of a rabbit, whether they have storage at this moment or not.
-/// nnf-sos gives access to no node that is not in one of them.
+/// The kind of object that names all nodes of a rabbit, whether they have storage at this moment or
+/// not. nnf-sos gives access to no node that is not in one of them.
 pub(crate) const NODE_KIND: &str = "storages.dataworkflowservices.github.io";
 
 /// Namespace and name of an object.
@@ -193,8 +195,8 @@ impl NodeStorages {
     }
 }
 
-/// How a file system is known that lies in an allocation; of a shared one, with its number, and whether
-/// it is one of several that could be the node's own.
+/// How a file system is known that lies in an allocation; of a shared one, with its number, and
+/// whether it is one of several that could be the node's own.
 fn how(place: &Place, allocation: usize, shared: Option<(usize, bool)>) -> String {
     let place = bounded(&format!("{}/{}", place.0, place.1), 256);
     let what = match shared {
@@ -205,8 +207,8 @@ fn how(place: &Place, allocation: usize, shared: Option<(usize, bool)>) -> Strin
     format!("has access to block storage '{place}', allocation {allocation}{what}")
 }
 
-/// The lockspace of the file system number `index`: nnf-sos makes it of the first five characters of
-/// the object's uid.
+/// The lockspace of the file system number `index`: nnf-sos makes it of the first five characters
+/// of the object's uid.
 fn lockspace(system: &Systems, index: usize) -> Option<String> {
     let uid = system.uid.as_bytes().get(..5)?;
     let hex: Vec<String> = uid.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -296,7 +298,8 @@ mod tests {
         assert_eq!(names(&items, "outlet-1", Some("compute-1")), ["fs-00-3366326131"]);
     }
 
-    /// Storage of which the first allocation carries three file systems, and what a node is told to mount.
+    /// Storage of which the first allocation carries three file systems, and what a node is told to
+    /// mount.
     fn shared(is_shared_by: &str, mounts: &[Value]) -> Vec<Value> {
         let nodes = ["rabbit-node-1", "compute-1", "compute-2", "compute-3"];
         let status = json!({"allocations": [accesses(&nodes)]});
@@ -393,7 +396,8 @@ mod tests {
             assert!(NodeStorages::parse(text.as_bytes()).is_err(), "{text}");
         }
         let nothing = br#"{"items": [null, 1, {}, {"kind": "NnfNodeBlockStorage"},
-            {"kind": "ClientMount", "spec": {"mounts": [{}, 1]}}, {"kind": "Storage", "status": []}]}"#;
+            {"kind": "ClientMount", "spec": {"mounts": [{}, 1]}},
+            {"kind": "Storage", "status": []}]}"#;
         let nothing = NodeStorages::parse(nothing).unwrap();
         let report = nothing.report(Target { plug: "", nodename: None });
         assert_eq!(report, Report::Answered { held: Vec::new(), remark: None });

@@ -1,7 +1,8 @@
 //! The programs that are asked, side by side: `cibadmin`, and `kubectl` once for each list.
 //!
-//! A program that hangs is killed when the time is over, with what it started, and is never waited for:
-//! one that hangs in a file system does not even die of SIGKILL. It leaves what it was for blind.
+//! A program that hangs is killed when the time is over, with what it started, and is never waited
+//! for: one that hangs in a file system does not even die of SIGKILL. It leaves what it was for
+//! blind.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -26,8 +27,8 @@ use crate::{Reading, Search, Target};
 /// How to reach Kubernetes: what the environment says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kubernetes {
-    /// The program to ask, by name or absolute path. Without one it is `kubectl`, and asked only where
-    /// there is a configuration for it.
+    /// The program to ask, by name or absolute path. Without one it is `kubectl`, and asked only
+    /// where there is a configuration for it.
     pub kubectl: Option<String>,
     /// Its configuration, as in `KUBECONFIG`.
     pub config: Option<String>,
@@ -93,11 +94,12 @@ impl Asked {
     }
 }
 
-/// The nodes that Kubernetes has: compute nodes and rabbits of Near Node Flash. Takes no longer than
-/// `search.time_max`. A failure is tried again once in that time: the API server may refuse for a moment.
+/// The nodes that Kubernetes has: compute nodes and rabbits of Near Node Flash. Takes no longer
+/// than `search.time_max`. A failure is tried again once in that time: the API server may refuse
+/// for a moment.
 ///
-/// nnf-sos reports success for a node that it does not know, because such a node has nothing to lose.
-/// So a name that is not Kubernetes' own would be a fence that does nothing and succeeds.
+/// nnf-sos reports success for a node that it does not know, because such a node has nothing to
+/// lose. So a name that is not Kubernetes' own would be a fence that does nothing and succeeds.
 pub fn kubernetes_nodes(search: &Search) -> Reading<BTreeSet<String>> {
     let until = Instant::now() + search.time_max;
     let ask = || {
@@ -111,8 +113,9 @@ pub fn kubernetes_nodes(search: &Search) -> Reading<BTreeSet<String>> {
     }
 }
 
-/// `--local`: the answer of the node that coordinates the cluster would be awaited otherwise, and it
-/// may be the one that has died. Pacemaker 3 deprecates the option, so the second command is without it.
+/// `--local`: the answer of the node that coordinates the cluster would be awaited otherwise, and
+/// it may be the one that has died. Pacemaker 3 deprecates the option, so the second command is
+/// without it.
 fn cibadmin(search: &Search) -> Reading<[Command; 2]> {
     program(&search.root, "cibadmin").then(|path| {
         let [mut local, mut plain] = [prepared(&path), prepared(&path)];
@@ -150,8 +153,8 @@ fn kubectl(search: &Search, what: &[&str]) -> Reading<Command> {
     })
 }
 
-/// Whether kubectl finds a configuration. A configuration names programs that kubectl runs, so one that
-/// others could have written is not for kubectl to read, even beside a sound one.
+/// Whether kubectl finds a configuration. A configuration names programs that kubectl runs, so one
+/// that others could have written is not for kubectl to read, even beside a sound one.
 fn kubeconfig(root: &Path, config: Option<&str>, home: &Path) -> Reading<()> {
     let files = match config {
         Some(list) => list.split(':').filter(|file| !file.is_empty()).map(PathBuf::from).collect(),
@@ -335,7 +338,8 @@ impl Program {
         self.end(until)?.list.unwrap_or_default().finish()
     }
 
-    /// Whether it has closed its outputs, and its exit code is awaited to decide about a second try.
+    /// Whether it has closed its outputs, and its exit code is awaited to decide about a second
+    /// try.
     fn is_ending(&self) -> bool {
         self.otherwise.is_some() && !self.has_open_output()
     }

@@ -1,4 +1,5 @@
-//! The captures of a real cluster: what the dying node had mounted, by each source alone and by all.
+//! The captures of a real cluster: what the dying node had mounted, by each source alone and by
+//! all.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 

@@ -47,7 +47,8 @@ fn a_program_that_hangs_is_killed_with_what_it_started_and_the_files_still_tell(
 fn what_survives_its_killing_is_not_waited_for() {
     let tree = Tree::of_capture("at-fence-node1");
     let pids = tree.path("pids");
-    // In a session of its own no signal to the program's group reaches it, and it holds the outputs.
+    // In a session of its own no signal to the program's group reaches it, and it holds the
+    // outputs.
     tree.program(
         "cibadmin",
         &format!(
@@ -70,6 +71,7 @@ fn what_survives_its_killing_is_not_waited_for() {
 #[test]
 fn both_programs_run_at_the_same_time() {
     let tree = Tree::of_capture("at-fence-node3");
+    // A shell is told of no file that appears.
     let meet = |own: &str, other: &str| {
         let (own, other) = (tree.path(own), tree.path(other));
         format!(
@@ -140,8 +142,9 @@ fn a_cibadmin_that_refuses_both_ways_is_asked_no_more() {
 fn kubectl_is_asked_for_gfs2_only_and_only_where_it_can_reach_something() {
     let tree = Tree::new();
     let seen = tree.path("seen");
-    let list = r#"{"items": [{"kind": "NnfNodeBlockStorage", "metadata": {"name": "job-0", "namespace":
-        "rabbit-1", "labels": {"nnf.cray.hpe.com/allocationset": "gfs2"}}, "status": {"allocations":
+    let list = r#"{"items": [{"kind": "NnfNodeBlockStorage", "metadata":
+        {"name": "job-0", "namespace": "rabbit-1", "labels":
+        {"nnf.cray.hpe.com/allocationset": "gfs2"}}, "status": {"allocations":
         [{"accesses": {"node2": {}}}]}}]}"#;
     tree.write("list.json", list);
     let script = format!(
@@ -235,7 +238,8 @@ fn without_time_only_the_files_are_read() {
     assert!(!tree.path("pids").exists());
 }
 
-/// A list of the GFS2 storage of so many rabbits, each with 16 compute nodes that share an allocation.
+/// A list of the GFS2 storage of so many rabbits, each with 16 compute nodes that share an
+/// allocation.
 fn rabbits(count: usize) -> String {
     let labels = r#""labels": {"nnf.cray.hpe.com/allocationset": "gfs2"}"#;
     let device =
@@ -249,12 +253,14 @@ fn rabbits(count: usize) -> String {
             })
             .collect();
         let metadata = format!(
-            r#""metadata": {{"name": "job", "namespace": "rabbit-{rabbit}", "uid": "{rabbit:05}", {labels}}}"#
+            r#""metadata": {{"name": "job", "namespace": "rabbit-{rabbit}",
+            "uid": "{rabbit:05}", {labels}}}"#
         );
         items.push(format!(
-            r#"{{"kind": "NnfNodeBlockStorage", {metadata}, "spec": {{"sharedAllocation": true}}, "status":
-            {{"allocations": [{{"accesses": {{{}}}, "devices": [{devices}]}}]}}}},
-            {{"kind": "NnfNodeStorage", {metadata}, "spec": {{"count": 16, "sharedAllocation": true}}}}"#,
+            r#"{{"kind": "NnfNodeBlockStorage", {metadata}, "spec": {{"sharedAllocation": true}},
+            "status": {{"allocations": [{{"accesses": {{{}}}, "devices": [{devices}]}}]}}}},
+            {{"kind": "NnfNodeStorage", {metadata},
+            "spec": {{"count": 16, "sharedAllocation": true}}}}"#,
             accesses.join(", ")
         ));
     }
@@ -267,9 +273,9 @@ fn a_list_of_thousands_of_rabbits_is_read_to_its_end() {
     assert!(list.len() > 20_000_000, "{}", list.len());
     let tree = Tree::new();
     tree.write("list.json", &list);
-    let mounts = r#"{"items": [{"kind": "ClientMount", "metadata": {"namespace": "node127990"}, "spec": {"mounts":
-        [{"device": {"deviceReference": {"objectReference": {"kind": "NnfNodeStorage", "name": "job",
-        "namespace": "rabbit-7999"}, "data": 6}}}]}}]}"#;
+    let mounts = r#"{"items": [{"kind": "ClientMount", "metadata": {"namespace": "node127990"},
+        "spec": {"mounts": [{"device": {"deviceReference": {"objectReference":
+        {"kind": "NnfNodeStorage", "name": "job", "namespace": "rabbit-7999"}, "data": 6}}}]}}]}"#;
     tree.write("mounts.json", mounts);
     tree.program(
         "kubectl",

@@ -1,5 +1,6 @@
-//! CIBs that Pacemaker itself has made: its `cibadmin` configures GFS2 clones, its `crm_simulate` starts
-//! them, lets a node die and writes the history as the real cluster does, and its `cibadmin` is asked.
+//! CIBs that Pacemaker itself has made: its `cibadmin` configures GFS2 clones, its `crm_simulate`
+//! starts them, lets a node die and writes the history as the real cluster does, and its `cibadmin`
+//! is asked.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -57,16 +58,20 @@ fn parameters_are_what_pacemakers_own_tool_says_they_are() {
         let pair = pair(&format!("{id}-d"), value);
         format!("<instance_attributes id='{id}' {score}>{rule}{pair}</instance_attributes>")
     };
-    let fixed = "<instance_attributes id='fixed' score='-9'><nvpair id='fixed-f' name='fstype' value='gfs2'/>\
-                 <nvpair id='fixed-v' name='device' value='/dev/x'/></instance_attributes>";
+    let fixed = "<instance_attributes id='fixed' score='-9'><nvpair id='fixed-f' name='fstype' \
+                 value='gfs2'/><nvpair id='fixed-v' name='device' \
+                 value='/dev/x'/></instance_attributes>";
     let template = format!(
-        "<template id='t' class='ocf' provider='heartbeat' type='Filesystem'>{}{}</template><!-- -->",
+        "<template id='t' class='ocf' provider='heartbeat' type='Filesystem'>{}{}</template><!-- \
+         -->",
         set("t1", "", "template"),
-        "<instance_attributes id='t2' score='-8'><nvpair id='t2-f' name='fstype' value='gfs2'/></instance_attributes>"
+        "<instance_attributes id='t2' score='-8'><nvpair id='t2-f' name='fstype' \
+         value='gfs2'/></instance_attributes>"
     );
     let primitive = |inside: &str| {
         format!(
-            "<primitive id='x' class='ocf' provider='heartbeat' type='Filesystem'>{fixed}{inside}</primitive>"
+            "<primitive id='x' class='ocf' provider='heartbeat' \
+             type='Filesystem'>{fixed}{inside}</primitive>"
         )
     };
     for resource in [
@@ -76,7 +81,8 @@ fn parameters_are_what_pacemakers_own_tool_says_they_are() {
         primitive(&(set("a", "", "one") + &set("b", "score='-INFINITY'", "two"))),
         primitive(
             &(set("a", "", "one")
-                + "<instance_attributes id='b' score='3'><nvpair id-ref='a-d'/></instance_attributes>"),
+                + "<instance_attributes id='b' score='3'><nvpair \
+                   id-ref='a-d'/></instance_attributes>"),
         ),
         template.clone() + "<primitive id='x' template='t'/>",
         template.clone()

@@ -12,8 +12,8 @@ use gfs2_discovery::{Outcome, Report, Source};
 use tree::{Tree, blindness, report};
 
 const CLUSTER: &str = "sys/kernel/config/dlm/cluster";
-const CONF: &str = "totem {\n cluster_name: c\n}\nnodelist {\n node {\n  name: n1\n  nodeid: 1\n }\n \
-                    node {\n  name: n2\n  nodeid: 2\n }\n}\n";
+const CONF: &str = "totem {\n cluster_name: c\n}\nnodelist {\n node {\n  name: n1\n  nodeid: 1\n \
+                    }\n node {\n  name: n2\n  nodeid: 2\n }\n}\n";
 
 fn cluster(cluster_name: &str) -> Tree {
     let tree = Tree::new();
@@ -120,18 +120,21 @@ fn the_cib_calls_a_file_system_as_the_kernel_does_where_it_is_mounted_here() {
     table(&tree, "c:vol1", "253:7");
     tree.write(
         "proc/self/mountinfo",
-        "40 25 253:7 / /srv/shared rw - gfs2 /dev/mapper/vg-lv rw\n41 25 8:1 / /srv rw - ext4 /dev/sda rw\n",
+        "40 25 253:7 / /srv/shared rw - gfs2 /dev/mapper/vg-lv rw\n41 25 8:1 / /srv rw - ext4 \
+         /dev/sda rw\n",
     );
     let primitive = |id: &str, directory: &str| {
         format!(
-            "<primitive id='{id}' class='ocf' provider='heartbeat' type='Filesystem'>\
-             <instance_attributes id='{id}-a'><nvpair id='{id}-d' name='directory' value='{directory}'/>\
-             <nvpair id='{id}-f' name='fstype' value='gfs2'/></instance_attributes></primitive>"
+            "<primitive id='{id}' class='ocf' provider='heartbeat' \
+             type='Filesystem'><instance_attributes id='{id}-a'><nvpair id='{id}-d' \
+             name='directory' value='{directory}'/><nvpair id='{id}-f' name='fstype' \
+             value='gfs2'/></instance_attributes></primitive>"
         )
     };
     let history = |id: &str| {
         format!(
-            "<lrm_resource id='{id}'><lrm_rsc_op operation='start' call-id='1' rc-code='0'/></lrm_resource>"
+            "<lrm_resource id='{id}'><lrm_rsc_op operation='start' call-id='1' \
+             rc-code='0'/></lrm_resource>"
         )
     };
     let cib = format!(
@@ -154,17 +157,18 @@ fn the_cib_calls_a_file_system_as_the_kernel_does_where_it_is_mounted_here() {
 /// A CIB with this resource, which was started on node n2.
 fn started(resource: &str) -> String {
     format!(
-        "<cib><configuration><resources>{resource}</resources></configuration><status><node_state id='2' \
-         uname='n2'><lrm><lrm_resources><lrm_resource id='p'><lrm_rsc_op operation='start' call-id='1' \
-         rc-code='0' op-status='0'/></lrm_resource></lrm_resources></lrm></node_state></status></cib>"
+        "<cib><configuration><resources>{resource}</resources></configuration><status><node_state \
+         id='2' uname='n2'><lrm><lrm_resources><lrm_resource id='p'><lrm_rsc_op operation='start' \
+         call-id='1' rc-code='0' \
+         op-status='0'/></lrm_resource></lrm_resources></lrm></node_state></status></cib>"
     )
 }
 
 fn mounted_at(directory: &str) -> String {
     format!(
-        "<primitive id='p' class='ocf' provider='heartbeat' type='Filesystem'><instance_attributes id='a'>\
-         <nvpair id='d' name='directory' value='{directory}'/><nvpair id='f' name='fstype' value='gfs2'/>\
-         </instance_attributes></primitive>"
+        "<primitive id='p' class='ocf' provider='heartbeat' type='Filesystem'><instance_attributes \
+         id='a'><nvpair id='d' name='directory' value='{directory}'/><nvpair id='f' name='fstype' \
+         value='gfs2'/></instance_attributes></primitive>"
     )
 }
 
@@ -220,7 +224,8 @@ fn a_directory_that_leads_to_a_mount_by_links_is_the_same_file_system() {
 #[test]
 fn a_rule_that_is_not_evaluated_is_told() {
     let tree = cluster("c");
-    let rule = "<rule id='r'><date_expression id='x' operation='gt' start='2020-01-01'/></rule><nvpair id='d'";
+    let rule = "<rule id='r'><date_expression id='x' operation='gt' \
+                start='2020-01-01'/></rule><nvpair id='d'";
     let resource = mounted_at("/mnt/vol").replace("<nvpair id='d'", rule);
     tree.write("cib.xml", &started(&resource));
     tree.program("cibadmin", &format!("cat '{}'", tree.path("cib.xml").display()));

@@ -1,9 +1,9 @@
 //! `fence-watcher-ec2`: one call to AWS EC2 for fence-watcher.
 //!
 //! Reads one [`Ec2Call`] as JSON from standard input, writes one [`Ec2Answer`] as a line of JSON to
-//! standard output, and exits with 0, whatever the answer; or with 2 and words on standard error, when
-//! it did not understand the call and did nothing. It takes no arguments and keeps no files. What an
-//! answer means for a fence is said in the driver, `fence_device`'s module `ec2`.
+//! standard output, and exits with 0, whatever the answer; or with 2 and words on standard error,
+//! when it did not understand the call and did nothing. It takes no arguments and keeps no files.
+//! What an answer means for a fence is said in the driver, `fence_device`'s module `ec2`.
 //!
 //! - `steps`: what is done for each call. `session`: who we are, and one signed exchange.
 //! - `query`, `reply`: what is sent and what comes back; both are free of I/O.

@@ -1,8 +1,8 @@
 //! Whether an order may still be sent, looked at when its connection is ready.
 //!
-//! A connection takes seconds where a proxy or a handshake is slow, and the client may be gone by then.
-//! HTTP asks for the body of a call after that, right before it is sent. An order is its body: whoever got
-//! the rest alone was told nothing.
+//! A connection takes seconds where a proxy or a handshake is slow, and the client may be gone by
+//! then. HTTP asks for the body of a call after that, right before it is sent. An order is its
+//! body: whoever got the rest alone was told nothing.
 
 use std::io;
 use std::pin::Pin;

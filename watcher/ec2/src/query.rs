@@ -9,8 +9,8 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// Asks whether we would be allowed to ask, changing and showing nothing. Where a dry run is not
-    /// known, the page is at least short.
+    /// Asks whether we would be allowed to ask, changing and showing nothing. Where a dry run is
+    /// not known, the page is at least short.
     pub(crate) fn may_describe() -> Self {
         Query::new("DescribeInstances").with("DryRun", "true").with("MaxResults", "5")
     }
@@ -56,8 +56,8 @@ impl Query {
     }
 
     /// The call as a form. Everything but letters, digits and `-._~` is encoded, the colon of a
-    /// filter's name among it: the signature is over the encoded text, and who decodes and encodes it
-    /// again on the way has to arrive at the same.
+    /// filter's name among it: the signature is over the encoded text, and who decodes and encodes
+    /// it again on the way has to arrive at the same.
     pub(crate) fn form(&self) -> String {
         let encoded = |text| utf8_percent_encode(text, RESERVED).to_string();
         let pairs = self.parameters.iter();
@@ -107,7 +107,8 @@ mod tests {
     fn off_is_by_force_and_without_a_wait_unless_that_is_asked_for() {
         assert_eq!(
             Query::stop("i-1", true).form(),
-            "Action=StopInstances&Version=2016-11-15&InstanceId.1=i-1&Force=true&SkipOsShutdown=true"
+            "Action=StopInstances&Version=2016-11-15&InstanceId.1=i-1&Force=true\
+             &SkipOsShutdown=true"
         );
         assert!(!Query::stop("i-1", false).form().contains("Skip"));
     }

@@ -103,7 +103,8 @@ impl Instance {
         self.tags.iter().filter(move |(key, _)| key == tag).map(|(_, value)| value.as_str())
     }
 
-    /// Whether it is gone for good. One that is `shutting-down` may still run and write, for minutes.
+    /// Whether it is gone for good. One that is `shutting-down` may still run and write, for
+    /// minutes.
     pub(crate) fn is_dead(&self) -> bool {
         self.state == "terminated"
     }
@@ -119,8 +120,9 @@ impl Instance {
     }
 }
 
-/// The one of `instances` that the tag means. The dead do not count beside one that lives, which has taken
-/// their name. Where all are dead, any of them is meant: whichever it was, it is off for good.
+/// The one of `instances` that the tag means. The dead do not count beside one that lives, which
+/// has taken their name. Where all are dead, any of them is meant: whichever it was, it is off for
+/// good.
 pub(crate) fn the_one(instances: &[Instance], tag: &str, value: &str) -> Result<Instance, String> {
     let with_tag: Vec<&Instance> = instances
         .iter()
@@ -143,7 +145,8 @@ pub(crate) fn the_one(instances: &[Instance], tag: &str, value: &str) -> Result<
     }
 }
 
-/// Whether the words of an error, of whatever service of AWS's, hold a code of a trouble that passes.
+/// Whether the words of an error, of whatever service of AWS's, hold a code of a trouble that
+/// passes.
 pub(crate) fn is_passing(words: &str) -> bool {
     let mut words = words.split(|c: char| !c.is_ascii_alphanumeric());
     words.any(|word| THROTTLED.contains(&word) || PASSING.contains(&word))
@@ -200,7 +203,8 @@ fn text_of(node: Node, name: &'static str) -> Option<String> {
     Some(child(node, name)?.text().unwrap_or_default().to_owned())
 }
 
-/// The codes with which AWS refuses a call that came too fast: those on which all of AWS's tools wait.
+/// The codes with which AWS refuses a call that came too fast: those on which all of AWS's tools
+/// wait.
 const THROTTLED: [&str; 14] = [
     "BandwidthLimitExceeded",
     "EC2ThrottledException",
@@ -218,7 +222,8 @@ const THROTTLED: [&str; 14] = [
     "TransactionInProgressException",
 ];
 
-/// The codes of troubles that pass, whatever the status. Whether the call was carried out is not known.
+/// The codes of troubles that pass, whatever the status. Whether the call was carried out is not
+/// known.
 const PASSING: [&str; 7] = [
     "InternalError",
     "InternalFailure",

@@ -134,8 +134,8 @@ impl Session {
         sent
     }
 
-    /// Each call has a connection of its own: one that was used before may be closed at its other end, and
-    /// an order that is sent into it is lost.
+    /// Each call has a connection of its own: one that was used before may be closed at its other
+    /// end, and an order that is sent into it is lost.
     async fn exchange(
         &self,
         query: &Query,
@@ -242,8 +242,8 @@ async fn login(call: &Ec2Call) -> Result<(Credentials, String, String), NoSessio
     Ok((credentials, region.to_string(), endpoint))
 }
 
-/// Where the credentials come from. What is configured here is never replaced by something else that
-/// the machine has: that may be somebody else's account.
+/// Where the credentials come from. What is configured here is never replaced by something else
+/// that the machine has: that may be somebody else's account.
 fn provider(call: &Ec2Call, config: &SdkConfig) -> Option<SharedCredentialsProvider> {
     if let Some((id, secret)) = &call.access_key {
         let credentials = Credentials::new(id, secret, None, None, "fence-watcher");
@@ -260,7 +260,8 @@ fn provider(call: &Ec2Call, config: &SdkConfig) -> Option<SharedCredentialsProvi
     Some(SharedCredentialsProvider::new(provider))
 }
 
-/// The URL that calls go to: the configured one, that of the environment or the profile, else AWS's.
+/// The URL that calls go to: the configured one, that of the environment or the profile, else
+/// AWS's.
 fn endpoint(call: &Ec2Call, config: &SdkConfig, region: &str) -> Result<String, String> {
     let key = ServiceConfigKey::builder()
         .service_id("EC2")

@@ -1,8 +1,8 @@
 //! The steps of one call: find the instance, do what was asked, say honestly what came of it.
 //!
 //! Questions change nothing, so they are repeated where that may help. An order is sent again only
-//! when EC2 refused it for coming too fast, or in a state that passes: these answers prove that nothing was
-//! done.
+//! when EC2 refused it for coming too fast, or in a state that passes: these answers prove that
+//! nothing was done.
 
 use std::time::{Duration, SystemTime};
 
@@ -75,9 +75,9 @@ async fn would(session: &Session, query: &Query) -> Result<bool, Trouble> {
 
 /// Finds the instance and asks whether its orders would be allowed.
 ///
-/// A service that imitates EC2 may not know dry runs, and would carry the orders out. So EC2 has to show
-/// twice that it knows them before the order is asked for that would change anything: with a question,
-/// and with the order that the instance has already followed.
+/// A service that imitates EC2 may not know dry runs, and would carry the orders out. So EC2 has to
+/// show twice that it knows them before the order is asked for that would change anything: with a
+/// question, and with the order that the instance has already followed.
 async fn rehearse(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> {
     let Instance { id, state, .. } = find(session, call).await?;
     let done =

@@ -1,6 +1,7 @@
-//! The program against an EC2 of our own that answers as it is told: what is repeated, and what never is.
+//! The program against an EC2 of our own that answers as it is told: what is repeated, and what
+//! never is.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -93,8 +94,8 @@ fn done(call: &str, state: &str) -> Reply {
         )
     } else {
         format!(
-            "<{call}Response><instancesSet><item><instanceId>{ID}</instanceId><currentState><name>new\
-             </name></currentState></item></instancesSet></{call}Response>"
+            "<{call}Response><instancesSet><item><instanceId>{ID}</instanceId><currentState>\
+             <name>new</name></currentState></item></instancesSet></{call}Response>"
         )
     };
     (200, body)

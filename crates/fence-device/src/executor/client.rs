@@ -19,8 +19,8 @@ pub struct ExecutorClient {
 }
 
 impl ExecutorClient {
-    /// Starts `program args… lock_file`, which must call [`executor_main`](crate::executor_main) with
-    /// that path, and waits until it holds its shared lock.
+    /// Starts `program args… lock_file`, which must call [`executor_main`](crate::executor_main)
+    /// with that path, and waits until it holds its shared lock.
     ///
     /// A watcher first takes that lock exclusively and lets go of it again: then nothing that an
     /// earlier one started runs any more.
@@ -37,16 +37,16 @@ impl ExecutorClient {
         Ok(ExecutorClient { shared: Arc::new(shared) })
     }
 
-    /// Runs `command`, which changes something, and waits for its end, until its limit and at worst some
-    /// seconds more. Nothing of it runs when this returns.
+    /// Runs `command`, which changes something, and waits for its end, until its limit and at worst
+    /// some seconds more. Nothing of it runs when this returns.
     ///
     /// Many may run at once. An executor that is found dead is started again, once.
     pub fn run(&self, command: Command) -> Outcome {
         self.run_for(Purpose::Order, command)
     }
 
-    /// The same for a `command` that changes nothing. Where its result does not come in time, it ends
-    /// alone ([`Outcome::NotReported`]): its end never ends an order.
+    /// The same for a `command` that changes nothing. Where its result does not come in time, it
+    /// ends alone ([`Outcome::NotReported`]): its end never ends an order.
     pub fn ask(&self, command: Command) -> Outcome {
         self.run_for(Purpose::Question, command)
     }

@@ -1,10 +1,10 @@
 //! One executor as the watcher sees it: its socket, who waits for which result, and its end.
 //!
-//! An executor that says nothing may be dead, stuck, or merely slow: a machine under load lets a process
-//! wait for seconds. A dead one is noticed at once. One that is silent is asked whether it lives before
-//! anything is killed, and has [`ALIVE_TIME_MAX`] to answer. A question whose result does not come ends
-//! alone: it changes nothing, and its keeper keeps its limit. An order whose result does not come ends
-//! with the executor, because nobody may be told while its program runs.
+//! An executor that says nothing may be dead, stuck, or merely slow: a machine under load lets a
+//! process wait for seconds. A dead one is noticed at once. One that is silent is asked whether it
+//! lives before anything is killed, and has [`ALIVE_TIME_MAX`] to answer. A question whose result
+//! does not come ends alone: it changes nothing, and its keeper keeps its limit. An order whose
+//! result does not come ends with the executor, because nobody may be told while its program runs.
 
 use std::collections::HashMap;
 use std::env;
@@ -40,15 +40,16 @@ use crate::Limit;
 /// How long an executor may take to start and to get its lock.
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How long after a program's limit its result may arrive. Then the executor is asked whether it lives.
+/// How long after a program's limit its result may arrive. Then the executor is asked whether it
+/// lives.
 const RESULT_DELAY_MS_MAX: u64 = 3_000;
 
-/// How long an executor that is asked whether it lives may be silent. It answers within a millisecond on
-/// an idle machine; this is longer than a loaded one lets a process wait.
+/// How long an executor that is asked whether it lives may be silent. It answers within a
+/// millisecond on an idle machine; this is longer than a loaded one lets a process wait.
 const ALIVE_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How long the keepers of an executor that is lost may take to end their programs: somewhat longer than
-/// they wait for a program that does not die.
+/// How long the keepers of an executor that is lost may take to end their programs: somewhat longer
+/// than they wait for a program that does not die.
 const KEEPERS_GONE_MS_MAX: u64 = LAST_WAIT_MS + KILL_TIME_MS_MAX;
 
 /// The stack of a thread that reads lines and hands them on, or waits.
@@ -66,7 +67,8 @@ pub(super) struct Connection {
     executor: Mutex<Option<Child>>,
     /// The executor's own number.
     pid: Pid,
-    /// At its end when neither the executor nor a keeper lives; `None` once somebody waits for that.
+    /// At its end when neither the executor nor a keeper lives; `None` once somebody waits for
+    /// that.
     life: Mutex<Option<PipeReader>>,
     /// By what the executor's processes are known.
     mark: Option<Mark>,
@@ -165,8 +167,8 @@ impl Connection {
         lock(&self.waiting).is_some()
     }
 
-    /// Has the executor run a job, and waits for its end. `None` when it certainly did not get the job:
-    /// without the newline at its end, a line is never acted on.
+    /// Has the executor run a job, and waits for its end. `None` when it certainly did not get the
+    /// job: without the newline at its end, a line is never acted on.
     pub(super) fn run(&self, job: &JobLine) -> Option<Outcome> {
         if self.look_for_end(WaitPidFlag::WNOHANG) != Ok(WaitStatus::StillAlive) {
             self.abandon("has ended");
@@ -220,8 +222,8 @@ impl Connection {
         lock(&self.asked).map(|since| since.elapsed())
     }
 
-    /// Gives the executor up if it does not say that it lives. Not while it has an order: that ends by
-    /// its own limit.
+    /// Gives the executor up if it does not say that it lives. Not while it has an order: that ends
+    /// by its own limit.
     pub(super) fn give_up_if_stuck(&self) {
         let has_order =
             |all: &HashMap<u64, Waiting>| all.values().any(|job| job.purpose == Purpose::Order);
@@ -239,8 +241,8 @@ impl Connection {
         }
     }
 
-    /// Writes the lines to the executor. In a thread of its own: an executor that reads nothing for a
-    /// while holds up nobody whose limit is nearer.
+    /// Writes the lines to the executor. In a thread of its own: an executor that reads nothing for
+    /// a while holds up nobody whose limit is nearer.
     fn deliver(&self, lines: &Receiver<Line>, mut socket: UnixStream) {
         for Line { job, bytes } in lines {
             // Before it is written: of what the executor may have, nobody may say that it has not.
@@ -261,8 +263,8 @@ impl Connection {
         }
     }
 
-    /// Notices the executor's end when the socket does not show it: a process that it has made and that
-    /// is not a keeper yet holds the other end open.
+    /// Notices the executor's end when the socket does not show it: a process that it has made and
+    /// that is not a keeper yet holds the other end open.
     fn await_end(&self) {
         while self.look_for_end(WaitPidFlag::empty()) == Err(Errno::EINTR) {}
         self.abandon("has ended");
@@ -298,12 +300,12 @@ impl Connection {
         let _ = executor.map(|mut executor| executor.wait());
     }
 
-    /// Kills the executor, waits until everything that it started is ended, then tells everybody who
-    /// waits.
+    /// Kills the executor, waits until everything that it started is ended, then tells everybody
+    /// who waits.
     ///
-    /// In this order: whoever is told may give the next order for the same target. The keepers see their
-    /// sockets close when the executor has died, and end what they run. Should a keeper be lost as well,
-    /// what it has left bears the mark.
+    /// In this order: whoever is told may give the next order for the same target. The keepers see
+    /// their sockets close when the executor has died, and end what they run. Should a keeper be
+    /// lost as well, what it has left bears the mark.
     fn abandon(&self, why: &str) {
         if let Some(executor) = &mut *lock(&self.executor)
             && executor.kill().is_ok()

@@ -1,9 +1,9 @@
 //! Processes as the kernel lists them: the descendants of this process, and the bearers of a mark.
 //!
 //! A program's own process group is not enough: `timeout 5 ipmitool …` in a script makes a group of
-//! its own, and a daemon makes a session. The kernel lists in `/proc/N/task/*/children` who descends
-//! from whom, and in `/proc/N/stat` and `/proc/N/limits` all that is needed besides. These files can
-//! be read of a process that hangs in a file system (`cmdline` and `environ` cannot).
+//! its own, and a daemon makes a session. The kernel lists in `/proc/N/task/*/children` who
+//! descends from whom, and in `/proc/N/stat` and `/proc/N/limits` all that is needed besides. These
+//! files can be read of a process that hangs in a file system (`cmdline` and `environ` cannot).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,16 +24,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// descends from those. Returns false if there is nobody to kill.
 ///
 /// One call may miss a process that is born or gets another parent meanwhile. If this process is a
-/// child subreaper, each such process is found by a later call; the caller calls again until there is
-/// nobody. The caller must not wait for children while this function runs.
+/// child subreaper, each such process is found by a later call; the caller calls again until there
+/// is nobody. The caller must not wait for children while this function runs.
 pub(super) fn kill_descendants(is_spared: impl Fn(Pid) -> bool) -> bool {
     let tree = Tree::now();
     let mut found = tree.children(Pid::this());
     found.retain(|child| !is_spared(*child));
     let is_anybody = !found.is_empty();
     while let Some(pid) = found.pop() {
-        // Parents first: a shell must not see its program die and go on with the next. A parent that
-        // has the signal waits for no child any more, so its children's numbers stay theirs.
+        // Parents first: a shell must not see its program die and go on with the next. A parent
+        // that has the signal waits for no child any more, so its children's numbers stay theirs.
         send_kill(pid);
         found.extend(tree.children(pid));
     }

@@ -1,14 +1,14 @@
 //! The keeper: a process that runs one program at a time, and ends all that the program leaves.
 //!
-//! The keeper is a child subreaper: a process whose parent ends becomes the keeper's child, whatever
-//! group or session it has made for itself. So everything that a job started descends from the job's
-//! keeper, and when the kernel says that the keeper has no child (`ECHILD`), nothing of the job is
-//! left. A job is over then, and not before: when its program ends by itself or reaches its limit, the
-//! keeper kills what is left and reports afterwards. What cannot be killed, because it hangs in the
-//! kernel, is given up after some time; such a process does nothing more by itself.
+//! The keeper is a child subreaper: a process whose parent ends becomes the keeper's child,
+//! whatever group or session it has made for itself. So everything that a job started descends from
+//! the job's keeper, and when the kernel says that the keeper has no child (`ECHILD`), nothing of
+//! the job is left. A job is over then, and not before: when its program ends by itself or reaches
+//! its limit, the keeper kills what is left and reports afterwards. What cannot be killed, because
+//! it hangs in the kernel, is given up after some time; such a process does nothing more by itself.
 //!
-//! The keeper ends everything as well when the executor is gone. A keeper that has nothing left takes
-//! the next job; any other ends with its job, and the executor inherits what it leaves.
+//! The keeper ends everything as well when the executor is gone. A keeper that has nothing left
+//! takes the next job; any other ends with its job, and the executor inherits what it leaves.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -37,8 +37,8 @@ use crate::boot_ms_now;
 /// The number under which a keeper gets the pipe that shows the watcher that the keeper lives.
 pub(super) const LIFE: RawFd = 100;
 
-/// How long after a kill the keeper looks for processes whose parents it has killed, if no event tells
-/// of them.
+/// How long after a kill the keeper looks for processes whose parents it has killed, if no event
+/// tells of them.
 const LOOK_AGAIN_MS: u16 = 20;
 
 /// The body of a keeper. Standard input is the socket to the executor; standard output is the lock,
@@ -150,7 +150,8 @@ impl Keeper {
         }
     }
 
-    /// Kills what is left of the job until nothing is left, for at most so long; whether nothing is.
+    /// Kills what is left of the job until nothing is left, for at most so long; whether nothing
+    /// is.
     fn end(&mut self, job: &mut Job, time_ms_max: u64) -> io::Result<bool> {
         let until = boot_ms_now() + time_ms_max;
         loop {
@@ -259,8 +260,8 @@ impl Job {
         }
     }
 
-    /// Waits for the program, and for nobody else: of a child that a real-time signal ended, the library
-    /// does not say which it was.
+    /// Waits for the program, and for nobody else: of a child that a real-time signal ended, the
+    /// library does not say which it was.
     fn wait_for_leader(&mut self) {
         let Some(leader) = self.leader.filter(|_| self.ended.is_none()) else { return };
         match waitpid(leader, Some(WaitPidFlag::WNOHANG)) {

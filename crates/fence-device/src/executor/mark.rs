@@ -1,16 +1,16 @@
 //! The mark by which the processes of one executor are known, and the note that hands the mark on.
 //!
-//! The mark is a limit of the process (`RLIMIT_RTTIME`, the hard one) whose value is so large that it
-//! limits nothing, and random, so that no other process has the same. Every descendant inherits a
-//! limit, whatever group, session or parent it has later, and whatever program it becomes; it shows in
-//! `/proc/N/limits`, which can be read of a process that hangs. A variable of the environment would be
-//! lost at `env -i`, and reading it can hang.
+//! The mark is a limit of the process (`RLIMIT_RTTIME`, the hard one) whose value is so large that
+//! it limits nothing, and random, so that no other process has the same. Every descendant inherits
+//! a limit, whatever group, session or parent it has later, and whatever program it becomes; it
+//! shows in `/proc/N/limits`, which can be read of a process that hangs. A variable of the
+//! environment would be lost at `env -i`, and reading it can hang.
 //!
-//! The mark is for catastrophes alone: for a watcher whose executor is lost, and for the next executor
-//! if everybody was killed at once. That one has read the mark from the note in the lock's file. A
-//! process is killed by its mark only when it is certainly meant: same boot, same pid namespace, not
-//! older than the executor. Otherwise it is left alone: the note may be from the former life of a
-//! container, and any number in it somebody else's by now.
+//! The mark is for catastrophes alone: for a watcher whose executor is lost, and for the next
+//! executor if everybody was killed at once. That one has read the mark from the note in the lock's
+//! file. A process is killed by its mark only when it is certainly meant: same boot, same pid
+//! namespace, not older than the executor. Otherwise it is left alone: the note may be from the
+//! former life of a container, and any number in it somebody else's by now.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 use super::LAST_WAIT_MS;
 use super::family::{Process, end_marked, own_began_ticks};
 
-/// The smallest mark, in microseconds: 146,000 years. The kernel's word for "unlimited" is larger than all.
+/// The smallest mark, in microseconds: 146,000 years. The kernel's word for "unlimited" is larger
+/// than all.
 const SMALLEST: u64 = 1 << 62;
 
 /// A note is shorter.
@@ -110,8 +111,8 @@ fn note(mark: &Mark) -> Option<String> {
     Some(format!("{} {} {}", place()?, mark.since_ticks, mark.limit_us))
 }
 
-/// The mark in a note of this boot and this pid namespace. Any other note is not believed, nor one in
-/// another format.
+/// The mark in a note of this boot and this pid namespace. Any other note is not believed, nor one
+/// in another format.
 fn noted(note: &str) -> Option<Mark> {
     let (since_ticks, limit_us) =
         note.strip_prefix(&place()?)?.strip_prefix(' ')?.split_once(' ')?;

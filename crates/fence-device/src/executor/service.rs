@@ -1,53 +1,44 @@
 //! The executor itself: one loop that hands jobs to keepers.
 //!
-//! It waits for four things at once: jobs and the watcher's end on the socket, results of keepers, the
-//! end of a child (`SIGCHLD`), and the nearest moment at which a keeper must have reported. Nothing here
-//! blocks: neither a watcher that does not read its results nor a keeper that does not move holds up
-//! anybody else.
+//! It waits for four things at once: jobs and the watcher's end on the socket, results of keepers,
+//! the end of a child (`SIGCHLD`), and the nearest moment at which a keeper must have reported.
+//! Nothing here blocks: neither a watcher that does not read its results nor a keeper that does not
+//! move holds up anybody else.
 //!
-//! Each child of the executor is a keeper, or a process that a dead keeper has left: that one is killed,
-//! and the job's result is reported afterwards.
+//! Each child of the executor is a keeper, or a process that a dead keeper has left: that one is
+//! killed, and the job's result is reported afterwards.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::env;
 use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use nix::errno::Errno;
-use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::prctl::{set_child_subreaper, set_name};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, close, setsid};
+use nix::unistd::Pid;
 
 use super::family::kill_descendants;
-use super::keeper::{LIFE, keeper_main, time_spec};
-use super::mark::{self, Mark};
+use super::keeper::{LIFE, time_spec};
+use super::main::KEEPER;
 use super::wire::{Received, Wire};
 use super::{
-    Answer, Greeting, JobLine, KILL_TIME_MS_MAX, KeeperLine, LAST_WAIT_MS, Outcome, Purpose,
-    ResultLine, Word, json_line,
+    Answer, JobLine, KILL_TIME_MS_MAX, KeeperLine, LAST_WAIT_MS, Outcome, Purpose, ResultLine,
+    Word, json_line,
 };
 use crate::boot_ms_now;
 
-/// Open files that the executor allows itself, two for each program; the usual 1024 are too few for
-/// a burst.
-const FILES_MAX: u64 = 16_384;
-
-/// How long after its limit, in addition to the time that a kill takes, a job's keeper may be silent.
-/// A keeper that is silent for longer is stuck, perhaps stopped, and is killed.
+/// How long after its limit, in addition to the time that a kill takes, a job's keeper may be
+/// silent. A keeper that is silent for longer is stuck, perhaps stopped, and is killed.
 const KEEPER_DELAY_MS_MAX: u64 = 500;
 
 /// How much longer a keeper may be silent whose executor itself was stopped meanwhile.
@@ -56,86 +47,10 @@ const SPARED_MS: u64 = 2_000;
 /// How many keepers wait for a job. Others end.
 const IDLE_MAX: usize = 2;
 
-/// How often to look for what a dead keeper left while somebody waits for the result, and afterwards.
+/// How often to look for what a dead keeper left while somebody waits for the result, and
+/// afterwards.
 const LOOK_AGAIN_MS: u64 = 20;
 const LOOK_RARELY_MS: u64 = 1_000;
-
-/// What stands in a keeper's arguments in the place of the lock's path, which is never relative.
-const KEEPER: &str = "keeper";
-
-/// The body of the watcher's hidden mode: runs programs for the watcher at the other end of standard
-/// input, and returns when that has gone and everything it started has been killed.
-///
-/// `lock_file` is made if needed, and locked in shared mode until the process and its keepers end. To
-/// be called first in a fresh, single-threaded process. The executor starts the same program with the
-/// same arguments but this one to make a keeper; then this is a keeper's body.
-pub fn executor_main(lock_file: &Path) -> io::Result<()> {
-    if UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?).peer_addr().is_err() {
-        return Err(io::Error::other("this mode is for the watcher's own use"));
-    }
-    if lock_file == Path::new(KEEPER) {
-        return keeper_main();
-    }
-    close_inherited()?;
-    let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let problem = |error: io::Error| format!("executor: \"{}\": {error}", lock_file.display());
-    let mut mark = None;
-    let prepared = prepare(lock_file, &mut mark).and_then(|lock| {
-        Executor::new(socket.try_clone()?, lock.try_clone()?).map(|executor| (lock, executor))
-    });
-    let (greeting, result) = match prepared {
-        Ok(prepared) => (None, Ok(prepared)),
-        Err(error) => (Some(problem(error)), Err(())),
-    };
-    socket.write_all(&json_line(&Greeting { problem: greeting, mark }))?;
-    // Who started us has read the problem.
-    let Ok((lock, mut executor)) = result else { return Ok(()) };
-
-    let ended = executor.serve();
-    executor.end_everything();
-    // Nothing is left that could be ended.
-    mark::leave_note(&lock, None)?;
-    ended
-}
-
-/// Leaves everything that ties the process to who started the watcher.
-fn prepare(lock_file: &Path, mark: &mut Option<Mark>) -> io::Result<File> {
-    // Whether and when to end is the watcher's decision, also at Ctrl-C and at shutdown.
-    SigSet::all().thread_block()?;
-    setsid()?;
-    set_name(c"fence-executor")?;
-    set_child_subreaper(true)?;
-    env::set_current_dir("/")?;
-    let (_, files_max) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, files_max.min(FILES_MAX), files_max)?;
-
-    let lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(lock_file)?;
-    lock.lock_shared()?;
-    mark::take_over(&lock)?;
-    *mark = Mark::set();
-    mark::leave_note(&lock, mark.as_ref())?;
-    Ok(lock)
-}
-
-/// Closes what whoever started the watcher left open, so that no program gets it.
-fn close_inherited() -> io::Result<()> {
-    let mut inherited: Vec<RawFd> = Vec::new();
-    for entry in fs::read_dir("/proc/self/fd")? {
-        inherited.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
-    }
-    for number in inherited.into_iter().filter(|number| *number > 2) {
-        // One of them was the directory that was read, and is closed by now.
-        let _ = close(number);
-    }
-    Ok(())
-}
 
 /// What an event is about: these, or a keeper.
 const SOCKET: u64 = u64::MAX;
@@ -143,7 +58,7 @@ const SIGNALS: u64 = u64::MAX - 1;
 const TIMER: u64 = u64::MAX - 2;
 
 #[derive(Debug)]
-struct Executor {
+pub(super) struct Executor {
     watcher: Wire,
     lock: File,
     epoll: Epoll,
@@ -196,7 +111,8 @@ struct Lost {
 }
 
 impl Executor {
-    fn new(socket: UnixStream, lock: File) -> io::Result<Self> {
+    /// The executor of the watcher at the other end of `socket`. Its keepers hold `lock`.
+    pub(super) fn new(socket: UnixStream, lock: File) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let mut child_ends = SigSet::empty();
         child_ends.add(Signal::SIGCHLD);
@@ -231,7 +147,7 @@ impl Executor {
     }
 
     /// Serves until the watcher is gone.
-    fn serve(&mut self) -> io::Result<()> {
+    pub(super) fn serve(&mut self) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); 64];
         loop {
             let is_idle = self.pending.is_empty();
@@ -288,8 +204,8 @@ impl Executor {
         self.pending.insert(at, job);
     }
 
-    /// Hands out the jobs for which there are keepers. Starts one keeper at most: in between, whoever
-    /// sends many jobs must get rid of them, and limits must be kept.
+    /// Hands out the jobs for which there are keepers. Starts one keeper at most: in between,
+    /// whoever sends many jobs must get rid of them, and limits must be kept.
     fn begin(&mut self) -> io::Result<()> {
         if self.idle.is_empty() && !self.pending.is_empty() {
             match self.start_keeper() {
@@ -336,8 +252,8 @@ impl Executor {
         arguments.push(CString::new(KEEPER)?);
         let mut files = PosixSpawnFileActions::init()?;
         files.add_dup2(theirs.as_raw_fd(), 0)?;
-        // The executor's standard output shows the watcher who lives. The lock was opened early and has
-        // a small number.
+        // The executor's standard output shows the watcher who lives. The lock was opened early and
+        // has a small number.
         files.add_dup2(1, LIFE)?;
         files.add_dup2(self.lock.as_raw_fd(), 1)?;
         let key = self.next_keeper;
@@ -457,8 +373,8 @@ impl Executor {
         }
     }
 
-    /// Ends what dead keepers have left, and reports their jobs when nothing is left, or when what is
-    /// left does not die.
+    /// Ends what dead keepers have left, and reports their jobs when nothing is left, or when what
+    /// is left does not die.
     fn end_strays(&mut self) {
         let now = boot_ms_now();
         if self.strays_due_ms.is_none_or(|due_ms| due_ms > now) {
@@ -500,7 +416,7 @@ impl Executor {
     }
 
     /// Lets go of the keepers, which end what they run, and waits until nothing is left.
-    fn end_everything(&mut self) {
+    pub(super) fn end_everything(&mut self) {
         for keeper in self.keepers.values() {
             keeper.let_go();
         }

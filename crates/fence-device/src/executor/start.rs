@@ -1,8 +1,8 @@
 //! The start of a program, in a thread of its own.
 //!
-//! Starting a program opens its file, and that hangs where the file's server does not answer. Nobody
-//! but the thread that starts it waits for that. The process that is to become the program is a child
-//! like any other by then, and can be killed.
+//! Starting a program opens its file, and that hangs where the file's server does not answer.
+//! Nobody but the thread that starts it waits for that. The process that is to become the program
+//! is a child like any other by then, and can be killed.
 
 use std::fs::File;
 use std::io;

@@ -1,20 +1,18 @@
 //! The agent's metadata: read by running the agent, and kept while the agent's file stays the same.
 //!
-//! A question that decides which machine is hit needs the metadata: it is read again until it can be read.
-//! Other questions make do without it. For them a failure is remembered, so that an agent that cannot
-//! describe itself delays no fence twice.
+//! A question that decides which machine is hit needs the metadata: it is read again until it can
+//! be read. Other questions make do without it. For them a failure is remembered, so that an agent
+//! that cannot describe itself delays no fence twice.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{AgentAction, FenceAgentDevice, Metadata};
-use crate::command::failure;
-use crate::executor::Purpose;
-use crate::{Limit, Outcome};
+use crate::pool::ask_until;
+use crate::program::failure;
+use crate::{Command, Limit, Outcome};
 
 /// What is known of an agent's metadata.
 #[derive(Debug, Default)]
@@ -47,7 +45,8 @@ impl Description {
 }
 
 impl FenceAgentDevice {
-    /// The metadata, read now unless it is known. An error is no permission: who asks to be safe refuses.
+    /// The metadata, read now unless it is known. An error is no permission: who asks to be safe
+    /// refuses.
     pub(super) fn metadata(&self, limit: Limit) -> Result<Arc<Metadata>, String> {
         let mark = file_mark(&self.settings.agent, limit)?;
         match self.description.of(mark) {
@@ -56,7 +55,8 @@ impl FenceAgentDevice {
         }
     }
 
-    /// The metadata for a question that has a safe answer without it: not read once more after a failure.
+    /// The metadata for a question that has a safe answer without it: not read once more after a
+    /// failure.
     pub(super) fn metadata_if_readable(&self, limit: Limit) -> Option<Arc<Metadata>> {
         let mark = file_mark(&self.settings.agent, limit).ok()?;
         let known = self.description.of(mark);
@@ -76,16 +76,12 @@ impl FenceAgentDevice {
 
     fn read_metadata(&self, mark: FileMark, limit: Limit) -> Result<Arc<Metadata>, String> {
         let own_limit = Limit::in_ms(METADATA_MS);
-        let outcome = self.execute(
-            Purpose::Question,
-            "action=metadata\n".to_owned(),
-            None,
-            limit.min(own_limit),
-            METADATA_BYTES_MAX,
-        );
+        let call = self.call("action=metadata\n".to_owned(), limit.min(own_limit));
+        let call = Command { output_bytes_max: METADATA_BYTES_MAX, ..call };
+        let outcome = self.executor.ask(call);
         let description = match &outcome {
             Outcome::Exited { code: 0, stdout, .. } => Metadata::parse(stdout).map(Arc::new),
-            other => Err(failure(&self.argv(), other)),
+            other => Err(failure(&self.settings.agent, other)),
         };
         // A limit that was too short for any agent says nothing of this one.
         let is_telling = match &outcome {
@@ -99,8 +95,8 @@ impl FenceAgentDevice {
         description
     }
 
-    /// Whether the agent has `action`, as far as its metadata is known. An agent that declares nothing
-    /// is taken to have it: the worst that comes of that is a question without an answer.
+    /// Whether the agent has `action`, as far as its metadata is known. An agent that declares
+    /// nothing is taken to have it: the worst that comes of that is a question without an answer.
     pub(super) fn declares(metadata: Option<&Metadata>, action: AgentAction) -> bool {
         metadata.is_none_or(|metadata| {
             !metadata.declares_actions() || metadata.has_action(action.as_str())
@@ -110,30 +106,20 @@ impl FenceAgentDevice {
 
 /// The mark of the file at `path`. The file's server may be dead, so a thread of its own looks.
 fn file_mark(path: &str, limit: Limit) -> Result<FileMark, String> {
-    let (sender, receiver) = mpsc::sync_channel(1);
     let owned = path.to_owned();
-    let look = move || {
-        let mark = fs::metadata(owned).map(|file| FileMark {
+    let seen = ask_until(limit, move || {
+        let file = fs::metadata(owned)?;
+        Ok(FileMark {
             device: file.dev(),
             inode: file.ino(),
             size: file.size(),
             modified: (file.mtime(), file.mtime_nsec()),
-        });
-        // The receiver is gone when the limit has passed.
-        let _ = sender.send(mark);
-    };
-    let seen = match thread::Builder::new().spawn(look) {
-        Ok(_) => receiver.recv_timeout(Duration::from_millis(limit.left_ms())),
-        Err(error) => return Err(format!("cannot look at '{path}': {error}")),
-    };
-    match seen {
-        Ok(Ok(mark)) => Ok(mark),
-        Ok(Err(error)) if error.kind() == ErrorKind::NotFound => {
-            Err(format!("there is no program '{path}'"))
-        }
-        Ok(Err(error)) => Err(format!("cannot look at '{path}': {error}")),
-        Err(_) => Err(format!("cannot look at '{path}': no answer in time")),
-    }
+        })
+    });
+    seen.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => format!("there is no program '{path}'"),
+        _ => format!("cannot look at '{path}': {error}"),
+    })
 }
 
 /// How long an agent may take to describe itself, as with Pacemaker.

@@ -1,13 +1,13 @@
 //! The machine behind a name that an agent resolves by itself, with each call anew.
 //!
-//! A name with several addresses may lead the order to one machine and the question to another. So the
-//! name is resolved here as well: where it has several addresses, the agent gets a number in its place,
-//! the same for the order and for each question of the execution. A name with one address stays, as long
-//! as it keeps that address.
+//! A name with several addresses may lead the order to one machine and the question to another. So
+//! the name is resolved here as well: where it has several addresses, the agent gets a number in
+//! its place, the same for the order and for each question of the execution. A name with one
+//! address stays, as long as it keeps that address.
 //!
-//! A certificate is verified against a name. Where the options ask for that, the name stays: whoever answers
-//! at any of its addresses has shown that it bears the name. A name that only the agent can resolve (an alias
-//! of its `ssh`) stays, too.
+//! A certificate is verified against a name. Where the options ask for that, the name stays:
+//! whoever answers at any of its addresses has shown that it bears the name. A name that only the
+//! agent can resolve (an alias of its `ssh`) stays, too.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -26,8 +26,8 @@ pub(crate) enum AgentHost {
 }
 
 impl FenceAgentDevice {
-    /// The number that the agent gets in place of a name for an order, if it does not get the name; pins
-    /// the machine.
+    /// The number that the agent gets in place of a name for an order, if it does not get the name;
+    /// pins the machine.
     pub(super) fn host_of_order(&self, plug: &str, pin: &Pin, limit: Limit) -> Option<String> {
         let name = self.host_name(plug)?;
         if let Some(Machine::Agent { host: AgentHost::Number(number) }) = pin.machine() {
@@ -70,8 +70,8 @@ impl FenceAgentDevice {
         (!is_kept).then(|| number.to_owned())
     }
 
-    /// The name by which the agent finds its device, where it gets one and nothing else shows that who answers
-    /// bears it.
+    /// The name by which the agent finds its device, where it gets one and nothing else shows that
+    /// who answers bears it.
     fn host_name<'a>(&'a self, plug: &'a str) -> Option<&'a str> {
         let of_all = || {
             let given = self.settings.options.iter();
@@ -82,9 +82,9 @@ impl FenceAgentDevice {
         host.filter(is_name).filter(|_| !self.verifies_names())
     }
 
-    /// The numbers of a name, in the order of the system's resolver, those that the agent may use alone.
-    /// Numbers of IPv4 come first: agents put them into URLs and the addresses of other protocols, where
-    /// one of IPv6 needs a form of its own.
+    /// The numbers of a name, in the order of the system's resolver, those that the agent may use
+    /// alone. Numbers of IPv4 come first: agents put them into URLs and the addresses of other
+    /// protocols, where one of IPv6 needs a form of its own.
     fn addresses_of(&self, name: &str, limit: Limit) -> Result<Vec<String>, String> {
         let found = resolve(name, 0, limit.min(Limit::in_ms(RESOLVE_MS)))?;
         let is_only = |option| self.is_set(option);
@@ -127,8 +127,8 @@ pub(super) fn is_host_option(name: &str) -> bool {
 
 fn doubt(name: &str) -> String {
     format!(
-        "the name has several addresses, or others than before, so another machine could answer: give the \
-         agent one that leads to one machine, or a number, in place of '{name}'"
+        "the name has several addresses, or others than before, so another machine could answer: \
+         give the agent one that leads to one machine, or a number, in place of '{name}'"
     )
 }
 

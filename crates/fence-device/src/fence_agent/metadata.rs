@@ -1,7 +1,7 @@
 //! What a fence agent says of itself, and what in a configuration does not fit that.
 //!
-//! The format is that of ClusterLabs' fence agents (`lib/metadata.rng` there), read tolerantly: what
-//! is missing or new in an agent's metadata is not the administrator's fault.
+//! The format is that of ClusterLabs' fence agents (`lib/metadata.rng` there), read tolerantly:
+//! what is missing or new in an agent's metadata is not the administrator's fault.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use fence_protocol::nearest;
 use roxmltree::{Document, Node, ParsingOptions};
 
-use crate::command::message;
+use crate::program::message;
 
 /// The options and actions that an agent declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -276,7 +276,8 @@ mod tests {
   <parameter name="power_wait"><content type="second"/></parameter>
   <parameter name="ssl"><content type="boolean"/></parameter>
   <parameter name="lanplus"><content type="boolean" default="1"/></parameter>
-  <parameter name="auth"><content type="select"><option value="md5"/><option value="none"/></content></parameter>
+  <parameter name="auth"><content type="select"><option value="md5"/><option value="none"/>
+  </content></parameter>
 </parameters>
 <actions><action name="on" automatic="0"/><action name="off"/><action name="status"/></actions>
 </resource-agent>
@@ -382,7 +383,8 @@ mod tests {
         for kind in [
             "<!DOCTYPE resource-agent SYSTEM \"ra-api-1.dtd\">",
             "<!DOCTYPE resource-agent\n  PUBLIC '-//A > B//' \"http://x/ra-api-1.dtd\" >\n",
-            "<!-- -->\n<!DOCTYPE resource-agent [<!ELEMENT resource-agent ANY>\n<!ENTITY a \"]>\">]>",
+            "<!-- -->\n<!DOCTYPE resource-agent [<!ELEMENT resource-agent ANY>\n<!ENTITY a \
+             \"]>\">]>",
         ] {
             let typed = AGENT.replacen("\n<resource-agent", &format!("\n{kind}<resource-agent"), 1);
             assert!(typed.contains(kind));
@@ -398,7 +400,8 @@ mod tests {
             "<html/>",
             "<resource-agent>",
             "<!DOCTYPE x [<!ENTITY a \"aaaa\">]><resource-agent>&a;</resource-agent>",
-            "<?xml version=\"1.0\"?><!DOCTYPE x [<!ENTITY a \"a\">]><resource-agent>&a;</resource-agent>",
+            "<?xml version=\"1.0\"?><!DOCTYPE x [<!ENTITY a \
+             \"a\">]><resource-agent>&a;</resource-agent>",
             "<?xml version=\"1.0\"?><!DOCTYPE x [<resource-agent></resource-agent>",
             &"<resource-agent>".repeat(90_000),
             &format!("<resource-agent>{}</resource-agent>", "<a/>".repeat(200_000)),

@@ -18,8 +18,8 @@ pub(super) enum NoList {
     OneMachine,
 }
 
-/// Whether the agent says that it has no list. ClusterLabs' agents do so in these words alone, and exit
-/// with 0.
+/// Whether the agent says that it has no list. ClusterLabs' agents do so in these words alone, and
+/// exit with 0.
 pub(super) fn no_list(stdout: &str) -> Option<NoList> {
     match stdout.trim() {
         "N/A" => Some(NoList::OneMachine),
@@ -28,11 +28,11 @@ pub(super) fn no_list(stdout: &str) -> Option<NoList> {
     }
 }
 
-/// The plugs that an agent lists: `plug`, `plug,alias` (whatever the separator) or, as `fence_virt` and
-/// `fence_xvm` write it, `name uuid state`, one a line.
+/// The plugs that an agent lists: `plug`, `plug,alias` (whatever the separator) or, as `fence_virt`
+/// and `fence_xvm` write it, `name uuid state`, one a line.
 ///
-/// A line of another form spoils the list, and is the error: agents without a list say so in prose, and
-/// exit with 0.
+/// A line of another form spoils the list, and is the error: agents without a list say so in prose,
+/// and exit with 0.
 pub fn listed_plugs<'a>(stdout: &'a str, separator: &str) -> Result<Vec<Listed<'a>>, &'a str> {
     let lines = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
     lines

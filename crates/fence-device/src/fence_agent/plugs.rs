@@ -1,13 +1,13 @@
-//! Whether an agent knows a plug. Some agents call every machine off that they do not know, so an "off"
-//! proves something only where the plug is in the agent's list.
+//! Whether an agent knows a plug. Some agents call every machine off that they do not know, so an
+//! "off" proves something only where the plug is in the agent's list.
 
 use fence_protocol::{NodeName, PowerState, bounded, fold_hostlist};
 
 use super::output::{NoList, no_list};
 use super::{AgentAction, FenceAgentDevice, Listed, Ran, Target, listed_plugs};
-use crate::command::LIST_BYTES_MAX;
 use crate::pin::Listing;
 use crate::pool::ask_all;
+use crate::program::LIST_BYTES_MAX;
 use crate::{Limit, Outcome, Pin, Secrets};
 
 /// What an agent wrote as its list.
@@ -55,9 +55,9 @@ impl FenceAgentDevice {
 
     /// Why nothing may be ordered for `target` as far as the agent's list shows, if that is so.
     ///
-    /// Where the state is asked after an order, an "off" of an unknown plug is not believed, and the list
-    /// is read then. Otherwise the list is read before the order: nothing shows later that the agent took
-    /// an unknown plug for its own, or acted on another machine.
+    /// Where the state is asked after an order, an "off" of an unknown plug is not believed, and
+    /// the list is read then. Otherwise the list is read before the order: nothing shows later that
+    /// the agent took an unknown plug for its own, or acted on another machine.
     pub(super) fn doubt_about_order(
         &self,
         action: AgentAction,
@@ -72,7 +72,8 @@ impl FenceAgentDevice {
         self.doubt_about_plug(target, pin, limit)
     }
 
-    /// Why it is not certain that the agent knows the plug of `target`, where it can list its plugs.
+    /// Why it is not certain that the agent knows the plug of `target`, where it can list its
+    /// plugs.
     fn doubt_about_plug(&self, target: Target<'_>, pin: &Pin, limit: Limit) -> Option<Doubt> {
         if !self.can_list(limit) {
             return None;
@@ -137,7 +138,7 @@ impl FenceAgentDevice {
                     ran.outcome,
                     Outcome::Exited { .. } | Outcome::TimedOut { .. } | Outcome::NotReported
                 );
-                Err(Doubt { text: self.failure(ran), is_unreached })
+                Err(Doubt { text: self.failure(&ran), is_unreached })
             }
         }
     }
@@ -160,13 +161,13 @@ impl FenceAgentDevice {
             PowerState::Unknown => return None,
         };
         Some(format!(
-            "the agent shows '{state}' for a plug that does not exist, so its status proves nothing about a \
-             target: take \"status\" out of 'actions'"
+            "the agent shows '{state}' for a plug that does not exist, so its status proves \
+             nothing about a target: take \"status\" out of 'actions'"
         ))
     }
 
-    /// The targets, known by name, whose plug is not in the agent's list: no fence of theirs is ordered, or
-    /// none is confirmed.
+    /// The targets, known by name, whose plug is not in the agent's list: no fence of theirs is
+    /// ordered, or none is confirmed.
     pub(super) fn unlisted_targets(&self, limit: Limit) -> Vec<String> {
         let plug = |node| Some((node, self.settings.plug.of(node)?));
         let targets: Vec<(&NodeName, String)> =
@@ -196,7 +197,8 @@ impl FenceAgentDevice {
         unlisted(&unknown).into_iter().collect()
     }
 
-    /// The same where each plug is an address: each has an agent's list of its own, which holds no address.
+    /// The same where each plug is an address: each has an agent's list of its own, which holds no
+    /// address.
     fn unlisted_addresses(&self, targets: &[(&NodeName, String)], limit: Limit) -> Vec<String> {
         let mut found = ask_all(targets, |(node, plug)| {
             let why = match self.listing(Target::new(node, plug), limit) {
@@ -242,9 +244,10 @@ fn unreadable(problem: &str) -> String {
 }
 
 /// What to do about a list that is of no use.
-const REMEDY: &str = "if the agent fails for plugs that it does not know, set 'plug_option', and name in \
-                      'actions' what it has but for \"list\"";
+const REMEDY: &str = "if the agent fails for plugs that it does not know, set 'plug_option', and \
+                      name in 'actions' what it has but for \"list\"";
 
 /// What an agent without plugs says with its list.
-const ONE_MACHINE: &str = "\"N/A\" for a list, so it may act on one and the same machine for every target: \
-                           write in 'plug_option' which of its options names the target, such as \"ip\"";
+const ONE_MACHINE: &str = "\"N/A\" for a list, so it may act on one and the same machine for every \
+                           target: write in 'plug_option' which of its options names the target, \
+                           such as \"ip\"";

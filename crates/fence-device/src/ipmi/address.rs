@@ -14,8 +14,8 @@ pub struct BmcAddress {
 }
 
 impl BmcAddress {
-    /// The address that `text` is: `host`, `host:port`, `v6`, `[v6]` or `[v6]:port`. Without a port it
-    /// is that of IPMI.
+    /// The address that `text` is: `host`, `host:port`, `v6`, `[v6]` or `[v6]:port`. Without a port
+    /// it is that of IPMI.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (host, port, is_v6) = match bracketed(text) {
             Some((host, rest)) => (host, rest, true),

@@ -1,9 +1,9 @@
 //! What ipmitool's texts say.
 //!
 //! Its exit code is 1 for whatever goes wrong; only the texts tell a BMC that is not there from one
-//! that refuses, and from one that fell silent with an order in its hands. They are those of ipmitool
-//! 1.8.18 and 1.8.19 with `-v`. Only lines that are known are passed on: more of `-v` may show what
-//! passwords can be guessed from.
+//! that refuses, and from one that fell silent with an order in its hands. They are those of
+//! ipmitool 1.8.18 and 1.8.19 with `-v`. Only lines that are known are passed on: more of `-v` may
+//! show what passwords can be guessed from.
 
 use fence_core::execution::{Order, OrderReport, PowerReport};
 use fence_protocol::PowerState;
@@ -30,10 +30,11 @@ pub enum What {
     Refused,
     /// The BMC let us in and then said nothing: it may have got the order.
     Silent,
-    /// The BMC is there and had no time for this now. It has done nothing of it, and may do so when it is
-    /// asked or told again.
+    /// The BMC is there and had no time for this now. It has done nothing of it, and may do so when
+    /// it is asked or told again.
     Busy,
-    /// The BMC let us in, and could not answer the question now. It may do so when it is asked again.
+    /// The BMC let us in, and could not answer the question now. It may do so when it is asked
+    /// again.
     Later,
     /// There was no session, as the BMC was not reached. It was told nothing.
     Unreachable,
@@ -45,8 +46,8 @@ pub enum What {
 
 /// What ipmitool showed that ended with `code`.
 pub fn said(code: i32, stdout: &str, stderr: &str) -> Said {
-    // What was told or asked within a session comes first: nothing that is said before or after that
-    // can undo it.
+    // What was told or asked within a session comes first: nothing that is said before or after
+    // that can undo it.
     let in_session = stderr.lines().find(|line| line.contains(IN_SESSION)).map(|line| {
         let is_unanswered = line.trim().starts_with(UNANSWERED);
         let what = match is_unanswered {
@@ -169,12 +170,12 @@ const ASKED_TOO_EARLY: [&str; 6] = [
 
 /// Why a session was not set up, the certain reasons first. Each is a whole line; `*` is any text.
 ///
-/// A BMC that is asked for its abilities and does not answer is asked once more in the way of IPMI 1.5,
-/// and answers then as if it knew nothing else: with one try each, a lost packet looks like that. So
-/// "does not support" counts as not reached.
+/// A BMC that is asked for its abilities and does not answer is asked once more in the way of IPMI
+/// 1.5, and answers then as if it knew nothing else: with one try each, a lost packet looks like
+/// that. So "does not support" counts as not reached.
 ///
-/// A BMC that has no room for a session, or has just forgotten the one that is being set up, takes the
-/// next one a moment later.
+/// A BMC that has no room for a session, or has just forgotten the one that is being set up, takes
+/// the next one a moment later.
 const REASONS: [(&str, What, &str); 33] = [
     ("RAKP 2 HMAC is invalid", What::NotLetIn, "the password is wrong"),
     ("RAKP * message indicates an error : unauthorized name", What::NotLetIn, NO_USER),
@@ -316,7 +317,8 @@ mod tests {
             "it does not answer",
         ),
         (
-            "IANA PEN registry open failed: inactive session ID\n> Error: no response from RAKP 1 message",
+            "IANA PEN registry open failed: inactive session ID\n> Error: no response from RAKP 1 \
+             message",
             What::Unreachable,
             "stopped answering",
         ),

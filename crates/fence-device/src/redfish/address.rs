@@ -19,8 +19,8 @@ pub struct Address {
 }
 
 impl Address {
-    /// The address in `text`: a host and perhaps a port, after `https://` or nothing. `http://` is an
-    /// address as well; it is up to the caller whether that may be used.
+    /// The address in `text`: a host and perhaps a port, after `https://` or nothing. `http://` is
+    /// an address as well; it is up to the caller whether that may be used.
     pub fn parse(text: &str) -> Result<Self, String> {
         let problem = |what: &str| Err(format!("'{}' {what}", text.escape_debug()));
         let (is_tls, rest) = match text.split_once("://") {
@@ -84,9 +84,9 @@ impl Address {
     }
 }
 
-/// The first of `addresses` to which there is a connection. A name with a dead address must not prevent a
-/// fence, and all calls of one visit must reach one machine: so the address is chosen once, before the
-/// first call.
+/// The first of `addresses` to which there is a connection. A name with a dead address must not
+/// prevent a fence, and all calls of one visit must reach one machine: so the address is chosen
+/// once, before the first call.
 pub(super) fn connectable(addresses: &[SocketAddr], limit: Limit) -> Result<SocketAddr, String> {
     if let [only] = addresses {
         return Ok(*only);

@@ -1,17 +1,17 @@
-//! What the body of an answer says beyond its status: errors, refusals that pass, tasks. Nothing here is
-//! I/O.
+//! What the body of an answer says beyond its status: errors, refusals that pass, tasks. Nothing
+//! here is I/O.
 //!
-//! A status of success is half of an answer. Services put errors into the body of a 200, and 202 says
-//! that a task was made, which may have failed by then. Some also wrap a success into an `error`. So the
-//! messages decide: one that is neither `Success` nor of the severity `OK` makes the answer a refusal.
-//! A resource may carry remarks. One that is critical, or says that the service is not ready, makes what the
-//! resource shows doubtful.
+//! A status of success is half of an answer. Services put errors into the body of a 200, and 202
+//! says that a task was made, which may have failed by then. Some also wrap a success into an
+//! `error`. So the messages decide: one that is neither `Success` nor of the severity `OK` makes
+//! the answer a refusal. A resource may carry remarks. One that is critical, or says that the
+//! service is not ready, makes what the resource shows doubtful.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::resource::ResourcePath;
+use super::path::ResourcePath;
 use crate::quoted;
 
 /// A task, as far as its outcome concerns an order.
@@ -65,8 +65,9 @@ pub fn refusal(body: &[u8]) -> Option<String> {
     is_bad.then(words)
 }
 
-/// Why the power that a resource shows is doubtful, by the messages beside it: one is critical, or says that the
-/// service is not ready. A critical message about other properties alone, such as a broken fan, is no doubt.
+/// Why the power that a resource shows is doubtful, by the messages beside it: one is critical, or
+/// says that the service is not ready. A critical message about other properties alone, such as a
+/// broken fan, is no doubt.
 pub(super) fn doubt(beside: &[Option<&Value>]) -> Option<String> {
     let is_critical = |message: &Value| {
         let is_of_others =
@@ -123,7 +124,8 @@ pub(super) fn says_not_ready(body: &[u8]) -> bool {
             .any(|message| is_not_ready(message, MESSAGE))
 }
 
-/// Whether an error or a message says that, in the members of these names: its identity and its words.
+/// Whether an error or a message says that, in the members of these names: its identity and its
+/// words.
 fn is_not_ready(holder: &Value, (id, words): (&str, &str)) -> bool {
     let words = text(holder, words).unwrap_or_default().to_lowercase();
     text(holder, id).is_some_and(|id| is_not_ready_id(&id))
@@ -239,8 +241,9 @@ const MESSAGE: (&str, &str) = ("MessageId", "Message");
 /// Messages of the standard registries that say yes.
 const SUCCESS_IDS: [&str; 3] = ["Success", "Created", "TaskStarted"];
 
-/// Messages that a service gives until it is ready: those of the standard, and those of iDRAC after its
-/// own restart or its host's. Then those of a service that has no room now: for a session, above all.
+/// Messages that a service gives until it is ready: those of the standard, and those of iDRAC after
+/// its own restart or its host's. Then those of a service that has no room now: for a session,
+/// above all.
 const NOT_READY_IDS: [&str; 11] = [
     "ServiceTemporarilyUnavailable",
     "ServiceInUnknownState",

@@ -3,9 +3,9 @@
 //! The library sends each request once. It follows no redirection, uses no proxy, and looks no name
 //! up: the one address is given, so that all calls of one client go to one machine.
 //!
-//! No connection is used twice. Many BMCs close theirs after an answer without saying so, and a request
-//! that is sent into such a connection is lost: nobody knows whether it was taken. Without a connection,
-//! on the other hand, a request was certainly not sent.
+//! No connection is used twice. Many BMCs close theirs after an answer without saying so, and a
+//! request that is sent into such a connection is lost: nobody knows whether it was taken. Without
+//! a connection, on the other hand, a request was certainly not sent.
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
@@ -27,8 +27,8 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, Body, Error, Timeout};
 
 use super::address::bare;
+use super::path::ResourcePath;
 use super::pinned::Unusable;
-use super::resource::ResourcePath;
 use super::tls::TlsSettings;
 use crate::{Client as RequestClient, Limit, Secret, Secrets, boot_ms_now};
 
@@ -51,6 +51,14 @@ pub(super) struct Client {
     login: Option<(&'static str, Secret)>,
     /// What may stand in no text.
     secrets: Secrets,
+}
+
+/// A request.
+struct Call<'a> {
+    method: Method,
+    path: &'a ResourcePath,
+    body: Option<String>,
+    limit: Limit,
 }
 
 /// An answer.
@@ -160,8 +168,8 @@ impl Client {
         &self.secrets
     }
 
-    /// An order and its answer: like [`Client::call`], but nothing is sent if `waits` does not wait any more
-    /// when the connection is ready. That can take 20 s.
+    /// An order and its answer: like [`Client::call`], but nothing is sent if `waits` does not wait
+    /// any more when the connection is ready. That can take 20 s.
     pub(super) fn call_for(
         &self,
         waits: Option<&RequestClient>,
@@ -176,8 +184,8 @@ impl Client {
         called
     }
 
-    /// One request and its answer. With [`CallError::Unanswered`], the request may have been sent all the
-    /// same.
+    /// One request and its answer. With [`CallError::Unanswered`], the request may have been sent
+    /// all the same.
     pub(super) fn call(
         &self,
         method: Method,
@@ -185,46 +193,37 @@ impl Client {
         body: Option<String>,
         limit: Limit,
     ) -> Result<Reply, CallError> {
-        match self.call_once(method.clone(), path, body.clone(), limit) {
-            // The handshake was broken off, so nothing was sent. From now on the connections are set up for
-            // such a key.
+        let call = Call { method, path, body, limit };
+        match self.call_once(&call) {
+            // The handshake was broken off, so nothing was sent. From now on the connections are
+            // set up for such a key.
             Err(CallError::Unusable(Unusable::ShortKey))
                 if !self.has_short_key.swap(true, Ordering::Relaxed) =>
             {
-                self.call_once(method, path, body, limit)
+                self.call_once(&call)
             }
             called => called,
         }
     }
 
-    fn call_once(
-        &self,
-        method: Method,
-        path: &ResourcePath,
-        body: Option<String>,
-        limit: Limit,
-    ) -> Result<Reply, CallError> {
+    fn call_once(&self, call: &Call<'_>) -> Result<Reply, CallError> {
         let begin_ms = boot_ms_now();
-        let call = format!("{method} {}{}", self.base, self.secrets.shown(&path.quoted()));
-        let called = self.exchange(method, path, body, limit);
+        let called = self.exchange(call);
+        let path = self.secrets.shown(&call.path.quoted());
+        let shown = format!("{} {}{path}", call.method, self.base);
         let came = match &called {
             Ok(reply) => format!("status {}", reply.status),
             Err(error) => error.to_string(),
         };
-        debug!("HTTP: {call} at {}: {came} after {} ms", self.address, boot_ms_now() - begin_ms);
+        debug!("HTTP: {shown} at {}: {came} after {} ms", self.address, boot_ms_now() - begin_ms);
         called
     }
 
-    fn exchange(
-        &self,
-        method: Method,
-        path: &ResourcePath,
-        body: Option<String>,
-        limit: Limit,
-    ) -> Result<Reply, CallError> {
+    fn exchange(&self, Call { method, path, body, limit }: &Call<'_>) -> Result<Reply, CallError> {
         self.limit.store(limit.not_after_boot_ms, Ordering::Relaxed);
         self.is_connected.store(false, Ordering::Relaxed);
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        let uri = format!("{}{path}", self.base);
+        let mut request = Request::builder().method(method.clone()).uri(uri);
         request = request.header("OData-Version", "4.0").header("Connection", "close");
         if let Some((header, value)) = &self.login {
             request = request.header(*header, value.expose());
@@ -236,7 +235,8 @@ impl Client {
                 self.agent.run(request.timeout_global(timeout).build())
             }),
             Some(body) => {
-                let request = request.header("Content-Type", "application/json").body(body);
+                let request = request.header("Content-Type", "application/json");
+                let request = request.body(body.as_str());
                 request.map_err(Error::from).and_then(|request| {
                     let request = self.agent.configure_request(request);
                     self.agent.run(request.timeout_global(timeout).build())
@@ -372,7 +372,8 @@ struct TlsTransport<In: Transport> {
 }
 
 impl<In: Transport> TlsTransport<In> {
-    /// Shakes hands over `tcp`. A BMC that hangs still accepts connections, and is silent from here on.
+    /// Shakes hands over `tcp`. A BMC that hangs still accepts connections, and is silent from here
+    /// on.
     fn connect(
         config: &Arc<ClientConfig>,
         details: &ConnectionDetails,
@@ -433,11 +434,11 @@ impl<In: Transport> Transport for TlsTransport<In> {
 }
 
 /// What a BMC has to offer.
-const TLS_NEEDED: &str = "TLS 1.2 with ECDHE or 1.3 is needed, and a key that is RSA (2048 bits), ECDSA \
-                          P-256 or P-384, or Ed25519";
+const TLS_NEEDED: &str = "TLS 1.2 with ECDHE or 1.3 is needed, and a key that is RSA (2048 bits), \
+                          ECDSA P-256 or P-384, or Ed25519";
 
-/// How long a connection may take, and as long again the handshake of TLS: a BMC that is slow needs a
-/// second or two, and one that needs more is not there.
+/// How long a connection may take, and as long again the handshake of TLS: a BMC that is slow needs
+/// a second or two, and one that needs more is not there.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How much of an answer is read. A large one has 100 KiB.

@@ -1,17 +1,18 @@
 //! The one order of a visit: sent, and what its answer is worth.
 //!
-//! An order is sent once. It is sent again only where the service itself says that it did not carry it
-//! out: to the place that a 307 or 308 names, once; and after "not now" (429, a 503 that says when to
-//! come again, a refusal with a message that the service is not ready), once a look at the power shows
-//! that nothing has happened. A 500, 502 or 504 is no such refusal, whatever its message says: behind a
-//! gateway, the order may be under way. Each time, [`Job::forbids`] is asked right before, and the client
-//! is looked for once more when the connection is ready, which a slow BMC takes seconds for. A reset that
-//! no look can show (`Cycle`) is never sent again.
+//! An order is sent once. It is sent again only where the service itself says that it did not carry
+//! it out: to the place that a 307 or 308 names, once; and after "not now" (429, a 503 that says
+//! when to come again, a refusal with a message that the service is not ready), once a look at the
+//! power shows that nothing has happened. A 500, 502 or 504 is no such refusal, whatever its
+//! message says: behind a gateway, the order may be under way. Each time, [`Job::forbids`] is asked
+//! right before, and the client is looked for once more when the connection is ready, which a slow
+//! BMC takes seconds for. A reset that no look can show (`Cycle`) is never sent again.
 //!
-//! An answer of success is not one where its body holds an error or a failed task. A task that is named
-//! is asked until it ends, or the power shows the wanted state, or only enough time is left to ask for the
-//! power: who accepted an order and is still at it has not refused it. No power decides about a `Cycle`: a
-//! reset whose task does not end, or cannot be asked, is not acknowledged.
+//! An answer of success is not one where its body holds an error or a failed task. A task that is
+//! named is asked until it ends, or the power shows the wanted state, or only enough time is left
+//! to ask for the power: who accepted an order and is still at it has not refused it. No power
+//! decides about a `Cycle`: a reset whose task does not end, or cannot be asked, is not
+//! acknowledged.
 
 use std::thread;
 use std::time::Duration;
@@ -22,7 +23,8 @@ use serde_json::json;
 
 use super::answer::{Task, parse_task, refusal, says_not_ready, task_place};
 use super::client::{CallError, Reply};
-use super::resource::{ResourcePath, System};
+use super::path::ResourcePath;
+use super::resource::System;
 use super::service::{Problem, Service, status_words};
 use crate::pin::Machine;
 use crate::{Job, Limit};
@@ -150,7 +152,8 @@ impl Errand<'_> {
         }
     }
 
-    /// An order whose task has come to no end: the power decides, where it can. No power shows a reset.
+    /// An order whose task has come to no end: the power decides, where it can. No power shows a
+    /// reset.
     fn open(&self, words: &str) -> Came {
         match self.order {
             Order::Off | Order::On => (true, format!("{words}, the power decides")),
@@ -223,8 +226,8 @@ impl Errand<'_> {
     }
 }
 
-/// What an answer for a task says; an error where it says nothing of the order. A task monitor answers
-/// as the order would have been answered, once that is known.
+/// What an answer for a task says; an error where it says nothing of the order. A task monitor
+/// answers as the order would have been answered, once that is known.
 fn task_of(reply: &Reply) -> Result<Task, String> {
     match reply.status {
         200..=299 => Ok(match (parse_task(&reply.body), reply.status) {

@@ -1,9 +1,9 @@
 //! The names that a certificate holds, of any form: X.509 v1, unknown critical extensions.
 //!
-//! Only for a certificate that is known already, byte for byte. What the names guard against is that the
-//! address of one BMC leads to another one whose certificate is in the same file. So any name that
-//! stands there counts: those for this purpose, and the common name of the subject, which is all that old
-//! certificates have.
+//! Only for a certificate that is known already, byte for byte. What the names guard against is
+//! that the address of one BMC leads to another one whose certificate is in the same file. So any
+//! name that stands there counts: those for this purpose, and the common name of the subject, which
+//! is all that old certificates have.
 
 use std::net::IpAddr;
 

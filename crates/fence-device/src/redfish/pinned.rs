@@ -1,9 +1,10 @@
 //! A certificate that the administrator pinned: its key, and what that key signed.
 //!
-//! A pinned certificate is trusted as it is. Who signed it, its version, its extensions and its dates say
-//! nothing that the fingerprint does not say better, and BMCs have certificates that no authority would
-//! sign: X.509 v1, unknown critical extensions, MD5. So nothing but the key is read. The signature of the
-//! handshake is checked with that key, always: it shows that the certificate's owner is there.
+//! A pinned certificate is trusted as it is. Who signed it, its version, its extensions and its
+//! dates say nothing that the fingerprint does not say better, and BMCs have certificates that no
+//! authority would sign: X.509 v1, unknown critical extensions, MD5. So nothing but the key is
+//! read. The signature of the handshake is checked with that key, always: it shows that the
+//! certificate's owner is there.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Whether a fence would find all that it needs, short of the order itself.
 //!
-//! A device that answers is not yet one that can fence: the system of a target may be missing, or have no
-//! reset action, or not allow what will be ordered, or not show its power. Whoever checks a device learns
-//! that here, for each target, and not from a fence that fails.
+//! A device that answers is not yet one that can fence: the system of a target may be missing, or
+//! have no reset action, or not allow what will be ordered, or not show its power. Whoever checks a
+//! device learns that here, for each target, and not from a fence that fails.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +13,7 @@ use fence_protocol::{NodeName, PowerState, fold_hostlist};
 use super::resource::System;
 use super::service::{Problem, Service};
 use super::{Place, RedfishDevice, RedfishSettings};
-use crate::contacts::{contact_all, listed};
+use crate::contacts::{Contacted, contact_all, listed};
 use crate::{Called, Limit, Pin, Reach, grouped};
 
 /// What a review found.
@@ -45,7 +45,7 @@ impl RedfishDevice {
         }
         let places: Vec<Vec<&NodeName>> = targets.into_values().collect();
         let seen = Mutex::new(Seen::default());
-        let contact = contact_all(&places, called, |targets| {
+        let contact = contact_all(Contacted::Bmcs, &places, called, |targets| {
             let found =
                 self.place(targets[0]).and_then(|place| self.look_at_all(&place, targets, limit));
             let (found, outcome) = outcome(targets, found);
@@ -120,8 +120,9 @@ fn outcome(targets: &[&NodeName], found: Result<Seen, Problem>) -> (Seen, Result
     }
 }
 
-/// What a fence of `system` would lack. The values that a service allows may depend on the state, so only
-/// what leads out of the present state is looked for, and a reset only where the system is on.
+/// What a fence of `system` would lack. The values that a service allows may depend on the state,
+/// so only what leads out of the present state is looked for, and a reset only where the system is
+/// on.
 fn lack(service: &Service, system: System, is_cycled: bool) -> Result<Option<String>, Problem> {
     if !system.shows_power {
         let text = format!("{}: no fence can be confirmed", system.power_words);

@@ -1,28 +1,29 @@
-//! One visit to a Redfish service: logging in, what is asked, logging out. The one order is `errand`'s.
+//! One visit to a Redfish service: what is asked. Logging in and out is `session`'s, the one order
+//! `errand`'s.
 //!
-//! A service that is starting, or has too much to do, refuses what it is asked for a while. Asking is
-//! harmless, so a question is repeated until the limit. What only helps (the service root, the values
-//! that an action allows, systems that are not the one that is meant) is asked once, for a short time.
+//! A service that is starting, or has too much to do, refuses what it is asked for a while. Asking
+//! is harmless, so a question is repeated until the limit. What only helps (the service root, the
+//! values that an action allows, systems that are not the one that is meant) is asked once, for a
+//! short time.
+
+mod session;
 
 use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use fence_core::execution::{Order, OrderReport};
 use fence_protocol::bounded;
-use serde_json::json;
 use ureq::http::Method;
 
 use super::answer::{error_words, is_passing, refusal};
 use super::client::{CallError, Client, Reply};
+use super::path::ResourcePath;
 use super::resource::{
-    Collection, Reset, ResourcePath, System, parse_action_info, parse_collection, parse_place,
-    parse_sessions_place, parse_system, reset_type,
+    Collection, Reset, System, parse_action_info, parse_collection, parse_system, reset_type,
 };
 use super::systems::{Ambiguity, Member, Systems};
-use crate::{Client as RequestClient, Limit, Secret};
+use crate::{Client as RequestClient, Limit};
 
 /// A service, from its opening to its closing.
 pub(super) struct Service {
@@ -74,90 +75,6 @@ impl Service {
         Service { client, limit, session: None }
     }
 
-    /// Sends the login with each call (HTTP basic authentication).
-    pub(super) fn log_in_each_time(
-        &mut self,
-        username: &str,
-        password: &Secret,
-    ) -> Result<(), Problem> {
-        let login = STANDARD.encode(format!("{username}:{}", password.expose()));
-        self.client.hide(password.clone());
-        self.client.hide(secret(&login)?);
-        self.client.log_in("Authorization", secret(&format!("Basic {login}"))?);
-        Ok(())
-    }
-
-    /// Logs in for this visit.
-    pub(super) fn open_session(
-        &mut self,
-        username: &str,
-        password: &Secret,
-    ) -> Result<(), Problem> {
-        self.client.hide(password.clone());
-        let login = json!({ "UserName": username, "Password": password.expose() }).to_string();
-        let fixed = path(SESSIONS)?;
-        let place = self.sessions_place()?.unwrap_or_else(|| fixed.clone());
-        let mut reply = self.log_in_at(&place, &login)?;
-        if matches!(reply.status, 404 | 405 | 501) && place != fixed {
-            reply = self.log_in_at(&fixed, &login)?;
-        }
-        let reply = accepted(reply, "the session service")?;
-        let Some(token) = &reply.token else {
-            let text = "the login gave no session (no X-Auth-Token)";
-            return Err(Problem::Failed(text.to_owned()));
-        };
-        let token = secret(token)?;
-        self.client.hide(token.clone());
-        self.client.log_in("X-Auth-Token", token);
-        // Without its place, nobody can end the session but the service itself.
-        let place = reply.location.as_deref().and_then(ResourcePath::of_url);
-        self.session = place.or_else(|| parse_place(&reply.body));
-        Ok(())
-    }
-
-    /// Where the service root says that sessions are opened. It is asked before the login.
-    fn sessions_place(&self) -> Result<Option<ResourcePath>, Problem> {
-        match self.follow(&path(ROOT)?, self.hint_limit()) {
-            Ok((_, reply)) => {
-                Ok(Some(reply).filter(is_ok).and_then(|reply| parse_sessions_place(&reply.body)))
-            }
-            Err(CallError::Unanswered(_) | CallError::BrokenOff(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// A login. A service that sends it on to another place gets it there: some do that for a slash at the
-    /// end. Whatever host is named, the login goes to this very service.
-    fn log_in_at(&self, place: &ResourcePath, login: &str) -> Result<Reply, Problem> {
-        let mut place = place.clone();
-        let mut redirects_left = REDIRECTS_MAX;
-        loop {
-            let reply = self.again(|| {
-                self.client.call(Method::POST, &place, Some(login.to_owned()), self.limit)
-            })?;
-            let location = reply.location.as_deref();
-            let location = location.filter(|_| matches!(reply.status, 301 | 302 | 307 | 308));
-            let moved = location.and_then(ResourcePath::of_url);
-            match moved.filter(|_| redirects_left > 0) {
-                Some(moved) => {
-                    place = moved;
-                    redirects_left -= 1;
-                }
-                None if !is_passing(reply.status, &reply.body) => return Ok(reply),
-                None => self.pause(&reply, "the session service")?,
-            }
-        }
-    }
-
-    /// Ends the session, if there is one. Sessions are few, and a forgotten one lasts for half an hour;
-    /// so this is tried also when the limit has passed.
-    pub(super) fn close_session(&mut self) {
-        if let Some(session) = self.session.take() {
-            let limit = Limit::in_ms(LOG_OUT_MS_MAX);
-            let _ = self.client.call(Method::DELETE, &session, None, limit);
-        }
-    }
-
     /// Where the service is.
     pub(super) fn address(&self) -> SocketAddr {
         self.client.address()
@@ -180,8 +97,8 @@ impl Service {
         bounded(&words.join(" "), TEXT_BYTES_MAX)
     }
 
-    /// The places of all systems. Where a further part of the list cannot be read, its place is left as
-    /// [`Collection::next`].
+    /// The places of all systems. Where a further part of the list cannot be read, its place is
+    /// left as [`Collection::next`].
     pub(super) fn collection(&self) -> Result<Collection, Problem> {
         let first = self.get_at(&path(SYSTEMS)?)?.1;
         let mut all = parse_collection(&first).map_err(Problem::Failed)?;
@@ -236,8 +153,8 @@ impl Service {
         Some(reply).filter(is_ok).and_then(|reply| parse_system(&reply.body).ok())
     }
 
-    /// All systems that can be read; first those whose places are called like the `wanted`. Once each of the
-    /// wanted is found by its `Id`, the others get little time.
+    /// All systems that can be read; first those whose places are called like the `wanted`. Once
+    /// each of the wanted is found by its `Id`, the others get little time.
     pub(super) fn systems(&self, wanted: &[&str]) -> Result<Systems, Problem> {
         let Collection { members: mut paths, unreadable, next } = self.collection()?;
         paths.sort_by_key(|path| !wanted.iter().any(|name| path.ends_in(name)));
@@ -280,7 +197,8 @@ impl Service {
         Ok(systems)
     }
 
-    /// The one system with this `Id` or `Name`. Others that cannot be read do not matter for an `Id`.
+    /// The one system with this `Id` or `Name`. Others that cannot be read do not matter for an
+    /// `Id`.
     pub(super) fn named_system(&self, name: &str) -> Result<(ResourcePath, System), Problem> {
         loop {
             let systems = self.systems(&[name])?;
@@ -333,8 +251,8 @@ impl Service {
         self.client.call_for(waits, path, body, self.limit)
     }
 
-    /// The resource at `path`, or where the service says that it is, with its place; asked again while the
-    /// service refuses that for a while.
+    /// The resource at `path`, or where the service says that it is, with its place; asked again
+    /// while the service refuses that for a while.
     fn get_at(&self, path: &ResourcePath) -> Result<(ResourcePath, Vec<u8>), Problem> {
         loop {
             let (place, reply) = self.again(|| self.follow(path, self.limit))?;
@@ -345,8 +263,8 @@ impl Service {
         }
     }
 
-    /// What `ask` brings, which is harmless: asked again where the service breaks the connection off, as one
-    /// does that restarts, or has too many of them.
+    /// What `ask` brings, which is harmless: asked again where the service breaks the connection
+    /// off, as one does that restarts, or has too many of them.
     fn again<T>(&self, ask: impl Fn() -> Result<T, CallError>) -> Result<T, CallError> {
         let mut breaks_left = BREAKS_MAX;
         loop {
@@ -361,8 +279,8 @@ impl Service {
         }
     }
 
-    /// Asks for the resource at `path`, once. A redirection to another host is not followed: the login is for
-    /// this one.
+    /// Asks for the resource at `path`, once. A redirection to another host is not followed: the
+    /// login is for this one.
     pub(super) fn follow(
         &self,
         path: &ResourcePath,
@@ -379,7 +297,8 @@ impl Service {
         Ok((place, reply))
     }
 
-    /// Where the service sends a caller of `from` on to by one of these statuses, if that is on itself.
+    /// Where the service sends a caller of `from` on to by one of these statuses, if that is on
+    /// itself.
     pub(super) fn redirected(
         &self,
         from: &ResourcePath,
@@ -400,8 +319,8 @@ impl Service {
         Err(Problem::Unreachable(format!("{what}: {words}; asked again until no time was left")))
     }
 
-    /// Waits as long as the service wants, or for less: a fence cannot wait for half a minute, and many
-    /// services are ready before. `false` where no time is left.
+    /// Waits as long as the service wants, or for less: a fence cannot wait for half a minute, and
+    /// many services are ready before. `false` where no time is left.
     pub(super) fn has_paused(&self, retry_after: Option<u64>) -> bool {
         let left_ms = self.limit.left_ms();
         if left_ms < PAUSE_MS.0 {
@@ -447,14 +366,8 @@ fn path(text: &str) -> Result<ResourcePath, Problem> {
     text.parse().map_err(Problem::Failed)
 }
 
-fn secret(text: &str) -> Result<Secret, Problem> {
-    Secret::new(text).map_err(Problem::Failed)
-}
-
-/// The places that the standard fixes.
-const ROOT: &str = "/redfish/v1/";
+/// The place of the systems, which the standard fixes.
 const SYSTEMS: &str = "/redfish/v1/Systems";
-const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 
 /// How often one resource may be somewhere else.
 const REDIRECTS_MAX: usize = 3;
@@ -462,7 +375,8 @@ const REDIRECTS_MAX: usize = 3;
 /// How often one question is asked again because its connection broke off.
 const BREAKS_MAX: usize = 2;
 
-/// The shortest pause before a question is asked again, the usual one, and the longest, in milliseconds.
+/// The shortest pause before a question is asked again, the usual one, and the longest, in
+/// milliseconds.
 const PAUSE_MS: (u64, u64, u64) = (250, 1_000, 3_000);
 
 /// How long a question that only helps may take, in milliseconds.
@@ -477,32 +391,5 @@ const OTHERS_MS_MAX: u64 = 3_000;
 /// In how many parts a list may come.
 const PAGES_MAX: usize = 100;
 
-/// How long it may take to end a session, beyond the limit of what was done in it.
-const LOG_OUT_MS_MAX: u64 = 2_000;
-
 /// The longest text, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::quoted;
-
-    #[test]
-    fn what_is_shown_is_one_line_without_secrets_even_where_it_is_cut() {
-        let address = ([127, 0, 0, 1], 1).into();
-        let client = || Client::new("https://bmc".into(), address, None);
-        let mut service = Service::new(client(), Limit::in_ms(0));
-        service.log_in_each_time("admin", &secret("s3cret").unwrap()).unwrap();
-        let said = quoted("s3cret\n YWRtaW46czNjcmV0  x");
-        assert_eq!(service.clean(&format!("s3cret: {said}")), "s3cret: *** *** x");
-
-        let mut service = Service::new(client(), Limit::in_ms(0));
-        let password = secret("a\"b\\").unwrap();
-        assert!(service.open_session("admin", &password).is_err());
-        let said = quoted(r#"{"Password":"a\"b\\"} a"b\"#);
-        assert_eq!(service.clean(&said), r#"{"Password":"***"} ***"#);
-        let cut = quoted(&format!("{} {}", "x".repeat(TEXT_BYTES_MAX - 3), password.expose()));
-        assert!(!service.clean(&cut).contains('a'));
-    }
-}

@@ -1,6 +1,7 @@
 //! The systems of one service, and which of them has a name.
 
-use super::resource::{ResourcePath, System};
+use super::path::ResourcePath;
+use super::resource::System;
 
 /// A system of the service's list.
 pub(super) struct Member {
@@ -50,8 +51,8 @@ impl Systems {
         !names.is_empty() && names.iter().all(has)
     }
 
-    /// The place of the one system with this `Id` or `Name`. A `Name` is not believed while a system cannot be
-    /// read: nothing prevents two systems from having one.
+    /// The place of the one system with this `Id` or `Name`. A `Name` is not believed while a
+    /// system cannot be read: nothing prevents two systems from having one.
     fn position_of(&self, name: &str) -> Result<usize, Ambiguity> {
         let at = position_of(name, &self.members)?;
         let is_certain = self.unreadable.is_empty() || self.members[at].system.has_id(name);
@@ -73,8 +74,8 @@ impl Systems {
                 self.unreadable.join("; ")
             ),
             Ambiguity::Unsure => format!(
-                "'{name}' is the Name of a system, and a system that cannot be read may have the same \
-                 Name: configure the Id or a URI; cannot be read: {}",
+                "'{name}' is the Name of a system, and a system that cannot be read may have the \
+                 same Name: configure the Id or a URI; cannot be read: {}",
                 self.unreadable.join("; ")
             ),
         }

@@ -1,8 +1,8 @@
 //! Which BMC is the right one: how its certificate is checked.
 //!
 //! BMCs rarely have a certificate that a public authority signed. So the administrator says what to
-//! expect: the authority of the site (or the BMC's own certificate) in a file, the fingerprint of the
-//! BMC's certificate, or nothing.
+//! expect: the authority of the site (or the BMC's own certificate) in a file, the fingerprint of
+//! the BMC's certificate, or nothing.
 
 use std::fmt;
 use std::path::Path;
@@ -13,7 +13,9 @@ use fence_spool::TrustedFile;
 use ring::digest::{SHA256, digest};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring as provider, verify_tls12_signature};
+use rustls::crypto::{
+    CryptoProvider, ring as provider, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
@@ -90,8 +92,8 @@ impl Expected {
             certificates.push(certificate.map_err(bad)?);
         }
         let mut roots = RootCertStore::empty();
-        // A bundle may hold some that are too old to be read as authorities; the others count. A BMC's own
-        // certificate needs no more than a key.
+        // A bundle may hold some that are too old to be read as authorities; the others count. A
+        // BMC's own certificate needs no more than a key.
         let (usable, _) = roots.add_parsable_certificates(certificates.iter().cloned());
         if usable == 0 && !certificates.iter().any(|own| Key::of(own).is_ok()) {
             return Err(problem("it holds no certificate that can be used (PEM is expected)"));
@@ -136,8 +138,8 @@ impl Expected {
 pub(super) struct TlsSettings {
     /// Those to begin with.
     pub(super) usual: Arc<ClientConfig>,
-    /// Those for a pinned certificate with a short RSA key: the signatures of TLS 1.3 cannot be checked
-    /// with it.
+    /// Those for a pinned certificate with a short RSA key: the signatures of TLS 1.3 cannot be
+    /// checked with it.
     pub(super) for_short_key: Option<Arc<ClientConfig>>,
 }
 
@@ -150,7 +152,8 @@ struct Verifier {
 }
 
 impl Verifier {
-    /// Whether the administrator wrote this very certificate down: then it counts whatever its form.
+    /// Whether the administrator wrote this very certificate down: then it counts whatever its
+    /// form.
     fn is_pinned(&self, certificate: &CertificateDer<'_>) -> bool {
         match &self.expected {
             Expected::Authorities { certificates, .. } => certificates.contains(certificate),
@@ -168,17 +171,31 @@ impl Verifier {
         }
     }
 
-    fn verify_pinned(
+    fn verify_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-        is_tls13: bool,
+        signature: Signature<'_>,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let Signature { message, certificate, signed, is_tls13 } = signature;
         let algorithms = &self.provider.signature_verification_algorithms;
-        Key::of(certificate)?.verify(message, signed, algorithms, is_tls13)?;
-        Ok(HandshakeSignatureValid::assertion())
+        if matches!(self.expected, Expected::Any) {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        if self.is_pinned(certificate) {
+            Key::of(certificate)?.verify(message, signed, algorithms, is_tls13)?;
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        let verify = if is_tls13 { verify_tls13_signature } else { verify_tls12_signature };
+        verify(message, certificate, signed, algorithms)
     }
+}
+
+/// What the owner of a certificate signed in a handshake.
+#[derive(Clone, Copy)]
+struct Signature<'a> {
+    message: &'a [u8],
+    certificate: &'a CertificateDer<'a>,
+    signed: &'a DigitallySignedStruct,
+    is_tls13: bool,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -192,9 +209,9 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         match &self.expected {
             Expected::Authorities { .. } if self.is_pinned(end_entity) => {
-                // Many a BMC signs its own certificate as if it were an authority, or has one of another
-                // time: the usual way refuses both. One file may hold the certificates of several BMCs, so
-                // the name counts.
+                // Many a BMC signs its own certificate as if it were an authority, or has one of
+                // another time: the usual way refuses both. One file may hold the certificates of
+                // several BMCs, so the name counts.
                 names::check(end_entity, server_name)?;
                 self.check_key(end_entity)?;
             }
@@ -229,14 +246,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        if matches!(self.expected, Expected::Any) {
-            return Ok(HandshakeSignatureValid::assertion());
-        }
-        if self.is_pinned(certificate) {
-            return self.verify_pinned(message, certificate, signed, false);
-        }
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
+        self.verify_signature(Signature { message, certificate, signed, is_tls13: false })
     }
 
     fn verify_tls13_signature(
@@ -245,14 +255,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        if matches!(self.expected, Expected::Any) {
-            return Ok(HandshakeSignatureValid::assertion());
-        }
-        if self.is_pinned(certificate) {
-            return self.verify_pinned(message, certificate, signed, true);
-        }
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+        self.verify_signature(Signature { message, certificate, signed, is_tls13: true })
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

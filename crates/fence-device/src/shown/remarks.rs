@@ -1,7 +1,7 @@
 //! What programs write to standard error when all is well, though its words sound otherwise.
 //!
-//! Each remark is known as a whole line, word by word as the program has it. What is not known stays a
-//! complaint.
+//! Each remark is known as a whole line, word by word as the program has it. What is not known
+//! stays a complaint.
 
 /// Whether `line` is a remark that takes no certainty away.
 pub(super) fn is_remark(line: &str) -> bool {
@@ -9,8 +9,8 @@ pub(super) fn is_remark(line: &str) -> bool {
     REMARKS.iter().any(|remark| is_line(line, remark))
 }
 
-/// Whether the whole line is `remark`, in which each `*` stands for a name: visible characters of ASCII, at
-/// least one, and no blank.
+/// Whether the whole line is `remark`, in which each `*` stands for a name: visible characters of
+/// ASCII, at least one, and no blank.
 fn is_line(line: &str, remark: &str) -> bool {
     let Some((before, after)) = remark.split_once('*') else { return line == remark };
     let Some(rest) = line.strip_prefix(before) else { return false };
@@ -72,7 +72,8 @@ mod tests {
             "** This session may be vulnerable to \"store now, decrypt later\" attacks.",
             "Could not chdir to home directory /home/fence: No such file or directory",
             "bash: warning: setlocale: LC_ALL: cannot change locale (en_US.UTF-8)",
-            "/bin/bash: warning: setlocale: LC_ALL: cannot change locale (de): No such file or directory",
+            "/bin/bash: warning: setlocale: LC_ALL: cannot change locale (de): No such file or \
+             directory",
             "bash: line 1: warning: setlocale: LC_ALL: cannot change locale (en_US.UTF-8)",
             "bash: cannot set terminal process group (-1): Inappropriate ioctl for device",
             "Bad operator (INTEGER): At line 73 in /usr/share/snmp/mibs/ietf/SNMPv2-PDU",

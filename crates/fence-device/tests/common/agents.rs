@@ -1,19 +1,16 @@
 //! Small fence agents of our own, and the devices that they operate.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of this module")]
-
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use fence_core::PerTarget;
 use fence_core::execution::{Order, OrderReport, PowerReport};
 use fence_device::{
-    AgentAction, ExecutorClient, FenceAgentDevice, FenceAgentSettings, FenceDevice, Job, Limit, Pin,
+    AgentAction, ExecutorClient, FenceAgentDevice, FenceAgentSettings, FenceDevice, Limit, Pin,
 };
-use fence_protocol::{FenceAction, NodeName, RequestId};
+use fence_protocol::NodeName;
 
-use crate::common::Directory;
+use super::{Directory, long, order_in};
 
 pub const PASSWORD: &str = "s3cret  \"pass\" wörd";
 
@@ -26,18 +23,16 @@ impl Rig {
     pub fn new() -> Self {
         let directory = Directory::new();
         let executor = directory.executor();
-        let rig = Rig { directory, executor };
-        fs::write(rig.path("password"), PASSWORD).unwrap();
-        fs::set_permissions(rig.path("password"), fs::Permissions::from_mode(0o600)).unwrap();
-        rig
+        directory.private("password", PASSWORD);
+        Rig { directory, executor }
     }
 
     pub fn path(&self, name: &str) -> String {
         self.directory.path(name).into_os_string().into_string().unwrap()
     }
 
-    /// An agent that does `body`: `$action` and `$plug` are what it is told, each call is a line in the
-    /// file `calls`. It describes itself with `metadata`.
+    /// An agent that does `body`: `$action` and `$plug` are what it is told, each call is a line in
+    /// the file `calls`. It describes itself with `metadata`.
     pub fn agent_with(&self, metadata: &str, body: &str) -> FenceAgentSettings {
         fs::write(self.path("metadata"), metadata).unwrap();
         let script = format!(
@@ -62,10 +57,11 @@ impl Rig {
     }
 
     pub fn calls(&self) -> Vec<String> {
-        self.directory.read("calls").lines().map(str::to_owned).collect()
+        self.directory.calls()
     }
 }
 
+/// An agent that is configured with nothing but its program.
 pub fn settings(agent: String) -> FenceAgentSettings {
     FenceAgentSettings {
         agent,
@@ -103,26 +99,8 @@ pub fn node(name: &str) -> NodeName {
     name.parse().unwrap()
 }
 
-pub fn long() -> Limit {
-    Limit::in_ms(60_000)
-}
-
 pub fn order_by(device: &FenceAgentDevice, order: Order, limit: Limit) -> OrderReport {
     order_in(&Pin::default(), device, order, limit)
-}
-
-pub fn order_in(pin: &Pin, device: &FenceAgentDevice, order: Order, limit: Limit) -> OrderReport {
-    let request_id: RequestId = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
-    let job = Job {
-        target: &node("n1"),
-        action: FenceAction::Off,
-        request_id: &request_id,
-        pin,
-        gfs2_filesystems: &[],
-        request_json: b"{}",
-        client: None,
-    };
-    device.order(order, &job, limit)
 }
 
 pub fn off(device: &FenceAgentDevice) -> OrderReport {

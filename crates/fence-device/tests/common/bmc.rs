@@ -1,30 +1,26 @@
 //! A Redfish service that says what a test tells it, and devices and orders for it.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use fence_core::PerTarget;
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{
-    Client, FenceDevice, Job, Limit, Pin, RedfishDevice, RedfishLogin, RedfishSettings,
-    RedfishTrust, SecretSource,
+    Client, Limit, Pin, RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust,
 };
-use fence_protocol::{FenceAction, NodeName, RequestId};
 
-use super::Directory;
+use super::{Directory, give, long, node};
 
 pub const SYSTEMS: &str = "GET /redfish/v1/Systems";
 pub const ONE: &str = "GET /redfish/v1/Systems/1";
 pub const TWO: &str = "GET /redfish/v1/Systems/2";
 pub const RESET: &str = "POST /redfish/v1/Systems/1/Reset";
 
-/// A service that answers each request (`METHOD PATH`) with the next of its answers; the last one stays.
-/// It closes each connection after the answer, without saying so.
+/// A service that answers each request (`METHOD PATH`) with the next of its answers; the last one
+/// stays. It closes each connection after the answer, without saying so.
 pub struct Bmc {
     pub address: String,
     pub asked: Arc<Mutex<Vec<String>>>,
@@ -83,15 +79,27 @@ impl Bmc {
     }
 }
 
-/// `METHOD PATH` of a request, and its headers and body.
-pub fn request(connection: &TcpStream) -> Option<(String, String)> {
+/// A request as it was read.
+pub struct Asked {
+    /// Its first line.
+    pub first: String,
+    /// The other lines of its head.
+    pub head: String,
+    pub body: String,
+}
+
+/// The request on a connection; `None` where it brings none.
+pub fn read_request(connection: &TcpStream) -> Option<Asked> {
     let mut reader = BufReader::new(connection);
+    let mut line = || {
+        let mut line = String::new();
+        let count = reader.read_line(&mut line).ok()?;
+        (count > 0).then_some(line)
+    };
+    let first = line()?;
     let (mut head, mut length) = (String::new(), 0);
     loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
+        let line = line()?;
         if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
@@ -102,9 +110,16 @@ pub fn request(connection: &TcpStream) -> Option<(String, String)> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    let words: Vec<&str> = head.split(' ').collect();
+    let body = String::from_utf8(body).unwrap();
+    Some(Asked { first: first.trim_end().to_owned(), head, body })
+}
+
+/// `METHOD PATH` of a request, and all of it in small letters but for its body.
+pub fn request(connection: &TcpStream) -> Option<(String, String)> {
+    let Asked { first, head, body } = read_request(connection)?;
+    let words: Vec<&str> = first.split(' ').collect();
     let what = format!("{} {}", words[0], words[1]);
-    Some((what, head.to_lowercase() + &String::from_utf8(body).unwrap()))
+    Some((what, format!("{first}\r\n{head}").to_lowercase() + &body))
 }
 
 pub fn answer_of(status: &str, body: &str) -> String {
@@ -141,20 +156,13 @@ pub fn list(members: &[&str]) -> String {
     ok(&format!(r#"{{"Members": [{}]}}"#, members.join(", ")))
 }
 
-pub fn node() -> NodeName {
-    "n1".parse().unwrap()
-}
-
 pub fn settings(directory: &Directory, address: &str, system: Option<&str>) -> RedfishSettings {
-    let password = directory.path("password");
-    fs::write(&password, "s3cret").unwrap();
-    fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
     RedfishSettings {
         address: PerTarget::Pattern(address.into()),
         system: system.map(|system| PerTarget::Pattern(system.into())),
         known_targets: [node()].into(),
         username: "admin".into(),
-        password: SecretSource::File(password),
+        password: directory.password("s3cret"),
         login: RedfishLogin::Basic,
         trust: RedfishTrust::Insecure,
         is_cycled: false,
@@ -165,27 +173,13 @@ pub fn device(directory: &Directory, bmc: &Bmc) -> RedfishDevice {
     RedfishDevice::new(settings(directory, &bmc.address, Some("/redfish/v1/Systems/1")))
 }
 
-pub fn long() -> Limit {
-    Limit::in_ms(60_000)
-}
-
 pub fn order_for(
     device: &RedfishDevice,
     order: Order,
     client: Option<&Client>,
     limit: Limit,
 ) -> OrderReport {
-    let request_id: RequestId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
-    let job = Job {
-        target: &node(),
-        action: FenceAction::Off,
-        request_id: &request_id,
-        pin: &Pin::default(),
-        gfs2_filesystems: &[],
-        request_json: b"",
-        client,
-    };
-    device.order(order, &job, limit)
+    give(device, order, &Pin::default(), client, limit)
 }
 
 pub fn order(bmc: &Bmc, order: Order) -> OrderReport {

@@ -1,7 +1,9 @@
-//! What the tests with real programs share: a directory, an executor, commands and waiting.
+//! What the tests share: a directory, an executor, commands, orders, devices, and waiting.
 
+// `expect` would fail in a binary that uses all of it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of this module")]
 
+pub mod agents;
 pub mod bmc;
 #[path = "../../../../tests/common/left_out.rs"]
 pub mod left_out;
@@ -12,7 +14,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use fence_device::{Command, ExecutorClient, Limit, OUTPUT_BYTES_MAX, boot_ms_now};
+use fence_core::PerTarget;
+use fence_core::execution::{Order, OrderReport};
+use fence_device::{
+    Client, Command, Ec2Settings, ExecutorClient, FenceDevice, IpmiPrivilege, IpmiSettings, Job,
+    Limit, Pin, SecretSource, boot_ms_now,
+};
+use fence_protocol::{FenceAction, NodeName};
 use nix::unistd::{Pid, getsid};
 
 /// A process that is just being started holds everything open that we do, and a script that is open
@@ -51,6 +59,23 @@ impl Directory {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
+    /// The lines of its file `calls`, in which programs of tests note how they are called.
+    pub fn calls(&self) -> Vec<String> {
+        self.read("calls").lines().map(str::to_owned).collect()
+    }
+
+    /// Its file `password` with these words, which nobody else can read.
+    pub fn password(&self, words: &str) -> SecretSource {
+        self.private("password", words);
+        SecretSource::File(self.path("password"))
+    }
+
+    /// A file of its owner's alone.
+    pub fn private(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
     pub fn executor(&self) -> ExecutorClient {
         let _no_writing = STARTING.lock();
         ExecutorClient::start(&executor_program(), &[], &self.path("lock")).unwrap()
@@ -63,6 +88,20 @@ impl Drop for Directory {
     }
 }
 
+/// A directory, and what runs its programs.
+pub struct Rig {
+    pub directory: Directory,
+    pub executor: ExecutorClient,
+}
+
+impl Rig {
+    pub fn new() -> Self {
+        let directory = Directory::new();
+        let executor = directory.executor();
+        Rig { directory, executor }
+    }
+}
+
 /// The example `executor`, which cargo builds for these tests beside them.
 pub fn executor_program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
@@ -70,20 +109,76 @@ pub fn executor_program() -> PathBuf {
 }
 
 pub fn command(argv: &[&str]) -> Command {
-    let limit = Limit::in_ms(60_000);
     Command {
-        argv: argv.iter().map(|&argument| argument.to_owned()).collect(),
         env: vec![("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())],
-        stdin: String::new(),
-        limit,
-        start_not_after_boot_ms: limit.not_after_boot_ms,
-        client: None,
-        output_bytes_max: OUTPUT_BYTES_MAX,
+        ..Command::new(argv.iter().map(|&argument| argument.to_owned()).collect(), long())
     }
 }
 
 pub fn shell(script: &str) -> Command {
     command(&["/bin/sh", "-c", script])
+}
+
+/// The target of all orders.
+pub fn node() -> NodeName {
+    "n1".parse().unwrap()
+}
+
+/// A limit that no test reaches.
+pub fn long() -> Limit {
+    Limit::in_ms(60_000)
+}
+
+/// Gives an order for [`node`] in the execution of `pin`.
+pub fn order_in(pin: &Pin, device: &dyn FenceDevice, order: Order, limit: Limit) -> OrderReport {
+    give(device, order, pin, None, limit)
+}
+
+/// The same for a client that may have to wait for it.
+pub fn give(
+    device: &dyn FenceDevice,
+    order: Order,
+    pin: &Pin,
+    client: Option<&Client>,
+    limit: Limit,
+) -> OrderReport {
+    let job = Job {
+        target: &node(),
+        action: FenceAction::Off,
+        request_id: &"67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap(),
+        pin,
+        gfs2_filesystems: &[],
+        request_json: b"{}",
+        client,
+    };
+    device.order(order, &job, limit)
+}
+
+/// A BMC behind this ipmitool.
+pub fn ipmi_settings(directory: &Directory, program: String) -> IpmiSettings {
+    IpmiSettings {
+        address: PerTarget::Pattern("127.0.0.1".to_owned()),
+        known_targets: [node()].into(),
+        username: "admin".to_owned(),
+        password: directory.password("s3cret"),
+        cipher: 17,
+        privilege: IpmiPrivilege::Operator,
+        program,
+    }
+}
+
+/// An instance behind this program.
+pub fn ec2_settings(helper: String) -> Ec2Settings {
+    Ec2Settings {
+        helper: helper.into(),
+        instance: PerTarget::Pattern("i-1".into()),
+        tag: "Name".into(),
+        region: None,
+        endpoint: None,
+        profile: None,
+        access_key: None,
+        skip_os_shutdown: false,
+    }
 }
 
 /// Waits until `condition` holds, for states that no event announces to us.

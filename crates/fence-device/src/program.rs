@@ -1,0 +1,154 @@
+//! A call of a program: what every driver that runs one gives it, how long it may take, and what
+//! its end means.
+//!
+//! | the end | an order that the program carried out |
+//! | --- | --- |
+//! | not started | `Failed`, `TooLate` or `Withdrawn`: nothing was done, for certain |
+//! | ended by itself | the driver reads the exit code and the output |
+//! | a signal, its limit, no result | `Unacknowledged`: anything may have been done |
+
+use fence_core::execution::OrderReport;
+use fence_protocol::bounded;
+
+use crate::{Command, Limit, OUTPUT_BYTES_MAX, Outcome};
+
+/// How much of a list of targets is read. Most names are far shorter than 16 bytes.
+pub(crate) const LIST_BYTES_MAX: usize = 1024 * 1024;
+
+/// The longest message that is made of a program's output, in bytes.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// Where programs are looked for.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Command {
+    /// A call of the program and the arguments in `argv`, which is started before `limit` or never,
+    /// and killed at it. Its environment is [`PATH`].
+    pub fn new(argv: Vec<String>, limit: Limit) -> Self {
+        Command {
+            argv,
+            env: vec![("PATH".to_owned(), PATH.to_owned())],
+            stdin: String::new(),
+            limit,
+            start_not_after_boot_ms: limit.not_after_boot_ms,
+            client: None,
+            output_bytes_max: OUTPUT_BYTES_MAX,
+        }
+    }
+
+    /// Has the program write in English, and in ASCII.
+    pub(crate) fn plain(self) -> Self {
+        self.with_env([("LC_ALL", "C")])
+    }
+
+    /// Adds variables to the environment; the last value of a name counts.
+    pub(crate) fn with_env<N: Into<String>, V: Into<String>>(
+        mut self,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        for (name, value) in variables {
+            let name = name.into();
+            self.env.retain(|(other, _)| *other != name);
+            self.env.push((name, value.into()));
+        }
+        self
+    }
+}
+
+impl Outcome {
+    /// What an order came to whose program ended like this, unless the exit code and the output say
+    /// more. `words` are for people.
+    pub(crate) fn order_report(&self, words: String) -> OrderReport {
+        match self {
+            Outcome::NotStarted(_) => OrderReport::Failed(words),
+            Outcome::TooLate => OrderReport::TooLate,
+            Outcome::Withdrawn => OrderReport::Withdrawn,
+            Outcome::Exited { .. }
+            | Outcome::Signaled { .. }
+            | Outcome::TimedOut { .. }
+            | Outcome::ExecutorLost
+            | Outcome::NotReported => OrderReport::Unacknowledged(words),
+        }
+    }
+
+    /// How `program` ended, without what it wrote.
+    pub(crate) fn end_of(&self, program: &str) -> String {
+        match self {
+            Outcome::Exited { code, .. } => format!("{program} exited with {code}"),
+            Outcome::Signaled { signal, .. } => format!("{program} was ended by signal {signal}"),
+            Outcome::TimedOut { .. } => format!("{program} was killed at its limit"),
+            Outcome::NotStarted(problem) => problem.clone(),
+            Outcome::TooLate => format!("it was too late to start {program}"),
+            Outcome::Withdrawn => format!("nobody waited for {program} any more"),
+            Outcome::ExecutorLost => {
+                format!("the executor was lost while {program} ran; it was killed")
+            }
+            Outcome::NotReported => format!("no result of {program} came in time"),
+        }
+    }
+
+    /// What the program wrote to its standard output and its standard error.
+    fn output(&self) -> (&str, &str) {
+        match self {
+            Outcome::Exited { stdout, stderr, .. }
+            | Outcome::Signaled { stdout, stderr, .. }
+            | Outcome::TimedOut { stdout, stderr } => (stdout, stderr),
+            _ => ("", ""),
+        }
+    }
+}
+
+/// What a program wrote, as one line; `None` when it wrote nothing.
+pub fn message(stdout: &str, stderr: &str) -> Option<String> {
+    let words: Vec<&str> = stdout.split_whitespace().chain(stderr.split_whitespace()).collect();
+    (!words.is_empty()).then(|| bounded(&words.join(" "), MESSAGE_BYTES_MAX))
+}
+
+/// What a device said to an order whose program ended with 0.
+pub(crate) fn acknowledged(stdout: &str, stderr: &str) -> OrderReport {
+    let words = message(stdout, stderr);
+    OrderReport::Acknowledged(words.unwrap_or_else(|| "exit code 0".to_owned()))
+}
+
+/// Why the program at `path` did not do what it was run for.
+pub(crate) fn failure(path: &str, outcome: &Outcome) -> String {
+    let end = outcome.end_of(&format!("\"{path}\""));
+    // The errors come first, for they are what may get cut off.
+    let (stdout, stderr) = outcome.output();
+    match message(stderr, stdout) {
+        Some(message) => format!("{end}: {message}"),
+        None => end,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_certain_only_where_its_program_was_not_started_at_all() {
+        let (stdout, stderr) = (String::new, String::new);
+        let words = || "why".to_owned();
+        for outcome in [
+            Outcome::Exited { code: 1, stdout: stdout(), stderr: stderr() },
+            Outcome::Signaled { signal: 9, stdout: stdout(), stderr: stderr() },
+            Outcome::TimedOut { stdout: stdout(), stderr: stderr() },
+            Outcome::ExecutorLost,
+            Outcome::NotReported,
+        ] {
+            assert_eq!(outcome.order_report(words()), OrderReport::Unacknowledged(words()));
+        }
+        let not_started = Outcome::NotStarted(words());
+        assert_eq!(not_started.order_report(words()), OrderReport::Failed(words()));
+        assert_eq!(Outcome::TooLate.order_report(words()), OrderReport::TooLate);
+        assert_eq!(Outcome::Withdrawn.order_report(words()), OrderReport::Withdrawn);
+    }
+
+    #[test]
+    fn a_failure_names_the_program_and_quotes_its_errors_first() {
+        let ended =
+            Outcome::Exited { code: 1, stdout: "said\n".into(), stderr: "ERROR: no".into() };
+        assert_eq!(failure("/sbin/x", &ended), "\"/sbin/x\" exited with 1: ERROR: no said");
+        assert_eq!(failure("/sbin/x", &Outcome::NotStarted("why".into())), "why");
+    }
+}
