@@ -205,7 +205,7 @@ fn serve(
     daemon.period_max_ms = if inotify.is_some() { u64::MAX } else { BLIND_PERIOD_MS };
     daemon.recover();
     daemon.rescan();
-    daemon.manager.is_ready();
+    daemon.manager.notify_ready();
     info!(
         "ready: node={} pid={} requests='{}'",
         settings.node,
@@ -338,7 +338,7 @@ impl Daemon {
             Wake::QueryDone => self.queries.done(),
             Wake::Stop(signal) => {
                 info!("{signal}: what runs is finished; free devices are served until then");
-                self.manager.is_stopping();
+                self.manager.notify_stopping();
                 self.end(End::Stopped);
             }
         }
@@ -384,7 +384,7 @@ impl Daemon {
     /// What is due now and then: the watchdog, the look at the whole spool, old answers.
     fn round(&mut self) {
         self.next_round_boot_ms = now().boot_ms + self.period_ms();
-        self.manager.is_alive();
+        self.manager.notify_alive();
         // What could not be read at the start may be readable now.
         self.recover();
         self.rescan();

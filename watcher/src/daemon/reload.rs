@@ -67,7 +67,7 @@ impl Reloader {
 impl Daemon {
     /// Has the configuration read again, for a query or because of a signal.
     pub(super) fn reload(&mut self, query_id: Option<String>) {
-        self.manager.is_reloading();
+        self.manager.notify_reloading();
         self.reloader.ask(query_id);
     }
 
@@ -85,7 +85,7 @@ impl Daemon {
             self.queries.reloaded(&answer(&query_id, &result));
         }
         if !self.reloader.read() && self.ending.is_none() {
-            self.manager.is_ready();
+            self.manager.notify_ready();
         }
     }
 
