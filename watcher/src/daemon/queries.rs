@@ -20,11 +20,12 @@ use fence_protocol::{
 };
 use fence_spool::{QueryText, SpoolError, WatcherSpool};
 use log::{debug, error, trace, warn};
-use serde_json::Value;
+use serde_json::json;
 
 use super::worker::STACK_BYTES;
 use super::{Wake, examined};
 use crate::devices::{ConfiguredDevice, Devices};
+use crate::state::State;
 
 /// The most questions that are asked of devices at the same time; more wait.
 const ASKING_MAX: usize = 64;
@@ -85,7 +86,7 @@ impl Desk {
         &mut self,
         file_name: &str,
         known: &[Device],
-        state: impl Fn() -> Value,
+        state: impl Fn() -> State,
         now: Now,
     ) -> Option<String> {
         if self.taken.contains(file_name) {
@@ -126,7 +127,7 @@ impl Desk {
             }
             Ok(query) if query.query == QueryKind::State => {
                 let mut answer = QueryAnswer::new(&query.query_id, 0, "fence-watcher is running");
-                answer.state = Some(state());
+                answer.state = Some(json!(state()));
                 write(&self.spool, file_name, &answer, &self.wake);
             }
             Ok(query) if query.query == QueryKind::Reload => {
