@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fence_core::watcher::Unroutable;
-use fence_protocol::{NodeName, PowerState, Query, QueryAnswer, QueryKind, RequestId};
+use fence_protocol::{NodeName, PowerState, Query, QueryAnswer, QueryCode, QueryKind, RequestId};
 use fence_spool::{ClientSpool, Liveness};
 use gfs2_discovery::Target;
 
@@ -231,7 +231,7 @@ impl Asking<'_> {
     ) -> Result<(PowerState, String), Failure> {
         let answer = self.ask(spool, QueryKind::Power, Some(target))?;
         match answer.power {
-            Some(state) if answer.code == 0 => Ok((state, answer.message)),
+            Some(state) if answer.code == QueryCode::Yes => Ok((state, answer.message)),
             _ => Ok((PowerState::Unknown, answer.message)),
         }
     }
@@ -297,7 +297,7 @@ fn alive(spool: &ClientSpool) -> Result<(), Failure> {
 }
 
 fn positive(answer: QueryAnswer, otherwise: &str) -> Result<QueryAnswer, Failure> {
-    if answer.code == 0 {
+    if answer.code == QueryCode::Yes {
         return Ok(answer);
     }
     Err(Failure::Other(format!("{otherwise}: {}; see 'fence-watcher check'", answer.message)))

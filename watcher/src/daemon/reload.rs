@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use std::thread;
 
 use fence_core::watcher::Event;
-use fence_protocol::QueryAnswer;
+use fence_protocol::{QueryAnswer, QueryCode};
 use log::{error, info, warn};
 
 use super::{Daemon, Wake, audit, core_settings, now};
@@ -147,9 +147,9 @@ fn log(result: &Result<String, Vec<String>>) {
 /// The answer to the query `id`.
 fn answer(id: &str, result: &Result<String, Vec<String>>) -> QueryAnswer {
     match result {
-        Ok(message) => QueryAnswer::new(id, 0, message),
+        Ok(message) => QueryAnswer::new(id, QueryCode::Yes, message),
         Err(problems) => {
-            let mut answer = QueryAnswer::new(id, 3, REFUSED);
+            let mut answer = QueryAnswer::new(id, QueryCode::WrongQuestion, REFUSED);
             answer.problems.clone_from(problems);
             answer
         }
