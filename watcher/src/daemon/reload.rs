@@ -11,7 +11,7 @@ use fence_core::watcher::Event;
 use fence_protocol::{QueryAnswer, QueryCode};
 use log::{error, info, warn};
 
-use super::{Daemon, Wake, audit, core_settings, now};
+use super::{Daemon, Wake, audit, core_settings};
 use crate::config::{ConfigError, Settings};
 use crate::devices::Devices;
 
@@ -106,7 +106,7 @@ impl Daemon {
         self.reporter.retain(|name| find(&before, name) == find(settings, name));
         let core_settings = core_settings(settings, &self.boot_id);
         self.feed(Event::Reconfigured(core_settings, self.devices.facts()));
-        self.next_round_boot_ms = self.next_round_boot_ms.min(now().boot_ms + self.period_ms());
+        self.next_round_boot_ms = self.next_round_boot_ms.min(self.next_period_boot_ms());
         let count = self.devices.here().count();
         let devices = if count == 1 { "device" } else { "devices" };
         format!("the configuration was read again: {count} {devices} for this node")

@@ -211,7 +211,11 @@ impl Client {
             Ok(reply) => format!("status {}", reply.status),
             Err(error) => error.to_string(),
         };
-        debug!("HTTP: {call} at {}: {came} after {} ms", self.address, boot_ms_now() - begin_ms);
+        debug!(
+            "HTTP: {call} at {}: {came} after {} ms",
+            self.address,
+            boot_ms_now().saturating_sub(begin_ms)
+        );
         called
     }
 
