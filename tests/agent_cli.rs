@@ -20,7 +20,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use fence_protocol::{PowerState, Query, QueryAnswer, QueryKind};
+use fence_protocol::{PowerState, Query, QueryAnswer, QueryCode, QueryKind};
 use fence_spool::{Places, QueryText, WatcherSpool};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -1161,6 +1161,26 @@ fn questions_to_a_watcher_that_does_not_run_fail_at_once() {
 }
 
 #[test]
+fn a_watcher_that_ends_while_a_question_waits_is_reported_as_gone() {
+    for lines in ["action=monitor\n", "action=status\nplug=n3\n", "action=list\n"] {
+        let spool = Spool::new();
+        let lock = WatcherSpool::open(&places(&spool), false).unwrap().lock().unwrap();
+        let arrivals = Arrivals::watch(&spool.path("queries"));
+        let mut child = spool.start(&format!("{lines}fence_timeout=600\n"));
+        arrivals.next();
+
+        drop(lock);
+
+        let status = ended_by_itself(&mut child);
+        assert_eq!(status.and_then(|status| status.code()), Some(1), "it waited for the dead");
+        let output = child.wait_with_output().unwrap();
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains("no fence-watcher is running on this node (process "), "{stderr}");
+        assert_eq!(spool.files("queries"), [""; 0]);
+    }
+}
+
+#[test]
 fn questions_to_a_living_watcher_give_its_answers_and_nothing_else() {
     let spool = Spool::new();
     let _watcher = Watcher::start(&spool);
@@ -1475,9 +1495,9 @@ impl Drop for Watcher {
 
 fn answer_to(query: &Query) -> QueryAnswer {
     if query.device.as_deref() == Some("dead") {
-        return QueryAnswer::new(&query.query_id, 1, "no route to the device");
+        return QueryAnswer::new(&query.query_id, QueryCode::NotReached, "no route to the device");
     }
-    let mut answer = QueryAnswer::new(&query.query_id, 0, "asked");
+    let mut answer = QueryAnswer::new(&query.query_id, QueryCode::Yes, "asked");
     match query.query {
         QueryKind::Targets => {
             answer.targets = ["on", "off", "n9", "a,b", "List option"].map(str::to_owned).to_vec();

@@ -394,6 +394,40 @@ fn a_watcher_that_lives_but_does_not_answer_is_not_called_dead() {
 }
 
 #[test]
+fn a_watcher_that_is_killed_while_a_question_waits_is_reported_as_gone() {
+    for question in [&["status"][..], &["status", "--json"], &["reload"]] {
+        let scratch = Scratch::new();
+        scratch.configure(&simulated(&scratch));
+        let mut service = Service::start(&scratch);
+        // It lives and answers nothing.
+        service.signal(Signal::SIGSTOP);
+        let mut command = scratch.command(question);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let asking = command.spawn().unwrap();
+        while !has_file(&scratch.path("queries"), ".json") {
+            std::thread::sleep(Duration::from_millis(3));
+        }
+
+        service.signal(Signal::SIGKILL);
+        service.0.wait().unwrap();
+
+        let output = asking.wait_with_output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let gone = format!("no fence-watcher is running on this node (process {}", service.0.id());
+        assert!(said.contains(&gone), "{question:?}: {said}");
+        assert!(!has_file(&scratch.path("queries"), ""), "the question was left");
+    }
+}
+
+/// Whether `directory` holds a file whose name ends so and is not hidden.
+fn has_file(directory: &Path, end: &str) -> bool {
+    let names =
+        fs::read_dir(directory).into_iter().flatten().flatten().map(|file| file.file_name());
+    names.map(|name| name.into_string().unwrap()).any(|n| !n.starts_with('.') && n.ends_with(end))
+}
+
+#[test]
 fn the_history_has_one_row_for_each_fence() {
     let scratch = Scratch::new();
     scratch.configure(&simulated(&scratch));

@@ -17,7 +17,7 @@ use fence_spool::{ClientSpool, Liveness, Look, SpoolError, Stage, Submitted, Wit
 use gfs2_discovery::Target;
 use log::Level;
 
-use crate::clock::{boot_id, boot_ms, shifted};
+use crate::clock::{self, boot_id, boot_ms};
 use crate::discovery::{self, Discovery, Naming};
 use crate::invocation::{Fence, Responder, reserve};
 use crate::outcome::Ending;
@@ -84,7 +84,7 @@ impl<'a> Attempt<'a> {
         for why in &order.ignored {
             self.say(Level::Warn, &format!("a value is ignored, and the default holds: {why}"));
         }
-        if let Some(problem) = shifted() {
+        if let Some(problem) = clock::problem() {
             let why = format!("nothing was requested: {problem}");
             return (failed(order, "rejected", &why), None);
         }
@@ -215,7 +215,7 @@ impl<'a> Attempt<'a> {
         let deadline_boot_ms = self.end(order.time_max.saturating_sub(reserve(order.time_max)));
         let left = i64::try_from(deadline_boot_ms.saturating_sub(now_boot_ms)).unwrap_or(i64::MAX);
         let now = Utc::now();
-        let boot_id = boot_id();
+        let boot_id = boot_id().ok();
         let request = Request {
             request_id: id.clone(),
             timestamp: now,

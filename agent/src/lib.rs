@@ -8,7 +8,6 @@
 //! processes are those that `gfs2_discovery` asks, and this program itself, which writes the logs
 //! (`fence_audit::LogProcess`); a thread does no more than start that one.
 
-pub mod clock;
 mod discovery;
 mod fence;
 pub mod help;
@@ -23,6 +22,8 @@ mod progress;
 mod signals;
 pub mod target;
 pub mod verdict;
+
+pub use fence_clock as clock;
 
 use std::ffi::OsString;
 use std::io::{self, Read};

@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
+use fence_client::{AskError, check_alive};
 use fence_core::watcher::Unroutable;
-use fence_protocol::{NodeName, PowerState, Query, QueryAnswer, QueryKind, RequestId};
-use fence_spool::{ClientSpool, Liveness};
+use fence_protocol::{NodeName, PowerState, QueryAnswer, QueryCode, QueryKind};
+use fence_spool::ClientSpool;
 use gfs2_discovery::Target;
 
-use crate::clock::{boot_id, boot_ms, shifted};
+use crate::clock;
 use crate::discovery::{self, Discovery, Naming};
 use crate::invocation::{Probe, Question, Responder};
 use crate::outcome::Ending;
 use crate::progress::Progress;
-use crate::signals::Signals;
 use crate::target;
 
 /// Asks, for an agent that started at `start_boot_ms`.
@@ -22,7 +22,7 @@ pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
     let time_max = u64::try_from(probe.time_max.as_millis()).unwrap_or(u64::MAX);
     let mut asking =
         Asking { probe, progress, deadline_boot_ms: start_boot_ms.saturating_add(time_max) };
-    let ending = if let Some(problem) = shifted() {
+    let ending = if let Some(problem) = clock::problem() {
         Ending::failure(&problem)
     } else {
         probe.telling.remarks.iter().for_each(|remark| asking.progress.step(remark));
@@ -59,9 +59,6 @@ struct Asking<'a> {
     progress: Progress,
     deadline_boot_ms: u64,
 }
-
-/// The longest time between two looks for an answer that no event announced.
-const LOOK_INTERVAL_MS: u64 = 500;
 
 impl Asking<'_> {
     /// Shows what a fence of the target would find, to those who want to see it.
@@ -135,7 +132,7 @@ impl Asking<'_> {
         let spool = self.open()?;
         match &self.probe.question {
             Question::Monitor(target) => {
-                alive(&spool)?;
+                check_alive(&spool).map_err(|error| Failure::Other(error.to_string()))?;
                 self.open_and_try()?;
                 let answer = self.ask(&spool, QueryKind::Reachable, None)?;
                 self.progress.step(&format!("monitor: {}", answer.message));
@@ -231,7 +228,7 @@ impl Asking<'_> {
     ) -> Result<(PowerState, String), Failure> {
         let answer = self.ask(spool, QueryKind::Power, Some(target))?;
         match answer.power {
-            Some(state) if answer.code == 0 => Ok((state, answer.message)),
+            Some(state) if answer.code == QueryCode::Yes => Ok((state, answer.message)),
             _ => Ok((PowerState::Unknown, answer.message)),
         }
     }
@@ -242,62 +239,21 @@ impl Asking<'_> {
         kind: QueryKind,
         target: Option<&NodeName>,
     ) -> Result<QueryAnswer, Failure> {
-        alive(spool)?;
-        let query = Query {
-            query_id: RequestId::random().as_str().to_owned(),
-            query: kind,
-            device: self.probe.device.clone(),
-            target: target.map(|name| name.as_str().to_owned()),
-            deadline_boottime_ms: self.deadline_boot_ms,
-            boot_id: boot_id(),
-            asked_boottime_ms: Some(boot_ms()),
-        };
-        let asked = spool.ask(&query).map_err(|error| Failure::Other(error.to_string()))?;
-        loop {
-            let now = boot_ms();
-            if let Some(bytes) = spool.answer_of(&asked) {
-                return match QueryAnswer::parse(&bytes) {
-                    Ok(answer) if answer.query_id == query.query_id => Ok(answer),
-                    Ok(_) => Err(Failure::Other("fence-watcher answered another question".into())),
-                    Err(error) => {
-                        Err(Failure::Other(format!("fence-watcher's answer is malformed: {error}")))
-                    }
-                };
-            }
-            alive(spool)?;
-            if now >= self.deadline_boot_ms {
-                return Err(Failure::TimedOut(self.no_answer()));
-            }
-            let until = self.deadline_boot_ms.min(now + LOOK_INTERVAL_MS);
-            Signals::untouched().wait(asked.wait_fd(), until);
-            asked.drain();
-        }
+        let device = self.probe.device.as_deref();
+        let deadline_boot_ms = self.deadline_boot_ms;
+        let question = fence_client::Question { kind, device, target, deadline_boot_ms };
+        fence_client::ask(spool, &question).map_err(|error| match error {
+            AskError::NoAnswer { .. } => Failure::TimedOut(format!(
+                "timed out after {} s: {error}; see 'journalctl -u fence-watcher'",
+                self.probe.time_max.as_secs_f64()
+            )),
+            other => Failure::Other(other.to_string()),
+        })
     }
-
-    fn no_answer(&self) -> String {
-        let Probe { time_max, .. } = self.probe;
-        let seconds = Duration::as_secs_f64(time_max);
-        format!(
-            "timed out after {seconds} s: fence-watcher is running but does not answer; see \
-             'journalctl -u fence-watcher'"
-        )
-    }
-}
-
-fn alive(spool: &ClientSpool) -> Result<(), Failure> {
-    let state = match spool.watcher() {
-        Liveness::Alive { .. } => return Ok(()),
-        Liveness::Dead { pid: Some(pid) } => format!("process {pid} has ended"),
-        Liveness::Dead { pid: None } => "it has ended".to_owned(),
-        Liveness::Never => "it was never started on this spool".to_owned(),
-    };
-    Err(Failure::Other(format!(
-        "no fence-watcher is running on this node ({state}); start it: systemctl start fence-watcher"
-    )))
 }
 
 fn positive(answer: QueryAnswer, otherwise: &str) -> Result<QueryAnswer, Failure> {
-    if answer.code == 0 {
+    if answer.code == QueryCode::Yes {
         return Ok(answer);
     }
     Err(Failure::Other(format!("{otherwise}: {}; see 'fence-watcher check'", answer.message)))

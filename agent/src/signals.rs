@@ -1,15 +1,9 @@
 //! Waiting for a signal, an event or the time, whichever is first.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::thread;
-use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-
-use crate::clock::boot_ms;
 
 /// The signals that stop the agent, taken as events.
 #[derive(Debug)]
@@ -30,11 +24,6 @@ impl Signals {
         Signals(descriptor.filter(|_| signals.thread_block().is_ok()))
     }
 
-    /// Leaves the signals to the system.
-    pub(crate) fn untouched() -> Self {
-        Signals(None)
-    }
-
     /// Waits until a signal comes, `event` becomes readable or the instant is reached; gives the
     /// signal's name. It may return early.
     pub(crate) fn wait(
@@ -42,20 +31,10 @@ impl Signals {
         event: Option<BorrowedFd<'_>>,
         until_boot_ms: u64,
     ) -> Option<&'static str> {
-        let time = Duration::from_millis(until_boot_ms.saturating_sub(boot_ms()));
-        let mut descriptors: Vec<PollFd<'_>> = self
-            .0
-            .as_ref()
-            .map(AsFd::as_fd)
-            .into_iter()
-            .chain(event)
-            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
-            .collect();
-        match poll(&mut descriptors, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            // The kernel is short of memory: what is looked at next needs none.
-            Err(_) => thread::sleep(time.min(Duration::from_millis(100))),
-        }
+        fence_client::wait(
+            self.0.as_ref().map(AsFd::as_fd).into_iter().chain(event),
+            until_boot_ms,
+        );
         self.pending()
     }
 
@@ -85,6 +64,6 @@ mod tests {
         let (reader, mut writer) = std::io::pipe().unwrap();
         std::io::Write::write_all(&mut writer, b"x").unwrap();
 
-        assert_eq!(Signals::untouched().wait(Some(reader.as_fd()), u64::MAX), None);
+        assert_eq!(Signals(None).wait(Some(reader.as_fd()), u64::MAX), None);
     }
 }

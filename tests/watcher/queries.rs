@@ -62,14 +62,28 @@ fn no_queries(id: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("'State' is no known word", with("query", json!("State"))),
         ("the member \"query\" is missing", without("query")),
         ("the member \"deadline_boottime_ms\" is missing", without("deadline_boottime_ms")),
-        ("stands where", with("deadline_boottime_ms", json!("60000"))),
-        ("stands where", with("deadline_boottime_ms", json!(-1))),
+        ("member \"deadline_boottime_ms\": ", with("deadline_boottime_ms", json!("60000"))),
+        ("member \"deadline_boottime_ms\": ", with("deadline_boottime_ms", json!(-1))),
+        ("member \"asked_boottime_ms\": ", with("asked_boottime_ms", json!([1]))),
+        ("member \"boot_id\": ", with("boot_id", json!(1))),
+        ("member \"target\": ", with("target", json!({"name": "n1"}))),
+        ("member \"query\": ", with("query", json!(true))),
+        ("member \"query\": ", with("query", json!({"state": null}))),
+        ("is no known word; known: ", with("query", json!("x\n".repeat(300_000)))),
+        ("stands where a whole number", with("deadline_boottime_ms", json!("x".repeat(900_000)))),
+        ("member \"query_id\": ", with("query_id", json!(null))),
         ("the member \"query_id\" is missing", without("query_id")),
         ("query_id", with("query_id", json!("../requests/x"))),
         ("its query_id is not its file name", with("query_id", json!(new_id()))),
         ("its query_id is not its file name", with("query_id", json!(id.to_uppercase()))),
-        ("stands where", with("device", json!(7))),
-        ("stands there twice", good.replacen('{', "{\"query\":\"reload\",", 1).into_bytes()),
+        (
+            "member \"device\": integer `7` stands where a string is required",
+            with("device", json!(7)),
+        ),
+        (
+            "the member \"query\" stands there twice",
+            good.replacen('{', "{\"query\":\"reload\",", 1).into_bytes(),
+        ),
         ("it is not an object", format!("[\"{id}\",\"state\",null,null,99999999999]").into_bytes()),
         ("it is not an object", b"state\n".to_vec()),
         ("ends too early", Vec::new()),
@@ -89,6 +103,7 @@ fn a_query_that_cannot_be_understood_is_answered_with_code_3() {
         let answer = await_answer(&site, &id);
         assert_eq!((&answer["query_id"], &answer["code"]), (&json!(id), &json!(3)), "{answer}");
         assert!(answer["message"].as_str().unwrap().contains(words), "{words}: {answer}");
+        assert!(answer.to_string().len() < 1000, "{answer}");
         watcher.await_log(&id);
     }
 }
@@ -116,4 +131,52 @@ fn a_query_that_is_written_in_place_is_answered_when_it_is_whole() {
     drop(file);
 
     assert_eq!(await_answer(&site, &slow)["code"], 0);
+}
+
+#[test]
+fn a_power_query_that_no_device_serves_is_a_wrong_question() {
+    let site = Site::new();
+    let elsewhere =
+        site.recorder("elsewhere", "n[1-9]", "").replace("type =", "nodes = ['n2']\ntype =");
+    site.configure(&(site.recorder("power", "n[1-9]", "") + &elsewhere));
+    let _watcher = site.start();
+    let long = "x".repeat(1_000_000);
+    for (device, target, code, words) in [
+        (Some("nobody"), "n1", 3, "there is no fence device \"nobody\""),
+        (Some(long.as_str()), "n1", 3, "there is no fence device"),
+        (Some("elsewhere"), "n1", 3, "not configured for use on this node"),
+        (Some("power"), "m1", 3, "not configured for this target"),
+        (None, "m1", 3, "no fence device of this node covers this target"),
+        (None, "../n1", 3, "target: "),
+        // The question is right; the device has no way to answer it.
+        (Some("power"), "n1", 1, "cannot be asked for the state"),
+        (None, "n1", 1, "cannot be asked for the state"),
+    ] {
+        let id = new_id();
+        let mut query = query(&id);
+        query["query"] = "power".into();
+        query["target"] = target.into();
+        query["device"] = device.into();
+        ask(&site, &id, query.to_string().as_bytes(), 0);
+        let answer = await_answer(&site, &id);
+        assert_eq!(answer["code"], code, "{answer}");
+        assert!(answer["message"].as_str().unwrap().contains(words), "{words}: {answer}");
+    }
+}
+
+/// A client reads no larger record.
+#[test]
+fn an_answer_to_a_query_that_names_a_long_device_can_be_read() {
+    let (site, _watcher) = serving();
+    for kind in ["reachable", "targets", "power", "check"] {
+        let id = new_id();
+        let mut query = query(&id);
+        query["query"] = kind.into();
+        query["target"] = "n1".into();
+        query["device"] = "\"".repeat(500_000).into();
+        ask(&site, &id, query.to_string().as_bytes(), 0);
+        assert_eq!(await_answer(&site, &id)["code"], 3);
+        let length = fs::metadata(path(&site, &format!("{id}.answer"))).unwrap().len();
+        assert!(length < 1024 * 1024, "{kind}: {length}");
+    }
 }

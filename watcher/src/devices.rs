@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use fence_clock::boot_ms;
 use fence_core::PerTarget;
 use fence_core::execution::Method;
 use fence_core::watcher::{Coverage, Device};
 use fence_device::{
     CommandDevice, Ec2Device, ExecutorClient, FenceAgentDevice, FenceDevice, IpmiDevice, Limit,
-    Reach, RedfishDevice, SimulatedDevice, boot_ms_now,
+    Reach, RedfishDevice, SimulatedDevice,
 };
 use fence_protocol::{FenceAction, NodeName};
 
@@ -139,7 +140,7 @@ impl ConfiguredDevice {
     pub fn reach(&self, limit: Limit) -> Reach {
         let limit = limit.min(Limit::in_ms(self.monitor_timeout_ms));
         let reach = self.driver.reachable(limit);
-        let now = boot_ms_now();
+        let now = boot_ms();
         let why = match reach {
             Reach::Reachable(_) => {
                 self.reached_boot_ms.store(now, Ordering::Relaxed);

@@ -5,9 +5,11 @@
 //! - [`daemon`]: the service itself.
 //! - [`devices`]: from settings to the drivers of fence devices.
 //! - [`probe`]: what a device says of itself when it is asked all that can be asked.
+//! - `state`: what the service says of itself, for its `status`.
 
 pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod devices;
 pub mod probe;
+mod state;

@@ -40,7 +40,6 @@ use std::fmt::Debug;
 
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
 use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
-use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 pub use client::Client;
@@ -53,6 +52,7 @@ pub use executor::{Command, ExecutorClient, OUTPUT_BYTES_MAX, Outcome, executor_
 pub use fence_agent::{AgentAction, FenceAgentDevice, FenceAgentSettings};
 #[doc(hidden)]
 pub use fence_agent::{Given, Listed, Metadata, listed_plugs};
+pub use fence_clock::boot_ms as boot_ms_now;
 pub use grouped::{Called, TARGET, grouped, without_names};
 #[doc(hidden)]
 pub use ipmi::output as ipmitool_output;
@@ -90,16 +90,6 @@ impl Limit {
     pub fn has_passed(self) -> bool {
         self.left_ms() == 0
     }
-}
-
-/// Milliseconds of `CLOCK_BOOTTIME`: it runs while the machine sleeps, and nobody can set it.
-pub fn boot_ms_now() -> u64 {
-    // The call cannot fail for a clock that every kernel has. Should it, the far future is the safe
-    // answer: nothing starts.
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(u64::MAX, |now| {
-        let milliseconds = now.tv_sec() * 1000 + now.tv_nsec() / 1_000_000;
-        u64::try_from(milliseconds).unwrap_or(u64::MAX)
-    })
 }
 
 /// What an order is carried out for.

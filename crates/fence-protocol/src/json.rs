@@ -1,7 +1,89 @@
 //! What is wrong with a text of JSON, in words for people who do not know this program's types.
 
+use std::cell::{Cell, RefCell};
+use std::fmt;
+
+use serde::de::{DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, Visitor};
+use serde::{Deserializer, forward_to_deserialize_any};
 use serde_json::Error;
 use serde_json::error::Category;
+
+use crate::bounded;
+use crate::request::check_passed;
+
+/// Reads a record; the error is what is wrong with it, and with which member.
+pub(crate) fn read_record<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let place = Place::default();
+    let mut text = serde_json::Deserializer::from_slice(bytes);
+    let read = T::deserialize(Noted { inner: &mut text, place: &place });
+    let read = read.and_then(|record| text.end().map(|()| record)).map_err(|error| {
+        let why = json_problem(bytes, &error);
+        let is_of_value = place.is_in_value.get() && error.is_data();
+        if is_of_value { format!("member \"{}\": {why}", place.member.borrow()) } else { why }
+    });
+    let record = read?;
+    check_passed(bytes)?;
+    Ok(record)
+}
+
+/// The member of an object that is being read.
+#[derive(Default)]
+struct Place {
+    member: RefCell<String>,
+    is_in_value: Cell<bool>,
+}
+
+/// What reads an object for `inner`, and notes in which member it is.
+struct Noted<'a, T> {
+    inner: T,
+    place: &'a Place,
+}
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Noted<'_, D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.inner.deserialize_map(Noted { inner: visitor, place: self.place })
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Noted<'_, V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.expecting(f)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
+        self.inner.visit_map(Noted { inner: map, place: self.place })
+    }
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Noted<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        let Some(member) = self.inner.next_key::<String>()? else { return Ok(None) };
+        let key = seed.deserialize(member.as_str().into_deserializer());
+        self.place.member.replace(member);
+        key.map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
+        self.place.is_in_value.set(true);
+        let value = self.inner.next_value_seed(seed)?;
+        self.place.is_in_value.set(false);
+        Ok(value)
+    }
+}
 
 /// What the parser says of `bytes`, which should be an object.
 pub fn json_problem(bytes: &[u8], error: &Error) -> String {
@@ -28,15 +110,22 @@ fn of_data(text: &str) -> String {
         text.strip_prefix("unknown variant `").and_then(|rest| rest.split_once("`, expected "))
     {
         let known = known.trim_start_matches("one of ").replace('`', "'");
-        return format!("'{word}' is no known word; known: {known}");
+        let word = bounded(word, FOUND_BYTES_MAX);
+        return format!("'{}' is no known word; known: {known}", word.escape_debug());
     }
     let wrong =
         ["invalid type: ", "invalid value: "].iter().find_map(|start| text.strip_prefix(start));
     match wrong.and_then(|rest| rest.rsplit_once(", expected ")) {
-        Some((found, wanted)) => format!("{found} stands where {} is required", in_words(wanted)),
+        Some((found, wanted)) => {
+            let found = bounded(found, FOUND_BYTES_MAX);
+            format!("{found} stands where {} is required", in_words(wanted))
+        }
         None => text.replace('`', "'"),
     }
 }
+
+/// The longest wrong value that is shown, in bytes: a message must fit into a record.
+const FOUND_BYTES_MAX: usize = 100;
 
 fn member_in<'a>(text: &'a str, start: &str) -> Option<&'a str> {
     text.strip_prefix(start)?.strip_suffix('`')
@@ -70,6 +159,51 @@ mod tests {
         yes: bool,
         names: Vec<String>,
         inner: Option<Box<Raw>>,
+        word: Option<Word>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Word {
+        Good,
+        Bad,
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_has_its_wrong_member_named_and_no_other() {
+        let inner = "{\"number\": 1, \"yes\": true, \"names\": [7]}";
+        for (text, words) in [
+            ("{\"yes\": true, \"number\": \"x\"}", "member \"number\": string \"x\" stands where"),
+            ("{\"names\": [1]}", "member \"names\": integer `1` stands where a string is required"),
+            (&format!("{{\"inner\": {inner}}}"), "member \"inner\": integer `7` stands where"),
+            ("{\"yes\": 1, \"yes\": true}", "member \"yes\": integer `1` stands where true or"),
+            ("{\"number\": 1, \"number\": \"x\"}", "the member \"number\" stands there twice"),
+            ("{\"other\": [], \"other\": {}, \"number\": 1}", "the member \"yes\" is missing"),
+            ("", "it is empty or ends too early"),
+            ("{\"number\": 1", "it is empty or ends too early"),
+            ("{\"number\" 1}", "an error in line 1, column 11"),
+            ("[1, true, []]", "it is not an object"),
+            ("{} {}", "the member \"number\" is missing"),
+        ] {
+            let why = read_record::<Raw>(text.as_bytes()).unwrap_err();
+            assert!(why.starts_with(words), "{text}: {why}");
+        }
+        let whole = "{\"number\": 1, \"yes\": true, \"names\": [], \"other\": 1, \"other\": 2}";
+        assert_eq!(read_record::<Raw>(whole.as_bytes()).unwrap().number, 1);
+        assert!(read_record::<Raw>(format!("{whole} x").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_wrong_value_is_shown_in_one_short_line_however_long_it_is() {
+        let long = "x\u{1f}\n".repeat(1000).replace('\u{1f}', "\\u001f").replace('\n', "\\n");
+        for (text, words) in [
+            (format!("{{\"number\": \"{long}\"}}"), "stands where a whole number is required"),
+            (format!("{{\"word\": \"{long}\"}}"), "is no known word; known: 'good' or 'bad'"),
+        ] {
+            let why = read_record::<Raw>(text.as_bytes()).unwrap_err();
+            assert!(why.ends_with(words) && why.len() < 500, "{why}");
+            assert!(!why.contains(char::is_control), "{why:?}");
+        }
     }
 
     #[test]

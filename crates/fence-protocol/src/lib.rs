@@ -23,7 +23,7 @@ pub use hostlist::{HostlistError, NODES_MAX, expand_hostlist};
 pub use json::json_problem;
 pub use names::{NameError, NodeName, RecordName, RequestId};
 pub use nearest::nearest;
-pub use query::{PowerState, Query, QueryAnswer, QueryKind};
+pub use query::{PowerState, Query, QueryAnswer, QueryCode, QueryKind};
 pub use request::{Rejection, Request, RequestError};
 
 /// The largest request, answer or query that is read, in bytes. A larger one is refused unread.

@@ -3,11 +3,13 @@
 //! They lie in a directory of their own, as `<query_id>.json`; the answer lies beside them as
 //! `<query_id>.answer`. Both are gone when the client has read it.
 
-use serde::{Deserialize, Serialize};
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::request::{check_passed, line};
-use crate::{NodeName, RequestId, json_problem};
+use crate::json::read_record;
+use crate::request::line;
+use crate::{NodeName, RequestId, TEXT_BYTES_MAX, bounded};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,6 +35,7 @@ pub struct Query {
     /// The question's identity and the stem of its file name.
     pub query_id: String,
     /// What is asked.
+    #[serde(deserialize_with = "word")]
     pub query: QueryKind,
     /// The device meant; all of this node's devices without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,9 +56,7 @@ pub struct Query {
 impl Query {
     /// Reads a query file's content; the error is what is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let query: Query =
-            serde_json::from_slice(bytes).map_err(|error| json_problem(bytes, &error))?;
-        check_passed(bytes)?;
+        let query: Query = read_record(bytes)?;
         query.query_id.parse::<RequestId>().map_err(|error| format!("query_id: {error}"))?;
         Ok(query)
     }
@@ -89,20 +90,55 @@ pub enum PowerState {
     Unknown,
 }
 
+/// How a question ended. The number in the member `code` is read and written here alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+pub enum QueryCode {
+    /// 0: yes, or what was asked for.
+    Yes,
+    /// 1: the device was not reached, or did not show the state.
+    NotReached,
+    /// 2: the device gave no list.
+    NoList,
+    /// 3: the question is wrong, or nothing here serves it.
+    WrongQuestion,
+}
+
+impl QueryCode {
+    /// All codes, each at its number.
+    pub const ALL: [QueryCode; 4] =
+        [QueryCode::Yes, QueryCode::NotReached, QueryCode::NoList, QueryCode::WrongQuestion];
+}
+
+impl From<QueryCode> for u8 {
+    fn from(code: QueryCode) -> u8 {
+        code as u8
+    }
+}
+
+impl TryFrom<u8> for QueryCode {
+    type Error = String;
+
+    fn try_from(number: u8) -> Result<Self, String> {
+        let known = QueryCode::ALL.get(usize::from(number)).copied();
+        known.ok_or_else(|| format!("{number} is no known code; known: 0 to 3"))
+    }
+}
+
 /// The answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryAnswer {
     /// The question's identity.
     pub query_id: String,
-    /// 0 yes; 1 the device was not reached; 2 it gave no list; 3 the question is wrong.
-    pub code: u8,
+    /// How it ended.
+    pub code: QueryCode,
     /// For people: one line.
     pub message: String,
     /// For `targets`: the nodes that can be fenced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<String>,
     /// For `power`: the state.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "optional_word", skip_serializing_if = "Option::is_none")]
     pub power: Option<PowerState>,
     /// For `state`: the watcher's own description. For `check`: what was found of each device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,12 +149,13 @@ pub struct QueryAnswer {
 }
 
 impl QueryAnswer {
-    /// An answer of `code` and `message` with nothing else.
-    pub fn new(query_id: &str, code: u8, message: impl Into<String>) -> Self {
+    /// An answer of `code` and `message` with nothing else. A message that names a long value is cut: the
+    /// answer must fit into a record.
+    pub fn new(query_id: &str, code: QueryCode, message: impl Into<String>) -> Self {
         QueryAnswer {
             query_id: query_id.to_owned(),
             code,
-            message: message.into(),
+            message: bounded(&message.into(), TEXT_BYTES_MAX),
             targets: Vec::new(),
             power: None,
             state: None,
@@ -128,15 +165,25 @@ impl QueryAnswer {
 
     /// Reads an answer file's content; the error is what is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let answer = serde_json::from_slice(bytes).map_err(|error| json_problem(bytes, &error))?;
-        check_passed(bytes)?;
-        Ok(answer)
+        read_record(bytes)
     }
 
     /// The content of the answer's file.
     pub fn to_json(&self) -> Vec<u8> {
         line(self)
     }
+}
+
+/// One of the known words. The parser would take an object as well, and blame the text for other types.
+fn word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(member: D) -> Result<T, D::Error> {
+    T::deserialize(String::deserialize(member)?.into_deserializer())
+}
+
+fn optional_word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    member: D,
+) -> Result<Option<T>, D::Error> {
+    let text = Option::<String>::deserialize(member)?;
+    text.map(|text| T::deserialize(text.into_deserializer())).transpose()
 }
 
 #[cfg(test)]
@@ -156,9 +203,39 @@ mod tests {
         };
         assert_eq!(Query::parse(&query.to_json()), Ok(query.clone()));
 
-        let mut answer = QueryAnswer::new(&query.query_id, 0, "n3 is off");
+        let mut answer = QueryAnswer::new(&query.query_id, QueryCode::Yes, "n3 is off");
         answer.power = Some(PowerState::Off);
         assert_eq!(QueryAnswer::parse(&answer.to_json()), Ok(answer));
+    }
+
+    #[test]
+    fn each_code_has_its_number_and_another_number_is_none() {
+        for (number, code) in (0..).zip(QueryCode::ALL) {
+            let written = QueryAnswer::new("q", code, "").to_json();
+            assert!(String::from_utf8_lossy(&written).contains(&format!("\"code\":{number},")));
+            assert_eq!(QueryAnswer::parse(&written).unwrap().code, code);
+        }
+        let other = br#"{"query_id":"q","code":4,"message":""}"#;
+        let why = "member \"code\": 4 is no known code; known: 0 to 3";
+        assert_eq!(QueryAnswer::parse(other), Err(why.to_owned()));
+    }
+
+    #[test]
+    fn a_word_of_another_type_is_wrong_and_its_member_is_named() {
+        for value in ["true", "7", "[]", "{\"state\":null}", "null"] {
+            let text = format!(r#"{{"query_id":"x","query":{value},"deadline_boottime_ms":1}}"#);
+            let why = Query::parse(text.as_bytes()).unwrap_err();
+            assert!(why.starts_with("member \"query\": "), "{value}: {why}");
+            assert!(why.ends_with(" stands where a string is required"), "{value}: {why}");
+
+            let text = format!(r#"{{"query_id":"x","code":0,"message":"","power":{value}}}"#);
+            let answer = QueryAnswer::parse(text.as_bytes());
+            if value == "null" {
+                assert_eq!(answer.unwrap().power, None);
+            } else {
+                assert!(answer.unwrap_err().starts_with("member \"power\": "), "{value}");
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,9 @@
 
 use std::fs;
 
-use fence_protocol::{PowerState, Query, QueryAnswer, QueryKind, ReceivedAnswer, Request};
+use fence_protocol::{
+    PowerState, Query, QueryAnswer, QueryCode, QueryKind, ReceivedAnswer, Request,
+};
 use serde_json::Value;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -60,7 +62,7 @@ fn the_example_of_a_query_is_answered_by_the_example_of_an_answer() {
 
     let answer = QueryAnswer::parse(read("examples/query-answer.json").as_bytes()).unwrap();
     assert_eq!(answer.query_id, query.query_id);
-    assert_eq!((answer.code, answer.power), (0, Some(PowerState::Off)));
+    assert_eq!((answer.code, answer.power), (QueryCode::Yes, Some(PowerState::Off)));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use fence_protocol::{
     Answer, FenceAction, FenceResult, HostlistError, NODES_MAX, NodeName, PowerState, Query,
-    QueryAnswer, QueryKind, ReceivedAnswer, RecordName, Request, RequestId, Requested, bounded,
-    expand_hostlist,
+    QueryAnswer, QueryCode, QueryKind, ReceivedAnswer, RecordName, Request, RequestId, Requested,
+    bounded, expand_hostlist,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -244,7 +244,7 @@ prop_compose! {
 prop_compose! {
     fn query_answer()(
         query_id: String,
-        code: u8,
+        code in prop::sample::select(&QueryCode::ALL),
         message: String,
         targets in vec(any::<String>(), 0..4),
         power in option::of(

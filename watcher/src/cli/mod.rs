@@ -244,7 +244,7 @@ impl Input {
     }
 
     fn on_this_clock(&self, settings: Settings) -> Result<Settings, ConfigError> {
-        match shifted_clock() {
+        match fence_clock::problem() {
             None => Ok(settings),
             Some(text) => {
                 let problems = vec![Problem { line: None, text }];
@@ -303,14 +303,6 @@ impl Input {
             programs_must_exist,
         }
     }
-}
-
-/// Why deadlines cannot be kept here, if so: another clock than that of the agents.
-fn shifted_clock() -> Option<String> {
-    fence_core::clock::shifted(|path| {
-        let link = std::fs::read_link(path).map(|target| target.to_string_lossy().into_owned());
-        link.or_else(|_| std::fs::read_to_string(path)).ok()
-    })
 }
 
 /// Writes a command's text; the exit code says whether all is well.

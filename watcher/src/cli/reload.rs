@@ -5,7 +5,7 @@
 //! else's by now, and a signal brings no answer.
 
 use fence_log::shown_line;
-use fence_protocol::{QueryAnswer, QueryKind};
+use fence_protocol::{QueryAnswer, QueryCode, QueryKind};
 
 use super::ask::ask;
 use crate::config::SpoolSettings;
@@ -13,7 +13,7 @@ use crate::config::SpoolSettings;
 /// The text of `reload`, or all that is wrong with the configuration.
 pub(super) fn reload(spool: &SpoolSettings) -> anyhow::Result<Result<String, Vec<String>>> {
     let answer = ask(spool, QueryKind::Reload, ANSWER_MS_MAX)?;
-    if answer.code == 0 {
+    if answer.code == QueryCode::Yes {
         return Ok(Ok(shown_line(&answer.message) + "\n"));
     }
     Ok(Err(problems(&answer)))
@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn a_problem_of_several_lines_is_shown_so_and_has_each_backslash_once() {
-        let mut answer = QueryAnswer::new("q", 3, "nothing was changed");
+        let mut answer = QueryAnswer::new("q", QueryCode::WrongQuestion, "nothing was changed");
         answer.problems =
             vec!["no file\n\n    name = \"x\"".to_owned(), r"'a\\b' is\u{7}".to_owned()];
 

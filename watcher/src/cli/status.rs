@@ -2,7 +2,6 @@
 //!
 //! The watcher is asked; nothing here reads its files behind its back.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use anyhow::{Context, anyhow};
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use super::ask::ask;
 use super::table::{Table, lines, span};
 use crate::config::SpoolSettings;
+use crate::state::{Device, Last, Queued, Running, State};
 
 /// The text of `status`, at most `width` characters wide where it is a table, and whether there is a
 /// state to show. As JSON, a watcher that says nothing is an object as well.
@@ -61,61 +61,6 @@ fn silence(liveness: Option<Liveness>, message: &str) -> Value {
         None => (Value::Null, None, None),
     };
     json!({ "running": running, "pid": pid, "last_pid": last_pid, "message": message })
-}
-
-/// The watcher's state, as far as it is shown. A newer watcher may say more.
-#[derive(Debug, Deserialize)]
-struct State {
-    pid: u32,
-    node: String,
-    started: String,
-    version: String,
-    devices: Vec<Device>,
-    running: Vec<Running>,
-    queued: Vec<Queued>,
-    counts: BTreeMap<String, u64>,
-    answers_waiting_for_disk: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Device {
-    name: String,
-    r#type: String,
-    reachable: Option<bool>,
-    reachable_since: Option<String>,
-    running: u64,
-    queued: u64,
-    max_concurrent: u64,
-    per_address: bool,
-    targets: String,
-    last: Option<Last>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Last {
-    time: String,
-    target: String,
-    action: String,
-    result: String,
-    message: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Running {
-    request_id: String,
-    target: String,
-    action: String,
-    device: String,
-    since_ms: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Queued {
-    request_id: String,
-    target: String,
-    action: String,
-    device: String,
-    deadline_in_ms: u64,
 }
 
 impl Device {
@@ -198,7 +143,7 @@ impl State {
         let mut table = Table::new(["TIME", "DEVICE", "TARGET", "ACTION", "RESULT", "DETAILS"]);
         for device in &self.devices {
             let Some(last) = &device.last else { continue };
-            let Last { time, target, action, result, message } = last;
+            let Last { time, target, action, result, message, .. } = last;
             table.row([&seconds(time), &device.name, target, action, result, message]);
         }
         table
@@ -206,8 +151,8 @@ impl State {
 
     fn running(&self) -> Table<5> {
         let mut table = Table::new(["TARGET", "ACTION", "DEVICE", "FOR", "REQUEST"]);
-        for job in &self.running {
-            let since = span(job.since_ms);
+        for Running { job, since_ms } in &self.running {
+            let since = span(*since_ms);
             table.row([&job.target, &job.action, &job.device, &since, &job.request_id]);
         }
         table
@@ -215,8 +160,8 @@ impl State {
 
     fn queued(&self) -> Table<5> {
         let mut table = Table::new(["TARGET", "ACTION", "DEVICE", "TIME LEFT", "REQUEST"]);
-        for job in &self.queued {
-            let left = span(job.deadline_in_ms);
+        for Queued { job, deadline_in_ms } in &self.queued {
+            let left = span(*deadline_in_ms);
             table.row([&job.target, &job.action, &job.device, &left, &job.request_id]);
         }
         table

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, TryLockError};
 
 use fence_device::Limit;
-use fence_protocol::{Query, QueryAnswer, RECORD_BYTES_MAX};
+use fence_protocol::{Query, QueryAnswer, QueryCode, RECORD_BYTES_MAX};
 use serde_json::json;
 
 use super::queries::ANSWER_RESERVE_MS;
@@ -19,11 +19,15 @@ pub(super) fn answer(devices: &Devices, query: &Query) -> QueryAnswer {
     let id = &query.query_id;
     let devices: Vec<_> = match devices.choose(query.device.as_deref()) {
         Ok(devices) => devices.into_iter().cloned().collect(),
-        Err(why) => return QueryAnswer::new(id, 3, why),
+        Err(why) => return QueryAnswer::new(id, QueryCode::WrongQuestion, why),
     };
     let only_one = query.device.is_none().then(|| ALL.try_lock());
     if matches!(only_one, Some(Err(TryLockError::WouldBlock))) {
-        return QueryAnswer::new(id, 1, "another check is under way: check again in a minute");
+        return QueryAnswer::new(
+            id,
+            QueryCode::NotReached,
+            "another check is under way: check again in a minute",
+        );
     }
     let left_ms = Limit { not_after_boot_ms: query.deadline_boottime_ms }.left_ms();
     let limit = Limit::in_ms(left_ms - ANSWER_RESERVE_MS.min(left_ms / 4));
@@ -36,10 +40,15 @@ pub(super) fn answer(devices: &Devices, query: &Query) -> QueryAnswer {
         let (name, settings) = (device.name.clone(), device.fingerprint.clone());
         json!(Examined { name, settings, findings })
     });
-    let mut answer = QueryAnswer::new(id, 0, format!("{} devices were asked", devices.len()));
+    let mut answer =
+        QueryAnswer::new(id, QueryCode::Yes, format!("{} devices were asked", devices.len()));
     answer.state = Some(examined.collect());
     if answer.to_json().len() as u64 > RECORD_BYTES_MAX {
-        return QueryAnswer::new(id, 1, "the findings are too long for an answer");
+        return QueryAnswer::new(
+            id,
+            QueryCode::NotReached,
+            "the findings are too long for an answer",
+        );
     }
     answer
 }

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use anyhow::bail;
+use fence_clock::boot_ms;
 use fence_spool::{LockError, WatcherSpool};
 use log::{error, warn};
 
 use super::spooler::Spooler;
-use super::{Daemon, End, now};
+use super::{Daemon, End};
 
 /// How long a new watcher waits for the children of the one before it, in milliseconds. They get
 /// SIGKILL at its death. After that it does not start: the service manager tries again.
@@ -23,10 +24,10 @@ const CHILDREN_SLOW_MS: u64 = 1_000;
 
 /// Nothing is started while a child of the watcher before us may still run.
 pub(super) fn wait_for_children_of_a_predecessor(spool: &WatcherSpool) -> anyhow::Result<()> {
-    let began = now().boot_ms;
+    let began = boot_ms();
     let mut is_said = false;
     while !spool.running_lock().try_exclusive() {
-        let waited_ms = now().boot_ms - began;
+        let waited_ms = boot_ms().saturating_sub(began);
         if waited_ms >= CHILDREN_SLOW_MS && !is_said {
             is_said = true;
             warn!("waiting until the children of the previous watcher have ended");

@@ -45,26 +45,28 @@ impl Manager {
         Manager { words: spawned.is_ok().then_some(sender), owes_ready: false }
     }
 
-    pub(super) fn is_ready(&mut self) {
+    /// The service is ready, or has read its configuration.
+    pub(super) fn notify_ready(&mut self) {
         self.owes_ready = !self.say(vec![NotifyState::Ready], None);
     }
 
-    /// The configuration is being read again, until [`Manager::is_ready`].
-    pub(super) fn is_reloading(&self) {
+    /// The configuration is being read again, until [`Manager::notify_ready`].
+    pub(super) fn notify_reloading(&self) {
         // A clock that cannot be read would leave the manager without what it asks for.
         let Ok(now) = NotifyState::monotonic_usec_now() else { return };
         self.say(vec![NotifyState::Reloading, now], None);
     }
 
-    pub(super) fn is_alive(&mut self) {
+    /// The service lives: for the watchdog.
+    pub(super) fn notify_alive(&mut self) {
         if self.owes_ready {
-            self.is_ready();
+            self.notify_ready();
         }
         self.say(vec![NotifyState::Watchdog], None);
     }
 
-    /// Says so, and gives the words a moment to be heard before the process ends.
-    pub(super) fn is_stopping(&self) {
+    /// The service stops. Gives these words a moment to be heard before the process ends.
+    pub(super) fn notify_stopping(&self) {
         let (sender, heard) = mpsc::sync_channel(1);
         if self.say(vec![NotifyState::Stopping], Some(sender)) {
             let _ = heard.recv_timeout(LAST_WORDS);

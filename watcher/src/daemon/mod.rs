@@ -29,13 +29,12 @@ mod wake;
 mod worker;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use fence_core::Now;
+use fence_clock::{boot_id, now};
 use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
@@ -139,16 +138,6 @@ pub fn run(mut settings: Settings, source: &Source) -> anyhow::Result<()> {
     result
 }
 
-/// The instant now, by both clocks.
-pub(crate) fn now() -> Now {
-    Now { boot_ms: fence_device::boot_ms_now(), wall_ms: chrono::Utc::now().timestamp_millis() }
-}
-
-/// This boot's identity.
-pub(crate) fn boot_id() -> io::Result<String> {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
-}
-
 fn start_log(settings: &Settings) -> anyhow::Result<()> {
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let target = match settings.log.target {
@@ -205,7 +194,7 @@ fn serve(
     daemon.period_max_ms = if inotify.is_some() { u64::MAX } else { BLIND_PERIOD_MS };
     daemon.recover();
     daemon.rescan();
-    daemon.manager.is_ready();
+    daemon.manager.notify_ready();
     info!(
         "ready: node={} pid={} requests='{}'",
         settings.node,
@@ -313,7 +302,7 @@ impl Daemon {
             Wake::Query(file_name) => self.query(&file_name),
             Wake::Rescan => self.rescan(),
             Wake::LookAgain => {
-                let soon = now().boot_ms + LOOK_AGAIN_MS;
+                let soon = now().boot_ms.saturating_add(LOOK_AGAIN_MS);
                 self.next_round_boot_ms = self.next_round_boot_ms.min(soon);
             }
             Wake::Finished(name, verdict) => {
@@ -338,7 +327,7 @@ impl Daemon {
             Wake::QueryDone => self.queries.done(),
             Wake::Stop(signal) => {
                 info!("{signal}: what runs is finished; free devices are served until then");
-                self.manager.is_stopping();
+                self.manager.notify_stopping();
                 self.end(End::Stopped);
             }
         }
@@ -346,7 +335,7 @@ impl Daemon {
 
     fn end(&mut self, end: End) {
         if self.ending.is_none() {
-            let limit = now().boot_ms + self.settings.service.stop_limit_ms;
+            let limit = now().boot_ms.saturating_add(self.settings.service.stop_limit_ms);
             let serve_until = match end {
                 End::Stopped => Some(limit.saturating_sub(LAST_BEGIN_MS)),
                 End::Overran | End::SpoolReplaced | End::Supplanted => None,
@@ -383,14 +372,19 @@ impl Daemon {
 
     /// What is due now and then: the watchdog, the look at the whole spool, old answers.
     fn round(&mut self) {
-        self.next_round_boot_ms = now().boot_ms + self.period_ms();
-        self.manager.is_alive();
+        self.next_round_boot_ms = self.next_period_boot_ms();
+        self.manager.notify_alive();
         // What could not be read at the start may be readable now.
         self.recover();
         self.rescan();
         self.keep_locks();
         self.queries.go_on();
         self.spooler.prune_now_and_then(now());
+    }
+
+    /// When the time between two rounds is over.
+    fn next_period_boot_ms(&self) -> u64 {
+        now().boot_ms.saturating_add(self.period_ms())
     }
 
     fn period_ms(&self) -> u64 {

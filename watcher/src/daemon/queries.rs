@@ -12,19 +12,22 @@ use std::thread;
 
 use fence_core::Now;
 use fence_core::clock::difference;
-use fence_core::watcher::{Coverage, Device, WRITE_GRACE_MS, outdated, route, unlisted};
+use fence_core::watcher::{
+    Coverage, Device, Unroutable, WRITE_GRACE_MS, outdated, route, unlisted,
+};
 use fence_device::{Limit, Pin, Reach, TargetList, ask_all};
 use fence_protocol::{
-    FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RECORD_BYTES_MAX, RecordName,
-    Request, Requested, TEXT_BYTES_MAX, bounded,
+    FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryCode, QueryKind, RECORD_BYTES_MAX,
+    RecordName, Request, Requested, TEXT_BYTES_MAX, bounded,
 };
 use fence_spool::{QueryText, SpoolError, WatcherSpool};
 use log::{debug, error, trace, warn};
-use serde_json::Value;
+use serde_json::json;
 
 use super::worker::STACK_BYTES;
 use super::{Wake, examined};
 use crate::devices::{ConfiguredDevice, Devices};
+use crate::state::State;
 
 /// The most questions that are asked of devices at the same time; more wait.
 const ASKING_MAX: usize = 64;
@@ -85,7 +88,7 @@ impl Desk {
         &mut self,
         file_name: &str,
         known: &[Device],
-        state: impl Fn() -> Value,
+        state: impl Fn() -> State,
         now: Now,
     ) -> Option<String> {
         if self.taken.contains(file_name) {
@@ -122,11 +125,12 @@ impl Desk {
                 warn!("query '{file_name}': refused: {why}");
                 // The file's name is its identity, whatever it says.
                 let id = file_name.strip_suffix(".json").unwrap_or(file_name);
-                write(&self.spool, file_name, &QueryAnswer::new(id, 3, why), &self.wake);
+                write(&self.spool, file_name, &wrong(id, why), &self.wake);
             }
             Ok(query) if query.query == QueryKind::State => {
-                let mut answer = QueryAnswer::new(&query.query_id, 0, "fence-watcher is running");
-                answer.state = Some(state());
+                let mut answer =
+                    QueryAnswer::new(&query.query_id, QueryCode::Yes, "fence-watcher is running");
+                answer.state = Some(json!(state()));
                 write(&self.spool, file_name, &answer, &self.wake);
             }
             Ok(query) if query.query == QueryKind::Reload => {
@@ -163,7 +167,7 @@ impl Desk {
             let (spool, wake, answered) = (Arc::clone(&spool), wake.clone(), answered.clone());
             let (id, file_name) = (query.query_id.clone(), file_name.clone());
             move |why: &str| {
-                write(&spool, &file_name, &QueryAnswer::new(&id, 3, why), &wake);
+                write(&spool, &file_name, &wrong(&id, why.to_owned()), &wake);
                 let _ = answered.send(file_name);
             }
         };
@@ -215,7 +219,7 @@ impl Desk {
             if let Some(device) = devices.get(&device) {
                 let asker =
                     Asker { spool: &spool, devices: &devices, known: Vec::new(), wake: &wake };
-                asker.list(device, in_ms(ASK_MS));
+                asker.list(device, Limit::in_ms(ASK_MS));
             }
         };
         // The request that needs the list waits for it, and a thread may be had by then.
@@ -307,7 +311,7 @@ fn is_being_written(bytes: &[u8], mtime_wall_ms: i64, now: Now) -> bool {
 }
 
 fn write(spool: &WatcherSpool, file_name: &str, answer: &QueryAnswer, wake: &Sender<Wake>) {
-    debug!("spool: answer query {file_name} with code {}", answer.code);
+    debug!("spool: answer query {file_name} with code {}", u8::from(answer.code));
     // Its client looks beside the query, whatever that says of itself.
     let name = file_name.strip_suffix(".json").unwrap_or(file_name);
     if let Err(problem) = spool.answer_query(name, &answer.to_json()) {
@@ -329,11 +333,7 @@ fn remove(spool: &WatcherSpool, file_name: &str) {
 /// When a question is answered at the latest whose client gives up at `deadline_boot_ms`.
 fn limit_before(deadline_boot_ms: u64) -> Limit {
     let left_ms = Limit { not_after_boot_ms: deadline_boot_ms }.left_ms();
-    in_ms((left_ms - ANSWER_RESERVE_MS.min(left_ms / 4)).min(ASK_MS))
-}
-
-fn in_ms(ms: u64) -> Limit {
-    Limit { not_after_boot_ms: fence_device::boot_ms_now() + ms }
+    Limit::in_ms((left_ms - ANSWER_RESERVE_MS.min(left_ms / 4)).min(ASK_MS))
 }
 
 /// Asks devices, and tells the daemon what it learns on the way.
@@ -353,15 +353,16 @@ impl Asker<'_> {
             QueryKind::Reachable => match self.devices.choose(query.device.as_deref()) {
                 Ok(devices) => {
                     let (reached, words) = self.reachable(&devices, limit);
-                    QueryAnswer::new(id, u8::from(!reached), words)
+                    let code = if reached { QueryCode::Yes } else { QueryCode::NotReached };
+                    QueryAnswer::new(id, code, words)
                 }
-                Err(why) => QueryAnswer::new(id, 3, why),
+                Err(why) => wrong(id, why),
             },
             QueryKind::Targets => match self.targets(query.device.as_deref(), limit) {
                 Ok((targets, problems)) => {
                     let words = [format!("{} targets", targets.len())];
                     let words: Vec<_> = words.into_iter().chain(problems).collect();
-                    let mut answer = QueryAnswer::new(id, 0, words.join("; "));
+                    let mut answer = QueryAnswer::new(id, QueryCode::Yes, words.join("; "));
                     answer.targets = targets.iter().map(ToString::to_string).collect();
                     answer
                 }
@@ -370,11 +371,10 @@ impl Asker<'_> {
             QueryKind::Power => {
                 let target = match query.target() {
                     Some(Ok(target)) => target,
-                    Some(Err(why)) => return QueryAnswer::new(id, 3, format!("target: {why}")),
-                    None => return QueryAnswer::new(id, 3, "no target is named"),
+                    Some(Err(why)) => return wrong(id, format!("target: {why}")),
+                    None => return wrong(id, "no target is named".to_owned()),
                 };
-                let (power, words) = self.power(query.device.as_deref(), &target, limit);
-                let code = u8::from(power == PowerState::Unknown);
+                let (code, power, words) = self.power(query.device.as_deref(), &target, limit);
                 let mut answer = QueryAnswer::new(id, code, words);
                 answer.power = Some(power);
                 answer
@@ -382,7 +382,7 @@ impl Asker<'_> {
             QueryKind::Check => examined::answer(self.devices, query),
             // The daemon itself answers what concerns it.
             QueryKind::State | QueryKind::Reload => {
-                QueryAnswer::new(id, 3, "no device is asked for this")
+                wrong(id, "no device is asked for this".to_owned())
             }
         }
     }
@@ -391,10 +391,10 @@ impl Asker<'_> {
         let device = request.device.as_deref();
         match (&request.action, &request.target_node) {
             (Requested::Inquiry("status"), Some(target)) => {
-                let (power, words) = self.power(device, target, in_ms(ASK_MS));
-                (power != PowerState::Unknown, format!("not a fence, only asked: {words}"))
+                let (code, _, words) = self.power(device, target, Limit::in_ms(ASK_MS));
+                (code == QueryCode::Yes, format!("not a fence, only asked: {words}"))
             }
-            (Requested::Inquiry("list"), _) => match self.targets(device, in_ms(ASK_MS)) {
+            (Requested::Inquiry("list"), _) => match self.targets(device, Limit::in_ms(ASK_MS)) {
                 Ok((targets, _)) => {
                     let names: Vec<_> = targets.iter().map(NodeName::as_str).collect();
                     (true, names.join("\n"))
@@ -402,7 +402,7 @@ impl Asker<'_> {
                 Err((_, why)) => (false, why),
             },
             _ => match self.devices.choose(device) {
-                Ok(devices) => self.reachable(&devices, in_ms(ASK_MS)),
+                Ok(devices) => self.reachable(&devices, Limit::in_ms(ASK_MS)),
                 Err(why) => (false, why),
             },
         }
@@ -459,8 +459,8 @@ impl Asker<'_> {
         &self,
         named: Option<&str>,
         limit: Limit,
-    ) -> Result<(BTreeSet<NodeName>, Vec<String>), (u8, String)> {
-        let devices = self.devices.choose(named).map_err(|why| (3, why))?;
+    ) -> Result<(BTreeSet<NodeName>, Vec<String>), (QueryCode, String)> {
+        let devices = self.devices.choose(named).map_err(|why| (QueryCode::WrongQuestion, why))?;
         let lists = ask_all(&devices, |device| match device.fixed_targets() {
             Some(targets) => TargetList::Nodes(targets.iter().cloned().collect()),
             None => self.list(device, limit),
@@ -472,13 +472,13 @@ impl Asker<'_> {
                 TargetList::Nodes(targets) => all.extend(targets),
                 TargetList::Unreachable(why) => {
                     all.extend(self.listed_before(&device.name));
-                    problems.push((1, text(why)));
+                    problems.push((QueryCode::NotReached, text(why)));
                 }
                 // It can fence targets that it cannot list, so no list would be one of all.
                 TargetList::NoList(why) if !device.is_to_be_discovered() => {
-                    return Err((2, text(why)));
+                    return Err((QueryCode::NoList, text(why)));
                 }
-                TargetList::NoList(why) => problems.push((2, text(why))),
+                TargetList::NoList(why) => problems.push((QueryCode::NoList, text(why))),
             }
         }
         match problems.first() {
@@ -512,14 +512,14 @@ impl Asker<'_> {
         list
     }
 
-    /// The device on which a fence of `target` would be executed, or why there is none. As for a fence,
-    /// devices are asked for their lists where these decide.
+    /// The device on which a fence of `target` would be executed, or why there is none: then the question is
+    /// wrong. As for a fence, devices are asked for their lists where these decide.
     fn device_for(
         &self,
         named: Option<&str>,
         target: &NodeName,
         limit: Limit,
-    ) -> Result<&Arc<ConfiguredDevice>, String> {
+    ) -> Result<&Arc<ConfiguredDevice>, (QueryCode, String)> {
         let mut known = self.known.clone();
         let lists = unlisted(&self.known, named, target).into_iter();
         for name in lists.chain(outdated(&self.known, named, target)) {
@@ -534,32 +534,48 @@ impl Asker<'_> {
                 }
             }
         }
-        let device =
-            route(&known, named, target, FenceAction::Off).map_err(|why| why.to_string())?;
+        let device = route(&known, named, target, FenceAction::Off).map_err(|why| {
+            let code = match why {
+                Unroutable::Unable(..) => QueryCode::NotReached,
+                _ => QueryCode::WrongQuestion,
+            };
+            (code, why.to_string())
+        })?;
         let missing = || format!("there is no fence device '{}'", device.name);
-        self.devices.get(&device.name).ok_or_else(missing)
+        self.devices.get(&device.name).ok_or_else(|| (QueryCode::WrongQuestion, missing()))
     }
 
-    fn power(&self, named: Option<&str>, target: &NodeName, limit: Limit) -> (PowerState, String) {
+    fn power(
+        &self,
+        named: Option<&str>,
+        target: &NodeName,
+        limit: Limit,
+    ) -> (QueryCode, PowerState, String) {
         let device = match self.device_for(named, target, limit) {
             Ok(device) => device,
-            Err(why) => return (PowerState::Unknown, why),
+            Err((code, why)) => return (code, PowerState::Unknown, why),
         };
         if !device.driver.abilities().power {
             let why = format!("fence device '{}' cannot be asked for the state", device.name);
-            return (PowerState::Unknown, why);
+            return (QueryCode::NotReached, PowerState::Unknown, why);
         }
         let report = device.driver.power(target, &Pin::default(), limit);
-        let words = match report.state {
-            PowerState::On => format!("'{target}' is on"),
-            PowerState::Off => format!("'{target}' is off"),
-            PowerState::Unknown => {
-                format!("fence device '{}' did not show the state of '{target}'", device.name)
-            }
+        let (code, words) = match report.state {
+            PowerState::On => (QueryCode::Yes, format!("'{target}' is on")),
+            PowerState::Off => (QueryCode::Yes, format!("'{target}' is off")),
+            PowerState::Unknown => (
+                QueryCode::NotReached,
+                format!("fence device '{}' did not show the state of '{target}'", device.name),
+            ),
         };
         if report.detail.is_empty() {
-            return (report.state, words);
+            return (code, report.state, words);
         }
-        (report.state, format!("{words}: {}", report.detail))
+        (code, report.state, format!("{words}: {}", report.detail))
     }
+}
+
+/// The answer to a question that is wrong.
+fn wrong(query_id: &str, why: String) -> QueryAnswer {
+    QueryAnswer::new(query_id, QueryCode::WrongQuestion, why)
 }

@@ -8,10 +8,10 @@ use std::sync::mpsc::Sender;
 use std::thread;
 
 use fence_core::watcher::Event;
-use fence_protocol::QueryAnswer;
+use fence_protocol::{QueryAnswer, QueryCode};
 use log::{error, info, warn};
 
-use super::{Daemon, Wake, audit, core_settings, now};
+use super::{Daemon, Wake, audit, core_settings};
 use crate::config::{ConfigError, Settings};
 use crate::devices::Devices;
 
@@ -67,7 +67,7 @@ impl Reloader {
 impl Daemon {
     /// Has the configuration read again, for a query or because of a signal.
     pub(super) fn reload(&mut self, query_id: Option<String>) {
-        self.manager.is_reloading();
+        self.manager.notify_reloading();
         self.reloader.ask(query_id);
     }
 
@@ -85,7 +85,7 @@ impl Daemon {
             self.queries.reloaded(&answer(&query_id, &result));
         }
         if !self.reloader.read() && self.ending.is_none() {
-            self.manager.is_ready();
+            self.manager.notify_ready();
         }
     }
 
@@ -106,7 +106,7 @@ impl Daemon {
         self.reporter.retain(|name| find(&before, name) == find(settings, name));
         let core_settings = core_settings(settings, &self.boot_id);
         self.feed(Event::Reconfigured(core_settings, self.devices.facts()));
-        self.next_round_boot_ms = self.next_round_boot_ms.min(now().boot_ms + self.period_ms());
+        self.next_round_boot_ms = self.next_round_boot_ms.min(self.next_period_boot_ms());
         let count = self.devices.here().count();
         let devices = if count == 1 { "device" } else { "devices" };
         format!("the configuration was read again: {count} {devices} for this node")
@@ -147,9 +147,9 @@ fn log(result: &Result<String, Vec<String>>) {
 /// The answer to the query `id`.
 fn answer(id: &str, result: &Result<String, Vec<String>>) -> QueryAnswer {
     match result {
-        Ok(message) => QueryAnswer::new(id, 0, message),
+        Ok(message) => QueryAnswer::new(id, QueryCode::Yes, message),
         Err(problems) => {
-            let mut answer = QueryAnswer::new(id, 3, REFUSED);
+            let mut answer = QueryAnswer::new(id, QueryCode::WrongQuestion, REFUSED);
             answer.problems.clone_from(problems);
             answer
         }

@@ -8,9 +8,9 @@ use fence_core::Now;
 use fence_core::execution::Verdict;
 use fence_core::watcher::{Coverage, Job, Watcher};
 use fence_protocol::{FenceResult, fold_hostlist};
-use serde_json::{Value, json};
 
 use crate::devices::{ConfiguredDevice, Devices};
+use crate::state::{self, Last, Queued, Running, State};
 
 pub(super) struct Reporter {
     node: String,
@@ -23,7 +23,7 @@ pub(super) struct Reporter {
 struct DeviceStory {
     /// Whether it was reached when it was last tried, and since when that is so.
     reached: Option<(bool, DateTime<Utc>)>,
-    last: Option<Value>,
+    last: Option<Last>,
 }
 
 impl Reporter {
@@ -61,17 +61,17 @@ impl Reporter {
             _ => {}
         }
         let story = self.devices.entry(job.lane.device.clone()).or_default();
-        story.last = Some(json!({
-            "time": rfc3339(Utc::now()),
-            "request_id": job.request.request_id.as_str(),
-            "target": job.target.as_str(),
-            "action": job.action.as_str(),
-            "result": verdict.result.as_str(),
-            "message": verdict.message,
-        }));
+        story.last = Some(Last {
+            time: rfc3339(Utc::now()),
+            request_id: job.request.request_id.to_string(),
+            target: job.target.to_string(),
+            action: job.action.to_string(),
+            result: verdict.result.to_string(),
+            message: verdict.message.clone(),
+        });
     }
 
-    pub(super) fn state(&self, core: &Watcher, devices: &Devices, now: Now) -> Value {
+    pub(super) fn state(&self, core: &Watcher, devices: &Devices, now: Now) -> State {
         let mut running = BTreeMap::<&str, u64>::new();
         let mut queued = BTreeMap::<&str, u64>::new();
         core.running().for_each(|(_, job, _)| *running.entry(&job.lane.device).or_default() += 1);
@@ -79,49 +79,50 @@ impl Reporter {
         let device = |device: &Arc<ConfiguredDevice>| {
             let story = self.devices.get(&device.name);
             let reached = story.and_then(|story| story.reached);
-            json!({
-                "name": device.name,
-                "type": device.type_name,
-                "reachable": reached.map(|(reached, _)| reached),
-                "reachable_since": reached.map(|(_, since)| rfc3339(since)),
-                "running": running.get(device.name.as_str()).unwrap_or(&0),
-                "queued": queued.get(device.name.as_str()).unwrap_or(&0),
-                "max_concurrent": device.max_concurrent,
-                "per_address": device.addresses.is_some(),
-                "targets": targets(core, device),
-                "last": story.and_then(|story| story.last.clone()),
-            })
-        };
-        let job = |job: &Job| {
-            json!({
-                "request_id": job.request.request_id.as_str(),
-                "target": job.target.as_str(),
-                "action": job.action.as_str(),
-                "device": job.lane.device,
-                "address": job.lane.address,
-            })
+            let count = |of: &BTreeMap<&str, u64>| of.get(&*device.name).copied().unwrap_or(0);
+            state::Device {
+                name: device.name.clone(),
+                r#type: device.type_name.to_owned(),
+                reachable: reached.map(|(reached, _)| reached),
+                reachable_since: reached.map(|(_, since)| rfc3339(since)),
+                running: count(&running),
+                queued: count(&queued),
+                max_concurrent: device.max_concurrent,
+                per_address: device.addresses.is_some(),
+                targets: targets(core, device),
+                last: story.and_then(|story| story.last.clone()),
+            }
         };
         let running_jobs = core.running().map(|(_, running, since)| {
-            let mut value = job(running);
-            value["since_ms"] = now.boot_ms.saturating_sub(since).into();
-            value
+            let since_ms = now.boot_ms.saturating_sub(since);
+            Running { job: shown(running), since_ms }
         });
         let queued_jobs = core.queued().take(QUEUED_SHOWN_MAX).map(|queued| {
-            let mut value = job(queued);
-            value["deadline_in_ms"] = queued.deadline_boot_ms.saturating_sub(now.boot_ms).into();
-            value
+            let deadline_in_ms = queued.deadline_boot_ms.saturating_sub(now.boot_ms);
+            Queued { job: shown(queued), deadline_in_ms }
         });
-        json!({
-            "pid": std::process::id(),
-            "node": self.node,
-            "started": rfc3339(self.started),
-            "version": env!("CARGO_PKG_VERSION"),
-            "devices": devices.here().map(device).collect::<Vec<_>>(),
-            "running": running_jobs.collect::<Vec<_>>(),
-            "queued": queued_jobs.collect::<Vec<_>>(),
-            "counts": self.counts,
-            "answers_waiting_for_disk": core.unanswered(),
-        })
+        let counts = self.counts.iter().map(|(result, count)| ((*result).to_owned(), *count));
+        State {
+            pid: std::process::id(),
+            node: self.node.clone(),
+            started: rfc3339(self.started),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            devices: devices.here().map(device).collect(),
+            running: running_jobs.collect(),
+            queued: queued_jobs.collect(),
+            counts: counts.collect(),
+            answers_waiting_for_disk: core.unanswered(),
+        }
+    }
+}
+
+fn shown(job: &Job) -> state::Job {
+    state::Job {
+        request_id: job.request.request_id.to_string(),
+        target: job.target.to_string(),
+        action: job.action.to_string(),
+        device: job.lane.device.clone(),
+        address: job.lane.address.clone(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
+use fence_clock::boot_ms;
 use fence_core::execution::{Plan, Report, Step, Verdict};
 use fence_core::watcher::Job;
 use fence_device::{self as device, Client, Limit, Pin};
@@ -77,7 +78,7 @@ fn drive(device: &ConfiguredDevice, job: &Job, request_json: &[u8], client: &Cli
     };
     let mut report = Report::Begin;
     loop {
-        let step = plan.next(report, device::boot_ms_now());
+        let step = plan.next(report, boot_ms());
         log_step(job, &step);
         report = match step {
             Step::Order(order, not_after_boot_ms) => {
@@ -102,7 +103,7 @@ fn drive(device: &ConfiguredDevice, job: &Job, request_json: &[u8], client: &Cli
 }
 
 fn log_step(job: &Job, step: &Step) {
-    let in_ms = |instant: u64| instant.saturating_sub(device::boot_ms_now());
+    let in_ms = |instant: u64| instant.saturating_sub(boot_ms());
     let words = match step {
         Step::Order(order, limit) => {
             format!("order {} within {} ms", order.as_action(), in_ms(*limit))

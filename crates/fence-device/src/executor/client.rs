@@ -61,7 +61,11 @@ impl ExecutorClient {
         let (begin_ms, left_ms) = (boot_ms_now(), command.limit.left_ms());
         debug!("program {id}: {} ({purpose}, at most {left_ms} ms)", command.shown());
         let outcome = self.run_job(&JobLine { id, purpose, command });
-        debug!("program {id}: {} after {} ms", outcome.shown(), boot_ms_now() - begin_ms);
+        debug!(
+            "program {id}: {} after {} ms",
+            outcome.shown(),
+            boot_ms_now().saturating_sub(begin_ms)
+        );
         outcome
     }
 

@@ -42,7 +42,7 @@ pub(super) fn kill_descendants(is_spared: impl Fn(Pid) -> bool) -> bool {
 
 /// Kills the processes that bear `mark`, and waits until there are none, for at most so long.
 pub(super) fn end_marked(mark: &Mark, time_ms_max: u64) {
-    let until = boot_ms_now() + time_ms_max;
+    let until = boot_ms_now().saturating_add(time_ms_max);
     while kill_marked(mark) && boot_ms_now() < until {
         // There is no event for the end of a process that is nobody's child here.
         thread::sleep(LOOK_AGAIN);

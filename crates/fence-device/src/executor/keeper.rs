@@ -153,7 +153,7 @@ impl Keeper {
     /// Kills what is left of the job until nothing is left, for at most so long; whether nothing
     /// is.
     fn end(&mut self, job: &mut Job, time_ms_max: u64) -> io::Result<bool> {
-        let until = boot_ms_now() + time_ms_max;
+        let until = boot_ms_now().saturating_add(time_ms_max);
         loop {
             job.take_start();
             // While the start is under way, a child may still come.

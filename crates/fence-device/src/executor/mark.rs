@@ -122,9 +122,9 @@ fn noted(note: &str) -> Option<Mark> {
 
 /// The boot and the pid namespace, outside of which a process's number means another one.
 fn place() -> Option<String> {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let boot = fence_clock::boot_id().ok()?;
     let namespace = fs::metadata("/proc/self/ns/pid").ok()?.st_ino();
-    Some(format!("{} {namespace}", boot.trim()))
+    Some(format!("{boot} {namespace}"))
 }
 
 #[cfg(test)]

@@ -343,7 +343,11 @@ impl Executor {
             } else {
                 Outcome::ExecutorLost
             };
-            self.lost.push(Lost { id, outcome, due_ms: boot_ms_now() + KILL_TIME_MS_MAX });
+            self.lost.push(Lost {
+                id,
+                outcome,
+                due_ms: boot_ms_now().saturating_add(KILL_TIME_MS_MAX),
+            });
         }
         Ok(())
     }

@@ -215,7 +215,8 @@ impl Client {
             Ok(reply) => format!("status {}", reply.status),
             Err(error) => error.to_string(),
         };
-        debug!("HTTP: {shown} at {}: {came} after {} ms", self.address, boot_ms_now() - begin_ms);
+        let took_ms = boot_ms_now().saturating_sub(begin_ms);
+        debug!("HTTP: {shown} at {}: {came} after {took_ms} ms", self.address);
         called
     }
 

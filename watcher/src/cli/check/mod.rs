@@ -18,7 +18,7 @@ use fence_core::watcher::Coverage;
 use fence_core::{execution, watcher as core};
 use fence_device::{ExecutorClient, Limit, ask_some};
 use fence_log::one_line;
-use fence_protocol::{FenceAction, NodeName, QueryKind};
+use fence_protocol::{FenceAction, NodeName, QueryCode, QueryKind};
 use fence_spool::Places;
 use serde::Deserialize;
 
@@ -181,7 +181,7 @@ fn ask_watcher(
     patience_ms: u64,
 ) -> anyhow::Result<Vec<Examined>> {
     let answer = ask_about(spool, QueryKind::Check, device, patience_ms)?;
-    if answer.code != 0 {
+    if answer.code != QueryCode::Yes {
         bail!("{}", one_line(&answer.message));
     }
     let state = answer.state.context("the watcher's answer has no findings")?;
