@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use fence_device::{Called, Limit, Reach, TargetList, ask_some, grouped};
+use fence_device::{Called, Limit, Reach, Subject, TargetList, ask_some, grouped};
 use fence_protocol::NodeName;
 use serde::{Deserialize, Serialize};
 
@@ -186,8 +186,9 @@ impl Open {
 /// Starts a thread that asks what is to be asked. A driver that does not come back holds up its thread
 /// alone.
 fn spawn(questions: &Arc<Questions>) -> io::Result<()> {
-    let questions = Arc::clone(questions);
-    thread::Builder::new().name("check".into()).spawn(move || answer(&questions)).map(drop)
+    let (questions, subject) = (Arc::clone(questions), Subject::of_this_thread());
+    let ask = move || subject.within(|| answer(&questions));
+    thread::Builder::new().name("check".into()).spawn(ask).map(drop)
 }
 
 fn answer(questions: &Questions) {

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use crate::Subject;
+
 /// How many are asked at the same time by one who asks.
 pub(crate) const AT_ONCE_MAX: usize = 32;
 
@@ -30,6 +32,7 @@ pub fn ask_some<T: Sync, A: Send>(
     at_once: usize,
     ask: impl Fn(&T) -> A + Sync,
 ) -> Vec<A> {
+    let subject = Subject::of_this_thread();
     let next = AtomicUsize::new(0);
     let answers = Mutex::new(Vec::new());
     let work = || {
@@ -47,7 +50,7 @@ pub fn ask_some<T: Sync, A: Send>(
             let Some(place) = Place::take() else { break };
             let help = || {
                 let _place = place;
-                work();
+                subject.within(work);
             };
             let thread = thread::Builder::new().name("ask".to_owned()).stack_size(STACK_BYTES);
             if thread.spawn_scoped(scope, help).is_err() {

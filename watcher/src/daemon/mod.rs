@@ -14,6 +14,7 @@
 //! - `reload` reads the configuration again.
 //! - `wake` turns inotify and signals into events.
 //! - `report` describes all this for `fence-watcher status`.
+//! - `words` says for the log what the core is told and wants.
 //! - `audit` writes the end of a fence whose agent cannot write it any more.
 
 mod audit;
@@ -26,6 +27,7 @@ mod reload;
 mod report;
 mod spooler;
 mod wake;
+mod words;
 mod worker;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -39,7 +41,7 @@ use fence_core::Now;
 use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
-use fence_protocol::{FenceResult, NodeName, RecordName, bounded};
+use fence_protocol::{FenceResult, NodeName, RecordName};
 use fence_spool::{Places, WatcherLock, WatcherSpool};
 use log::{info, trace, warn};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -105,9 +107,6 @@ const BLIND_PERIOD_MS: u64 = 1_000;
 
 /// The pause before what could not be looked at for the moment is looked at again, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 1_000;
-
-/// The longest event or effect in the log, in bytes.
-const TRACE_BYTES_MAX: usize = 1024;
 
 /// The open files that the watcher allows itself: the usual 1024 are too few for a burst.
 const FILES_MAX: u64 = 16_384;
@@ -459,11 +458,11 @@ impl Daemon {
     fn decide(&mut self, event: Event) -> Vec<Effect> {
         // Time passes all the time.
         if event != Event::Tick {
-            trace!("core: event {}", bounded(&format!("{event:?}"), TRACE_BYTES_MAX));
+            trace!("core: event: {}", words::of_event(&event));
         }
         let effects = self.core.handle(event, now());
         for effect in &effects {
-            trace!("core: effect {}", bounded(&format!("{effect:?}"), TRACE_BYTES_MAX));
+            trace!("core: effect: {}", words::of_effect(effect));
         }
         effects
     }

@@ -13,7 +13,7 @@ use std::thread;
 use fence_core::Now;
 use fence_core::clock::difference;
 use fence_core::watcher::{Coverage, Device, WRITE_GRACE_MS, outdated, route, unlisted};
-use fence_device::{Limit, Pin, Reach, TargetList, ask_all};
+use fence_device::{Limit, Pin, Reach, Subject, TargetList, ask_all};
 use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RECORD_BYTES_MAX, RecordName,
     Request, Requested, TEXT_BYTES_MAX, bounded,
@@ -168,8 +168,8 @@ impl Desk {
             }
         };
         let work = move || {
-            let answer =
-                Asker { spool: &spool, devices: &devices, known, wake: &wake }.answer(&query);
+            let asker = Asker { spool: &spool, devices: &devices, known, wake: &wake };
+            let answer = Subject::new("query", &query.query_id).within(|| asker.answer(&query));
             write(&spool, &file_name, &answer, &wake);
             let _ = answered.send(file_name);
         };
@@ -201,7 +201,8 @@ impl Desk {
         };
         let work = move || {
             let asker = Asker { spool: &spool, devices: &devices, known, wake: &wake };
-            let (reached, words) = asker.inquiry(&request);
+            let subject = Subject::new("request", &request.request_id);
+            let (reached, words) = subject.within(|| asker.inquiry(&request));
             let _ = wake.send(Wake::Inquired(name, reached, words));
         };
         self.spawn(Task { work: Box::new(work), refuse: Some(Box::new(refuse)) });

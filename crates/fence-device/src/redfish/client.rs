@@ -30,7 +30,7 @@ use super::address::bare;
 use super::pinned::Unusable;
 use super::resource::ResourcePath;
 use super::tls::TlsSettings;
-use crate::{Client as RequestClient, Limit, Secret, Secrets, boot_ms_now};
+use crate::{Client as RequestClient, Limit, Secret, Secrets, Subject, boot_ms_now};
 
 /// The error of a connection that is ready for an order for which nobody waits any more.
 const NOBODY_WAITS: &str = "nobody waits for the order any more";
@@ -211,7 +211,8 @@ impl Client {
             Ok(reply) => format!("status {}", reply.status),
             Err(error) => error.to_string(),
         };
-        debug!("HTTP: {call} at {}: {came} after {} ms", self.address, boot_ms_now() - begin_ms);
+        let (subject, took_ms) = (Subject::of_this_thread(), boot_ms_now() - begin_ms);
+        debug!("HTTP: {subject}{call} at {}: {came} after {took_ms} ms", self.address);
         called
     }
 
