@@ -263,7 +263,7 @@ impl Daemon {
             core: core::Watcher::new(core_settings(&settings, &boot_id), devices.facts()),
             spooler: Spooler::new(Arc::clone(&spool), &settings.spool, wake.clone()),
             reporter: Reporter::new(&settings.node),
-            audit: audit::Desk::open(),
+            audit: audit::Desk::open(&boot_id),
             queries: queries::Desk::new(spool, Arc::clone(&devices), &boot_id, wake.clone()),
             manager: Manager::find(),
             settings,
