@@ -148,7 +148,7 @@ fn a_file_system_that_cannot_rename_without_replacing_is_named_before_anything_i
         let output = output_of(&mut with_injected(&injection, &check));
         let stdout = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(1), "{stdout}");
-        assert!(stdout.contains(&format!("note: {named}")), "{stdout}");
+        assert!(stdout.contains(&format!("problem: {named}")), "{stdout}");
     }
     let offline = site.watcher_command(&["check", "--offline"]);
     let output = output_of(&mut with_injected("renameat2:error=EINVAL", &offline));

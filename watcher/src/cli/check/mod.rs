@@ -97,12 +97,14 @@ fn problems_of_places(settings: &Settings) -> Vec<Note> {
     let spool = fence_spool::examine_places(&places);
     // A directory that is refused as a whole was named above.
     let answers = spool.is_empty().then(|| fence_spool::check_answers(&places).err()).flatten();
-    let answers = answers.map(|problem| format!("no answer could be written: {problem}"));
+    let answers = answers.map(|problem| ("no answer could be written: ", problem.to_string()));
     // A disk that stands still holds whoever looks at it.
     let look = LogProcess::start(&Task::Look(settings.log.log_dir.clone()));
     let log = look.finish(LOG_PATIENCE).into_iter();
-    let log = log.map(|problem| format!("fences cannot be written into the logs: {problem}"));
-    let all = spool.iter().map(ToString::to_string).chain(answers).chain(log);
+    let log = log.map(|problem| ("fences cannot be written into the logs: ", problem));
+    let spool = spool.iter().map(|problem| ("", problem.to_string()));
+    let all: Vec<_> = spool.chain(answers).chain(log).collect();
+    let all = notes::once_for_each_cause(&all).into_iter();
     all.map(|problem| Note::general(problem).into_problem()).collect()
 }
 
