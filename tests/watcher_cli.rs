@@ -6,6 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -206,7 +207,8 @@ note: asked from this machine, 'HOST': 'n1.example.com' may reach other devices
     let ran = scratch.run(&["check", "--node", "n2"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stdout.contains("\nother   command    NO "), "{ran:?}");
-    assert!(ran.stdout.contains("note: 'other' cannot be reached: "), "{ran:?}");
+    assert!(ran.stdout.contains("\nproblem: 'other' cannot be reached: "), "{ran:?}");
+    assert!(ran.stdout.contains("\nnote: 'demo' is simulated: "), "{ran:?}");
     assert!(ran.stdout.contains("lost"), "{ran:?}");
 }
 
@@ -242,7 +244,7 @@ all others  any        -
     scratch.configure(&silent);
     let ran = scratch.run(&["check"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stdout.contains("note: 'asked' gives no list of its targets: "), "{ran:?}");
+    assert!(ran.stdout.contains("problem: 'asked' gives no list of its targets: "), "{ran:?}");
     assert!(ran.stdout.contains("\nall      asked      -\n"), "{ran:?}");
 }
 
@@ -271,8 +273,7 @@ fn a_check_names_the_targets_that_a_fence_agent_does_not_list() {
 
     let ran = scratch.run(&["check"]);
 
-    let note =
-        "note: 'pdu': no fence of 'n3' can be confirmed: its plug '7' is not in the agent's list\n";
+    let note = "problem: 'pdu': no fence of 'n3' can be confirmed: its plug '7' is not in the agent's list\n";
     assert!(ran.stdout.contains(note), "{ran:?}");
     assert_eq!(ran.stdout.matches("can be confirmed").count(), 1, "{ran:?}");
     assert_eq!(ran.code, Some(1), "{ran:?}");
@@ -302,7 +303,7 @@ fn a_check_is_no_greener_than_a_fence_and_says_what_is_missing_for_which_target(
     let ran = scratch.run(&["check"]);
 
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    let note = "note: 'pdu': a fence of 'n2' is not certain to work: ";
+    let note = "problem: 'pdu': a fence of 'n2' is not certain to work: ";
     assert!(ran.stdout.contains(note) && ran.stdout.contains("lost"), "{ran:?}");
     assert_eq!(ran.stdout.matches("not certain").count(), 1, "{ran:?}");
 
@@ -377,6 +378,93 @@ fn a_spool_that_was_never_served_has_a_status_in_json_too() {
 }
 
 #[test]
+fn a_configuration_that_cannot_be_read_has_an_object_in_json_too() {
+    let scratch = Scratch::new();
+    let (file, logs) = (scratch.path("w.toml"), scratch.path("no/logs"));
+    let unreadable = format!("[log]\nlog_dir = '{}'\n{}", logs.display(), simulated(&scratch));
+    for (text, mode, code, words) in [
+        ("[spool]\nrequest_dir = 'relative'\n", 0o600, 2, ":2: 'request_dir': "),
+        ("[spool", 0o600, 2, "w.toml:1: "),
+        ("", 0o666, 2, "chmod go-w"),
+        // This one can be read; the directory that it names cannot.
+        (unreadable.as_str(), 0o600, 1, "is not a directory"),
+    ] {
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+        fs::write(scratch.path("no"), "").unwrap();
+        for command in ["status", "history"] {
+            if (command, code) == ("status", 1) {
+                continue;
+            }
+            let ran = scratch.run(&[command, "--json"]);
+
+            assert_eq!(ran.code, Some(code), "{ran:?}");
+            let said: Value = serde_json::from_str(&ran.stdout).unwrap();
+            let message = said["message"].as_str().unwrap();
+            assert!(message.contains(words) && ran.stderr.contains(words), "{ran:?}");
+            if command == "status" {
+                assert_eq!((&said["running"], &said["pid"]), (&Value::Null, &Value::Null));
+            }
+            let ran = scratch.run(&[command]);
+            assert_eq!((ran.code, ran.stdout.as_str()), (Some(code), ""), "{ran:?}");
+        }
+    }
+}
+
+#[test]
+fn a_user_who_may_do_nothing_is_told_once_to_be_root() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.configure(&simulated(&scratch));
+    fs::set_permissions(&scratch.0, PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(scratch.path("w.toml"), PermissionsExt::from_mode(0o644)).unwrap();
+    drop(Service::start(&scratch));
+    let nobody = |arguments: &[&str]| {
+        let mut command = scratch.command(arguments);
+        ran(command.uid(65_534).gid(65_534))
+    };
+
+    let checked = nobody(&["check"]);
+
+    assert_eq!(checked.code, Some(1), "{checked:?}");
+    let lines: Vec<&str> = checked.stdout.lines().filter(|line| line.contains("denied")).collect();
+    let [line] = lines[..] else { panic!("{checked:?}") };
+    assert!(line.starts_with("problem: cannot use '") && line.contains("run as root"), "{line}");
+    for name in ["requests", "responses", "queries", "log"] {
+        let path = format!("'{}'", scratch.path(name).display());
+        assert!(line.contains(&path), "{path}: {line}");
+    }
+    let asked = nobody(&["status"]);
+    assert_eq!(asked.code, Some(1), "{asked:?}");
+    assert!(asked.stderr.contains("run as root"), "{asked:?}");
+}
+
+#[test]
+fn a_reload_by_a_wrong_configuration_does_not_advise_to_start_a_watcher() {
+    let scratch = Scratch::new();
+    scratch.configure(&simulated(&scratch));
+    let _service = Service::start(&scratch);
+    for (text, words) in [
+        ("[spool]\nrequest_dir = 7\n", ":2: "),
+        ("[spool", ":1: "),
+        ("[spool]\nrequest_dir = '/nowhere/requests'\n[log]\nlevel = 'all'\n", ":4: "),
+    ] {
+        fs::write(scratch.path("w.toml"), text).unwrap();
+
+        let ran = scratch.run(&["reload"]);
+
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+        assert!(ran.stderr.contains(words), "{ran:?}");
+        assert!(ran.stderr.contains("correct the configuration"), "{ran:?}");
+        for advice in ["start it", "start fence-watcher", "systemctl start"] {
+            assert!(!ran.stderr.contains(advice), "{advice}: {ran:?}");
+        }
+    }
+}
+
+#[test]
 fn a_watcher_that_lives_but_does_not_answer_is_not_called_dead() {
     let scratch = Scratch::new();
     scratch.configure(&simulated(&scratch));
@@ -387,6 +475,7 @@ fn a_watcher_that_lives_but_does_not_answer_is_not_called_dead() {
 
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("is running but gave no answer"), "{ran:?}");
+    assert!(ran.stderr.contains("journalctl -u fence-watcher"), "{ran:?}");
     let ran = scratch.run(&["status", "--json"]);
     let state: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((ran.code, &state["running"]), (Some(1), &Value::Null), "{state}");
@@ -501,6 +590,34 @@ TIME                  TARGET            ACTION  RESULT       DURATION
         shown.contains("2.1s      no way to the device; check the way to\n")
             && shown.contains("DURATION  DETAILS\n"),
         "{shown}"
+    );
+}
+
+#[test]
+fn the_history_of_nodes_with_long_names_is_as_wide_as_the_usual_terminal() {
+    let scratch = Scratch::new();
+    scratch.configure(&simulated(&scratch));
+    let log = scratch.path("log");
+    fs::DirBuilder::new().mode(0o750).create(&log).unwrap();
+    let name = "gfs2-compute-node-of-rack-07-number-0042";
+    let event = format!(
+        r#"{{"timestamp":"2026-01-31T12:00:00Z","action":"reboot","target_node":"{name}","request_id":"a","status":"failed","result":"unacknowledged","duration_ms":2100,"details":"unacknowledged: '{name}' shows on: check the target"}}"#
+    );
+    fs::write(log.join("fence-events-detailed.jsonl"), format!("{event}\n")).unwrap();
+
+    let ran = scratch.run(&["history"]);
+
+    assert_eq!(
+        ran.stdout,
+        format!(
+            "\
+TIME                  TARGET                                    ACTION
+    RESULT          DURATION  DETAILS
+2026-01-31T12:00:00Z  {name}  reboot
+    unacknowledged  2.1s      '{name}' shows
+                              on: check the target
+"
+        )
     );
 }
 

@@ -55,10 +55,13 @@ pub(super) fn ask_about(
     let asked = spool.ask(&query)?;
     let bytes = wait(&spool, &asked, limit).ok_or_else(|| {
         let process = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
-        anyhow!("fence-watcher{process} is running but gave no answer within {}", span(patience_ms))
+        anyhow!(
+            "fence-watcher{process} is running but gave no answer within {}: {LOOK_AT_LOG}",
+            span(patience_ms)
+        )
     })?;
     QueryAnswer::parse(&bytes)
-        .map_err(|error| anyhow!("the watcher's answer is not understood: {error}"))
+        .map_err(|error| anyhow!("the watcher's answer is not understood: {error}: {LOOK_AT_LOG}"))
 }
 
 fn wait(spool: &ClientSpool, asked: &Asked, limit: Limit) -> Option<Vec<u8>> {
@@ -85,4 +88,5 @@ fn wait(spool: &ClientSpool, asked: &Asked, limit: Limit) -> Option<Vec<u8>> {
 
 /// How often to look where the system has no watch left to give.
 const LOOK_EVERY_MS: u64 = 20;
+pub(super) const LOOK_AT_LOG: &str = "look at its log with `journalctl -u fence-watcher`";
 const START_IT: &str = "start it with `systemctl start fence-watcher`";

@@ -15,7 +15,7 @@ use fence_protocol::{FenceAction, FenceResult, NodeName, RecordName, RequestId};
 use fence_spool::{ClientSpool, Liveness, Places, Stage};
 use serde::{Serialize, Serializer};
 
-use super::table::{Table, span};
+use super::table::{Table, paragraph, span};
 use crate::config::SpoolSettings;
 
 /// Which fences are wanted; a field that is `None` lets all through.
@@ -47,9 +47,15 @@ pub(super) fn history(
         return Ok(json.expect("texts, numbers and lists have a JSON form") + "\n");
     }
     if fences.is_empty() {
-        return Ok(format!("no fence is recorded in '{}' that fits\n", log_dir.display()));
+        let nothing = format!("no fence is recorded in '{}' that fits", log_dir.display());
+        return Ok(paragraph(&nothing, width) + "\n");
     }
     Ok(text(&fences, width))
+}
+
+/// The object that stands for the list of fences where that cannot be read.
+pub(super) fn unread(message: &str) -> String {
+    format!("{:#}\n", serde_json::json!({ "message": message }))
 }
 
 /// The values of `--action`.
