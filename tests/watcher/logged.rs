@@ -9,8 +9,8 @@ use crate::common::{Site, new_id, request};
 
 const PASSWORD: &str = "s3cret-of-the-pdu";
 
-/// The log of a watcher at `level` that was stopped after an off and a reboot, done by an agent and by
-/// ipmitool, which say all that they were told.
+/// The log of a watcher at `level` that was stopped after an off and a reboot, done by an agent and
+/// by ipmitool, which say all that they were told.
 fn log_at(level: &str) -> String {
     let site = Site::new();
     let password = site.path("password");
@@ -61,7 +61,7 @@ fn each_level_shows_more_of_what_is_done_and_never_a_password() {
         "look whether the client still waits",
         "target=n1 device=a the order was acknowledged: ",
         "target=n1 device=a the device shows off: ",
-        "target=n2 device=i the order was not acknowledged: ",
+        "target=n2 device=i the order was not sent: ",
         "/agent (an order, at most ",
         "ipmitool -I lanplus -H 127.0.0.1 ",
         ": exit code 1 after ",
