@@ -1,4 +1,5 @@
-//! `fence-watcher check` and `reload`: no greener than the service and its fences, and each thing once.
+//! `fence-watcher check` and `reload`: no greener than the service and its fences, and each thing
+//! once.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
