@@ -1,13 +1,13 @@
 //! The end of a fence in the audit, where the agent cannot write it any more.
 //!
-//! An agent writes down that it asked, and what came of it. Pacemaker kills one that takes longer than
-//! it is allowed to, with SIGKILL: what became of its request only the watcher knows. An agent that gives
-//! up on a request that a watcher has taken leaves the end to the watcher as well, and notes only that
-//! it gave up. So each request has one end.
+//! An agent writes down that it asked, and what came of it. Pacemaker kills one that takes longer
+//! than it is allowed to, with SIGKILL: what became of its request only the watcher knows. An agent
+//! that gives up on a request that a watcher has taken leaves the end to the watcher as well, and
+//! notes only that it gave up. So each request has one end.
 //!
 //! A disk of logs that hangs would keep a watcher that touches it from ending, and with it the lock
-//! that the next watcher waits for. So a process of its own writes each end, and one thread waits for
-//! that process.
+//! that the next watcher waits for. So a process of its own writes each end, and one thread waits
+//! for that process.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -132,15 +132,15 @@ fn end(request: Request, answer: &Answer, duration_ms: Option<u64>) -> Option<Au
     })
 }
 
-/// How long it took from the writing of `request` to `answer`, as far as a clock knows. What was not
-/// executed here has no time of its own.
+/// How long it took from the writing of `request` to `answer`, as far as a clock knows. What was
+/// not executed here has no time of its own.
 fn duration_ms(request: &Request, answer: &Answer, now: Now, boot_id: &str) -> Option<u64> {
     let executed_ms = Some(answer.duration_ms).filter(|duration_ms| *duration_ms > 0);
     age_ms(request, now, boot_id).max(executed_ms)
 }
 
-/// How long ago `request` was written: by the clock of its deadline, which nobody sets, if that is this
-/// boot's. A wall clock that was set back does not know.
+/// How long ago `request` was written: by the clock of its deadline, which nobody sets, if that is
+/// this boot's. A wall clock that was set back does not know.
 fn age_ms(request: &Request, now: Now, boot_id: &str) -> Option<u64> {
     let written_ms = request.timestamp.timestamp_millis();
     let by_boot_clock = || {

@@ -86,8 +86,8 @@ impl Spooler {
         sight
     }
 
-    /// What the disk shows of those that are `wanted`, the oldest first: whoever asked first is served
-    /// first.
+    /// What the disk shows of those that are `wanted`, the oldest first: whoever asked first is
+    /// served first.
     pub(super) fn look_at_all(
         &self,
         file_names: &[String],
