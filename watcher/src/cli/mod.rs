@@ -3,8 +3,9 @@
 //! 0: done, and all is well. 1: it failed, or something is not well. 2: the command line or the
 //! configuration is wrong, and nothing was begun.
 //!
-//! Each command but `run` makes a text, which is written at once at the end: a reader that goes away
-//! (`| head`) is no error. A text that cannot be written is one: standard output is full, or closed.
+//! Each command but `run` makes a text, which is written at once at the end: a reader that goes
+//! away (`| head`) is no error. A text that cannot be written is one: standard output is full, or
+//! closed.
 
 mod ask;
 mod check;
@@ -84,7 +85,8 @@ struct RunArguments {
 enum Command {
     /// Serve requests until told to stop (what is done without a command)
     Run(RunArguments),
-    /// Check the configuration, whether the service can start, and whether each device can be reached now
+    /// Check the configuration, whether the service can start, and whether each device can be
+    /// reached now
     Check {
         #[command(flatten)]
         node: RunArguments,
@@ -243,8 +245,8 @@ impl Input {
         config::load(&self.origin(node, programs_must_exist))
     }
 
-    /// For a look at the configuration: as the service would take it on this machine, unless it is meant
-    /// for another one.
+    /// For a look at the configuration: as the service would take it on this machine, unless it is
+    /// meant for another one.
     fn settings_to_check(
         &self,
         node: Option<NodeName>,

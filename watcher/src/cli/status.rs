@@ -17,8 +17,8 @@ use super::ask::{LOOK_AT_LOG, ask};
 use super::table::{Table, paragraph, span};
 use crate::config::SpoolSettings;
 
-/// The text of `status`, at most `width` characters wide where it is a table, and whether there is a
-/// state to show. As JSON, a watcher that says nothing is an object as well.
+/// The text of `status`, at most `width` characters wide where it is a table, and whether there is
+/// a state to show. As JSON, a watcher that says nothing is an object as well.
 pub(super) fn status(
     spool: &SpoolSettings,
     json: bool,

@@ -1,5 +1,5 @@
-//! Plain tables: columns as wide as their widest cell, no colours, one line for each row as long as that
-//! fits; free text in the last column wraps under itself.
+//! Plain tables: columns as wide as their widest cell, no colours, one line for each row as long as
+//! that fits; free text in the last column wraps under itself.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -34,8 +34,8 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         self.wrapped(usize::MAX)
     }
 
-    /// The same, at most `width` characters wide. Columns that have no room beside the ones before them
-    /// stand below these, in every row; nothing is cut away.
+    /// The same, at most `width` characters wide. Columns that have no room beside the ones before
+    /// them stand below these, in every row; nothing is cut away.
     pub(super) fn wrapped(&self, width: usize) -> String {
         let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
             self.rows.iter().map(|row| length(&row[column])).max().unwrap_or(0)
@@ -61,7 +61,8 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         text
     }
 
-    /// The columns that share a line. The last column is free text and needs less room than its width.
+    /// The columns that share a line. The last column is free text and needs less room than its
+    /// width.
     fn shelves(&self, mut needed: [usize; COLUMNS], width: usize) -> Vec<Range<usize>> {
         let last = COLUMNS - 1;
         let words = self.rows.iter().flat_map(|row| words(&row[last])).map(length);

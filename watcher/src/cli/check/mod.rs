@@ -1,9 +1,10 @@
-//! `fence-watcher check`: whether the service would start, every device, whether it can be reached now,
-//! and what may surprise.
+//! `fence-watcher check`: whether the service would start, every device, whether it can be reached
+//! now, and what may surprise.
 //!
 //! The configuration itself was checked when it was read. Devices are asked, never told anything. A
-//! device whose secret is given to the service alone is asked by the watcher that runs. What is asked is
-//! `crate::probe`'s, what is said of it the module `notes`'s, and how it is shown `report`'s.
+//! device whose secret is given to the service alone is asked by the watcher that runs. What is
+//! asked is `crate::probe`'s, what is said of it the module `notes`'s, and how it is shown
+//! `report`'s.
 
 mod notes;
 mod report;
@@ -72,8 +73,8 @@ pub(super) fn check(settings: &Settings, wanted: Wanted) -> anyhow::Result<(Stri
     Ok((if wanted.json { report.json() } else { report.text() }, is_well))
 }
 
-/// What a configuration that was just taken over lets expect of fences: the problems that `check` would
-/// find, as the running watcher itself sees its devices.
+/// What a configuration that was just taken over lets expect of fences: the problems that `check`
+/// would find, as the running watcher itself sees its devices.
 pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     let mut notes = problems_of_places(settings);
     match ask_watcher(&settings.spool, None, RELOADED_MS_MAX) {
@@ -89,8 +90,8 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     notes::lines(&notes, &settings.devices)
 }
 
-/// Why the service would not start on its spool, or agents could not write their logs. The service makes
-/// what is missing; nothing is made here.
+/// Why the service would not start on its spool, or agents could not write their logs. The service
+/// makes what is missing; nothing is made here.
 fn problems_of_places(settings: &Settings) -> Vec<Note> {
     let SpoolSettings { request_dir, response_dir, .. } = &settings.spool;
     let places = Places::new(request_dir, response_dir);
@@ -248,8 +249,8 @@ fn method(device: &ConfiguredDevice) -> &'static str {
 /// How long the watcher may take beside the examination itself.
 const WATCHER_MS_MAX: u64 = 3_000;
 
-/// How long a watcher that has a new configuration may take to ask its devices: less than the 90 s that
-/// systemd gives a reload, with the 30 s of the reading.
+/// How long a watcher that has a new configuration may take to ask its devices: less than the 90 s
+/// that systemd gives a reload, with the 30 s of the reading.
 const RELOADED_MS_MAX: u64 = 45_000;
 
 /// How many devices the watcher is asked about at the same time.

@@ -1,4 +1,5 @@
-//! The notes of a check: what is wrong, and what may surprise. What is true of many devices is said once.
+//! The notes of a check: what is wrong, and what may surprise. What is true of many devices is said
+//! once.
 
 use std::path::Path;
 
@@ -62,8 +63,8 @@ pub(super) fn notes_of(device: &str, findings: &Findings, has_addresses: bool) -
     notes
 }
 
-/// The notes as lines, each text once with all of `devices` of which it is true. Devices with one target
-/// each have the same text where nothing but what the target is called differs.
+/// The notes as lines, each text once with all of `devices` of which it is true. Devices with one
+/// target each have the same text where nothing but what the target is called differs.
 pub(super) fn lines<'a>(
     notes: impl IntoIterator<Item = &'a Note>,
     devices: &[DeviceSettings],
@@ -89,8 +90,8 @@ pub(super) fn lines<'a>(
     groups.iter().map(|(common, members)| one_line(&line(common, members))).collect()
 }
 
-/// The problems of places, each with its introduction. Of those that have one cause, such as a user who
-/// may do nothing, the cause is said once with all places.
+/// The problems of places, each with its introduction. Of those that have one cause, such as a user
+/// who may do nothing, the cause is said once with all places.
 pub(super) fn once_for_each_cause(problems: &[(&str, String)]) -> Vec<String> {
     let mut groups: Vec<Vec<&(&str, String)>> = Vec::new();
     for problem in problems {
