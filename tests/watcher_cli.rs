@@ -44,7 +44,8 @@ impl Scratch {
     fn configure(&self, devices: &str) {
         let directory = self.0.display();
         let text = format!(
-            "[spool]\nrequest_dir = '{directory}/requests'\nresponse_dir = '{directory}/responses'\n\
+            "[spool]\nrequest_dir = '{directory}/requests'\n\
+             response_dir = '{directory}/responses'\n\
              [log]\nlog_dir = '{directory}/log'\ntarget = 'stderr'\n{devices}"
         );
         fs::write(self.path("w.toml"), text).unwrap();
@@ -151,7 +152,10 @@ fn without_a_configuration_nothing_starts_and_a_paragraph_says_what_to_write() {
 #[test]
 fn all_that_is_wrong_with_a_configuration_is_said_with_its_line_before_anything_starts() {
     let scratch = Scratch::new();
-    scratch.configure("[[device]]\nname = 'a'\ntype = 'command'\ntargets = 'n['\ntiemout = '1s'\noff = ['/nowhere/x']\n");
+    scratch.configure(
+        "[[device]]\nname = 'a'\ntype = 'command'\ntargets = 'n['\ntiemout = '1s'\n\
+         off = ['/nowhere/x']\n",
+    );
     let file = scratch.path("w.toml").display().to_string();
 
     for command in ["run", "check", "status"] {

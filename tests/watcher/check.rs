@@ -251,6 +251,7 @@ fn write_password(site: &Site) {
 
 #[test]
 fn names_of_bmcs_that_cannot_be_looked_up_are_one_line() {
+    type Device<'a> = &'a dyn Fn(&str, &str, &str) -> String;
     let site = Site::new();
     write_password(&site);
     let redfish = |name: &str, targets: &str, address: &str| {
@@ -263,7 +264,7 @@ fn names_of_bmcs_that_cannot_be_looked_up_are_one_line() {
     let ipmi = |name: &str, targets: &str, address: &str| {
         ipmi(&site, name, &format!("'{targets}'"), &format!("address = '{address}'"))
     };
-    let kinds: [(&dyn Fn(&str, &str, &str) -> String, &str, &str); 3] = [
+    let kinds: [(Device<'_>, &str, &str); 3] = [
         (&redfish, "", "-bmc.invalid"),
         (&redfish, "https://", "-bmc.invalid:8443"),
         (&ipmi, "", "-bmc.invalid:6230"),

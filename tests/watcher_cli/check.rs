@@ -108,7 +108,8 @@ fn a_check_names_the_targets_that_a_fence_agent_does_not_list() {
 
     let ran = scratch.run(&["check"]);
 
-    let note = "problem: 'pdu': no fence of 'n3' can be confirmed: its plug '7' is not in the agent's list\n";
+    let note = "problem: 'pdu': no fence of 'n3' can be confirmed: its plug '7' is not in the \
+                agent's list\n";
     assert!(ran.stdout.contains(note), "{ran:?}");
     assert_eq!(ran.stdout.matches("can be confirmed").count(), 1, "{ran:?}");
     assert_eq!(ran.code, Some(1), "{ran:?}");

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Scratch, ran, simulated};
 
@@ -93,7 +93,12 @@ fn the_history_wraps_free_text_under_itself_at_the_width_of_the_terminal_or_at_8
     scratch.configure(&simulated(&scratch));
     let log = scratch.path("log");
     fs::DirBuilder::new().mode(0o750).create(&log).unwrap();
-    let event = r#"{"timestamp":"2026-01-31T12:00:00Z","action":"off","target_node":"node-with-a-name","request_id":"a","status":"failed","result":"unreachable","duration_ms":2100,"details":"unreachable: no way to the device; check the way to the device: fence-watcher check"}"#;
+    let event = json!({
+        "timestamp": "2026-01-31T12:00:00Z", "action": "off", "target_node": "node-with-a-name",
+        "request_id": "a", "status": "failed", "result": "unreachable", "duration_ms": 2100,
+        "details": "unreachable: no way to the device; check the way to the device: fence-watcher \
+                    check",
+    });
     fs::write(log.join("fence-events-detailed.jsonl"), format!("{event}\n")).unwrap();
 
     let written = scratch.run(&["history"]);
@@ -127,9 +132,11 @@ fn the_history_of_nodes_with_long_names_is_as_wide_as_the_usual_terminal() {
     let log = scratch.path("log");
     fs::DirBuilder::new().mode(0o750).create(&log).unwrap();
     let name = "gfs2-compute-node-of-rack-07-number-0042";
-    let event = format!(
-        r#"{{"timestamp":"2026-01-31T12:00:00Z","action":"reboot","target_node":"{name}","request_id":"a","status":"failed","result":"unacknowledged","duration_ms":2100,"details":"unacknowledged: '{name}' shows on: check the target"}}"#
-    );
+    let event = json!({
+        "timestamp": "2026-01-31T12:00:00Z", "action": "reboot", "target_node": name,
+        "request_id": "a", "status": "failed", "result": "unacknowledged", "duration_ms": 2100,
+        "details": format!("unacknowledged: '{name}' shows on: check the target"),
+    });
     fs::write(log.join("fence-events-detailed.jsonl"), format!("{event}\n")).unwrap();
 
     let ran = scratch.run(&["history"]);

@@ -88,8 +88,8 @@ pub(super) fn since(text: &str) -> Result<DateTime<Utc>, String> {
             .or_else(|| local(text, Local::now().date_naive()).and_then(instant_here)),
     };
     instant.ok_or_else(|| {
-        "write how long ago (30m, 2h, 7d), or a date or time (2026-01-31, '2026-01-31 12:00', 12:00, \
-         2026-01-31T12:00:00Z, 2026-01-31T12:00:00+01:00; local without an offset)"
+        "write how long ago (30m, 2h, 7d), or a date or time (2026-01-31, '2026-01-31 12:00', \
+         12:00, 2026-01-31T12:00:00Z, 2026-01-31T12:00:00+01:00; local without an offset)"
             .to_owned()
     })
 }

@@ -220,8 +220,8 @@ fn reload_watcher(input: &Input) -> ExitCode {
                 Err(wrong) => {
                     refuse(&wrong);
                     anyhow!(
-                        "nothing was read again: no watcher was found that serves {places}; correct \
-                         the configuration, then run `fence-watcher reload` again"
+                        "nothing was read again: no watcher was found that serves {places}; \
+                         correct the configuration, then run `fence-watcher reload` again"
                     )
                 }
             }))

@@ -245,8 +245,8 @@ fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
 /// How long a watcher that lives may take to answer.
 const ANSWER_MS_MAX: u64 = 5_000;
 
-const NOT_UNDERSTOOD: &str = "the watcher's answer is not understood: it is of another version; restart \
-                              it with `systemctl restart fence-watcher`";
+const NOT_UNDERSTOOD: &str = "the watcher's answer is not understood; if it is of another \
+                              version, run `systemctl restart fence-watcher`";
 
 #[cfg(test)]
 mod tests {

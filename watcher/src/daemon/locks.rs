@@ -33,8 +33,8 @@ pub(super) fn wait_for_children_of_a_predecessor(spool: &WatcherSpool) -> anyhow
         }
         if waited_ms >= CHILDREN_GONE_MS {
             bail!(
-                "the previous watcher's helper process still runs children: end it (it holds '{}'), or \
-                 wait until it has ended",
+                "the previous watcher's helper process still runs children: end it (it holds '{}'), \
+                 or wait until it has ended",
                 spool.running_lock().path().display()
             );
         }

@@ -333,7 +333,8 @@ impl Daemon {
         if !self.core.is_idle() && now().boot_ms >= *limit {
             let names: Vec<_> = self.core.running().map(|(name, ..)| name.clone()).collect();
             for name in names {
-                let message = "the watcher was stopped while it executed this request: the outcome is unknown";
+                let message = "the watcher was stopped while it executed this request: the \
+                               outcome is unknown";
                 let verdict = Verdict::failure(FenceResult::Interrupted, message.to_owned());
                 self.feed(Event::Finished(name, verdict));
             }
