@@ -1,15 +1,19 @@
 //! The real `fence-watcher` on its own. The tests write requests by hand, in the style of each kind
 //! of client, and count what a device was really told to do.
 //!
-//! - `bad_input`: whatever lies in the directory of requests, nothing but a request is executed.
-//! - `check`: whether `check` and `reload` find what would keep the service or a fence from success.
-//! - `execution`: what is begun, when, and what a device's program is given.
+//! - `bad_input`: whatever lies in the directory of requests, nothing but a request is executed:
+//!   files that may not be believed (`untrusted`), requests that must not be executed
+//!   (`not_begun`).
+//! - `check`: whether `check` and `reload` find what would keep the service or a fence from
+//!   success.
+//! - `execution`: what is begun, when; how much at once (`lanes`), and what a device's program is
+//!   given and proves (`programs`).
 //! - `clocks`: time namespaces, and boots that are not one.
 //! - `crashes`: signals, crashes, and what the next watcher makes of them.
 //! - `frozen`: a disk of logs that stands still.
 //! - `locks`: the locks' files are removed while it runs.
 //! - `logged`: what its log holds at each level.
-//! - `places`: the directories, lost events and full disks.
+//! - `places`: the directories and lost events; full disks (`disks`).
 //! - `queries`: questions that cannot be understood, or that are still being written.
 //! - `reload`: a new configuration while it runs.
 //! - `service`: the configuration, and what the service tells of itself.

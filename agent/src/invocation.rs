@@ -337,6 +337,11 @@ fn is_of_kind(kind: Kind, value: &str) -> bool {
     }
 }
 
+/// The remark about a variable that is refused, and therefore ignored.
+fn ignored(refusal: &Refusal, default: &str) -> String {
+    format!("{refusal}: it is ignored, and {default} is used")
+}
+
 /// What a value of this kind is, in words.
 fn should_be(kind: Kind) -> &'static str {
     match kind {
@@ -588,13 +593,26 @@ impl Options<'_> {
     fn search(&self, time_max: Duration) -> Search {
         let variable = |name: &str| (self.environment)(name).filter(|value| !value.is_empty());
         Search {
-            root: variable(ROOT_VARIABLE).unwrap_or_else(|| "/".to_owned()).into(),
+            root: self.root().unwrap_or_else(|_| "/".into()),
             time_max,
             kubernetes: Kubernetes {
                 kubectl: self.text("kubectl_cmd"),
                 config: variable("KUBECONFIG"),
                 home: variable("HOME").map(PathBuf::from),
             },
+        }
+    }
+
+    /// The directory that stands for `/`.
+    fn root(&self) -> Result<PathBuf, Refusal> {
+        let value = (self.environment)(ROOT_VARIABLE).filter(|value| !value.is_empty());
+        match value {
+            Some(value) if !is_path(&value) => Err(Refusal::Value {
+                what: named("the environment variable ", ROOT_VARIABLE),
+                value,
+                should: should_be(Kind::Path),
+            }),
+            value => Ok(value.unwrap_or_else(|| "/".to_owned()).into()),
         }
     }
 
@@ -605,7 +623,11 @@ impl Options<'_> {
             verbose: self.flag("verbose") || level.parse::<u64>().is_ok_and(|level| level > 0),
             quiet: self.flag("quiet"),
             debug_file: debug_file.map(PathBuf::from),
-            remarks: INFORMATION.iter().filter_map(|name| self.ignored_variable(name)).collect(),
+            remarks: INFORMATION
+                .iter()
+                .filter_map(|name| self.ignored_variable(name))
+                .chain(self.root().err().map(|refusal| ignored(&refusal, "/")))
+                .collect(),
         }
     }
 
@@ -614,10 +636,7 @@ impl Options<'_> {
         let row = parameter(name);
         let value = self.input.value(row).is_none().then(|| self.variable(row)).flatten()?;
         let default = row.default.unwrap_or_default();
-        (!is_of_kind(row.kind, &value)).then(|| {
-            let refusal = self.wrong(name, value);
-            format!("{refusal}: it is ignored, and {default} is used")
-        })
+        (!is_of_kind(row.kind, &value)).then(|| ignored(&self.wrong(name, value), default))
     }
 
     /// The value that the environment gives to `row`.
@@ -736,6 +755,7 @@ mod tests {
             ("GFS2_DISCOVERY_ENABLED", "maybe"),
             ("GFS2_DISCOVERY_TIMEOUT", "-1"),
             ("LOG_DIR", "logs"),
+            ("GFS2_DISCOVERY_ROOT", "copy/of/n3"),
         ];
         for text in ["action=off\nplug=n3\n", "action=monitor\n", "action=status\nplug=n3\n"] {
             let expected = with(text, &[]).unwrap();
@@ -752,20 +772,25 @@ mod tests {
                 }
                 other => panic!("{other:?}"),
             };
-            assert_eq!(telling.remarks.len(), 3, "{telling:?}");
+            assert_eq!(telling.remarks.len(), 4, "{telling:?}");
             assert_eq!(
                 telling.remarks[0],
                 "the environment variable GFS2_DISCOVERY_ENABLED is 'maybe', but must be yes or no: it is \
                  ignored, and true is used"
             );
+            assert_eq!(
+                telling.remarks[3],
+                "the environment variable GFS2_DISCOVERY_ROOT is 'copy/of/n3', but must be a path that \
+                 starts with '/': it is ignored, and / is used"
+            );
         }
         // What is given as an option is checked when the device is made, and is refused there.
-        for (name, value) in variables {
+        for (name, value) in variables.into_iter().take(INFORMATION.len()) {
             let option = format!("action=validate-all\n{}={value}\n", name.to_ascii_lowercase());
             assert!(matches!(refusal(&option), Refusal::Value { .. }), "{option}");
             // An option that is right outranks the variable, which is not looked at.
             let right = "gfs2_discovery_enabled=yes\ngfs2_discovery_timeout=1\nlog_dir=/l\n";
-            let fence = with(&format!("action=off\nplug=n3\n{right}"), &variables).unwrap();
+            let fence = with(&format!("action=off\nplug=n3\n{right}"), &variables[..3]).unwrap();
             assert!(matches!(fence, Invocation::Fence(f) if f.telling.remarks.is_empty()));
         }
     }

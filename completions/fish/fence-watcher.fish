@@ -69,7 +69,7 @@ no-end\t''"
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l since -d 'Only fences since then: 30m, 2h, 7d ago, or a date or time, such as 2026-01-31, \'2026-01-31 12:00\' or 12:00 (local) or 2026-01-31T12:00:00Z' -r
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l log-dir -d 'The directory of the audit log, where it is not the configured one' -r -F
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l config -d 'The configuration file' -r -F
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l json -d 'As JSON'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l json -d 'As JSON: a list, or an object with a `message` if the audit cannot be read'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -s h -l help -d 'Print help'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "run" -d 'Serve requests until told to stop (what is done without a command)'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "check" -d 'Check the configuration, whether the service can start, and whether each device can be reached now'

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 /// Another process writes it. If this one did, a program that another test starts at the same moment
 /// would have the file open for writing until its exec, and the kernel runs no such file ("Text file
 /// busy").
-pub fn write_executable(path: &Path, contents: impl AsRef<[u8]>) {
+pub(crate) fn write_executable(path: &Path, contents: impl AsRef<[u8]>) {
     let mut writer = Command::new("/bin/sh")
         .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
         .arg(path)

@@ -15,7 +15,7 @@ mod executable;
 mod left_out;
 mod programs;
 
-pub use executable::write_executable;
+pub(crate) use executable::write_executable;
 pub use left_out::left_out;
 pub use programs::{Agent, Ended, Watcher, agent_program, built};
 

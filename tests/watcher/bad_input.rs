@@ -1,22 +1,22 @@
 //! Files that are no requests, that may not be believed, or that must not be executed.
 
+mod not_begun;
+mod untrusted;
+
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use fence_log::is_plain;
-use nix::sys::stat::{Mode, SFlag, mknod};
-use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
 use crate::common::{
-    Site, Watcher, boot_id, boot_ms, can_be_run_as_root, instant, names, new_id, our_request,
-    output_of, request, wait_for, with,
+    Site, Watcher, boot_id, boot_ms, instant, names, new_id, output_of, request, wait_for, with,
 };
 
 /// A watcher with a device for the targets `n1` to `n9` that notes each execution.
@@ -33,6 +33,10 @@ fn assert_only_a_good_request_is_executed(site: &Site) {
     site.spool.submit(&id, &request(&id, "off", "n9"));
     site.spool.await_result(&id, "success");
     assert_eq!(site.executed(), [format!("off n9 {id}")]);
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
 }
 
 /// A request of which one member is another.
@@ -303,107 +307,6 @@ fn a_request_that_grows_slowly_is_followed() {
     assert_eq!(site.executions_of(&id), 1, "{}", watcher.log());
 }
 
-/// Something under the name of a request that must not be read.
-fn place_untrusted(site: &Site, what: &str, name: &str) {
-    let path = site.spool.request(name);
-    let request = request(&new_id(), "off", "n1");
-    let outside = site.path("outside.json");
-    match what {
-        "a link to a request" => symlink(&outside, &path).unwrap(),
-        "a link to a hidden request" => {
-            fs::write(site.spool.requests.join(".hidden"), request.to_string()).unwrap();
-            symlink(".hidden", &path).unwrap();
-        }
-        "a link to nothing" => symlink(site.path("nothing"), &path).unwrap(),
-        "a link to a FIFO" => {
-            mkfifo(&site.path("pipe"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-            symlink(site.path("pipe"), &path).unwrap();
-        }
-        "a link to a directory" => symlink(&site.spool.responses, &path).unwrap(),
-        "a link to itself" => symlink(&path, &path).unwrap(),
-        "a FIFO" => mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap(),
-        "an empty directory" => fs::create_dir(&path).unwrap(),
-        "a full directory" => {
-            let made = site.spool.requests.join(".made");
-            fs::create_dir_all(made.join("inner.json")).unwrap();
-            fs::rename(made, path).unwrap();
-        }
-        "a socket" => drop(std::os::unix::net::UnixListener::bind(&path).unwrap()),
-        "a device" => {
-            let zero = nix::sys::stat::makedev(1, 5);
-            mknod(&path, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, zero).unwrap();
-        }
-        _ => {
-            // Made complete elsewhere, so that it comes with the owner and the mode.
-            let made = site.spool.requests.join(".made");
-            fs::write(&made, request.to_string()).unwrap();
-            match what {
-                "writable by its group" => set_mode(&made, 0o620),
-                "writable by others" => set_mode(&made, 0o602),
-                "another user's" => chown(&made, Some(65534), Some(65534)).unwrap(),
-                other => unreachable!("{other}"),
-            }
-            fs::rename(made, path).unwrap();
-        }
-    }
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
-}
-
-#[test]
-fn what_may_not_be_believed_is_refused_without_blocking() {
-    let (site, watcher) = serving();
-    let outside = request(&new_id(), "off", "n1").to_string();
-    fs::write(site.path("outside.json"), &outside).unwrap();
-    let mut cases = vec![
-        "a link to a request",
-        "a link to a hidden request",
-        "a link to nothing",
-        "a link to a FIFO",
-        "a link to a directory",
-        "a link to itself",
-        "a FIFO",
-        "an empty directory",
-        "a full directory",
-        "a socket",
-        "writable by its group",
-        "writable by others",
-    ];
-    if can_be_run_as_root("a device and another user's file") {
-        cases.extend(["a device", "another user's"]);
-    }
-
-    for what in cases {
-        let name = new_id();
-        place_untrusted(&site, what, &name);
-        let place = site.spool.request(&name);
-        wait_for(&format!("{what} to be out of the way"), || place.symlink_metadata().is_err());
-        watcher.await_log(&name);
-        assert_eq!(site.spool.answer(&name), None, "{what}");
-    }
-    assert_eq!(site.read("outside.json"), outside);
-    assert_only_a_good_request_is_executed(&site);
-}
-
-#[test]
-fn a_good_request_that_an_untrusted_user_could_write_to_is_never_executed_at_a_start_either() {
-    let site = Site::new();
-    site.configure(&site.recorder("power", "n[1-9]", ""));
-    site.start().stop();
-    let (open, linked) = (new_id(), new_id());
-    site.spool.submit(&open, &request(&open, "off", "n1"));
-    set_mode(&site.spool.request(&open), 0o666);
-    fs::write(site.path("outside.json"), good_text()).unwrap();
-    symlink(site.path("outside.json"), site.spool.request(&linked)).unwrap();
-
-    let _watcher = site.start();
-
-    site.spool.await_quiet();
-    assert_only_a_good_request_is_executed(&site);
-}
-
 #[test]
 fn a_file_whose_name_is_no_name_is_put_aside_and_hidden_ones_are_left_alone() {
     let (site, watcher) = serving();
@@ -459,136 +362,6 @@ fn nothing_that_a_client_or_a_device_says_forges_a_line_of_the_log_or_of_the_sta
         }
         assert!(text.chars().all(|c| c == '\n' || is_plain(c)), "{text:?}");
     }
-}
-
-const DECADE: i64 = 10 * 365 * 86_400;
-
-/// Requests that are right in themselves and must not be executed, and the result of each.
-fn not_to_be_executed() -> Vec<(&'static str, Value, &'static str)> {
-    let base = |target: &str| request(&new_id(), "off", target);
-    let of = |members: Value| with(base("n1"), members);
-    let other_boot = "00000000-0000-4000-8000-000000000000";
-    vec![
-        ("an unknown device", of(json!({"device": "nowhere"})), "rejected"),
-        ("a device of another node", of(json!({"device": "elsewhere"})), "rejected"),
-        ("a device for other targets", of(json!({"device": "other"})), "rejected"),
-        ("a target of nobody", base("n10"), "rejected"),
-        ("a target of a device of another node", base("e1"), "rejected"),
-        ("a device that cannot do it", with(base("o1"), json!({"action": "on"})), "rejected"),
-        ("an unknown action", of(json!({"action": "cycle"})), "rejected"),
-        ("an empty action", of(json!({"action": ""})), "rejected"),
-        ("an action in capitals", of(json!({"action": "OFF"})), "rejected"),
-        ("an action with a blank", of(json!({"action": "off "})), "rejected"),
-        ("an option for an action", of(json!({"action": "--off"})), "rejected"),
-        ("a past deadline", of(json!({"deadline": instant(-1)})), "expired"),
-        ("written long ago", of(json!({"timestamp": instant(-600)})), "expired"),
-        ("a timestamp of the next decade", of(json!({"timestamp": instant(DECADE)})), "expired"),
-        ("a timestamp ahead by a minute", of(json!({"timestamp": instant(60)})), "expired"),
-        (
-            "a timestamp in the future and a good deadline",
-            of(json!({"timestamp": instant(3600), "deadline": instant(60)})),
-            "expired",
-        ),
-        (
-            "a timestamp before this boot and a good deadline",
-            of(json!({"timestamp": instant(-4 * DECADE), "deadline": instant(60)})),
-            "expired",
-        ),
-        (
-            "a past instant of this boot",
-            of(json!({"boot_id": boot_id(), "deadline_boottime_ms": boot_ms() - 1})),
-            "expired",
-        ),
-        (
-            "a past instant of this boot and a good deadline",
-            of(json!({
-                "boot_id": boot_id(), "deadline_boottime_ms": boot_ms() - 1,
-                "deadline": instant(60)
-            })),
-            "expired",
-        ),
-        (
-            "another boot",
-            of(json!({
-                "boot_id": other_boot, "deadline_boottime_ms": boot_ms() + 60_000,
-                "deadline": instant(60)
-            })),
-            "expired",
-        ),
-        ("a client that is gone", our_request(&new_id(), "off", "n1"), "withdrawn"),
-    ]
-}
-
-#[test]
-fn what_must_not_be_executed_has_a_result_of_its_own() {
-    let site = Site::new();
-    let only_off = site.recorder("other", "o[1-9]", "");
-    let only_off: Vec<&str> = only_off.lines().filter(|line| !line.starts_with("on ")).collect();
-    let devices = [
-        site.recorder("power", "n[1-9]", ""),
-        site.recorder("elsewhere", "e[1-9],n1", "") + "nodes = 'n2'\n",
-        only_off.join("\n"),
-    ];
-    site.configure(&devices.concat());
-    let watcher = site.start();
-
-    for (what, request, result) in not_to_be_executed() {
-        let id = request["request_id"].as_str().unwrap();
-        site.spool.submit(id, &request);
-        let answer = site.spool.await_result(id, result);
-        assert_eq!(answer["request_id"], request["request_id"], "{what}");
-        assert_eq!(answer["target_node"], request["target_node"], "{what}");
-        assert_eq!(answer["action"], request["action"], "{what}");
-        assert_eq!(answer["recorder_node"], request["recorder_node"], "{what}");
-        watcher.await_log(id);
-    }
-    site.spool.await_quiet();
-    assert_eq!(site.spool.rejected(), [""; 0], "these are requests");
-    assert_only_a_good_request_is_executed(&site);
-}
-
-#[test]
-fn a_file_with_an_impossible_time_is_not_executed() {
-    let (site, _watcher) = serving();
-    let hour = Duration::from_hours(1);
-    let before_this_boot = SystemTime::UNIX_EPOCH + hour;
-    for written in [before_this_boot, SystemTime::now() + hour] {
-        let id = new_id();
-        let made = site.spool.requests.join(".made");
-        fs::write(&made, request(&id, "off", "n1").to_string()).unwrap();
-        set_mode(&made, 0o600);
-        File::options().write(true).open(&made).unwrap().set_modified(written).unwrap();
-        fs::rename(made, site.spool.request(&id)).unwrap();
-
-        site.spool.await_result(&id, "expired");
-    }
-    assert_only_a_good_request_is_executed(&site);
-}
-
-#[test]
-fn a_question_that_came_as_a_request_is_answered_without_fencing() {
-    let (site, _watcher) = serving();
-    for action in ["status", "list", "monitor"] {
-        let id = new_id();
-        site.spool.submit(&id, &request(&id, action, "n1"));
-        let answer = site.spool.await_answer(&id);
-        assert_eq!(answer["success"], false, "it reads as a fence: {answer}");
-        assert_eq!(answer["status"], "error", "it reads as a fence: {answer}");
-        assert_eq!(answer["action_performed"], "none", "{answer}");
-
-        let id = new_id();
-        let mut question = request(&id, action, "");
-        site.spool.submit(&id, &question);
-        assert_eq!(site.spool.await_answer(&id)["action_performed"], "none");
-
-        question["request_id"] = json!(new_id());
-        question.as_object_mut().unwrap().remove("target_node");
-        site.spool.submit("without a target", &question);
-        site.spool.await_answer("without a target");
-        fs::remove_file(site.spool.responses.join("without a target.json")).unwrap();
-    }
-    site.spool.await_quiet();
-    assert_only_a_good_request_is_executed(&site);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! `fence-watcher check` and `reload`: no greener than the service and its fences, and each thing once.
+//! `fence-watcher check` and `reload`: no greener than the service and its fences, and each thing
+//! once.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -22,8 +23,8 @@ fn json(site: &Site, arguments: &[&str]) -> (Option<i32>, Value) {
     (code, serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}{stderr}")))
 }
 
-fn notes(stdout: &str) -> Vec<&str> {
-    stdout.lines().filter_map(|line| line.strip_prefix("note: ")).collect()
+fn problems(stdout: &str) -> Vec<&str> {
+    stdout.lines().filter_map(|line| line.strip_prefix("problem: ")).collect()
 }
 
 fn make(site: &Site, name: &str, mode: u32) {
@@ -52,7 +53,7 @@ fn a_check_refuses_each_place_that_the_service_refuses_in_the_same_words() {
 
         assert_eq!((code, checked, stderr.as_str()), (Some(1), Some(1), ""), "{name}: {said}");
         assert!(said.contains("chmod go-w"), "{name}: {said}");
-        assert!(notes(&stdout).contains(&said), "{name}: {said}: {stdout}");
+        assert!(problems(&stdout).contains(&said), "{name}: {said}: {stdout}");
         let (code, report) = json(&site, &["check", "--json"]);
         assert_eq!((code, &report["well"]), (Some(1), &Value::Bool(false)));
         assert_eq!(report["problems"], serde_json::json!([said]), "{name}");
@@ -106,7 +107,7 @@ fn logs_that_nobody_could_write_are_a_problem() {
         let (code, stdout, _) = run(&site, &["check"]);
 
         assert_eq!(code, Some(1), "{stdout}");
-        assert!(stdout.contains("note: fences cannot be written into the logs: "), "{stdout}");
+        assert!(stdout.contains("problem: fences cannot be written into the logs: "), "{stdout}");
         assert!(stdout.contains(&site.path("log").display().to_string()), "{stdout}");
     }
 }
@@ -191,7 +192,7 @@ fn the_running_watcher_is_asked_about_devices_whose_secret_is_the_services_alone
         if is_credential {
             let (code, stdout, _) = run(&site, &["check", "--node", "n1"]);
             assert_eq!(code, Some(1), "{stdout}");
-            assert!(stdout.contains("note: 'bmc' cannot be reached: "), "{stdout}");
+            assert!(stdout.contains("problem: 'bmc' cannot be reached: "), "{stdout}");
             assert!(stdout.contains("not let in"), "{stdout}");
         }
         fs::write(site.path("credentials/bmc"), "open\n").unwrap();
@@ -228,7 +229,7 @@ fn one_fault_of_sixteen_bmcs_is_one_line() {
     let (code, stdout, _) = run(&site, &["check"]);
 
     assert_eq!(code, Some(1), "{stdout}");
-    let [note] = &notes(&stdout)[..] else { panic!("{stdout}") };
+    let [note] = &problems(&stdout)[..] else { panic!("{stdout}") };
     assert!(note.contains("n[1-16]: cannot read the secret in "), "{note}");
 
     // The same where each has a device of its own.
@@ -238,16 +239,57 @@ fn one_fault_of_sixteen_bmcs_is_one_line() {
     site.configure(&devices.collect::<String>());
     let (code, stdout, _) = run(&site, &["check"]);
     assert_eq!(code, Some(1), "{stdout}");
-    let [note] = &notes(&stdout)[..] else { panic!("{stdout}") };
+    let [note] = &problems(&stdout)[..] else { panic!("{stdout}") };
     assert!(note.starts_with("'bmc[1-16]' cannot be reached: "), "{note}");
     assert!(note.contains("n[1-16]: cannot read the secret in "), "{note}");
+}
+
+fn write_password(site: &Site) {
+    fs::write(site.path("password"), "secret\n").unwrap();
+    fs::set_permissions(site.path("password"), PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn names_of_bmcs_that_cannot_be_looked_up_are_one_line() {
+    type Device<'a> = &'a dyn Fn(&str, &str, &str) -> String;
+    let site = Site::new();
+    write_password(&site);
+    let redfish = |name: &str, targets: &str, address: &str| {
+        format!(
+            "[[device]]\nname = '{name}'\ntype = 'redfish'\ntargets = '{targets}'\nusername = 'u'\n\
+             password_file = '{}'\ninsecure = true\naddress = '{address}'\n",
+            site.path("password").display()
+        )
+    };
+    let ipmi = |name: &str, targets: &str, address: &str| {
+        ipmi(&site, name, &format!("'{targets}'"), &format!("address = '{address}'"))
+    };
+    let kinds: [(Device<'_>, &str, &str); 3] = [
+        (&redfish, "", "-bmc.invalid"),
+        (&redfish, "https://", "-bmc.invalid:8443"),
+        (&ipmi, "", "-bmc.invalid:6230"),
+    ];
+    for (device, before, after) in kinds {
+        let alone = (1..=3)
+            .map(|n| device(&format!("bmc{n}"), &format!("n{n}"), &format!("{before}n{n}{after}")));
+        for devices in
+            [device("bmc", "n[1-16]", &format!("{before}{{target}}{after}")), alone.collect()]
+        {
+            site.configure(&devices);
+
+            let (code, stdout, _) = run(&site, &["check"]);
+
+            assert_eq!(code, Some(1), "{stdout}");
+            let [problem] = &problems(&stdout)[..] else { panic!("{stdout}") };
+            assert!(problem.contains("cannot be looked up"), "{problem}");
+        }
+    }
 }
 
 #[test]
 fn all_dead_bmcs_are_named_however_many_there_are() {
     let site = Site::new();
-    fs::write(site.path("password"), "secret\n").unwrap();
-    fs::set_permissions(site.path("password"), PermissionsExt::from_mode(0o600)).unwrap();
+    write_password(&site);
     let targets: Vec<String> = (1..=24).map(|n| format!("n{n} = '127.0.0.{n}'")).collect();
     let address = format!("address = {{ {} }}", targets.join(", "));
     site.configure(&ipmi(&site, "bmc", "'n[1-24]'", &address));
@@ -255,7 +297,7 @@ fn all_dead_bmcs_are_named_however_many_there_are() {
     let (code, stdout, _) = run(&site, &["check"]);
 
     assert_eq!(code, Some(1), "{stdout}");
-    let [note] = &notes(&stdout)[..] else { panic!("{stdout}") };
+    let [note] = &problems(&stdout)[..] else { panic!("{stdout}") };
     let expected = "'bmc': 3 of 24 BMCs answered; cannot be asked: n[4-24]: BMC {address}: ";
     assert!(note.starts_with(expected) && !note.contains('…'), "{note}");
 }

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::common::{
-    SERVICE, Site, is_alive, new_id, our_request, output_of, request, wait_for, with,
+    SERVICE, Site, instant, is_alive, new_id, our_request, output_of, request, wait_for, with,
 };
 
 fn submit(site: &Site, target: &str) -> String {
@@ -139,6 +139,39 @@ fn what_runs_dies_with_a_killed_watcher_and_is_answered_interrupted_by_the_next(
     site.spool.await_quiet();
     drop(client);
     assert_eq!((site.executions_of(&id), site.executions_of(&queued)), (1, 1));
+}
+
+#[test]
+fn the_end_of_an_interrupted_fence_has_its_true_time_or_none() {
+    let site = Site::new();
+    site.configure(&site.recorder("power", "*", ""));
+    site.start().stop();
+    let earlier_boot = |id: &str, written: i64| {
+        let members = json!({
+            "timestamp": instant(written), "deadline": instant(written + 60),
+            "boot_id": "an earlier one", "deadline_boottime_ms": 1, "held": true,
+        });
+        with(request(id, "off", "n1"), members)
+    };
+    // By a clock that was set back since, a request lies ahead.
+    let (known, unknown) = (new_id(), new_id());
+    for (id, written) in [(&known, -90), (&unknown, 3_600)] {
+        let path = site.spool.claimed(id);
+        fs::write(&path, earlier_boot(id, written).to_string()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    let watcher = site.start();
+
+    for id in [&known, &unknown] {
+        site.spool.await_result(id, "interrupted");
+    }
+    wait_for("both ends", || site.audit().len() == 2);
+    let end = |id: &str| site.audit().into_iter().find(|event| event["request_id"] == id).unwrap();
+    assert!(end(&known)["duration_ms"].as_u64().unwrap() >= 90_000, "{}", end(&known));
+    assert!(end(&unknown)["duration_ms"].is_null(), "{}", end(&unknown));
+    watcher.stop();
+    assert_eq!(site.executed().len(), 0);
 }
 
 #[test]

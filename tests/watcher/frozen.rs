@@ -1,5 +1,5 @@
-//! A disk of logs that stands still, as while a snapshot of a virtual machine is made: whoever writes
-//! to it waits inside the kernel, deaf to every signal. Spool and devices are elsewhere.
+//! A disk of logs that stands still, as while a snapshot of a virtual machine is made: whoever
+//! writes to it waits inside the kernel, deaf to every signal. Spool and devices are elsewhere.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

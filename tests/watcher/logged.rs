@@ -9,8 +9,8 @@ use crate::common::{Site, new_id, request};
 
 const PASSWORD: &str = "s3cret-of-the-pdu";
 
-/// The log of a watcher at `level` that was stopped after an off and a reboot, done by an agent and by
-/// ipmitool, which say all that they were told.
+/// The log of a watcher at `level` that was stopped after an off and a reboot, done by an agent and
+/// by ipmitool, which say all that they were told.
 fn log_at(level: &str) -> String {
     let site = Site::new();
     let password = site.path("password");
@@ -36,6 +36,8 @@ fn log_at(level: &str) -> String {
         site.spool.submit(&id, &request(&id, action, target));
         site.spool.await_answer(&id);
     }
+    // Whether it finds something is not the point here.
+    site.agent("action=monitor").wait();
     watcher.signal(Signal::SIGTERM);
     watcher.wait();
     let log = watcher.log();
@@ -57,9 +59,12 @@ fn each_level_shows_more_of_what_is_done_and_never_a_password() {
         "target=n1 device=a order off within ",
         "ask for the power within ",
         "look whether the client still waits",
+        "target=n1 device=a the order was acknowledged: ",
+        "target=n1 device=a the device shows off: ",
+        "target=n2 device=i the order was not sent: ",
         "/agent (an order, at most ",
         "ipmitool -I lanplus -H 127.0.0.1 ",
-        ": exit code 1 after ",
+        " exit code 1 after ",
         "debug: spool: claimed request ",
         "debug: spool: wrote the answer to request ",
         "debug: spool: remove the claimed request ",
@@ -67,14 +72,27 @@ fn each_level_shows_more_of_what_is_done_and_never_a_password() {
         assert!(debug.contains(part), "{part}: {debug}");
     }
     assert!(!debug.contains("trace: "), "{debug}");
+    let is_about = |line: &&str, kind: &str| line.contains(&format!(": {kind}="));
+    let programs: Vec<&str> = debug.lines().filter(|line| line.contains("program ")).collect();
+    assert!(programs.iter().any(|line| is_about(line, "request")), "{programs:?}");
+    assert!(programs.iter().any(|line| is_about(line, "query")), "{programs:?}");
+    for line in &programs {
+        assert!(is_about(line, "request") || is_about(line, "query"), "{line}");
+    }
 
     let trace = log_at("trace");
     for part in [
         "trace: spool: looked at request ",
-        "trace: core: event Seen",
-        "trace: core: effect Claim",
+        "trace: core: event: saw request ",
+        "trace: core: effect: claim request ",
         "debug: step: request=",
     ] {
         assert!(trace.contains(part), "{part}: {trace}");
+    }
+    let decided = trace.lines().filter(|line| line.contains("step: ") || line.contains("core: "));
+    for line in decided {
+        for debug in ["(\"", "RecordName", "Some(", "None", " { "] {
+            assert!(!line.contains(debug), "{debug}: {line}");
+        }
     }
 }

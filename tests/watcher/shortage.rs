@@ -160,7 +160,8 @@ impl Threads {
         Some(Threads(group))
     }
 
-    /// Takes the threads of `watcher` in, without those of its executor, and leaves room for `more`.
+    /// Takes the threads of `watcher` in, without those of its executor, and leaves room for
+    /// `more`.
     fn take(&self, watcher: &Watcher, more: usize) {
         let pid = watcher.pid().to_string();
         std::fs::write(self.0.join("cgroup.procs"), &pid).unwrap();

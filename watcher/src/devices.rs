@@ -86,8 +86,8 @@ impl Devices {
         Devices(settings.devices.iter().map(device).collect())
     }
 
-    /// Lets each device of this node learn what an execution should not have to wait for, in threads of
-    /// their own.
+    /// Lets each device of this node learn what an execution should not have to wait for, in
+    /// threads of their own.
     pub fn prepare(&self) {
         for device in self.here().cloned() {
             let prepare = move || device.driver.prepare(Limit::in_ms(PREPARE_MS));
@@ -135,8 +135,8 @@ impl ConfiguredDevice {
 
     /// Contacts the device, for as long as it may take and until `limit` at the latest.
     ///
-    /// A device that is merely slow is not lost: if it does not answer in time and was reached lately,
-    /// that counts. Whatever it answers, counts at once.
+    /// A device that is merely slow is not lost: if it does not answer in time and was reached
+    /// lately, that counts. Whatever it answers, counts at once.
     pub fn reach(&self, limit: Limit) -> Reach {
         let limit = limit.min(Limit::in_ms(self.monitor_timeout_ms));
         let reach = self.driver.reachable(limit);
@@ -167,7 +167,8 @@ impl ConfiguredDevice {
         }
     }
 
-    /// The targets that the configuration names anywhere: as such, or with their addresses or plugs.
+    /// The targets that the configuration names anywhere: as such, or with their addresses or
+    /// plugs.
     pub fn known_targets(&self) -> BTreeSet<NodeName> {
         let in_table = |names: &Option<PerTarget>| match names {
             Some(PerTarget::Map(names)) => names.keys().cloned().collect(),
@@ -213,7 +214,8 @@ fn slow_but_reached(limit: Limit, reached_boot_ms: u64, now_boot_ms: u64) -> Opt
 /// How long a device may take to prepare ahead.
 const PREPARE_MS: u64 = 20_000;
 
-/// How long a contact counts while a slow answer is awaited. Pacemaker's monitor comes once a minute.
+/// How long a contact counts while a slow answer is awaited. Pacemaker's monitor comes once a
+/// minute.
 const LATELY_MS: u64 = 150_000;
 
 /// How long before its limit a contact may end that was ended by the limit.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use fence_device::{Called, Limit, Reach, TargetList, ask_some, grouped};
+use fence_device::{Called, Limit, Reach, Subject, TargetList, ask_some, grouped};
 use fence_protocol::NodeName;
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,8 @@ pub struct Findings {
     pub words: String,
     /// Some targets cannot be fenced, and `words` names them.
     pub is_partial: bool,
-    /// What the driver finds wrong with its settings, and what is missing for a fence of its targets.
+    /// What the driver finds wrong with its settings, and what is missing for a fence of its
+    /// targets.
     pub problems: Vec<String>,
     /// What is unusual, and yet no problem.
     pub remarks: Vec<String>,
@@ -105,8 +106,8 @@ pub enum Depth {
     Whole,
 }
 
-/// Asks `devices`, many at once; gives the findings in their order. A driver that does not come back by
-/// `limit` is not waited for.
+/// Asks `devices`, many at once; gives the findings in their order. A driver that does not come
+/// back by `limit` is not waited for.
 pub fn examine(devices: &[Arc<ConfiguredDevice>], depth: Depth, limit: Limit) -> Vec<Findings> {
     let (sender, answers) = mpsc::channel();
     let mut questions: VecDeque<(_, _, Question)> = VecDeque::new();
@@ -183,11 +184,12 @@ impl Open {
     }
 }
 
-/// Starts a thread that asks what is to be asked. A driver that does not come back holds up its thread
-/// alone.
+/// Starts a thread that asks what is to be asked. A driver that does not come back holds up its
+/// thread alone.
 fn spawn(questions: &Arc<Questions>) -> io::Result<()> {
-    let questions = Arc::clone(questions);
-    thread::Builder::new().name("check".into()).spawn(move || answer(&questions)).map(drop)
+    let (questions, subject) = (Arc::clone(questions), Subject::of_this_thread());
+    let ask = move || subject.within(|| answer(&questions));
+    thread::Builder::new().name("check".into()).spawn(ask).map(drop)
 }
 
 fn answer(questions: &Questions) {
@@ -207,7 +209,8 @@ fn ask_settings(device: &ConfiguredDevice, teller: &Teller) {
     teller.tell(Finding::Remarks(device.driver.remarks(Limit::in_ms(LIST_MS_MAX))));
 }
 
-/// Whether the device is reached, and its list, where it has one; gives the contact and the targets.
+/// Whether the device is reached, and its list, where it has one; gives the contact and the
+/// targets.
 fn contacted(device: &ConfiguredDevice, teller: &Teller) -> (Reach, BTreeSet<NodeName>) {
     device.driver.prepare(Limit::in_ms(LIST_MS_MAX));
     let reach = device.reach(Limit::in_ms(device.monitor_timeout_ms));
@@ -244,8 +247,8 @@ fn ask_device(device: &ConfiguredDevice, teller: &Teller) {
     teller.tell(Finding::Lacks { is_partial, lacks });
 }
 
-/// What is missing, without what the words of the contact say already; and whether they say any of it.
-/// Several questions to one device find the same fault.
+/// What is missing, without what the words of the contact say already; and whether they say any of
+/// it. Several questions to one device find the same fault.
 fn not_yet_said(
     words: &str,
     mut unknown: Vec<String>,

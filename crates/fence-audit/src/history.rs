@@ -58,7 +58,7 @@ impl fmt::Display for HistoryError {
         match self {
             HistoryError::Place(error) => error.fmt(f),
             HistoryError::Open(path, error) => {
-                write!(f, "cannot read '{}': {error}", path.display())
+                write!(f, "cannot read '{}': {}", path.display(), fence_spool::cause(error))
             }
         }
     }

@@ -53,7 +53,7 @@ use crate::program::{LIST_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::secret::{has_quotation, quoted};
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Job, Limit, Outcome, Pin, Reach, SecretSource,
-    Secrets, TargetList,
+    Secrets, Subject, TargetList,
 };
 
 use environment::{environment, shared_files_problem};
@@ -243,7 +243,8 @@ impl Ec2Device {
         let answer = answer_of(&outcome);
         let secrets = key.map(|(_, secret)| Secrets::from(secret)).unwrap_or_default();
         for call in &answer.calls {
-            debug!("HTTP: {}", bounded(&secrets.shown(call), MESSAGE_BYTES_MAX));
+            let subject = Subject::of_this_thread();
+            debug!("HTTP: {subject}{}", bounded(&secrets.shown(call), MESSAGE_BYTES_MAX));
         }
         // Where nothing is marked, all of it may be EC2's.
         let text = if has_quotation(&answer.text) {

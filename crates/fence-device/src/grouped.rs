@@ -54,8 +54,12 @@ pub fn grouped<'a>(
 /// `text` about `target` with the placeholders of the configuration for what is the target's own.
 pub fn without_names(target: &NodeName, text: &str, called: Called<'_>) -> String {
     let of = |names: Option<&PerTarget>| names.and_then(|names| names.of(target));
+    let address = of(called.address);
+    let host = address.as_deref().map(host).filter(|host| *host != target.as_str());
     let names = [
-        (of(called.address), "{address}"),
+        (address.clone(), "{address}"),
+        // A look-up knows no more of the address.
+        (host.map(str::to_owned), "{address}"),
         (of(called.plug), "{plug}"),
         (Some(target.to_string()), TARGET),
     ];
@@ -63,6 +67,19 @@ pub fn without_names(target: &NodeName, text: &str, called: Called<'_>) -> Strin
         Some(name) if !name.is_empty() => with_word_replaced(&text, &name, placeholder),
         _ => text,
     })
+}
+
+/// The host of an address that may have a scheme and a port.
+fn host(address: &str) -> &str {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if let Some(rest) = rest.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    match rest.split_once(':') {
+        Some((host, port)) if !port.contains(':') => host,
+        _ => rest,
+    }
 }
 
 /// What stands for the target's name.
@@ -134,6 +151,22 @@ mod tests {
                 ("n4", "BMC n1-bmc: no answer"),
             ]
         );
+        // A fault of the look-up names the host alone, however the address is written.
+        for pattern in [
+            "https://{target}-bmc",
+            "https://{target}-bmc:8443/",
+            "{target}-bmc:623",
+            "{target}-bmc",
+        ] {
+            let address = PerTarget::Pattern(pattern.to_owned());
+            let called = Called { address: Some(&address), plug: None };
+            let text = |n: u32| format!("'n{n}-bmc' cannot be looked up: no answer in time");
+            let groups = of(&[("n1", &text(1)), ("n2", &text(2))], called);
+            let common = "'{address}' cannot be looked up: no answer in time";
+            assert_eq!(pairs(&groups), [("n[1-2]", common)], "{pattern}");
+        }
+        assert_eq!(host("https://[fd00::1]:443/"), "fd00::1");
+        assert_eq!(host("fd00::1"), "fd00::1");
         let groups = of(&[("n1", "n1 is lost, n10 not"), ("n2", "n2 is lost, n10 not")], called);
         assert_eq!(pairs(&groups), [("n[1-2]", "{target} is lost, n10 not")]);
     }

@@ -35,6 +35,7 @@ mod resolve;
 mod secret;
 mod shown;
 mod simulated;
+mod subject;
 
 use std::fmt::Debug;
 
@@ -66,6 +67,7 @@ pub use secret::{Secret, SecretSource, Secrets, quoted};
 #[doc(hidden)]
 pub use shown::power_shown;
 pub use simulated::{SimulatedDevice, SimulatedFailure, SimulatedSettings};
+pub use subject::Subject;
 
 /// How long a device may take: until an instant, never for a span, so that time spent in queues,
 /// frozen or suspended counts.

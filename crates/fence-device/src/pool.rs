@@ -12,6 +12,8 @@ use std::{io, thread};
 
 use crate::Limit;
 
+use crate::Subject;
+
 /// How many are asked at the same time by one who asks.
 pub(crate) const AT_ONCE_MAX: usize = 32;
 
@@ -34,6 +36,7 @@ pub fn ask_some<T: Sync, A: Send>(
     at_once: usize,
     ask: impl Fn(&T) -> A + Sync,
 ) -> Vec<A> {
+    let subject = Subject::of_this_thread();
     let next = AtomicUsize::new(0);
     let answers = Mutex::new(Vec::new());
     let work = || {
@@ -51,7 +54,7 @@ pub fn ask_some<T: Sync, A: Send>(
             let Some(place) = Place::take() else { break };
             let help = || {
                 let _place = place;
-                work();
+                subject.within(work);
             };
             let thread = thread::Builder::new().name("ask".to_owned()).stack_size(STACK_BYTES);
             if thread.spawn_scoped(scope, help).is_err() {

@@ -15,7 +15,7 @@ use common::{Directory, agents, bmc, ec2_settings, ipmi_settings, long, node, or
 use fence_core::execution::Order;
 use fence_device::{
     Ec2Device, Ec2Settings, FenceAgentDevice, FenceAgentSettings, FenceDevice, IpmiDevice, Pin,
-    RedfishDevice, RedfishLogin, RedfishSettings,
+    RedfishDevice, RedfishLogin, RedfishSettings, Subject,
 };
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -125,7 +125,7 @@ fn each_program_and_each_call_is_logged_and_no_secret() {
     log::set_max_level(LevelFilter::Trace);
     let directory = Directory::new();
     for device in devices(&directory) {
-        let said = use_all(device.as_ref());
+        let said = Subject::new("request", "r-1").within(|| use_all(device.as_ref()));
         for secret in [PASSWORD, "t0ken", "YWRtaW46czNjcmV0"] {
             assert!(!said.contains(secret), "{said}");
         }
@@ -135,6 +135,10 @@ fn each_program_and_each_call_is_logged_and_no_secret() {
     let lines = LINES.0.lock().unwrap().join("\n");
     for secret in [PASSWORD, "t0ken", "YWRtaW46czNjcmV0"] {
         assert!(!lines.contains(secret), "{lines}");
+    }
+    for line in lines.lines().filter(|line| line.starts_with("program ") || line.contains("HTTP: "))
+    {
+        assert!(line.contains(": request=r-1 "), "{line}");
     }
     for line in ["/agent (an order, ", "/ipmitool -I lanplus", "/ec2 (a question, ", "exit code 1"]
     {
@@ -147,7 +151,7 @@ fn each_program_and_each_call_is_logged_and_no_secret() {
         "/x/***/*** at 127.0.0.1:",
         "POST http://127.0.0.1:",
         "DELETE http://127.0.0.1:",
-        "HTTP: POST *** status 400",
+        "HTTP: request=r-1 POST *** status 400",
     ] {
         assert!(lines.contains(line), "{line}: {lines}");
     }

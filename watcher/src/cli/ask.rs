@@ -33,7 +33,12 @@ pub(super) fn ask_about(
     let deadline_boot_ms = Limit::in_ms(patience_ms).not_after_boot_ms;
     let question = Question { kind, device, target: None, deadline_boot_ms };
     fence_client::ask(&spool, &question).map_err(|error| match error {
-        AskError::NoAnswer { .. } => anyhow!("{error} within {}", span(patience_ms)),
+        AskError::NoAnswer { .. } => anyhow!("{error} within {}: {LOOK_AT_LOG}", span(patience_ms)),
+        error @ (AskError::Malformed(_) | AskError::OtherQuestion) => {
+            anyhow!("{error}: {LOOK_AT_LOG}")
+        }
         other => other.into(),
     })
 }
+
+pub(super) const LOOK_AT_LOG: &str = "look at its log with `journalctl -u fence-watcher`";

@@ -1,8 +1,8 @@
 //! `fence-watcher history`: the audit, one row for each fence.
 //!
 //! The audit has a line for the beginning of a fence and one for its end. A fence without an end is
-//! what an operator looks for, so it has a row of its own too. Whether such a fence still waits or runs
-//! is shown by the place of its request in the spool.
+//! what an operator looks for, so it has a row of its own too. Whether such a fence still waits or
+//! runs is shown by the place of its request in the spool.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,7 +15,7 @@ use fence_protocol::{FenceAction, FenceResult, NodeName, RecordName, RequestId};
 use fence_spool::{ClientSpool, Liveness, Places, Stage};
 use serde::{Serialize, Serializer};
 
-use super::table::{Table, span};
+use super::table::{Table, paragraph, span};
 use crate::config::SpoolSettings;
 
 /// Which fences are wanted; a field that is `None` lets all through.
@@ -47,9 +47,15 @@ pub(super) fn history(
         return Ok(json.expect("texts, numbers and lists have a JSON form") + "\n");
     }
     if fences.is_empty() {
-        return Ok(format!("no fence is recorded in '{}' that fits\n", log_dir.display()));
+        let nothing = format!("no fence is recorded in '{}' that fits", log_dir.display());
+        return Ok(paragraph(&nothing, width) + "\n");
     }
     Ok(text(&fences, width))
+}
+
+/// The object that stands for the list of fences where that cannot be read.
+pub(super) fn unread(message: &str) -> String {
+    format!("{:#}\n", serde_json::json!({ "message": message }))
 }
 
 /// The values of `--action`.
@@ -58,8 +64,8 @@ pub(super) fn action_values() -> impl TypedValueParser<Value = String> {
     PossibleValuesParser::new(actions.map(FenceAction::as_str))
 }
 
-/// The values of `--result`: those of an answer, the agent's own, those of logs of the first version, and
-/// those of a fence without an end.
+/// The values of `--result`: those of an answer, the agent's own, those of logs of the first
+/// version, and those of a fence without an end.
 pub(super) fn result_values() -> impl TypedValueParser<Value = String> {
     let answered = FenceResult::ALL.map(FenceResult::as_str);
     let others = ["timed-out", GAVE_UP, "completed", "failed", WAITING, RUNNING];
@@ -70,8 +76,8 @@ pub(super) fn result_values() -> impl TypedValueParser<Value = String> {
         .map(|word| if word == NO_END { OPEN.to_owned() } else { word })
 }
 
-/// The instant that `--since` names: so long ago (`2h`), or a date or time, which is local unless it
-/// has an offset.
+/// The instant that `--since` names: so long ago (`2h`), or a date or time, which is local unless
+/// it has an offset.
 pub(super) fn since(text: &str) -> Result<DateTime<Utc>, String> {
     let ago = crate::config::milliseconds(text)
         .and_then(|milliseconds| i64::try_from(milliseconds).ok())
@@ -82,8 +88,8 @@ pub(super) fn since(text: &str) -> Result<DateTime<Utc>, String> {
             .or_else(|| local(text, Local::now().date_naive()).and_then(instant_here)),
     };
     instant.ok_or_else(|| {
-        "write how long ago (30m, 2h, 7d), or a date or time (2026-01-31, '2026-01-31 12:00', 12:00, \
-         2026-01-31T12:00:00Z, 2026-01-31T12:00:00+01:00; local without an offset)"
+        "write how long ago (30m, 2h, 7d), or a date or time (2026-01-31, '2026-01-31 12:00', \
+         12:00, 2026-01-31T12:00:00Z, 2026-01-31T12:00:00+01:00; local without an offset)"
             .to_owned()
     })
 }
@@ -200,8 +206,8 @@ fn end(fence: &mut Fence, event: AuditEvent) {
     fence.details = event.details;
 }
 
-/// Takes over that the agent gave up, unless the end is known. A cut line says nothing of a fence that
-/// is known.
+/// Takes over that the agent gave up, unless the end is known. A cut line says nothing of a fence
+/// that is known.
 fn give_up(fence: &mut Fence, event: AuditEvent) {
     if let Some(result) = event.result.filter(|_| !fence.is_ended) {
         fence.result = result;
@@ -271,7 +277,8 @@ fn as_rfc3339<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::O
     serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-/// The result of a fence that has no end in the audit, and neither waits nor runs: its end was lost.
+/// The result of a fence that has no end in the audit, and neither waits nor runs: its end was
+/// lost.
 const OPEN: &str = "no end recorded";
 
 /// The same as a value of `--result`.
@@ -369,7 +376,8 @@ TIME                  TARGET  ACTION  RESULT           DURATION  DETAILS
         assert_eq!(results, ["completed", OPEN]);
     }
 
-    /// A fence that was begun, with what its agent noted when it gave up, and the end by the watcher.
+    /// A fence that was begun, with what its agent noted when it gave up, and the end by the
+    /// watcher.
     fn given_up() -> [AuditEvent; 3] {
         let mut note = event(19, Some("a"), Status::Unknown, Some("unknown"));
         note.duration_ms = Some(19_000);

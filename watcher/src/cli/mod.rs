@@ -3,8 +3,9 @@
 //! 0: done, and all is well. 1: it failed, or something is not well. 2: the command line or the
 //! configuration is wrong, and nothing was begun.
 //!
-//! Each command but `run` makes a text, which is written at once at the end: a reader that goes away
-//! (`| head`) is no error. A text that cannot be written is one: standard output is full, or closed.
+//! Each command but `run` makes a text, which is written at once at the end: a reader that goes
+//! away (`| head`) is no error. A text that cannot be written is one: standard output is full, or
+//! closed.
 
 mod ask;
 mod check;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use clap::{CommandFactory, Parser, Subcommand};
 use fence_log::stdout_was_closed;
@@ -83,7 +85,8 @@ struct RunArguments {
 enum Command {
     /// Serve requests until told to stop (what is done without a command)
     Run(RunArguments),
-    /// Check the configuration, whether the service can start, and whether each device can be reached now
+    /// Check the configuration, whether the service can start, and whether each device can be
+    /// reached now
     Check {
         #[command(flatten)]
         node: RunArguments,
@@ -117,7 +120,7 @@ enum Command {
         /// '2026-01-31 12:00' or 12:00 (local) or 2026-01-31T12:00:00Z
         #[arg(long, value_name = "WHEN", value_parser = history::since)]
         since: Option<DateTime<Utc>>,
-        /// As JSON
+        /// As JSON: a list, or an object with a `message` if the audit cannot be read
         #[arg(long)]
         json: bool,
         /// The directory of the audit log, where it is not the configured one
@@ -144,7 +147,9 @@ fn execute(arguments: Arguments) -> ExitCode {
         }
         Command::Status { json } => match input.settings_to_look() {
             Ok(settings) => show(status::status(&settings.spool, json, table::width())),
-            Err(error) => refuse(&error),
+            Err(error) => {
+                refuse_as(json.then(|| status::unknown(&error.lines().join("\n"))), &error)
+            }
         },
         Command::Reload => reload_watcher(&input),
         Command::History { node, action, result, since, json, log_dir } => {
@@ -155,12 +160,20 @@ fn execute(arguments: Arguments) -> ExitCode {
             let wanted = history::Wanted { node, action, result, since };
             let spool = input.spool_at_best();
             match log_dir {
-                Ok(log_dir) => show(
-                    history::history(&log_dir, &spool, wanted, json, table::width())
-                        .map(|text| (text, true))
-                        .map_err(Into::into),
-                ),
-                Err(error) => refuse(&error),
+                Ok(log_dir) => {
+                    match history::history(&log_dir, &spool, wanted, json, table::width()) {
+                        Ok(text) => show(Ok((text, true))),
+                        Err(error) => {
+                            if json {
+                                say(&history::unread(&error.to_string()));
+                            }
+                            done(Err(error.into()))
+                        }
+                    }
+                }
+                Err(error) => {
+                    refuse_as(json.then(|| history::unread(&error.lines().join("\n"))), &error)
+                }
             }
         }
     }
@@ -171,12 +184,8 @@ fn check(input: &Input, node: Option<NodeName>, wanted: Wanted) -> ExitCode {
         Ok(settings) => return show(check::check(&settings, wanted)),
         Err(error) => error,
     };
-    if wanted.json {
-        let node = input.origin(node, false).node;
-        // The exit code says more than a reader that has gone.
-        let _ = io::stdout().write_all(check::refused(&node, &error.lines()).as_bytes());
-    }
-    refuse(&error)
+    let node = input.origin(node, false).node;
+    refuse_as(wanted.json.then(|| check::refused(&node, &error.lines())), &error)
 }
 
 fn reload_watcher(input: &Input) -> ExitCode {
@@ -198,15 +207,24 @@ fn reload_watcher(input: &Input) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => {
-            // Perhaps the configuration does not lead to the watcher.
-            if let Err(error) = input.settings_to_look() {
-                refuse(&error);
-            }
-            done(Err(error.context(format!(
-                "no watcher was found that serves '{}' and '{}' (a change of these needs a restart)",
+            let places = format!(
+                "'{}' and '{}' (a change of these needs a restart)",
                 spool.request_dir.display(),
                 spool.response_dir.display()
-            ))))
+            );
+            // A watcher may run all the same: a wrong configuration does not lead to it.
+            done(Err(match input.settings_to_look() {
+                Ok(_) => {
+                    error.context(format!("no watcher that serves {places} has read it again"))
+                }
+                Err(wrong) => {
+                    refuse(&wrong);
+                    anyhow!(
+                        "nothing was read again: no watcher was found that serves {places}; \
+                         correct the configuration, then run `fence-watcher reload` again"
+                    )
+                }
+            }))
         }
     }
 }
@@ -227,8 +245,8 @@ impl Input {
         config::load(&self.origin(node, programs_must_exist))
     }
 
-    /// For a look at the configuration: as the service would take it on this machine, unless it is meant
-    /// for another one.
+    /// For a look at the configuration: as the service would take it on this machine, unless it is
+    /// meant for another one.
     fn settings_to_check(
         &self,
         node: Option<NodeName>,
@@ -348,6 +366,19 @@ fn refuse(error: &ConfigError) -> ExitCode {
         complain(&line);
     }
     WRONG_INPUT.into()
+}
+
+/// The same with `json` on standard output, for a program that reads there.
+fn refuse_as(json: Option<String>, error: &ConfigError) -> ExitCode {
+    if let Some(json) = json {
+        say(&json);
+    }
+    refuse(error)
+}
+
+/// Writes what goes with an exit code that says more: a reader that has gone is no other failure.
+fn say(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 fn complain(text: &str) {

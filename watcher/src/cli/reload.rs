@@ -1,5 +1,5 @@
-//! `fence-watcher reload`: has the running watcher read its configuration again, and tells what came
-//! of it.
+//! `fence-watcher reload`: has the running watcher read its configuration again, and tells what
+//! came of it.
 //!
 //! The watcher is asked, not signalled: the number of a process that has just ended may be somebody
 //! else's by now, and a signal brings no answer.
@@ -25,8 +25,8 @@ fn problems(answer: &QueryAnswer) -> Vec<String> {
     texts.flat_map(|text| text.lines()).map(shown_line).collect()
 }
 
-/// How long a watcher may take to read its configuration: looking for the programs that it names can
-/// be slow.
+/// How long a watcher may take to read its configuration: looking for the programs that it names
+/// can be slow.
 const ANSWER_MS_MAX: u64 = 30_000;
 
 #[cfg(test)]

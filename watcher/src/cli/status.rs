@@ -12,32 +12,36 @@ use fence_spool::{ClientSpool, Liveness, PlaceError, Places, SpoolError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ask::ask;
-use super::table::{Table, lines, span};
+use super::ask::{LOOK_AT_LOG, ask};
+use super::table::{Table, paragraph, span};
 use crate::config::SpoolSettings;
 use crate::state::{Device, Last, Queued, Running, State};
 
-/// The text of `status`, at most `width` characters wide where it is a table, and whether there is a
-/// state to show. As JSON, a watcher that says nothing is an object as well.
+/// The text of `status`, at most `width` characters wide where it is a table, and whether there is
+/// a state to show. As JSON, a watcher that says nothing is an object as well.
 pub(super) fn status(
     spool: &SpoolSettings,
     json: bool,
     width: usize,
 ) -> anyhow::Result<(String, bool)> {
     let state = ask(spool, QueryKind::State, ANSWER_MS_MAX).and_then(|answer| {
-        let refused = || anyhow!("fence-watcher refused: {}", one_line(&answer.message));
+        let refused =
+            || anyhow!("fence-watcher refused: {}; {LOOK_AT_LOG}", one_line(&answer.message));
         answer.state.ok_or_else(refused)
     });
     if json {
         return Ok(match state {
             Ok(state) => (format!("{state:#}\n"), true),
-            Err(error) => {
-                (format!("{:#}\n", silence(liveness(spool), &format!("{error:#}"))), false)
-            }
+            Err(error) => (silence(liveness(spool), &format!("{error:#}")), false),
         });
     }
-    let state = State::deserialize(state?).context("the watcher's answer is not understood")?;
+    let state = State::deserialize(state?).context(NOT_UNDERSTOOD)?;
     Ok((state.text(width), true))
+}
+
+/// The object for a configuration that does not say where a watcher would be.
+pub(super) fn unknown(message: &str) -> String {
+    silence(None, message)
 }
 
 /// Whether a watcher serves `spool`; `None` where that cannot be known.
@@ -53,14 +57,15 @@ fn liveness(spool: &SpoolSettings) -> Option<Liveness> {
 
 /// The object that stands for the state of a watcher that says nothing. A running one has a list in
 /// `running`, so this has `false` or `null` there.
-fn silence(liveness: Option<Liveness>, message: &str) -> Value {
+fn silence(liveness: Option<Liveness>, message: &str) -> String {
     let (running, pid, last_pid) = match liveness {
         Some(Liveness::Dead { pid }) => (Value::from(false), None, pid),
         Some(Liveness::Never) => (Value::from(false), None, None),
         Some(Liveness::Alive { pid }) => (Value::Null, pid, None),
         None => (Value::Null, None, None),
     };
-    json!({ "running": running, "pid": pid, "last_pid": last_pid, "message": message })
+    let value = json!({ "running": running, "pid": pid, "last_pid": last_pid, "message": message });
+    format!("{value:#}\n")
 }
 
 impl Device {
@@ -77,18 +82,19 @@ impl Device {
 
 impl State {
     fn text(&self, width: usize) -> String {
-        let mut text = format!(
-            "fence-watcher {} on {}, process {}, since {}\n\n",
+        let heading = format!(
+            "fence-watcher {} on {}, process {}, since {}",
             one_line(&self.version),
             one_line(&self.node),
             self.pid,
             one_line(&seconds(&self.started))
         );
+        let mut text = paragraph(&heading, width) + "\n\n";
         text.push_str(&self.devices().wrapped(width));
         for device in self.devices.iter().filter(|device| device.reachable == Some(false)) {
             let since = device.reachable_since.as_deref().map(seconds).unwrap_or_default();
             let note = format!("'{}' has not been reachable since {since}", one_line(&device.name));
-            put(&mut text, format_args!("{}\n", lines(&one_line(&note), width).join("\n  ")));
+            put(&mut text, format_args!("{}\n", paragraph(&one_line(&note), width)));
         }
         for (heading, table) in [("running", self.running()), ("queued", self.queued())] {
             if table.is_empty() {
@@ -109,7 +115,7 @@ impl State {
             .collect();
         let counts = if counts.is_empty() { "none".into() } else { counts.join(", ") };
         let counts = format!("answers since the start: {counts}");
-        put(&mut text, format_args!("\n{}\n", lines(&counts, width).join("\n  ")));
+        put(&mut text, format_args!("\n{}\n", paragraph(&counts, width)));
         if self.answers_waiting_for_disk > 0 {
             let waiting = self.answers_waiting_for_disk;
             put(&mut text, format_args!("answers that wait for space on the disk: {waiting}\n"));
@@ -184,6 +190,9 @@ fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
 /// How long a watcher that lives may take to answer.
 const ANSWER_MS_MAX: u64 = 5_000;
 
+const NOT_UNDERSTOOD: &str = "the watcher's answer is not understood; if it is of another \
+                              version, run `systemctl restart fence-watcher`";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,6 +258,38 @@ answers that wait for space on the disk: 1
     }
 
     #[test]
+    fn a_state_with_long_names_fits_the_terminal_and_names_stay_whole() {
+        let node = |n: u32| format!("rack-{n:02}-node-with-a-name-of-40-letters-x");
+        let device = "bmc-of-the-second-rack-on-the-left";
+        let job = |n: u32| {
+            json!({"request_id": "67e55044-10b1-426f-9247-bb680e5fe0c8", "target": node(n),
+                   "action": "reboot", "device": device, "since_ms": 1500, "deadline_in_ms": 9})
+        };
+        let state: State = serde_json::from_value(json!({
+            "pid": 4_194_304, "node": node(1), "started": "2026-11-21T20:00:00Z", "version": "0.1.0",
+            "devices": [{"name": device, "type": "fence-agent", "reachable": false,
+                "reachable_since": "2026-11-21T20:00:02Z", "running": 1, "queued": 1,
+                "max_concurrent": 1, "per_address": false, "targets": (1..9).map(node)
+                .collect::<Vec<_>>().join(","), "last": {
+                    "time": "2026-11-21T20:01:00Z", "target": node(2), "action": "reboot",
+                    "result": "unacknowledged", "message": format!("'{}' still shows on", node(2))}}],
+            "running": [job(3)], "queued": [job(4)], "counts": {}, "answers_waiting_for_disk": 0
+        }))
+        .unwrap();
+
+        for width in [60, 80, 100] {
+            let text = state.text(width);
+
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+            for n in 1..9 {
+                assert!(text.contains(&node(n)), "{}: {text}", node(n));
+            }
+            assert_eq!(text.matches(device).count(), 5, "{text}");
+            assert_eq!(text.matches("67e55044-10b1-426f-9247-bb680e5fe0c8").count(), 2, "{text}");
+        }
+    }
+
+    #[test]
     fn the_object_for_a_silent_watcher_says_whether_one_runs() {
         for (liveness, running, pid, last_pid) in [
             (Some(Liveness::Never), json!(false), json!(null), json!(null)),
@@ -258,7 +299,7 @@ answers that wait for space on the disk: 1
         ] {
             let expected =
                 json!({"running": running, "pid": pid, "last_pid": last_pid, "message": "x"});
-            assert_eq!(silence(liveness, "x"), expected);
+            assert_eq!(serde_json::from_str::<Value>(&silence(liveness, "x")).unwrap(), expected);
         }
     }
 

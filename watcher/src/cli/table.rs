@@ -1,7 +1,8 @@
-//! Plain tables: columns as wide as their widest cell, no colours, one line for each row; free text in
-//! the last column wraps under itself.
+//! Plain tables: columns as wide as their widest cell, no colours, one line for each row as long as
+//! that fits; free text in the last column wraps under itself.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use fence_log::shown_line;
 
@@ -33,33 +34,50 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         self.wrapped(usize::MAX)
     }
 
-    /// The same, at most `width` characters wide as far as the last column's text alone decides about
-    /// that. Where no room is left beside the others, it stands below them.
+    /// The same, at most `width` characters wide. Columns that have no room beside the ones before
+    /// them stand below these, in every row; nothing is cut away.
     pub(super) fn wrapped(&self, width: usize) -> String {
         let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
-            self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+            self.rows.iter().map(|row| length(&row[column])).max().unwrap_or(0)
         });
+        let shelves = self.shelves(widths, width);
         let mut text = String::new();
         for row in &self.rows {
-            let mut line = String::new();
-            for (cell, width) in row[..COLUMNS - 1].iter().zip(widths) {
-                write!(line, "{cell:width$}  ").expect("a String takes every text");
-            }
-            let mut indent = line.chars().count();
-            if width < indent.saturating_add(FREE_TEXT_MIN.min(widths[COLUMNS - 1])) {
-                text.push_str(line.trim_end());
-                text.push('\n');
-                indent = INDENT;
-                line = " ".repeat(indent);
-            }
-            for part in lines(&row[COLUMNS - 1], width.saturating_sub(indent)) {
-                line.push_str(part);
-                text.push_str(line.trim_end());
-                text.push('\n');
-                line = " ".repeat(indent);
+            for shelf in &shelves {
+                let mut line = " ".repeat(if shelf.start == 0 { 0 } else { INDENT });
+                let last = shelf.end - 1;
+                for (cell, width) in row[shelf.start..last].iter().zip(&widths[shelf.start..]) {
+                    write!(line, "{cell:width$}  ").expect("a String takes every text");
+                }
+                let indent = length(&line);
+                for part in lines(&row[last], width.saturating_sub(indent)) {
+                    line.push_str(part);
+                    text.push_str(line.trim_end());
+                    text.push('\n');
+                    line = " ".repeat(indent);
+                }
             }
         }
         text
+    }
+
+    /// The columns that share a line. The last column is free text and needs less room than its
+    /// width.
+    fn shelves(&self, mut needed: [usize; COLUMNS], width: usize) -> Vec<Range<usize>> {
+        let last = COLUMNS - 1;
+        let words = self.rows.iter().flat_map(|row| words(&row[last])).map(length);
+        let word = words.filter(|word| INDENT + word <= width).max().unwrap_or(0);
+        needed[last] = needed[last].min(FREE_TEXT_MIN.max(word));
+        let (mut shelves, mut begin, mut used) = (Vec::new(), 0, 0_usize);
+        for (column, room) in needed.into_iter().enumerate() {
+            if column > begin && used + room > width {
+                shelves.push(begin..column);
+                (begin, used) = (column, INDENT);
+            }
+            used += room + GAP;
+        }
+        shelves.push(begin..COLUMNS);
+        shelves
     }
 }
 
@@ -71,16 +89,19 @@ pub(super) fn width() -> usize {
     width.filter(|width| *width > 0).unwrap_or(WIDTH)
 }
 
-/// `text` in lines of at most `width` characters: cut after a blank, or after a comma of a list; in a
-/// word only if it is longer than a line.
+/// `text` in lines of at most `width` characters: cut after a blank, or after a comma of a list, if
+/// possible not between brackets; in a word only if it is longer than a line.
 pub(super) fn lines(text: &str, width: usize) -> Vec<&str> {
     let width = width.max(1);
     let mut lines = Vec::new();
     let mut rest = text;
     while let Some((end, _)) = rest.char_indices().nth(width) {
+        let commas = || rest[..end].rmatch_indices(',').map(|(comma, _)| comma);
         // A blank may stand right behind the line.
         let blank = if rest[end..].starts_with(' ') { Some(end) } else { rest[..end].rfind(' ') };
-        let cut = blank.or_else(|| rest[..end].rfind(',').map(|comma| comma + 1));
+        let cut = blank
+            .or_else(|| commas().find(|comma| !is_in_brackets(rest, *comma)).map(|comma| comma + 1))
+            .or_else(|| commas().next().map(|comma| comma + 1));
         let cut = cut.filter(|cut| *cut > 0).unwrap_or(end);
         lines.push(rest[..cut].trim_end());
         rest = rest[cut..].trim_start();
@@ -89,14 +110,47 @@ pub(super) fn lines(text: &str, width: usize) -> Vec<&str> {
     lines
 }
 
+/// A paragraph of at most `width` characters in a line, the second and later lines indented.
+pub(super) fn paragraph(text: &str, width: usize) -> String {
+    match lines(text, width)[..] {
+        [only] => only.to_owned(),
+        _ => lines(text, width.saturating_sub(GAP)).join("\n  "),
+    }
+}
+
+/// The parts of `text` that stay on one line if they fit: words, and the members of a hostlist.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let mut begin = 0;
+    let ends = text.char_indices().filter(|(at, character)| {
+        *character == ' ' || *character == ',' && !is_in_brackets(text, *at)
+    });
+    ends.map(|(at, _)| at + 1).chain([text.len()]).map(move |end| {
+        let word = text[begin..end].trim_end();
+        begin = end;
+        word
+    })
+}
+
+/// Whether the next bracket behind `at` closes one.
+fn is_in_brackets(text: &str, at: usize) -> bool {
+    text[at..].chars().find(|character| "[]".contains(*character)) == Some(']')
+}
+
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
 /// The width of the usual terminal, and of what is written to a file.
 const WIDTH: usize = 80;
 
 /// How much room free text needs beside the other columns.
 const FREE_TEXT_MIN: usize = 24;
 
-/// How far free text is moved to the right where it stands below the other columns.
+/// How far columns are moved to the right that stand below others.
 const INDENT: usize = 4;
+
+/// The blanks between two columns.
+const GAP: usize = 2;
 
 /// A span of time for people: `0.0s`, `4.2s`, `3m07s`, `2h05m`, `4d03h`.
 pub(super) fn span(milliseconds: u64) -> String {
@@ -147,6 +201,58 @@ n3    xxxxxxxxxxxxxxxxxxxxxxxx
         assert!(text.contains("\nn1\n    one two three four five\n    six seven\n"), "{text}");
         assert!(text.ends_with("\na very long name\n    short\n"), "{text}");
         assert_eq!(table.text().lines().count(), 5);
+    }
+
+    #[test]
+    fn columns_without_room_stand_below_the_others_and_no_name_is_broken() {
+        let name = "node-with-a-name-of-30-letters";
+        let mut table = Table::new(["TIME", "TARGET", "ACTION", "TARGETS"]);
+        table.row(["12:00", name, "reboot", &format!("discover: {name}-[1-3,5],{name}")]);
+
+        assert_eq!(
+            table.wrapped(52),
+            format!(
+                "\
+TIME   TARGET                          ACTION
+    TARGETS
+12:00  {name}  reboot
+    discover:
+    {name}-[1-3,5],
+    {name}
+"
+            )
+        );
+        assert_eq!(
+            table.wrapped(40),
+            format!(
+                "\
+TIME   TARGET
+    ACTION
+    TARGETS
+12:00  {name}
+    reboot
+    discover:
+    {name}-[1-3,
+    5],{name}
+"
+            )
+        );
+        for width in 5..120 {
+            let text = table.wrapped(width);
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}: {text}");
+            let no_blanks = |text: &str| text.replace([' ', '\n'], "");
+            assert_eq!(no_blanks(&text), no_blanks(&table.text()), "{width}");
+        }
+    }
+
+    #[test]
+    fn a_paragraph_is_no_wider_in_its_later_lines() {
+        assert_eq!(paragraph("one two", 7), "one two");
+        for width in 8..30 {
+            let text = paragraph("answers since the start: expired 3, success 4", width);
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}: {text}");
+            assert!(text.lines().skip(1).all(|line| line.starts_with("  ")), "{text}");
+        }
     }
 
     #[test]

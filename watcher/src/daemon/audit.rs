@@ -1,13 +1,13 @@
 //! The end of a fence in the audit, where the agent cannot write it any more.
 //!
-//! An agent writes down that it asked, and what came of it. Pacemaker kills one that takes longer than
-//! it is allowed to, with SIGKILL: what became of its request only the watcher knows. An agent that gives
-//! up on a request that a watcher has taken leaves the end to the watcher as well, and notes only that
-//! it gave up. So each request has one end.
+//! An agent writes down that it asked, and what came of it. Pacemaker kills one that takes longer
+//! than it is allowed to, with SIGKILL: what became of its request only the watcher knows. An agent
+//! that gives up on a request that a watcher has taken leaves the end to the watcher as well, and
+//! notes only that it gave up. So each request has one end.
 //!
 //! A disk of logs that hangs would keep a watcher that touches it from ending, and with it the lock
-//! that the next watcher waits for. So a process of its own writes each end, and one thread waits for
-//! that process.
+//! that the next watcher waits for. So a process of its own writes each end, and one thread waits
+//! for that process.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -55,6 +55,7 @@ pub(super) fn make_log_dir_meanwhile(log_dir: &Path) {
 
 /// Where ends are handed in.
 pub(super) struct Desk {
+    boot_id: String,
     /// With each its request, which the agent cannot take back before the end is written.
     events: SyncSender<(PathBuf, AuditEvent, Abandoned)>,
     /// Disconnected when the last end is written.
@@ -62,7 +63,7 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn open() -> Self {
+    pub(super) fn open(boot_id: &str) -> Self {
         let (events, received) = mpsc::sync_channel(WAITING_MAX);
         let (alive, done) = mpsc::sync_channel(0);
         let spawned = thread::Builder::new().name("audit".into()).spawn(move || {
@@ -74,7 +75,7 @@ impl Desk {
         if let Err(problem) = spawned {
             warn!("the audit will lack the ends of fences whose agents are gone: {problem}");
         }
-        Desk { events, done }
+        Desk { boot_id: boot_id.to_owned(), events, done }
     }
 
     /// Records in `log_dir` what a request, whose agent is gone, was answered.
@@ -85,7 +86,8 @@ impl Desk {
         answer: &Answer,
         now: Now,
     ) {
-        let Some(event) = end(request, answer, now) else { return };
+        let duration_ms = duration_ms(&request, answer, now, &self.boot_id);
+        let Some(event) = end(request, answer, duration_ms) else { return };
         if self.events.try_send((log_dir.to_owned(), event, abandoned)).is_err() {
             lacks(&format!("too many others wait for '{}'", log_dir.display()));
         }
@@ -111,9 +113,8 @@ fn lacks(problem: &str) {
     warn!("the audit lacks the end of a fence whose agent is gone: {problem}");
 }
 
-fn end(request: Request, answer: &Answer, now: Now) -> Option<AuditEvent> {
+fn end(request: Request, answer: &Answer, duration_ms: Option<u64>) -> Option<AuditEvent> {
     let Requested::Fence(action) = request.action else { return None };
-    let duration_ms = age_ms(&request, now).max(answer.duration_ms);
     let success = answer.result == FenceResult::Success;
     Some(AuditEvent {
         timestamp: Utc::now(),
@@ -127,26 +128,31 @@ fn end(request: Request, answer: &Answer, now: Now) -> Option<AuditEvent> {
         pacemaker_action: answer.action.clone(),
         request_id: Some(request.request_id.as_str().to_owned()),
         result: Some(answer.result.as_str().to_owned()),
-        duration_ms: Some(duration_ms),
+        duration_ms,
     })
 }
 
-/// How long ago `request` was written: by the clock of its deadline, which nobody sets, if it has one.
-fn age_ms(request: &Request, now: Now) -> u64 {
+/// How long it took from the writing of `request` to `answer`, as far as a clock knows. What was
+/// not executed here has no time of its own.
+fn duration_ms(request: &Request, answer: &Answer, now: Now, boot_id: &str) -> Option<u64> {
+    let executed_ms = Some(answer.duration_ms).filter(|duration_ms| *duration_ms > 0);
+    age_ms(request, now, boot_id).max(executed_ms)
+}
+
+/// How long ago `request` was written: by the clock of its deadline, which nobody sets, if that is
+/// this boot's. A wall clock that was set back does not know.
+fn age_ms(request: &Request, now: Now, boot_id: &str) -> Option<u64> {
     let written_ms = request.timestamp.timestamp_millis();
     let by_boot_clock = || {
+        request.boot_id.as_deref().filter(|theirs| *theirs == boot_id)?;
         let given = request.deadline?.timestamp_millis().checked_sub(written_ms)?;
         let written_boot_ms =
             i64::try_from(request.deadline_boottime_ms?).ok()?.checked_sub(given)?;
         i64::try_from(now.boot_ms).ok()?.checked_sub(written_boot_ms)
     };
-    // Of an earlier boot, it gives an age below zero, or none of use.
     let by_wall_clock = || now.wall_ms.checked_sub(written_ms);
-    by_boot_clock()
-        .filter(|age| *age >= 0)
-        .or_else(by_wall_clock)
-        .and_then(|age| u64::try_from(age).ok())
-        .unwrap_or(0)
+    let age = by_boot_clock().filter(|age| *age >= 0).or_else(by_wall_clock)?;
+    u64::try_from(age).ok()
 }
 
 #[cfg(test)]
@@ -175,15 +181,17 @@ mod tests {
     fn a_requests_age_counts_from_its_writing_whatever_the_wall_clock_does() {
         let now =
             |boot_ms, wall_s: i64| Now { boot_ms, wall_ms: 1_800_000_000_000 + wall_s * 1_000 };
-        for (deadline_boottime_ms, now, age) in [
-            (Some(150_000), now(119_000, 19), 19_000),
-            (Some(150_000), now(119_000, -3_600), 19_000),
-            (None, now(119_000, 19), 19_000),
-            (None, now(119_000, -3_600), 0),
-            // An earlier boot, which was longer than this one.
-            (Some(900_000), now(7_000, 70), 70_000),
+        for (deadline_boottime_ms, boot_id, now, age) in [
+            (Some(150_000), "b", now(119_000, 19), Some(19_000)),
+            (Some(150_000), "b", now(119_000, -3_600), Some(19_000)),
+            (None, "b", now(119_000, 19), Some(19_000)),
+            (None, "b", now(119_000, -3_600), None),
+            // An earlier boot, whichever of the two was longer.
+            (Some(900_000), "c", now(7_000, 70), Some(70_000)),
+            (Some(150_000), "c", now(900_000, 70), Some(70_000)),
+            (Some(150_000), "c", now(900_000, -3_600), None),
         ] {
-            assert_eq!(age_ms(&request(deadline_boottime_ms), now), age, "{now:?}");
+            assert_eq!(age_ms(&request(deadline_boottime_ms), now, boot_id), age, "{now:?}");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Tells DLM that a target is fenced: `dlm_tool fence_ack`, where the site wants it.
 //!
-//! DLM believes it without asking anybody, gives the target's locks to others and lets its journals be
-//! replayed. So it is told only of a target that its device has *shown* to be off, and at once or not
-//! at all: the same target may come back and fail again. It changes nothing of the answer, which is on
-//! its way by then.
+//! DLM believes it without asking anybody, gives the target's locks to others and lets its journals
+//! be replayed. So it is told only of a target that its device has *shown* to be off, and at once
+//! or not at all: the same target may come back and fail again. It changes nothing of the answer,
+//! which is on its way by then.
 
 use std::path::Path;
 

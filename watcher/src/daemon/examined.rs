@@ -1,5 +1,5 @@
-//! A `check` query: what `fence-watcher check` would find, with the secrets and from the place of the
-//! service. A person's shell has no credentials of a service.
+//! A `check` query: what `fence-watcher check` would find, with the secrets and from the place of
+//! the service. A person's shell has no credentials of a service.
 
 use std::sync::{Mutex, TryLockError};
 
@@ -7,11 +7,12 @@ use fence_device::Limit;
 use fence_protocol::{Query, QueryAnswer, QueryCode, RECORD_BYTES_MAX};
 use serde_json::json;
 
-use super::queries::ANSWER_RESERVE_MS;
+use super::asker::ANSWER_RESERVE_MS;
 use crate::devices::Devices;
 use crate::probe::{self, Depth, Examined};
 
-/// Held by the one question that asks all devices: each such question takes threads for all of them.
+/// Held by the one question that asks all devices: each such question takes threads for all of
+/// them.
 static ALL: Mutex<()> = Mutex::new(());
 
 /// The findings about the device that `query` names, or about all of this node.
@@ -31,8 +32,8 @@ pub(super) fn answer(devices: &Devices, query: &Query) -> QueryAnswer {
     }
     let left_ms = Limit { not_after_boot_ms: query.deadline_boottime_ms }.left_ms();
     let limit = Limit::in_ms(left_ms - ANSWER_RESERVE_MS.min(left_ms / 4));
-    // One that asks all devices comes from a reload, in the midst of whatever is fenced: it asks each for its
-    // contact alone. Some devices have one session, and a fence needs it.
+    // One that asks all devices comes from a reload, in the midst of whatever is fenced: it asks
+    // each for its contact alone. Some devices have one session, and a fence needs it.
     let depth = if query.device.is_some() { Depth::Whole } else { Depth::Contact };
     let limit = limit.min(Limit::in_ms(probe::time_max_ms(&devices)));
     let findings = probe::examine(&devices, depth, limit);

@@ -1,5 +1,5 @@
-//! The locks: waiting for what the watcher before this one left running, and keeping the files while
-//! this one runs.
+//! The locks: waiting for what the watcher before this one left running, and keeping the files
+//! while this one runs.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use super::{Daemon, End};
 /// How long a new watcher waits for the children of the one before it, in milliseconds. They get
 /// SIGKILL at its death. After that it does not start: the service manager tries again.
 ///
-/// An executor whose watcher dies early still ends what an older executor has left (3 s), and then its
-/// own keepers (3 s), each of which waits as long for a process that hangs in the kernel. On a machine
-/// under load each step also waits for its turn. The usual time is below 0.1 s.
+/// An executor whose watcher dies early still ends what an older executor has left (3 s), and then
+/// its own keepers (3 s), each of which waits as long for a process that hangs in the kernel. On a
+/// machine under load each step also waits for its turn. The usual time is below 0.1 s.
 const CHILDREN_GONE_MS: u64 = 20_000;
 
 /// After how long that is said in the log, in milliseconds.
@@ -34,8 +34,8 @@ pub(super) fn wait_for_children_of_a_predecessor(spool: &WatcherSpool) -> anyhow
         }
         if waited_ms >= CHILDREN_GONE_MS {
             bail!(
-                "the previous watcher's helper process still runs children: end it (it holds '{}'), or \
-                 wait until it has ended",
+                "the previous watcher's helper process still runs children: end it (it holds '{}'), \
+                 or wait until it has ended",
                 spool.running_lock().path().display()
             );
         }

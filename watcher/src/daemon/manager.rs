@@ -1,7 +1,7 @@
 //! Tells the service manager how the service is, without ever waiting for it.
 //!
-//! Its socket blocks when the manager does not read. A manager that is stuck, as everything can be on
-//! a node whose cluster file system is waiting for a fence, must not keep that fence waiting.
+//! Its socket blocks when the manager does not read. A manager that is stuck, as everything can be
+//! on a node whose cluster file system is waiting for a fence, must not keep that fence waiting.
 
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;

@@ -1,21 +1,24 @@
 //! The daemon: one loop that waits for an event, feeds the core, and does what the core wants.
 //!
-//! The core (`fence_core::watcher`) decides; here is only what it cannot have: the spool, the threads
-//! that drive devices, the clock and the signals. inotify merely wakes the loop; without it the
-//! periodic look at the directory finds everything, later.
+//! The core (`fence_core::watcher`) decides; here is only what it cannot have: the spool, the
+//! threads that drive devices, the clock and the signals. inotify merely wakes the loop; without it
+//! the periodic look at the directory finds everything, later.
 //!
+//! - `setup` starts the log, and raises the limit of open files.
 //! - `spooler` carries out the core's wishes on the disk.
 //! - `worker` drives one execution, step by step, in a thread of its own.
 //! - `dlm` tells DLM of a fence that is certain.
 //! - `examined` answers what `fence-watcher check` cannot find out by itself.
-//! - `queries` answers questions, beside whatever else happens.
+//! - `queries` answers questions, beside whatever else happens; `asker` asks devices for it.
 //! - `locks` waits for the watcher before this one, and keeps the locks' files.
 //! - `manager` tells the service manager how the service is.
 //! - `reload` reads the configuration again.
 //! - `wake` turns inotify and signals into events.
 //! - `report` describes all this for `fence-watcher status`.
+//! - `words` says for the log what the core is told and wants.
 //! - `audit` writes the end of a fence whose agent cannot write it any more.
 
+mod asker;
 mod audit;
 mod dlm;
 mod examined;
@@ -24,8 +27,10 @@ mod manager;
 mod queries;
 mod reload;
 mod report;
+mod setup;
 mod spooler;
 mod wake;
+mod words;
 mod worker;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -38,12 +43,11 @@ use fence_clock::{boot_id, now};
 use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
-use fence_protocol::{FenceResult, NodeName, RecordName, bounded};
+use fence_protocol::{FenceResult, NodeName, RecordName};
 use fence_spool::{Places, WatcherLock, WatcherSpool};
 use log::{info, trace, warn};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::config::{ConfigError, LogTarget, Settings};
+use crate::config::{ConfigError, Settings};
 use crate::devices::{ConfiguredDevice, Devices};
 use manager::Manager;
 use reload::Reloader;
@@ -60,9 +64,9 @@ pub(crate) enum Wake {
     Query(String),
     /// Events may have been lost, or a directory is no longer where it was: look at everything.
     Rescan,
-    /// Look at everything soon: something could not be looked at for a moment, for want of descriptors,
-    /// memory or threads; or a lock's file or a directory of the watcher's own is gone, perhaps because
-    /// the directory around it is being removed.
+    /// Look at everything soon: something could not be looked at for a moment, for want of
+    /// descriptors, memory or threads; or a lock's file or a directory of the watcher's own is
+    /// gone, perhaps because the directory around it is being removed.
     LookAgain,
     /// An execution is over.
     Finished(RecordName, Verdict),
@@ -98,29 +102,23 @@ enum End {
 /// milliseconds: one that does not come to its end is interrupted. Most devices need less.
 const LAST_BEGIN_MS: u64 = 15_000;
 
-/// How often a watcher without inotify looks for requests, in milliseconds: a burst of agents can have
-/// used up what the kernel gives one user.
+/// How often a watcher without inotify looks for requests, in milliseconds: a burst of agents can
+/// have used up what the kernel gives one user.
 const BLIND_PERIOD_MS: u64 = 1_000;
 
 /// The pause before what could not be looked at for the moment is looked at again, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 1_000;
-
-/// The longest event or effect in the log, in bytes.
-const TRACE_BYTES_MAX: usize = 1024;
-
-/// The open files that the watcher allows itself: the usual 1024 are too few for a burst.
-const FILES_MAX: u64 = 16_384;
 
 /// Runs the service until a signal ends it. `source` gives the settings anew, when they are wanted.
 pub fn run(mut settings: Settings, source: &Source) -> anyhow::Result<()> {
     // The directory in which an administrator starts the service may lie on GFS2.
     std::env::set_current_dir("/").context("cannot change to '/'")?;
     let signals = wake::block_signals().context("cannot block signals")?;
-    start_log(&settings)?;
+    setup::start_log(&settings)?;
     settings.reports().iter().for_each(|report| warn!("configuration: {report}"));
     let (wake, events) = mpsc::channel();
     wake::watch_signals(signals, wake.clone()).context("cannot start the signals' thread")?;
-    raise_file_limit();
+    setup::raise_file_limit();
     let result = loop {
         match serve(&mut settings, source, &wake, &events) {
             Ok(End::SpoolReplaced) => warn!("the spool was replaced: beginning anew"),
@@ -136,37 +134,6 @@ pub fn run(mut settings: Settings, source: &Source) -> anyhow::Result<()> {
     };
     log::logger().flush();
     result
-}
-
-fn start_log(settings: &Settings) -> anyhow::Result<()> {
-    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let target = match settings.log.target {
-        LogTarget::Auto if in_journal => fence_log::Target::Journal,
-        LogTarget::Auto if stderr_leads_nowhere() => fence_log::Target::Syslog,
-        LogTarget::Auto | LogTarget::Stderr => fence_log::Target::Stderr,
-        LogTarget::Journal => fence_log::Target::Journal,
-        LogTarget::Syslog => fence_log::Target::Syslog,
-    };
-    fence_log::init("fence-watcher", target, settings.log.level).context("cannot start the log")
-}
-
-/// Makes room for as many open files as the system allows, within reason.
-fn raise_file_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        setrlimit(Resource::RLIMIT_NOFILE, hard.min(FILES_MAX).max(soft), hard)
-    });
-    if let Err(problem) = raised {
-        warn!("the limit of open files stays as it is: {problem}");
-    }
-}
-
-/// Whether what is written to stderr is lost, as for a daemon that an init script starts.
-fn stderr_leads_nowhere() -> bool {
-    match (nix::sys::stat::fstat(std::io::stderr()), nix::sys::stat::stat("/dev/null")) {
-        (Ok(stderr), Ok(null)) => stderr.st_rdev == null.st_rdev && null.st_rdev != 0,
-        (Err(_), _) => true,
-        (Ok(_), Err(_)) => false,
-    }
 }
 
 /// Serves one spool; a configuration that is taken over meanwhile is in `settings` at the end.
@@ -253,7 +220,7 @@ impl Daemon {
             core: core::Watcher::new(core_settings(&settings, &boot_id), devices.facts()),
             spooler: Spooler::new(Arc::clone(&spool), &settings.spool, wake.clone()),
             reporter: Reporter::new(&settings.node),
-            audit: audit::Desk::open(),
+            audit: audit::Desk::open(&boot_id),
             queries: queries::Desk::new(spool, Arc::clone(&devices), &boot_id, wake.clone()),
             manager: Manager::find(),
             settings,
@@ -355,7 +322,8 @@ impl Daemon {
         if !self.core.is_idle() && now().boot_ms >= *limit {
             let names: Vec<_> = self.core.running().map(|(name, ..)| name.clone()).collect();
             for name in names {
-                let message = "the watcher was stopped while it executed this request: the outcome is unknown";
+                let message = "the watcher was stopped while it executed this request: the \
+                               outcome is unknown";
                 let verdict = Verdict::failure(FenceResult::Interrupted, message.to_owned());
                 self.feed(Event::Finished(name, verdict));
             }
@@ -453,11 +421,11 @@ impl Daemon {
     fn decide(&mut self, event: Event) -> Vec<Effect> {
         // Time passes all the time.
         if event != Event::Tick {
-            trace!("core: event {}", bounded(&format!("{event:?}"), TRACE_BYTES_MAX));
+            trace!("core: event: {}", words::of_event(&event));
         }
         let effects = self.core.handle(event, now());
         for effect in &effects {
-            trace!("core: effect {}", bounded(&format!("{effect:?}"), TRACE_BYTES_MAX));
+            trace!("core: effect: {}", words::of_effect(effect));
         }
         effects
     }
@@ -484,8 +452,8 @@ impl Daemon {
                 None
             }
             Effect::Answer(name, answer) => {
-                // An agent that ends because of the answer tells the end itself: it was there before the
-                // answer was, and has not handed its request over by now.
+                // An agent that ends because of the answer tells the end itself: it was there
+                // before the answer was, and has not handed its request over by now.
                 let abandoned = self.spooler.abandoned(&name);
                 let written = self.spooler.answer(name.clone(), &answer);
                 if matches!(written, Event::Answered(_, Ok(()))) {

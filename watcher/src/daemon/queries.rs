@@ -1,9 +1,9 @@
 //! The desk for questions: each is answered in a thread of its own, so that neither an execution
 //! delays a question nor a question an execution.
 //!
-//! What a passing lack of descriptors keeps from being done is tried again a moment later: nothing is
-//! lost by that, because a question that is not answered still lies there. Without a thread, a question
-//! is answered at once: it was not asked, and why.
+//! What a passing lack of descriptors keeps from being done is tried again a moment later: nothing
+//! is lost by that, because a question that is not answered still lies there. Without a thread, a
+//! question is answered at once: it was not asked, and why.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::mpsc::Sender;
@@ -12,32 +12,23 @@ use std::thread;
 
 use fence_core::Now;
 use fence_core::clock::difference;
-use fence_core::watcher::{
-    Coverage, Device, Unroutable, WRITE_GRACE_MS, outdated, route, unlisted,
-};
-use fence_device::{Limit, Pin, Reach, TargetList, ask_all};
+use fence_core::watcher::{Device, WRITE_GRACE_MS};
+use fence_device::{Limit, Subject};
 use fence_protocol::{
-    FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryCode, QueryKind, RECORD_BYTES_MAX,
-    RecordName, Request, Requested, TEXT_BYTES_MAX, bounded,
+    Query, QueryAnswer, QueryCode, QueryKind, RECORD_BYTES_MAX, RecordName, Request,
 };
 use fence_spool::{QueryText, SpoolError, WatcherSpool};
 use log::{debug, error, trace, warn};
 use serde_json::json;
 
+use super::Wake;
+use super::asker::{ASK_MS, Asker, wrong};
 use super::worker::STACK_BYTES;
-use super::{Wake, examined};
-use crate::devices::{ConfiguredDevice, Devices};
+use crate::devices::Devices;
 use crate::state::State;
 
 /// The most questions that are asked of devices at the same time; more wait.
 const ASKING_MAX: usize = 64;
-
-/// How long before its client gives up a question is answered, in milliseconds: the answer says which
-/// device was asked in vain. A quarter of what is left, where that is less.
-pub(super) const ANSWER_RESERVE_MS: u64 = 1_000;
-
-/// How long any other question to a device may take when nobody says otherwise, in milliseconds.
-const ASK_MS: u64 = 20_000;
 
 type Refusal = dyn FnOnce(&str);
 
@@ -82,8 +73,8 @@ impl Desk {
         }
     }
 
-    /// Takes the question in `file_name`; `state` describes the watcher, should that be asked. Gives
-    /// the identity of one that wants a new configuration.
+    /// Takes the question in `file_name`; `state` describes the watcher, should that be asked.
+    /// Gives the identity of one that wants a new configuration.
     pub(super) fn take(
         &mut self,
         file_name: &str,
@@ -142,8 +133,8 @@ impl Desk {
         None
     }
 
-    /// Why `query` is told that nothing can be said, if so. One that came too late is told as well: its
-    /// client may still be there, and wait by another clock.
+    /// Why `query` is told that nothing can be said, if so. One that came too late is told as well:
+    /// its client may still be there, and wait by another clock.
     fn unanswerable(&self, query: &Query, now: Now) -> Option<String> {
         let (theirs, asked) = (query.boot_id.as_deref(), query.asked_boottime_ms);
         difference(theirs, asked, &self.boot_id, now.boot_ms).or_else(|| {
@@ -172,8 +163,8 @@ impl Desk {
             }
         };
         let work = move || {
-            let answer =
-                Asker { spool: &spool, devices: &devices, known, wake: &wake }.answer(&query);
+            let asker = Asker { spool: &spool, devices: &devices, known, wake: &wake };
+            let answer = Subject::new("query", &query.query_id).within(|| asker.answer(&query));
             write(&spool, &file_name, &answer, &wake);
             let _ = answered.send(file_name);
         };
@@ -205,7 +196,8 @@ impl Desk {
         };
         let work = move || {
             let asker = Asker { spool: &spool, devices: &devices, known, wake: &wake };
-            let (reached, words) = asker.inquiry(&request);
+            let subject = Subject::new("request", &request.request_id);
+            let (reached, words) = subject.within(|| asker.inquiry(&request));
             let _ = wake.send(Wake::Inquired(name, reached, words));
         };
         self.spawn(Task { work: Box::new(work), refuse: Some(Box::new(refuse)) });
@@ -253,7 +245,8 @@ impl Desk {
         self.go_on();
     }
 
-    /// Does `task` in a thread. Gives it back if no thread can be had at the moment and it waits for one.
+    /// Does `task` in a thread. Gives it back if no thread can be had at the moment and it waits
+    /// for one.
     fn start(&mut self, task: Task) -> Option<Task> {
         let Task { work, refuse } = task;
         let slot = Arc::new(Mutex::new(Some(work)));
@@ -328,254 +321,4 @@ fn remove(spool: &WatcherSpool, file_name: &str) {
     if let Err(problem) = spool.remove_query(file_name) {
         error!("query '{file_name}': {problem}");
     }
-}
-
-/// When a question is answered at the latest whose client gives up at `deadline_boot_ms`.
-fn limit_before(deadline_boot_ms: u64) -> Limit {
-    let left_ms = Limit { not_after_boot_ms: deadline_boot_ms }.left_ms();
-    Limit::in_ms((left_ms - ANSWER_RESERVE_MS.min(left_ms / 4)).min(ASK_MS))
-}
-
-/// Asks devices, and tells the daemon what it learns on the way.
-struct Asker<'a> {
-    spool: &'a WatcherSpool,
-    devices: &'a Devices,
-    /// What the core knows of them, where a target's state is asked for.
-    known: Vec<Device>,
-    wake: &'a Sender<Wake>,
-}
-
-impl Asker<'_> {
-    fn answer(&self, query: &Query) -> QueryAnswer {
-        let id = &query.query_id;
-        let limit = limit_before(query.deadline_boottime_ms);
-        match query.query {
-            QueryKind::Reachable => match self.devices.choose(query.device.as_deref()) {
-                Ok(devices) => {
-                    let (reached, words) = self.reachable(&devices, limit);
-                    let code = if reached { QueryCode::Yes } else { QueryCode::NotReached };
-                    QueryAnswer::new(id, code, words)
-                }
-                Err(why) => wrong(id, why),
-            },
-            QueryKind::Targets => match self.targets(query.device.as_deref(), limit) {
-                Ok((targets, problems)) => {
-                    let words = [format!("{} targets", targets.len())];
-                    let words: Vec<_> = words.into_iter().chain(problems).collect();
-                    let mut answer = QueryAnswer::new(id, QueryCode::Yes, words.join("; "));
-                    answer.targets = targets.iter().map(ToString::to_string).collect();
-                    answer
-                }
-                Err((code, why)) => QueryAnswer::new(id, code, why),
-            },
-            QueryKind::Power => {
-                let target = match query.target() {
-                    Some(Ok(target)) => target,
-                    Some(Err(why)) => return wrong(id, format!("target: {why}")),
-                    None => return wrong(id, "no target is named".to_owned()),
-                };
-                let (code, power, words) = self.power(query.device.as_deref(), &target, limit);
-                let mut answer = QueryAnswer::new(id, code, words);
-                answer.power = Some(power);
-                answer
-            }
-            QueryKind::Check => examined::answer(self.devices, query),
-            // The daemon itself answers what concerns it.
-            QueryKind::State | QueryKind::Reload => {
-                wrong(id, "no device is asked for this".to_owned())
-            }
-        }
-    }
-
-    fn inquiry(&self, request: &Request) -> (bool, String) {
-        let device = request.device.as_deref();
-        match (&request.action, &request.target_node) {
-            (Requested::Inquiry("status"), Some(target)) => {
-                let (code, _, words) = self.power(device, target, Limit::in_ms(ASK_MS));
-                (code == QueryCode::Yes, format!("not a fence, only asked: {words}"))
-            }
-            (Requested::Inquiry("list"), _) => match self.targets(device, Limit::in_ms(ASK_MS)) {
-                Ok((targets, _)) => {
-                    let names: Vec<_> = targets.iter().map(NodeName::as_str).collect();
-                    (true, names.join("\n"))
-                }
-                Err((_, why)) => (false, why),
-            },
-            _ => match self.devices.choose(device) {
-                Ok(devices) => self.reachable(&devices, Limit::in_ms(ASK_MS)),
-                Err(why) => (false, why),
-            },
-        }
-    }
-
-    /// Whether a fence would succeed as far as a light look shows: each device is reached, and an answer
-    /// could be written.
-    fn reachable(&self, devices: &[&Arc<ConfiguredDevice>], limit: Limit) -> (bool, String) {
-        let mut reaches = ask_all(devices, |device| self.reach(device, limit));
-        match self.spool.try_answering() {
-            // Once it has passed, an answer is written, a moment later.
-            Err(problem) if !problem.is_passing() => {
-                error!("no answer could be written: {problem}");
-                reaches.push((false, format!("no answer could be written: {problem}")));
-            }
-            _ => {}
-        }
-        let words = |wanted: bool| {
-            let words: Vec<_> = reaches
-                .iter()
-                .filter(|(reached, _)| *reached == wanted)
-                .map(|(_, words)| words.as_str())
-                .collect();
-            words.join("; ")
-        };
-        let all = reaches.iter().all(|(reached, _)| *reached);
-        (all, bounded(&words(all), TEXT_BYTES_MAX))
-    }
-
-    /// Contacts `device`, if its turn comes while there is time.
-    fn reach(&self, device: &Arc<ConfiguredDevice>, limit: Limit) -> (bool, String) {
-        if limit.has_passed() {
-            let text = format!("fence device '{}' was not asked: no time was left", device.name);
-            return (false, text);
-        }
-        let (reached, words) = match device.reach(limit) {
-            Reach::Reachable(words) => (true, words),
-            Reach::Unreachable(words) => (false, words),
-            // Nothing speaks against it, and that is not to be shown as a contact.
-            Reach::NotAsked(words) => {
-                return (true, format!("fence device '{}' was not asked: {words}", device.name));
-            }
-        };
-        let _ = self.wake.send(Wake::Reached(Arc::clone(device), reached));
-        let verb = if reached { "is reachable" } else { "is not reachable" };
-        let text = format!("fence device '{}' {verb}", device.name);
-        (reached, if words.is_empty() { text } else { format!("{text}: {words}") })
-    }
-
-    /// The targets that are known, and which devices gave no list. A device that does not answer takes
-    /// nothing away from the others, and has the targets that it listed before: it is an error only if it is
-    /// the one that was named, or if nothing is known.
-    fn targets(
-        &self,
-        named: Option<&str>,
-        limit: Limit,
-    ) -> Result<(BTreeSet<NodeName>, Vec<String>), (QueryCode, String)> {
-        let devices = self.devices.choose(named).map_err(|why| (QueryCode::WrongQuestion, why))?;
-        let lists = ask_all(&devices, |device| match device.fixed_targets() {
-            Some(targets) => TargetList::Nodes(targets.iter().cloned().collect()),
-            None => self.list(device, limit),
-        });
-        let (mut all, mut problems) = (BTreeSet::new(), Vec::new());
-        for (device, list) in devices.iter().zip(lists) {
-            let text = |why| format!("fence device '{}': {why}", device.name);
-            match list {
-                TargetList::Nodes(targets) => all.extend(targets),
-                TargetList::Unreachable(why) => {
-                    all.extend(self.listed_before(&device.name));
-                    problems.push((QueryCode::NotReached, text(why)));
-                }
-                // It can fence targets that it cannot list, so no list would be one of all.
-                TargetList::NoList(why) if !device.is_to_be_discovered() => {
-                    return Err((QueryCode::NoList, text(why)));
-                }
-                TargetList::NoList(why) => problems.push((QueryCode::NoList, text(why))),
-            }
-        }
-        match problems.first() {
-            Some(problem) if named.is_some() || all.is_empty() => Err(problem.clone()),
-            _ => Ok((all, problems.into_iter().map(|(_, text)| text).collect())),
-        }
-    }
-
-    /// What a device listed when it was last asked. A fence of such a target still goes to it.
-    fn listed_before(&self, device: &str) -> BTreeSet<NodeName> {
-        let facts = self.known.iter().find(|facts| facts.name == device);
-        match facts.map(|facts| &facts.coverage) {
-            Some(Coverage::Discovered(Some(nodes))) => nodes.clone(),
-            _ => BTreeSet::new(),
-        }
-    }
-
-    fn list(&self, device: &Arc<ConfiguredDevice>, limit: Limit) -> TargetList {
-        let list = device.driver.targets(limit);
-        let (targets, reached) = match &list {
-            TargetList::Nodes(targets) => (Some(targets.iter().cloned().collect()), true),
-            TargetList::NoList(_) => (None, true),
-            TargetList::Unreachable(_) => (None, false),
-        };
-        if let TargetList::NoList(why) | TargetList::Unreachable(why) = &list {
-            warn!("fence device '{}' gave no list of its targets: {why}", device.name);
-        }
-        // The receiver is gone only when the daemon is.
-        let _ = self.wake.send(Wake::Listed(Arc::clone(device), targets));
-        let _ = self.wake.send(Wake::Reached(Arc::clone(device), reached));
-        list
-    }
-
-    /// The device on which a fence of `target` would be executed, or why there is none: then the question is
-    /// wrong. As for a fence, devices are asked for their lists where these decide.
-    fn device_for(
-        &self,
-        named: Option<&str>,
-        target: &NodeName,
-        limit: Limit,
-    ) -> Result<&Arc<ConfiguredDevice>, (QueryCode, String)> {
-        let mut known = self.known.clone();
-        let lists = unlisted(&self.known, named, target).into_iter();
-        for name in lists.chain(outdated(&self.known, named, target)) {
-            let Some(device) = self.devices.get(name) else { continue };
-            if let TargetList::Nodes(nodes) = self.list(device, limit)
-                && let Some(facts) = known.iter_mut().find(|facts| facts.name == name)
-            {
-                let is_it = nodes.contains(target);
-                facts.coverage = Coverage::Discovered(Some(nodes.into_iter().collect()));
-                if is_it {
-                    break;
-                }
-            }
-        }
-        let device = route(&known, named, target, FenceAction::Off).map_err(|why| {
-            let code = match why {
-                Unroutable::Unable(..) => QueryCode::NotReached,
-                _ => QueryCode::WrongQuestion,
-            };
-            (code, why.to_string())
-        })?;
-        let missing = || format!("there is no fence device '{}'", device.name);
-        self.devices.get(&device.name).ok_or_else(|| (QueryCode::WrongQuestion, missing()))
-    }
-
-    fn power(
-        &self,
-        named: Option<&str>,
-        target: &NodeName,
-        limit: Limit,
-    ) -> (QueryCode, PowerState, String) {
-        let device = match self.device_for(named, target, limit) {
-            Ok(device) => device,
-            Err((code, why)) => return (code, PowerState::Unknown, why),
-        };
-        if !device.driver.abilities().power {
-            let why = format!("fence device '{}' cannot be asked for the state", device.name);
-            return (QueryCode::NotReached, PowerState::Unknown, why);
-        }
-        let report = device.driver.power(target, &Pin::default(), limit);
-        let (code, words) = match report.state {
-            PowerState::On => (QueryCode::Yes, format!("'{target}' is on")),
-            PowerState::Off => (QueryCode::Yes, format!("'{target}' is off")),
-            PowerState::Unknown => (
-                QueryCode::NotReached,
-                format!("fence device '{}' did not show the state of '{target}'", device.name),
-            ),
-        };
-        if report.detail.is_empty() {
-            return (code, report.state, words);
-        }
-        (code, report.state, format!("{words}: {}", report.detail))
-    }
-}
-
-/// The answer to a question that is wrong.
-fn wrong(query_id: &str, why: String) -> QueryAnswer {
-    QueryAnswer::new(query_id, QueryCode::WrongQuestion, why)
 }

@@ -14,7 +14,7 @@ use fence_spool::{
 };
 use log::{debug, error, info, trace, warn};
 
-use super::Wake;
+use super::{Wake, words};
 use crate::config::SpoolSettings;
 
 /// How often old answers are looked for, in milliseconds: the look costs with each file there.
@@ -81,12 +81,13 @@ impl Spooler {
         let is_answered =
             |id: Option<&_>, target: Option<&_>| self.spool.answered(name, id, target);
         let sight = self.sight_of(name, self.spool.inspect(name), is_answered);
-        trace!("spool: looked at request {name}: {}", sight_words(sight.as_ref()));
+        let found = sight.as_ref().map(words::of_sight);
+        trace!("spool: looked at request {name}: {}", found.as_deref().unwrap_or("not readable"));
         sight
     }
 
-    /// What the disk shows of those that are `wanted`, the oldest first: whoever asked first is served
-    /// first.
+    /// What the disk shows of those that are `wanted`, the oldest first: whoever asked first is
+    /// served first.
     pub(super) fn look_at_all(
         &self,
         file_names: &[String],
@@ -292,19 +293,6 @@ impl Spooler {
             self.report(&format!("request {name}"), &problem);
         }
         None
-    }
-}
-
-fn sight_words(sight: Option<&Sight>) -> String {
-    match sight {
-        None => "it could not be read".to_owned(),
-        Some(Sight::Gone) => "it is gone".to_owned(),
-        Some(Sight::Answered) => "it is answered".to_owned(),
-        Some(Sight::Untrusted(why)) => format!("it is not trusted: {why}"),
-        Some(Sight::Content(content)) => match &content.parsed {
-            Ok(_) => "a request".to_owned(),
-            Err(rejection) => rejection.error.to_string(),
-        },
     }
 }
 

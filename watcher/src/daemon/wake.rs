@@ -61,8 +61,8 @@ pub(super) fn watch_spool(places: &Places, wake: Sender<Wake>) -> Option<Recomme
     let directories = [places.requests.as_path(), &places.queries];
     let started = notify::recommended_watcher(handler).and_then(|mut watcher| {
         if handlers_own.strong_count() == 0 {
-            // The library does not say that its thread could not be started, but the handler is gone. To
-            // use or drop the watcher would panic.
+            // The library does not say that its thread could not be started, but the handler is
+            // gone. To use or drop the watcher would panic.
             std::mem::forget(watcher);
             return Err(notify::Error::generic("no thread can be started for it"));
         }

@@ -6,10 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use fence_clock::boot_ms;
-use fence_core::execution::{Plan, Report, Step, Verdict};
+use fence_core::execution::{OrderReport, Plan, PowerReport, Report, Step, Verdict};
 use fence_core::watcher::Job;
-use fence_device::{self as device, Client, Limit, Pin};
-use fence_protocol::{FenceResult, RecordName};
+use fence_device::{self as device, Client, Limit, Pin, Subject};
+use fence_protocol::{FenceResult, PowerState, RecordName};
 use fence_spool::WatcherSpool;
 use log::debug;
 
@@ -34,17 +34,19 @@ pub(super) fn execute(
         .stack_size(STACK_BYTES)
         .spawn(move || {
             let client = Client::new(spool.claimed_path(&record), job.request.held);
-            let verdict = match &device {
-                Some(device) => drive(device, &job, &request_json, &client),
-                None => failure(format!("not started: there is no device '{}'", job.lane.device)),
-            };
-            let shows_off = verdict.shows_off();
-            // The receiver is gone only when the daemon is.
-            let _ = sender.send(Wake::Finished(record, verdict));
-            let dlm = device.as_ref().and_then(|device| device.dlm.as_ref());
-            if let Some(executor) = dlm.filter(|_| shows_off) {
-                dlm::acknowledge(executor, &job);
-            }
+            Subject::new("request", &job.request.request_id).within(|| {
+                let missing =
+                    || failure(format!("not started: there is no device '{}'", job.lane.device));
+                let drive = |device: &Arc<_>| drive(device, &job, &request_json, &client);
+                let verdict = device.as_ref().map_or_else(missing, drive);
+                let shows_off = verdict.shows_off();
+                // The receiver is gone only when the daemon is.
+                let _ = sender.send(Wake::Finished(record, verdict));
+                let dlm = device.as_ref().and_then(|device| device.dlm.as_ref());
+                if let Some(executor) = dlm.filter(|_| shows_off) {
+                    dlm::acknowledge(executor, &job);
+                }
+            });
         });
     if let Err(problem) = spawned {
         // Answered at once, and not tried again until the deadline: nothing was started, which is
@@ -79,7 +81,7 @@ fn drive(device: &ConfiguredDevice, job: &Job, request_json: &[u8], client: &Cli
     let mut report = Report::Begin;
     loop {
         let step = plan.next(report, boot_ms());
-        log_step(job, &step);
+        log_step(job, &step_words(&step));
         report = match step {
             Step::Order(order, not_after_boot_ms) => {
                 let limit = Limit { not_after_boot_ms };
@@ -98,13 +100,18 @@ fn drive(device: &ConfiguredDevice, job: &Job, request_json: &[u8], client: &Cli
             }
             Step::Done(verdict) => return verdict,
         };
-        debug!("step: request={} gave {report:?}", job.request.request_id);
+        log_step(job, &report_words(&report));
     }
 }
 
-fn log_step(job: &Job, step: &Step) {
+fn log_step(job: &Job, words: &str) {
+    let (id, target, device) = (&job.request.request_id, &job.target, &job.lane.device);
+    debug!("step: request={id} target={target} device={device} {words}");
+}
+
+fn step_words(step: &Step) -> String {
     let in_ms = |instant: u64| instant.saturating_sub(boot_ms());
-    let words = match step {
+    match step {
         Step::Order(order, limit) => {
             format!("order {} within {} ms", order.as_action(), in_ms(*limit))
         }
@@ -112,9 +119,30 @@ fn log_step(job: &Job, step: &Step) {
         Step::Pause(ms) => format!("pause for {ms} ms"),
         Step::LookForClient => "look whether the client still waits".to_owned(),
         Step::Done(verdict) => format!("end with {}: {}", verdict.result, verdict.message),
+    }
+}
+
+fn report_words(report: &Report) -> String {
+    let (words, detail) = match report {
+        Report::Begin => ("began", ""),
+        Report::Order(OrderReport::Acknowledged(words)) => ("the order was acknowledged", &**words),
+        Report::Order(OrderReport::Unreachable(why)) => ("the device was not reached", &**why),
+        Report::Order(OrderReport::Unacknowledged(why)) => {
+            ("the order was not acknowledged", &**why)
+        }
+        Report::Order(OrderReport::Failed(why)) => ("the order was not sent", &**why),
+        Report::Order(OrderReport::TooLate) => ("the order was not sent: it was too late", ""),
+        Report::Order(OrderReport::Withdrawn) => ("the order was not sent: nobody waits", ""),
+        Report::Power(PowerReport { state, detail }) => match state {
+            PowerState::On => ("the device shows on", &**detail),
+            PowerState::Off => ("the device shows off", &**detail),
+            PowerState::Unknown => ("the device does not show the state", &**detail),
+        },
+        Report::Paused => ("the pause is over", ""),
+        Report::Client(true) => ("the client still waits", ""),
+        Report::Client(false) => ("the client is gone", ""),
     };
-    let (id, target, device) = (&job.request.request_id, &job.target, &job.lane.device);
-    debug!("step: request={id} target={target} device={device} {words}");
+    if detail.is_empty() { words.to_owned() } else { format!("{words}: {detail}") }
 }
 
 fn failure(message: String) -> Verdict {

@@ -10,7 +10,7 @@ use log::{debug, warn};
 
 use super::connection::{Connection, lock};
 use super::{Command, JobLine, Outcome, Purpose};
-use crate::boot_ms_now;
+use crate::{Subject, boot_ms_now};
 
 /// The way to the executor. Clones share one executor, which ends with the last of them.
 #[derive(Clone, Debug)]
@@ -59,13 +59,11 @@ impl ExecutorClient {
         }
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (begin_ms, left_ms) = (boot_ms_now(), command.limit.left_ms());
-        debug!("program {id}: {} ({purpose}, at most {left_ms} ms)", command.shown());
+        let subject = Subject::of_this_thread();
+        debug!("program {id}: {subject}{} ({purpose}, at most {left_ms} ms)", command.shown());
         let outcome = self.run_job(&JobLine { id, purpose, command });
-        debug!(
-            "program {id}: {} after {} ms",
-            outcome.shown(),
-            boot_ms_now().saturating_sub(begin_ms)
-        );
+        let took_ms = boot_ms_now().saturating_sub(begin_ms);
+        debug!("program {id}: {subject}{} after {took_ms} ms", outcome.shown());
         outcome
     }
 

@@ -30,7 +30,7 @@ use super::address::bare;
 use super::path::ResourcePath;
 use super::pinned::Unusable;
 use super::tls::TlsSettings;
-use crate::{Client as RequestClient, Limit, Secret, Secrets, boot_ms_now};
+use crate::{Client as RequestClient, Limit, Secret, Secrets, Subject, boot_ms_now};
 
 /// The error of a connection that is ready for an order for which nobody waits any more.
 const NOBODY_WAITS: &str = "nobody waits for the order any more";
@@ -216,7 +216,8 @@ impl Client {
             Err(error) => error.to_string(),
         };
         let took_ms = boot_ms_now().saturating_sub(begin_ms);
-        debug!("HTTP: {shown} at {}: {came} after {took_ms} ms", self.address);
+        let subject = Subject::of_this_thread();
+        debug!("HTTP: {subject}{shown} at {}: {came} after {took_ms} ms", self.address);
         called
     }
 

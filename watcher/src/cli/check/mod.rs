@@ -1,9 +1,10 @@
-//! `fence-watcher check`: whether the service would start, every device, whether it can be reached now,
-//! and what may surprise.
+//! `fence-watcher check`: whether the service would start, every device, whether it can be reached
+//! now, and what may surprise.
 //!
 //! The configuration itself was checked when it was read. Devices are asked, never told anything. A
-//! device whose secret is given to the service alone is asked by the watcher that runs. What is asked is
-//! `crate::probe`'s, what is said of it the module `notes`'s, and how it is shown `report`'s.
+//! device whose secret is given to the service alone is asked by the watcher that runs. What is
+//! asked is `crate::probe`'s, what is said of it the module `notes`'s, and how it is shown
+//! `report`'s.
 
 mod notes;
 mod report;
@@ -89,20 +90,22 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     notes::lines(&notes, &settings.devices)
 }
 
-/// Why the service would not start on its spool, or agents could not write their logs. The service makes
-/// what is missing; nothing is made here.
+/// Why the service would not start on its spool, or agents could not write their logs. The service
+/// makes what is missing; nothing is made here.
 fn problems_of_places(settings: &Settings) -> Vec<Note> {
     let SpoolSettings { request_dir, response_dir, .. } = &settings.spool;
     let places = Places::new(request_dir, response_dir);
     let spool = fence_spool::examine_places(&places);
     // A directory that is refused as a whole was named above.
     let answers = spool.is_empty().then(|| fence_spool::check_answers(&places).err()).flatten();
-    let answers = answers.map(|problem| format!("no answer could be written: {problem}"));
+    let answers = answers.map(|problem| ("no answer could be written: ", problem.to_string()));
     // A disk that stands still holds whoever looks at it.
     let look = LogProcess::start(&Task::Look(settings.log.log_dir.clone()));
     let log = look.finish(LOG_PATIENCE).into_iter();
-    let log = log.map(|problem| format!("fences cannot be written into the logs: {problem}"));
-    let all = spool.iter().map(ToString::to_string).chain(answers).chain(log);
+    let log = log.map(|problem| ("fences cannot be written into the logs: ", problem));
+    let spool = spool.iter().map(|problem| ("", problem.to_string()));
+    let all: Vec<_> = spool.chain(answers).chain(log).collect();
+    let all = notes::once_for_each_cause(&all).into_iter();
     all.map(|problem| Note::general(problem).into_problem()).collect()
 }
 
@@ -246,8 +249,8 @@ fn method(device: &ConfiguredDevice) -> &'static str {
 /// How long the watcher may take beside the examination itself.
 const WATCHER_MS_MAX: u64 = 3_000;
 
-/// How long a watcher that has a new configuration may take to ask its devices: less than the 90 s that
-/// systemd gives a reload, with the 30 s of the reading.
+/// How long a watcher that has a new configuration may take to ask its devices: less than the 90 s
+/// that systemd gives a reload, with the 30 s of the reading.
 const RELOADED_MS_MAX: u64 = 45_000;
 
 /// How many devices the watcher is asked about at the same time.

@@ -1,4 +1,7 @@
-//! The notes of a check: what is wrong, and what may surprise. What is true of many devices is said once.
+//! The notes of a check: what is wrong, and what may surprise. What is true of many devices is said
+//! once.
+
+use std::path::Path;
 
 use fence_device::{Called, TARGET, without_names};
 use fence_log::one_line;
@@ -60,8 +63,8 @@ pub(super) fn notes_of(device: &str, findings: &Findings, has_addresses: bool) -
     notes
 }
 
-/// The notes as lines, each text once with all of `devices` of which it is true. Devices with one target
-/// each have the same text where nothing but what the target is called differs.
+/// The notes as lines, each text once with all of `devices` of which it is true. Devices with one
+/// target each have the same text where nothing but what the target is called differs.
 pub(super) fn lines<'a>(
     notes: impl IntoIterator<Item = &'a Note>,
     devices: &[DeviceSettings],
@@ -85,6 +88,42 @@ pub(super) fn lines<'a>(
         }
     }
     groups.iter().map(|(common, members)| one_line(&line(common, members))).collect()
+}
+
+/// The problems of places, each with its introduction. Of those that have one cause, such as a user
+/// who may do nothing, the cause is said once with all places.
+pub(super) fn once_for_each_cause(problems: &[(&str, String)]) -> Vec<String> {
+    let mut groups: Vec<Vec<&(&str, String)>> = Vec::new();
+    for problem in problems {
+        let cause = place_and_cause(&problem.1).map(|(_, cause)| cause);
+        let has_it = |group: &&mut Vec<&(&str, String)>| {
+            cause.is_some() && place_and_cause(&group[0].1).map(|(_, cause)| cause) == cause
+        };
+        match groups.iter_mut().find(has_it) {
+            Some(group) => group.push(problem),
+            None => groups.push(vec![problem]),
+        }
+    }
+    let said = |group: Vec<&(&str, String)>| {
+        let mut places: Vec<&str> = Vec::new();
+        for (place, _) in group.iter().filter_map(|(_, text)| place_and_cause(text)) {
+            if !places.iter().any(|above| Path::new(place).starts_with(above)) {
+                places.push(place);
+            }
+        }
+        match (&group[..], place_and_cause(&group[0].1)) {
+            ([_, _, ..], Some((_, cause))) => {
+                format!("cannot use '{}': {cause}", places.join("', '"))
+            }
+            _ => group[0].0.to_owned() + &group[0].1,
+        }
+    };
+    groups.into_iter().map(said).collect()
+}
+
+/// The parts of "cannot do something with 'place': cause".
+fn place_and_cause(problem: &str) -> Option<(&str, &str)> {
+    problem.strip_prefix("cannot ")?.split_once(" '")?.1.split_once("': ")
 }
 
 /// A note, and the target of its device where that has no other.
@@ -133,6 +172,30 @@ mod tests {
         assert_eq!(
             lines(&notes, &[]),
             ["'bmc[1-2,10]': no file", "the spool is lost", "'bmc9' is simulated"]
+        );
+    }
+
+    #[test]
+    fn one_cause_is_said_once_with_the_places_that_it_concerns() {
+        let (denied, full) = ("Permission denied for user 1: run as root (sudo)", "No space");
+        let of = |prefix, operation: &str, place: &str, cause: &str| {
+            (prefix, format!("cannot {operation} '{place}': {cause}"))
+        };
+        let problems = [
+            of("", "write to", "/r", denied),
+            ("", "'/q' is not a directory: remove it".to_owned()),
+            of("", "open", "/r/.claimed", denied),
+            of("no answer: ", "write to", "/a", full),
+            of("no log: ", "open", "/l", denied),
+        ];
+
+        assert_eq!(
+            once_for_each_cause(&problems),
+            [
+                &format!("cannot use '/r', '/l': {denied}"),
+                "'/q' is not a directory: remove it",
+                "no answer: cannot write to '/a': No space",
+            ]
         );
     }
 

@@ -1,6 +1,7 @@
 //! How the findings of a check are shown: tables for people, JSON for programs.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 
 use fence_core::watcher::{self as core, Coverage, Unroutable, route};
 use fence_protocol::{FenceAction, NodeName, fold_hostlist, natural_order};
@@ -46,10 +47,11 @@ impl Report<'_> {
         if !self.notes.is_empty() {
             text.push('\n');
         }
-        for line in notes::lines(self.notes, &self.settings.devices) {
-            text.push_str("note: ");
-            text.push_str(&line);
-            text.push('\n');
+        for (word, is_problem) in [("problem", true), ("note", false)] {
+            let notes = self.notes.iter().filter(|note| note.is_problem == is_problem);
+            for line in notes::lines(notes, &self.settings.devices) {
+                writeln!(text, "{word}: {line}").expect("a String takes every text");
+            }
         }
         text
     }

@@ -1,0 +1,42 @@
+//! What a watcher does for itself before it serves: its log, its limit of open files.
+
+use anyhow::Context;
+use log::warn;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::config::{LogTarget, Settings};
+
+/// Starts the log where the configuration wants it, or where it is read.
+pub(super) fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let target = match settings.log.target {
+        LogTarget::Auto if in_journal => fence_log::Target::Journal,
+        LogTarget::Auto if stderr_leads_nowhere() => fence_log::Target::Syslog,
+        LogTarget::Auto | LogTarget::Stderr => fence_log::Target::Stderr,
+        LogTarget::Journal => fence_log::Target::Journal,
+        LogTarget::Syslog => fence_log::Target::Syslog,
+    };
+    fence_log::init("fence-watcher", target, settings.log.level).context("cannot start the log")
+}
+
+/// Makes room for as many open files as the system allows, within reason.
+pub(super) fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard.min(FILES_MAX).max(soft), hard)
+    });
+    if let Err(problem) = raised {
+        warn!("the limit of open files stays as it is: {problem}");
+    }
+}
+
+/// Whether what is written to stderr is lost, as for a daemon that an init script starts.
+fn stderr_leads_nowhere() -> bool {
+    match (nix::sys::stat::fstat(std::io::stderr()), nix::sys::stat::stat("/dev/null")) {
+        (Ok(stderr), Ok(null)) => stderr.st_rdev == null.st_rdev && null.st_rdev != 0,
+        (Err(_), _) => true,
+        (Ok(_), Err(_)) => false,
+    }
+}
+
+/// The open files that the watcher allows itself: the usual 1024 are too few for a burst.
+const FILES_MAX: u64 = 16_384;
