@@ -126,7 +126,7 @@ fn end(request: Request, answer: &Answer, now: Now) -> Option<AuditEvent> {
         recorder_node: request.recorder_node,
         pacemaker_action: answer.action.clone(),
         request_id: Some(request.request_id.as_str().to_owned()),
-        result: Some(answer.result.as_str().to_owned()),
+        result: Some(answer.result.into()),
         duration_ms: Some(duration_ms),
     })
 }

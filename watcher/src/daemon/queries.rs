@@ -16,7 +16,7 @@ use fence_core::watcher::{Coverage, Device, WRITE_GRACE_MS, outdated, route, unl
 use fence_device::{Limit, Pin, Reach, TargetList, ask_all};
 use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryKind, RECORD_BYTES_MAX, RecordName,
-    Request, Requested, TEXT_BYTES_MAX, bounded,
+    Request, Requested, TEXT_BYTES_MAX, shortened,
 };
 use fence_spool::{QueryText, SpoolError, WatcherSpool};
 use log::{debug, error, trace, warn};
@@ -429,7 +429,7 @@ impl Asker<'_> {
             words.join("; ")
         };
         let all = reaches.iter().all(|(reached, _)| *reached);
-        (all, bounded(&words(all), TEXT_BYTES_MAX))
+        (all, shortened(&words(all), TEXT_BYTES_MAX))
     }
 
     /// Contacts `device`, if its turn comes while there is time.
