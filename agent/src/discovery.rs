@@ -1,7 +1,7 @@
 //! Which GFS2 file systems the target holds: in the forms of a request, the audit and a terminal.
 //!
-//! It is information for the responder and the audit. It never decides about a fence, and takes at
-//! most a quarter of the time that is left for one. How it is learned is `gfs2_discovery`'s.
+//! It is information for the responder and the audit. It never decides about a fence. How it is learned
+//! is `gfs2_discovery`'s, and how long it may take `fence_core::budget`'s.
 //!
 //! One question does decide, and is asked at the same time: whether Kubernetes has the node that nnf-sos
 //! is to fence. It is asked whether file systems are looked for or not.
@@ -27,15 +27,15 @@ pub(crate) enum Discovery {
 }
 
 impl Discovery {
-    /// Looks where `search` says, if anywhere, in at most a quarter of `left`. Gives the cluster's nodes
-    /// as well, if all that name them answered in that time.
+    /// Looks where `search` says, if anywhere, in at most `time_max`. Gives the cluster's nodes as well, if
+    /// all that name them answered in that time.
     pub(crate) fn of(
         target: Target<'_>,
         search: Option<&Search>,
-        left: Duration,
+        time_max: Duration,
     ) -> (Self, Option<ClusterNodes>) {
         let Some(search) = search else { return (Discovery::Disabled, None) };
-        let evidence = gather(target, &within(search, left));
+        let evidence = gather(target, &within(search, time_max));
         // Without a time for programs the CIB was not asked, and a short one may have been cut.
         let is_final = !search.time_max.is_zero() && !matches!(evidence.cib, Reading::Blind(_));
         let nodes = is_final.then(|| ClusterNodes::of(&evidence.corosync, &evidence.cib));
@@ -141,20 +141,19 @@ impl Naming {
 /// of a loaded system needs seconds.
 const NAMING_TIME_MIN: Duration = Duration::from_secs(8);
 
-/// The cluster's nodes as far as the check of `target` needs them, looked for in at most a quarter of
-/// `left`.
+/// The cluster's nodes as far as the check of `target` needs them, looked for in at most `time_max`.
 pub(crate) fn nodes(
     target: &str,
     wanted: Option<Wanted<'_>>,
     search: &Search,
-    left: Duration,
+    time_max: Duration,
 ) -> ClusterNodes {
     let is_enough = |nodes: &ClusterNodes| target::is_decided(target, wanted, nodes);
-    cluster_nodes(is_enough, &within(search, left))
+    cluster_nodes(is_enough, &within(search, time_max))
 }
 
-fn within(search: &Search, left: Duration) -> Search {
-    Search { time_max: search.time_max.min(left / 4), ..search.clone() }
+fn within(search: &Search, time_max: Duration) -> Search {
+    Search { time_max: search.time_max.min(time_max), ..search.clone() }
 }
 
 /// The longest finding in words: it is a part of a line in each log.

@@ -11,15 +11,18 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use fence_audit::{AuditEvent, LogProcess, Status, Task};
 use fence_core::agent::{self as core, Event, Expected, Judgement, Outcome, Sight, Step, Waiting};
+use fence_core::budget::Budget;
 use fence_log::Syslog;
-use fence_protocol::{RecordName, Request, RequestId, Requested, bounded};
+use fence_protocol::{
+    AuditResult, FenceResult, RecordName, Request, RequestId, Requested, bounded,
+};
 use fence_spool::{ClientSpool, Liveness, Look, SpoolError, Stage, Submitted, Withdrawal};
 use gfs2_discovery::Target;
 use log::Level;
 
 use crate::clock::{self, boot_id, boot_ms};
 use crate::discovery::{self, Discovery, Naming};
-use crate::invocation::{Fence, Responder, reserve};
+use crate::invocation::{FenceSettings, Responder};
 use crate::outcome::Ending;
 use crate::parameters::AGENT;
 use crate::progress::Progress;
@@ -27,10 +30,10 @@ use crate::signals::Signals;
 use crate::target;
 use crate::verdict::{Verdict, failed, found_nothing, nothing_to_do, nothing_was_fenced, verdict};
 
-/// Fences, as `order` says, for an agent that started at `start_boot_ms`.
-pub(crate) fn run(order: &Fence, start_boot_ms: u64) -> Ending {
+/// Fences, as `settings` says, for an agent that started at `start_boot_ms`.
+pub(crate) fn run(settings: &FenceSettings, start_boot_ms: u64) -> Ending {
     let signals = Signals::take_over();
-    let mut attempt = Attempt::new(order, start_boot_ms);
+    let mut attempt = Attempt::new(settings, start_boot_ms);
     let (verdict, request) = attempt.carry_out(&signals);
     // Whoever gave up no longer holds its request while a log hangs. One that is done is dropped after
     // the audit, which leaves the kernel the time to forget its watch.
@@ -40,8 +43,8 @@ pub(crate) fn run(order: &Fence, start_boot_ms: u64) -> Ending {
 
 /// One fence on its way.
 struct Attempt<'a> {
-    order: &'a Fence,
-    start_boot_ms: u64,
+    settings: &'a FenceSettings,
+    budget: Budget,
     request_id: Option<RequestId>,
     /// None before it was time for it.
     discovery: Option<Discovery>,
@@ -58,12 +61,12 @@ struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    fn new(order: &'a Fence, start_boot_ms: u64) -> Self {
-        let progress = Progress::open(&order.telling);
+    fn new(settings: &'a FenceSettings, start_boot_ms: u64) -> Self {
+        let progress = Progress::open(&settings.telling);
         let hostname = nix::unistd::gethostname().unwrap_or_default();
         Attempt {
-            order,
-            start_boot_ms,
+            settings,
+            budget: Budget::new(start_boot_ms, settings.time_max),
             request_id: None,
             discovery: None,
             unnamed: None,
@@ -71,37 +74,40 @@ impl<'a> Attempt<'a> {
             audit: None,
             is_left_to_watcher: false,
             syslog: Syslog::connect(AGENT),
-            problems: order.telling.remarks.clone(),
+            problems: Vec::new(),
             progress,
         }
     }
 
     fn carry_out(&mut self, signals: &Signals) -> (Verdict, Option<Submitted>) {
-        let order = self.order;
-        for remark in &order.telling.remarks {
-            self.say(Level::Warn, remark);
-        }
-        for why in &order.ignored {
-            self.say(Level::Warn, &format!("a value is ignored, and the default holds: {why}"));
+        let settings = self.settings;
+        for ignored in &settings.ignored {
+            self.say(Level::Warn, &ignored.to_string());
+            self.problems.extend(ignored.is_by_hand.then(|| ignored.to_string()));
         }
         if let Some(problem) = clock::problem() {
             let why = format!("nothing was requested: {problem}");
-            return (failed(order, "rejected", &why), None);
+            return (failed(settings, FenceResult::Rejected, &why), None);
         }
         if let Some(signal) = self.sleep(signals) {
             let why = format!("stopped by {signal} during the delay; nothing was requested");
-            return (failed(order, "withdrawn", &why), None);
+            return (failed(settings, FenceResult::Withdrawn, &why), None);
         }
         let (found, wrong_node, naming) = self.discover();
         // Whoever wants it to stop may have said so meanwhile, and nothing has been begun yet.
         if let Some(signal) = signals.wait(None, 0) {
             let why = format!("stopped by {signal}; nothing was requested");
-            return (failed(order, "withdrawn", &why), None);
+            return (failed(settings, FenceResult::Withdrawn, &why), None);
         }
         if let Some(why) = wrong_node {
-            return (failed(order, "rejected", &format!("nothing was requested: {why}")), None);
+            return (
+                failed(settings, FenceResult::Rejected, &format!("nothing was requested: {why}")),
+                None,
+            );
         }
-        if order.responder == Responder::Nnf && order.action == fence_protocol::FenceAction::On {
+        if settings.responder == Responder::Nnf
+            && settings.action == fence_protocol::FenceAction::On
+        {
             return (nothing_to_do(), None);
         }
         let found = match naming {
@@ -118,13 +124,15 @@ impl<'a> Attempt<'a> {
             }
             Some(Naming::Unknown(why)) => {
                 let why = format!("nothing was requested: {why}");
-                return (failed(order, "rejected", &why), None);
+                return (failed(settings, FenceResult::Rejected, &why), None);
             }
         };
         let id = RequestId::random();
-        let names = match names(order, &id) {
+        let names = match settings.responder.names(&settings.target, &id) {
             Ok(names) => names,
-            Err(error) => return (failed(order, "rejected", &error.to_string()), None),
+            Err(error) => {
+                return (failed(settings, FenceResult::Rejected, &error.to_string()), None);
+            }
         };
         self.request_id = Some(id.clone());
         let submitted = self.submit(&id, &names);
@@ -135,17 +143,18 @@ impl<'a> Attempt<'a> {
                 let verdict = self.wait(signals, &id, &names, &spool, &submitted);
                 (verdict, Some(submitted))
             }
-            Err(error) => {
-                (failed(order, "rejected", &format!("nothing was requested: {error}")), None)
-            }
+            Err(error) => (
+                failed(settings, FenceResult::Rejected, &format!("nothing was requested: {error}")),
+                None,
+            ),
         }
     }
 
     /// Sleeps for the delay; a signal ends it.
     fn sleep(&mut self, signals: &Signals) -> Option<&'static str> {
-        let until = self.start_boot_ms.saturating_add(milliseconds(self.order.delay));
+        let until = self.budget.delayed_boot_ms(self.settings.delay);
         if until > boot_ms() {
-            self.progress.step(&format!("delay: seconds={}", self.order.delay.as_secs_f64()));
+            self.progress.step(&format!("delay: seconds={}", self.settings.delay.as_secs_f64()));
         }
         while boot_ms() < until {
             let signal = signals.wait(None, until);
@@ -160,18 +169,18 @@ impl<'a> Attempt<'a> {
     /// name of another node than the cluster means; and what Kubernetes says about the name, where it
     /// matters.
     fn discover(&mut self) -> (String, Option<String>, Option<Naming>) {
-        let order = self.order;
-        let (plug, nodename) = (order.target.as_str(), order.nodename.as_deref());
-        let wanted = target::wanted(nodename, order.dlm_node);
-        let left = || order.time_max.saturating_sub(self.elapsed());
+        let settings = self.settings;
+        let (plug, nodename) = (settings.target.as_str(), settings.nodename.as_deref());
+        let wanted = target::wanted(nodename, settings.dlm_node);
+        let time = || self.budget.search(boot_ms());
         let target = Target { plug, nodename };
-        let ask = || order.naming.as_ref().map(|search| Naming::of(Some(plug), search, left() / 4));
+        let ask = || settings.naming.as_ref().map(|search| Naming::of(Some(plug), search, time()));
         let (discovery, wrong_node, naming) = thread::scope(|scope| {
-            let is_needed = order.naming.is_some();
+            let is_needed = settings.naming.is_some();
             let asked = is_needed.then(|| thread::Builder::new().spawn_scoped(scope, ask));
-            let (discovery, nodes) = Discovery::of(target, order.discovery.as_ref(), left());
+            let (discovery, nodes) = Discovery::of(target, settings.discovery.as_ref(), time());
             let wrong_node = target::is_doubtful(plug, wanted).then(|| {
-                let ask = || discovery::nodes(plug, wanted, &order.cluster, left());
+                let ask = || discovery::nodes(plug, wanted, &settings.cluster, time());
                 target::refusal(plug, wanted, &nodes.unwrap_or_else(ask))
             });
             let naming = match asked {
@@ -193,8 +202,8 @@ impl<'a> Attempt<'a> {
     }
 
     fn introduction(&self, found: &str) -> String {
-        match &self.order.nodename {
-            Some(node) if node != self.order.target.as_str() => {
+        match &self.settings.nodename {
+            Some(node) if node != self.settings.target.as_str() => {
                 format!("cluster node '{}'; {found}", bounded(node, 253))
             }
             _ => found.to_owned(),
@@ -206,31 +215,31 @@ impl<'a> Attempt<'a> {
         id: &RequestId,
         names: &[RecordName],
     ) -> Result<(ClientSpool, Submitted), SpoolError> {
-        let order = self.order;
-        let spool = order.responder.open(&order.places)?;
+        let settings = self.settings;
+        let spool = settings.responder.open(&settings.places)?;
         spool.check_served()?;
         // Before there is a lock on the request: an agent that is killed must leave no child that bears it.
         self.audit();
         let now_boot_ms = boot_ms();
-        let deadline_boot_ms = self.end(order.time_max.saturating_sub(reserve(order.time_max)));
+        let deadline_boot_ms = self.budget.deadline_boot_ms();
         let left = i64::try_from(deadline_boot_ms.saturating_sub(now_boot_ms)).unwrap_or(i64::MAX);
         let now = Utc::now();
         let boot_id = boot_id().ok();
         let request = Request {
             request_id: id.clone(),
             timestamp: now,
-            action: Requested::Fence(order.action),
-            target_node: Some(order.target.clone()),
+            action: Requested::Fence(settings.action),
+            target_node: Some(settings.target.clone()),
             gfs2_filesystems: self.filesystems(),
             recorder_node: self.recorder_node.clone(),
             deadline: now.checked_add_signed(TimeDelta::milliseconds(left)),
             deadline_boottime_ms: boot_id.as_ref().map(|_| deadline_boot_ms),
             boot_id,
-            device: order.device.clone(),
+            device: settings.device.clone(),
             held: true,
         };
         let submitted =
-            spool.submit_as(&names[0], &request.to_json(), order.responder.showing())?;
+            spool.submit_as(&names[0], &request.to_json(), settings.responder.showing())?;
         self.progress.step(&format!("written: request={id} file={}.json", names[0]));
         Ok((spool, submitted))
     }
@@ -243,15 +252,19 @@ impl<'a> Attempt<'a> {
         spool: &ClientSpool,
         submitted: &Submitted,
     ) -> Verdict {
-        let order = self.order;
-        let expected =
-            Expected { request_id: id.clone(), target: order.target.clone(), action: order.action };
-        let responder = match order.responder {
+        let settings = self.settings;
+        let expected = Expected {
+            request_id: id.clone(),
+            target: settings.target.clone(),
+            action: settings.action,
+        };
+        let responder = match settings.responder {
             Responder::FenceWatcher => core::Responder::FenceWatcher,
             Responder::Script | Responder::Nnf => core::Responder::Other,
         };
-        let stop_boot_ms = self.end(order.time_max.saturating_sub(reserve(order.time_max) / 2));
-        let mut waiting = Waiting::new(responder, stop_boot_ms, milliseconds(order.poll_interval));
+        let stop_boot_ms = self.budget.stop_boot_ms();
+        let mut waiting =
+            Waiting::new(responder, stop_boot_ms, milliseconds(settings.poll_interval));
         if submitted.wait_fd().is_none() {
             self.progress.step("no watch is left: looking from time to time instead");
         }
@@ -294,7 +307,7 @@ impl<'a> Attempt<'a> {
             Outcome::Success(_) | Outcome::Failure(_) | Outcome::Withdrawn(_) => false,
         };
         // A responder of another kind writes no audit, whatever watcher served the spool before it.
-        let has_watcher = match order.responder {
+        let has_watcher = match settings.responder {
             Responder::FenceWatcher => watcher != core::Watcher::Never,
             Responder::Script | Responder::Nnf => watcher == core::Watcher::Alive,
         };
@@ -302,9 +315,9 @@ impl<'a> Attempt<'a> {
         if let (Outcome::Success(answer), Some(why)) = (&outcome, &self.unnamed)
             && found_nothing(answer)
         {
-            return nothing_was_fenced(order, answer, why);
+            return nothing_was_fenced(settings, answer, why);
         }
-        verdict(order, outcome, self.elapsed(), watcher)
+        verdict(settings, outcome, self.elapsed(), watcher)
     }
 
     /// Shows the waiting to whoever sees it, and gives the instant until which to wait.
@@ -312,16 +325,16 @@ impl<'a> Attempt<'a> {
         if !self.progress.is_watched() {
             return until;
         }
-        let whom = match self.order.responder {
+        let whom = match self.settings.responder {
             Responder::FenceWatcher => "fence-watcher",
             Responder::Script => "the responder",
             Responder::Nnf => "nnf-sos",
         };
-        let total = stop_boot_ms.saturating_sub(self.start_boot_ms) / 1000;
+        let total = self.budget.elapsed(stop_boot_ms).as_secs();
         self.progress.waiting(&format!(
             "waiting for {whom}: {} of '{}' ({} s of {total} s)",
-            self.order.action,
-            self.order.target,
+            self.settings.action,
+            self.settings.target,
             self.elapsed().as_secs()
         ));
         until.min(boot_ms() + 1000)
@@ -336,42 +349,36 @@ impl<'a> Attempt<'a> {
             Status::Failed
         };
         self.record(status, &verdict.details, Some(&verdict.result));
-        let limit = self.log_limit();
+        let limit = self.budget.log(boot_ms());
         if let Some(audit) = &mut self.audit {
             for problem in audit.settle(limit) {
                 self.say(Level::Warn, &problem);
                 self.problems.push(problem);
             }
         }
-        self.problems.extend(self.progress.settle(self.log_limit().min(limit)));
+        self.problems.extend(self.progress.settle(self.budget.log(boot_ms()).min(limit)));
         verdict.ending.with_problems(&self.problems)
     }
 
-    /// How long a log is waited for now: not beyond the agent's time, if some of that is left.
-    fn log_limit(&self) -> Duration {
-        let left = self.order.time_max.saturating_sub(self.elapsed());
-        left.clamp(LOG_TIME_MIN, LOG_TIME_MAX)
-    }
-
     fn audit(&mut self) -> &mut LogProcess {
-        let log_dir = &self.order.log_dir;
+        let log_dir = &self.settings.log_dir;
         self.audit.get_or_insert_with(|| LogProcess::start(&Task::Audit(log_dir.clone())))
     }
 
-    fn record(&mut self, status: Status, details: &str, result: Option<&str>) {
-        let order = self.order;
+    fn record(&mut self, status: Status, details: &str, result: Option<&AuditResult>) {
+        let settings = self.settings;
         let duration_ms = result.map(|_| milliseconds(self.elapsed()));
         let event = AuditEvent {
             timestamp: Utc::now(),
-            action: order.action.as_str().to_owned(),
-            target_node: order.target.as_str().to_owned(),
+            action: settings.action.as_str().to_owned(),
+            target_node: settings.target.as_str().to_owned(),
             gfs2_filesystems: self.filesystems(),
             status,
             details: details.to_owned(),
             recorder_node: self.recorder_node.clone(),
-            pacemaker_action: order.action_word.clone(),
+            pacemaker_action: settings.action_word.clone(),
             request_id: self.request_id.as_ref().map(|id| id.as_str().to_owned()),
-            result: result.map(str::to_owned),
+            result: result.cloned(),
             duration_ms,
             gfs2_discovery: self.discovery.as_ref().map(Discovery::to_record),
         };
@@ -385,10 +392,10 @@ impl<'a> Attempt<'a> {
             &format!(
                 "{}: target={} action={} request={} result={} took_ms={} details={details}",
                 status.as_str(),
-                order.target,
-                order.action,
+                settings.target,
+                settings.action,
                 event.request_id.as_deref().unwrap_or("-"),
-                result.unwrap_or("-"),
+                result.map_or("-", AuditResult::as_str),
                 duration_ms.unwrap_or(0),
             ),
         );
@@ -402,34 +409,12 @@ impl<'a> Attempt<'a> {
     }
 
     fn elapsed(&self) -> Duration {
-        Duration::from_millis(boot_ms().saturating_sub(self.start_boot_ms))
-    }
-
-    /// The instant that lies `time` after the agent's start.
-    fn end(&self, time: Duration) -> u64 {
-        self.start_boot_ms.saturating_add(milliseconds(time))
+        self.budget.elapsed(boot_ms())
     }
 }
 
 /// The longest reason for which it is not known whether Kubernetes has a node.
 const NAMING_BYTES_MAX: usize = 512;
-
-/// How long a log may delay the agent's end.
-const LOG_TIME_MAX: Duration = Duration::from_millis(500);
-
-/// The same when the agent's time is over: as long as a log takes that does not hang.
-const LOG_TIME_MIN: Duration = Duration::from_millis(50);
-
-/// The request's own name, and the others under which an answer may be found.
-fn names(order: &Fence, id: &RequestId) -> Result<Vec<RecordName>, fence_protocol::NameError> {
-    let by_id = RecordName::of_id(id);
-    let by_target = RecordName::of_target_and_id(&order.target, id);
-    if order.responder == Responder::Nnf {
-        return Ok(vec![by_target?, by_id]);
-    }
-    // A target whose name is too long for the second form has no answer of that form.
-    Ok(std::iter::once(by_id).chain(by_target).collect())
-}
 
 fn look(spool: &ClientSpool, names: &[RecordName], expected: &Expected) -> Sight {
     let answers: Vec<_> = names

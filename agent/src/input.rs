@@ -4,8 +4,11 @@
 
 use std::ffi::OsString;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
+use fence_protocol::{bounded, nearest};
 
+use crate::outcome::named;
 use crate::parameters::{AGENT, Kind, PARAMETERS, Parameter, find};
 use crate::prefix::completed;
 
@@ -32,13 +35,16 @@ pub struct SyntaxError(pub String);
 impl RawInput {
     /// The options of a command line, the program's own name left out.
     pub fn from_arguments(arguments: &[OsString]) -> Result<Self, SyntaxError> {
-        let parse_error =
-            |text: &str| SyntaxError(format!("Parse error: {text}. Please use '-h' for usage"));
+        let parse_error = |text: &str| {
+            let stop = if text.ends_with('?') { "" } else { "." };
+            SyntaxError(format!("Parse error: {text}{stop} Please use '-h' for usage"))
+        };
         let arguments = completed(arguments).map_err(|text| parse_error(&text))?;
         let matches = command().try_get_matches_from(arguments).map_err(|error| {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
-            parse_error(first.strip_prefix("error: ").unwrap_or(first))
+            let first = first.strip_prefix("error: ").unwrap_or(first);
+            parse_error(&format!("{first}{}", suggestion(&error).unwrap_or_default()))
         })?;
         let mut input = RawInput { is_typed: true, ..RawInput::default() };
         for spelling in PARAMETERS.iter().flat_map(Parameter::spellings) {
@@ -78,6 +84,19 @@ impl RawInput {
         Ok(input)
     }
 
+    /// The options of standard input that neither this agent knows nor those that call it: each with the
+    /// one that was probably meant.
+    pub fn mistyped(&self) -> Vec<String> {
+        let mistyped = self.unknown.iter().filter(|name| !is_of_caller(name));
+        mistyped
+            .map(|name| {
+                let meant = meant(&name.replace('-', "_"));
+                let meant = meant.map(|meant| named(", did you mean ", meant) + "?");
+                format!("'{}' is not an option{}", bounded(name, 64), meant.unwrap_or_default())
+            })
+            .collect()
+    }
+
     /// The last value given under exactly this name.
     pub fn last(&self, spelling: &str) -> Option<&str> {
         self.given.iter().rev().find(|(name, _)| *name == spelling).map(|(_, value)| value.as_str())
@@ -94,6 +113,30 @@ impl RawInput {
         let mut values = self.given.iter().rev().filter(|(name, _)| *name == row.name);
         values.find_map(|(_, value)| yes_or_no(value)).unwrap_or(false)
     }
+}
+
+/// Whether `name` is an option that Pacemaker or `dlm_controld` adds, or keeps for itself.
+fn is_of_caller(name: &str) -> bool {
+    let names = ["crm_feature_set", "fail_time", "node", "priority", "provides", "stonith-timeout"];
+    names.contains(&name) || name.starts_with("pcmk_") || name.contains("CRM_meta")
+}
+
+/// The parameter that was probably meant by `written`.
+fn meant(written: &str) -> Option<&'static str> {
+    let known: Vec<&str> = PARAMETERS.iter().flat_map(Parameter::spellings).collect();
+    nearest(written, &known)
+}
+
+/// The long option that was probably meant by one that nobody knows.
+fn suggestion(error: &clap::Error) -> Option<String> {
+    let written = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(written)) if error.kind() == ErrorKind::UnknownArgument => {
+            written
+        }
+        _ => return None,
+    };
+    let meant = meant(&written.strip_prefix("--")?.replace('-', "_"))?;
+    Some(named(", did you mean --", &meant.replace('_', "-")) + "?")
 }
 
 /// The meaning of a boolean's text.
@@ -212,6 +255,50 @@ mod tests {
             assert!(text.starts_with("Parse error: "), "{words:?}: {text}");
             assert!(!text.contains('\n'), "{words:?}: {text}");
         }
+    }
+
+    #[test]
+    fn an_unknown_long_option_is_told_with_the_one_that_was_meant() {
+        for (word, meant) in [
+            (
+                "--fence-timeot",
+                Some("--fence-time-out (written without the hyphen in 'time-out')?"),
+            ),
+            ("--fence_timeot=5", Some("--fence-time-out (written")),
+            ("--pulg=n3", Some("--plug?")),
+            ("--actoin", Some("--action?")),
+            ("--request-dri=/x", Some("--request-dir?")),
+            ("--verbos3", Some("--verbose?")),
+            ("--recorder-timeot=3", Some("--recorder-time-out (written")),
+            ("--nonsense", None),
+            ("-z", None),
+            ("plug", None),
+        ] {
+            let SyntaxError(text) = arguments(&[word]).expect_err(word);
+            let told = text.split_once("did you mean ").map(|(_, told)| told);
+            assert_eq!(told.is_some(), meant.is_some(), "{text}");
+            assert!(meant.is_none_or(|meant| told.unwrap().starts_with(meant)), "{text}");
+            assert!(text.ends_with(" Please use '-h' for usage") && !text.contains("?."), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_callers_send_is_not_mistyped() {
+        let callers = "pcmk_host_list=n1\npcmk_reboot_timeout=75s\nstonith-timeout=5\nnodeid=3\n\
+                       provides=unfencing\npriority=1\ncrm_feature_set=3.19\nCRM_meta_timeout=1\n\
+                       node=1\nfail_time=17\nnodename=n1\nport=n1\nlogin_timeout=3\ndebug=/x\n";
+        assert_eq!(stdin(callers).mistyped(), [""; 0]);
+        let mistyped = stdin("fence_timeot=5\nlog-dri=/x\nlorem ipsum=1\nPLUG=n3\n").mistyped();
+        assert_eq!(
+            mistyped,
+            [
+                "'fence_timeot' is not an option, did you mean fence_time-out (written without the hyphen \
+                 in 'time-out')?",
+                "'log-dri' is not an option, did you mean log_dir?",
+                "'lorem ipsum' is not an option",
+                "'PLUG' is not an option",
+            ]
+        );
     }
 
     #[test]

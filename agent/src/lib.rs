@@ -31,6 +31,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use fence_log::Syslog;
+use fence_protocol::shortened;
 use log::Level;
 
 use crate::input::{RawInput, STDIN_BYTES_MAX, SyntaxError};
@@ -52,9 +53,8 @@ pub fn run(arguments: &[OsString], start_boot_ms: u64) -> ExitCode {
     let environment = |name: &str| std::env::var(name).ok();
     match understand(&input, &environment) {
         Ok(invocation) => {
-            report_unknown(&input, &invocation);
-            let by_hand = !arguments.is_empty();
-            perform(&invocation, start_boot_ms, by_hand).conclude(quiet)
+            report_mistyped(&input, &invocation);
+            perform(&invocation, start_boot_ms, &input).conclude(quiet)
         }
         Err(refusal @ Refusal::UnknownAction(_)) => {
             Ending::failure_as_said(&refusal.to_string()).conclude(quiet)
@@ -78,34 +78,52 @@ fn read(arguments: &[OsString]) -> Result<RawInput, SyntaxError> {
     RawInput::from_stdin(&bytes)
 }
 
-fn perform(invocation: &Invocation, start_boot_ms: u64, by_hand: bool) -> Ending {
+fn perform(invocation: &Invocation, start_boot_ms: u64, input: &RawInput) -> Ending {
     match invocation {
         Invocation::Help => Ending::answer(help::help()),
         Invocation::Version => Ending::answer(help::version()),
         Invocation::Metadata => Ending::answer(metadata::metadata()),
         Invocation::Manpage => Ending::answer(metadata::manpage()),
-        // pcs, which has Pacemaker validate, shows each word as a warning, also where the device's
-        // own limits are long enough: they are not for the agent to know.
-        Invocation::ValidateAll(time_max) if by_hand && *time_max > PACEMAKER_LIMIT => {
-            Ending::success_with_advice(format!(
-                "the options are right; but Pacemaker ends an agent after {} s where the device has \
-                 no limits of its own for reboot and off: set them above {} s",
-                PACEMAKER_LIMIT.as_secs(),
-                time_max.as_secs()
-            ))
+        Invocation::ValidateAll(time_max) => {
+            Ending::success("").with_problems(&advice(*time_max, input))
         }
-        Invocation::ValidateAll(_) => Ending::success(""),
         Invocation::Probe(probe) => probe::run(probe, start_boot_ms),
         Invocation::Fence(fence) => fence::run(fence, start_boot_ms),
     }
 }
 
-/// Options that nobody knows are ignored, as the fence agent API wants it; a fence leaves a note.
-fn report_unknown(input: &RawInput, invocation: &Invocation) {
-    if input.unknown.is_empty() || !matches!(invocation, Invocation::Fence(_)) {
-        return;
+/// What is worth a word about options that are right.
+fn advice(time_max: Duration, input: &RawInput) -> Vec<String> {
+    let mut advice: Vec<String> = mistyped(input).into_iter().collect();
+    // pcs, which has Pacemaker validate, shows each word as a warning, also where the device's
+    // own limits are long enough: they are not for the agent to know.
+    if input.is_typed && time_max > PACEMAKER_LIMIT {
+        advice.push(format!(
+            "the options are right; but Pacemaker ends an agent after {} s where the device has no limits \
+             of its own for reboot and off: set them above {} s",
+            PACEMAKER_LIMIT.as_secs(),
+            time_max.as_secs()
+        ));
     }
-    if let Some(mut syslog) = Syslog::connect(AGENT) {
-        syslog.send(Level::Warn, &format!("ignored options: {}", input.unknown.join(" ")));
+    advice
+}
+
+/// The options that nobody knows, if there are any: they are ignored, as the fence agent API wants it.
+fn mistyped(input: &RawInput) -> Option<String> {
+    let mistyped = input.mistyped();
+    let text = || shortened(&format!("ignored: {}", mistyped.join("; ")), MISTYPED_BYTES_MAX);
+    (!mistyped.is_empty()).then(text)
+}
+
+/// The longest text about mistyped options, in bytes.
+const MISTYPED_BYTES_MAX: usize = 900;
+
+/// A fence leaves a note of them.
+fn report_mistyped(input: &RawInput, invocation: &Invocation) {
+    if matches!(invocation, Invocation::Fence(_))
+        && let Some(mistyped) = mistyped(input)
+        && let Some(mut syslog) = Syslog::connect(AGENT)
+    {
+        syslog.send(Level::Warn, &mistyped);
     }
 }

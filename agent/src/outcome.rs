@@ -55,11 +55,6 @@ impl Ending {
         Ending { code: 1, stderr: vec![bounded(text, LINE_BYTES_MAX)], ..Ending::success("") }
     }
 
-    /// Success that says something to a person: under Pacemaker it would be a warning.
-    pub fn success_with_advice(text: String) -> Self {
-        Ending { stderr: vec![text], ..Ending::success("") }
-    }
-
     /// The same ending, with what else went wrong on the way; it changes nothing of the result.
     #[must_use]
     pub fn with_problems(mut self, problems: &[String]) -> Self {
@@ -164,6 +159,13 @@ pub(crate) fn without_read_words(text: &str) -> String {
         }
     }
     text
+}
+
+/// `name` after `what`, without the words that Pacemaker reads.
+pub(crate) fn named(what: &str, name: &str) -> String {
+    let split = name.replace("timeout", "time-out");
+    let hint = if split == name { "" } else { " (written without the hyphen in 'time-out')" };
+    format!("{what}{split}{hint}")
 }
 
 #[cfg(test)]

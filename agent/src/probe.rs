@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use fence_client::{AskError, check_alive};
+use fence_core::budget::Budget;
 use fence_core::watcher::Unroutable;
-use fence_protocol::{NodeName, PowerState, QueryAnswer, QueryCode, QueryKind};
+use fence_protocol::{NodeName, PowerState, QueryAnswer, QueryCode, QueryKind, shortened};
 use fence_spool::ClientSpool;
 use gfs2_discovery::Target;
 
-use crate::clock;
+use crate::clock::{self, boot_ms};
 use crate::discovery::{self, Discovery, Naming};
 use crate::invocation::{Probe, Question, Responder};
 use crate::outcome::Ending;
@@ -19,19 +20,20 @@ use crate::target;
 /// Asks, for an agent that started at `start_boot_ms`.
 pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
     let progress = Progress::open(&probe.telling);
-    let time_max = u64::try_from(probe.time_max.as_millis()).unwrap_or(u64::MAX);
-    let mut asking =
-        Asking { probe, progress, deadline_boot_ms: start_boot_ms.saturating_add(time_max) };
+    let mut asking = Asking { probe, progress, budget: Budget::new(start_boot_ms, probe.time_max) };
     let ending = if let Some(problem) = clock::problem() {
         Ending::failure(&problem)
     } else {
-        probe.telling.remarks.iter().for_each(|remark| asking.progress.step(remark));
         asking.show_discovery();
         asking.answer().unwrap_or_else(Failure::into_ending)
     };
-    // An option that a fence ignores is worth a word where somebody looks whether all is well.
+    // A value that a fence ignores is worth a word where somebody looks whether all is well.
     let is_monitor = matches!(probe.question, Question::Monitor(_));
-    let mut problems = if is_monitor { probe.ignored.clone() } else { Vec::new() };
+    let ignored: Vec<String> = probe.ignored.iter().map(ToString::to_string).collect();
+    for ignored in &ignored {
+        asking.progress.step(ignored);
+    }
+    let mut problems = if is_monitor { ignored } else { Vec::new() };
     problems.extend(asking.progress.settle(DEBUG_TIME_MAX));
     ending.with_problems(&problems)
 }
@@ -57,7 +59,7 @@ impl Failure {
 struct Asking<'a> {
     probe: &'a Probe,
     progress: Progress,
-    deadline_boot_ms: u64,
+    budget: Budget,
 }
 
 impl Asking<'_> {
@@ -69,7 +71,7 @@ impl Asking<'_> {
             return;
         };
         let target = Target { plug: target.as_str(), nodename: self.probe.nodename.as_deref() };
-        let (found, _) = Discovery::of(target, Some(search), self.probe.time_max);
+        let (found, _) = Discovery::of(target, Some(search), self.budget.search(boot_ms()));
         found.to_lines().iter().for_each(|line| self.progress.step(line));
     }
 
@@ -84,8 +86,8 @@ impl Asking<'_> {
         if !target::is_doubtful(target.as_str(), wanted) {
             return Ok(());
         }
-        let Probe { cluster, time_max, .. } = self.probe;
-        let nodes = discovery::nodes(target.as_str(), wanted, cluster, *time_max);
+        let time_max = self.budget.search(boot_ms());
+        let nodes = discovery::nodes(target.as_str(), wanted, &self.probe.cluster, time_max);
         target::refusal(target.as_str(), wanted, &nodes)
             .map_or(Ok(()), |why| Err(Failure::Other(format!("'{target}': {what}: {why}"))))
     }
@@ -118,7 +120,8 @@ impl Asking<'_> {
     /// Refuses a target that Kubernetes does not have, and a Kubernetes that does not answer.
     fn check_naming(&mut self, target: Option<&NodeName>) -> Result<(), Failure> {
         let Some(search) = &self.probe.naming else { return Ok(()) };
-        match Naming::of(target.map(NodeName::as_str), search, self.probe.time_max / 2) {
+        let time_max = self.budget.side_question(boot_ms());
+        match Naming::of(target.map(NodeName::as_str), search, time_max) {
             Naming::Known => Ok(()),
             Naming::Unknown(why) | Naming::NotKnown(why) => Err(Failure::Other(why)),
             Naming::NotAsked(why) => {
@@ -240,7 +243,7 @@ impl Asking<'_> {
         target: Option<&NodeName>,
     ) -> Result<QueryAnswer, Failure> {
         let device = self.probe.device.as_deref();
-        let deadline_boot_ms = self.deadline_boot_ms;
+        let deadline_boot_ms = self.budget.end_boot_ms();
         let question = fence_client::Question { kind, device, target, deadline_boot_ms };
         fence_client::ask(spool, &question).map_err(|error| match error {
             AskError::NoAnswer { .. } => Failure::TimedOut(format!(
@@ -252,11 +255,16 @@ impl Asking<'_> {
     }
 }
 
+/// The longest message of the watcher in a failure, in bytes. A line on standard error has at most 1024.
+const MESSAGE_BYTES_MAX: usize = 900;
+
 fn positive(answer: QueryAnswer, otherwise: &str) -> Result<QueryAnswer, Failure> {
     if answer.code == QueryCode::Yes {
         return Ok(answer);
     }
-    Err(Failure::Other(format!("{otherwise}: {}; see 'fence-watcher check'", answer.message)))
+    // With all that it says, the line would end before the advice.
+    let message = shortened(&answer.message, MESSAGE_BYTES_MAX);
+    Err(Failure::Other(format!("{otherwise}: {message}; see 'fence-watcher check'")))
 }
 
 /// Whether Pacemaker reads `name` as one node. It takes every run of these characters for a name of

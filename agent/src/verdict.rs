@@ -5,16 +5,16 @@
 use std::time::Duration;
 
 use fence_core::agent::{Outcome, Reason, Watcher};
-use fence_protocol::{FenceAction, ReceivedAnswer, bounded};
+use fence_protocol::{AuditResult, FenceAction, FenceResult, ReceivedAnswer, bounded};
 
-use crate::invocation::{Fence, Responder};
+use crate::invocation::{FenceSettings, Responder};
 use crate::outcome::Ending;
 
 /// The end of a fence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The word in the audit.
-    pub result: String,
+    /// How it ended, for the audit.
+    pub result: AuditResult,
     /// What happened, for the audit.
     pub details: String,
     /// How the agent ends.
@@ -22,23 +22,33 @@ pub struct Verdict {
 }
 
 /// What `outcome` means, after `waited` since the agent's start, and with the watcher as it is now.
-pub fn verdict(order: &Fence, outcome: Outcome, waited: Duration, watcher: Watcher) -> Verdict {
+pub fn verdict(
+    settings: &FenceSettings,
+    outcome: Outcome,
+    waited: Duration,
+    watcher: Watcher,
+) -> Verdict {
     match outcome {
         Outcome::Success(answer) => {
-            let ending = done(order.action, answer.action_performed.as_deref());
-            Verdict { result: "success".into(), details: told(&answer), ending }
+            let ending = done(settings.action, answer.action_performed.as_deref());
+            Verdict { result: FenceResult::Success.into(), details: told(&answer), ending }
         }
         Outcome::Failure(answer) => {
-            let result = bounded(answer.result.as_deref().unwrap_or("unknown"), 64);
-            let advice = advice(&result, &answer.message, order);
-            failed(order, &result, &format!("{result}: {}; {advice}", told(&answer)))
+            let result = result_of(&answer);
+            let advice = advice(&result, &answer.message, settings);
+            let why = format!("{result}: {}; {advice}", told(&answer));
+            failed(settings, result, &why)
         }
         Outcome::WrongAnswer(why) => {
-            let place = order.places.responses.display();
-            failed(order, "unknown", &format!("{why}; find out who else answers in '{place}'"))
+            let place = settings.places.responses.display();
+            failed(
+                settings,
+                AuditResult::Unknown,
+                &format!("{why}; find out who else answers in '{place}'"),
+            )
         }
         Outcome::Withdrawn(reason) => {
-            let rest = match (order.responder, watcher, &reason) {
+            let rest = match (settings.responder, watcher, &reason) {
                 (Responder::FenceWatcher, Watcher::Alive, _) => {
                     "the request was withdrawn before anything was started; see 'fence-watcher status'"
                 }
@@ -54,22 +64,25 @@ pub fn verdict(order: &Fence, outcome: Outcome, waited: Duration, watcher: Watch
                     "the request was withdrawn, but the responder may have begun it: check the target"
                 }
             };
-            let result = if timed_out(&reason) { "timed-out" } else { "withdrawn" };
-            gave_up(order, &reason, waited, result, rest)
+            let result = match reason {
+                Reason::TimedOut { .. } => AuditResult::TimedOut,
+                Reason::Signal(_) | Reason::WatcherDead => FenceResult::Withdrawn.into(),
+            };
+            gave_up(settings, &reason, waited, result, rest)
         }
         Outcome::Unknown(reason) => {
-            let place = match order.responder {
+            let place = match settings.responder {
                 Responder::FenceWatcher => "'fence-watcher history'",
-                Responder::Script | Responder::Nnf => log_of(order.responder),
+                Responder::Script | Responder::Nnf => log_of(settings.responder),
             };
             let rest = format!(
                 "the request had been taken, so the outcome is unknown: check the target, and see {place}"
             );
-            gave_up(order, &reason, waited, "unknown", &rest)
+            gave_up(settings, &reason, waited, AuditResult::Unknown, &rest)
         }
         Outcome::Stuck(reason, why) => {
             let rest = format!("the request could not be withdrawn ({why}): check the target");
-            gave_up(order, &reason, waited, "unknown", &rest)
+            gave_up(settings, &reason, waited, AuditResult::Unknown, &rest)
         }
     }
 }
@@ -79,7 +92,7 @@ pub fn verdict(order: &Fence, outcome: Outcome, waited: Duration, watcher: Watch
 pub fn nothing_to_do() -> Verdict {
     let details = "nothing requested: responder nnf takes every request for a fence".to_owned();
     let ending = Ending::success("Success: Nothing to do, nnf-sos does not switch nodes on\n");
-    Verdict { result: "success".into(), details, ending }
+    Verdict { result: FenceResult::Success.into(), details, ending }
 }
 
 /// Whether nnf-sos says that the target had nothing to lose: that is what it says of a node that it does not
@@ -97,13 +110,13 @@ pub fn found_nothing(answer: &ReceivedAnswer) -> bool {
 }
 
 /// The end of a fence of which nnf-sos says so, and it is not known whether Kubernetes has the target.
-pub fn nothing_was_fenced(order: &Fence, answer: &ReceivedAnswer, why: &str) -> Verdict {
+pub fn nothing_was_fenced(settings: &FenceSettings, answer: &ReceivedAnswer, why: &str) -> Verdict {
     let why = format!(
         "nnf-sos found nothing to fence ({}), which it reports as success for an unknown name too, and \
          {why}; have kubectl answer, and check the target",
         told(answer)
     );
-    failed(order, "unacknowledged", &why)
+    failed(settings, FenceResult::Unacknowledged, &why)
 }
 
 /// The end of a fence that was done. `performed` is what the responder says was done for it: no more than
@@ -117,12 +130,18 @@ fn done(action: FenceAction, performed: Option<&str>) -> Ending {
 }
 
 /// The end of a fence that failed for the reason `why`.
-pub fn failed(order: &Fence, result: &str, why: &str) -> Verdict {
-    let text = format!("{} of '{}' failed: {why}", order.action, order.target);
-    Verdict { result: result.to_owned(), ending: Ending::failure(&text), details: why.to_owned() }
+pub fn failed(settings: &FenceSettings, result: impl Into<AuditResult>, why: &str) -> Verdict {
+    let text = format!("{} of '{}' failed: {why}", settings.action, settings.target);
+    Verdict { result: result.into(), ending: Ending::failure(&text), details: why.to_owned() }
 }
 
-fn gave_up(order: &Fence, reason: &Reason, waited: Duration, result: &str, rest: &str) -> Verdict {
+fn gave_up(
+    settings: &FenceSettings,
+    reason: &Reason,
+    waited: Duration,
+    result: AuditResult,
+    rest: &str,
+) -> Verdict {
     let why = match reason {
         Reason::Signal(signal) => format!("stopped by {signal}; {rest}"),
         Reason::WatcherDead => format!("fence-watcher has ended on this node; {rest}"),
@@ -133,20 +152,18 @@ fn gave_up(order: &Fence, reason: &Reason, waited: Duration, result: &str, rest:
                 .map(|why| format!("what lies there as an answer cannot be read ({why}); "))
                 .unwrap_or_default();
             let why = format!("no answer within {seconds:.1} s; {seen}{rest}");
-            let text = format!("{} of '{}' timed out: {why}", order.action, order.target);
+            let text = format!("{} of '{}' timed out: {why}", settings.action, settings.target);
             let ending = Ending::failure_as_said(&text);
-            return Verdict {
-                result: result.to_owned(),
-                details: format!("timed out: {why}"),
-                ending,
-            };
+            return Verdict { result, details: format!("timed out: {why}"), ending };
         }
     };
-    failed(order, result, &why)
+    failed(settings, result, &why)
 }
 
-fn timed_out(reason: &Reason) -> bool {
-    matches!(reason, Reason::TimedOut { .. })
+/// The result of an answer that says no success. One that names success all the same contradicts itself.
+fn result_of(answer: &ReceivedAnswer) -> AuditResult {
+    let told = answer.result.as_ref().map(|word| AuditResult::from(bounded(word, 64)));
+    told.filter(|result| *result != FenceResult::Success.into()).unwrap_or(AuditResult::Unknown)
 }
 
 /// The responder's words, with the device and whether it showed the state.
@@ -168,21 +185,23 @@ fn log_of(responder: Responder) -> &'static str {
     }
 }
 
-fn advice(result: &str, message: &str, order: &Fence) -> String {
+fn advice(result: &AuditResult, message: &str, settings: &FenceSettings) -> String {
     let is_short = SHORTAGES.iter().any(|words| message.contains(words));
-    match (order.responder, result) {
-        (Responder::FenceWatcher, "unreachable") => {
-            "check the way to the device: fence-watcher check"
-        }
-        (Responder::FenceWatcher, "device-failure") if is_short => {
+    let (Responder::FenceWatcher, AuditResult::Fence(result)) = (settings.responder, result) else {
+        return format!("see {}", log_of(settings.responder));
+    };
+    match result {
+        FenceResult::Unreachable => "check the way to the device: fence-watcher check",
+        FenceResult::DeviceFailure if is_short => {
             "this node lacks threads, processes or memory: see the log of fence-watcher"
         }
-        (Responder::FenceWatcher, "device-failure" | "rejected") => {
+        FenceResult::DeviceFailure | FenceResult::Rejected => {
             "check the devices' configuration: fence-watcher check"
         }
-        (Responder::FenceWatcher, "expired" | "withdrawn") => "nothing was started: fence again",
-        (Responder::FenceWatcher, "unacknowledged" | "interrupted") => "check the target",
-        (responder, _) => return format!("see {}", log_of(responder)),
+        FenceResult::Expired | FenceResult::Withdrawn => "nothing was started: fence again",
+        FenceResult::Success | FenceResult::Unacknowledged | FenceResult::Interrupted => {
+            "check the target"
+        }
     }
     .to_owned()
 }
@@ -196,7 +215,7 @@ mod tests {
     use crate::input::RawInput;
     use crate::invocation::{Invocation, understand};
 
-    fn order(responder: &str) -> Fence {
+    fn settings(responder: &str) -> FenceSettings {
         let text = format!("action=reboot\nplug=n3\nresponder={responder}\n");
         let input = RawInput::from_stdin(text.as_bytes()).unwrap();
         match understand(&input, &|_| None).unwrap() {
@@ -247,12 +266,13 @@ mod tests {
         }
         for responder in ["fence-watcher", "script", "nnf"] {
             let end = |outcome, watcher| {
-                verdict(&order(responder), outcome, Duration::from_secs(9), watcher)
+                verdict(&settings(responder), outcome, Duration::from_secs(9), watcher)
             };
             for outcome in &outcomes {
                 for watcher in [Watcher::Alive, Watcher::Dead, Watcher::Never] {
                     let verdict = end(outcome.clone(), watcher);
                     assert!(!verdict.ending.is_success(), "{outcome:?}");
+                    assert_ne!(verdict.result, FenceResult::Success.into(), "{outcome:?}");
                     assert!(stderr(&verdict).contains("'n3'"), "{verdict:?}");
                 }
             }
@@ -268,14 +288,14 @@ mod tests {
     #[test]
     fn only_an_expired_time_is_told_in_the_words_for_it() {
         for reason in all_reasons() {
-            let is_timeout = timed_out(&reason);
+            let is_timeout = matches!(reason, Reason::TimedOut { .. });
             let outcome = Outcome::Unknown(reason);
             let verdict =
-                verdict(&order("script"), outcome, Duration::from_secs(9), Watcher::Never);
+                verdict(&settings("script"), outcome, Duration::from_secs(9), Watcher::Never);
             assert_eq!(stderr(&verdict).contains("timed out"), is_timeout, "{verdict:?}");
         }
         let outcome = Outcome::Failure(answer("connection timed out", Some("unreachable")));
-        let verdict = verdict(&order("script"), outcome, Duration::ZERO, Watcher::Never);
+        let verdict = verdict(&settings("script"), outcome, Duration::ZERO, Watcher::Never);
         assert!(!stderr(&verdict).contains("timed out"));
         assert!(verdict.details.contains("connection timed out"), "the audit keeps the words");
     }
@@ -285,7 +305,7 @@ mod tests {
         let reason = || Reason::TimedOut { unreadable: None };
         let end = |responder, watcher| {
             let outcome = Outcome::Withdrawn(reason());
-            stderr(&verdict(&order(responder), outcome, Duration::from_secs(9), watcher))
+            stderr(&verdict(&settings(responder), outcome, Duration::from_secs(9), watcher))
         };
         assert!(end("script", Watcher::Never).contains("may have begun it"));
         assert!(end("fence-watcher", Watcher::Alive).contains("before anything was started"));
@@ -295,7 +315,7 @@ mod tests {
     #[test]
     fn the_advice_is_for_the_responder_that_is_used() {
         let end = |responder: &str, outcome| {
-            stderr(&verdict(&order(responder), outcome, Duration::from_secs(9), Watcher::Never))
+            stderr(&verdict(&settings(responder), outcome, Duration::from_secs(9), Watcher::Never))
         };
         let unknown = || Outcome::Unknown(Reason::TimedOut { unreadable: None });
         let failed = || Outcome::Failure(answer("no", Some("device-failure")));
@@ -321,7 +341,7 @@ mod tests {
                 let answer = ReceivedAnswer { action_performed: performed, ..answer("x", None) };
                 let outcome = Outcome::Success(answer);
                 let verdict =
-                    verdict(&order(responder), outcome, Duration::from_secs(9), Watcher::Alive);
+                    verdict(&settings(responder), outcome, Duration::from_secs(9), Watcher::Alive);
                 assert!(stderr(&verdict).contains(words), "{verdict:?}");
             }
         }
@@ -347,7 +367,7 @@ mod tests {
     fn a_watcher_that_died_is_told_once() {
         let outcome = Outcome::Withdrawn(Reason::WatcherDead);
         let verdict =
-            verdict(&order("fence-watcher"), outcome, Duration::from_secs(9), Watcher::Dead);
+            verdict(&settings("fence-watcher"), outcome, Duration::from_secs(9), Watcher::Dead);
 
         assert_eq!(
             verdict.details,
@@ -360,7 +380,7 @@ mod tests {
     fn a_lack_of_threads_is_not_blamed_on_the_configuration() {
         let end = |message: &str| {
             let outcome = Outcome::Failure(answer(message, Some("device-failure")));
-            verdict(&order("fence-watcher"), outcome, Duration::ZERO, Watcher::Alive).details
+            verdict(&settings("fence-watcher"), outcome, Duration::ZERO, Watcher::Alive).details
         };
         for cause in ["Resource temporarily unavailable (os error 11)", "Cannot allocate memory"] {
             let details = end(&format!("not started: cannot start a thread: {cause}"));
@@ -378,7 +398,7 @@ mod tests {
         );
         let outcome = Outcome::Failure(ReceivedAnswer { verified: None, ..shown });
         let verdict =
-            verdict(&order("fence-watcher"), outcome, Duration::from_secs(9), Watcher::Alive);
+            verdict(&settings("fence-watcher"), outcome, Duration::from_secs(9), Watcher::Alive);
 
         assert_eq!(
             verdict.details,

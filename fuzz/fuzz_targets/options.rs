@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use fence_agent::input::RawInput;
-use fence_agent::invocation::{Fence, Invocation, Probe, Question, reserve, understand};
+use fence_agent::invocation::{FenceSettings, Invocation, Probe, Question, understand};
+use fence_core::budget::admits_delay;
 use fence_protocol::FenceAction;
 use libfuzzer_sys::fuzz_target;
 
@@ -20,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-fn check_fence(fence: &Fence, text: &str) {
+fn check_fence(fence: &FenceSettings, text: &str) {
     let word = last_value(text, "action").or_else(|| last_value(text, "option"));
     // An empty action is none.
     match word.filter(|word| !word.is_empty()) {
@@ -31,8 +32,7 @@ fn check_fence(fence: &Fence, text: &str) {
     assert_eq!(given_target(text), Some(fence.target.as_str()));
 
     assert!(fence.time_max <= DAY && fence.poll_interval >= Duration::from_millis(10));
-    let patience = fence.time_max.saturating_sub(reserve(fence.time_max));
-    assert!(fence.delay < patience || fence.action == FenceAction::On);
+    assert!(admits_delay(fence.time_max, fence.delay) || fence.action == FenceAction::On);
     assert!(fence.places.requests.is_absolute() && fence.places.responses.is_absolute());
     assert!(fence.log_dir.is_absolute());
 }

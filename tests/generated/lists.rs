@@ -3,6 +3,7 @@
 use clap::{Arg, ArgAction, Command};
 use fence_agent::metadata::{ACTIONS, LONG, SHORT};
 use fence_agent::parameters::{AGENT, Alias, Kind, PARAMETERS, Parameter, Standing};
+use fence_protocol::AuditResult;
 
 use crate::configuration;
 
@@ -18,6 +19,10 @@ pub(crate) fn list(name: &str) -> String {
         "agent environment" => {
             let rows = PARAMETERS.iter().filter_map(|row| Some((row.environment?, row.name)));
             items(rows.map(|(variable, name)| (variable, format!("The same as `{name}`."))))
+        }
+        "results" => {
+            let known: Vec<AuditResult> = AuditResult::known().collect();
+            items(known.iter().map(|result| (result.as_str(), result.meaning())))
         }
         "watcher options" => options(&fence_watcher::cli::command()),
         "watcher commands" => commands(),

@@ -19,6 +19,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use clap_complete::Shell;
+use fence_protocol::{AuditResult, FenceResult};
 use fence_watcher::config::{TABLES, TYPES};
 use left_out::left_out;
 
@@ -191,7 +192,7 @@ fn the_manual_of_the_agent_has_each_parameter_under_each_name_and_each_variable(
     for name in variables.chain(["GFS2_DISCOVERY_ROOT", "KUBECONFIG"]) {
         assert!(has(name), "{name}");
     }
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../agent/src/invocation.rs");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../agent/src/invocation/options.rs");
     let source = fs::read_to_string(source).unwrap();
     let source = source.split("#[cfg(test)]").next().unwrap();
     let read: Vec<&str> =
@@ -215,6 +216,50 @@ fn each_option_that_the_readme_names_stands_in_the_manual_of_the_agent() {
             assert!(manual.contains(&format!("\\fB{name}\\fR")), "{name}");
         }
     }
+}
+
+// --- The results in the documents against those that are written -----------------------------------
+
+/// The lines of a table in `document` that start so.
+fn rows<'a>(document: &'a str, start: &str) -> Vec<&'a str> {
+    document.lines().filter(|line| line.starts_with(start)).collect()
+}
+
+#[test]
+fn the_documents_name_the_results_that_are_written_and_no_others() {
+    let read = |name: &str| fs::read_to_string(Path::new(ROOT).join(name)).unwrap();
+    let protocol = read("PROTOCOL.md");
+    let (_, table) = protocol.split_once("| code | result | when |\n").unwrap();
+    let table: Vec<_> = table.lines().skip(1).take_while(|line| line.starts_with('|')).collect();
+    let written = FenceResult::ALL.map(|result| format!("| {} | `{result}` |", result.code()));
+    assert_eq!(table.len(), written.len(), "{table:?}");
+    for (row, start) in table.iter().zip(written) {
+        assert!(row.starts_with(&start), "{row} begins with {start}");
+    }
+
+    let readme = read("README.md");
+    let rows = rows(&readme, "| result `");
+    assert!(rows.len() >= 4, "{rows:?}");
+    for word in rows.iter().flat_map(|row| code(row.split('|').nth(1).unwrap())) {
+        let known = AuditResult::known().any(|result| result.as_str() == word);
+        assert!(known, "the README knows a result '{word}'");
+    }
+}
+
+#[test]
+fn history_takes_each_result_that_is_written() {
+    let watcher = fence_watcher::cli::command();
+    let history = watcher.find_subcommand("history").unwrap();
+    let of = |id: &str| {
+        let option = history.get_arguments().find(|argument| *argument.get_id() == id).unwrap();
+        let values = option.get_possible_values();
+        values.iter().map(|value| value.get_name().to_owned()).collect::<Vec<_>>()
+    };
+    let results = of("result");
+    for result in AuditResult::known() {
+        assert!(results.contains(&result.to_string()), "{result}: {results:?}");
+    }
+    assert_eq!(of("action"), ["off", "on", "reboot"]);
 }
 
 // --- The configuration's manual against its table ------------------------------------------------

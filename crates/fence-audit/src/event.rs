@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use fence_log::{is_plain, one_line};
+use fence_protocol::AuditResult;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::DiscoveryRecord;
@@ -63,9 +64,9 @@ pub struct AuditEvent {
     /// The request's identity; none where no request was written.
     #[serde(default)]
     pub request_id: Option<String>,
-    /// The answer's result, or `timed-out`, `withdrawn`, `unknown`; none while it is open.
+    /// How it ended; none while it is open.
     #[serde(default)]
-    pub result: Option<String>,
+    pub result: Option<AuditResult>,
     /// Milliseconds since the agent started, or, where the watcher writes the end, since the
     /// request was written; none while it is open.
     #[serde(default)]
@@ -158,6 +159,7 @@ fn milliseconds<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result
 pub(crate) mod tests {
     use super::*;
     use crate::{DiscoveryOutcome, SourceRecord, SourceState};
+    use fence_protocol::FenceResult;
     use serde_json::{Value, json};
 
     pub(crate) fn event(details: &str) -> AuditEvent {
@@ -171,7 +173,7 @@ pub(crate) mod tests {
             recorder_node: "n1".into(),
             pacemaker_action: "reboot".into(),
             request_id: Some("67e55044".into()),
-            result: Some("unreachable".into()),
+            result: Some(FenceResult::Unreachable.into()),
             duration_ms: Some(1234),
             gfs2_discovery: Some(discovery("dlm")),
         }

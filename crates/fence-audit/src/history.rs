@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, Utc};
+use fence_protocol::FenceAction;
 use fence_spool::PlaceError;
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -24,23 +24,15 @@ pub struct Filter {
     /// Events about this target.
     pub node: Option<String>,
     /// Events of this action, in our word or the cluster manager's.
-    pub action: Option<String>,
-    /// Events that ended with this result.
-    pub result: Option<String>,
-    /// Events at or after this instant.
-    pub since: Option<DateTime<Utc>>,
+    pub action: Option<FenceAction>,
 }
 
 impl Filter {
     /// Whether `event` is wanted.
     pub fn admits(&self, event: &AuditEvent) -> bool {
-        let is = |wanted: &Option<String>, found: &str| {
-            wanted.as_deref().is_none_or(|wanted| wanted == found)
-        };
-        is(&self.node, &event.target_node)
-            && (is(&self.action, &event.action) || is(&self.action, &event.pacemaker_action))
-            && is(&self.result, event.result.as_deref().unwrap_or_default())
-            && self.since.is_none_or(|since| event.timestamp >= since)
+        let words = [&event.action, &event.pacemaker_action];
+        self.node.as_ref().is_none_or(|node| *node == event.target_node)
+            && self.action.is_none_or(|action| words.iter().any(|word| *word == action.as_str()))
     }
 }
 
@@ -196,6 +188,7 @@ mod tests {
     use super::*;
     use crate::Status;
     use crate::event::tests::event;
+    use fence_protocol::FenceResult;
 
     const FIRST_VERSION: &str = concat!(
         r#"{"timestamp": "2026-01-02T03:04:05.123456+00:00", "action": "reboot", "#,
@@ -265,7 +258,7 @@ mod tests {
             assert_eq!(read_of(before(member)), [(n3(), Status::Failed, both.clone())]);
         }
         let cut: Vec<AuditEvent> = events(before("duration_ms").as_bytes()).collect();
-        assert_eq!(cut[0].result.as_deref(), Some("unreachable"));
+        assert_eq!(cut[0].result, Some(FenceResult::Unreachable.into()));
         assert_eq!(cut[0].duration_ms, None);
     }
 
@@ -293,18 +286,12 @@ mod tests {
         assert!(admits(|_| {}));
         assert!(admits(|filter| filter.node = Some("n3".into())));
         assert!(!admits(|filter| filter.node = Some("n4".into())));
-        assert!(admits(|filter| filter.action = Some("off".into())));
-        assert!(admits(|filter| filter.action = Some("reboot".into())));
-        assert!(!admits(|filter| filter.action = Some("on".into())));
-        assert!(admits(|filter| filter.result = Some("unreachable".into())));
-        assert!(!admits(|filter| filter.result = Some("success".into())));
-        assert!(admits(|filter| filter.since = DateTime::from_timestamp_millis(1_800_000_000_123)));
-        assert!(
-            !admits(|filter| filter.since = DateTime::from_timestamp_millis(1_800_000_000_124))
-        );
+        assert!(admits(|filter| filter.action = Some(FenceAction::Off)));
+        assert!(admits(|filter| filter.action = Some(FenceAction::Reboot)));
+        assert!(!admits(|filter| filter.action = Some(FenceAction::On)));
         assert!(!admits(|filter| {
             filter.node = Some("n3".into());
-            filter.result = Some("success".into());
+            filter.action = Some(FenceAction::On);
         }));
     }
 }

@@ -12,6 +12,7 @@ use fence_audit::{
     READABLE_LOG, SourceRecord, SourceState, Status,
 };
 use fence_log::is_plain;
+use fence_protocol::AuditResult;
 use proptest::prelude::*;
 
 proptest! {
@@ -68,7 +69,7 @@ prop_compose! {
         recorder_node in text(),
         pacemaker_action in text(),
         request_id in proptest::option::of(text()),
-        result in proptest::option::of(text()),
+        result in proptest::option::of(text().prop_map(AuditResult::from)),
         duration_ms: Option<u64>,
         gfs2_discovery in proptest::option::of(discovery()),
     ) -> AuditEvent {

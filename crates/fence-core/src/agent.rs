@@ -4,7 +4,9 @@
 //! Everything else is failure: at once where the answer is wrong, at the end where there is none.
 //! When it gives up it takes its request back, and the kernel decides whether that came in time.
 
-use fence_protocol::{AnswerError, FenceAction, NodeName, ReceivedAnswer, RequestId, bounded};
+use fence_protocol::{
+    AnswerError, FenceAction, FenceResult, NodeName, ReceivedAnswer, RequestId, bounded,
+};
 
 /// What an answer must fit to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,7 +75,8 @@ impl Expected {
             return Some(format!("the answer says {performed:?} was done, not {}", self.action));
         }
         let words = [answer.result.as_deref(), answer.status.as_deref()];
-        let other = words.into_iter().flatten().find(|word| *word != "success").map(str::to_owned);
+        let success = FenceResult::Success.as_str();
+        let other = words.into_iter().flatten().find(|word| *word != success).map(str::to_owned);
         let code = answer.result_code.filter(|code| *code != 0).map(|code| code.to_string());
         let other = other.or(code)?;
         Some(format!("the answer says success and {:?} at once", bounded(&other, 64)))

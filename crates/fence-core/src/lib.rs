@@ -5,12 +5,14 @@
 //! the simulation and the model checker.
 //!
 //! - [`agent`]: what the agent makes of an answer, and how long it waits for one.
+//! - [`budget`]: how the agent divides its time.
 //! - [`clock`]: whether two processes count deadlines by one clock.
 //! - [`execution`]: the steps of one fence on one device, and what its outcome proves.
 //! - [`PerTarget`]: what a device calls its targets.
 //! - [`watcher`]: which request is begun, when, and what each is answered.
 
 pub mod agent;
+pub mod budget;
 pub mod clock;
 pub mod execution;
 mod per_target;

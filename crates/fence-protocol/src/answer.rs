@@ -6,79 +6,9 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fmt;
 
 use crate::request::{check_passed, line, rfc3339};
-use crate::{NodeName, RequestId, TEXT_BYTES_MAX, bounded, json_problem};
-
-/// How a request ended. The codes 0 to 3 are those of "The Executioner", section 3.2.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FenceResult {
-    /// The device acknowledged, and showed the state where it can be asked.
-    Success,
-    /// The device could not be reached: another node may still reach it.
-    Unreachable,
-    /// The device was reached and tried, but the state was not confirmed.
-    Unacknowledged,
-    /// The device, its driver or its configuration failed internally.
-    DeviceFailure,
-    /// Not executed: its deadline had passed, or it came from an earlier boot.
-    Expired,
-    /// Not executed: its client was gone.
-    Withdrawn,
-    /// The watcher ended while it was executed: the outcome is unknown.
-    Interrupted,
-    /// Not executed: the request is invalid, or no device serves it.
-    Rejected,
-}
-
-impl FenceResult {
-    /// All results, for tables and tests.
-    pub const ALL: [FenceResult; 8] = [
-        FenceResult::Success,
-        FenceResult::Unreachable,
-        FenceResult::Unacknowledged,
-        FenceResult::DeviceFailure,
-        FenceResult::Expired,
-        FenceResult::Withdrawn,
-        FenceResult::Interrupted,
-        FenceResult::Rejected,
-    ];
-
-    /// The word in the member `result`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            FenceResult::Success => "success",
-            FenceResult::Unreachable => "unreachable",
-            FenceResult::Unacknowledged => "unacknowledged",
-            FenceResult::DeviceFailure => "device-failure",
-            FenceResult::Expired => "expired",
-            FenceResult::Withdrawn => "withdrawn",
-            FenceResult::Interrupted => "interrupted",
-            FenceResult::Rejected => "rejected",
-        }
-    }
-
-    /// The number in the member `result_code`, 0 to 3.
-    pub fn code(self) -> u8 {
-        match self {
-            FenceResult::Success => 0,
-            FenceResult::Unreachable => 1,
-            FenceResult::Unacknowledged => 2,
-            FenceResult::DeviceFailure
-            | FenceResult::Expired
-            | FenceResult::Withdrawn
-            | FenceResult::Interrupted
-            | FenceResult::Rejected => 3,
-        }
-    }
-}
-
-impl fmt::Display for FenceResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use crate::{FenceResult, NodeName, RequestId, TEXT_BYTES_MAX, bounded, json_problem};
 
 /// An answer as the watcher writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -52,8 +52,6 @@ pub enum Claim {
 /// A request whose client is gone. While the value lives the client cannot come back to it.
 #[derive(Debug)]
 pub struct Abandoned {
-    /// What the request says.
-    pub bytes: Vec<u8>,
     /// Its client said that it leaves the end to the watcher ([`crate::Submitted::hand_over`]).
     pub is_handed_over: bool,
     /// Bears our shared lock.
@@ -185,17 +183,12 @@ impl WatcherSpool {
     /// A request, claimed or still pending, that no client holds any more; `None` while one does.
     pub fn abandoned(&self, name: &RecordName) -> Option<Abandoned> {
         let file_name = name.file_name();
-        let found =
-            [&self.claimed, &self.requests].into_iter().find_map(
-                |directory| match record::inspect(directory, &file_name) {
-                    (Sight::Content { bytes, .. }, Some(file)) => Some((bytes, file)),
-                    _ => None,
-                },
-            );
-        let (bytes, file) = found.filter(|(_, file)| !is_held(file))?;
+        let open = |directory| record::open(directory, &file_name, OFlag::O_RDONLY).ok();
+        let found = [&self.claimed, &self.requests].into_iter().find_map(open);
+        let file = found.filter(|file| !is_held(file))?;
         // Looked at under the lock: before that the client may have taken the request back.
         let mode = file.metadata().ok().map(|facts| facts.permissions().mode() & 0o777);
-        Some(Abandoned { bytes, is_handed_over: mode == Some(HANDED_OVER_MODE), _file: file })
+        Some(Abandoned { is_handed_over: mode == Some(HANDED_OVER_MODE), _file: file })
     }
 
     /// Where the claimed request `name` lies, for [`is_claim_held`].

@@ -343,7 +343,7 @@ impl WatcherProcess {
                 self.first(Event::Inquired(name, true, "on".to_owned()), now);
             }
             Effect::AskTargets(device) => self.asked.push_back(device),
-            Effect::Answer(name, answer) => {
+            Effect::Answer(name, answer, _) => {
                 let bytes = answer.to_json(DateTime::UNIX_EPOCH);
                 let temporary = name.temporary();
                 disk.unlink(Dir::Responses, &temporary);

@@ -371,7 +371,7 @@ impl World {
                 watcher.feed(Event::Claim(name, claim), now);
                 watcher.todo.extend(later);
             }
-            (Some(Mutation::DeleteBeforeAnswer), Some(Effect::Answer(name, _))) => {
+            (Some(Mutation::DeleteBeforeAnswer), Some(Effect::Answer(name, ..))) => {
                 self.disk.unlink(Dir::Claimed, &name.file_name());
             }
             (Some(Mutation::IdentityForgotten), _) => {

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, Utc};
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use fence_audit::history::{Filter, HistoryError, read};
 use fence_audit::{AuditEvent, DiscoveryRecord, Status};
-use fence_protocol::{FenceAction, FenceResult, NodeName, RecordName, RequestId};
+use fence_protocol::{AuditResult, FenceAction, NodeName, RecordName, RequestId};
 use fence_spool::{ClientSpool, Liveness, Places, Stage};
 use serde::{Serialize, Serializer};
 
+use super::shown::Shown;
 use super::table::{Table, paragraph, span};
 use crate::config::SpoolSettings;
 
@@ -22,8 +22,8 @@ use crate::config::SpoolSettings;
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub(super) node: Option<String>,
-    pub(super) action: Option<String>,
-    pub(super) result: Option<String>,
+    pub(super) action: Option<FenceAction>,
+    pub(super) result: Option<Shown>,
     pub(super) since: Option<DateTime<Utc>>,
 }
 
@@ -37,8 +37,7 @@ pub(super) fn history(
 ) -> Result<String, HistoryError> {
     let Wanted { node, action, result, since } = wanted;
     // Result and time are a whole fence's, not one line's: they are looked at after the joining.
-    let filter = Filter { node, action, result: None, since: None };
-    let mut fences = join(read(log_dir, filter)?);
+    let mut fences = join(read(log_dir, Filter { node, action })?);
     fences.retain(|fence| since.is_none_or(|since| fence.time >= since));
     look_up(&mut fences, spool);
     fences.retain(|fence| result.as_ref().is_none_or(|result| *result == fence.result));
@@ -56,24 +55,6 @@ pub(super) fn history(
 /// The object that stands for the list of fences where that cannot be read.
 pub(super) fn unread(message: &str) -> String {
     format!("{:#}\n", serde_json::json!({ "message": message }))
-}
-
-/// The values of `--action`.
-pub(super) fn action_values() -> impl TypedValueParser<Value = String> {
-    let actions = [FenceAction::Off, FenceAction::On, FenceAction::Reboot];
-    PossibleValuesParser::new(actions.map(FenceAction::as_str))
-}
-
-/// The values of `--result`: those of an answer, the agent's own, those of logs of the first
-/// version, and those of a fence without an end.
-pub(super) fn result_values() -> impl TypedValueParser<Value = String> {
-    let answered = FenceResult::ALL.map(FenceResult::as_str);
-    let others = ["timed-out", GAVE_UP, "completed", "failed", WAITING, RUNNING];
-    let words = answered.into_iter().chain(others).map(PossibleValue::new);
-    // In the table and in JSON it stands with blanks, which are no use on a command line.
-    let open = PossibleValue::new(NO_END).alias(OPEN);
-    PossibleValuesParser::new(words.chain([open]))
-        .map(|word| if word == NO_END { OPEN.to_owned() } else { word })
 }
 
 /// The instant that `--since` names: so long ago (`2h`), or a date or time, which is local unless
@@ -129,8 +110,7 @@ struct Fence {
     time: DateTime<Utc>,
     target_node: String,
     action: String,
-    /// The result, or one of [`GAVE_UP`], [`OPEN`], [`WAITING`], [`RUNNING`].
-    result: String,
+    result: Shown,
     #[serde(skip)]
     is_ended: bool,
     duration_ms: Option<u64>,
@@ -183,7 +163,7 @@ fn begun(event: AuditEvent) -> Fence {
         time: event.timestamp,
         target_node: event.target_node,
         action: event.action,
-        result: result.unwrap_or_else(|| OPEN.to_owned()),
+        result: result.map_or(Shown::Open, Shown::Ended),
         is_ended: false,
         duration_ms: event.duration_ms,
         details: event.details,
@@ -195,8 +175,8 @@ fn begun(event: AuditEvent) -> Fence {
 }
 
 fn end(fence: &mut Fence, event: AuditEvent) {
-    let result = event.result.unwrap_or_else(|| event.status.as_str().to_owned());
-    if fence.is_ended && result == GAVE_UP {
+    let result = event.result.map_or(Shown::Status(event.status), Shown::Ended);
+    if fence.is_ended && result == Shown::Ended(AuditResult::Unknown) {
         return;
     }
     fence.is_ended = true;
@@ -210,7 +190,7 @@ fn end(fence: &mut Fence, event: AuditEvent) {
 /// that is known.
 fn give_up(fence: &mut Fence, event: AuditEvent) {
     if let Some(result) = event.result.filter(|_| !fence.is_ended) {
-        fence.result = result;
+        fence.result = Shown::Ended(result);
         fence.duration_ms = event.duration_ms;
         fence.details = event.details;
     }
@@ -229,13 +209,13 @@ fn look_up(fences: &mut [Fence], spool: &SpoolSettings) {
     for fence in fences.iter_mut().filter(|fence| !fence.is_ended) {
         let stages = names(fence).into_iter().filter_map(|name| spool.stage(&name).ok());
         let mut results = stages.filter_map(|stage| match stage {
-            Stage::Pending => Some(WAITING),
+            Stage::Pending => Some(Shown::Waiting),
             // What a watcher left behind that died does not run: the next one answers it.
-            Stage::Claimed => is_served.then_some(RUNNING),
+            Stage::Claimed => is_served.then_some(Shown::Running),
             Stage::Elsewhere => None,
         });
         if let Some(result) = results.next() {
-            result.clone_into(&mut fence.result);
+            fence.result = result;
         }
     }
 }
@@ -251,8 +231,9 @@ fn names(fence: &Fence) -> Vec<RecordName> {
 
 /// The details without the result, which has a column of its own.
 fn details(fence: &Fence) -> &str {
-    let words = fence.result.replace('-', " ");
-    let rest = [fence.result.as_str(), &words]
+    let result = fence.result.as_str();
+    let words = result.replace('-', " ");
+    let rest = [result, &words]
         .into_iter()
         .find_map(|result| fence.details.strip_prefix(result)?.strip_prefix(": "));
     rest.unwrap_or(&fence.details)
@@ -265,7 +246,7 @@ fn text(fences: &[Fence], width: usize) -> String {
             &fence.time.to_rfc3339_opts(SecondsFormat::Secs, true),
             &fence.target_node,
             &fence.action,
-            &fence.result,
+            fence.result.as_str(),
             &fence.duration_ms.map(span).unwrap_or_default(),
             details(fence),
         ]);
@@ -277,28 +258,13 @@ fn as_rfc3339<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::O
     serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-/// The result of a fence that has no end in the audit, and neither waits nor runs: its end was
-/// lost.
-const OPEN: &str = "no end recorded";
-
-/// The same as a value of `--result`.
-const NO_END: &str = "no-end";
-
-/// The result of a fence that waits for its turn.
-const WAITING: &str = "waiting";
-
-/// The result of a fence that a watcher is carrying out.
-const RUNNING: &str = "running";
-
-/// The result of a fence whose agent gave up while somebody had its request.
-const GAVE_UP: &str = "unknown";
-
 /// The longest time that clocks skip at once: a day, where a date line was moved.
 const MINUTES_SKIPPED_MAX: i64 = 24 * 60;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::shown::OPEN;
 
     fn event(second: i64, id: Option<&str>, status: Status, result: Option<&str>) -> AuditEvent {
         AuditEvent {
@@ -311,7 +277,7 @@ mod tests {
             recorder_node: "n1".into(),
             pacemaker_action: "off".into(),
             request_id: id.map(str::to_owned),
-            result: result.map(str::to_owned),
+            result: result.map(|word| word.to_owned().into()),
             duration_ms: result.map(|_| 1_500),
             gfs2_discovery: None,
         }
@@ -390,7 +356,7 @@ TIME                  TARGET  ACTION  RESULT           DURATION  DETAILS
         let mut fences = join(events.iter().cloned());
         assert_eq!(fences.len(), 1, "{fences:?}");
         let fence = fences.remove(0);
-        (fence.result, fence.duration_ms, fence.details)
+        (fence.result.as_str().to_owned(), fence.duration_ms, fence.details)
     }
 
     #[test]
@@ -415,7 +381,7 @@ TIME                  TARGET  ACTION  RESULT           DURATION  DETAILS
         let agents = AuditEvent { status: Status::Failed, ..note };
         let watchers = AuditEvent {
             status: Status::Failed,
-            result: Some("interrupted".into()),
+            result: Some("interrupted".to_owned().into()),
             duration_ms: Some(0),
             ..end
         };

@@ -11,6 +11,7 @@ mod ask;
 mod check;
 mod history;
 mod reload;
+mod shown;
 mod status;
 mod table;
 
@@ -24,7 +25,7 @@ use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use clap::{CommandFactory, Parser, Subcommand};
 use fence_log::stdout_was_closed;
-use fence_protocol::NodeName;
+use fence_protocol::{FenceAction, NodeName};
 
 use crate::config::{self, ConfigError, Origin, Problem, Settings, SpoolSettings};
 use crate::daemon;
@@ -111,11 +112,11 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
         /// Only this action
-        #[arg(long, value_name = "ACTION", value_parser = history::action_values())]
-        action: Option<String>,
+        #[arg(long, value_name = "ACTION", value_parser = shown::action_values())]
+        action: Option<FenceAction>,
         /// Only fences with this result
-        #[arg(long, value_name = "RESULT", value_parser = history::result_values())]
-        result: Option<String>,
+        #[arg(long, value_name = "RESULT", value_parser = shown::result_values())]
+        result: Option<shown::Shown>,
         /// Only fences since then: 30m, 2h, 7d ago, or a date or time, such as 2026-01-31,
         /// '2026-01-31 12:00' or 12:00 (local) or 2026-01-31T12:00:00Z
         #[arg(long, value_name = "WHEN", value_parser = history::since)]

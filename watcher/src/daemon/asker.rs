@@ -8,7 +8,7 @@ use fence_core::watcher::{Coverage, Device, Unroutable, outdated, route, unliste
 use fence_device::{Limit, Pin, Reach, TargetList, ask_all};
 use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryCode, QueryKind, Request,
-    Requested, TEXT_BYTES_MAX, bounded,
+    Requested, TEXT_BYTES_MAX, shortened,
 };
 use fence_spool::WatcherSpool;
 use log::{error, warn};
@@ -122,7 +122,7 @@ impl Asker<'_> {
             words.join("; ")
         };
         let all = reaches.iter().all(|(reached, _)| *reached);
-        (all, bounded(&words(all), TEXT_BYTES_MAX))
+        (all, shortened(&words(all), TEXT_BYTES_MAX))
     }
 
     /// Contacts `device`, if its turn comes while there is time.

@@ -127,7 +127,7 @@ fn end(request: Request, answer: &Answer, duration_ms: Option<u64>) -> Option<Au
         recorder_node: request.recorder_node,
         pacemaker_action: answer.action.clone(),
         request_id: Some(request.request_id.as_str().to_owned()),
-        result: Some(answer.result.as_str().to_owned()),
+        result: Some(answer.result.into()),
         duration_ms,
     })
 }

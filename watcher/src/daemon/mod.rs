@@ -451,15 +451,19 @@ impl Daemon {
                 self.queries.list(device);
                 None
             }
-            Effect::Answer(name, answer) => {
+            Effect::Answer(name, answer, request) => {
+                let held = request.filter(|request| request.held);
+                let left = || held.as_ref().and_then(|_| self.spooler.spool.abandoned(&name));
                 // An agent that ends because of the answer tells the end itself: it was there
                 // before the answer was, and has not handed its request over by now.
-                let abandoned = self.spooler.abandoned(&name);
+                let abandoned = left();
                 let written = self.spooler.answer(name.clone(), &answer);
                 if matches!(written, Event::Answered(_, Ok(()))) {
                     self.reporter.answered(answer.result);
-                    if let Some(left) = abandoned.or_else(|| self.spooler.handed_over(&name)) {
-                        self.audit.record_end(&self.settings.log.log_dir, left, &answer, now());
+                    let left = abandoned.or_else(|| left().filter(|left| left.is_handed_over));
+                    if let Some((request, left)) = held.zip(left) {
+                        let log_dir = &self.settings.log.log_dir;
+                        self.audit.record_end(log_dir, (request, left), &answer, now());
                     }
                 }
                 Some(written)

@@ -9,9 +9,7 @@ use chrono::Utc;
 use fence_core::Now;
 use fence_core::watcher::{Claim, Content, Effect, Event, Sight};
 use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError, RequestId};
-use fence_spool::{
-    Abandoned, Claim as SpoolClaim, Places, Sight as SpoolSight, SpoolError, WatcherSpool,
-};
+use fence_spool::{Claim as SpoolClaim, Places, Sight as SpoolSight, SpoolError, WatcherSpool};
 use log::{debug, error, info, trace, warn};
 
 use super::{Wake, words};
@@ -123,18 +121,6 @@ impl Spooler {
                 Some((name, sight))
             })
             .collect()
-    }
-
-    /// The request whose agent held it and is gone.
-    pub(super) fn abandoned(&self, name: &RecordName) -> Option<(Request, Abandoned)> {
-        let abandoned = self.spool.abandoned(name)?;
-        let request = Request::parse(&abandoned.bytes).ok()?;
-        request.held.then_some((request, abandoned))
-    }
-
-    /// The same of one that its agent gave up without having seen the answer.
-    pub(super) fn handed_over(&self, name: &RecordName) -> Option<(Request, Abandoned)> {
-        self.abandoned(name).filter(|(_, abandoned)| abandoned.is_handed_over)
     }
 
     pub(super) fn answer(&self, name: RecordName, answer: &Answer) -> Event {

@@ -44,7 +44,7 @@ pub(super) fn of_effect(effect: &Effect) -> String {
             format!("ask for request {name}: action={}", request.action.as_str())
         }
         Effect::AskTargets(device) => format!("ask device '{device}' for its targets"),
-        Effect::Answer(name, answer) => {
+        Effect::Answer(name, answer, _) => {
             format!("answer request {name}: {}: {}", answer.result, answer.message)
         }
         Effect::RemoveClaimed(name) => format!("remove claimed request {name}"),

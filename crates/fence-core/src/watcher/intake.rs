@@ -34,7 +34,7 @@ impl Watcher {
         if let Some(id) = &answer.request_id {
             self.ids.insert(id.clone(), name.clone());
         }
-        self.answer(name, answer, Then::RemoveClaimed, effects);
+        self.answer(name, answer, parsed.ok(), Then::RemoveClaimed, effects);
     }
 
     pub(super) fn seen(
@@ -106,7 +106,7 @@ impl Watcher {
             (false, _) => FenceResult::Unreachable,
         };
         let answer = refusal_of(&request, result, words);
-        self.answer(name, answer, Then::RemovePending, effects);
+        self.answer(name, answer, Some(request), Then::RemovePending, effects);
     }
 
     fn take_in(
@@ -127,7 +127,7 @@ impl Watcher {
         match self.admit(&name, &request, (written_wall_ms, seen_boot_ms), now, effects) {
             Admission::Refuse(result, why) => {
                 let answer = refusal_of(&request, result, why);
-                self.answer(name, answer, Then::RemovePending, effects);
+                self.answer(name, answer, Some(request), Then::RemovePending, effects);
             }
             Admission::Ask => {
                 self.put(name.clone(), State::Inquiring(request.clone()), None);
@@ -265,7 +265,7 @@ impl Watcher {
         }
         let why = rejection.error.to_string();
         let answer = answer_to_unreadable(&name, rejection, FenceResult::Rejected, &why);
-        self.answer(name, answer, Then::SetAside, effects);
+        self.answer(name, answer, None, Then::SetAside, effects);
     }
 }
 

@@ -170,8 +170,9 @@ pub enum Effect {
     Inquire(RecordName, Request),
     /// Ask this device for its targets and report [`Event::Targets`].
     AskTargets(String),
-    /// Write the answer durably and report [`Event::Answered`].
-    Answer(RecordName, Answer),
+    /// Write the answer durably and report [`Event::Answered`]. Beside it stands the request, if anybody
+    /// could read one: the audit needs it where the client is gone.
+    Answer(RecordName, Answer, Option<Request>),
     /// Remove the claimed file, whose answer is on the disk.
     RemoveClaimed(RecordName),
     /// Remove the pending file, whose answer is on the disk or not due.
@@ -220,8 +221,8 @@ enum State {
     Running(Job, u64),
     /// A question, being asked.
     Inquiring(Request),
-    /// Its answer is being written, or will be again.
-    Answering(Answer, Then),
+    /// Its answer is being written, or will be again; with the request, as in [`Effect::Answer`].
+    Answering(Answer, Option<Request>, Then),
 }
 
 /// The watcher's memory.
@@ -399,7 +400,7 @@ impl Watcher {
             };
             if job.deadline_at(now) <= now.boot_ms {
                 self.queue.release(&job.lane, &job.machines);
-                self.expire(name, &job, effects);
+                self.expire(name, job, effects);
                 continue;
             }
             let sync = job.request.boot_id.is_none();
@@ -415,9 +416,10 @@ impl Watcher {
             Some(State::Joining(job, answer)) => (job, Some(answer)),
             other => return self.put_back(name, other),
         };
-        let refusal = match claim {
+        let (refusal, request) = match claim {
             Claim::Claimed { parsed, client_gone, begun_before } => {
-                refusal(&job, &parsed, client_gone, begun_before, now)
+                let refusal = refusal(&job, &parsed, client_gone, begun_before, now);
+                (refusal, parsed.unwrap_or_else(|_| job.request.clone()))
             }
             Claim::Gone => {
                 if settled.is_none() {
@@ -440,7 +442,7 @@ impl Watcher {
             self.released(&name, &job);
         }
         if let Some(answer) = refused.or(settled) {
-            return self.answer(name, answer, Then::RemoveClaimed, effects);
+            return self.answer(name, answer, Some(request), Then::RemoveClaimed, effects);
         }
         job.deadline_boot_ms = job.deadline_at(now);
         self.note_begin(&job);
@@ -472,13 +474,20 @@ impl Watcher {
             message: verdict.message.clone(),
             duration_ms: now.boot_ms.saturating_sub(since),
         };
-        self.answer(name, answer, Then::RemoveClaimed, effects);
+        self.answer(name, answer, Some(job.request.clone()), Then::RemoveClaimed, effects);
         self.note_end(&job, verdict, effects);
     }
 
-    fn answer(&mut self, name: RecordName, answer: Answer, then: Then, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Answer(name.clone(), answer.clone()));
-        self.put(name, State::Answering(answer, then), None);
+    fn answer(
+        &mut self,
+        name: RecordName,
+        answer: Answer,
+        request: Option<Request>,
+        then: Then,
+        effects: &mut Vec<Effect>,
+    ) {
+        effects.push(Effect::Answer(name.clone(), answer.clone(), request.clone()));
+        self.put(name, State::Answering(answer, request, then), None);
     }
 
     fn answered(
@@ -488,15 +497,15 @@ impl Watcher {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        let (answer, then) = match self.take(&name) {
-            Some(State::Answering(answer, then)) => (answer, then),
+        let (answer, request, then) = match self.take(&name) {
+            Some(State::Answering(answer, request, then)) => (answer, request, then),
             other => return self.put_back(name, other),
         };
         if let Err(why) = written {
             let note = format!("cannot write its answer yet, will try again: {why}");
             effects.push(Effect::Note(name.clone(), note));
             let retry = Some(now.boot_ms + DISK_RETRY_MS);
-            return self.put(name, State::Answering(answer, then), retry);
+            return self.put(name, State::Answering(answer, request, then), retry);
         }
         if let Some(id) = &answer.request_id
             && self.ids.get(id) == Some(&name)
@@ -520,14 +529,16 @@ impl Watcher {
             match self.take(&name) {
                 Some(State::Queued(job)) => {
                     self.queue.remove(&job.lane, &job.machines, job.seq);
-                    self.expire(name, &job, effects);
+                    self.expire(name, job, effects);
                 }
                 Some(State::Stalled(job)) => {
                     // Seen afresh: it may have been withdrawn, or have passed its deadline.
                     self.ids.remove(&job.request.request_id);
                     effects.push(Effect::Look(name));
                 }
-                Some(State::Answering(answer, then)) => self.answer(name, answer, then, effects),
+                Some(State::Answering(answer, request, then)) => {
+                    self.answer(name, answer, request, then, effects);
+                }
                 // Whatever keeps it from being seen: it is unknown then, and found by the next look.
                 Some(State::Unlisted) => effects.push(Effect::Look(name)),
                 Some(young) => {
@@ -581,10 +592,10 @@ impl Watcher {
         }
     }
 
-    fn expire(&mut self, name: RecordName, job: &Job, effects: &mut Vec<Effect>) {
+    fn expire(&mut self, name: RecordName, job: Job, effects: &mut Vec<Effect>) {
         let why = "its deadline passed while it waited for its turn".to_owned();
         let answer = refusal_of(&job.request, FenceResult::Expired, why);
-        self.answer(name, answer, Then::RemovePending, effects);
+        self.answer(name, answer, Some(job.request), Then::RemovePending, effects);
     }
 }
 

@@ -34,7 +34,7 @@ impl Watcher {
                 Err(why) => {
                     let why = format!("the configuration changed while it waited: {why}");
                     let answer = refusal_of(&job.request, FenceResult::Rejected, why);
-                    self.answer(name, answer, Then::RemovePending, effects);
+                    self.answer(name, answer, Some(job.request), Then::RemovePending, effects);
                 }
             }
         }

@@ -69,7 +69,7 @@ pub(super) fn answer_in(effects: &[Effect]) -> &Answer {
     effects
         .iter()
         .find_map(|effect| match effect {
-            Effect::Answer(_, answer) => Some(answer),
+            Effect::Answer(_, answer, _) => Some(answer),
             _ => None,
         })
         .unwrap_or_else(|| panic!("no answer in {effects:?}"))
@@ -93,6 +93,51 @@ pub(super) fn claims(effects: &[Effect]) -> Vec<RecordName> {
             _ => None,
         })
         .collect()
+}
+
+/// The request that stands beside the answer.
+fn answered_request(effects: &[Effect]) -> Option<&Request> {
+    let mut answers = effects.iter().filter_map(|effect| match effect {
+        Effect::Answer(_, _, request) => Some(request.as_ref()),
+        _ => None,
+    });
+    answers.next().unwrap_or_else(|| panic!("no answer in {effects:?}"))
+}
+
+#[test]
+fn beside_each_answer_stands_the_request_that_it_is_for() {
+    let wanted = request(1, "n3");
+    let record = name(&wanted);
+    let with = |claim: Claim, later: Now| {
+        let mut watcher = watcher();
+        see(&mut watcher, &wanted, NOON);
+        let effects = watcher.handle(Event::Claim(record.clone(), claim), later);
+        (watcher, effects)
+    };
+    // Executed, and written once more after a full disk.
+    let (mut watcher, _) = with(claimed(&wanted), NOON);
+    let done = Event::Finished(record.clone(), verdict(FenceResult::Success));
+    assert_eq!(answered_request(&watcher.handle(done, NOON)), Some(&wanted));
+    watcher.handle(Event::Answered(record.clone(), Err("full".into())), NOON);
+    assert_eq!(answered_request(&watcher.handle(Event::Tick, at(102_000))), Some(&wanted));
+    // Refused after the claim: as the claimed file has it, or as it was seen before.
+    let other = Request { recorder_node: "other".into(), ..wanted.clone() };
+    let unreadable = Err(Rejection::of(RequestError::Incomplete));
+    for (parsed, expected) in [(Ok(other.clone()), &other), (unreadable, &wanted)] {
+        let claim = Claim::Claimed { parsed, client_gone: true, begun_before: false };
+        assert_eq!(answered_request(&with(claim, NOON).1), Some(expected));
+    }
+    // Refused while it was pending: at once, by time, by a new configuration.
+    let pending = |request: &Request| see(&mut super::tests::watcher(), request, NOON);
+    let unknown = Request { device: Some("nosuch".into()), ..wanted.clone() };
+    assert_eq!(answered_request(&pending(&unknown)), Some(&unknown));
+    // Left behind by another watcher, or no request at all.
+    let left = |parsed| {
+        let content = Sight::Content(Box::new(Content { parsed, changed: (1, 0) }));
+        super::tests::watcher().handle(Event::Recovered(record.clone(), content), NOON)
+    };
+    assert_eq!(answered_request(&left(Ok(wanted.clone()))), Some(&wanted));
+    assert_eq!(answered_request(&left(Err(Rejection::of(RequestError::Incomplete)))), None);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `type = "simulated"`: a device that is a file.
 
 use fence_device::{SimulatedFailure, SimulatedSettings};
+use fence_protocol::FenceResult;
 
 use super::read::Common;
 use crate::config::HOUR;
@@ -41,9 +42,9 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<SimulatedSe
     common.refuse_names();
     let fail_modes = [
         ("none", SimulatedFailure::None),
-        ("unreachable", SimulatedFailure::Unreachable),
-        ("unacknowledged", SimulatedFailure::Unacknowledged),
-        ("device-failure", SimulatedFailure::DeviceFailure),
+        (FenceResult::Unreachable.as_str(), SimulatedFailure::Unreachable),
+        (FenceResult::Unacknowledged.as_str(), SimulatedFailure::Unacknowledged),
+        (FenceResult::DeviceFailure.as_str(), SimulatedFailure::DeviceFailure),
         ("lie", SimulatedFailure::Lie),
         ("hang", SimulatedFailure::Hang),
     ];

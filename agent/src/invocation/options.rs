@@ -1,0 +1,369 @@
+//! The options that hold, and what they make of a fence and of a question.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fence_core::budget::admits_delay;
+use fence_protocol::{FenceAction, NodeName, RequestId};
+use fence_spool::Places;
+use gfs2_discovery::{Kubernetes, ROOT_VARIABLE, Search};
+
+use super::values::{TIME_SECONDS_MAX, is_of_kind, is_path, seconds, should_be};
+use super::{
+    FenceSettings, Ignored, Invocation, Probe, Question, Refusal, Responder, Telling, is_from_dlm,
+};
+use crate::input::{RawInput, yes_or_no};
+use crate::outcome::named;
+use crate::parameters::{Kind, Parameter, parameter};
+use crate::target::{self, TwoTargets};
+
+/// The options that hold: what was given, else the environment's, else the default.
+pub(super) struct Options<'a> {
+    input: &'a RawInput,
+    environment: &'a dyn Fn(&str) -> Option<String>,
+    /// The parameters whose defaults hold, because their values make no sense.
+    ignored: Vec<(&'static str, Ignored)>,
+}
+
+impl<'a> Options<'a> {
+    /// All of them, each as it was given.
+    pub(super) fn new(
+        input: &'a RawInput,
+        environment: &'a dyn Fn(&str) -> Option<String>,
+    ) -> Self {
+        Options { input, environment, ignored: Vec::new() }
+    }
+}
+
+impl Options<'_> {
+    /// Refuses what a fence would be refused for, and what it would ignore. Gives the agent's time.
+    pub(super) fn validate_all(&self) -> Result<Duration, Refusal> {
+        self.as_for_a_fence()?;
+        // A fence, and a monitor, ignore a wrong value of these.
+        for name in FLAGS {
+            self.boolean(name)?;
+        }
+        self.time_max()
+    }
+
+    /// Refuses what a fence with these options would be refused for, by making its settings. Gives the
+    /// target. A made-up one is usual here, and so is none.
+    pub(super) fn as_for_a_fence(&self) -> Result<Option<NodeName>, Refusal> {
+        match self.fence(FenceAction::Off, FenceAction::Off.as_str()) {
+            Ok(settings) => Ok(Some(settings.target)),
+            // The target is looked for when all else is right.
+            Err(Refusal::NoTarget(_)) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The same options, with the defaults in place of values that make no sense, where the fence itself
+    /// does not depend on them: what concerns information only, and what was left empty.
+    pub(super) fn without_senseless(&self) -> Options<'_> {
+        let is_empty = |name: &str| self.text(name).is_some_and(|text| text.is_empty());
+        let informing = [
+            ("gfs2_discovery_enabled", self.boolean("gfs2_discovery_enabled").err()),
+            ("gfs2_discovery_timeout", self.discovery_time().err()),
+        ];
+        let empty = [
+            ("delay", self.seconds("delay").err()),
+            ("poll_interval", self.seconds("poll_interval").err()),
+            ("log_dir", self.path("log_dir").err()),
+        ];
+        let empty = empty.into_iter().filter(|(name, _)| is_empty(name));
+        let flags = FLAGS.iter().map(|name| (*name, self.boolean(name).err()));
+        let wrong = informing.into_iter().chain(empty).chain(flags);
+        let options = wrong.filter_map(|(name, why)| {
+            let is_by_hand = self.input.is_typed;
+            Some((name, Ignored { why: why?.to_string(), is_by_hand }))
+        });
+        let variables = INFORMATION.iter().filter_map(|name| self.wrong_variable(name));
+        let root = self.root().err();
+        let root =
+            root.map(|why| (ROOT_VARIABLE, Ignored { why: why.to_string(), is_by_hand: true }));
+        let ignored = variables.chain(root).chain(options).collect();
+        Options { input: self.input, environment: self.environment, ignored }
+    }
+
+    /// The variable that would give the value of `name`, if it makes no sense.
+    fn wrong_variable(&self, name: &'static str) -> Option<(&'static str, Ignored)> {
+        let row = parameter(name);
+        let value = self.input.value(row).is_none().then(|| self.variable(row)).flatten()?;
+        let is_wrong = !is_of_kind(row.kind, &value);
+        is_wrong
+            .then(|| (name, Ignored { why: self.wrong(name, value).to_string(), is_by_hand: true }))
+    }
+
+    fn ignored(&self) -> Vec<Ignored> {
+        self.ignored.iter().map(|(_, ignored)| ignored.clone()).collect()
+    }
+
+    pub(super) fn probe(&self, question: Question) -> Result<Invocation, Refusal> {
+        let telling = self.telling();
+        // It is shown to people alone; what the question is about does not need it.
+        let is_shown = telling.verbose && matches!(question, Question::Status(_));
+        let responder = self.responder()?;
+        let is_named = responder == Responder::Nnf && matches!(question, Question::Monitor(_));
+        Ok(Invocation::Probe(Box::new(Probe {
+            question,
+            responder,
+            places: self.places()?,
+            device: self.text("device"),
+            time_max: self.time_max()?.min(QUESTION_TIME_MAX),
+            nodename: self.text("nodename"),
+            discovery: self.discovery()?.filter(|_| is_shown),
+            naming: is_named
+                .then(|| self.discovery_time().map(|time_max| self.search(time_max)))
+                .transpose()?,
+            ignored: self.ignored(),
+            cluster: self.search(CLUSTER_TIME_MAX),
+            telling,
+        })))
+    }
+
+    /// The settings of a fence, or why it is refused: for the fence itself, and for all that has to know
+    /// whether it would be.
+    pub(super) fn fence(
+        &self,
+        action: FenceAction,
+        action_word: &str,
+    ) -> Result<FenceSettings, Refusal> {
+        let responder = self.responder()?;
+        let dlm_node = self.input.dlm_node.as_ref().filter(|_| is_from_dlm(self.input));
+        let (time_max, delay) = self.times(action)?;
+        Ok(FenceSettings {
+            action,
+            action_word: action_word.to_owned(),
+            nodename: self.text("nodename"),
+            dlm_node: dlm_node.and_then(|number| number.parse().ok()),
+            responder,
+            places: self.places()?,
+            log_dir: self.path("log_dir")?,
+            device: self.text("device"),
+            time_max,
+            poll_interval: self.seconds("poll_interval")?.max(POLL_INTERVAL_MIN),
+            delay,
+            discovery: self.discovery()?,
+            naming: (responder == Responder::Nnf && action != FenceAction::On)
+                .then(|| self.discovery_time().map(|time_max| self.search(time_max)))
+                .transpose()?,
+            cluster: self.search(CLUSTER_TIME_MAX),
+            ignored: self.ignored(),
+            telling: self.telling(),
+            // Last: without a target, all else has been looked at.
+            target: self.target_for(action.as_str(), responder)?,
+        })
+    }
+
+    /// The target, if its name fits into the name of a request's file.
+    fn target_for(&self, action: &'static str, responder: Responder) -> Result<NodeName, Refusal> {
+        let target = self.target(action)?;
+        match responder.names(&target, &RequestId::random()) {
+            Ok(_) => Ok(target),
+            Err(error) => Err(Refusal::Target(target.as_str().to_owned(), error)),
+        }
+    }
+
+    /// `plug` or `port`, else `nodename`. An empty plug is refused: whoever sent it meant to name
+    /// a node, and the one that the cluster names may be another.
+    pub(super) fn target(&self, action: &'static str) -> Result<NodeName, Refusal> {
+        let text =
+            self.named()?.or(self.input.last("nodename")).ok_or(Refusal::NoTarget(action))?;
+        self.node_name(text)
+    }
+
+    /// The target that is given beside the cluster's name of a node, if one is.
+    pub(super) fn fixed_target(&self) -> Result<Option<NodeName>, Refusal> {
+        self.named()?.map(|text| self.node_name(text)).transpose()
+    }
+
+    fn named(&self) -> Result<Option<&str>, Refusal> {
+        let (plug, port) = (self.input.last("plug"), self.input.last("port"));
+        target::meant(plug, port, self.input.last("nodename")).map_err(|TwoTargets| {
+            let name = |name: Option<&str>| name.unwrap_or_default().to_owned();
+            Refusal::TwoTargets(name(plug), name(port))
+        })
+    }
+
+    fn node_name(&self, text: &str) -> Result<NodeName, Refusal> {
+        let separator = self.text("plug_separator").unwrap_or_default();
+        if !separator.is_empty() && text.contains(&separator) {
+            return Err(Refusal::SeveralTargets(text.to_owned()));
+        }
+        text.parse().map_err(|error| Refusal::Target(text.to_owned(), error))
+    }
+
+    /// The agent's time and the delay in it.
+    fn times(&self, action: FenceAction) -> Result<(Duration, Duration), Refusal> {
+        let time_max = self.time_max()?;
+        let delay = self.seconds("delay")?;
+        self.seconds("poll_interval")?;
+        if action == FenceAction::On {
+            return Ok((time_max, Duration::ZERO));
+        }
+        if !admits_delay(time_max, delay) {
+            return Err(Refusal::Delay(delay, time_max));
+        }
+        Ok((time_max, delay))
+    }
+
+    fn time_max(&self) -> Result<Duration, Refusal> {
+        let text = self.text("fence_timeout").unwrap_or_default();
+        match text.parse() {
+            Ok(seconds @ 1..=TIME_SECONDS_MAX) if text.bytes().all(|b| b.is_ascii_digit()) => {
+                Ok(Duration::from_secs(seconds))
+            }
+            _ => Err(Refusal::Value {
+                what: self.giver("fence_timeout"),
+                value: text,
+                should: "a whole number of seconds from 1 to 86400",
+            }),
+        }
+    }
+
+    fn seconds(&self, name: &str) -> Result<Duration, Refusal> {
+        let text = self.text(name).unwrap_or_default();
+        seconds(&text).ok_or_else(|| self.wrong(name, text))
+    }
+
+    /// The refusal of `value`, which is given for the parameter `name`.
+    fn wrong(&self, name: &str, value: String) -> Refusal {
+        Refusal::Value { what: self.giver(name), value, should: should_be(parameter(name).kind) }
+    }
+
+    /// Who gives the value of a parameter: an option, or a variable of the environment.
+    fn giver(&self, name: &str) -> String {
+        let row = parameter(name);
+        let spelling = row.spellings().find(|spelling| self.input.last(spelling).is_some());
+        match (spelling, row.environment) {
+            (Some(spelling), _) if self.input.is_typed => {
+                named("the option --", &spelling.replace('_', "-"))
+            }
+            (None, Some(variable)) => named("the environment variable ", variable),
+            (spelling, _) => named("the option ", spelling.unwrap_or(name)),
+        }
+    }
+
+    fn places(&self) -> Result<Places, Refusal> {
+        Ok(Places::new(self.path("request_dir")?, self.path("response_dir")?))
+    }
+
+    fn path(&self, name: &'static str) -> Result<PathBuf, Refusal> {
+        let text = self.text(name).unwrap_or_default();
+        if is_path(&text) {
+            return Ok(PathBuf::from(text));
+        }
+        Err(self.wrong(name, text))
+    }
+
+    fn responder(&self) -> Result<Responder, Refusal> {
+        match self.text("responder").unwrap_or_default().as_str() {
+            "fence-watcher" => Ok(Responder::FenceWatcher),
+            "script" => Ok(Responder::Script),
+            "nnf" => Ok(Responder::Nnf),
+            other => Err(Refusal::Value {
+                what: self.giver("responder"),
+                value: other.to_owned(),
+                should: "one of fence-watcher, script and nnf",
+            }),
+        }
+    }
+
+    fn discovery(&self) -> Result<Option<Search>, Refusal> {
+        let enabled = self.boolean("gfs2_discovery_enabled")?;
+        let disabled = self.flag("no_gfs2_discovery");
+        let time_max = self.discovery_time()?;
+        Ok((enabled && !disabled).then(|| self.search(time_max)))
+    }
+
+    fn discovery_time(&self) -> Result<Duration, Refusal> {
+        self.seconds("gfs2_discovery_timeout")
+    }
+
+    /// Where to look for what the cluster knows, for this long.
+    fn search(&self, time_max: Duration) -> Search {
+        let variable = |name: &str| (self.environment)(name).filter(|value| !value.is_empty());
+        Search {
+            root: self.root().unwrap_or_else(|_| "/".into()),
+            time_max,
+            kubernetes: Kubernetes {
+                kubectl: self.text("kubectl_cmd"),
+                config: variable("KUBECONFIG"),
+                home: variable("HOME").map(PathBuf::from),
+            },
+        }
+    }
+
+    /// The directory that stands for `/`.
+    fn root(&self) -> Result<PathBuf, Refusal> {
+        let value = (self.environment)(ROOT_VARIABLE).filter(|value| !value.is_empty());
+        match value {
+            Some(value) if !is_path(&value) => Err(Refusal::Value {
+                what: named("the environment variable ", ROOT_VARIABLE),
+                value,
+                should: should_be(Kind::Path),
+            }),
+            value => Ok(value.unwrap_or_else(|| "/".to_owned()).into()),
+        }
+    }
+
+    fn telling(&self) -> Telling {
+        let level = self.text("verbose_level").unwrap_or_default();
+        let debug_file = self.text("debug_file").filter(|text| !text.is_empty());
+        Telling {
+            verbose: self.flag("verbose") || level.parse::<u64>().is_ok_and(|level| level > 0),
+            quiet: self.flag("quiet"),
+            debug_file: debug_file.map(PathBuf::from),
+        }
+    }
+
+    /// The value that the environment gives to `row`.
+    fn variable(&self, row: &Parameter) -> Option<String> {
+        row.environment.and_then(self.environment).filter(|value| !value.is_empty())
+    }
+
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.input.flag(parameter(name))
+    }
+
+    fn boolean(&self, name: &'static str) -> Result<bool, Refusal> {
+        let Some(text) = self.text(name) else {
+            return Ok(false);
+        };
+        yes_or_no(&text).ok_or_else(|| self.wrong(name, text))
+    }
+
+    /// The value that holds. An empty one is none where the parameter is a text that may be absent.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        let row: &Parameter = parameter(name);
+        if self.ignored.iter().any(|(ignored, _)| *ignored == name) {
+            return row.default.map(str::to_owned);
+        }
+        let given = self.input.value(row).map(str::to_owned);
+        let value = given
+            .or_else(|| {
+                let is_usable =
+                    |value: &String| !INFORMATION.contains(&name) || is_of_kind(row.kind, value);
+                self.variable(row).filter(is_usable)
+            })
+            .or_else(|| row.default.map(str::to_owned))?;
+        (row.kind != Kind::Text || !value.is_empty()).then_some(value)
+    }
+}
+
+/// The longest wait for the answer to a question: Pacemaker gives a monitor 20 seconds unless it is
+/// told otherwise.
+const QUESTION_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// How long the CIB may take to name the cluster's nodes: a fence is refused where it takes longer.
+const CLUSTER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The shortest time between two looks: a shorter one only takes the processor from the responder.
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// Parameters that change only what is shown or told.
+const FLAGS: [&str; 5] = ["verbose", "quiet", "version", "help", "no_gfs2_discovery"];
+
+/// Parameters for information alone. The environment may be one that was set for something else, and a
+/// wrong variable there must not keep a node from being fenced.
+const INFORMATION: [&str; 3] = ["gfs2_discovery_enabled", "gfs2_discovery_timeout", "log_dir"];

@@ -1,0 +1,79 @@
+//! Why the input is refused, in the fence-agents library's words where it has some.
+
+use std::fmt;
+use std::time::Duration;
+
+use fence_protocol::NameError;
+
+use crate::outcome::without_read_words;
+
+/// Why the input is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No action was given.
+    NoAction,
+    /// There is no such action.
+    UnknownAction(String),
+    /// The action needs a target, and none was given.
+    NoTarget(&'static str),
+    /// `plug` and `port` name two targets, and neither is the cluster's own name of the node.
+    TwoTargets(String, String),
+    /// The target names several nodes.
+    SeveralTargets(String),
+    /// The target is no safe name.
+    Target(String, NameError),
+    /// The value of this parameter is not what the text says.
+    Value {
+        /// The option or the variable that gives it.
+        what: String,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        should: &'static str,
+    },
+    /// The delay leaves no time to fence.
+    Delay(Duration, Duration),
+    /// `validate-all` found this.
+    Invalid(Box<Refusal>),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::NoAction => f.write_str("no action was given: say action=off, or see --help"),
+            Refusal::UnknownAction(word) => {
+                write!(f, "Failed: Unrecognised action '{}'", without_read_words(word))
+            }
+            Refusal::NoTarget(action) => write!(
+                f,
+                "Failed: You have to enter plug number or machine identification: '{action}' needs \
+                 plug=, the node to fence"
+            ),
+            Refusal::TwoTargets(plug, port) => write!(
+                f,
+                "plug names '{plug}' and port names '{port}', and neither is nodename, the cluster's own \
+                 name: which node is meant? Give one of them"
+            ),
+            Refusal::SeveralTargets(text) => {
+                write!(f, "the target '{text}' names several nodes: fence them one by one")
+            }
+            Refusal::Target(text, error) => {
+                write!(f, "the target '{text}' is not a node name: {error}")
+            }
+            Refusal::Value { what, value, should } => {
+                write!(f, "{what} is '{value}', but must be {should}")
+            }
+            Refusal::Delay(delay, time_max) => write!(
+                f,
+                "a delay of {} s leaves no time to fence within {} s: shorten the delay",
+                delay.as_secs_f64(),
+                time_max.as_secs_f64()
+            ),
+            Refusal::Invalid(why) => {
+                write!(f, "validate-all failed: {why}. Please use '-h' for usage")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}

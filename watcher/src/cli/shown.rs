@@ -1,0 +1,82 @@
+//! The words of a fence in `history`: its action and its result, on the command line and in a row.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use fence_audit::Status;
+use fence_protocol::{AuditResult, FenceAction};
+use serde::{Serialize, Serializer};
+
+/// The values of `--action`.
+pub(super) fn action_values() -> impl TypedValueParser<Value = FenceAction> {
+    let actions = [FenceAction::Off, FenceAction::On, FenceAction::Reboot];
+    one_of(actions.into_iter().map(|action| (PossibleValue::new(action.as_str()), action)))
+}
+
+/// The values of `--result`.
+pub(super) fn result_values() -> impl TypedValueParser<Value = Shown> {
+    one_of(Shown::known().map(|shown| {
+        let value = match shown {
+            // In the table and in JSON it stands with blanks, which are no use on a command line.
+            Shown::Open => PossibleValue::new(NO_END).alias(OPEN),
+            _ => PossibleValue::new(shown.as_str().to_owned()),
+        };
+        (value, shown)
+    }))
+}
+
+/// A parser of the values of `known`, which refuses any other with all of them.
+fn one_of<T: Clone + Send + Sync + 'static>(
+    known: impl Iterator<Item = (PossibleValue, T)>,
+) -> impl TypedValueParser<Value = T> {
+    let known: Vec<_> = known.collect();
+    let words: Vec<_> = known.iter().map(|(word, _)| word.clone()).collect();
+    PossibleValuesParser::new(words).try_map(move |text| {
+        let meant = known.iter().find(|(word, _)| word.matches(&text, false));
+        meant.map(|(_, value)| value.clone()).ok_or("it is none of the known words")
+    })
+}
+
+/// The result of a fence as a row shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// The result in the audit.
+    Ended(AuditResult),
+    /// The status: logs of the first version say no more.
+    Status(Status),
+    /// The fence waits for its turn.
+    Waiting,
+    /// A watcher carries the fence out.
+    Running,
+    /// There is no end in the audit, and the fence neither waits nor runs: the end was lost.
+    Open,
+}
+
+impl Shown {
+    /// All but the words of other responders.
+    fn known() -> impl Iterator<Item = Self> {
+        let others = [Status::Completed, Status::Failed].map(Shown::Status);
+        let without_end = [Shown::Waiting, Shown::Running, Shown::Open];
+        AuditResult::known().map(Shown::Ended).chain(others).chain(without_end)
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Shown::Ended(result) => result.as_str(),
+            Shown::Status(status) => status.as_str(),
+            Shown::Waiting => "waiting",
+            Shown::Running => "running",
+            Shown::Open => OPEN,
+        }
+    }
+}
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// [`Shown::Open`] in a table and in JSON.
+pub(super) const OPEN: &str = "no end recorded";
+
+/// The same as a value of `--result`.
+const NO_END: &str = "no-end";
