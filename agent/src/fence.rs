@@ -296,16 +296,7 @@ impl<'a> Attempt<'a> {
             Outcome::Success(_) => core::Watcher::Alive,
             _ => watcher(spool),
         };
-        let is_open = match outcome {
-            // Nobody has dealt with the request, and nobody may do so later. An answered one is the
-            // responder's to remove, and a simple one may fail when it finds it gone.
-            Outcome::WrongAnswer(_) => {
-                withdraw(spool, submitted) != core::Withdrawal::Withdrawn
-                    && is_under_way(spool, submitted)
-            }
-            Outcome::Unknown(_) | Outcome::Stuck(..) => true,
-            Outcome::Success(_) | Outcome::Failure(_) | Outcome::Withdrawn(_) => false,
-        };
+        let is_open = is_open(&outcome, spool, submitted);
         // A responder of another kind writes no audit, whatever watcher served the spool before it.
         let has_watcher = match settings.responder {
             Responder::FenceWatcher => watcher != core::Watcher::Never,
@@ -437,6 +428,20 @@ fn hand_over(submitted: &Submitted, look: impl Fn() -> Sight) -> Option<Outcome>
     submitted.hand_over();
     let outcome = core::decided(&look())?;
     submitted.take_back().then_some(outcome)
+}
+
+/// Whether a responder may still have the request. One that nobody has dealt with is taken back: nobody
+/// may do so later.
+fn is_open(outcome: &Outcome, spool: &ClientSpool, submitted: &Submitted) -> bool {
+    match outcome {
+        // An answered one is the responder's to remove, and a simple one may fail when it finds it gone.
+        Outcome::WrongAnswer(_) => {
+            withdraw(spool, submitted) != core::Withdrawal::Withdrawn
+                && is_under_way(spool, submitted)
+        }
+        Outcome::Unknown(_) | Outcome::Stuck(..) => true,
+        Outcome::Success(_) | Outcome::Failure(_) | Outcome::Withdrawn(_) => false,
+    }
 }
 
 /// Whether the request is left to a watcher that still has it, whatever else lies there as an answer.

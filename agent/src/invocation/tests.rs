@@ -1,3 +1,5 @@
+//! What is understood of the input, and what is refused.
+
 use super::*;
 use crate::input::yes_or_no;
 use gfs2_discovery::Kubernetes;

@@ -227,11 +227,11 @@ impl Directory {
     }
 
     fn await_events(&self, count: usize) {
-        // Nothing announces what a process writes that has no starter any more.
         for _ in 0..PATIENCE.as_millis() / 5 {
             if self.events().len() == count {
                 return;
             }
+            // Nothing announces what a process writes that has no starter any more.
             thread::sleep(Duration::from_millis(5));
         }
     }

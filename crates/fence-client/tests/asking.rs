@@ -68,6 +68,7 @@ fn asked(watcher: &WatcherSpool) -> (String, Query) {
         {
             return (name, Query::parse(&bytes).unwrap());
         }
+        // Until the client has asked.
         thread::sleep(Duration::from_millis(3));
     }
 }

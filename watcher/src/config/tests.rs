@@ -57,9 +57,8 @@ w.toml:12: 'device' must be a list: write [[device]]"#
     );
 }
 
-#[test]
-fn all_that_is_wrong_with_devices_is_said_at_once_with_its_line() {
-    let text = r#"[[device]]
+/// Devices with much that is wrong.
+const WRONG_DEVICES: &str = r#"[[device]]
 name = "a"
 type = "command"
 tiemout = "5s"
@@ -98,8 +97,11 @@ delay = "2h"
 attempts = "3"
 acknowledge_dlm = "yes"
 "#;
+
+#[test]
+fn all_that_is_wrong_with_devices_is_said_at_once_with_its_line() {
     assert_eq!(
-        problems(text),
+        problems(WRONG_DEVICES),
         r#"w.toml:4: unknown key 'tiemout' (did you mean 'timeout'?)
 w.toml:5: 'targets': bad hostlist "n[1-3": its brackets do not match
 w.toml:6: 'targets': bad hostlist "n[5-x]": "5-x" is not a range such as 1-16

@@ -10,6 +10,7 @@
 //! with is answered in `fenced`; a new configuration is taken over in `reload`. What a device does is none
 //! of this: see [`crate::execution`].
 
+mod event;
 mod fenced;
 mod intake;
 mod lists;
@@ -25,6 +26,7 @@ use fence_protocol::{
 
 use crate::Now;
 use crate::execution::Verdict;
+pub use event::{Claim, Content, Effect, Event, Sight};
 use fenced::{Fenced, FirstSeen};
 use lists::Asked;
 use queue::Queue;
@@ -82,105 +84,6 @@ impl Job {
 pub fn is_awaited(is_holder: bool, held: Option<bool>) -> bool {
     // An older client holds nothing, and waits until its deadline.
     held.is_some_and(|is_held| is_held || !is_holder)
-}
-
-/// What the disk shows under the name of a pending request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Sight {
-    /// No such file.
-    Gone,
-    /// An answer to it exists already, under its own name or one that its client reads too.
-    Answered,
-    /// It must not be read, for this reason.
-    Untrusted(String),
-    /// It was read.
-    Content(Box<Content>),
-}
-
-/// What was read of a request's file.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Content {
-    /// The request, or what is wrong with it.
-    pub parsed: Result<Request, Rejection>,
-    /// The size in bytes and the time of the last change, milliseconds of the wall clock: they tell
-    /// whether somebody is still writing.
-    pub changed: (u64, i64),
-}
-
-/// What came of a claim.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Claim {
-    /// The request was gone: its client withdrew it.
-    Gone,
-    /// The disk refused, for this reason; the request is still pending.
-    Failed(String),
-    /// The request is ours.
-    Claimed {
-        /// What the claimed file says. It is read after the claim, when no client can change it.
-        parsed: Result<Request, Rejection>,
-        /// The client no longer holds its lock on the file.
-        client_gone: bool,
-        /// The request's identity was begun before, under another file name or by another watcher.
-        begun_before: bool,
-    },
-}
-
-/// What happens to the watcher.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Event {
-    /// At the start, a claimed request lies there: the watcher before us ended while it had it.
-    Recovered(RecordName, Sight),
-    /// It looked at a pending request.
-    Seen(RecordName, Sight),
-    /// Of [`Effect::Claim`].
-    Claim(RecordName, Claim),
-    /// Of [`Effect::Execute`].
-    Finished(RecordName, Verdict),
-    /// Of [`Effect::Inquire`]: whether the device was reached, and what there is to say.
-    Inquired(RecordName, bool, String),
-    /// Of [`Effect::Answer`]: whether the answer is on the disk.
-    Answered(RecordName, Result<(), String>),
-    /// A device listed its targets, or did not: because of [`Effect::AskTargets`], or because somebody
-    /// else wanted to know.
-    Targets(String, Option<BTreeSet<NodeName>>),
-    /// Time has passed.
-    Tick,
-    /// The configuration is another one now. The claims before it have been reported.
-    Reconfigured(Settings, Vec<Device>),
-    /// The watcher is to end once what runs is over. Free lanes are served meanwhile, until this
-    /// instant at most (milliseconds of `CLOCK_BOOTTIME`); without one, nothing more is begun.
-    Stop(Option<u64>),
-}
-
-/// What the watcher wants done.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Look at this pending request and report [`Event::Seen`].
-    Look(RecordName),
-    /// Take it out of its client's reach, durably if `sync`, and report [`Event::Claim`].
-    Claim {
-        /// The record.
-        name: RecordName,
-        /// The claim must survive a crash of the host, because no boot identity protects it.
-        sync: bool,
-    },
-    /// Fence, and report [`Event::Finished`].
-    Execute(RecordName, Job),
-    /// Ask, without fencing, and report [`Event::Inquired`].
-    Inquire(RecordName, Request),
-    /// Ask this device for its targets and report [`Event::Targets`].
-    AskTargets(String),
-    /// Write the answer durably and report [`Event::Answered`]. Beside it stands the request, if anybody
-    /// could read one: the audit needs it where the client is gone.
-    Answer(RecordName, Answer, Option<Request>),
-    /// Remove the claimed file, whose answer is on the disk.
-    RemoveClaimed(RecordName),
-    /// Remove the pending file, whose answer is on the disk or not due.
-    RemovePending(RecordName),
-    /// Move the pending file to where people can look at it.
-    SetAside(RecordName, String),
-    /// Tell people.
-    Note(RecordName, String),
 }
 
 /// How long an unreadable request is given to become readable, in milliseconds after its last change.

@@ -1,0 +1,287 @@
+//! The steps of a fence, by what the device reports.
+
+use super::*;
+
+const ASKABLE: Abilities = Abilities { off: true, on: true, cycle: true, power: true };
+const MUTE: Abilities = Abilities { power: false, ..ASKABLE };
+
+fn plan(action: FenceAction, abilities: Abilities, method: Method) -> Plan {
+    Plan::new(action, abilities, method, 1, 45_000, 58_000)
+}
+
+/// Begins, with a client that waits.
+fn begin(plan: &mut Plan, now: u64) -> Step {
+    assert_eq!(plan.next(Report::Begin, now), Step::LookForClient);
+    plan.next(Report::Client(true), now)
+}
+
+fn acknowledged() -> Report {
+    Report::Order(OrderReport::Acknowledged(String::new()))
+}
+
+fn unacknowledged() -> Report {
+    Report::Order(OrderReport::Unacknowledged("exit 1".into()))
+}
+
+fn power(state: PowerState) -> Report {
+    Report::Power(PowerReport { state, detail: String::new() })
+}
+
+/// Feeds the reports, each a second later, and gives the last step.
+fn run(plan: &mut Plan, reports: impl IntoIterator<Item = Report>) -> Step {
+    let mut now = 0;
+    let mut step = begin(plan, now);
+    for report in reports {
+        now += 1_000;
+        step = plan.next(report, now);
+    }
+    step
+}
+
+fn verdict(step: Step) -> Verdict {
+    match step {
+        Step::Done(verdict) => verdict,
+        other => panic!("not done: {other:?}"),
+    }
+}
+
+#[test]
+fn off_is_success_only_when_the_device_shows_it() {
+    let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
+    let step = run(&mut plan, [acknowledged(), power(PowerState::On), Report::Paused]);
+    assert_eq!(step, Step::AskPower(45_000));
+
+    let verdict = verdict(plan.next(power(PowerState::Off), 4_000));
+    assert_eq!((verdict.result, verdict.verified), (FenceResult::Success, true));
+    assert_eq!(verdict.performed, "off");
+}
+
+#[test]
+fn a_target_was_shown_to_be_off_only_after_a_verified_off() {
+    let end = |action, abilities, method, reports: &[Report]| {
+        verdict(run(&mut plan(action, abilities, method), reports.to_vec())).shows_off()
+    };
+    let (off, on) = (power(PowerState::Off), power(PowerState::On));
+    let unreachable = || Report::Order(OrderReport::Unreachable(String::new()));
+    let reboot = [acknowledged(), off.clone(), acknowledged(), on.clone()];
+    let onoff = Method::OnOff;
+
+    assert!(end(FenceAction::Off, ASKABLE, onoff, &[acknowledged(), off.clone()]));
+    assert!(end(FenceAction::Off, ASKABLE, onoff, &[unacknowledged(), off.clone()]));
+    assert!(end(FenceAction::Reboot, ASKABLE, onoff, &reboot));
+    assert!(end(FenceAction::Reboot, ASKABLE, onoff, &[acknowledged(), off, unreachable()]));
+    assert!(!end(FenceAction::On, ASKABLE, onoff, &[acknowledged(), on]));
+    assert!(!end(FenceAction::Off, MUTE, onoff, &[acknowledged()]));
+    assert!(!end(FenceAction::Reboot, MUTE, onoff, &[acknowledged(), acknowledged()]));
+    assert!(!end(FenceAction::Reboot, ASKABLE, Method::Cycle, &[acknowledged()]));
+    assert!(!end(FenceAction::Off, ASKABLE, onoff, &[unreachable()]));
+}
+
+#[test]
+fn a_verified_success_keeps_the_devices_words() {
+    let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
+    let words = Report::Order(OrderReport::Acknowledged("simulated: done".into()));
+
+    let verdict = verdict(run(&mut plan, [words, power(PowerState::Off)]));
+
+    assert_eq!(verdict.message, "the device shows it (simulated: done)");
+}
+
+#[test]
+fn a_device_that_acknowledges_and_does_nothing_is_unacknowledged() {
+    let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
+    run(&mut plan, [acknowledged()]);
+    assert!(matches!(plan.next(power(PowerState::On), 44_999), Step::Pause(1)));
+
+    let verdict = verdict(plan.next(Report::Paused, 45_000));
+    assert_eq!((verdict.result, verdict.performed), (FenceResult::Unacknowledged, "none"));
+    assert_eq!(verdict.message, "acknowledged, but not confirmed: the device showed on");
+}
+
+#[test]
+fn an_unknown_power_state_never_confirms() {
+    for action in [FenceAction::Off, FenceAction::On, FenceAction::Reboot] {
+        let mut plan = plan(action, ASKABLE, Method::OnOff);
+        run(&mut plan, [acknowledged()]);
+        assert!(matches!(plan.next(power(PowerState::Unknown), 2_000), Step::Pause(_)));
+        let verdict = verdict(plan.next(power(PowerState::Unknown), 45_000));
+        assert_eq!(verdict.result, FenceResult::Unacknowledged);
+    }
+}
+
+#[test]
+fn a_failed_order_is_looked_into_and_off_shown_counts_as_success() {
+    let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
+    let verdict = verdict(run(&mut plan, [unacknowledged(), power(PowerState::Off)]));
+
+    assert_eq!((verdict.result, verdict.verified), (FenceResult::Success, true));
+    assert!(verdict.message.contains("learned by asking"), "{}", verdict.message);
+}
+
+#[test]
+fn a_failed_order_is_not_looked_into_for_ever() {
+    let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
+    let unknown = power(PowerState::Unknown);
+    run(&mut plan, [unacknowledged(), power(PowerState::On), Report::Paused, unknown]);
+
+    let verdict = verdict(plan.next(Report::Paused, 1_000 + DOUBT_MS));
+    assert_eq!(verdict.result, FenceResult::Unacknowledged);
+    assert_eq!(
+        verdict.message,
+        "not acknowledged, and not confirmed: the device showed on (exit 1)"
+    );
+}
+
+#[test]
+fn a_failed_order_of_a_device_that_cannot_be_asked_is_unacknowledged() {
+    for (action, method) in
+        [(FenceAction::Off, Method::OnOff), (FenceAction::Reboot, Method::Cycle)]
+    {
+        let verdict = verdict(run(&mut plan(action, MUTE, method), [unacknowledged()]));
+        assert_eq!(verdict.result, FenceResult::Unacknowledged);
+    }
+}
+
+#[test]
+fn a_reboot_is_off_confirmed_and_then_on() {
+    let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::OnOff);
+    assert!(matches!(begin(&mut plan, 0), Step::Order(Order::Off, _)));
+    assert!(plan.is_for_client());
+    assert!(matches!(plan.next(acknowledged(), 1), Step::AskPower(_)));
+    assert!(matches!(plan.next(power(PowerState::Off), 2), Step::Order(Order::On, _)));
+    assert!(!plan.is_for_client());
+    assert!(matches!(plan.next(acknowledged(), 3), Step::AskPower(_)));
+    let verdict = verdict(plan.next(power(PowerState::On), 4));
+    assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "reboot"));
+    assert!(verdict.verified);
+    assert_eq!(verdict.off, Some(Off { at_boot_ms: 2, verified: true, on_followed: true }));
+}
+
+#[test]
+fn a_reboot_whose_on_fails_has_still_cut_the_target_off() {
+    for report in [
+        OrderReport::Unreachable(String::new()),
+        OrderReport::Failed(String::new()),
+        OrderReport::TooLate,
+    ] {
+        let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::OnOff);
+        let steps = [acknowledged(), power(PowerState::Off), Report::Order(report)];
+        let verdict = verdict(run(&mut plan, steps));
+        assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "off"));
+        assert!(verdict.off.is_some_and(|off| !off.on_followed));
+    }
+}
+
+#[test]
+fn an_on_that_hangs_does_not_hold_back_a_confirmed_off() {
+    let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::OnOff);
+    let step = run(&mut plan, [acknowledged(), power(PowerState::Off)]);
+    assert_eq!(step, Step::Order(Order::On, 2_000 + ON_AFTER_OFF_MS));
+    let verdict = verdict(plan.next(unacknowledged(), 2_000 + ON_AFTER_OFF_MS));
+    assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "off"));
+    assert!(verdict.off.is_some_and(|off| off.on_followed));
+
+    for (deadline, end) in [(11_000, 11_000 - ANSWER_RESERVE_MS), (3_000, 2_750), (2_001, 2_001)] {
+        let mut late = Plan::new(FenceAction::Reboot, ASKABLE, Method::OnOff, 1, 45_000, deadline);
+        let step = run(&mut late, [acknowledged(), power(PowerState::Off)]);
+        assert_eq!(step, Step::Order(Order::On, end));
+    }
+
+    let mut twice = Plan::new(FenceAction::Reboot, ASKABLE, Method::OnOff, 3, 45_000, 58_000);
+    run(&mut twice, [acknowledged(), power(PowerState::Off)]);
+    let unreachable = Report::Order(OrderReport::Unreachable(String::new()));
+    assert!(matches!(twice.next(unreachable, 3_000), Step::Done(_)));
+}
+
+#[test]
+fn a_reboot_never_orders_on_before_off_is_confirmed() {
+    let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::OnOff);
+    run(&mut plan, [acknowledged(), power(PowerState::On)]);
+    assert!(matches!(plan.next(Report::Paused, 3_000), Step::AskPower(_)));
+    let verdict = verdict(plan.next(power(PowerState::On), 58_000));
+    assert_eq!(verdict.result, FenceResult::Unacknowledged);
+}
+
+#[test]
+fn a_cycle_is_never_called_verified() {
+    let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::Cycle);
+    let verdict = verdict(run(&mut plan, [acknowledged()]));
+    assert_eq!((verdict.result, verdict.verified), (FenceResult::Success, false));
+}
+
+#[test]
+fn an_acknowledged_cycle_counts_from_the_instant_of_its_order_and_brings_the_target_back() {
+    let off_after = |report| {
+        let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::Cycle);
+        begin(&mut plan, 1_000);
+        verdict(plan.next(report, 9_000)).off
+    };
+    let ordered = Off { at_boot_ms: 1_000, verified: false, on_followed: true };
+    assert_eq!(off_after(acknowledged()), Some(ordered));
+    assert_eq!(off_after(unacknowledged()), None);
+}
+
+#[test]
+fn an_order_is_repeated_only_when_the_device_was_not_reached_and_only_as_configured() {
+    let unreachable = || Report::Order(OrderReport::Unreachable(String::new()));
+    let new = |attempts| Plan::new(FenceAction::Off, MUTE, Method::OnOff, attempts, 9, 58_000);
+
+    let once = verdict(run(&mut new(1), [unreachable()]));
+    assert_eq!(once.result, FenceResult::Unreachable);
+
+    let mut twice = new(2);
+    assert_eq!(run(&mut twice, [unreachable()]), Step::Pause(RETRY_PAUSE_MS));
+    assert_eq!(twice.next(Report::Paused, 2_000), Step::LookForClient);
+    assert!(matches!(twice.next(Report::Client(true), 2_000), Step::Order(Order::Off, _)));
+    assert_eq!(verdict(twice.next(unreachable(), 3_000)).result, FenceResult::Unreachable);
+
+    let doubtful = verdict(run(&mut new(2), [unacknowledged()]));
+    assert_eq!(doubtful.result, FenceResult::Unacknowledged);
+}
+
+#[test]
+fn an_order_is_not_repeated_for_a_client_that_is_gone() {
+    let mut plan = Plan::new(FenceAction::Off, ASKABLE, Method::OnOff, 3, 9_000, 58_000);
+    let unreachable = Report::Order(OrderReport::Unreachable("no route".into()));
+    run(&mut plan, [unreachable, Report::Paused]);
+
+    let verdict = verdict(plan.next(Report::Client(false), 3_000));
+
+    assert_eq!((verdict.result, verdict.performed), (FenceResult::Withdrawn, "none"));
+    assert!(verdict.message.contains("no route"), "{}", verdict.message);
+}
+
+#[test]
+fn no_order_of_a_fence_is_given_for_a_client_that_is_gone() {
+    for action in [FenceAction::Off, FenceAction::On, FenceAction::Reboot] {
+        for method in [Method::OnOff, Method::Cycle] {
+            let mut plan = plan(action, ASKABLE, method);
+            assert_eq!(plan.next(Report::Begin, 0), Step::LookForClient);
+            let verdict = verdict(plan.next(Report::Client(false), 1));
+            assert_eq!((verdict.result, verdict.performed), (FenceResult::Withdrawn, "none"));
+        }
+    }
+}
+
+#[test]
+fn a_driver_that_finds_nobody_waiting_has_ordered_nothing() {
+    let withdrawn = Report::Order(OrderReport::Withdrawn);
+    let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
+    let verdict = verdict(run(&mut plan, [withdrawn]));
+    assert_eq!((verdict.result, verdict.performed), (FenceResult::Withdrawn, "none"));
+    assert_eq!(verdict.off, None);
+}
+
+#[test]
+fn nothing_is_ordered_at_the_deadline() {
+    let verdict = verdict(begin(&mut plan(FenceAction::Off, ASKABLE, Method::OnOff), 58_000));
+    assert_eq!(verdict.result, FenceResult::Expired);
+}
+
+#[test]
+fn the_default_method_verifies_where_the_device_can_be_asked() {
+    assert_eq!(ASKABLE.method(None), Method::OnOff);
+    assert_eq!(MUTE.method(None), Method::Cycle);
+    assert_eq!(Abilities { cycle: false, ..MUTE }.method(None), Method::OnOff);
+    assert_eq!(ASKABLE.method(Some(Method::Cycle)), Method::Cycle);
+}
