@@ -10,6 +10,7 @@
 //! with is answered in `fenced`; a new configuration is taken over in `reload`. What a device does is none
 //! of this: see [`crate::execution`].
 
+mod answering;
 mod event;
 mod fenced;
 mod intake;
@@ -20,12 +21,10 @@ mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fence_protocol::{
-    Answer, FenceAction, FenceResult, NodeName, RecordName, Rejection, Request, RequestId,
-};
+use fence_protocol::{Answer, FenceAction, NodeName, RecordName, Request, RequestId};
 
 use crate::Now;
-use crate::execution::Verdict;
+use answering::{refusal, refusal_of};
 pub use event::{Claim, Content, Effect, Event, Sight};
 use fenced::{Fenced, FirstSeen};
 use lists::Asked;
@@ -353,78 +352,6 @@ impl Watcher {
         self.put(name, State::Running(job, now.boot_ms), None);
     }
 
-    fn finished(
-        &mut self,
-        name: RecordName,
-        verdict: &Verdict,
-        now: Now,
-        effects: &mut Vec<Effect>,
-    ) {
-        let (job, since) = match self.take(&name) {
-            Some(State::Running(job, since)) => (job, since),
-            other => return self.put_back(name, other),
-        };
-        self.released(&name, &job);
-        let answer = Answer {
-            request_id: Some(job.request.request_id.clone()),
-            target_node: Some(job.target.clone()),
-            action: job.action.as_str().to_owned(),
-            recorder_node: job.request.recorder_node.clone(),
-            result: verdict.result,
-            action_performed: verdict.performed,
-            verified: verdict.verified,
-            device: Some(job.lane.device.clone()),
-            message: verdict.message.clone(),
-            duration_ms: now.boot_ms.saturating_sub(since),
-        };
-        self.answer(name, answer, Some(job.request.clone()), Then::RemoveClaimed, effects);
-        self.note_end(&job, verdict, effects);
-    }
-
-    fn answer(
-        &mut self,
-        name: RecordName,
-        answer: Answer,
-        request: Option<Request>,
-        then: Then,
-        effects: &mut Vec<Effect>,
-    ) {
-        effects.push(Effect::Answer(name.clone(), answer.clone(), request.clone()));
-        self.put(name, State::Answering(answer, request, then), None);
-    }
-
-    fn answered(
-        &mut self,
-        name: RecordName,
-        written: Result<(), String>,
-        now: Now,
-        effects: &mut Vec<Effect>,
-    ) {
-        let (answer, request, then) = match self.take(&name) {
-            Some(State::Answering(answer, request, then)) => (answer, request, then),
-            other => return self.put_back(name, other),
-        };
-        if let Err(why) = written {
-            let note = format!("cannot write its answer yet, will try again: {why}");
-            effects.push(Effect::Note(name.clone(), note));
-            let retry = Some(now.boot_ms + DISK_RETRY_MS);
-            return self.put(name, State::Answering(answer, request, then), retry);
-        }
-        if let Some(id) = &answer.request_id
-            && self.ids.get(id) == Some(&name)
-        {
-            self.ids.remove(id);
-        }
-        self.forget_sight(&name);
-        effects.push(match then {
-            Then::RemoveClaimed => Effect::RemoveClaimed(name.clone()),
-            Then::RemovePending => Effect::RemovePending(name.clone()),
-            Then::SetAside => Effect::SetAside(name.clone(), answer.message),
-        });
-        // A client may have put a new request under the same name meanwhile.
-        effects.push(Effect::Look(name));
-    }
-
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
         while let Some((at, name)) = self.timers.first().cloned()
             && at <= now.boot_ms
@@ -494,55 +421,11 @@ impl Watcher {
             self.put(name, state, None);
         }
     }
-
-    fn expire(&mut self, name: RecordName, job: Job, effects: &mut Vec<Effect>) {
-        let why = "its deadline passed while it waited for its turn".to_owned();
-        let answer = refusal_of(&job.request, FenceResult::Expired, why);
-        self.answer(name, answer, Some(job.request), Then::RemovePending, effects);
-    }
-}
-
-/// Why a request that was claimed is not to be executed, by what its file says now.
-fn refusal(
-    job: &Job,
-    parsed: &Result<Request, Rejection>,
-    client_gone: bool,
-    begun_before: bool,
-    now: Now,
-) -> Option<(FenceResult, String)> {
-    let (result, why) = if begun_before {
-        (FenceResult::Rejected, "this request_id was begun before")
-    } else if parsed.as_ref() != Ok(&job.request) {
-        (FenceResult::Rejected, "the request changed while it waited")
-    } else if !is_awaited(job.request.held, Some(!client_gone)) {
-        (FenceResult::Withdrawn, "its client is gone: nobody holds the request any more")
-    } else if job.deadline_at(now) <= now.boot_ms {
-        (FenceResult::Expired, "its deadline has passed")
-    } else {
-        return None;
-    };
-    Some((result, why.to_owned()))
 }
 
 /// How many executions each device allows in each of its lanes.
 fn lane_max(devices: &[Device]) -> BTreeMap<String, usize> {
     devices.iter().map(|device| (device.name.clone(), device.max_concurrent)).collect()
-}
-
-/// The answer to a request that is not executed.
-fn refusal_of(request: &Request, result: FenceResult, why: String) -> Answer {
-    Answer {
-        request_id: Some(request.request_id.clone()),
-        target_node: request.target_node.clone(),
-        action: request.action.as_str().to_owned(),
-        recorder_node: request.recorder_node.clone(),
-        result,
-        action_performed: "none",
-        verified: false,
-        device: request.device.clone(),
-        message: why,
-        duration_ms: 0,
-    }
 }
 
 #[cfg(test)]

@@ -7,10 +7,11 @@ mod reload;
 mod requests;
 
 use chrono::DateTime;
-use fence_protocol::{RequestError, Requested};
+use fence_protocol::{FenceResult, Rejection, RequestError, Requested};
 
 use super::*;
 use crate::PerTarget;
+use crate::execution::Verdict;
 
 const WALL_MS: i64 = 1_800_000_000_000;
 pub(super) const NOON: Now = Now { boot_ms: 100_000, wall_ms: WALL_MS };
