@@ -11,7 +11,7 @@ use std::time::Duration;
 use fence_audit::{DiscoveryOutcome, DiscoveryRecord, SourceRecord, SourceState};
 use fence_protocol::bounded;
 use gfs2_discovery::{
-    ClusterNodes, Discovery as Found, Outcome, Reading, Report, Search, Target, cluster_nodes,
+    ClusterNodes, Discovery as Found, Finding, Reading, Report, Search, Target, cluster_nodes,
     conclude, gather, kubernetes_nodes,
 };
 
@@ -64,9 +64,9 @@ impl Discovery {
             return DiscoveryRecord::of(DiscoveryOutcome::Disabled);
         };
         let mut record = DiscoveryRecord::of(match found.outcome() {
-            Outcome::Found => DiscoveryOutcome::Found,
-            Outcome::None => DiscoveryOutcome::None,
-            Outcome::Unknown => DiscoveryOutcome::Unknown,
+            Finding::Found => DiscoveryOutcome::Found,
+            Finding::None => DiscoveryOutcome::None,
+            Finding::Unknown => DiscoveryOutcome::Unknown,
         });
         for (name, ways) in found.learned() {
             let ways = ways.iter().map(|(source, how)| format!("{}: {how}", source.as_str()));

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use fence_audit::{AuditEvent, LogProcess, Status, Task};
-use fence_core::agent::{self as core, Event, Expected, Judgement, Outcome, Sight, Step, Waiting};
+use fence_core::agent::{
+    self as core, AnswerSight, Event, Expected, Judgement, Outcome, Step, Waiting,
+};
 use fence_core::budget::Budget;
 use fence_log::Syslog;
 use fence_protocol::{
@@ -22,23 +24,25 @@ use log::Level;
 
 use crate::clock::{self, boot_id, boot_ms};
 use crate::discovery::{self, Discovery, Naming};
+use crate::ending::{
+    FenceEnding, failed, fence_ending, found_nothing, nothing_to_do, nothing_was_fenced,
+};
 use crate::invocation::{FenceSettings, Responder};
 use crate::outcome::Ending;
 use crate::parameters::AGENT;
 use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::target;
-use crate::verdict::{Verdict, failed, found_nothing, nothing_to_do, nothing_was_fenced, verdict};
 
 /// Fences, as `settings` says, for an agent that started at `start_boot_ms`.
 pub(crate) fn run(settings: &FenceSettings, start_boot_ms: u64) -> Ending {
     let signals = Signals::take_over();
     let mut attempt = Attempt::new(settings, start_boot_ms);
-    let (verdict, request) = attempt.carry_out(&signals);
+    let (end, request) = attempt.carry_out(&signals);
     // Whoever gave up no longer holds its request while a log hangs. One that is done is dropped after
     // the audit, which leaves the kernel the time to forget its watch.
-    let _request = request.filter(|_| verdict.ending.is_success());
-    attempt.conclude(verdict)
+    let _request = request.filter(|_| end.ending.is_success());
+    attempt.conclude(end)
 }
 
 /// One fence on its way.
@@ -79,7 +83,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn carry_out(&mut self, signals: &Signals) -> (Verdict, Option<Submitted>) {
+    fn carry_out(&mut self, signals: &Signals) -> (FenceEnding, Option<Submitted>) {
         let settings = self.settings;
         for ignored in &settings.ignored {
             self.say(Level::Warn, &ignored.to_string());
@@ -140,8 +144,8 @@ impl<'a> Attempt<'a> {
         self.record(Status::Requested, &self.introduction(&found), None);
         match submitted {
             Ok((spool, submitted)) => {
-                let verdict = self.wait(signals, &id, &names, &spool, &submitted);
-                (verdict, Some(submitted))
+                let end = self.wait(signals, &id, &names, &spool, &submitted);
+                (end, Some(submitted))
             }
             Err(error) => (
                 failed(settings, FenceResult::Rejected, &format!("nothing was requested: {error}")),
@@ -251,7 +255,7 @@ impl<'a> Attempt<'a> {
         names: &[RecordName],
         spool: &ClientSpool,
         submitted: &Submitted,
-    ) -> Verdict {
+    ) -> FenceEnding {
         let settings = self.settings;
         let expected = Expected {
             request_id: id.clone(),
@@ -259,8 +263,8 @@ impl<'a> Attempt<'a> {
             action: settings.action,
         };
         let responder = match settings.responder {
-            Responder::FenceWatcher => core::Responder::FenceWatcher,
-            Responder::Script | Responder::Nnf => core::Responder::Other,
+            Responder::FenceWatcher => core::ResponderKind::FenceWatcher,
+            Responder::Script | Responder::Nnf => core::ResponderKind::Other,
         };
         let stop_boot_ms = self.budget.stop_boot_ms();
         let mut waiting =
@@ -293,14 +297,14 @@ impl<'a> Attempt<'a> {
         };
         submitted.unwatch();
         let watcher = match outcome {
-            Outcome::Success(_) => core::Watcher::Alive,
+            Outcome::Success(_) => core::Serving::Alive,
             _ => watcher(spool),
         };
         let is_open = is_open(&outcome, spool, submitted);
         // A responder of another kind writes no audit, whatever watcher served the spool before it.
         let has_watcher = match settings.responder {
-            Responder::FenceWatcher => watcher != core::Watcher::Never,
-            Responder::Script | Responder::Nnf => watcher == core::Watcher::Alive,
+            Responder::FenceWatcher => watcher != core::Serving::Never,
+            Responder::Script | Responder::Nnf => watcher == core::Serving::Alive,
         };
         self.is_left_to_watcher = is_open && has_watcher;
         if let (Outcome::Success(answer), Some(why)) = (&outcome, &self.unnamed)
@@ -308,7 +312,7 @@ impl<'a> Attempt<'a> {
         {
             return nothing_was_fenced(settings, answer, why);
         }
-        verdict(settings, outcome, self.elapsed(), watcher)
+        fence_ending(settings, outcome, self.elapsed(), watcher)
     }
 
     /// Shows the waiting to whoever sees it, and gives the instant until which to wait.
@@ -331,15 +335,15 @@ impl<'a> Attempt<'a> {
         until.min(boot_ms() + 1000)
     }
 
-    fn conclude(mut self, verdict: Verdict) -> Ending {
-        let status = if verdict.ending.is_success() {
+    fn conclude(mut self, end: FenceEnding) -> Ending {
+        let status = if end.ending.is_success() {
             Status::Completed
         } else if self.is_left_to_watcher {
             Status::Unknown
         } else {
             Status::Failed
         };
-        self.record(status, &verdict.details, Some(&verdict.result));
+        self.record(status, &end.details, Some(&end.result));
         let limit = self.budget.log(boot_ms());
         if let Some(audit) = &mut self.audit {
             for problem in audit.settle(limit) {
@@ -348,7 +352,7 @@ impl<'a> Attempt<'a> {
             }
         }
         self.problems.extend(self.progress.settle(self.budget.log(boot_ms()).min(limit)));
-        verdict.ending.with_problems(&self.problems)
+        end.ending.with_problems(&self.problems)
     }
 
     fn audit(&mut self) -> &mut LogProcess {
@@ -407,7 +411,7 @@ impl<'a> Attempt<'a> {
 /// The longest reason for which it is not known whether Kubernetes has a node.
 const NAMING_BYTES_MAX: usize = 512;
 
-fn look(spool: &ClientSpool, names: &[RecordName], expected: &Expected) -> Sight {
+fn look(spool: &ClientSpool, names: &[RecordName], expected: &Expected) -> AnswerSight {
     let answers: Vec<_> = names
         .iter()
         .filter_map(|name| match spool.look(name) {
@@ -418,13 +422,13 @@ fn look(spool: &ClientSpool, names: &[RecordName], expected: &Expected) -> Sight
         })
         .collect();
     // Whether it lives matters only to one who has nothing to read.
-    let watcher = if answers.is_empty() { watcher(spool) } else { core::Watcher::Alive };
-    Sight { answers, watcher }
+    let watcher = if answers.is_empty() { watcher(spool) } else { core::Serving::Alive };
+    AnswerSight { answers, watcher }
 }
 
 /// Leaves a request that somebody took to who took it. Gives what the answer says that came at this
 /// very moment, if its writer saw us wait for it: then the end is ours after all.
-fn hand_over(submitted: &Submitted, look: impl Fn() -> Sight) -> Option<Outcome> {
+fn hand_over(submitted: &Submitted, look: impl Fn() -> AnswerSight) -> Option<Outcome> {
     submitted.hand_over();
     let outcome = core::decided(&look())?;
     submitted.take_back().then_some(outcome)
@@ -451,11 +455,11 @@ fn is_under_way(spool: &ClientSpool, submitted: &Submitted) -> bool {
     is_claimed || !submitted.take_back()
 }
 
-fn watcher(spool: &ClientSpool) -> core::Watcher {
+fn watcher(spool: &ClientSpool) -> core::Serving {
     match spool.watcher() {
-        Liveness::Alive { .. } => core::Watcher::Alive,
-        Liveness::Dead { .. } => core::Watcher::Dead,
-        Liveness::Never => core::Watcher::Never,
+        Liveness::Alive { .. } => core::Serving::Alive,
+        Liveness::Dead { .. } => core::Serving::Dead,
+        Liveness::Never => core::Serving::Never,
     }
 }
 

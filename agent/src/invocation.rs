@@ -21,7 +21,7 @@ use gfs2_discovery::Search;
 
 use crate::input::RawInput;
 use options::Options;
-pub use refusal::Refusal;
+pub use refusal::InputError;
 
 /// What the agent was told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub enum Invocation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// What is asked.
-    pub question: Question,
+    pub question: ProbeKind,
     /// The other half.
     pub responder: Responder,
     /// The spool.
@@ -71,7 +71,7 @@ pub struct Probe {
 
 /// What a probe asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Question {
+pub enum ProbeKind {
     /// Would fencing work at this moment? Of this target, where the device has a fixed one.
     Monitor(Option<NodeName>),
     /// Is the target on or off?
@@ -196,7 +196,7 @@ impl fmt::Display for Ignored {
 pub fn understand(
     input: &RawInput,
     environment: &dyn Fn(&str) -> Option<String>,
-) -> Result<Invocation, Refusal> {
+) -> Result<Invocation, InputError> {
     let options = Options::new(input, environment);
     let word = options.text("action");
     // A device that is configured with help=1 would otherwise have each fence end at once, and well.
@@ -208,29 +208,30 @@ pub fn understand(
             return Ok(Invocation::Version);
         }
     }
-    let word = word.or_else(|| dlm_action(input)).ok_or(Refusal::NoAction)?;
+    let word = word.or_else(|| dlm_action(input)).ok_or(InputError::NoAction)?;
     let strict = options;
     let options = strict.without_senseless();
     match word.to_ascii_lowercase().as_str() {
         "metadata" | "meta-data" => Ok(Invocation::Metadata),
         "manpage" => Ok(Invocation::Manpage),
         "validate-all" => {
-            let time_max = strict.validate_all().map_err(|why| Refusal::Invalid(Box::new(why)))?;
+            let time_max =
+                strict.validate_all().map_err(|why| InputError::Invalid(Box::new(why)))?;
             Ok(Invocation::ValidateAll(time_max))
         }
         "monitor" => {
             let target = options.as_for_a_fence()?;
-            options.probe(Question::Monitor(target))
+            options.probe(ProbeKind::Monitor(target))
         }
-        "list" => options.probe(Question::List(options.fixed_target()?)),
+        "list" => options.probe(ProbeKind::List(options.fixed_target()?)),
         "list-status" => {
             let separator = options.text("separator").unwrap_or_default();
-            options.probe(Question::ListStatus(options.fixed_target()?, separator))
+            options.probe(ProbeKind::ListStatus(options.fixed_target()?, separator))
         }
-        "status" => options.probe(Question::Status(options.target("status")?)),
+        "status" => options.probe(ProbeKind::Status(options.target("status")?)),
         other => match other.parse() {
             Ok(action) => options.fence(action, &word).map(Box::new).map(Invocation::Fence),
-            Err(()) => Err(Refusal::UnknownAction(word)),
+            Err(()) => Err(InputError::UnknownAction(word)),
         },
     }
 }

@@ -9,6 +9,7 @@
 //! (`fence_audit::LogProcess`); a thread does no more than start that one.
 
 mod discovery;
+pub mod ending;
 mod fence;
 pub mod help;
 pub mod input;
@@ -21,7 +22,6 @@ mod probe;
 mod progress;
 mod signals;
 pub mod target;
-pub mod verdict;
 
 pub use fence_clock as clock;
 
@@ -35,7 +35,7 @@ use fence_protocol::shortened;
 use log::Level;
 
 use crate::input::{RawInput, STDIN_BYTES_MAX, SyntaxError};
-use crate::invocation::{Invocation, Refusal, understand};
+use crate::invocation::{InputError, Invocation, understand};
 use crate::outcome::Ending;
 use crate::parameters::{AGENT, parameter};
 
@@ -56,7 +56,7 @@ pub fn run(arguments: &[OsString], start_boot_ms: u64) -> ExitCode {
             report_mistyped(&input, &invocation);
             perform(&invocation, start_boot_ms, &input).conclude(quiet)
         }
-        Err(refusal @ Refusal::UnknownAction(_)) => {
+        Err(refusal @ InputError::UnknownAction(_)) => {
             Ending::failure_as_said(&refusal.to_string()).conclude(quiet)
         }
         Err(refusal) => Ending::failure(&refusal.to_string()).conclude(quiet),

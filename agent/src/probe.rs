@@ -12,7 +12,7 @@ use gfs2_discovery::Target;
 
 use crate::clock::{self, boot_ms};
 use crate::discovery::{self, Discovery, Naming};
-use crate::invocation::{Probe, Question, Responder};
+use crate::invocation::{Probe, ProbeKind, Responder};
 use crate::outcome::Ending;
 use crate::progress::Progress;
 use crate::target;
@@ -28,7 +28,7 @@ pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
         asking.answer().unwrap_or_else(Failure::into_ending)
     };
     // A value that a fence ignores is worth a word where somebody looks whether all is well.
-    let is_monitor = matches!(probe.question, Question::Monitor(_));
+    let is_monitor = matches!(probe.question, ProbeKind::Monitor(_));
     let ignored: Vec<String> = probe.ignored.iter().map(ToString::to_string).collect();
     for ignored in &ignored {
         asking.progress.step(ignored);
@@ -65,7 +65,7 @@ struct Asking<'a> {
 impl Asking<'_> {
     /// Shows what a fence of the target would find, to those who want to see it.
     fn show_discovery(&mut self) {
-        let (Some(search), Question::Status(target)) =
+        let (Some(search), ProbeKind::Status(target)) =
             (&self.probe.discovery, &self.probe.question)
         else {
             return;
@@ -78,8 +78,8 @@ impl Asking<'_> {
     /// Fails where the target would be another node than the cluster means.
     fn check_target(&self) -> Result<(), Failure> {
         let (target, what) = match &self.probe.question {
-            Question::Status(target) => (target, "the state is not asked for"),
-            Question::Monitor(Some(target)) => (target, "each fence is refused"),
+            ProbeKind::Status(target) => (target, "the state is not asked for"),
+            ProbeKind::Monitor(Some(target)) => (target, "each fence is refused"),
             _ => return Ok(()),
         };
         let wanted = target::wanted(self.probe.nodename.as_deref(), None);
@@ -100,7 +100,7 @@ impl Asking<'_> {
             Responder::Nnf => "nnf",
         };
         match &self.probe.question {
-            Question::Monitor(target) => {
+            ProbeKind::Monitor(target) => {
                 self.open_and_try()?;
                 self.check_naming(target.as_ref())?;
                 self.progress.step(&format!(
@@ -108,10 +108,10 @@ impl Asking<'_> {
                 ));
                 Ok(Ending::success(""))
             }
-            Question::Status(target) => Err(Failure::Other(format!(
+            ProbeKind::Status(target) => Err(Failure::Other(format!(
                 "the state of '{target}' is unknown: responder '{name}' cannot be asked"
             ))),
-            Question::List(_) | Question::ListStatus(..) => Err(Failure::Other(format!(
+            ProbeKind::List(_) | ProbeKind::ListStatus(..) => Err(Failure::Other(format!(
                 "responder '{name}' cannot be asked for its nodes: name them with pcmk_host_list"
             ))),
         }
@@ -134,7 +134,7 @@ impl Asking<'_> {
     fn ask_watcher(&mut self) -> Result<Ending, Failure> {
         let spool = self.open()?;
         match &self.probe.question {
-            Question::Monitor(target) => {
+            ProbeKind::Monitor(target) => {
                 check_alive(&spool).map_err(|error| Failure::Other(error.to_string()))?;
                 self.open_and_try()?;
                 let answer = self.ask(&spool, QueryKind::Reachable, None)?;
@@ -143,20 +143,20 @@ impl Asking<'_> {
                 self.check_covered(&spool, target.as_ref())?;
                 Ok(Ending::success(""))
             }
-            Question::Status(target) => match self.power(&spool, target)? {
+            ProbeKind::Status(target) => match self.power(&spool, target)? {
                 (PowerState::On, _) => Ok(Ending::answer("Status: ON\n")),
                 (PowerState::Off, _) => Ok(Ending::status_off()),
                 (PowerState::Unknown, why) => {
                     Err(Failure::Other(format!("the state of '{target}' is unknown: {why}")))
                 }
             },
-            Question::List(fixed) => {
+            ProbeKind::List(fixed) => {
                 let names = self.targets(&spool, fixed.as_ref())?;
                 Ok(Ending::answer(
                     names.iter().fold(String::new(), |text, name| text + name.as_str() + "\n"),
                 ))
             }
-            Question::ListStatus(fixed, separator) => {
+            ProbeKind::ListStatus(fixed, separator) => {
                 let mut text = String::new();
                 for name in self.targets(&spool, fixed.as_ref())? {
                     let state = match self.power(&spool, &name) {
@@ -244,7 +244,7 @@ impl Asking<'_> {
     ) -> Result<QueryAnswer, Failure> {
         let device = self.probe.device.as_deref();
         let deadline_boot_ms = self.budget.end_boot_ms();
-        let question = fence_client::Question { kind, device, target, deadline_boot_ms };
+        let question = fence_client::NewQuery { kind, device, target, deadline_boot_ms };
         fence_client::ask(spool, &question).map_err(|error| match error {
             AskError::NoAnswer { .. } => Failure::TimedOut(format!(
                 "timed out after {} s: {error}; see 'journalctl -u fence-watcher'",

@@ -2,7 +2,7 @@
 //! request can hold.
 #![no_main]
 
-use gfs2_discovery::{Cib, Evidence, Mount, Mounts, Outcome, Reading, Target, conclude};
+use gfs2_discovery::{Cib, Evidence, Mount, Mounts, Finding, Reading, Target, conclude};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -20,7 +20,7 @@ fuzz_target!(|text: &str| {
         let found = conclude(Target { plug, nodename: None }, &evidence);
         let names = found.names();
         assert!(names.len() <= 1000 && names.is_sorted() && names.iter().all(|n| n.len() <= 255));
-        assert_eq!(found.outcome() == Outcome::Found, !names.is_empty());
+        assert_eq!(found.outcome() == Finding::Found, !names.is_empty());
         // Whose history is not there cannot have held anything.
         assert!(names.is_empty() || text.contains("lrm_resource"), "{names:?}");
         assert!(found.learned().values().all(|ways| !ways.is_empty()));

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fence_agent::input::RawInput;
-use fence_agent::invocation::{FenceSettings, Invocation, Probe, Question, understand};
+use fence_agent::invocation::{FenceSettings, Invocation, Probe, ProbeKind, understand};
 use fence_core::budget::admits_delay;
 use fence_protocol::FenceAction;
 use libfuzzer_sys::fuzz_target;
@@ -51,7 +51,7 @@ fn given_target(text: &str) -> Option<&str> {
 }
 
 fn check_probe(probe: &Probe, text: &str) {
-    if let Question::Status(target) = &probe.question {
+    if let ProbeKind::Status(target) = &probe.question {
         assert!(text.contains(target.as_str()));
     }
     assert!(probe.places.requests.is_absolute() && probe.places.responses.is_absolute());

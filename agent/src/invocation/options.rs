@@ -10,7 +10,8 @@ use gfs2_discovery::{Kubernetes, ROOT_VARIABLE, Search};
 
 use super::values::{TIME_SECONDS_MAX, is_of_kind, is_path, seconds, should_be};
 use super::{
-    FenceSettings, Ignored, Invocation, Probe, Question, Refusal, Responder, Telling, is_from_dlm,
+    FenceSettings, Ignored, InputError, Invocation, Probe, ProbeKind, Responder, Telling,
+    is_from_dlm,
 };
 use crate::input::{RawInput, yes_or_no};
 use crate::outcome::named;
@@ -37,7 +38,7 @@ impl<'a> Options<'a> {
 
 impl Options<'_> {
     /// Refuses what a fence would be refused for, and what it would ignore. Gives the agent's time.
-    pub(super) fn validate_all(&self) -> Result<Duration, Refusal> {
+    pub(super) fn validate_all(&self) -> Result<Duration, InputError> {
         self.as_for_a_fence()?;
         // A fence, and a monitor, ignore a wrong value of these.
         for name in FLAGS {
@@ -48,11 +49,11 @@ impl Options<'_> {
 
     /// Refuses what a fence with these options would be refused for, by making its settings. Gives the
     /// target. A made-up one is usual here, and so is none.
-    pub(super) fn as_for_a_fence(&self) -> Result<Option<NodeName>, Refusal> {
+    pub(super) fn as_for_a_fence(&self) -> Result<Option<NodeName>, InputError> {
         match self.fence(FenceAction::Off, FenceAction::Off.as_str()) {
             Ok(settings) => Ok(Some(settings.target)),
             // The target is looked for when all else is right.
-            Err(Refusal::NoTarget(_)) => Ok(None),
+            Err(InputError::NoTarget(_)) => Ok(None),
             Err(refusal) => Err(refusal),
         }
     }
@@ -98,12 +99,12 @@ impl Options<'_> {
         self.ignored.iter().map(|(_, ignored)| ignored.clone()).collect()
     }
 
-    pub(super) fn probe(&self, question: Question) -> Result<Invocation, Refusal> {
+    pub(super) fn probe(&self, question: ProbeKind) -> Result<Invocation, InputError> {
         let telling = self.telling();
         // It is shown to people alone; what the question is about does not need it.
-        let is_shown = telling.verbose && matches!(question, Question::Status(_));
+        let is_shown = telling.verbose && matches!(question, ProbeKind::Status(_));
         let responder = self.responder()?;
-        let is_named = responder == Responder::Nnf && matches!(question, Question::Monitor(_));
+        let is_named = responder == Responder::Nnf && matches!(question, ProbeKind::Monitor(_));
         Ok(Invocation::Probe(Box::new(Probe {
             question,
             responder,
@@ -127,7 +128,7 @@ impl Options<'_> {
         &self,
         action: FenceAction,
         action_word: &str,
-    ) -> Result<FenceSettings, Refusal> {
+    ) -> Result<FenceSettings, InputError> {
         let responder = self.responder()?;
         let dlm_node = self.input.dlm_node.as_ref().filter(|_| is_from_dlm(self.input));
         let (time_max, delay) = self.times(action)?;
@@ -156,45 +157,49 @@ impl Options<'_> {
     }
 
     /// The target, if its name fits into the name of a request's file.
-    fn target_for(&self, action: &'static str, responder: Responder) -> Result<NodeName, Refusal> {
+    fn target_for(
+        &self,
+        action: &'static str,
+        responder: Responder,
+    ) -> Result<NodeName, InputError> {
         let target = self.target(action)?;
         match responder.names(&target, &RequestId::random()) {
             Ok(_) => Ok(target),
-            Err(error) => Err(Refusal::Target(target.as_str().to_owned(), error)),
+            Err(error) => Err(InputError::Target(target.as_str().to_owned(), error)),
         }
     }
 
     /// `plug` or `port`, else `nodename`. An empty plug is refused: whoever sent it meant to name
     /// a node, and the one that the cluster names may be another.
-    pub(super) fn target(&self, action: &'static str) -> Result<NodeName, Refusal> {
+    pub(super) fn target(&self, action: &'static str) -> Result<NodeName, InputError> {
         let text =
-            self.named()?.or(self.input.last("nodename")).ok_or(Refusal::NoTarget(action))?;
+            self.named()?.or(self.input.last("nodename")).ok_or(InputError::NoTarget(action))?;
         self.node_name(text)
     }
 
     /// The target that is given beside the cluster's name of a node, if one is.
-    pub(super) fn fixed_target(&self) -> Result<Option<NodeName>, Refusal> {
+    pub(super) fn fixed_target(&self) -> Result<Option<NodeName>, InputError> {
         self.named()?.map(|text| self.node_name(text)).transpose()
     }
 
-    fn named(&self) -> Result<Option<&str>, Refusal> {
+    fn named(&self) -> Result<Option<&str>, InputError> {
         let (plug, port) = (self.input.last("plug"), self.input.last("port"));
         target::meant(plug, port, self.input.last("nodename")).map_err(|TwoTargets| {
             let name = |name: Option<&str>| name.unwrap_or_default().to_owned();
-            Refusal::TwoTargets(name(plug), name(port))
+            InputError::TwoTargets(name(plug), name(port))
         })
     }
 
-    fn node_name(&self, text: &str) -> Result<NodeName, Refusal> {
+    fn node_name(&self, text: &str) -> Result<NodeName, InputError> {
         let separator = self.text("plug_separator").unwrap_or_default();
         if !separator.is_empty() && text.contains(&separator) {
-            return Err(Refusal::SeveralTargets(text.to_owned()));
+            return Err(InputError::SeveralTargets(text.to_owned()));
         }
-        text.parse().map_err(|error| Refusal::Target(text.to_owned(), error))
+        text.parse().map_err(|error| InputError::Target(text.to_owned(), error))
     }
 
     /// The agent's time and the delay in it.
-    fn times(&self, action: FenceAction) -> Result<(Duration, Duration), Refusal> {
+    fn times(&self, action: FenceAction) -> Result<(Duration, Duration), InputError> {
         let time_max = self.time_max()?;
         let delay = self.seconds("delay")?;
         self.seconds("poll_interval")?;
@@ -202,18 +207,18 @@ impl Options<'_> {
             return Ok((time_max, Duration::ZERO));
         }
         if !admits_delay(time_max, delay) {
-            return Err(Refusal::Delay(delay, time_max));
+            return Err(InputError::Delay(delay, time_max));
         }
         Ok((time_max, delay))
     }
 
-    fn time_max(&self) -> Result<Duration, Refusal> {
+    fn time_max(&self) -> Result<Duration, InputError> {
         let text = self.text("fence_timeout").unwrap_or_default();
         match text.parse() {
             Ok(seconds @ 1..=TIME_SECONDS_MAX) if text.bytes().all(|b| b.is_ascii_digit()) => {
                 Ok(Duration::from_secs(seconds))
             }
-            _ => Err(Refusal::Value {
+            _ => Err(InputError::Value {
                 what: self.giver("fence_timeout"),
                 value: text,
                 should: "a whole number of seconds from 1 to 86400",
@@ -221,14 +226,14 @@ impl Options<'_> {
         }
     }
 
-    fn seconds(&self, name: &str) -> Result<Duration, Refusal> {
+    fn seconds(&self, name: &str) -> Result<Duration, InputError> {
         let text = self.text(name).unwrap_or_default();
         seconds(&text).ok_or_else(|| self.wrong(name, text))
     }
 
     /// The refusal of `value`, which is given for the parameter `name`.
-    fn wrong(&self, name: &str, value: String) -> Refusal {
-        Refusal::Value { what: self.giver(name), value, should: should_be(parameter(name).kind) }
+    fn wrong(&self, name: &str, value: String) -> InputError {
+        InputError::Value { what: self.giver(name), value, should: should_be(parameter(name).kind) }
     }
 
     /// Who gives the value of a parameter: an option, or a variable of the environment.
@@ -244,11 +249,11 @@ impl Options<'_> {
         }
     }
 
-    fn places(&self) -> Result<Places, Refusal> {
+    fn places(&self) -> Result<Places, InputError> {
         Ok(Places::new(self.path("request_dir")?, self.path("response_dir")?))
     }
 
-    fn path(&self, name: &'static str) -> Result<PathBuf, Refusal> {
+    fn path(&self, name: &'static str) -> Result<PathBuf, InputError> {
         let text = self.text(name).unwrap_or_default();
         if is_path(&text) {
             return Ok(PathBuf::from(text));
@@ -256,12 +261,12 @@ impl Options<'_> {
         Err(self.wrong(name, text))
     }
 
-    fn responder(&self) -> Result<Responder, Refusal> {
+    fn responder(&self) -> Result<Responder, InputError> {
         match self.text("responder").unwrap_or_default().as_str() {
             "fence-watcher" => Ok(Responder::FenceWatcher),
             "script" => Ok(Responder::Script),
             "nnf" => Ok(Responder::Nnf),
-            other => Err(Refusal::Value {
+            other => Err(InputError::Value {
                 what: self.giver("responder"),
                 value: other.to_owned(),
                 should: "one of fence-watcher, script and nnf",
@@ -269,14 +274,14 @@ impl Options<'_> {
         }
     }
 
-    fn discovery(&self) -> Result<Option<Search>, Refusal> {
+    fn discovery(&self) -> Result<Option<Search>, InputError> {
         let enabled = self.boolean("gfs2_discovery_enabled")?;
         let disabled = self.flag("no_gfs2_discovery");
         let time_max = self.discovery_time()?;
         Ok((enabled && !disabled).then(|| self.search(time_max)))
     }
 
-    fn discovery_time(&self) -> Result<Duration, Refusal> {
+    fn discovery_time(&self) -> Result<Duration, InputError> {
         self.seconds("gfs2_discovery_timeout")
     }
 
@@ -295,10 +300,10 @@ impl Options<'_> {
     }
 
     /// The directory that stands for `/`.
-    fn root(&self) -> Result<PathBuf, Refusal> {
+    fn root(&self) -> Result<PathBuf, InputError> {
         let value = (self.environment)(ROOT_VARIABLE).filter(|value| !value.is_empty());
         match value {
-            Some(value) if !is_path(&value) => Err(Refusal::Value {
+            Some(value) if !is_path(&value) => Err(InputError::Value {
                 what: named("the environment variable ", ROOT_VARIABLE),
                 value,
                 should: should_be(Kind::Path),
@@ -326,7 +331,7 @@ impl Options<'_> {
         self.input.flag(parameter(name))
     }
 
-    fn boolean(&self, name: &'static str) -> Result<bool, Refusal> {
+    fn boolean(&self, name: &'static str) -> Result<bool, InputError> {
         let Some(text) = self.text(name) else {
             return Ok(false);
         };

@@ -9,7 +9,7 @@ use crate::outcome::without_read_words;
 
 /// Why the input is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum InputError {
     /// No action was given.
     NoAction,
     /// There is no such action.
@@ -34,46 +34,48 @@ pub enum Refusal {
     /// The delay leaves no time to fence.
     Delay(Duration, Duration),
     /// `validate-all` found this.
-    Invalid(Box<Refusal>),
+    Invalid(Box<InputError>),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for InputError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::NoAction => f.write_str("no action was given: say action=off, or see --help"),
-            Refusal::UnknownAction(word) => {
+            InputError::NoAction => {
+                f.write_str("no action was given: say action=off, or see --help")
+            }
+            InputError::UnknownAction(word) => {
                 write!(f, "Failed: Unrecognised action '{}'", without_read_words(word))
             }
-            Refusal::NoTarget(action) => write!(
+            InputError::NoTarget(action) => write!(
                 f,
                 "Failed: You have to enter plug number or machine identification: '{action}' needs \
                  plug=, the node to fence"
             ),
-            Refusal::TwoTargets(plug, port) => write!(
+            InputError::TwoTargets(plug, port) => write!(
                 f,
                 "plug names '{plug}' and port names '{port}', and neither is nodename, the cluster's own \
                  name: which node is meant? Give one of them"
             ),
-            Refusal::SeveralTargets(text) => {
+            InputError::SeveralTargets(text) => {
                 write!(f, "the target '{text}' names several nodes: fence them one by one")
             }
-            Refusal::Target(text, error) => {
+            InputError::Target(text, error) => {
                 write!(f, "the target '{text}' is not a node name: {error}")
             }
-            Refusal::Value { what, value, should } => {
+            InputError::Value { what, value, should } => {
                 write!(f, "{what} is '{value}', but must be {should}")
             }
-            Refusal::Delay(delay, time_max) => write!(
+            InputError::Delay(delay, time_max) => write!(
                 f,
                 "a delay of {} s leaves no time to fence within {} s: shorten the delay",
                 delay.as_secs_f64(),
                 time_max.as_secs_f64()
             ),
-            Refusal::Invalid(why) => {
+            InputError::Invalid(why) => {
                 write!(f, "validate-all failed: {why}. Please use '-h' for usage")
             }
         }
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for InputError {}

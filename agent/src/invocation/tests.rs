@@ -4,7 +4,7 @@ use super::*;
 use crate::input::yes_or_no;
 use gfs2_discovery::Kubernetes;
 
-fn with(text: &str, environment: &[(&str, &str)]) -> Result<Invocation, Refusal> {
+fn with(text: &str, environment: &[(&str, &str)]) -> Result<Invocation, InputError> {
     let input = RawInput::from_stdin(text.as_bytes()).unwrap();
     understand(&input, &|name| {
         environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
@@ -19,9 +19,9 @@ fn fence(text: &str) -> FenceSettings {
 }
 
 /// Why the options are refused, by `validate-all` as by an action.
-fn refusal(text: &str) -> Refusal {
+fn refusal(text: &str) -> InputError {
     match with(text, &[]).expect_err(text) {
-        Refusal::Invalid(why) => *why,
+        InputError::Invalid(why) => *why,
         other => other,
     }
 }
@@ -112,7 +112,7 @@ fn a_wrong_variable_that_concerns_information_stops_no_fence() {
     // What is given as an option is checked when the device is made, and is refused there.
     for (name, value) in variables.into_iter().take(3) {
         let option = format!("action=validate-all\n{}={value}\n", name.to_ascii_lowercase());
-        assert!(matches!(refusal(&option), Refusal::Value { .. }), "{option}");
+        assert!(matches!(refusal(&option), InputError::Value { .. }), "{option}");
         // An option that is right outranks the variable, which is not looked at.
         let right = "gfs2_discovery_enabled=yes\ngfs2_discovery_timeout=1\nlog_dir=/l\n";
         let fence = with(&format!("action=off\nplug=n3\n{right}"), &variables[..3]).unwrap();
@@ -163,19 +163,19 @@ fn plug_and_port_name_the_target_and_nodename_only_without_them() {
     assert_eq!(fence("action=off\nnodename=b\n").target.as_str(), "b");
     assert_eq!(
         refusal("action=off\nplug=a\nport=b\n"),
-        Refusal::TwoTargets("a".into(), "b".into())
+        InputError::TwoTargets("a".into(), "b".into())
     );
     assert_eq!(fence("action=off\nplug=a\nport=b\nnodename=b\n").target.as_str(), "a");
     assert_eq!(fence("action=off\nplug=b\nport=a\nnodename=b\n").target.as_str(), "a");
     for action in ["off", "status", "list", "list-status", "validate-all"] {
         let text = format!("action={action}\nplug=a\nport=b\nnodename=c\n");
-        assert_eq!(refusal(&text), Refusal::TwoTargets("a".into(), "b".into()));
+        assert_eq!(refusal(&text), InputError::TwoTargets("a".into(), "b".into()));
     }
     assert_eq!(
         refusal("action=off\nplug=\nnodename=b\n"),
-        Refusal::Target(String::new(), NameError::Empty)
+        InputError::Target(String::new(), NameError::Empty)
     );
-    assert_eq!(refusal("action=off\nnodeid=3\n"), Refusal::NoTarget("off"));
+    assert_eq!(refusal("action=off\nnodeid=3\n"), InputError::NoTarget("off"));
 }
 
 #[test]
@@ -183,11 +183,11 @@ fn without_an_action_nothing_is_done_but_for_dlm() {
     let from_dlm = "node=2\nfail_time=1790000000\nport=n2\n";
     assert_eq!(fence(from_dlm).action, FenceAction::Reboot);
     assert_eq!(fence(&format!("{from_dlm}action=off\n")).action, FenceAction::Off);
-    assert_eq!(refusal("plug=n3\n"), Refusal::NoAction);
-    assert_eq!(refusal("node=2\nplug=n3\n"), Refusal::NoAction);
-    assert_eq!(refusal("fail_time=1790000000\nplug=n3\n"), Refusal::NoAction);
-    assert_eq!(refusal("action=\nplug=n3\n"), Refusal::NoAction);
-    assert_eq!(refusal("action=cycle\nplug=n3\n"), Refusal::UnknownAction("cycle".into()));
+    assert_eq!(refusal("plug=n3\n"), InputError::NoAction);
+    assert_eq!(refusal("node=2\nplug=n3\n"), InputError::NoAction);
+    assert_eq!(refusal("fail_time=1790000000\nplug=n3\n"), InputError::NoAction);
+    assert_eq!(refusal("action=\nplug=n3\n"), InputError::NoAction);
+    assert_eq!(refusal("action=cycle\nplug=n3\n"), InputError::UnknownAction("cycle".into()));
     assert_eq!(fence("option=Off\nplug=n3\n").action, FenceAction::Off);
     assert_eq!(fence("action=Reboot\nplug=n3\n").action_word, "Reboot");
 }
@@ -199,7 +199,7 @@ fn an_unsafe_target_is_refused_for_each_action_that_has_one() {
         for target in ["../n3", "a/b", "-n3", ".n3", "a\tb", "n\u{85}3", "n 3", "a,b", &long] {
             let text = format!("action={action}\nplug=x{target}\nplug={target}\n");
             assert!(
-                matches!(refusal(&text), Refusal::Target(..) | Refusal::SeveralTargets(_)),
+                matches!(refusal(&text), InputError::Target(..) | InputError::SeveralTargets(_)),
                 "{text:?}"
             );
         }
@@ -210,7 +210,7 @@ fn an_unsafe_target_is_refused_for_each_action_that_has_one() {
 fn a_name_too_long_for_the_other_file_name_is_refused_only_there() {
     let text = format!("action=off\nplug={}\n", "x".repeat(230));
     fence(&text);
-    assert!(matches!(refusal(&format!("{text}responder=nnf\n")), Refusal::Target(..)));
+    assert!(matches!(refusal(&format!("{text}responder=nnf\n")), InputError::Target(..)));
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn a_monitor_refuses_what_each_fence_would_be_refused_for() {
         match with(&lines, &[]).unwrap() {
             Invocation::Probe(probe) => {
                 let target = target.map(|name| name.parse().unwrap());
-                assert_eq!(probe.question, Question::Monitor(target), "{lines}");
+                assert_eq!(probe.question, ProbeKind::Monitor(target), "{lines}");
             }
             other => panic!("{other:?}"),
         }
@@ -335,7 +335,7 @@ fn validate_all_and_monitor_refuse_what_a_fence_refuses_in_the_same_words() {
             let (fence, monitor) = (of("off").err(), of("monitor").err());
             assert_eq!(monitor, fence, "{spelling}={value}");
             if let Some(why) = fence {
-                let invalid = Refusal::Invalid(Box::new(why));
+                let invalid = InputError::Invalid(Box::new(why));
                 assert_eq!(of("validate-all"), Err(invalid), "{spelling}={value}");
             }
         }

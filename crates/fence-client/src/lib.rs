@@ -19,7 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// What is asked, and until when the answer is waited for.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
+pub struct NewQuery<'a> {
     /// What is asked.
     pub kind: QueryKind,
     /// The device meant, if one is.
@@ -82,7 +82,7 @@ impl Error for AskError {}
 
 /// Asks the watcher that serves `spool`, and waits for its answer. The question and its answer are gone
 /// afterwards.
-pub fn ask(spool: &ClientSpool, question: &Question<'_>) -> Result<QueryAnswer, AskError> {
+pub fn ask(spool: &ClientSpool, question: &NewQuery<'_>) -> Result<QueryAnswer, AskError> {
     check_alive(spool)?;
     let query = Query {
         query_id: RequestId::random().as_str().to_owned(),

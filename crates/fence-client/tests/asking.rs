@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use fence_client::{AskError, Question, ask, check_alive, wait};
+use fence_client::{AskError, NewQuery, ask, check_alive, wait};
 use fence_clock::boot_ms;
 use fence_protocol::{Query, QueryAnswer, QueryCode, QueryKind};
 use fence_spool::{ClientSpool, Liveness, Places, QueryText, WatcherLock, WatcherSpool};
@@ -50,12 +50,12 @@ impl Drop for Site {
     }
 }
 
-fn until(deadline_boot_ms: u64) -> Question<'static> {
-    Question { kind: QueryKind::Reachable, device: Some("pdu"), target: None, deadline_boot_ms }
+fn until(deadline_boot_ms: u64) -> NewQuery<'static> {
+    NewQuery { kind: QueryKind::Reachable, device: Some("pdu"), target: None, deadline_boot_ms }
 }
 
 /// Later than any test lasts.
-fn patient() -> Question<'static> {
+fn patient() -> NewQuery<'static> {
     until(boot_ms() + 600_000)
 }
 
@@ -76,7 +76,7 @@ fn asked(watcher: &WatcherSpool) -> (String, Query) {
 /// Asks while `watcher` does its part; gives what the client is told.
 fn asking(
     site: &Site,
-    question: Question<'_>,
+    question: NewQuery<'_>,
     watcher: impl FnOnce(),
 ) -> Result<QueryAnswer, AskError> {
     let spool = ClientSpool::open(&site.places()).unwrap();

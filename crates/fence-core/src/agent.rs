@@ -85,7 +85,7 @@ impl Expected {
 
 /// Who is expected to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Responder {
+pub enum ResponderKind {
     /// `fence-watcher`, which claims what it executes and can be asked whether it lives.
     FenceWatcher,
     /// Somebody else: a request that could be taken back may have been begun all the same.
@@ -94,7 +94,7 @@ pub enum Responder {
 
 /// Whether a `fence-watcher` serves the spool at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Watcher {
+pub enum Serving {
     /// It holds its lock.
     Alive,
     /// It has run on this spool, and does not hold its lock.
@@ -105,22 +105,22 @@ pub enum Watcher {
 
 /// What the agent sees when it looks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Sight {
+pub struct AnswerSight {
     /// What was found under each of the answer's possible names, absent ones left out.
     pub answers: Vec<Judgement>,
     /// Whether the watcher lives.
-    pub watcher: Watcher,
+    pub watcher: Serving,
 }
 
 /// What happens to a waiting agent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// It looked, because something moved or because the time has come.
-    Looked(Sight),
+    Looked(AnswerSight),
     /// It got this signal, and looked.
-    Signal(&'static str, Sight),
+    Signal(&'static str, AnswerSight),
     /// It tried to take its request back, and looked.
-    Withdrawal(Withdrawal, Sight),
+    Withdrawal(Withdrawal, AnswerSight),
 }
 
 /// What came of the attempt to take the request back.
@@ -183,7 +183,7 @@ pub const WATCHER_GRACE_MS: u64 = 5_000;
 /// One agent, waiting for the answer to one request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Waiting {
-    responder: Responder,
+    responder: ResponderKind,
     stop_boot_ms: u64,
     poll_ms: u64,
     dead_since_boot_ms: Option<u64>,
@@ -192,7 +192,7 @@ pub struct Waiting {
 
 impl Waiting {
     /// An agent that gives up at `stop_boot_ms` and looks at least every `poll_ms` milliseconds.
-    pub fn new(responder: Responder, stop_boot_ms: u64, poll_ms: u64) -> Self {
+    pub fn new(responder: ResponderKind, stop_boot_ms: u64, poll_ms: u64) -> Self {
         Waiting {
             responder,
             stop_boot_ms,
@@ -214,7 +214,7 @@ impl Waiting {
         }
     }
 
-    fn looked(&mut self, sight: Sight, now: u64) -> Step {
+    fn looked(&mut self, sight: AnswerSight, now: u64) -> Step {
         if let Some(outcome) = decided(&sight) {
             return Step::Done(outcome);
         }
@@ -226,7 +226,7 @@ impl Waiting {
             return self.give_up(Reason::TimedOut { unreadable });
         }
         let mut until = self.stop_boot_ms.min(now.saturating_add(self.poll_ms));
-        if self.responder == Responder::FenceWatcher && sight.watcher == Watcher::Dead {
+        if self.responder == ResponderKind::FenceWatcher && sight.watcher == Serving::Dead {
             let since = *self.dead_since_boot_ms.get_or_insert(now);
             let patience = since.saturating_add(WATCHER_GRACE_MS);
             if now >= patience {
@@ -244,7 +244,7 @@ impl Waiting {
         Step::Withdraw
     }
 
-    fn ended(&self, withdrawal: Withdrawal, sight: &Sight) -> Outcome {
+    fn ended(&self, withdrawal: Withdrawal, sight: &AnswerSight) -> Outcome {
         // An answer that came in the last moment is an answer: its writer had the request.
         let reason = self.giving_up.clone().unwrap_or(Reason::TimedOut { unreadable: None });
         match (withdrawal, decided(sight)) {
@@ -258,7 +258,7 @@ impl Waiting {
 
 /// The outcome that the answers decide, if any. A wrong answer outweighs a good one: something is
 /// amiss.
-pub fn decided(sight: &Sight) -> Option<Outcome> {
+pub fn decided(sight: &AnswerSight) -> Option<Outcome> {
     let rank = |judgement: &&Judgement| match judgement {
         Judgement::Wrong(_) => 3,
         Judgement::Failure(_) => 2,
@@ -292,16 +292,16 @@ mod tests {
         judge(FenceAction::Off, r#"{"request_id":"ID","target_node":"n3","success":true}"#)
     }
 
-    fn sight(answers: Vec<Judgement>) -> Sight {
-        Sight { answers, watcher: Watcher::Alive }
+    fn sight(answers: Vec<Judgement>) -> AnswerSight {
+        AnswerSight { answers, watcher: Serving::Alive }
     }
 
-    fn nothing() -> Sight {
+    fn nothing() -> AnswerSight {
         sight(Vec::new())
     }
 
     fn waiting() -> Waiting {
-        Waiting::new(Responder::FenceWatcher, 10_000, 500)
+        Waiting::new(ResponderKind::FenceWatcher, 10_000, 500)
     }
 
     #[test]
@@ -405,14 +405,14 @@ mod tests {
 
     #[test]
     fn a_dead_watcher_is_waited_for_no_longer_than_a_restart_takes() {
-        let dead = || Sight { answers: Vec::new(), watcher: Watcher::Dead };
-        let mut agent = Waiting::new(Responder::FenceWatcher, 60_000, 500);
+        let dead = || AnswerSight { answers: Vec::new(), watcher: Serving::Dead };
+        let mut agent = Waiting::new(ResponderKind::FenceWatcher, 60_000, 500);
         assert_eq!(agent.next(Event::Looked(dead()), 0), Step::Wait(500));
         assert_eq!(agent.next(Event::Looked(nothing()), 4_000), Step::Wait(4_500));
         assert_eq!(agent.next(Event::Looked(dead()), 5_000), Step::Wait(5_500));
         assert_eq!(agent.next(Event::Looked(dead()), 10_000), Step::Withdraw);
 
-        let mut other = Waiting::new(Responder::Other, 60_000, 500);
+        let mut other = Waiting::new(ResponderKind::Other, 60_000, 500);
         other.next(Event::Looked(dead()), 0);
         assert_eq!(other.next(Event::Looked(dead()), 59_000), Step::Wait(59_500));
     }

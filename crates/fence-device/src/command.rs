@@ -18,8 +18,8 @@ use crate::executor::Purpose;
 use crate::program::{self, LIST_BYTES_MAX, acknowledged};
 use crate::shown::{complaint, power_report};
 use crate::{
-    Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
-    Reach, Secrets, TargetList,
+    Client, Command, ExecutorClient, FenceDevice, Limit, OUTPUT_BYTES_MAX, OrderContext, Pin,
+    Reach, RunOutcome, Secrets, TargetList,
 };
 
 /// A command device as it is configured. Each list is a program's absolute path and its arguments.
@@ -63,7 +63,7 @@ impl CommandDevice {
         client: Option<&Client>,
         limit: Limit,
         output_max: usize,
-    ) -> Outcome {
+    ) -> RunOutcome {
         let command = Command {
             stdin: values.request_json.to_string(),
             client: client.cloned(),
@@ -83,7 +83,7 @@ impl CommandDevice {
         };
         let values = Values { target: Some(target), ..Values::question("status") };
         match self.run(argv, &values, None, limit, OUTPUT_BYTES_MAX) {
-            Outcome::Exited { code: code @ (0 | 2), stdout, stderr } => {
+            RunOutcome::Exited { code: code @ (0 | 2), stdout, stderr } => {
                 let report =
                     power_report(code, &stdout, &stderr, &[target.as_str()], &Secrets::default());
                 (report, complaint(&stderr, &Secrets::default()))
@@ -148,7 +148,9 @@ impl FenceDevice for CommandDevice {
         };
         match self.run(argv, &Values::question(action), None, limit, OUTPUT_BYTES_MAX) {
             // A list would be a long message.
-            Outcome::Exited { code: 0, .. } => Reach::Reachable(format!("its {action} succeeded")),
+            RunOutcome::Exited { code: 0, .. } => {
+                Reach::Reachable(format!("its {action} succeeded"))
+            }
             outcome => Reach::Unreachable(failure(argv, &outcome)),
         }
     }
@@ -158,7 +160,7 @@ impl FenceDevice for CommandDevice {
             return TargetList::NoList("the device has no list command".to_owned());
         };
         match self.run(argv, &Values::question("list"), None, limit, LIST_BYTES_MAX) {
-            Outcome::Exited { code: 0, stdout, .. } => match listed_nodes(&stdout) {
+            RunOutcome::Exited { code: 0, stdout, .. } => match listed_nodes(&stdout) {
                 Ok(nodes) => TargetList::Nodes(nodes),
                 Err(problem) => TargetList::NoList(problem),
             },
@@ -178,7 +180,7 @@ impl FenceDevice for CommandDevice {
         if report.state == PowerState::Unknown { Some(report.detail) } else { complaint }
     }
 
-    fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
+    fn order(&self, order: Order, job: &OrderContext<'_>, limit: Limit) -> OrderReport {
         let argv = match order {
             Order::Off => &self.settings.off,
             Order::On => &self.settings.on,
@@ -196,7 +198,7 @@ impl FenceDevice for CommandDevice {
             request_json: String::from_utf8_lossy(job.request_json),
         };
         match self.run(argv, &values, job.client, limit, OUTPUT_BYTES_MAX) {
-            Outcome::Exited { code: 0, stdout, stderr } => acknowledged(&stdout, &stderr),
+            RunOutcome::Exited { code: 0, stdout, stderr } => acknowledged(&stdout, &stderr),
             outcome => outcome.order_report(failure(argv, &outcome)),
         }
     }
@@ -349,6 +351,6 @@ pub fn listed_nodes(stdout: &str) -> Result<Vec<NodeName>, String> {
 }
 
 /// Why the program of `argv` did not do what it was run for.
-fn failure(argv: &[String], outcome: &Outcome) -> String {
+fn failure(argv: &[String], outcome: &RunOutcome) -> String {
     program::failure(argv.first().map_or("", String::as_str), outcome)
 }

@@ -52,8 +52,8 @@ use crate::pin::Machine;
 use crate::program::{LIST_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::secret::{has_quotation, quoted};
 use crate::{
-    Client, Command, ExecutorClient, FenceDevice, Job, Limit, Outcome, Pin, Reach, SecretSource,
-    Secrets, Subject, TargetList,
+    Client, Command, ExecutorClient, FenceDevice, Limit, OrderContext, Pin, Reach, RunOutcome,
+    SecretSource, Secrets, Subject, TargetList,
 };
 
 use environment::{environment, shared_files_problem};
@@ -335,7 +335,7 @@ impl FenceDevice for Ec2Device {
         PowerReport { state, detail: answer.text }
     }
 
-    fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
+    fn order(&self, order: Order, job: &OrderContext<'_>, limit: Limit) -> OrderReport {
         let ask = match order {
             Order::Off => Ec2Ask::Off,
             Order::On => Ec2Ask::On,
@@ -378,10 +378,10 @@ impl FenceDevice for Ec2Device {
 }
 
 /// What the outcome of the program means.
-fn answer_of(outcome: &Outcome) -> Ec2Answer {
+fn answer_of(outcome: &RunOutcome) -> Ec2Answer {
     let mut words = outcome.end_of("its program");
     match outcome {
-        Outcome::Exited { code: 0, stdout, .. } => {
+        RunOutcome::Exited { code: 0, stdout, .. } => {
             return serde_json::from_str(stdout).unwrap_or_else(|error| {
                 // These words may hold a value.
                 let words = quoted(&json_problem(stdout.as_bytes(), &error));
@@ -389,11 +389,11 @@ fn answer_of(outcome: &Outcome) -> Ec2Answer {
                 Ec2Answer::of(Ec2Outcome::Unclear, text)
             });
         }
-        Outcome::Exited { code: NOT_UNDERSTOOD, stderr, .. } => {
+        RunOutcome::Exited { code: NOT_UNDERSTOOD, stderr, .. } => {
             let text = format!("its program did nothing: {}", quoted(stderr.trim()));
             return Ec2Answer::of(Ec2Outcome::Failed, text);
         }
-        Outcome::Exited { stderr, .. } | Outcome::Signaled { stderr, .. } => {
+        RunOutcome::Exited { stderr, .. } | RunOutcome::Signaled { stderr, .. } => {
             words = format!("{words}: {}", quoted(stderr.trim()));
         }
         _ => {}

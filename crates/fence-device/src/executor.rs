@@ -145,7 +145,7 @@ impl fmt::Debug for Command {
 /// What came of running a program. Output is readable text: no control characters but newline and
 /// tab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
+pub enum RunOutcome {
     /// The program ended by itself.
     Exited {
         /// Its exit code.
@@ -185,26 +185,26 @@ pub enum Outcome {
     NotReported,
 }
 
-impl Outcome {
+impl RunOutcome {
     /// How it ended, without what the program wrote, which may hold a secret.
     fn shown(&self) -> String {
         match self {
-            Outcome::Exited { code, .. } => format!("exit code {code}"),
-            Outcome::Signaled { signal, .. } => format!("ended by signal {signal}"),
-            Outcome::TimedOut { .. } => "killed at its limit".to_owned(),
-            Outcome::NotStarted(problem) => format!("not started: {problem}"),
-            Outcome::TooLate => "not started: it was too late".to_owned(),
-            Outcome::Withdrawn => "not started: nobody waited any more".to_owned(),
-            Outcome::ExecutorLost => "the executor was lost".to_owned(),
-            Outcome::NotReported => "no result came in time".to_owned(),
+            RunOutcome::Exited { code, .. } => format!("exit code {code}"),
+            RunOutcome::Signaled { signal, .. } => format!("ended by signal {signal}"),
+            RunOutcome::TimedOut { .. } => "killed at its limit".to_owned(),
+            RunOutcome::NotStarted(problem) => format!("not started: {problem}"),
+            RunOutcome::TooLate => "not started: it was too late".to_owned(),
+            RunOutcome::Withdrawn => "not started: nobody waited any more".to_owned(),
+            RunOutcome::ExecutorLost => "the executor was lost".to_owned(),
+            RunOutcome::NotReported => "no result came in time".to_owned(),
         }
     }
 
     /// The same with `change` made to what the program wrote.
     pub(crate) fn map_output(mut self, change: impl Fn(&str) -> String) -> Self {
-        if let Outcome::Exited { stdout, stderr, .. }
-        | Outcome::Signaled { stdout, stderr, .. }
-        | Outcome::TimedOut { stdout, stderr } = &mut self
+        if let RunOutcome::Exited { stdout, stderr, .. }
+        | RunOutcome::Signaled { stdout, stderr, .. }
+        | RunOutcome::TimedOut { stdout, stderr } = &mut self
         {
             (*stdout, *stderr) = (change(stdout), change(stderr));
         }
@@ -263,13 +263,13 @@ enum Answer {
 #[derive(Debug, Serialize, Deserialize)]
 struct ResultLine {
     id: u64,
-    outcome: Outcome,
+    outcome: RunOutcome,
 }
 
 /// A line from a keeper to the executor, about the job that it was given.
 #[derive(Debug, Serialize, Deserialize)]
 struct KeeperLine {
-    outcome: Outcome,
+    outcome: RunOutcome,
     /// Nothing of the job is left, and the keeper takes the next.
     is_clean: bool,
 }

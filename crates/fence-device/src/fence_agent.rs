@@ -47,8 +47,8 @@ use fence_spool::program_problem;
 use crate::program::{acknowledged, failure};
 use crate::shown::{complaint, power_report};
 use crate::{
-    Client, Command, ExecutorClient, FenceDevice, Job, Limit, OUTPUT_BYTES_MAX, Outcome, Pin,
-    Reach, Secret, SecretSource, Secrets, TargetList,
+    Client, Command, ExecutorClient, FenceDevice, Limit, OUTPUT_BYTES_MAX, OrderContext, Pin,
+    Reach, RunOutcome, Secret, SecretSource, Secrets, TargetList,
 };
 
 pub use action::AgentAction;
@@ -116,7 +116,7 @@ impl<'a> Target<'a> {
 /// What came of running the agent, as it is: what people see of it is without the secrets.
 #[derive(Debug)]
 struct Ran {
-    outcome: Outcome,
+    outcome: RunOutcome,
     secrets: Secrets,
 }
 
@@ -242,7 +242,7 @@ impl FenceAgentDevice {
             Ok(ran) => ran,
             Err(problem) => return unknown(problem),
         };
-        let Outcome::Exited { code: code @ (0 | 2), stdout, stderr } = &ran.outcome else {
+        let RunOutcome::Exited { code: code @ (0 | 2), stdout, stderr } = &ran.outcome else {
             return unknown(self.failure(&ran));
         };
         let (code, names) = (*code, [target.node.as_str(), target.plug]);
@@ -325,7 +325,7 @@ impl FenceDevice for FenceAgentDevice {
         self.status(target, pin, limit).0
     }
 
-    fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
+    fn order(&self, order: Order, job: &OrderContext<'_>, limit: Limit) -> OrderReport {
         let action = AgentAction::from(order);
         if !self.can(action) {
             return OrderReport::Failed(format!("the agent has no action '{}'", action.as_str()));
@@ -355,7 +355,7 @@ impl FenceDevice for FenceAgentDevice {
             Err(problem) => return OrderReport::Failed(problem),
         };
         match &ran.outcome {
-            Outcome::Exited { code: 0, stdout, .. } => {
+            RunOutcome::Exited { code: 0, stdout, .. } => {
                 // Not its standard error: what agents write there when all is well concerns nobody.
                 acknowledged(&ran.secrets.hide(stdout), "")
             }

@@ -57,8 +57,8 @@ use crate::contacts::{Contacted, contact_all};
 use crate::executor::Purpose;
 use crate::pin::Machine;
 use crate::{
-    Called, Client, Command, ExecutorClient, FenceDevice, Job, Limit, Outcome, Pin, Reach, Secret,
-    SecretSource, Secrets, TargetList,
+    Called, Client, Command, ExecutorClient, FenceDevice, Limit, OrderContext, Pin, Reach,
+    RunOutcome, Secret, SecretSource, Secrets, TargetList,
 };
 
 pub use address::BmcAddress;
@@ -171,7 +171,7 @@ impl FenceDevice for IpmiDevice {
         }
     }
 
-    fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
+    fn order(&self, order: Order, job: &OrderContext<'_>, limit: Limit) -> OrderReport {
         let bmc = match self.bmc(job.target) {
             Ok(bmc) => bmc,
             Err(problem) => return OrderReport::Failed(problem),
@@ -184,7 +184,9 @@ impl FenceDevice for IpmiDevice {
                 What::Unreachable | What::Busy => return OrderReport::Unreachable(said.words),
                 What::NotLetIn | What::Unclear => return OrderReport::Failed(said.words),
             },
-            Ran::Ended(Outcome::TimedOut { .. }, words) => return OrderReport::Unreachable(words),
+            Ran::Ended(RunOutcome::TimedOut { .. }, words) => {
+                return OrderReport::Unreachable(words);
+            }
             // A question changes nothing, whatever became of it.
             Ran::Ended(outcome, words) => {
                 return match outcome.order_report(words) {
@@ -217,7 +219,7 @@ struct Bmc<'a> {
 enum Ran {
     Said(Said),
     /// It did not end by itself.
-    Ended(Outcome, String),
+    Ended(RunOutcome, String),
 }
 
 impl Ran {
@@ -243,7 +245,7 @@ impl Bmc<'_> {
                 return (host, ran);
             }
             if client.is_some_and(|client| !client.is_waiting(limit)) {
-                return (host, self.ran(Outcome::Withdrawn));
+                return (host, self.ran(RunOutcome::Withdrawn));
             }
         }
     }
@@ -342,13 +344,13 @@ impl Bmc<'_> {
         self.ran(outcome)
     }
 
-    fn ran(&self, outcome: Outcome) -> Ran {
+    fn ran(&self, outcome: RunOutcome) -> Ran {
         let secrets = Secrets::from(self.password.clone());
         let text = |words: &str| {
             bounded(&format!("BMC {}: {}", self.address, secrets.shown(words)), TEXT_BYTES_MAX)
         };
         match outcome {
-            Outcome::Exited { code, stdout, stderr } => {
+            RunOutcome::Exited { code, stdout, stderr } => {
                 let said = said(code, &stdout, &stderr);
                 Ran::Said(Said { words: text(&said.words), ..said })
             }

@@ -49,7 +49,7 @@ pub use command::{CommandDevice, CommandSettings, known_placeholders, placeholde
 #[doc(hidden)]
 pub use command::listed_nodes;
 pub use ec2::{Ec2Answer, Ec2Ask, Ec2Call, Ec2Device, Ec2Outcome, Ec2Settings, is_instance_id};
-pub use executor::{Command, ExecutorClient, OUTPUT_BYTES_MAX, Outcome, executor_main};
+pub use executor::{Command, ExecutorClient, OUTPUT_BYTES_MAX, RunOutcome, executor_main};
 pub use fence_agent::{AgentAction, FenceAgentDevice, FenceAgentSettings};
 #[doc(hidden)]
 pub use fence_agent::{Given, Listed, Metadata, listed_plugs};
@@ -96,7 +96,7 @@ impl Limit {
 
 /// What an order is carried out for.
 #[derive(Clone, Copy, Debug)]
-pub struct Job<'a> {
+pub struct OrderContext<'a> {
     /// The node to act on.
     pub target: &'a NodeName,
     /// What the request asks for, of which the order is one step.
@@ -115,7 +115,7 @@ pub struct Job<'a> {
     pub client: Option<&'a Client>,
 }
 
-impl Job<'_> {
+impl OrderContext<'_> {
     /// What forbids to act at this moment: asked right before the one call that acts, after
     /// whatever comes before it.
     pub fn forbids(&self, limit: Limit) -> Option<OrderReport> {
@@ -182,11 +182,11 @@ pub trait FenceDevice: Debug + Send + Sync {
     /// - `Unacknowledged`: everything else after the first contact. When in doubt, this one.
     /// - `Failed`: the driver failed before it could send anything.
     /// - `TooLate`: the limit had passed before anything was sent.
-    /// - `Withdrawn`: nobody waited any more ([`Job::client`]); nothing was sent.
+    /// - `Withdrawn`: nobody waited any more ([`OrderContext::client`]); nothing was sent.
     ///
     /// Right before each call that acts, after all questions and logins, the driver asks
-    /// [`Job::forbids`], or has the process that acts ask the same.
-    fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport;
+    /// [`OrderContext::forbids`], or has the process that acts ask the same.
+    fn order(&self, order: Order, job: &OrderContext<'_>, limit: Limit) -> OrderReport;
 
     /// Learns what an execution should not have to wait for, changing nothing: called ahead, and
     /// right before each execution, by its limit at most. The abilities may be known better

@@ -10,7 +10,7 @@
 use fence_core::execution::OrderReport;
 use fence_protocol::bounded;
 
-use crate::{Command, Limit, OUTPUT_BYTES_MAX, Outcome};
+use crate::{Command, Limit, OUTPUT_BYTES_MAX, RunOutcome};
 
 /// How much of a list of targets is read. Most names are far shorter than 16 bytes.
 pub(crate) const LIST_BYTES_MAX: usize = 1024 * 1024;
@@ -55,44 +55,46 @@ impl Command {
     }
 }
 
-impl Outcome {
+impl RunOutcome {
     /// What an order came to whose program ended like this, unless the exit code and the output say
     /// more. `words` are for people.
     pub(crate) fn order_report(&self, words: String) -> OrderReport {
         match self {
-            Outcome::NotStarted(_) => OrderReport::Failed(words),
-            Outcome::TooLate => OrderReport::TooLate,
-            Outcome::Withdrawn => OrderReport::Withdrawn,
-            Outcome::Exited { .. }
-            | Outcome::Signaled { .. }
-            | Outcome::TimedOut { .. }
-            | Outcome::ExecutorLost
-            | Outcome::NotReported => OrderReport::Unacknowledged(words),
+            RunOutcome::NotStarted(_) => OrderReport::Failed(words),
+            RunOutcome::TooLate => OrderReport::TooLate,
+            RunOutcome::Withdrawn => OrderReport::Withdrawn,
+            RunOutcome::Exited { .. }
+            | RunOutcome::Signaled { .. }
+            | RunOutcome::TimedOut { .. }
+            | RunOutcome::ExecutorLost
+            | RunOutcome::NotReported => OrderReport::Unacknowledged(words),
         }
     }
 
     /// How `program` ended, without what it wrote.
     pub(crate) fn end_of(&self, program: &str) -> String {
         match self {
-            Outcome::Exited { code, .. } => format!("{program} exited with {code}"),
-            Outcome::Signaled { signal, .. } => format!("{program} was ended by signal {signal}"),
-            Outcome::TimedOut { .. } => format!("{program} was killed at its limit"),
-            Outcome::NotStarted(problem) => problem.clone(),
-            Outcome::TooLate => format!("it was too late to start {program}"),
-            Outcome::Withdrawn => format!("nobody waited for {program} any more"),
-            Outcome::ExecutorLost => {
+            RunOutcome::Exited { code, .. } => format!("{program} exited with {code}"),
+            RunOutcome::Signaled { signal, .. } => {
+                format!("{program} was ended by signal {signal}")
+            }
+            RunOutcome::TimedOut { .. } => format!("{program} was killed at its limit"),
+            RunOutcome::NotStarted(problem) => problem.clone(),
+            RunOutcome::TooLate => format!("it was too late to start {program}"),
+            RunOutcome::Withdrawn => format!("nobody waited for {program} any more"),
+            RunOutcome::ExecutorLost => {
                 format!("the executor was lost while {program} ran; it was killed")
             }
-            Outcome::NotReported => format!("no result of {program} came in time"),
+            RunOutcome::NotReported => format!("no result of {program} came in time"),
         }
     }
 
     /// What the program wrote to its standard output and its standard error.
     fn output(&self) -> (&str, &str) {
         match self {
-            Outcome::Exited { stdout, stderr, .. }
-            | Outcome::Signaled { stdout, stderr, .. }
-            | Outcome::TimedOut { stdout, stderr } => (stdout, stderr),
+            RunOutcome::Exited { stdout, stderr, .. }
+            | RunOutcome::Signaled { stdout, stderr, .. }
+            | RunOutcome::TimedOut { stdout, stderr } => (stdout, stderr),
             _ => ("", ""),
         }
     }
@@ -111,7 +113,7 @@ pub(crate) fn acknowledged(stdout: &str, stderr: &str) -> OrderReport {
 }
 
 /// Why the program at `path` did not do what it was run for.
-pub(crate) fn failure(path: &str, outcome: &Outcome) -> String {
+pub(crate) fn failure(path: &str, outcome: &RunOutcome) -> String {
     let end = outcome.end_of(&format!("\"{path}\""));
     // The errors come first, for they are what may get cut off.
     let (stdout, stderr) = outcome.output();
@@ -130,25 +132,25 @@ mod tests {
         let (stdout, stderr) = (String::new, String::new);
         let words = || "why".to_owned();
         for outcome in [
-            Outcome::Exited { code: 1, stdout: stdout(), stderr: stderr() },
-            Outcome::Signaled { signal: 9, stdout: stdout(), stderr: stderr() },
-            Outcome::TimedOut { stdout: stdout(), stderr: stderr() },
-            Outcome::ExecutorLost,
-            Outcome::NotReported,
+            RunOutcome::Exited { code: 1, stdout: stdout(), stderr: stderr() },
+            RunOutcome::Signaled { signal: 9, stdout: stdout(), stderr: stderr() },
+            RunOutcome::TimedOut { stdout: stdout(), stderr: stderr() },
+            RunOutcome::ExecutorLost,
+            RunOutcome::NotReported,
         ] {
             assert_eq!(outcome.order_report(words()), OrderReport::Unacknowledged(words()));
         }
-        let not_started = Outcome::NotStarted(words());
+        let not_started = RunOutcome::NotStarted(words());
         assert_eq!(not_started.order_report(words()), OrderReport::Failed(words()));
-        assert_eq!(Outcome::TooLate.order_report(words()), OrderReport::TooLate);
-        assert_eq!(Outcome::Withdrawn.order_report(words()), OrderReport::Withdrawn);
+        assert_eq!(RunOutcome::TooLate.order_report(words()), OrderReport::TooLate);
+        assert_eq!(RunOutcome::Withdrawn.order_report(words()), OrderReport::Withdrawn);
     }
 
     #[test]
     fn a_failure_names_the_program_and_quotes_its_errors_first() {
         let ended =
-            Outcome::Exited { code: 1, stdout: "said\n".into(), stderr: "ERROR: no".into() };
+            RunOutcome::Exited { code: 1, stdout: "said\n".into(), stderr: "ERROR: no".into() };
         assert_eq!(failure("/sbin/x", &ended), "\"/sbin/x\" exited with 1: ERROR: no said");
-        assert_eq!(failure("/sbin/x", &Outcome::NotStarted("why".into())), "why");
+        assert_eq!(failure("/sbin/x", &RunOutcome::NotStarted("why".into())), "why");
     }
 }

@@ -66,7 +66,7 @@ use tls::Expected;
 pub use tls::Fingerprint;
 
 use crate::pin::Machine;
-use crate::{FenceDevice, Job, Limit, Pin, Reach, SecretSource, TargetList};
+use crate::{FenceDevice, Limit, OrderContext, Pin, Reach, SecretSource, TargetList};
 
 /// A Redfish device as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -343,7 +343,7 @@ impl FenceDevice for RedfishDevice {
         }
     }
 
-    fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
+    fn order(&self, order: Order, job: &OrderContext<'_>, limit: Limit) -> OrderReport {
         if limit.has_passed() {
             return OrderReport::TooLate;
         }

@@ -20,7 +20,7 @@ use fence_protocol::{NodeName, PowerState};
 use fence_spool::PlaceError;
 use serde::{Deserialize, Serialize};
 
-use crate::{FenceDevice, Job, Limit, Pin, Reach, TargetList, boot_ms_now};
+use crate::{FenceDevice, Limit, OrderContext, Pin, Reach, TargetList, boot_ms_now};
 
 /// How a simulated device fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -101,7 +101,7 @@ impl SimulatedDevice {
         fs::rename(&temporary, &self.settings.state_file)
     }
 
-    fn note(&self, order: Order, job: &Job<'_>) -> io::Result<()> {
+    fn note(&self, order: Order, job: &OrderContext<'_>) -> io::Result<()> {
         let line = format!(
             "{} {} {} {} {}\n",
             Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
@@ -162,7 +162,7 @@ impl FenceDevice for SimulatedDevice {
         }
     }
 
-    fn order(&self, order: Order, job: &Job<'_>, limit: Limit) -> OrderReport {
+    fn order(&self, order: Order, job: &OrderContext<'_>, limit: Limit) -> OrderReport {
         if limit.has_passed() {
             return OrderReport::TooLate;
         }
@@ -253,7 +253,7 @@ mod tests {
 
         fn order(&self, order: Order, limit: Limit) -> OrderReport {
             let (target, request_id) = ("n3".parse().unwrap(), RequestId::random());
-            let job = Job {
+            let job = OrderContext {
                 target: &target,
                 action: FenceAction::Off,
                 request_id: &request_id,

@@ -14,7 +14,7 @@ use common::{Directory, agents, bmc, command, ec2_settings, give, ipmi_settings,
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{
     AgentAction, Client, Command, CommandDevice, CommandSettings, Ec2Device, FenceAgentDevice,
-    FenceAgentSettings, FenceDevice, IpmiDevice, Outcome, Pin, RedfishDevice,
+    FenceAgentSettings, FenceDevice, IpmiDevice, Pin, RedfishDevice, RunOutcome,
 };
 
 /// A directory with a claimed request.
@@ -69,15 +69,15 @@ fn a_program_is_started_only_while_its_client_waits() {
         executor.run(Command { client, ..command(&["/bin/true"]) })
     };
 
-    assert_eq!(run(true), Outcome::Withdrawn);
+    assert_eq!(run(true), RunOutcome::Withdrawn);
     // A client that never held anything waits until its deadline.
-    assert!(matches!(run(false), Outcome::Exited { code: 0, .. }));
+    assert!(matches!(run(false), RunOutcome::Exited { code: 0, .. }));
     let held = rig.hold();
-    assert!(matches!(run(true), Outcome::Exited { code: 0, .. }));
+    assert!(matches!(run(true), RunOutcome::Exited { code: 0, .. }));
     held.unlock().unwrap();
-    assert_eq!(run(true), Outcome::Withdrawn);
+    assert_eq!(run(true), RunOutcome::Withdrawn);
     fs::remove_file(&rig.claim).unwrap();
-    assert_eq!(run(false), Outcome::Withdrawn);
+    assert_eq!(run(false), RunOutcome::Withdrawn);
 }
 
 #[test]

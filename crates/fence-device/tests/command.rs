@@ -10,7 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use common::Rig;
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{
-    CommandDevice, CommandSettings, FenceDevice, Job, Limit, Pin, Reach, TargetList, boot_ms_now,
+    CommandDevice, CommandSettings, FenceDevice, Limit, OrderContext, Pin, Reach, TargetList,
+    boot_ms_now,
 };
 use fence_protocol::{FenceAction, NodeName, PowerState, RequestId};
 
@@ -55,7 +56,7 @@ fn node() -> NodeName {
 fn off(device: &CommandDevice, filesystems: &[&str], limit: Limit) -> OrderReport {
     let (target, request_id): (_, RequestId) = (node(), ID.parse().unwrap());
     let gfs2_filesystems: Vec<String> = filesystems.iter().map(|&name| name.to_owned()).collect();
-    let job = Job {
+    let job = OrderContext {
         target: &target,
         action: FenceAction::Reboot,
         request_id: &request_id,

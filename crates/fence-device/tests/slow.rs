@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 
 use common::{Directory, children_of, command, executor_pid, is_alive, shell, wait_for};
-use fence_device::{Command, ExecutorClient, Limit, Outcome, boot_ms_now};
+use fence_device::{Command, ExecutorClient, Limit, RunOutcome, boot_ms_now};
 use nix::sys::signal::{Signal, kill};
 
 /// A program that runs until it may end; it notes its number in `pid`.
@@ -27,7 +27,7 @@ impl Held {
     }
 
     /// Begins it as an order that may take so long, and returns when it runs.
-    fn begin(&self, executor: &ExecutorClient, limit: Limit) -> JoinHandle<Outcome> {
+    fn begin(&self, executor: &ExecutorClient, limit: Limit) -> JoinHandle<RunOutcome> {
         let pid = self.directory.path("pid");
         let script = format!("echo $$ > '{}'; read x < '{}'", pid.display(), self.gate);
         let (executor, command) = (executor.clone(), Command { limit, ..shell(&script) });
@@ -45,8 +45,8 @@ impl Held {
     }
 }
 
-fn done() -> Outcome {
-    Outcome::Exited { code: 0, stdout: String::new(), stderr: String::new() }
+fn done() -> RunOutcome {
+    RunOutcome::Exited { code: 0, stdout: String::new(), stderr: String::new() }
 }
 
 #[test]
@@ -61,10 +61,10 @@ fn a_question_to_a_stopped_executor_ends_alone() {
     // Longer together than a stuck executor is waited for.
     for _ in 0..3 {
         let question = Command { limit: Limit::in_ms(500), ..command(&["/bin/true"]) };
-        assert_eq!(executor.ask(question), Outcome::NotReported);
+        assert_eq!(executor.ask(question), RunOutcome::NotReported);
     }
     let question = Command { limit: Limit::in_ms(4_000), ..command(&["/bin/true"]) };
-    assert_eq!(executor.ask(question), Outcome::NotReported);
+    assert_eq!(executor.ask(question), RunOutcome::NotReported);
     assert!(order.is_alive());
     kill(pid, Signal::SIGCONT).unwrap();
 
@@ -88,7 +88,7 @@ fn an_executor_that_is_stopped_past_an_orders_limit_has_time_to_report_its_end()
     wait_for("the order's end", || !order.is_alive());
     // The order is late by now, and its executor has been asked whether it lives.
     let question = Command { limit: Limit::in_ms(2_500), ..command(&["/bin/true"]) };
-    assert_eq!(executor.ask(question), Outcome::NotReported);
+    assert_eq!(executor.ask(question), RunOutcome::NotReported);
     assert!(!running.is_finished());
     kill(pid, Signal::SIGCONT).unwrap();
 
@@ -130,7 +130,7 @@ fn when_all_were_stopped_past_an_orders_limit_its_end_is_reported() {
     order.end();
     wait_for("the order's end", || !order.is_alive());
     let question = Command { limit: Limit::in_ms(2_500), ..command(&["/bin/true"]) };
-    assert_eq!(executor.ask(question), Outcome::NotReported);
+    assert_eq!(executor.ask(question), RunOutcome::NotReported);
     // The executor sees first that its keeper is late.
     kill(pid, Signal::SIGCONT).unwrap();
     assert_eq!(executor.ask(command(&["/bin/true"])), done());
@@ -147,9 +147,9 @@ fn a_stuck_executor_without_an_order_is_replaced_before_the_next_job() {
     let question = |limit_ms| Command { limit: Limit::in_ms(limit_ms), ..command(&["/bin/true"]) };
 
     kill(stuck, Signal::SIGSTOP).unwrap();
-    assert_eq!(executor.ask(question(100)), Outcome::NotReported);
+    assert_eq!(executor.ask(question(100)), RunOutcome::NotReported);
     // From now on it has its time to say that it lives.
-    assert_eq!(executor.ask(question(8_000)), Outcome::NotReported);
+    assert_eq!(executor.ask(question(8_000)), RunOutcome::NotReported);
 
     assert_eq!(executor.run(command(&["/bin/true"])), done());
     assert_ne!(executor_pid(&directory), stuck);
@@ -173,11 +173,11 @@ fn more_jobs_than_a_stopped_executor_has_room_for_are_carried_out_later() {
         .collect();
     // Longer than whoever writes used to wait for room.
     let question = Command { limit: Limit::in_ms(500), ..command(&["/bin/true"]) };
-    assert_eq!(executor.ask(question), Outcome::NotReported);
+    assert_eq!(executor.ask(question), RunOutcome::NotReported);
     kill(pid, Signal::SIGCONT).unwrap();
 
     for job in jobs {
-        let Outcome::Exited { code: 0, stdout, .. } = job.join().unwrap() else { panic!() };
+        let RunOutcome::Exited { code: 0, stdout, .. } = job.join().unwrap() else { panic!() };
         assert_eq!(stdout, "400000\n");
     }
     assert_eq!(executor_pid(&directory), pid, "the executor was given up");
@@ -200,14 +200,14 @@ fn an_order_waits_for_no_keeper_of_a_question() {
     };
     let questions: Vec<_> = (0..40).map(|_| ask(noting("question"))).collect();
     let sent = Command { limit: Limit::in_ms(1_000), ..command(&["/bin/true"]) };
-    assert_eq!(executor.ask(sent), Outcome::NotReported);
+    assert_eq!(executor.ask(sent), RunOutcome::NotReported);
     let order = executor.clone();
     let order = {
         let job = noting("order");
         thread::spawn(move || order.run(job))
     };
     let sent = Command { limit: Limit::in_ms(1_000), ..command(&["/bin/true"]) };
-    assert_eq!(executor.ask(sent), Outcome::NotReported);
+    assert_eq!(executor.ask(sent), RunOutcome::NotReported);
     kill(pid, Signal::SIGCONT).unwrap();
 
     assert_eq!(order.join().unwrap(), done());
@@ -237,10 +237,10 @@ fn what_a_stopped_executor_takes_too_late_is_not_started() {
         thread::spawn(move || executor.run(late))
     };
     let question = Command { limit: Limit::in_ms(500), ..command(&["/bin/true"]) };
-    assert_eq!(executor.ask(question), Outcome::NotReported);
+    assert_eq!(executor.ask(question), RunOutcome::NotReported);
     kill(pid, Signal::SIGCONT).unwrap();
 
-    assert_eq!(running.join().unwrap(), Outcome::TooLate);
+    assert_eq!(running.join().unwrap(), RunOutcome::TooLate);
     assert!(!Path::new(&touched).exists());
 }
 

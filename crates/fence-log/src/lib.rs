@@ -12,6 +12,6 @@ mod stdout;
 mod syslog_socket;
 
 pub use line::{is_plain, one_line, shown_line};
-pub use logger::{Target, init};
+pub use logger::{LogSink, init};
 pub use stdout::stdout_was_closed;
 pub use syslog_socket::Syslog;

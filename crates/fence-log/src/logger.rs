@@ -21,7 +21,7 @@ const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Where the lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum LogSink {
     /// Standard error, for people.
     Stderr,
     /// Standard error that leads to the journal: with priorities (sd-daemon(3)). For a caller that
@@ -34,7 +34,7 @@ pub enum Target {
 /// Makes this program's `log` macros write to `target`. `log::logger().flush()` at the end waits,
 /// for a bounded time, until all lines are out. An error is that there is a logger already, or that
 /// no thread can be started.
-pub fn init(program: &'static str, target: Target, level: LevelFilter) -> io::Result<()> {
+pub fn init(program: &'static str, target: LogSink, level: LevelFilter) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
     let writer = Arc::clone(&queue);
     thread::Builder::new().name("log".to_owned()).spawn(move || {
@@ -48,15 +48,15 @@ pub fn init(program: &'static str, target: Target, level: LevelFilter) -> io::Re
 
 type Sink = Box<dyn FnMut(Level, &str)>;
 
-fn sink(program: &'static str, target: Target) -> Sink {
+fn sink(program: &'static str, target: LogSink) -> Sink {
     match target {
-        Target::Syslog => match Syslog::connect(program) {
+        LogSink::Syslog => match Syslog::connect(program) {
             Some(mut syslog) => Box::new(move |level, text| {
                 syslog.send(level, text);
             }),
-            None => sink(program, Target::Stderr),
+            None => sink(program, LogSink::Stderr),
         },
-        Target::Stderr | Target::Journal => Box::new(move |level, text| {
+        LogSink::Stderr | LogSink::Journal => Box::new(move |level, text| {
             let line = stderr_line(program, target, level, text);
             // Nobody is left to tell when standard error is gone.
             let _ = io::stderr().write_all(line.as_bytes());
@@ -64,9 +64,9 @@ fn sink(program: &'static str, target: Target) -> Sink {
     }
 }
 
-fn stderr_line(program: &str, target: Target, level: Level, text: &str) -> String {
+fn stderr_line(program: &str, target: LogSink, level: Level, text: &str) -> String {
     let text = shown_line(text);
-    if target == Target::Journal {
+    if target == LogSink::Journal {
         let priority = match level {
             Level::Error => 3,
             Level::Warn => 4,
@@ -246,9 +246,9 @@ mod tests {
     fn a_line_shows_its_level_as_its_reader_expects_it() {
         let line = |target, level| stderr_line("fence-watcher", target, level, "a\nb");
 
-        assert_eq!(line(Target::Journal, Level::Error), "<3>a\\nb\n");
-        assert_eq!(line(Target::Journal, Level::Info), "<6>a\\nb\n");
-        assert_eq!(line(Target::Stderr, Level::Warn), "fence-watcher: warning: a\\nb\n");
-        assert_eq!(line(Target::Stderr, Level::Info), "fence-watcher: a\\nb\n");
+        assert_eq!(line(LogSink::Journal, Level::Error), "<3>a\\nb\n");
+        assert_eq!(line(LogSink::Journal, Level::Info), "<6>a\\nb\n");
+        assert_eq!(line(LogSink::Stderr, Level::Warn), "fence-watcher: warning: a\\nb\n");
+        assert_eq!(line(LogSink::Stderr, Level::Info), "fence-watcher: a\\nb\n");
     }
 }

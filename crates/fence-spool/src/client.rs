@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use crate::dir::Dir;
-use crate::record::{self, Refusal, Sight};
+use crate::record::{self, OpenRefusal, Sight};
 use crate::served::Served;
 use crate::watch::{Watch, Watched, watch};
 use crate::watcher::{CLAIMED, HANDED_OVER_MODE, HELD_MODE, is_held};
@@ -169,8 +169,8 @@ impl ClientSpool {
             Ok(file) if is_held(&file) => return Ok(Stage::Pending),
             // Its client is gone, so nobody begins it.
             Ok(_) => return Ok(Stage::Elsewhere),
-            Err(Refusal::Untrusted(_) | Refusal::System(Errno::ENOENT)) => {}
-            Err(Refusal::System(errno)) => {
+            Err(OpenRefusal::Untrusted(_) | OpenRefusal::System(Errno::ENOENT)) => {}
+            Err(OpenRefusal::System(errno)) => {
                 return Err(self.requests.error("read", &file_name, errno));
             }
         }

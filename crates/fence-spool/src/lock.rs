@@ -21,7 +21,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use crate::dir::Dir;
-use crate::record::{self, Refusal};
+use crate::record::{self, OpenRefusal};
 use crate::served::Served;
 use crate::sign::{self, Sign};
 use crate::{LockError, SpoolError};
@@ -223,8 +223,8 @@ fn of_file(requests: &Dir) -> Liveness {
 
 fn open(requests: &Dir, name: &str) -> Result<File, SpoolError> {
     record::open(requests, name, OFlag::O_RDWR | OFlag::O_CREAT).map_err(|refusal| match refusal {
-        Refusal::Untrusted(error) => error,
-        Refusal::System(errno) => requests.error("open", name, errno),
+        OpenRefusal::Untrusted(error) => error,
+        OpenRefusal::System(errno) => requests.error("open", name, errno),
     })
 }
 
@@ -233,9 +233,9 @@ pub(crate) fn examine(requests: &Dir, claimed: Option<&Dir>) -> Vec<SpoolError> 
     let files =
         [Some((requests, WATCHER)), Some((requests, RUNNING)), claimed.map(|c| (c, RUNNING))];
     let problem = |(dir, name): (&Dir, &str)| match record::open(dir, name, OFlag::O_RDWR) {
-        Ok(_) | Err(Refusal::System(Errno::ENOENT)) => None,
-        Err(Refusal::Untrusted(error)) => Some(error),
-        Err(Refusal::System(errno)) => Some(dir.error("open", name, errno)),
+        Ok(_) | Err(OpenRefusal::System(Errno::ENOENT)) => None,
+        Err(OpenRefusal::Untrusted(error)) => Some(error),
+        Err(OpenRefusal::System(errno)) => Some(dir.error("open", name, errno)),
     };
     files.into_iter().flatten().filter_map(problem).collect()
 }

@@ -51,7 +51,7 @@ pub struct Facts {
 }
 
 /// Why a file was not opened.
-pub(crate) enum Refusal {
+pub(crate) enum OpenRefusal {
     /// It is there and not to be trusted.
     Untrusted(SpoolError),
     /// The system refused.
@@ -62,9 +62,9 @@ pub(crate) enum Refusal {
 pub(crate) fn inspect(dir: &Dir, name: &str) -> (Sight, Option<File>) {
     match open(dir, name, OFlag::O_RDONLY) {
         Ok(file) => (read(dir, name, &file), Some(file)),
-        Err(Refusal::Untrusted(error)) => (Sight::Untrusted(error.to_string()), None),
-        Err(Refusal::System(Errno::ENOENT)) => (Sight::Gone, None),
-        Err(Refusal::System(errno)) => (Sight::Failed(dir.error("read", name, errno)), None),
+        Err(OpenRefusal::Untrusted(error)) => (Sight::Untrusted(error.to_string()), None),
+        Err(OpenRefusal::System(Errno::ENOENT)) => (Sight::Gone, None),
+        Err(OpenRefusal::System(errno)) => (Sight::Failed(dir.error("read", name, errno)), None),
     }
 }
 
@@ -83,9 +83,9 @@ pub(crate) fn inspect_open(dir: &Dir, name: &str, before: Option<File>) -> (Sigh
 }
 
 /// Opens `name` if it is a regular file that nobody besides root and us can have written.
-pub(crate) fn open(dir: &Dir, name: &str, flags: OFlag) -> Result<File, Refusal> {
+pub(crate) fn open(dir: &Dir, name: &str, flags: OFlag) -> Result<File, OpenRefusal> {
     let check = |stat: &FileStat| match distrust(stat) {
-        Some(reason) => Err(Refusal::Untrusted(SpoolError::Io {
+        Some(reason) => Err(OpenRefusal::Untrusted(SpoolError::Io {
             operation: "trust",
             path: dir.join(name),
             source: io::Error::other(reason),
@@ -96,10 +96,10 @@ pub(crate) fn open(dir: &Dir, name: &str, flags: OFlag) -> Result<File, Refusal>
         // Looked at before it is opened: opening a device can already have an effect.
         Ok(stat) => check(&stat)?,
         Err(Errno::ENOENT) if flags.contains(OFlag::O_CREAT) => {}
-        Err(errno) => return Err(Refusal::System(errno)),
+        Err(errno) => return Err(OpenRefusal::System(errno)),
     }
-    let file = dir.file(name, flags).map_err(Refusal::System)?;
-    check(&fstat(&file).map_err(Refusal::System)?)?;
+    let file = dir.file(name, flags).map_err(OpenRefusal::System)?;
+    check(&fstat(&file).map_err(OpenRefusal::System)?)?;
     Ok(file)
 }
 

@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::dir::{Dir, is_plain, is_visible_json};
-use crate::record::{self, Refusal, Sight};
+use crate::record::{self, OpenRefusal, Sight};
 use crate::served::Served;
 use crate::{
     LockError, PlaceError, Places, RunningLock, SpoolError, WatcherLock, client, examine_dir, lock,
@@ -157,7 +157,7 @@ impl WatcherSpool {
         // Opened before: after the claim a lack of descriptors could no longer be waited out.
         let before = match record::open(&self.requests, &file_name, OFlag::O_RDONLY) {
             Ok(file) => Some(file),
-            Err(Refusal::System(errno)) if errno != Errno::ENOENT => {
+            Err(OpenRefusal::System(errno)) if errno != Errno::ENOENT => {
                 return Claim::Failed(self.requests.error("read", &file_name, errno));
             }
             // What must not be read is claimed and refused; what is gone, the rename finds gone.
@@ -323,8 +323,8 @@ pub fn is_claim_held(path: &Path) -> Result<Option<bool>, SpoolError> {
     let name = name.to_string_lossy();
     match record::open(&directory, &name, OFlag::O_RDONLY) {
         Ok(file) => Ok(Some(is_held(&file))),
-        Err(Refusal::Untrusted(_) | Refusal::System(Errno::ENOENT)) => Ok(None),
-        Err(Refusal::System(errno)) => Err(directory.error("read", &name, errno)),
+        Err(OpenRefusal::Untrusted(_) | OpenRefusal::System(Errno::ENOENT)) => Ok(None),
+        Err(OpenRefusal::System(errno)) => Err(directory.error("read", &name, errno)),
     }
 }
 

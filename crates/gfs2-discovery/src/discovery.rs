@@ -60,7 +60,7 @@ pub struct Discovery {
 
 /// What it comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Finding {
     /// The target holds at least one file system.
     Found,
     /// A source answered, and none knows of a file system that the target holds.
@@ -112,14 +112,14 @@ impl Discovery {
     }
 
     /// What it comes to.
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> Finding {
         let answered = |(_, report): &(Source, Report)| matches!(report, Report::Answered { .. });
         if !self.learned().is_empty() {
-            Outcome::Found
+            Finding::Found
         } else if self.reports.iter().any(answered) {
-            Outcome::None
+            Finding::None
         } else {
-            Outcome::Unknown
+            Finding::Unknown
         }
     }
 }
@@ -128,7 +128,7 @@ impl Discovery {
 impl fmt::Display for Discovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.outcome() {
-            Outcome::Found => {
+            Finding::Found => {
                 let names: Vec<String> = self
                     .learned()
                     .into_iter()
@@ -139,8 +139,8 @@ impl fmt::Display for Discovery {
                     .collect();
                 write!(f, "GFS2: {}", names.join(", "))?;
             }
-            Outcome::None => f.write_str("no GFS2 file system found")?,
-            Outcome::Unknown => f.write_str("GFS2 file systems unknown")?,
+            Finding::None => f.write_str("no GFS2 file system found")?,
+            Finding::Unknown => f.write_str("GFS2 file systems unknown")?,
         }
         for (source, report) in &self.reports {
             let source = source.as_str();
@@ -174,7 +174,7 @@ mod tests {
 
         assert_eq!(found.names(), ["home", "scratch"]);
         assert_eq!(found.learned()["home"].len(), 2);
-        assert_eq!(found.outcome(), Outcome::Found);
+        assert_eq!(found.outcome(), Finding::Found);
         assert_eq!(found.to_string(), "GFS2: home (dlm, cib), scratch (cib)");
     }
 
@@ -182,8 +182,8 @@ mod tests {
     fn nothing_found_is_said_only_when_a_source_answered() {
         let blind = || Report::Blind("killed".into());
 
-        assert_eq!(discovery(answered(&[]), blind()).outcome(), Outcome::None);
-        assert_eq!(discovery(blind(), blind()).outcome(), Outcome::Unknown);
+        assert_eq!(discovery(answered(&[]), blind()).outcome(), Finding::None);
+        assert_eq!(discovery(blind(), blind()).outcome(), Finding::Unknown);
         assert_eq!(
             discovery(blind(), answered(&[])).to_string(),
             "no GFS2 file system found; dlm is blind: killed"

@@ -40,7 +40,7 @@ pub use cib::Cib;
 use cib::CibNode;
 pub use cluster::ClusterNodes;
 pub use corosync::{ClusterNode, Corosync};
-pub use discovery::{Discovery, Held, Outcome, Report, Source};
+pub use discovery::{Discovery, Finding, Held, Report, Source};
 pub use dlm::Lockspaces;
 pub use mounts::{Mount, Mounts};
 pub use nnf::NodeStorages;

@@ -6,7 +6,7 @@
 #[path = "../../../tests/common/tree.rs"]
 mod tree;
 
-use gfs2_discovery::{Outcome, Report, Source};
+use gfs2_discovery::{Finding, Report, Source};
 use tree::{Tree, blindness, report};
 
 const BOTH: &[&str] = &["gfs2-storage", "scratch"];
@@ -58,7 +58,7 @@ fn the_merged_answer_names_what_the_node_had_mounted_and_who_knows() {
         let found = Tree::of_capture(capture).discover(node);
 
         assert_eq!(found.names(), *by_cib, "{capture} {node}: {found}");
-        let outcome = if by_cib.is_empty() { Outcome::None } else { Outcome::Found };
+        let outcome = if by_cib.is_empty() { Finding::None } else { Finding::Found };
         assert_eq!(found.outcome(), outcome);
         for (name, by) in found.learned() {
             let by: Vec<Source> = by.iter().map(|(source, _)| *source).collect();
@@ -77,7 +77,7 @@ fn a_dead_node_is_found_by_any_of_its_names() {
         assert_eq!(tree.discover(name).names(), BOTH, "{name}");
     }
     let stranger = tree.discover("node4");
-    assert_eq!((stranger.names(), stranger.outcome()), (vec![], Outcome::Unknown));
+    assert_eq!((stranger.names(), stranger.outcome()), (vec![], Finding::Unknown));
     assert!(blindness(&stranger, Source::Dlm).contains("there is no node 'node4'"));
 }
 

@@ -8,7 +8,7 @@ mod tree;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use gfs2_discovery::{Outcome, Report, Source};
+use gfs2_discovery::{Finding, Report, Source};
 use tree::{Tree, blindness, report};
 
 const CLUSTER: &str = "sys/kernel/config/dlm/cluster";
@@ -88,14 +88,14 @@ fn what_cannot_be_read_is_told_and_spoils_nothing_else() {
     symlink("spaces", tree.path(&format!("{CLUSTER}/spaces"))).unwrap();
     let found = tree.discover("n2");
     assert!(blindness(&found, Source::Dlm).contains("cannot be listed"), "{found}");
-    assert_eq!(found.outcome(), Outcome::Unknown);
+    assert_eq!(found.outcome(), Finding::Unknown);
 }
 
 #[test]
 fn a_machine_without_a_cluster_cannot_tell() {
     let found = Tree::new().discover("n2");
 
-    assert_eq!((found.outcome(), found.names()), (Outcome::Unknown, vec![]));
+    assert_eq!((found.outcome(), found.names()), (Finding::Unknown, vec![]));
     assert!(
         found.reports().iter().all(|(_, report)| matches!(report, Report::Absent(_))),
         "{found}"

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chrono::DateTime;
 use fence_core::Now;
-use fence_core::agent::{self, Expected, Responder, Waiting};
+use fence_core::agent::{self, Expected, ResponderKind, Waiting};
 use fence_core::execution::{Method, Plan};
 use fence_core::watcher::{self as core, Claim, Content, Effect, Event, Job, Sight, Watcher};
 use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError};
@@ -67,7 +67,7 @@ impl Agent {
                 let (temporary, name) = (self.name.temporary(), self.name.file_name());
                 if disk.rename(Dir::Requests, &temporary, Dir::Requests, &name) {
                     disk.sync(Dir::Requests);
-                    let responder = Responder::FenceWatcher;
+                    let responder = ResponderKind::FenceWatcher;
                     Place::Waiting(Waiting::new(responder, self.stop_boot_ms, 500))
                 } else {
                     Place::Ended(None)
@@ -97,13 +97,13 @@ impl Agent {
         }
     }
 
-    fn look(&self, disk: &Disk) -> agent::Sight {
+    fn look(&self, disk: &Disk) -> agent::AnswerSight {
         let names = [self.name.file_name(), self.other_name()];
         let answers = names
             .iter()
             .filter_map(|name| Some(self.expected.judge(&disk.file(Dir::Responses, name)?.bytes)))
             .collect();
-        agent::Sight { answers, watcher: agent::Watcher::Alive }
+        agent::AnswerSight { answers, watcher: agent::Serving::Alive }
     }
 
     /// The other name under which the answer may lie.

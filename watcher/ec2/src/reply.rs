@@ -14,7 +14,7 @@ pub(crate) struct Reply {
 
 /// What an answer says of the call.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Meaning {
     /// It was carried out, or taken for that.
     Accepted,
     /// It was refused, for it came too fast, in these words. It was not carried out.
@@ -43,20 +43,20 @@ pub(crate) struct Page {
 
 impl Reply {
     /// What it says of the call.
-    pub(crate) fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Meaning {
         if self.status == 200 {
-            return Verdict::Accepted;
+            return Meaning::Accepted;
         }
         let Some((code, message)) = error_in(&self.body) else {
-            return Verdict::Broken(format!("HTTP status {}, without words of EC2's", self.status));
+            return Meaning::Broken(format!("HTTP status {}, without words of EC2's", self.status));
         };
         let words = quoted(&format!("{code}: {message}"));
         if THROTTLED.contains(&code.as_str()) || self.status == 429 {
-            return Verdict::Throttled(words);
+            return Meaning::Throttled(words);
         }
         match self.status {
-            400..=499 if !PASSING.contains(&code.as_str()) => Verdict::Refused(code, words),
-            _ => Verdict::Broken(words),
+            400..=499 if !PASSING.contains(&code.as_str()) => Meaning::Refused(code, words),
+            _ => Meaning::Broken(words),
         }
     }
 
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn only_ec2s_own_refusal_proves_that_nothing_was_done() {
         let refused =
-            |code: &str| Verdict::Refused(code.to_owned(), quoted(&format!("{code}: no")));
+            |code: &str| Meaning::Refused(code.to_owned(), quoted(&format!("{code}: no")));
 
         assert_eq!(
             error(403, "UnauthorizedOperation", "no").verdict(),
@@ -389,11 +389,11 @@ mod tests {
         assert_eq!(error(401, "AuthFailure", "no").verdict(), refused("AuthFailure"));
         for code in THROTTLED {
             for status in [400, 503] {
-                let throttled = Verdict::Throttled(quoted(&format!("{code}: ")));
+                let throttled = Meaning::Throttled(quoted(&format!("{code}: ")));
                 assert_eq!(error(status, code, "").verdict(), throttled);
             }
         }
-        assert_eq!(error(429, "New", "").verdict(), Verdict::Throttled(quoted("New: ")));
+        assert_eq!(error(429, "New", "").verdict(), Meaning::Throttled(quoted("New: ")));
         for reply in [
             error(500, "InternalError", "no"),
             error(503, "Unavailable", "no"),
@@ -404,9 +404,9 @@ mod tests {
             reply(403, "<html/>"),
             reply(502, ""),
         ] {
-            assert!(matches!(reply.verdict(), Verdict::Broken(_)), "{reply:?}");
+            assert!(matches!(reply.verdict(), Meaning::Broken(_)), "{reply:?}");
         }
-        assert_eq!(reply(200, "").verdict(), Verdict::Accepted);
+        assert_eq!(reply(200, "").verdict(), Meaning::Accepted);
     }
 
     #[test]
@@ -425,7 +425,7 @@ mod tests {
     #[test]
     fn the_long_part_of_a_refusal_is_left_out() {
         let words = "You are not authorized. Encoded authorization failure message: xxxxxxxx";
-        let Verdict::Refused(_, words) = error(403, "UnauthorizedOperation", words).verdict()
+        let Meaning::Refused(_, words) = error(403, "UnauthorizedOperation", words).verdict()
         else {
             panic!("not refused")
         };

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::permission::{Look, Permission};
 use crate::query::Query;
-use crate::reply::{Instance, Reply, Verdict, the_one};
+use crate::reply::{Instance, Meaning, Reply, the_one};
 use crate::session::Session;
 
 /// Does what `call` says, until `limit` at the latest.
@@ -159,20 +159,20 @@ async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> 
             }
         };
         match reply.verdict() {
-            Verdict::Accepted => {
+            Meaning::Accepted => {
                 return match reply.changed(name, &id) {
                     Ok(now) => answer(Ec2Outcome::Done, format!("from {state} to {now}")),
                     Err(words) => answer(Ec2Outcome::Unclear, words),
                 };
             }
-            Verdict::Throttled(words) => {
+            Meaning::Throttled(words) => {
                 if !paused(session.limit(), &mut pause_ms).await {
                     let words = format!("{words} (not carried out)");
                     return answer(Ec2Outcome::Unreachable, words);
                 }
             }
             // Nothing was done. It may get there by itself, and that is for the caller to find out.
-            Verdict::Refused(code, words) if code == "IncorrectInstanceState" => {
+            Meaning::Refused(code, words) if code == "IncorrectInstanceState" => {
                 let states = states_before(call.ask);
                 let now = state_of(session, &id).await;
                 let is_there = now.as_deref() == Some(states.there);
@@ -182,8 +182,8 @@ async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> 
                     return answer(Ec2Outcome::Unclear, words);
                 }
             }
-            Verdict::Refused(_, words) => return answer(Ec2Outcome::Failed, words),
-            Verdict::Broken(words) => return answer(Ec2Outcome::Unclear, words),
+            Meaning::Refused(_, words) => return answer(Ec2Outcome::Failed, words),
+            Meaning::Broken(words) => return answer(Ec2Outcome::Unclear, words),
         }
     }
 }
@@ -251,9 +251,9 @@ async fn ask(session: &Session, query: &Query) -> Result<Reply, Trouble> {
             }
         };
         match reply.verdict() {
-            Verdict::Accepted => return Ok(reply),
-            Verdict::Refused(code, words) => return Err(Trouble::Refused(code, words)),
-            Verdict::Throttled(words) | Verdict::Broken(words) => {
+            Meaning::Accepted => return Ok(reply),
+            Meaning::Refused(code, words) => return Err(Trouble::Refused(code, words)),
+            Meaning::Throttled(words) | Meaning::Broken(words) => {
                 if !paused(session.limit(), &mut pause_ms).await {
                     return Err(Trouble::Unreachable(words));
                 }

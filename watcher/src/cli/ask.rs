@@ -1,7 +1,7 @@
 //! Asking the running watcher, through the spool's queries.
 
 use anyhow::anyhow;
-use fence_client::{AskError, Question, check_alive};
+use fence_client::{AskError, NewQuery, check_alive};
 use fence_device::Limit;
 use fence_protocol::{QueryAnswer, QueryKind};
 use fence_spool::{ClientSpool, Places};
@@ -31,7 +31,7 @@ pub(super) fn ask_about(
         spool.check_served()?;
     }
     let deadline_boot_ms = Limit::in_ms(patience_ms).not_after_boot_ms;
-    let question = Question { kind, device, target: None, deadline_boot_ms };
+    let question = NewQuery { kind, device, target: None, deadline_boot_ms };
     fence_client::ask(&spool, &question).map_err(|error| match error {
         AskError::NoAnswer { .. } => anyhow!("{error} within {}: {LOOK_AT_LOG}", span(patience_ms)),
         error @ (AskError::Malformed(_) | AskError::OtherQuestion) => {

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use fence_core::watcher::Job;
-use fence_device::{Command, ExecutorClient, Limit, Outcome};
+use fence_device::{Command, ExecutorClient, Limit, RunOutcome};
 use gfs2_discovery::{ROOT_VARIABLE, Target, find_program, node_id};
 use log::{info, warn};
 
@@ -40,11 +40,11 @@ fn tell(executor: &ExecutorClient, target: &str) -> Result<u32, String> {
         output_bytes_max: OUTPUT_BYTES_MAX,
     });
     match outcome {
-        Outcome::Exited { code: 0, .. } => Ok(node_id),
-        Outcome::Exited { code, stderr, .. } => {
+        RunOutcome::Exited { code: 0, .. } => Ok(node_id),
+        RunOutcome::Exited { code, stderr, .. } => {
             Err(format!("dlm_tool exited with {code}: {}", stderr.trim()))
         }
-        Outcome::NotStarted(why) => Err(why),
+        RunOutcome::NotStarted(why) => Err(why),
         _ => Err("dlm_tool was ended before it was done".to_owned()),
     }
 }

@@ -30,13 +30,13 @@ use crate::state::State;
 /// The most questions that are asked of devices at the same time; more wait.
 const ASKING_MAX: usize = 64;
 
-type Refusal = dyn FnOnce(&str);
+type Refuse = dyn FnOnce(&str);
 
 /// What is done in a thread, and what instead if no thread can be had.
 struct Task {
     work: Box<dyn FnOnce() + Send>,
     /// Is told why there is no thread; none where the work waits for one.
-    refuse: Option<Box<Refusal>>,
+    refuse: Option<Box<Refuse>>,
 }
 
 pub(super) struct Desk {

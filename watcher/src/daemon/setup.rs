@@ -10,11 +10,11 @@ use crate::config::{LogTarget, Settings};
 pub(super) fn start_log(settings: &Settings) -> anyhow::Result<()> {
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let target = match settings.log.target {
-        LogTarget::Auto if in_journal => fence_log::Target::Journal,
-        LogTarget::Auto if stderr_leads_nowhere() => fence_log::Target::Syslog,
-        LogTarget::Auto | LogTarget::Stderr => fence_log::Target::Stderr,
-        LogTarget::Journal => fence_log::Target::Journal,
-        LogTarget::Syslog => fence_log::Target::Syslog,
+        LogTarget::Auto if in_journal => fence_log::LogSink::Journal,
+        LogTarget::Auto if stderr_leads_nowhere() => fence_log::LogSink::Syslog,
+        LogTarget::Auto | LogTarget::Stderr => fence_log::LogSink::Stderr,
+        LogTarget::Journal => fence_log::LogSink::Journal,
+        LogTarget::Syslog => fence_log::LogSink::Syslog,
     };
     fence_log::init("fence-watcher", target, settings.log.level).context("cannot start the log")
 }

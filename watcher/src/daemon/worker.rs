@@ -69,7 +69,7 @@ fn drive(device: &ConfiguredDevice, job: &Job, request_json: &[u8], client: &Cli
         job.deadline_boot_ms,
     );
     let pin = Pin::default();
-    let order_job = |client| device::Job {
+    let order_job = |client| device::OrderContext {
         target: &job.target,
         action: job.action,
         request_id: &job.request.request_id,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use log::{debug, warn};
 
 use super::connection::{Connection, lock};
-use super::{Command, JobLine, Outcome, Purpose};
+use super::{Command, JobLine, Purpose, RunOutcome};
 use crate::{Subject, boot_ms_now};
 
 /// The way to the executor. Clones share one executor, which ends with the last of them.
@@ -41,21 +41,21 @@ impl ExecutorClient {
     /// some seconds more. Nothing of it runs when this returns.
     ///
     /// Many may run at once. An executor that is found dead is started again, once.
-    pub fn run(&self, command: Command) -> Outcome {
+    pub fn run(&self, command: Command) -> RunOutcome {
         self.run_for(Purpose::Order, command)
     }
 
     /// The same for a `command` that changes nothing. Where its result does not come in time, it
-    /// ends alone ([`Outcome::NotReported`]): its end never ends an order.
-    pub fn ask(&self, command: Command) -> Outcome {
+    /// ends alone ([`RunOutcome::NotReported`]): its end never ends an order.
+    pub fn ask(&self, command: Command) -> RunOutcome {
         self.run_for(Purpose::Question, command)
     }
 
-    pub(crate) fn run_for(&self, purpose: Purpose, command: Command) -> Outcome {
+    pub(crate) fn run_for(&self, purpose: Purpose, command: Command) -> RunOutcome {
         let start_not_after_ms = command.start_not_after_boot_ms;
         if boot_ms_now() >= start_not_after_ms.min(command.limit.not_after_boot_ms) {
             // It would not be started.
-            return Outcome::TooLate;
+            return RunOutcome::TooLate;
         }
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (begin_ms, left_ms) = (boot_ms_now(), command.limit.left_ms());
@@ -67,17 +67,17 @@ impl ExecutorClient {
         outcome
     }
 
-    fn run_job(&self, job: &JobLine) -> Outcome {
+    fn run_job(&self, job: &JobLine) -> RunOutcome {
         for _ in 0..2 {
             let connection = match self.shared.connection() {
                 Ok(connection) => connection,
-                Err(error) => return Outcome::NotStarted(format!("no executor: {error}")),
+                Err(error) => return RunOutcome::NotStarted(format!("no executor: {error}")),
             };
             if let Some(outcome) = connection.run(job) {
                 return outcome;
             }
         }
-        Outcome::NotStarted("the executor died twice before it could be told".to_owned())
+        RunOutcome::NotStarted("the executor died twice before it could be told".to_owned())
     }
 }
 

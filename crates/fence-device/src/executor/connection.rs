@@ -33,7 +33,7 @@ use nix::unistd::Pid;
 use super::family::end_marked;
 use super::mark::Mark;
 use super::{
-    Answer, Greeting, JobLine, KILL_TIME_MS_MAX, LAST_WAIT_MS, Outcome, Purpose, Word, json_line,
+    Answer, Greeting, JobLine, KILL_TIME_MS_MAX, LAST_WAIT_MS, Purpose, RunOutcome, Word, json_line,
 };
 use crate::Limit;
 
@@ -97,7 +97,7 @@ struct Waiting {
 
 #[derive(Debug)]
 enum Reply {
-    Over(Outcome),
+    Over(RunOutcome),
     /// The executor certainly did not get the job.
     NotSent,
 }
@@ -169,7 +169,7 @@ impl Connection {
 
     /// Has the executor run a job, and waits for its end. `None` when it certainly did not get the
     /// job: without the newline at its end, a line is never acted on.
-    pub(super) fn run(&self, job: &JobLine) -> Option<Outcome> {
+    pub(super) fn run(&self, job: &JobLine) -> Option<RunOutcome> {
         if self.look_for_end(WaitPidFlag::WNOHANG) != Ok(WaitStatus::StillAlive) {
             self.abandon("has ended");
             return None;
@@ -201,14 +201,14 @@ impl Connection {
                 all.remove(&job.id);
             }
             // It may have come in this moment.
-            return receiver.try_recv().unwrap_or(Reply::Over(Outcome::NotReported));
+            return receiver.try_recv().unwrap_or(Reply::Over(RunOutcome::NotReported));
         }
         within(ALIVE_TIME_MAX)
             // One that lives has to hear from the keeper, perhaps to kill it.
             .or_else(|| self.is_silent().is_none().then(|| within(delay)).flatten())
             .unwrap_or_else(|| {
                 self.abandon("did not report an order's end in time, even when it was asked");
-                receiver.try_recv().unwrap_or(Reply::Over(Outcome::ExecutorLost))
+                receiver.try_recv().unwrap_or(Reply::Over(RunOutcome::ExecutorLost))
             })
     }
 
@@ -323,7 +323,7 @@ impl Connection {
         }
         for job in waiting.into_values() {
             let reply =
-                if job.is_sent { Reply::Over(Outcome::ExecutorLost) } else { Reply::NotSent };
+                if job.is_sent { Reply::Over(RunOutcome::ExecutorLost) } else { Reply::NotSent };
             // One that has just given up waits no more.
             let _ = job.reply.try_send(reply);
         }

@@ -30,7 +30,7 @@ use super::family::kill_descendants;
 use super::output::Output;
 use super::start::Start;
 use super::{
-    Command, JobLine, KILL_TIME_MS_MAX, KeeperLine, LAST_WAIT_MS, Outcome, Word, json_line,
+    Command, JobLine, KILL_TIME_MS_MAX, KeeperLine, LAST_WAIT_MS, RunOutcome, Word, json_line,
 };
 use crate::boot_ms_now;
 
@@ -201,7 +201,7 @@ struct Job {
     /// `None` once it is over.
     start: Option<Start>,
     /// Why the program was not started.
-    refused: Option<Outcome>,
+    refused: Option<RunOutcome>,
     leader: Option<Pid>,
     outputs: Option<[Output; 2]>,
     /// How the program ended, once it was waited for.
@@ -231,7 +231,8 @@ impl Job {
         match Start::begin(command, Arc::clone(null)) {
             Ok(start) => job.start = Some(start),
             Err(error) => {
-                job.refused = Some(Outcome::NotStarted(format!("cannot start a thread: {error}")));
+                job.refused =
+                    Some(RunOutcome::NotStarted(format!("cannot start a thread: {error}")));
             }
         }
         job
@@ -307,18 +308,18 @@ impl Job {
         kill_descendants(|_| false);
     }
 
-    fn outcome(self, buffer: &mut [u8]) -> Outcome {
+    fn outcome(self, buffer: &mut [u8]) -> RunOutcome {
         if let Some(outcome) = self.refused {
             return outcome;
         }
         let texts = self.outputs.map(|outputs| outputs.map(|output| output.finish(buffer)));
         let [stdout, stderr] = texts.unwrap_or_default();
         match self.ended {
-            Some(Ended::Code(code)) => Outcome::Exited { code, stdout, stderr },
+            Some(Ended::Code(code)) => RunOutcome::Exited { code, stdout, stderr },
             Some(Ended::Signal(signal)) if !self.is_killed => {
-                Outcome::Signaled { signal, stdout, stderr }
+                RunOutcome::Signaled { signal, stdout, stderr }
             }
-            _ => Outcome::TimedOut { stdout, stderr },
+            _ => RunOutcome::TimedOut { stdout, stderr },
         }
     }
 }

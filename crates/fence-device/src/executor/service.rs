@@ -32,7 +32,7 @@ use super::keeper::{LIFE, time_spec};
 use super::main::KEEPER;
 use super::wire::{Received, Wire};
 use super::{
-    Answer, JobLine, KILL_TIME_MS_MAX, KeeperLine, LAST_WAIT_MS, Outcome, Purpose, ResultLine,
+    Answer, JobLine, KILL_TIME_MS_MAX, KeeperLine, LAST_WAIT_MS, Purpose, ResultLine, RunOutcome,
     Word, json_line,
 };
 use crate::boot_ms_now;
@@ -106,7 +106,7 @@ struct Keeper {
 #[derive(Debug)]
 struct Lost {
     id: u64,
-    outcome: Outcome,
+    outcome: RunOutcome,
     due_ms: u64,
 }
 
@@ -211,7 +211,8 @@ impl Executor {
             match self.start_keeper() {
                 Ok(key) => self.idle.push(key),
                 Err(error) => {
-                    let outcome = Outcome::NotStarted(format!("cannot start a process: {error}"));
+                    let outcome =
+                        RunOutcome::NotStarted(format!("cannot start a process: {error}"));
                     if let Some(job) = self.pending.pop_front() {
                         self.report(job.id, outcome);
                     }
@@ -339,9 +340,9 @@ impl Executor {
             self.due.remove(&(due_ms, key));
             let nothing = String::new;
             let outcome = if keeper.is_late {
-                Outcome::TimedOut { stdout: nothing(), stderr: nothing() }
+                RunOutcome::TimedOut { stdout: nothing(), stderr: nothing() }
             } else {
-                Outcome::ExecutorLost
+                RunOutcome::ExecutorLost
             };
             self.lost.push(Lost {
                 id,
@@ -415,7 +416,7 @@ impl Executor {
         Ok(())
     }
 
-    fn report(&mut self, id: u64, outcome: Outcome) {
+    fn report(&mut self, id: u64, outcome: RunOutcome) {
         self.watcher.queue(&result_line(id, outcome));
     }
 
@@ -454,7 +455,7 @@ impl Keeper {
     }
 }
 
-fn result_line(id: u64, outcome: Outcome) -> Vec<u8> {
+fn result_line(id: u64, outcome: RunOutcome) -> Vec<u8> {
     json_line(&Answer::Result(ResultLine { id, outcome }))
 }
 

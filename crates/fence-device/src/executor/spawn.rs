@@ -11,7 +11,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 
-use super::{Command, Outcome};
+use super::{Command, RunOutcome};
 use crate::boot_ms_now;
 
 /// A program that runs.
@@ -23,28 +23,34 @@ pub(super) struct Started {
 }
 
 /// Starts `command`, or says why it was certainly not started.
-pub(super) fn spawn(command: &Command, null: &File) -> Result<Started, Outcome> {
+pub(super) fn spawn(command: &Command, null: &File) -> Result<Started, RunOutcome> {
     let program = command.argv.first().map_or("", String::as_str);
     prepare_and_spawn(command, program, null).map_err(|error| match error {
-        Refusal::TooLate => Outcome::TooLate,
-        Refusal::Withdrawn => Outcome::Withdrawn,
-        Refusal::Io(error) => Outcome::NotStarted(format!("cannot start \"{program}\": {error}")),
+        SpawnRefusal::TooLate => RunOutcome::TooLate,
+        SpawnRefusal::Withdrawn => RunOutcome::Withdrawn,
+        SpawnRefusal::Io(error) => {
+            RunOutcome::NotStarted(format!("cannot start \"{program}\": {error}"))
+        }
     })
 }
 
-enum Refusal {
+enum SpawnRefusal {
     TooLate,
     Withdrawn,
     Io(io::Error),
 }
 
-impl<E: Into<io::Error>> From<E> for Refusal {
+impl<E: Into<io::Error>> From<E> for SpawnRefusal {
     fn from(error: E) -> Self {
-        Refusal::Io(error.into())
+        SpawnRefusal::Io(error.into())
     }
 }
 
-fn prepare_and_spawn(command: &Command, program: &str, null: &File) -> Result<Started, Refusal> {
+fn prepare_and_spawn(
+    command: &Command,
+    program: &str,
+    null: &File,
+) -> Result<Started, SpawnRefusal> {
     let argv = command.argv.iter().map(|text| CString::new(text.as_str()));
     let argv = argv.collect::<Result<Vec<_>, _>>()?;
     let env = command.env.iter().map(|(name, value)| CString::new(format!("{name}={value}")));
@@ -75,11 +81,11 @@ fn prepare_and_spawn(command: &Command, program: &str, null: &File) -> Result<St
 
     // The last things before the start: whatever froze or delayed us until here counts.
     if command.client.as_ref().is_some_and(|client| !client.is_waiting(command.limit)) {
-        return Err(Refusal::Withdrawn);
+        return Err(SpawnRefusal::Withdrawn);
     }
     let now = boot_ms_now();
     if now >= command.start_not_after_boot_ms || now >= command.limit.not_after_boot_ms {
-        return Err(Refusal::TooLate);
+        return Err(SpawnRefusal::TooLate);
     }
     let pid = posix_spawn(program, &files, &attributes, &argv, &env)?;
     Ok(Started { pid, stdout, stderr })

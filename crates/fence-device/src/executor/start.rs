@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::spawn::{Started, spawn};
-use super::{Command, Outcome};
+use super::{Command, RunOutcome};
 
 /// The stack of a thread that starts a program, in bytes.
 const STACK_BYTES: usize = 128 * 1024;
@@ -23,7 +23,7 @@ const STACK_BYTES: usize = 128 * 1024;
 pub(super) struct Start {
     /// Readable when the start is over.
     over: Arc<EventFd>,
-    thread: JoinHandle<Result<Started, Outcome>>,
+    thread: JoinHandle<Result<Started, RunOutcome>>,
 }
 
 impl Start {
@@ -47,11 +47,11 @@ impl Start {
     }
 
     /// What came of it, or itself again while it is not over.
-    pub(super) fn take(self) -> Result<Result<Started, Outcome>, Self> {
+    pub(super) fn take(self) -> Result<Result<Started, RunOutcome>, Self> {
         if self.over.read().is_err() {
             return Err(self);
         }
         // A thread that panicked may have started it.
-        Ok(self.thread.join().unwrap_or(Err(Outcome::ExecutorLost)))
+        Ok(self.thread.join().unwrap_or(Err(RunOutcome::ExecutorLost)))
     }
 }

@@ -7,7 +7,7 @@ use fence_spool::program_problem;
 
 use super::{AgentAction, FenceAgentDevice, Ran, Target};
 use crate::contacts::{Contacted, contact_all};
-use crate::{Called, Limit, OUTPUT_BYTES_MAX, Outcome, Reach};
+use crate::{Called, Limit, OUTPUT_BYTES_MAX, Reach, RunOutcome};
 
 impl FenceAgentDevice {
     pub(super) fn contact(&self, limit: Limit) -> Reach {
@@ -62,7 +62,7 @@ impl FenceAgentDevice {
 
     fn monitor(&self, target: Option<Target<'_>>, limit: Limit) -> Result<(), String> {
         match self.run(AgentAction::Monitor, target, None, limit, OUTPUT_BYTES_MAX)? {
-            Ran { outcome: Outcome::Exited { code: 0, .. }, .. } => Ok(()),
+            Ran { outcome: RunOutcome::Exited { code: 0, .. }, .. } => Ok(()),
             ran => Err(self.failure(&ran)),
         }
     }

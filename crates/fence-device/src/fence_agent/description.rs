@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{AgentAction, FenceAgentDevice, Metadata};
 use crate::pool::ask_until;
 use crate::program::failure;
-use crate::{Command, Limit, Outcome};
+use crate::{Command, Limit, RunOutcome};
 
 /// What is known of an agent's metadata.
 #[derive(Debug, Default)]
@@ -80,13 +80,13 @@ impl FenceAgentDevice {
         let call = Command { output_bytes_max: METADATA_BYTES_MAX, ..call };
         let outcome = self.executor.ask(call);
         let description = match &outcome {
-            Outcome::Exited { code: 0, stdout, .. } => Metadata::parse(stdout).map(Arc::new),
+            RunOutcome::Exited { code: 0, stdout, .. } => Metadata::parse(stdout).map(Arc::new),
             other => Err(failure(&self.settings.agent, other)),
         };
         // A limit that was too short for any agent says nothing of this one.
         let is_telling = match &outcome {
-            Outcome::Exited { .. } | Outcome::Signaled { .. } => true,
-            Outcome::TimedOut { .. } => own_limit <= limit,
+            RunOutcome::Exited { .. } | RunOutcome::Signaled { .. } => true,
+            RunOutcome::TimedOut { .. } => own_limit <= limit,
             _ => false,
         };
         if is_telling {

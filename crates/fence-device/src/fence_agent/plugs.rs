@@ -8,7 +8,7 @@ use super::{AgentAction, FenceAgentDevice, Listed, Ran, Target, listed_plugs};
 use crate::pin::Listing;
 use crate::pool::ask_all;
 use crate::program::LIST_BYTES_MAX;
-use crate::{Limit, Outcome, Pin, Secrets};
+use crate::{Limit, Pin, RunOutcome, Secrets};
 
 /// What an agent wrote as its list.
 pub(super) struct List {
@@ -130,13 +130,15 @@ impl FenceAgentDevice {
     pub(super) fn list(&self, target: Option<Target<'_>>, limit: Limit) -> Result<List, Doubt> {
         let certain = |text| Doubt { text, is_unreached: false };
         match self.run(AgentAction::List, target, None, limit, LIST_BYTES_MAX).map_err(certain)? {
-            Ran { outcome: Outcome::Exited { code: 0, stdout, .. }, secrets } => {
+            Ran { outcome: RunOutcome::Exited { code: 0, stdout, .. }, secrets } => {
                 Ok(List { stdout, secrets })
             }
             ran => {
                 let is_unreached = matches!(
                     ran.outcome,
-                    Outcome::Exited { .. } | Outcome::TimedOut { .. } | Outcome::NotReported
+                    RunOutcome::Exited { .. }
+                        | RunOutcome::TimedOut { .. }
+                        | RunOutcome::NotReported
                 );
                 Err(Doubt { text: self.failure(&ran), is_unreached })
             }

@@ -4,7 +4,7 @@
 //! it out: to the place that a 307 or 308 names, once; and after "not now" (429, a 503 that says
 //! when to come again, a refusal with a message that the service is not ready), once a look at the
 //! power shows that nothing has happened. A 500, 502 or 504 is no such refusal, whatever its
-//! message says: behind a gateway, the order may be under way. Each time, [`Job::forbids`] is asked
+//! message says: behind a gateway, the order may be under way. Each time, [`OrderContext::forbids`] is asked
 //! right before, and the client is looked for once more when the connection is ready, which a slow
 //! BMC takes seconds for. A reset that no look can show (`Cycle`) is never sent again.
 //!
@@ -27,13 +27,13 @@ use super::path::ResourcePath;
 use super::resource::System;
 use super::service::{Problem, Service, status_words};
 use crate::pin::Machine;
-use crate::{Job, Limit};
+use crate::{Limit, OrderContext};
 
 /// An order for one system.
 pub(super) struct Errand<'a> {
     pub(super) service: &'a Service,
     pub(super) order: Order,
-    pub(super) job: &'a Job<'a>,
+    pub(super) job: &'a OrderContext<'a>,
     pub(super) limit: Limit,
     /// Where the system is.
     pub(super) path: ResourcePath,

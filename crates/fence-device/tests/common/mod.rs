@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use fence_core::PerTarget;
 use fence_core::execution::{Order, OrderReport};
 use fence_device::{
-    Client, Command, Ec2Settings, ExecutorClient, FenceDevice, IpmiPrivilege, IpmiSettings, Job,
-    Limit, Pin, SecretSource, boot_ms_now,
+    Client, Command, Ec2Settings, ExecutorClient, FenceDevice, IpmiPrivilege, IpmiSettings, Limit,
+    OrderContext, Pin, SecretSource, boot_ms_now,
 };
 use fence_protocol::{FenceAction, NodeName};
 use nix::unistd::{Pid, getsid};
@@ -142,7 +142,7 @@ pub fn give(
     client: Option<&Client>,
     limit: Limit,
 ) -> OrderReport {
-    let job = Job {
+    let job = OrderContext {
         target: &node(),
         action: FenceAction::Off,
         request_id: &"67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap(),

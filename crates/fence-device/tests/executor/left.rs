@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::common::left_out::left_out;
 use crate::common::{Directory, children_of, command, executor_pid, is_alive, shell, wait_for};
 use crate::{exited, run_until_file};
-use fence_device::{Command, Limit, Outcome, boot_ms_now};
+use fence_device::{Command, Limit, RunOutcome, boot_ms_now};
 
 /// Ways in which a program starts something that does not end with it. Each is started in the
 /// background, and runs `"$@"`.
@@ -73,7 +73,10 @@ fn at_the_limit_a_program_is_killed_with_all_that_it_started() {
 
     assert_eq!(survivors(&directory), [""; 0]);
     assert!(boot_ms_now() >= limit.not_after_boot_ms);
-    assert_eq!(outcome, Outcome::TimedOut { stdout: "began\n".to_owned(), stderr: String::new() });
+    assert_eq!(
+        outcome,
+        RunOutcome::TimedOut { stdout: "began\n".to_owned(), stderr: String::new() }
+    );
     assert_eq!(directory.read("pids").lines().count(), ESCAPES.len());
 }
 
@@ -92,8 +95,8 @@ fn what_a_program_leaves_is_ended_before_its_end_is_reported() {
     }
 }
 
-fn killed(stdout: &str) -> Outcome {
-    Outcome::Signaled { signal: 9, stdout: stdout.to_owned(), stderr: String::new() }
+fn killed(stdout: &str) -> RunOutcome {
+    RunOutcome::Signaled { signal: 9, stdout: stdout.to_owned(), stderr: String::new() }
 }
 
 #[test]
@@ -115,10 +118,10 @@ fn the_end_of_one_program_touches_nothing_of_another() {
 
     let limit = Limit::in_ms(5_000);
     let outcome = executor.run(Command { limit, ..shell(&escaping(&directory, "sleep 1000")) });
-    assert!(matches!(outcome, Outcome::TimedOut { .. }), "{outcome:?}");
+    assert!(matches!(outcome, RunOutcome::TimedOut { .. }), "{outcome:?}");
     assert_eq!(executor.run(shell("(setsid sleep 1000 &); exit 5")), exited(5, "", ""));
     let outcome = executor.run(shell("(setsid sleep 1000 &); kill -9 $PPID"));
-    assert_eq!(outcome, Outcome::ExecutorLost);
+    assert_eq!(outcome, RunOutcome::ExecutorLost);
 
     assert_eq!(survivors(&others), all);
     assert_eq!(survivors(&directory), [""; 0]);
@@ -142,7 +145,7 @@ fn a_program_that_kills_its_keeper_is_ended_and_reported_as_lost() {
     let outcome = executor.run(shell(&escaping(&directory, "kill -9 $PPID; sleep 1000")));
 
     assert_eq!(survivors(&directory), [""; 0]);
-    assert_eq!(outcome, Outcome::ExecutorLost);
+    assert_eq!(outcome, RunOutcome::ExecutorLost);
     assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
 }
 
@@ -158,7 +161,7 @@ fn a_program_that_stops_its_keeper_is_ended_after_its_limit() {
         let outcome = executor.run(Command { limit, ..shell(&script) });
 
         assert_eq!(survivors(&directory), [""; 0]);
-        assert!(matches!(outcome, Outcome::TimedOut { .. }), "{outcome:?}");
+        assert!(matches!(outcome, RunOutcome::TimedOut { .. }), "{outcome:?}");
         assert_eq!(executor_pid(&directory), pid, "the executor was given up");
     }
     assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
@@ -232,7 +235,7 @@ fn what_cannot_be_killed_is_given_up_and_ends_when_it_can() {
         let frozen = freezer.frozen();
         assert!(frozen.iter().any(|pid| is_alive(pid)), "the test freezes nobody");
         let is_right = match limit_ms {
-            2_000 => matches!(outcome, Outcome::TimedOut { .. }),
+            2_000 => matches!(outcome, RunOutcome::TimedOut { .. }),
             _ => outcome == exited(3, "", ""),
         };
         assert!(is_right, "{outcome:?}");

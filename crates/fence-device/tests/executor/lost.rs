@@ -9,7 +9,7 @@ use crate::common::{
 };
 use crate::left::{ESCAPES, escaping, survivors};
 use crate::{exited, run_until_file};
-use fence_device::{Command, ExecutorClient, Limit, Outcome};
+use fence_device::{Command, ExecutorClient, Limit, RunOutcome};
 use nix::sys::signal::{Signal, kill};
 
 #[test]
@@ -30,7 +30,7 @@ fn the_programs_of_a_killed_executor_are_ended_before_anybody_is_told() {
         }
         kill(pid, Signal::SIGKILL).unwrap();
 
-        assert_eq!(running.join().unwrap(), Outcome::ExecutorLost);
+        assert_eq!(running.join().unwrap(), RunOutcome::ExecutorLost);
         assert_eq!(survivors(&directory), [""; 0], "with keepers: {with_keepers}");
         fs::remove_file(began(&directory)).unwrap();
     }
@@ -210,7 +210,7 @@ fn a_frozen_executor_is_given_up_and_starts_nothing_later() {
 
     kill(executor_pid(&directory), Signal::SIGSTOP).unwrap();
 
-    assert_eq!(running.join().unwrap(), Outcome::ExecutorLost);
+    assert_eq!(running.join().unwrap(), RunOutcome::ExecutorLost);
     wait_for("the program's death", || !is_alive(&directory.read("pid")));
     assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
 }

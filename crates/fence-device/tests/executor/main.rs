@@ -18,11 +18,11 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use common::{Directory, command, executor_pid, executor_program, is_alive, shell, wait_for};
-use fence_device::{Command, ExecutorClient, Limit, OUTPUT_BYTES_MAX, Outcome, boot_ms_now};
+use fence_device::{Command, ExecutorClient, Limit, OUTPUT_BYTES_MAX, RunOutcome, boot_ms_now};
 use nix::unistd::Pid;
 
-fn exited(code: i32, stdout: &str, stderr: &str) -> Outcome {
-    Outcome::Exited { code, stdout: stdout.to_owned(), stderr: stderr.to_owned() }
+fn exited(code: i32, stdout: &str, stderr: &str) -> RunOutcome {
+    RunOutcome::Exited { code, stdout: stdout.to_owned(), stderr: stderr.to_owned() }
 }
 
 /// Runs `command` in a thread and returns when its script has made the file `name`.
@@ -31,7 +31,7 @@ fn run_until_file(
     command: Command,
     directory: &Directory,
     name: &str,
-) -> thread::JoinHandle<Outcome> {
+) -> thread::JoinHandle<RunOutcome> {
     let executor = executor.clone();
     let running = thread::spawn(move || executor.run(command));
     wait_for("the program's start", || directory.read(name).ends_with('\n'));
@@ -48,7 +48,7 @@ fn a_program_ends_with_its_code_and_its_words() {
     let outcome = executor.run(shell("kill -9 $$"));
     assert_eq!(
         outcome,
-        Outcome::Signaled { signal: 9, stdout: String::new(), stderr: String::new() }
+        RunOutcome::Signaled { signal: 9, stdout: String::new(), stderr: String::new() }
     );
 }
 
@@ -58,7 +58,7 @@ fn a_program_that_a_real_time_signal_ends_is_reported_at_once() {
     let executor = directory.executor();
 
     let outcome = executor.run(shell("kill -40 $$"));
-    assert!(matches!(outcome, Outcome::Signaled { signal: 0, .. }), "{outcome:?}");
+    assert!(matches!(outcome, RunOutcome::Signaled { signal: 0, .. }), "{outcome:?}");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_program_finds_nothing_of_the_watchers() {
     // 0, 1, 2, and the one with which ls reads the directory.
     assert_eq!(outcome, exited(0, "/\n/dev/null\n4\n", ""));
     let outcome = executor.run(shell("grep -E '^Sig(Blk|Ign)' /proc/self/status"));
-    let Outcome::Exited { code: 0, stdout, .. } = outcome else { panic!("{outcome:?}") };
+    let RunOutcome::Exited { code: 0, stdout, .. } = outcome else { panic!("{outcome:?}") };
     for line in stdout.lines() {
         let set = u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap();
         // The standard signals; the C library keeps two others for itself.
@@ -85,7 +85,8 @@ fn a_program_leads_a_group_in_the_executors_session() {
     let directory = Directory::new();
     let executor = directory.executor();
 
-    let Outcome::Exited { stdout, .. } = executor.run(shell("cut -d ' ' -f 1,5,6 /proc/$$/stat"))
+    let RunOutcome::Exited { stdout, .. } =
+        executor.run(shell("cut -d ' ' -f 1,5,6 /proc/$$/stat"))
     else {
         panic!()
     };
@@ -114,7 +115,7 @@ fn output_is_read_to_its_end_and_kept_up_to_its_bound() {
     let directory = Directory::new();
     let executor = directory.executor();
 
-    let Outcome::Exited { code: 0, stdout, stderr } =
+    let RunOutcome::Exited { code: 0, stdout, stderr } =
         executor.run(shell("head -c 5000000 /dev/zero | tr '\\0' x; echo end >&2"))
     else {
         panic!()
@@ -153,7 +154,7 @@ fn a_program_that_ignores_signals_is_killed_all_the_same() {
     let limit = Limit::in_ms(300);
     let outcome =
         executor.run(Command { limit, ..shell("trap '' TERM INT HUP; while :; do :; done") });
-    assert!(matches!(outcome, Outcome::TimedOut { .. }), "{outcome:?}");
+    assert!(matches!(outcome, RunOutcome::TimedOut { .. }), "{outcome:?}");
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn a_background_process_that_holds_the_output_open_delays_nothing() {
 
     let outcome = executor.run(shell("sleep 1000 & echo $!"));
 
-    let Outcome::Exited { code: 0, stdout: pid, .. } = outcome else { panic!("{outcome:?}") };
+    let RunOutcome::Exited { code: 0, stdout: pid, .. } = outcome else { panic!("{outcome:?}") };
     assert!(!is_alive(&pid));
 }
 
@@ -178,9 +179,9 @@ fn nothing_is_started_when_it_is_too_late() {
 
     let now = boot_ms_now();
     let late = Command { start_not_after_boot_ms: now, ..touching() };
-    assert_eq!(executor.run(late), Outcome::TooLate);
+    assert_eq!(executor.run(late), RunOutcome::TooLate);
     let late = Command { limit: Limit { not_after_boot_ms: now }, ..touching() };
-    assert_eq!(executor.run(late), Outcome::TooLate);
+    assert_eq!(executor.run(late), RunOutcome::TooLate);
     assert!(!directory.path("touched").exists());
 
     assert_eq!(executor.run(touching()), exited(0, "", ""));
@@ -196,10 +197,10 @@ fn what_cannot_be_started_is_said_so() {
 
     for argv in [&["/no/such/program"][..], &[&no_program], &["/bin/echo", "a\0b"], &[]] {
         let outcome = executor.run(command(argv));
-        assert!(matches!(outcome, Outcome::NotStarted(_)), "{argv:?}: {outcome:?}");
+        assert!(matches!(outcome, RunOutcome::NotStarted(_)), "{argv:?}: {outcome:?}");
     }
     let outcome = executor.run(command(&["/no/such/program"]));
-    let Outcome::NotStarted(problem) = outcome else { panic!("{outcome:?}") };
+    let RunOutcome::NotStarted(problem) = outcome else { panic!("{outcome:?}") };
     assert!(problem.contains("\"/no/such/program\""), "{problem}");
 }
 

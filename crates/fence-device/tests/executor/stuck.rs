@@ -8,7 +8,7 @@ use std::thread;
 
 use crate::common::{Directory, children_of, command, executor_pid, is_alive, shell, wait_for};
 use crate::exited;
-use fence_device::{Command, ExecutorClient, Limit, Outcome};
+use fence_device::{Command, ExecutorClient, Limit, RunOutcome};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -63,7 +63,7 @@ fn run_until_stuck(
     program: &Unstartable,
     limit: Limit,
     directory: &Directory,
-) -> thread::JoinHandle<Outcome> {
+) -> thread::JoinHandle<RunOutcome> {
     let (client, command) = (executor.clone(), Command { limit, ..command(&[&program.program]) });
     let running = thread::spawn(move || client.run(command));
     let executor = executor_pid(directory);
@@ -81,7 +81,7 @@ fn a_program_whose_start_hangs_holds_up_no_other() {
     for _ in 0..3 {
         assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
         let limited = Command { limit: Limit::in_ms(200), ..shell("sleep 1000") };
-        assert!(matches!(executor.run(limited), Outcome::TimedOut { .. }));
+        assert!(matches!(executor.run(limited), RunOutcome::TimedOut { .. }));
     }
     assert!(!stuck.is_finished());
 
@@ -99,7 +99,7 @@ fn a_program_whose_start_hangs_until_its_limit_never_runs() {
 
     let outcome = stuck.join().unwrap();
 
-    assert!(matches!(outcome, Outcome::TimedOut { .. }), "{outcome:?}");
+    assert!(matches!(outcome, RunOutcome::TimedOut { .. }), "{outcome:?}");
     let pid = executor_pid(&directory);
     wait_for("its end", || programs_of(pid).is_empty());
     program.release();
@@ -119,7 +119,7 @@ fn a_program_whose_start_hangs_is_killed_with_its_executor() {
 
     kill(pid, Signal::SIGKILL).unwrap();
 
-    assert_eq!(stuck.join().unwrap(), Outcome::ExecutorLost);
+    assert_eq!(stuck.join().unwrap(), RunOutcome::ExecutorLost);
     assert!(!is_alive(&child.to_string()));
     program.release();
     assert!(!program.witness.exists(), "it ran after all");

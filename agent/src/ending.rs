@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use fence_core::agent::{Outcome, Reason, Watcher};
+use fence_core::agent::{Outcome, Reason, Serving};
 use fence_protocol::{AuditResult, FenceAction, FenceResult, ReceivedAnswer, bounded};
 
 use crate::invocation::{FenceSettings, Responder};
@@ -12,7 +12,7 @@ use crate::outcome::Ending;
 
 /// The end of a fence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct FenceEnding {
     /// How it ended, for the audit.
     pub result: AuditResult,
     /// What happened, for the audit.
@@ -22,16 +22,16 @@ pub struct Verdict {
 }
 
 /// What `outcome` means, after `waited` since the agent's start, and with the watcher as it is now.
-pub fn verdict(
+pub fn fence_ending(
     settings: &FenceSettings,
     outcome: Outcome,
     waited: Duration,
-    watcher: Watcher,
-) -> Verdict {
+    watcher: Serving,
+) -> FenceEnding {
     match outcome {
         Outcome::Success(answer) => {
             let ending = done(settings.action, answer.action_performed.as_deref());
-            Verdict { result: FenceResult::Success.into(), details: told(&answer), ending }
+            FenceEnding { result: FenceResult::Success.into(), details: told(&answer), ending }
         }
         Outcome::Failure(answer) => {
             let result = result_of(&answer);
@@ -49,7 +49,7 @@ pub fn verdict(
         }
         Outcome::Withdrawn(reason) => {
             let rest = match (settings.responder, watcher, &reason) {
-                (Responder::FenceWatcher, Watcher::Alive, _) => {
+                (Responder::FenceWatcher, Serving::Alive, _) => {
                     "the request was withdrawn before anything was started; see 'fence-watcher status'"
                 }
                 (Responder::FenceWatcher, _, Reason::WatcherDead) => {
@@ -89,10 +89,10 @@ pub fn verdict(
 
 /// The end of an `on` that nnf-sos is not asked for. It would take the request for a fence; to give the
 /// node its storage back is the administrator's part.
-pub fn nothing_to_do() -> Verdict {
+pub fn nothing_to_do() -> FenceEnding {
     let details = "nothing requested: responder nnf takes every request for a fence".to_owned();
     let ending = Ending::success("Success: Nothing to do, nnf-sos does not switch nodes on\n");
-    Verdict { result: FenceResult::Success.into(), details, ending }
+    FenceEnding { result: FenceResult::Success.into(), details, ending }
 }
 
 /// Whether nnf-sos says that the target had nothing to lose: that is what it says of a node that it does not
@@ -110,7 +110,11 @@ pub fn found_nothing(answer: &ReceivedAnswer) -> bool {
 }
 
 /// The end of a fence of which nnf-sos says so, and it is not known whether Kubernetes has the target.
-pub fn nothing_was_fenced(settings: &FenceSettings, answer: &ReceivedAnswer, why: &str) -> Verdict {
+pub fn nothing_was_fenced(
+    settings: &FenceSettings,
+    answer: &ReceivedAnswer,
+    why: &str,
+) -> FenceEnding {
     let why = format!(
         "nnf-sos found nothing to fence ({}), which it reports as success for an unknown name too, and \
          {why}; have kubectl answer, and check the target",
@@ -130,9 +134,9 @@ fn done(action: FenceAction, performed: Option<&str>) -> Ending {
 }
 
 /// The end of a fence that failed for the reason `why`.
-pub fn failed(settings: &FenceSettings, result: impl Into<AuditResult>, why: &str) -> Verdict {
+pub fn failed(settings: &FenceSettings, result: impl Into<AuditResult>, why: &str) -> FenceEnding {
     let text = format!("{} of '{}' failed: {why}", settings.action, settings.target);
-    Verdict { result: result.into(), ending: Ending::failure(&text), details: why.to_owned() }
+    FenceEnding { result: result.into(), ending: Ending::failure(&text), details: why.to_owned() }
 }
 
 fn gave_up(
@@ -141,7 +145,7 @@ fn gave_up(
     waited: Duration,
     result: AuditResult,
     rest: &str,
-) -> Verdict {
+) -> FenceEnding {
     let why = match reason {
         Reason::Signal(signal) => format!("stopped by {signal}; {rest}"),
         Reason::WatcherDead => format!("fence-watcher has ended on this node; {rest}"),
@@ -154,7 +158,7 @@ fn gave_up(
             let why = format!("no answer within {seconds:.1} s; {seen}{rest}");
             let text = format!("{} of '{}' timed out: {why}", settings.action, settings.target);
             let ending = Ending::failure_as_said(&text);
-            return Verdict { result, details: format!("timed out: {why}"), ending };
+            return FenceEnding { result, details: format!("timed out: {why}"), ending };
         }
     };
     failed(settings, result, &why)
@@ -248,8 +252,8 @@ mod tests {
         ]
     }
 
-    fn stderr(verdict: &Verdict) -> String {
-        format!("{:?}", verdict.ending)
+    fn stderr(end: &FenceEnding) -> String {
+        format!("{:?}", end.ending)
     }
 
     #[test]
@@ -266,20 +270,20 @@ mod tests {
         }
         for responder in ["fence-watcher", "script", "nnf"] {
             let end = |outcome, watcher| {
-                verdict(&settings(responder), outcome, Duration::from_secs(9), watcher)
+                fence_ending(&settings(responder), outcome, Duration::from_secs(9), watcher)
             };
             for outcome in &outcomes {
-                for watcher in [Watcher::Alive, Watcher::Dead, Watcher::Never] {
-                    let verdict = end(outcome.clone(), watcher);
-                    assert!(!verdict.ending.is_success(), "{outcome:?}");
-                    assert_ne!(verdict.result, FenceResult::Success.into(), "{outcome:?}");
-                    assert!(stderr(&verdict).contains("'n3'"), "{verdict:?}");
+                for watcher in [Serving::Alive, Serving::Dead, Serving::Never] {
+                    let end = end(outcome.clone(), watcher);
+                    assert!(!end.ending.is_success(), "{outcome:?}");
+                    assert_ne!(end.result, FenceResult::Success.into(), "{outcome:?}");
+                    assert!(stderr(&end).contains("'n3'"), "{end:?}");
                 }
             }
-            let verdict = end(Outcome::Success(answer("x", None)), Watcher::Alive);
-            assert!(verdict.ending.is_success());
+            let end = end(Outcome::Success(answer("x", None)), Serving::Alive);
+            assert!(end.ending.is_success());
             assert_eq!(
-                (verdict.result.as_str(), verdict.details.as_str()),
+                (end.result.as_str(), end.details.as_str()),
                 ("success", "x (device 'pdu'), verified")
             );
         }
@@ -290,14 +294,14 @@ mod tests {
         for reason in all_reasons() {
             let is_timeout = matches!(reason, Reason::TimedOut { .. });
             let outcome = Outcome::Unknown(reason);
-            let verdict =
-                verdict(&settings("script"), outcome, Duration::from_secs(9), Watcher::Never);
-            assert_eq!(stderr(&verdict).contains("timed out"), is_timeout, "{verdict:?}");
+            let end =
+                fence_ending(&settings("script"), outcome, Duration::from_secs(9), Serving::Never);
+            assert_eq!(stderr(&end).contains("timed out"), is_timeout, "{end:?}");
         }
         let outcome = Outcome::Failure(answer("connection timed out", Some("unreachable")));
-        let verdict = verdict(&settings("script"), outcome, Duration::ZERO, Watcher::Never);
-        assert!(!stderr(&verdict).contains("timed out"));
-        assert!(verdict.details.contains("connection timed out"), "the audit keeps the words");
+        let end = fence_ending(&settings("script"), outcome, Duration::ZERO, Serving::Never);
+        assert!(!stderr(&end).contains("timed out"));
+        assert!(end.details.contains("connection timed out"), "the audit keeps the words");
     }
 
     #[test]
@@ -305,17 +309,22 @@ mod tests {
         let reason = || Reason::TimedOut { unreadable: None };
         let end = |responder, watcher| {
             let outcome = Outcome::Withdrawn(reason());
-            stderr(&verdict(&settings(responder), outcome, Duration::from_secs(9), watcher))
+            stderr(&fence_ending(&settings(responder), outcome, Duration::from_secs(9), watcher))
         };
-        assert!(end("script", Watcher::Never).contains("may have begun it"));
-        assert!(end("fence-watcher", Watcher::Alive).contains("before anything was started"));
-        assert!(end("fence-watcher", Watcher::Never).contains("systemctl start fence-watcher"));
+        assert!(end("script", Serving::Never).contains("may have begun it"));
+        assert!(end("fence-watcher", Serving::Alive).contains("before anything was started"));
+        assert!(end("fence-watcher", Serving::Never).contains("systemctl start fence-watcher"));
     }
 
     #[test]
     fn the_advice_is_for_the_responder_that_is_used() {
         let end = |responder: &str, outcome| {
-            stderr(&verdict(&settings(responder), outcome, Duration::from_secs(9), Watcher::Never))
+            stderr(&fence_ending(
+                &settings(responder),
+                outcome,
+                Duration::from_secs(9),
+                Serving::Never,
+            ))
         };
         let unknown = || Outcome::Unknown(Reason::TimedOut { unreadable: None });
         let failed = || Outcome::Failure(answer("no", Some("device-failure")));
@@ -340,9 +349,13 @@ mod tests {
                 let performed = performed.map(str::to_owned);
                 let answer = ReceivedAnswer { action_performed: performed, ..answer("x", None) };
                 let outcome = Outcome::Success(answer);
-                let verdict =
-                    verdict(&settings(responder), outcome, Duration::from_secs(9), Watcher::Alive);
-                assert!(stderr(&verdict).contains(words), "{verdict:?}");
+                let end = fence_ending(
+                    &settings(responder),
+                    outcome,
+                    Duration::from_secs(9),
+                    Serving::Alive,
+                );
+                assert!(stderr(&end).contains(words), "{end:?}");
             }
         }
     }
@@ -366,11 +379,15 @@ mod tests {
     #[test]
     fn a_watcher_that_died_is_told_once() {
         let outcome = Outcome::Withdrawn(Reason::WatcherDead);
-        let verdict =
-            verdict(&settings("fence-watcher"), outcome, Duration::from_secs(9), Watcher::Dead);
+        let end = fence_ending(
+            &settings("fence-watcher"),
+            outcome,
+            Duration::from_secs(9),
+            Serving::Dead,
+        );
 
         assert_eq!(
-            verdict.details,
+            end.details,
             "fence-watcher has ended on this node; the request was withdrawn before anything was started; \
              start it: systemctl start fence-watcher"
         );
@@ -380,7 +397,8 @@ mod tests {
     fn a_lack_of_threads_is_not_blamed_on_the_configuration() {
         let end = |message: &str| {
             let outcome = Outcome::Failure(answer(message, Some("device-failure")));
-            verdict(&settings("fence-watcher"), outcome, Duration::ZERO, Watcher::Alive).details
+            fence_ending(&settings("fence-watcher"), outcome, Duration::ZERO, Serving::Alive)
+                .details
         };
         for cause in ["Resource temporarily unavailable (os error 11)", "Cannot allocate memory"] {
             let details = end(&format!("not started: cannot start a thread: {cause}"));
@@ -397,11 +415,15 @@ mod tests {
             Some("unacknowledged"),
         );
         let outcome = Outcome::Failure(ReceivedAnswer { verified: None, ..shown });
-        let verdict =
-            verdict(&settings("fence-watcher"), outcome, Duration::from_secs(9), Watcher::Alive);
+        let end = fence_ending(
+            &settings("fence-watcher"),
+            outcome,
+            Duration::from_secs(9),
+            Serving::Alive,
+        );
 
         assert_eq!(
-            verdict.details,
+            end.details,
             "unacknowledged: not acknowledged, and not confirmed: the device showed on (device 'pdu'); \
              check the target"
         );
