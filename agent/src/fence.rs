@@ -332,7 +332,7 @@ impl<'a> Attempt<'a> {
             self.settings.target,
             self.elapsed().as_secs()
         ));
-        until.min(boot_ms() + 1000)
+        until.min(boot_ms().saturating_add(1000))
     }
 
     fn conclude(mut self, end: FenceEnding) -> Ending {

@@ -181,6 +181,8 @@ pub struct Telling {
 pub struct Ignored {
     /// What is wrong with it.
     pub why: String,
+    /// The default, which holds.
+    pub default: &'static str,
     /// It was typed, or is a variable of the environment: whoever gave it reads standard error. A
     /// warning about an option of a configured fence device would be logged at each fence.
     pub is_by_hand: bool,
@@ -188,7 +190,8 @@ pub struct Ignored {
 
 impl fmt::Display for Ignored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a value is ignored, and the default holds: {}", self.why)
+        let Ignored { why, default, .. } = self;
+        write!(f, "a value is ignored, and the default holds: {why}; the default is '{default}'")
     }
 }
 

@@ -21,6 +21,10 @@ use crate::target;
 pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
     let progress = Progress::open(&probe.telling);
     let mut asking = Asking { probe, progress, budget: Budget::new(start_boot_ms, probe.time_max) };
+    let ignored: Vec<String> = probe.ignored.iter().map(ToString::to_string).collect();
+    for ignored in &ignored {
+        asking.progress.step(ignored);
+    }
     let ending = if let Some(problem) = clock::problem() {
         Ending::failure(&problem)
     } else {
@@ -29,10 +33,6 @@ pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
     };
     // A value that a fence ignores is worth a word where somebody looks whether all is well.
     let is_monitor = matches!(probe.question, ProbeKind::Monitor(_));
-    let ignored: Vec<String> = probe.ignored.iter().map(ToString::to_string).collect();
-    for ignored in &ignored {
-        asking.progress.step(ignored);
-    }
     let mut problems = if is_monitor { ignored } else { Vec::new() };
     problems.extend(asking.progress.settle(DEBUG_TIME_MAX));
     ending.with_problems(&problems)

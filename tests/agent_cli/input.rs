@@ -224,7 +224,8 @@ fn validate_all_warns_of_an_option_that_nobody_knows_and_does_not_fail() {
 #[test]
 fn a_wrong_variable_is_told_to_the_one_who_set_it_and_stops_no_fence() {
     let ignored = "fence_gfs2_recorder: a value is ignored, and the default holds: the environment \
-                   variable GFS2_DISCOVERY_ENABLED is 'maybe', but must be yes or no\n";
+                   variable GFS2_DISCOVERY_ENABLED is 'maybe', but must be yes or no; the default is \
+                   'true'\n";
     let spool = Spool::new();
     let _watcher = Watcher::start(&spool);
     let with_variable = |lines: &str| {

@@ -206,7 +206,7 @@ impl ConfiguredDevice {
 /// How long ago a device was reached that has not answered until `limit`, if that was lately.
 fn slow_but_reached(limit: Limit, reached_boot_ms: u64, now_boot_ms: u64) -> Option<u64> {
     // Programs end a little before their limit, to say what happened.
-    let is_slow = now_boot_ms + LIMIT_RESERVE_MS >= limit.not_after_boot_ms;
+    let is_slow = now_boot_ms.saturating_add(LIMIT_RESERVE_MS) >= limit.not_after_boot_ms;
     let ago_ms = now_boot_ms.checked_sub(reached_boot_ms)?;
     (is_slow && reached_boot_ms > 0 && ago_ms <= LATELY_MS).then_some(ago_ms)
 }

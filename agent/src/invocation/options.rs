@@ -76,12 +76,14 @@ impl Options<'_> {
         let wrong = informing.into_iter().chain(empty).chain(flags);
         let options = wrong.filter_map(|(name, why)| {
             let is_by_hand = self.input.is_typed;
-            Some((name, Ignored { why: why?.to_string(), is_by_hand }))
+            let default = parameter(name).default.unwrap_or_default();
+            Some((name, Ignored { why: why?.to_string(), default, is_by_hand }))
         });
         let variables = INFORMATION.iter().filter_map(|name| self.wrong_variable(name));
         let root = self.root().err();
-        let root =
-            root.map(|why| (ROOT_VARIABLE, Ignored { why: why.to_string(), is_by_hand: true }));
+        let root = root.map(|why| {
+            (ROOT_VARIABLE, Ignored { why: why.to_string(), default: "/", is_by_hand: true })
+        });
         let ignored = variables.chain(root).chain(options).collect();
         Options { input: self.input, environment: self.environment, ignored }
     }
@@ -91,8 +93,16 @@ impl Options<'_> {
         let row = parameter(name);
         let value = self.input.value(row).is_none().then(|| self.variable(row)).flatten()?;
         let is_wrong = !is_of_kind(row.kind, &value);
-        is_wrong
-            .then(|| (name, Ignored { why: self.wrong(name, value).to_string(), is_by_hand: true }))
+        is_wrong.then(|| {
+            (
+                name,
+                Ignored {
+                    why: self.wrong(name, value).to_string(),
+                    default: row.default.unwrap_or_default(),
+                    is_by_hand: true,
+                },
+            )
+        })
     }
 
     fn ignored(&self) -> Vec<Ignored> {

@@ -101,7 +101,7 @@ fn a_wrong_variable_that_concerns_information_stops_no_fence() {
         assert_eq!(
             ignored[0].to_string(),
             "a value is ignored, and the default holds: the environment variable \
-             GFS2_DISCOVERY_ENABLED is 'maybe', but must be yes or no"
+             GFS2_DISCOVERY_ENABLED is 'maybe', but must be yes or no; the default is 'true'"
         );
         assert_eq!(
             ignored[3].why,

@@ -105,7 +105,7 @@ impl LogProcess {
 
     /// Starts `command` between two pipes, and lets a thread wait for its end.
     ///
-    /// What the caller opens afterwards, the child never holds: not even between its fork and its
+    /// What the caller opens afterwards, the child does not hold: not even between its fork and its
     /// exec. A lock that another process looks for is such a thing.
     fn run(&mut self, command: Command) -> io::Result<()> {
         let (stdin, to) = io::pipe()?;
@@ -114,19 +114,28 @@ impl LogProcess {
         do_not_block(&from)?;
         let childs_ends = Arc::new((stdin, stdout));
         let threads = Arc::clone(&childs_ends);
-        let (own_files, has_own_files) = mpsc::channel();
+        let (reports, reported) = mpsc::channel();
         // A thread of its own, because the start waits until the program's file was read. Where
         // there is none to be had, all copies of the pipes' ends close, which says so.
         let thread = thread::Builder::new().name("log-process".into());
         let _ = thread.spawn(move || {
-            let copies = copies_among_own_files(&threads);
+            let has_own_files = unshare(CloneFlags::CLONE_FILES).is_ok();
+            let copies = copies(&threads, has_own_files);
+            if let Err(error) = &copies {
+                let _ = writeln!(&threads.1, "{}", cannot_start(error));
+            }
             drop(threads);
-            drop::<mpsc::Sender<()>>(own_files);
-            let Ok((stdin, stdout, end)) = copies else { return };
-            run(command, stdin, stdout, end);
+            let _ = reports.send(has_own_files);
+            if let Ok(ends) = copies {
+                run(command, ends, reports);
+            }
         });
-        // Ends with an error, when the thread has dropped its part or does not exist.
-        let _ = has_own_files.recv();
+        // An error is the end of a thread that could not copy, or is not there.
+        if reported.recv() == Ok(false) {
+            // The kernel refuses a table of its own (a container's filter of system calls). Then the
+            // child is waited for until it is its own program; a disk that hangs holds up nobody.
+            let _ = reported.recv_timeout(START_TIME_MAX);
+        }
         // The last of its owners: the ends close among the files of this thread.
         drop(childs_ends);
         (self.to, self.from) = (Some(to), Some(from));
@@ -253,28 +262,27 @@ impl LogProcess {
     }
 }
 
-/// Gives this thread a table of open files of its own, with nothing in it but copies of a child's
-/// ends of the pipes: one for its standard input, two for its standard output.
-///
-/// Where the kernel refuses the table (a container's filter of system calls), the thread goes on
-/// with the common one.
-fn copies_among_own_files(
-    (stdin, stdout): &(PipeReader, PipeWriter),
-) -> io::Result<(PipeReader, PipeWriter, PipeWriter)> {
-    let has_own = unshare(CloneFlags::CLONE_FILES).is_ok();
+/// A child's end of its standard input, and two copies of the one of its standard output: the second
+/// is closed when the child is gone, or tells why it did not start.
+type Ends = (PipeReader, PipeWriter, PipeWriter);
+
+/// Copies of a child's ends of the pipes. If this thread has a table of open files of its own, nothing
+/// else stays open in it.
+fn copies((stdin, stdout): &(PipeReader, PipeWriter), has_own_files: bool) -> io::Result<Ends> {
     let copies = (stdin.try_clone()?, stdout.try_clone()?, stdout.try_clone()?);
-    if has_own {
+    if has_own_files {
         // A copy of the other end of a pipe would keep its reader waiting.
-        close_others(&[copies.0.as_raw_fd(), copies.1.as_raw_fd(), copies.2.as_raw_fd()]);
+        close_others(&[copies.0.as_raw_fd(), copies.1.as_raw_fd(), copies.2.as_raw_fd()])?;
     }
     Ok(copies)
 }
 
-/// Runs `command` to its end. `end` is closed when it is gone, or tells why it did not start.
-fn run(mut command: Command, stdin: PipeReader, stdout: PipeWriter, mut end: PipeWriter) {
+/// Runs `command` to its end. Drops `reports` when it has become its own program.
+fn run(mut command: Command, (stdin, stdout, mut end): Ends, reports: mpsc::Sender<bool>) {
     let started = command.stdin(stdin).stdout(stdout).spawn();
     // It holds the process's own ends of the pipes.
     drop(command);
+    drop(reports);
     match started {
         Ok(mut child) => drop(child.wait()),
         // Its starter may be gone as well.
@@ -298,7 +306,8 @@ pub fn write_logs(arguments: &[OsString]) -> bool {
     if mode != MODE {
         return false;
     }
-    close_others(&[]);
+    // Where the open files cannot be listed, they stay open.
+    let _ = close_others(&[]);
     let path = Path::new(path);
     match word.to_str() {
         Some(AUDIT) => {
@@ -368,15 +377,20 @@ fn look(path: &Path) -> Vec<String> {
 /// Closes what is open in this thread, but the standard ones and `kept`. What the starter's own
 /// starter left open is such a thing: a lock or a pipe that somebody waits for must not be held for
 /// as long as a disk stands still.
-fn close_others(kept: &[RawFd]) {
-    let Ok(entries) = std::fs::read_dir("/proc/thread-self/fd") else { return };
+fn close_others(kept: &[RawFd]) -> io::Result<()> {
+    let entries = std::fs::read_dir("/proc/thread-self/fd")?;
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let others = numbers.filter(|number| *number > 2 && !kept.contains(number));
     for number in others.collect::<Vec<RawFd>>() {
         // The listing's own is closed by now.
         let _ = nix::unistd::close(number);
     }
+    Ok(())
 }
+
+/// How long the start of a process may hold up its starter, where the kernel gives a thread no table of
+/// open files of its own.
+const START_TIME_MAX: Duration = Duration::from_millis(500);
 
 const CANNOT_START: &str = "cannot start the process that writes logs";
 

@@ -356,7 +356,7 @@ impl Plan {
                 self.failed(FenceResult::Unacknowledged, with_words("not acknowledged", &words))
             }
             OrderReport::Unreachable(words) => {
-                let has_time = now + RETRY_PAUSE_MS < self.deadline_boot_ms;
+                let has_time = now.saturating_add(RETRY_PAUSE_MS) < self.deadline_boot_ms;
                 if self.attempts_left > 0 && has_time && self.off.is_none() {
                     self.phase = Phase::Ordering { unreached: Some(words) };
                     return Step::Pause(RETRY_PAUSE_MS);

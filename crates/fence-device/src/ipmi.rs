@@ -355,7 +355,10 @@ impl Bmc<'_> {
                 Ran::Said(Said { words: text(&said.words), ..said })
             }
             outcome => {
-                let words = text(&outcome.end_of("ipmitool"));
+                let words = match &outcome {
+                    RunOutcome::TimedOut { .. } => text("ipmitool got no answer by the limit"),
+                    other => text(&other.end_of("ipmitool")),
+                };
                 Ran::Ended(outcome, words)
             }
         }

@@ -17,28 +17,31 @@ use fence_protocol::PowerState;
 #[test]
 fn a_reset_whose_task_comes_to_no_end_is_not_acknowledged() {
     let directory = Directory::new();
-    for state in ["New", "Pending", "Suspended", "Running", "Stopping", "Interrupted"] {
-        let task =
-            format!(r#"{{"@odata.id": "/T/7", "TaskState": "{state}", "TaskStatus": "OK"}}"#);
-        let job = format!(r#"{{"JobState": "{state}"}}"#);
-        for (accepted, asked) in [
-            (with("202 Accepted", "Location: /T/7", ""), ok(&task)),
-            (answer_of("202 Accepted", &task), ok(&task)),
-            (with("202 Accepted", "Location: /T/7", ""), ok(&job)),
-            (with("202 Accepted", "Location: /T/7", ""), answer_of("202 Accepted", "")),
-        ] {
-            let bmc = Bmc::start(&[
-                (ONE, &[system("On", "")]),
-                (RESET, std::slice::from_ref(&accepted)),
-                ("GET /T/7", &[asked]),
-            ]);
-            let report = |what| order_for(&device(&directory, &bmc), what, None, Limit::in_ms(400));
-            assert_unacknowledged(&report(Order::Cycle), "its task is still running");
-            assert_eq!(bmc.orders(), 1);
-            // The power decides about everything else.
-            assert_acknowledged(&report(Order::Off), "the power decides");
+    let check = |accepted: String, asked: String| {
+        let bmc =
+            Bmc::start(&[(ONE, &[system("On", "")]), (RESET, &[accepted]), ("GET /T/7", &[asked])]);
+        let report = |what| order_for(&device(&directory, &bmc), what, None, Limit::in_ms(4_000));
+        assert_unacknowledged(&report(Order::Cycle), "its task is still running");
+        assert_eq!(bmc.orders(), 1);
+        // The power decides about everything else.
+        assert_acknowledged(&report(Order::Off), "the power decides");
+    };
+    // Each waits until its time is over: all at once.
+    std::thread::scope(|scope| {
+        for state in ["New", "Pending", "Suspended", "Running", "Stopping", "Interrupted"] {
+            let task =
+                format!(r#"{{"@odata.id": "/T/7", "TaskState": "{state}", "TaskStatus": "OK"}}"#);
+            let job = format!(r#"{{"JobState": "{state}"}}"#);
+            for (accepted, asked) in [
+                (with("202 Accepted", "Location: /T/7", ""), ok(&task)),
+                (answer_of("202 Accepted", &task), ok(&task)),
+                (with("202 Accepted", "Location: /T/7", ""), ok(&job)),
+                (with("202 Accepted", "Location: /T/7", ""), answer_of("202 Accepted", "")),
+            ] {
+                scope.spawn(|| check(accepted, asked));
+            }
         }
-    }
+    });
 }
 
 #[test]

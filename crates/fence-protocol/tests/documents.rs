@@ -92,6 +92,7 @@ fn each_member_and_each_word_of_a_record_stands_in_the_protocol() {
         QueryKind::Targets,
         QueryKind::Power,
         QueryKind::State,
+        QueryKind::Check,
         QueryKind::Reload,
     ] {
         words.push(serde_json::to_value(kind).unwrap().as_str().unwrap().to_owned());

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use clap::{CommandFactory, Parser, Subcommand};
+use fence_client::AskError;
 use fence_log::stdout_was_closed;
 use fence_protocol::{FenceAction, NodeName};
 
@@ -220,10 +221,16 @@ fn reload_watcher(input: &Input) -> ExitCode {
                 }
                 Err(wrong) => {
                     refuse(&wrong);
-                    anyhow!(
-                        "nothing was read again: no watcher was found that serves {places}; \
-                         correct the configuration, then run `fence-watcher reload` again"
-                    )
+                    let correct =
+                        "correct the configuration, then run `fence-watcher reload` again";
+                    match error.downcast_ref() {
+                        Some(AskError::NotRunning(_)) => anyhow!(
+                            "nothing was read again: no watcher was found that serves {places}; {correct}"
+                        ),
+                        _ => error.context(format!(
+                            "no watcher that serves {places} has read it again; {correct}"
+                        )),
+                    }
                 }
             }))
         }

@@ -70,13 +70,13 @@ impl<'p> Section<'p> {
 
     /// A duration in milliseconds, within the bounds of its row.
     pub(super) fn duration(&mut self, key: &str) -> Option<u64> {
-        let Form::Duration(least, most) = self.row(key)?.form else { return None };
+        let Form::Duration(least, most) = self.row(key)?.form else { return self.unfit(key) };
         self.get(key, duration(least..=most))
     }
 
     /// A whole number, within the bounds of its row.
     pub(super) fn number<T: TryFrom<i64>>(&mut self, key: &str) -> Option<T> {
-        let Form::Number(least, most) = self.row(key)?.form else { return None };
+        let Form::Number(least, most) = self.row(key)?.form else { return self.unfit(key) };
         T::try_from(self.get(key, number(least..=most))?).ok()
     }
 
@@ -162,7 +162,17 @@ impl<'p> Section<'p> {
     }
 
     fn row(&self, key: &str) -> Option<&'static Key> {
-        self.rows.iter().find(|row| row.name == key).copied()
+        let row = self.rows.iter().find(|row| row.name == key).copied();
+        row.or_else(|| self.unfit(key))
+    }
+
+    /// Refuses a file whose reader asks for a key that has no row, or one of another form: a value that
+    /// is lost here would count as right.
+    fn unfit<T>(&self, key: &str) -> Option<T> {
+        let text =
+            format!("'{key}' is read in a form that its row does not have: report this fault");
+        self.problems.at(self.offset, text);
+        None
     }
 
     fn noted<T>(&self, key: &str, parsed: Parsed<T>) -> Option<T> {

@@ -214,22 +214,28 @@ impl Asker<'_> {
         limit: Limit,
     ) -> Result<&Arc<ConfiguredDevice>, (QueryCode, String)> {
         let mut known = self.known.clone();
+        let mut all_listed = true;
         let lists = unlisted(&self.known, named, target).into_iter();
         for name in lists.chain(outdated(&self.known, named, target)) {
             let Some(device) = self.devices.get(name) else { continue };
-            if let TargetList::Nodes(nodes) = self.list(device, limit)
-                && let Some(facts) = known.iter_mut().find(|facts| facts.name == name)
-            {
-                let is_it = nodes.contains(target);
-                facts.coverage = Coverage::Discovered(Some(nodes.into_iter().collect()));
-                if is_it {
-                    break;
-                }
+            let TargetList::Nodes(nodes) = self.list(device, limit) else {
+                all_listed = false;
+                continue;
+            };
+            let Some(facts) = known.iter_mut().find(|facts| facts.name == name) else { continue };
+            let is_it = nodes.contains(target);
+            facts.coverage = Coverage::Discovered(Some(nodes.into_iter().collect()));
+            if is_it {
+                break;
             }
         }
         let device = route(&known, named, target, FenceAction::Off).map_err(|why| {
             let code = match why {
                 Unroutable::Unable(..) => QueryCode::NotReached,
+                // A list that did not come may have the target.
+                Unroutable::Nobody | Unroutable::NotCovered(_) if !all_listed => {
+                    QueryCode::NotReached
+                }
                 _ => QueryCode::WrongQuestion,
             };
             (code, why.to_string())

@@ -180,7 +180,7 @@ impl Spooler {
         if now.boot_ms < self.next_prune_boot_ms || self.is_pruning.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.next_prune_boot_ms = now.boot_ms + PRUNE_EVERY_MS;
+        self.next_prune_boot_ms = now.boot_ms.saturating_add(PRUNE_EVERY_MS);
         let (spool, busy) = (Arc::clone(&self.spool), Arc::clone(&self.is_pruning));
         let (older_than, keep_max) = (now.wall_ms - self.keep_answers_ms, self.keep_answers_max);
         let spawned = thread::Builder::new().name("prune".into()).spawn(move || {

@@ -24,7 +24,9 @@ pub(super) fn of_event(event: &Event) -> String {
         Event::Targets(device, None) => format!("device '{device}' listed no targets"),
         Event::Tick => "time passed".to_owned(),
         Event::Reconfigured(_, devices) => format!("reconfigured: {} devices", devices.len()),
-        Event::Stop(Some(limit)) => format!("to stop, and to begin nothing after {limit} ms"),
+        Event::Stop(Some(limit)) => {
+            format!("to stop, and to begin nothing after {limit} ms of boot time")
+        }
         Event::Stop(None) => "to stop, and to begin nothing more".to_owned(),
     };
     bounded(&words, BYTES_MAX)

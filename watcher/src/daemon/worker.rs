@@ -126,11 +126,13 @@ fn report_words(report: &Report) -> String {
     let (words, detail) = match report {
         Report::Begin => ("began", ""),
         Report::Order(OrderReport::Acknowledged(words)) => ("the order was acknowledged", &**words),
-        Report::Order(OrderReport::Unreachable(why)) => ("the device was not reached", &**why),
+        Report::Order(OrderReport::Unreachable(why)) => {
+            ("nothing was carried out, the device was not reached", &**why)
+        }
         Report::Order(OrderReport::Unacknowledged(why)) => {
             ("the order was not acknowledged", &**why)
         }
-        Report::Order(OrderReport::Failed(why)) => ("the order was not sent", &**why),
+        Report::Order(OrderReport::Failed(why)) => ("the order failed, nothing was done", &**why),
         Report::Order(OrderReport::TooLate) => ("the order was not sent: it was too late", ""),
         Report::Order(OrderReport::Withdrawn) => ("the order was not sent: nobody waits", ""),
         Report::Power(PowerReport { state, detail }) => match state {

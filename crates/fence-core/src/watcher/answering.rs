@@ -61,7 +61,7 @@ impl Watcher {
         if let Err(why) = written {
             let note = format!("cannot write its answer yet, will try again: {why}");
             effects.push(Effect::Note(name.clone(), note));
-            let retry = Some(now.boot_ms + DISK_RETRY_MS);
+            let retry = Some(now.boot_ms.saturating_add(DISK_RETRY_MS));
             return self.put(name, State::Answering(answer, request, then), retry);
         }
         if let Some(id) = &answer.request_id

@@ -257,9 +257,10 @@ impl Watcher {
             Some((first, ..)) => (first, now.boot_ms),
             None => (now.boot_ms, now.boot_ms.saturating_sub(age_ms)),
         };
-        let patience = (changed_boot_ms + WRITE_GRACE_MS).min(first_boot_ms + WRITE_LIMIT_MS);
+        let patience = (changed_boot_ms.saturating_add(WRITE_GRACE_MS))
+            .min(first_boot_ms.saturating_add(WRITE_LIMIT_MS));
         if rejection.error == RequestError::Incomplete && now.boot_ms < patience {
-            let look_again = patience.min(now.boot_ms + WRITE_LOOK_MS);
+            let look_again = patience.min(now.boot_ms.saturating_add(WRITE_LOOK_MS));
             let state = State::Young { first_boot_ms, changed_boot_ms, changed };
             return self.put(name, state, Some(look_again));
         }

@@ -49,7 +49,7 @@ impl Watcher {
                 Wait::Ask => {
                     effects.push(Effect::AskTargets(device.to_owned()));
                     self.asked.insert(device.to_owned(), Asked::new(now));
-                    Some(now.boot_ms + LIST_WAIT_MS)
+                    Some(now.boot_ms.saturating_add(LIST_WAIT_MS))
                 }
             });
         }
@@ -71,7 +71,7 @@ impl Watcher {
                 at: at.unwrap_or(0),
                 // Nobody waits for it any more.
                 patience_until: 0,
-                again_from: now.boot_ms + LIST_FRESH_MS,
+                again_from: now.boot_ms.saturating_add(LIST_FRESH_MS),
             };
             self.asked.insert(device.to_owned(), asked);
         }
@@ -106,8 +106,8 @@ impl Asked {
     fn new(now: Now) -> Self {
         Asked {
             at: now.boot_ms,
-            patience_until: now.boot_ms + LIST_WAIT_MS,
-            again_from: now.boot_ms + LIST_LATEST_MS,
+            patience_until: now.boot_ms.saturating_add(LIST_WAIT_MS),
+            again_from: now.boot_ms.saturating_add(LIST_LATEST_MS),
         }
     }
 
@@ -117,7 +117,9 @@ impl Asked {
             // It was asked for this request, or for one that came later.
             _ if self.at >= seen_boot_ms => Wait::No,
             again_from if again_from <= now.boot_ms => Wait::Ask,
-            again_from if again_from <= seen_boot_ms + LIST_TURN_MS => Wait::Until(again_from),
+            again_from if again_from <= seen_boot_ms.saturating_add(LIST_TURN_MS) => {
+                Wait::Until(again_from)
+            }
             _ => Wait::No,
         }
     }

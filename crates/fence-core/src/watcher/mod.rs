@@ -336,7 +336,11 @@ impl Watcher {
                     self.released(&name, &job);
                 }
                 effects.push(Effect::Note(name.clone(), format!("cannot claim it yet: {why}")));
-                return self.put(name, State::Stalled(job), Some(now.boot_ms + DISK_RETRY_MS));
+                return self.put(
+                    name,
+                    State::Stalled(job),
+                    Some(now.boot_ms.saturating_add(DISK_RETRY_MS)),
+                );
             }
         };
         let refused = refusal.map(|(result, why)| refusal_of(&job.request, result, why));
@@ -373,7 +377,7 @@ impl Watcher {
                 Some(State::Unlisted) => effects.push(Effect::Look(name)),
                 Some(young) => {
                     // A look that fails for the moment reports nothing: then it is looked at again.
-                    self.put(name.clone(), young, Some(now.boot_ms + DISK_RETRY_MS));
+                    self.put(name.clone(), young, Some(now.boot_ms.saturating_add(DISK_RETRY_MS)));
                     effects.push(Effect::Look(name));
                 }
                 None => {}

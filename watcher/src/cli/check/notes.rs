@@ -113,7 +113,9 @@ pub(super) fn once_for_each_cause(problems: &[(&str, String)]) -> Vec<String> {
         }
         match (&group[..], place_and_cause(&group[0].1)) {
             ([_, _, ..], Some((_, cause))) => {
-                format!("cannot use '{}': {cause}", places.join("', '"))
+                let mut intros: Vec<&str> = group.iter().map(|(intro, _)| *intro).collect();
+                intros.dedup();
+                format!("{}cannot use '{}': {cause}", intros.concat(), places.join("', '"))
             }
             _ => group[0].0.to_owned() + &group[0].1,
         }

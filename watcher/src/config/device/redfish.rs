@@ -64,9 +64,10 @@ pub(super) const KEYS: &[Key] = &[
         "fingerprint",
         Each,
         Optional(PIN_EXAMPLE),
-        "The SHA-256 fingerprint of each BMC's certificate, as `openssl x509 -noout -fingerprint \
-         -sha256` shows it; a table where there are several BMCs. The certificate is trusted \
-         whatever its form. A fingerprint also notices a BMC in a wrong place.",
+        "The SHA-256 fingerprint of each BMC's certificate, as `openssl s_client -connect HOST:443 \
+         </dev/null | openssl x509 -noout -fingerprint -sha256` shows it; a table where there are \
+         several BMCs. The certificate is trusted whatever its form. A fingerprint also notices a \
+         BMC in a wrong place.",
     ),
     Key::new(
         "insecure",
