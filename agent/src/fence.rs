@@ -18,7 +18,7 @@ use fence_log::Syslog;
 use fence_protocol::{
     AuditResult, FenceResult, RecordName, Request, RequestId, Requested, bounded,
 };
-use fence_spool::{ClientSpool, Liveness, Look, SpoolError, Stage, Submitted, Withdrawal};
+use fence_spool::{ClientSpool, Liveness, Look, SpoolError, Stage, Submitted, WithdrawOutcome};
 use gfs2_discovery::Target;
 use log::Level;
 
@@ -141,7 +141,7 @@ impl<'a> Attempt<'a> {
         self.request_id = Some(id.clone());
         let submitted = self.submit(&id, &names);
         // Only now: nothing that a log costs may delay the request.
-        self.record(Status::Requested, &self.introduction(&found), None);
+        self.write_event(Status::Requested, &self.introduction(&found), None);
         match submitted {
             Ok((spool, submitted)) => {
                 let end = self.wait(signals, &id, &names, &spool, &submitted);
@@ -343,7 +343,7 @@ impl<'a> Attempt<'a> {
         } else {
             Status::Failed
         };
-        self.record(status, &end.details, Some(&end.result));
+        self.write_event(status, &end.details, Some(&end.result));
         let limit = self.budget.log(boot_ms());
         if let Some(audit) = &mut self.audit {
             for problem in audit.settle(limit) {
@@ -360,7 +360,7 @@ impl<'a> Attempt<'a> {
         self.audit.get_or_insert_with(|| LogProcess::start(&Task::Audit(log_dir.clone())))
     }
 
-    fn record(&mut self, status: Status, details: &str, result: Option<&AuditResult>) {
+    fn write_event(&mut self, status: Status, details: &str, result: Option<&AuditResult>) {
         let settings = self.settings;
         let duration_ms = result.map(|_| milliseconds(self.elapsed()));
         let event = AuditEvent {
@@ -465,8 +465,8 @@ fn watcher(spool: &ClientSpool) -> core::Serving {
 
 fn withdraw(spool: &ClientSpool, submitted: &Submitted) -> core::Withdrawal {
     match spool.withdraw(submitted) {
-        Ok(Withdrawal::Withdrawn) => core::Withdrawal::Withdrawn,
-        Ok(Withdrawal::Taken) => core::Withdrawal::Taken,
+        Ok(WithdrawOutcome::Withdrawn) => core::Withdrawal::Withdrawn,
+        Ok(WithdrawOutcome::Taken) => core::Withdrawal::Taken,
         Err(error) => core::Withdrawal::Failed(error.to_string()),
     }
 }

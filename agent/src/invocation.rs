@@ -46,7 +46,7 @@ pub enum Invocation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// What is asked.
-    pub question: ProbeKind,
+    pub kind: ProbeKind,
     /// The other half.
     pub responder: Responder,
     /// The spool.

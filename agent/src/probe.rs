@@ -32,7 +32,7 @@ pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
         asking.answer().unwrap_or_else(Failure::into_ending)
     };
     // A value that a fence ignores is worth a word where somebody looks whether all is well.
-    let is_monitor = matches!(probe.question, ProbeKind::Monitor(_));
+    let is_monitor = matches!(probe.kind, ProbeKind::Monitor(_));
     let mut problems = if is_monitor { ignored } else { Vec::new() };
     problems.extend(asking.progress.settle(DEBUG_TIME_MAX));
     ending.with_problems(&problems)
@@ -65,8 +65,7 @@ struct Asking<'a> {
 impl Asking<'_> {
     /// Shows what a fence of the target would find, to those who want to see it.
     fn show_discovery(&mut self) {
-        let (Some(search), ProbeKind::Status(target)) =
-            (&self.probe.discovery, &self.probe.question)
+        let (Some(search), ProbeKind::Status(target)) = (&self.probe.discovery, &self.probe.kind)
         else {
             return;
         };
@@ -77,7 +76,7 @@ impl Asking<'_> {
 
     /// Fails where the target would be another node than the cluster means.
     fn check_target(&self) -> Result<(), Failure> {
-        let (target, what) = match &self.probe.question {
+        let (target, what) = match &self.probe.kind {
             ProbeKind::Status(target) => (target, "the state is not asked for"),
             ProbeKind::Monitor(Some(target)) => (target, "each fence is refused"),
             _ => return Ok(()),
@@ -99,7 +98,7 @@ impl Asking<'_> {
             Responder::Script => "script",
             Responder::Nnf => "nnf",
         };
-        match &self.probe.question {
+        match &self.probe.kind {
             ProbeKind::Monitor(target) => {
                 self.open_and_try()?;
                 self.check_naming(target.as_ref())?;
@@ -133,7 +132,7 @@ impl Asking<'_> {
 
     fn ask_watcher(&mut self) -> Result<Ending, Failure> {
         let spool = self.open()?;
-        match &self.probe.question {
+        match &self.probe.kind {
             ProbeKind::Monitor(target) => {
                 check_alive(&spool).map_err(|error| Failure::Other(error.to_string()))?;
                 self.open_and_try()?;
@@ -244,8 +243,8 @@ impl Asking<'_> {
     ) -> Result<QueryAnswer, Failure> {
         let device = self.probe.device.as_deref();
         let deadline_boot_ms = self.budget.end_boot_ms();
-        let question = fence_client::NewQuery { kind, device, target, deadline_boot_ms };
-        fence_client::ask(spool, &question).map_err(|error| match error {
+        let query = fence_client::NewQuery { kind, device, target, deadline_boot_ms };
+        fence_client::ask(spool, &query).map_err(|error| match error {
             AskError::NoAnswer { .. } => Failure::TimedOut(format!(
                 "timed out after {} s: {error}; see 'journalctl -u fence-watcher'",
                 self.probe.time_max.as_secs_f64()

@@ -109,18 +109,18 @@ impl Options<'_> {
         self.ignored.iter().map(|(_, ignored)| ignored.clone()).collect()
     }
 
-    pub(super) fn probe(&self, question: ProbeKind) -> Result<Invocation, InputError> {
+    pub(super) fn probe(&self, kind: ProbeKind) -> Result<Invocation, InputError> {
         let telling = self.telling();
         // It is shown to people alone; what the question is about does not need it.
-        let is_shown = telling.verbose && matches!(question, ProbeKind::Status(_));
+        let is_shown = telling.verbose && matches!(kind, ProbeKind::Status(_));
         let responder = self.responder()?;
-        let is_named = responder == Responder::Nnf && matches!(question, ProbeKind::Monitor(_));
+        let is_named = responder == Responder::Nnf && matches!(kind, ProbeKind::Monitor(_));
         Ok(Invocation::Probe(Box::new(Probe {
-            question,
+            kind,
             responder,
             places: self.places()?,
             device: self.text("device"),
-            time_max: self.time_max()?.min(QUESTION_TIME_MAX),
+            time_max: self.time_max()?.min(PROBE_TIME_MAX),
             nodename: self.text("nodename"),
             discovery: self.discovery()?.filter(|_| is_shown),
             naming: is_named
@@ -368,7 +368,7 @@ impl Options<'_> {
 
 /// The longest wait for the answer to a question: Pacemaker gives a monitor 20 seconds unless it is
 /// told otherwise.
-const QUESTION_TIME_MAX: Duration = Duration::from_secs(15);
+const PROBE_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// How long the CIB may take to name the cluster's nodes: a fence is refused where it takes longer.
 const CLUSTER_TIME_MAX: Duration = Duration::from_secs(5);

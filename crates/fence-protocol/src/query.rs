@@ -101,13 +101,13 @@ pub enum QueryCode {
     /// 2: the device gave no list.
     NoList,
     /// 3: the question is wrong, or nothing here serves it.
-    WrongQuestion,
+    WrongQuery,
 }
 
 impl QueryCode {
     /// All codes, each at its number.
     pub const ALL: [QueryCode; 4] =
-        [QueryCode::Yes, QueryCode::NotReached, QueryCode::NoList, QueryCode::WrongQuestion];
+        [QueryCode::Yes, QueryCode::NotReached, QueryCode::NoList, QueryCode::WrongQuery];
 }
 
 impl From<QueryCode> for u8 {

@@ -61,7 +61,7 @@ pub enum Stage {
 
 /// What a withdrawal found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Withdrawal {
+pub enum WithdrawOutcome {
     /// The request was pending, and is gone: no watcher that claims can start it any more.
     Withdrawn,
     /// The request was not there: somebody has claimed or removed it.
@@ -150,15 +150,15 @@ impl ClientSpool {
         let submitted = Submitted { name: name.clone(), watched: Watched::new(file, start) };
         match self.requests.sync() {
             // A request that is already taken can only be waited for.
-            Err(error) if self.withdraw(&submitted)? == Withdrawal::Withdrawn => Err(error),
+            Err(error) if self.withdraw(&submitted)? == WithdrawOutcome::Withdrawn => Err(error),
             _ => Ok(submitted),
         }
     }
 
     /// Takes a request back, if nobody was faster.
-    pub fn withdraw(&self, submitted: &Submitted) -> Result<Withdrawal, SpoolError> {
+    pub fn withdraw(&self, submitted: &Submitted) -> Result<WithdrawOutcome, SpoolError> {
         let was_there = self.requests.unlink(&submitted.name.file_name())?;
-        Ok(if was_there { Withdrawal::Withdrawn } else { Withdrawal::Taken })
+        Ok(if was_there { WithdrawOutcome::Withdrawn } else { WithdrawOutcome::Taken })
     }
 
     /// Where the request of this name lies, for people: a request that moves meanwhile is found in

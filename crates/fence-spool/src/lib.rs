@@ -29,7 +29,7 @@ mod watcher;
 
 use std::path::{Path, PathBuf};
 
-pub use client::{Asked, ClientSpool, Look, Showing, Stage, Submitted, Withdrawal};
+pub use client::{Asked, ClientSpool, Look, Showing, Stage, Submitted, WithdrawOutcome};
 pub use error::{LockError, SpoolError, cause};
 pub use file::{FileError, TrustedFile, program_problem};
 pub use lock::{Liveness, RunningLock, WatcherLock, is_lock};
@@ -39,7 +39,7 @@ pub use place::{
 };
 pub use record::{Facts, Sight};
 pub use watcher::{
-    Abandoned, Claim, QueryText, WatcherSpool, check_answers, check_renames, examine_places,
+    Abandoned, ClaimOutcome, QueryText, WatcherSpool, check_answers, check_renames, examine_places,
     is_claim_held,
 };
 

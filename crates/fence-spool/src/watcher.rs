@@ -33,7 +33,7 @@ pub struct WatcherSpool {
 
 /// What came of a claim.
 #[derive(Debug)]
-pub enum Claim {
+pub enum ClaimOutcome {
     /// There was nothing to claim: its client has withdrawn it.
     Gone,
     /// The request could not be claimed and is still pending.
@@ -145,20 +145,20 @@ impl WatcherSpool {
 
     /// Takes a request out of its client's reach. With `sync` the claim outlives a crash of the
     /// host.
-    pub fn claim(&self, name: &RecordName, sync: bool) -> Claim {
+    pub fn claim(&self, name: &RecordName, sync: bool) -> ClaimOutcome {
         let file_name = name.file_name();
         // What is claimed must be found at its path by those who look for its client. Where no mark
         // can be made, it would count as begun before.
         for directory in [&self.claimed, &self.started] {
             if !directory.is_current() {
-                return Claim::Failed(directory.error("use", "", Errno::ENOENT));
+                return ClaimOutcome::Failed(directory.error("use", "", Errno::ENOENT));
             }
         }
         // Opened before: after the claim a lack of descriptors could no longer be waited out.
         let before = match record::open(&self.requests, &file_name, OFlag::O_RDONLY) {
             Ok(file) => Some(file),
             Err(OpenRefusal::System(errno)) if errno != Errno::ENOENT => {
-                return Claim::Failed(self.requests.error("read", &file_name, errno));
+                return ClaimOutcome::Failed(self.requests.error("read", &file_name, errno));
             }
             // What must not be read is claimed and refused; what is gone, the rename finds gone.
             Err(_) => None,
@@ -166,15 +166,17 @@ impl WatcherSpool {
         match self.requests.rename(&file_name, &self.claimed, &file_name) {
             Ok(()) => {}
             // The same error tells that the directory of claims is gone.
-            Err(Errno::ENOENT) if self.requests.lacks(&file_name) => return Claim::Gone,
+            Err(Errno::ENOENT) if self.requests.lacks(&file_name) => return ClaimOutcome::Gone,
             Err(errno) => {
-                return Claim::Failed(self.requests.rename_error("claim", &file_name, errno));
+                return ClaimOutcome::Failed(
+                    self.requests.rename_error("claim", &file_name, errno),
+                );
             }
         }
         let synced =
             if sync { self.claimed.sync().and_then(|()| self.requests.sync()) } else { Ok(()) };
         let (sight, file) = record::inspect_open(&self.claimed, &file_name, before);
-        Claim::Claimed {
+        ClaimOutcome::Claimed {
             sight: synced.map_or_else(Sight::Failed, |()| sight),
             client_gone: file.is_none_or(|file| !is_held(&file)),
         }
