@@ -9,8 +9,8 @@
 //! - [`ClientSpool`]: the agent's half. Submit, withdraw, look for the answer, ask.
 //! - [`WatcherSpool`]: the watcher's half. Claim, answer, set aside, prune.
 //!
-//! Nothing here waits, decides or reads the clock: deciding is `fence-core`'s, waiting the
-//! programs'. What a file means is `fence-protocol`'s.
+//! This crate does not wait, decide or read the clock: `fence-core` decides, and the programs wait.
+//! `fence-protocol` gives a file its meaning.
 
 mod client;
 mod dir;

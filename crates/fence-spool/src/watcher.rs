@@ -1,9 +1,8 @@
 //! The watcher's half: see what is pending, claim it, answer it.
 //!
 //! A claim is one rename, which either wins or finds nothing, against the client's withdrawal and
-//! against any other watcher. An answer is written once and never overwritten. Which request is
-//! claimed and what the answer says are decided elsewhere; keeping the directories small is
-//! `retention`'s.
+//! against any other watcher. An answer is written once and never overwritten. Other crates decide
+//! which request to claim and what to answer; `retention` keeps the directories small.
 
 use fence_protocol::{NodeName, RecordName, RequestId};
 use nix::errno::Errno;
@@ -31,7 +30,7 @@ pub struct WatcherSpool {
     pub(crate) queries: Dir,
 }
 
-/// What came of a claim.
+/// The outcome of a claim.
 #[derive(Debug)]
 pub enum ClaimOutcome {
     /// There was nothing to claim: its client has withdrawn it.
@@ -97,7 +96,7 @@ impl WatcherSpool {
 
     /// The lock of those who run children for a watcher of this spool.
     pub fn running_lock(&self) -> RunningLock<'_> {
-        lock::running(&self.requests, &self.claimed)
+        RunningLock { requests: &self.requests, claimed: &self.claimed }
     }
 
     /// Makes the lock's file anew where somebody removed it, or put another one into its place;
@@ -168,9 +167,8 @@ impl WatcherSpool {
             // The same error tells that the directory of claims is gone.
             Err(Errno::ENOENT) if self.requests.lacks(&file_name) => return ClaimOutcome::Gone,
             Err(errno) => {
-                return ClaimOutcome::Failed(
-                    self.requests.rename_error("claim", &file_name, errno),
-                );
+                let error = self.requests.rename_error("claim", &file_name, errno);
+                return ClaimOutcome::Failed(error);
             }
         }
         let synced =
@@ -392,8 +390,8 @@ pub fn check_answers(places: &Places) -> Result<(), SpoolError> {
 /// The size of an answer, which has a page on the disk.
 const ANSWER_BYTES: usize = 4096;
 
-/// Whether somebody holds the client's lock on `file`. The probe is shared, so that two of them
-/// never take each other for a client, and ends with `file`.
+/// Whether somebody holds the client's lock on `file`. The lock for this look is shared, so that
+/// two looks never take each other for a client. It ends with `file`.
 pub(crate) fn is_held(file: &File) -> bool {
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
