@@ -1,10 +1,10 @@
 //! Which GFS2 file systems the target holds: in the forms of a request, the audit and a terminal.
 //!
-//! It is information for the responder and the audit. It never decides about a fence. How it is learned
-//! is `gfs2_discovery`'s, and how long it may take `fence_core::budget`'s.
+//! This is information for the responder and the audit. It never decides about a fence.
+//! `gfs2_discovery` finds the file systems; `fence_core::budget` limits the time.
 //!
-//! One question does decide, and is asked at the same time: whether Kubernetes has the node that nnf-sos
-//! is to fence. It is asked whether file systems are looked for or not.
+//! One search does decide, and runs at the same time: whether Kubernetes has the node that nnf-sos
+//! is to fence. It runs whether discovery is enabled or not.
 
 use std::time::Duration;
 
@@ -17,50 +17,41 @@ use gfs2_discovery::{
 
 use crate::target::{self, Wanted};
 
-/// What is known.
+/// What the sources said; `None` if discovery is disabled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Discovery {
-    /// Nobody wanted to know.
-    Disabled,
-    /// What the sources said.
-    Done(Found),
-}
+pub(crate) struct Discovery(Option<Found>);
 
 impl Discovery {
-    /// Looks where `search` says, if anywhere, in at most `time_max`. Gives the cluster's nodes as well, if
-    /// all that name them answered in that time.
+    /// Searches as `search` says, if at all, for at most `time_max`. Also returns the cluster's
+    /// nodes, if all sources of their names answered in that time.
     pub(crate) fn of(
         target: Target<'_>,
         search: Option<&Search>,
         time_max: Duration,
     ) -> (Self, Option<ClusterNodes>) {
-        let Some(search) = search else { return (Discovery::Disabled, None) };
+        let Some(search) = search else { return (Discovery(None), None) };
         let evidence = gather(target, &within(search, time_max));
-        // Without a time for programs the CIB was not asked, and a short one may have been cut.
+        // Without time for programs nobody read the CIB, and a short time may have cut it off.
         let is_final = !search.time_max.is_zero() && !matches!(evidence.cib, Reading::Blind(_));
         let nodes = is_final.then(|| ClusterNodes::of(&evidence.corosync, &evidence.cib));
-        (Discovery::Done(conclude(target, &evidence)), nodes)
+        (Discovery(Some(conclude(target, &evidence))), nodes)
     }
 
     /// The names found.
     pub(crate) fn filesystems(&self) -> Vec<String> {
-        match self {
-            Discovery::Disabled => Vec::new(),
-            Discovery::Done(found) => found.names(),
-        }
+        self.0.as_ref().map(Found::names).unwrap_or_default()
     }
 
     /// The finding in one line.
     pub(crate) fn to_words(&self) -> String {
-        match self {
-            Discovery::Disabled => "GFS2 discovery disabled".to_owned(),
-            Discovery::Done(found) => bounded(&found.to_string(), WORDS_BYTES_MAX),
-        }
+        self.0.as_ref().map_or("GFS2 discovery disabled".to_owned(), |found| {
+            bounded(&found.to_string(), WORDS_BYTES_MAX)
+        })
     }
 
     /// The finding for the audit.
     pub(crate) fn to_record(&self) -> DiscoveryRecord {
-        let Discovery::Done(found) = self else {
+        let Some(found) = &self.0 else {
             return DiscoveryRecord::of(DiscoveryOutcome::Disabled);
         };
         let mut record = DiscoveryRecord::of(match found.outcome() {
@@ -101,24 +92,28 @@ impl Discovery {
 /// What Kubernetes says about the name of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Naming {
-    /// It has such a node.
+    /// Kubernetes has such a node.
     Known,
-    /// It has none: why that is refused, and what to do.
+    /// Kubernetes has no such node: why the agent refuses it, and what to do.
     Unknown(String),
-    /// It did not answer, although kubectl is configured: why.
+    /// Kubernetes did not answer, although kubectl is configured: why.
     NotKnown(String),
-    /// It was not asked, because kubectl is not configured: why.
+    /// Kubernetes was not asked, because kubectl is not configured: why.
     NotAsked(String),
 }
 
 impl Naming {
-    /// Asks for the nodes, and looks for `target` among them if there is one, in at most `time_max`.
+    /// Asks for the nodes, for at most `time_max`, and looks for `target` among them if it is
+    /// given.
     pub(crate) fn of(target: Option<&str>, search: &Search, time_max: Duration) -> Self {
-        // A site that asks no programs for file systems still has no use for a fence that does nothing.
+        // A fence that does nothing is of no use, also where discovery runs no program.
         let time_max = search.time_max.max(NAMING_TIME_MIN).min(time_max);
-        let whether = target.map_or("which nodes Kubernetes has".to_owned(), |target| {
-            format!("whether Kubernetes has a node '{target}'")
-        });
+        let unknown = |why| match target {
+            Some(target) => {
+                format!("it is not known whether Kubernetes has a node '{target}': {why}")
+            }
+            None => format!("it is not known which nodes Kubernetes has: {why}"),
+        };
         match (kubernetes_nodes(&Search { time_max, ..search.clone() }), target) {
             (Reading::Got(nodes), Some(target)) if !nodes.contains(target) => {
                 Naming::Unknown(format!(
@@ -127,21 +122,18 @@ impl Naming {
                 ))
             }
             (Reading::Got(_), _) => Naming::Known,
-            (Reading::Blind(why), _) => {
-                Naming::NotKnown(format!("it is not known {whether}: {why}"))
-            }
-            (Reading::Absent(why), _) => {
-                Naming::NotAsked(format!("it is not known {whether}: {why}"))
-            }
+            (Reading::Blind(why), _) => Naming::NotKnown(unknown(why)),
+            (Reading::Absent(why), _) => Naming::NotAsked(unknown(why)),
         }
     }
 }
 
-/// How long kubectl may take to name the nodes, where less is given for file systems. The API server
-/// of a loaded system needs seconds.
+/// How long kubectl may take to name the nodes, if discovery has less time. The API server of a
+/// loaded system needs seconds.
 const NAMING_TIME_MIN: Duration = Duration::from_secs(8);
 
-/// The cluster's nodes as far as the check of `target` needs them, looked for in at most `time_max`.
+/// The cluster's nodes, as many as the check of `target` needs. The search takes at most
+/// `time_max`.
 pub(crate) fn nodes(
     target: &str,
     wanted: Option<Wanted<'_>>,

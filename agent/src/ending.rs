@@ -1,6 +1,6 @@
-//! What the end of the waiting means, in words: for the audit and for the one line on standard error.
+//! The end of the wait, in words: for the audit and for the one line on standard error.
 //!
-//! The decision itself is `fence_core::agent`'s.
+//! `fence_core::agent` makes the decision.
 
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ pub struct FenceEnding {
     pub ending: Ending,
 }
 
-/// What `outcome` means, after `waited` since the agent's start, and with the watcher as it is now.
+/// The end for `outcome`, reached `waited` after the agent's start; `watcher` is the watcher's
+/// state now.
 pub fn fence_ending(
     settings: &FenceSettings,
     outcome: Outcome,
@@ -31,21 +32,18 @@ pub fn fence_ending(
     match outcome {
         Outcome::Success(answer) => {
             let ending = done(settings.action, answer.action_performed.as_deref());
-            FenceEnding { result: FenceResult::Success.into(), details: told(&answer), ending }
+            FenceEnding { result: FenceResult::Success.into(), details: in_words(&answer), ending }
         }
         Outcome::Failure(answer) => {
             let result = result_of(&answer);
             let advice = advice(&result, &answer.message, settings);
-            let why = format!("{result}: {}; {advice}", told(&answer));
+            let why = format!("{result}: {}; {advice}", in_words(&answer));
             failed(settings, result, &why)
         }
         Outcome::WrongAnswer(why) => {
             let place = settings.places.responses.display();
-            failed(
-                settings,
-                AuditResult::Unknown,
-                &format!("{why}; find out who else answers in '{place}'"),
-            )
+            let why = format!("{why}; find out who else answers in '{place}'");
+            failed(settings, AuditResult::Unknown, &why)
         }
         Outcome::Withdrawn(reason) => {
             let rest = match (settings.responder, watcher, &reason) {
@@ -73,7 +71,7 @@ pub fn fence_ending(
         Outcome::Unknown(reason) => {
             let place = match settings.responder {
                 Responder::FenceWatcher => "'fence-watcher history'",
-                Responder::Script | Responder::Nnf => log_of(settings.responder),
+                Responder::Script | Responder::Nnf => &log_of(settings.responder),
             };
             let rest = format!(
                 "the request had been taken, so the outcome is unknown: check the target, and see {place}"
@@ -87,16 +85,16 @@ pub fn fence_ending(
     }
 }
 
-/// The end of an `on` that nnf-sos is not asked for. It would take the request for a fence; to give the
-/// node its storage back is the administrator's part.
+/// The end of an `on` with nnf-sos, which would take the request for a fence. The administrator
+/// gives the node its storage back.
 pub fn nothing_to_do() -> FenceEnding {
     let details = "nothing requested: responder nnf takes every request for a fence".to_owned();
     let ending = Ending::success("Success: Nothing to do, nnf-sos does not switch nodes on\n");
     FenceEnding { result: FenceResult::Success.into(), details, ending }
 }
 
-/// Whether nnf-sos says that the target had nothing to lose: that is what it says of a node that it does not
-/// know, and where Kubernetes did not list the storage to it.
+/// Whether nnf-sos says that the target had nothing to lose. nnf-sos says so of a node that it does
+/// not know, and if Kubernetes did not list the storage to it.
 pub fn found_nothing(answer: &ReceivedAnswer) -> bool {
     let message = answer.message.to_ascii_lowercase();
     let words: Vec<&str> = message
@@ -109,7 +107,8 @@ pub fn found_nothing(answer: &ReceivedAnswer) -> bool {
         || says(&["deleting", "0"])
 }
 
-/// The end of a fence of which nnf-sos says so, and it is not known whether Kubernetes has the target.
+/// The end of a fence for which nnf-sos found nothing, if it is not known whether Kubernetes has
+/// the target.
 pub fn nothing_was_fenced(
     settings: &FenceSettings,
     answer: &ReceivedAnswer,
@@ -118,13 +117,13 @@ pub fn nothing_was_fenced(
     let why = format!(
         "nnf-sos found nothing to fence ({}), which it reports as success for an unknown name too, and \
          {why}; have kubectl answer, and check the target",
-        told(answer)
+        in_words(answer)
     );
     failed(settings, FenceResult::Unacknowledged, &why)
 }
 
-/// The end of a fence that was done. `performed` is what the responder says was done for it: no more than
-/// that is claimed.
+/// The end of a fence that was done. `performed` is the action that the responder reports: the
+/// agent claims no more.
 fn done(action: FenceAction, performed: Option<&str>) -> Ending {
     Ending::success(match (action, performed) {
         (FenceAction::Off, _) | (FenceAction::Reboot, Some("off")) => "Success: Powered OFF\n",
@@ -133,7 +132,7 @@ fn done(action: FenceAction, performed: Option<&str>) -> Ending {
     })
 }
 
-/// The end of a fence that failed for the reason `why`.
+/// The end of a fence that failed because of `why`.
 pub fn failed(settings: &FenceSettings, result: impl Into<AuditResult>, why: &str) -> FenceEnding {
     let text = format!("{} of '{}' failed: {why}", settings.action, settings.target);
     FenceEnding { result: result.into(), ending: Ending::failure(&text), details: why.to_owned() }
@@ -153,7 +152,7 @@ fn gave_up(
             let seconds = waited.as_secs_f64();
             let seen = unreadable
                 .as_ref()
-                .map(|why| format!("what lies there as an answer cannot be read ({why}); "))
+                .map(|why| format!("the file with the answer's name cannot be read ({why}); "))
                 .unwrap_or_default();
             let why = format!("no answer within {seconds:.1} s; {seen}{rest}");
             let text = format!("{} of '{}' timed out: {why}", settings.action, settings.target);
@@ -164,14 +163,15 @@ fn gave_up(
     failed(settings, result, &why)
 }
 
-/// The result of an answer that says no success. One that names success all the same contradicts itself.
+/// The result of an answer without success. If its `result` is `success`, the answer contradicts
+/// itself.
 fn result_of(answer: &ReceivedAnswer) -> AuditResult {
-    let told = answer.result.as_ref().map(|word| AuditResult::from(bounded(word, 64)));
-    told.filter(|result| *result != FenceResult::Success.into()).unwrap_or(AuditResult::Unknown)
+    let result = answer.result.as_ref().map(|word| AuditResult::from(bounded(word, 64)));
+    result.filter(|result| *result != FenceResult::Success.into()).unwrap_or(AuditResult::Unknown)
 }
 
-/// The responder's words, with the device and whether it showed the state.
-fn told(answer: &ReceivedAnswer) -> String {
+/// The responder's message, with the device and whether it showed the state.
+fn in_words(answer: &ReceivedAnswer) -> String {
     let message = match answer.message.trim() {
         "" => "the responder gave no message",
         message => message,
@@ -181,12 +181,8 @@ fn told(answer: &ReceivedAnswer) -> String {
     format!("{message}{}{verified}", device.unwrap_or_default())
 }
 
-fn log_of(responder: Responder) -> &'static str {
-    match responder {
-        Responder::FenceWatcher => "the log of fence-watcher",
-        Responder::Script => "the log of the responder",
-        Responder::Nnf => "the log of nnf-sos",
-    }
+fn log_of(responder: Responder) -> String {
+    format!("the log of {responder}")
 }
 
 fn advice(result: &AuditResult, message: &str, settings: &FenceSettings) -> String {
@@ -210,7 +206,7 @@ fn advice(result: &AuditResult, message: &str, settings: &FenceSettings) -> Stri
     .to_owned()
 }
 
-/// The system's words for a lack of threads, processes or memory.
+/// The system's messages about a lack of threads, processes or memory.
 const SHORTAGES: [&str; 2] = ["Resource temporarily unavailable", "Cannot allocate memory"];
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! `off`, `on` and `reboot`: one request, and the waiting for its answer.
+//! `off`, `on` and `reboot`: one request, and the wait for its answer.
 //!
-//! What an answer means and when to give up is decided in `fence_core::agent`; here its steps are
-//! carried out, and each of them leaves its trace in the audit, which another process writes: a log
-//! whose disk hangs holds up neither the request nor the answer. Whatever ends this process, the
-//! request is void from then on, because nobody holds it any more.
+//! `fence_core::agent` decides what an answer means and when to give up. This module carries out
+//! its steps and reports them to the audit. Another process writes the audit: a log on a disk that
+//! hangs delays neither the request nor the answer. When this process ends, for whatever reason,
+//! the request is void, because nobody holds it any more.
 
 use std::thread;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use fence_core::agent::{
 use fence_core::budget::Budget;
 use fence_log::Syslog;
 use fence_protocol::{
-    AuditResult, FenceResult, RecordName, Request, RequestId, Requested, bounded,
+    AuditResult, FenceAction, FenceResult, RecordName, Request, RequestId, Requested, bounded,
 };
-use fence_spool::{ClientSpool, Liveness, Look, SpoolError, Stage, Submitted, Withdrawal};
+use fence_spool::{ClientSpool, Liveness, Look, SpoolError, Stage, Submitted, WithdrawOutcome};
 use gfs2_discovery::Target;
 use log::Level;
 
@@ -34,30 +34,33 @@ use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::target;
 
-/// Fences, as `settings` says, for an agent that started at `start_boot_ms`.
+/// Fences as `settings` requires, for an agent that started at `start_boot_ms`.
 pub(crate) fn run(settings: &FenceSettings, start_boot_ms: u64) -> Ending {
     let signals = Signals::take_over();
     let mut attempt = Attempt::new(settings, start_boot_ms);
-    let (end, request) = attempt.carry_out(&signals);
-    // Whoever gave up no longer holds its request while a log hangs. One that is done is dropped after
-    // the audit, which leaves the kernel the time to forget its watch.
+    let (end, request) = match attempt.carry_out(&signals) {
+        Ok((end, request)) => (end, Some(request)),
+        Err(end) => (end, None),
+    };
+    // An agent that gave up no longer holds its request while a log hangs. After a success the
+    // request is dropped after the audit: the kernel needs this time to forget the watch.
     let _request = request.filter(|_| end.ending.is_success());
     attempt.conclude(end)
 }
 
-/// One fence on its way.
+/// One fence under way.
 struct Attempt<'a> {
     settings: &'a FenceSettings,
     budget: Budget,
     request_id: Option<RequestId>,
-    /// None before it was time for it.
+    /// None before the search.
     discovery: Option<Discovery>,
-    /// Why it is not known whether Kubernetes has the target, where that matters.
+    /// Why it is not known whether Kubernetes has the target, if that matters.
     unnamed: Option<String>,
     recorder_node: String,
-    /// None before there was anything to write.
+    /// None before the first event.
     audit: Option<LogProcess>,
-    /// A watcher has the request and writes its end: the audit has one end for each.
+    /// A watcher has the request and writes its end: the audit has one end for each request.
     is_left_to_watcher: bool,
     syslog: Option<Syslog>,
     progress: Progress,
@@ -83,75 +86,59 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn carry_out(&mut self, signals: &Signals) -> (FenceEnding, Option<Submitted>) {
+    /// Submits the request and waits for its end. The error is an end without a request.
+    fn carry_out(&mut self, signals: &Signals) -> Result<(FenceEnding, Submitted), FenceEnding> {
         let settings = self.settings;
         for ignored in &settings.ignored {
             self.say(Level::Warn, &ignored.to_string());
             self.problems.extend(ignored.is_by_hand.then(|| ignored.to_string()));
         }
+        let rejected = |why: &str| {
+            failed(settings, FenceResult::Rejected, &format!("nothing was requested: {why}"))
+        };
+        let stopped = |signal: &str| {
+            let why = format!("stopped by {signal}; nothing was requested");
+            failed(settings, FenceResult::Withdrawn, &why)
+        };
         if let Some(problem) = clock::problem() {
-            let why = format!("nothing was requested: {problem}");
-            return (failed(settings, FenceResult::Rejected, &why), None);
+            return Err(rejected(&problem));
         }
         if let Some(signal) = self.sleep(signals) {
-            let why = format!("stopped by {signal} during the delay; nothing was requested");
-            return (failed(settings, FenceResult::Withdrawn, &why), None);
+            return Err(stopped(&format!("{signal} during the delay")));
         }
         let (found, wrong_node, naming) = self.discover();
-        // Whoever wants it to stop may have said so meanwhile, and nothing has been begun yet.
+        // A signal may have come meanwhile, and nothing has begun yet.
         if let Some(signal) = signals.wait(None, 0) {
-            let why = format!("stopped by {signal}; nothing was requested");
-            return (failed(settings, FenceResult::Withdrawn, &why), None);
+            return Err(stopped(signal));
         }
         if let Some(why) = wrong_node {
-            return (
-                failed(settings, FenceResult::Rejected, &format!("nothing was requested: {why}")),
-                None,
-            );
+            return Err(rejected(&why));
         }
-        if settings.responder == Responder::Nnf
-            && settings.action == fence_protocol::FenceAction::On
-        {
-            return (nothing_to_do(), None);
+        if settings.responder == Responder::Nnf && settings.action == FenceAction::On {
+            return Err(nothing_to_do());
         }
         let found = match naming {
             None | Some(Naming::Known) => found,
-            // The site says nowhere where Kubernetes is: that plug is a name of its own is the site's word.
-            Some(Naming::NotAsked(why)) => {
-                format!("{found}; {}", bounded(&why, NAMING_BYTES_MAX))
-            }
+            // No kubectl is configured here: that the plug has a name of its own is the site's
+            // word.
+            Some(Naming::NotAsked(why)) => format!("{found}; {}", bounded(&why, NAMING_BYTES_MAX)),
             Some(Naming::NotKnown(why)) => {
-                let why = bounded(&why, NAMING_BYTES_MAX);
-                let found = format!("{found}; {why}");
-                self.unnamed = Some(why);
-                found
+                let why = self.unnamed.insert(bounded(&why, NAMING_BYTES_MAX));
+                format!("{found}; {why}")
             }
-            Some(Naming::Unknown(why)) => {
-                let why = format!("nothing was requested: {why}");
-                return (failed(settings, FenceResult::Rejected, &why), None);
-            }
+            Some(Naming::Unknown(why)) => return Err(rejected(&why)),
         };
         let id = RequestId::random();
-        let names = match settings.responder.names(&settings.target, &id) {
-            Ok(names) => names,
-            Err(error) => {
-                return (failed(settings, FenceResult::Rejected, &error.to_string()), None);
-            }
-        };
+        let names = settings
+            .responder
+            .names(&settings.target, &id)
+            .map_err(|error| failed(settings, FenceResult::Rejected, &error.to_string()))?;
         self.request_id = Some(id.clone());
         let submitted = self.submit(&id, &names);
-        // Only now: nothing that a log costs may delay the request.
-        self.record(Status::Requested, &self.introduction(&found), None);
-        match submitted {
-            Ok((spool, submitted)) => {
-                let end = self.wait(signals, &id, &names, &spool, &submitted);
-                (end, Some(submitted))
-            }
-            Err(error) => (
-                failed(settings, FenceResult::Rejected, &format!("nothing was requested: {error}")),
-                None,
-            ),
-        }
+        // Not before: no log may delay the request.
+        self.write_event(Status::Requested, &self.introduction(&found), None);
+        let (spool, submitted) = submitted.map_err(|error| rejected(&error.to_string()))?;
+        Ok((self.wait(signals, &id, &names, &spool, &submitted), submitted))
     }
 
     /// Sleeps for the delay; a signal ends it.
@@ -169,8 +156,8 @@ impl<'a> Attempt<'a> {
         None
     }
 
-    /// Learns which file systems the target holds, and gives it in words; whether the target is the
-    /// name of another node than the cluster means; and what Kubernetes says about the name, where it
+    /// Finds the file systems that the target holds, and returns them in words; why the target is
+    /// another node than the cluster means; and what Kubernetes says about the name, if that
     /// matters.
     fn discover(&mut self) -> (String, Option<String>, Option<Naming>) {
         let settings = self.settings;
@@ -187,12 +174,11 @@ impl<'a> Attempt<'a> {
                 let ask = || discovery::nodes(plug, wanted, &settings.cluster, time());
                 target::refusal(plug, wanted, &nodes.unwrap_or_else(ask))
             });
-            let naming = match asked {
-                Some(Ok(asked)) => asked.join().unwrap_or_else(|_| ask()),
-                // There are no threads left.
-                Some(Err(_)) => ask(),
-                None => None,
-            };
+            // Without a free thread, Kubernetes is asked now.
+            let naming = asked.and_then(|asked| match asked.map(thread::ScopedJoinHandle::join) {
+                Ok(Ok(naming)) => naming,
+                Err(_) | Ok(Err(_)) => ask(),
+            });
             (discovery, wrong_node.flatten(), naming)
         });
         let words = discovery.to_words();
@@ -200,7 +186,7 @@ impl<'a> Attempt<'a> {
         (words, wrong_node, naming)
     }
 
-    /// The names of the file systems, as far as they are known.
+    /// The names of the file systems that discovery found.
     fn filesystems(&self) -> Vec<String> {
         self.discovery.as_ref().map(Discovery::filesystems).unwrap_or_default()
     }
@@ -222,7 +208,8 @@ impl<'a> Attempt<'a> {
         let settings = self.settings;
         let spool = settings.responder.open(&settings.places)?;
         spool.check_served()?;
-        // Before there is a lock on the request: an agent that is killed must leave no child that bears it.
+        // Before the request is locked: a child that inherits the lock would outlive a killed
+        // agent.
         self.audit();
         let now_boot_ms = boot_ms();
         let deadline_boot_ms = self.budget.deadline_boot_ms();
@@ -270,7 +257,8 @@ impl<'a> Attempt<'a> {
         let mut waiting =
             Waiting::new(responder, stop_boot_ms, milliseconds(settings.poll_interval));
         if submitted.wait_fd().is_none() {
-            self.progress.step("no watch is left: looking from time to time instead");
+            self.progress
+                .step("no watch is left: the agent looks for the answer from time to time");
         }
         let look = || look(spool, names, &expected);
         let mut event = Event::Looked(look());
@@ -301,7 +289,8 @@ impl<'a> Attempt<'a> {
             _ => watcher(spool),
         };
         let is_open = is_open(&outcome, spool, submitted);
-        // A responder of another kind writes no audit, whatever watcher served the spool before it.
+        // A responder of another kind writes no audit, even if a watcher served the spool before
+        // it.
         let has_watcher = match settings.responder {
             Responder::FenceWatcher => watcher != core::Serving::Never,
             Responder::Script | Responder::Nnf => watcher == core::Serving::Alive,
@@ -315,19 +304,15 @@ impl<'a> Attempt<'a> {
         fence_ending(settings, outcome, self.elapsed(), watcher)
     }
 
-    /// Shows the waiting to whoever sees it, and gives the instant until which to wait.
+    /// Shows the wait on a terminal, and returns the instant until which to wait.
     fn show(&mut self, stop_boot_ms: u64, until: u64) -> u64 {
         if !self.progress.is_watched() {
             return until;
         }
-        let whom = match self.settings.responder {
-            Responder::FenceWatcher => "fence-watcher",
-            Responder::Script => "the responder",
-            Responder::Nnf => "nnf-sos",
-        };
         let total = self.budget.elapsed(stop_boot_ms).as_secs();
         self.progress.waiting(&format!(
-            "waiting for {whom}: {} of '{}' ({} s of {total} s)",
+            "waiting for {}: {} of '{}' ({} s of {total} s)",
+            self.settings.responder,
             self.settings.action,
             self.settings.target,
             self.elapsed().as_secs()
@@ -343,7 +328,7 @@ impl<'a> Attempt<'a> {
         } else {
             Status::Failed
         };
-        self.record(status, &end.details, Some(&end.result));
+        self.write_event(status, &end.details, Some(&end.result));
         let limit = self.budget.log(boot_ms());
         if let Some(audit) = &mut self.audit {
             for problem in audit.settle(limit) {
@@ -360,7 +345,7 @@ impl<'a> Attempt<'a> {
         self.audit.get_or_insert_with(|| LogProcess::start(&Task::Audit(log_dir.clone())))
     }
 
-    fn record(&mut self, status: Status, details: &str, result: Option<&AuditResult>) {
+    fn write_event(&mut self, status: Status, details: &str, result: Option<&AuditResult>) {
         let settings = self.settings;
         let duration_ms = result.map(|_| milliseconds(self.elapsed()));
         let event = AuditEvent {
@@ -382,18 +367,16 @@ impl<'a> Attempt<'a> {
             Status::Requested | Status::Completed => Level::Info,
             Status::Failed | Status::Unknown => Level::Error,
         };
-        self.say(
-            level,
-            &format!(
-                "{}: target={} action={} request={} result={} took_ms={} details={details}",
-                status.as_str(),
-                settings.target,
-                settings.action,
-                event.request_id.as_deref().unwrap_or("-"),
-                result.map_or("-", AuditResult::as_str),
-                duration_ms.unwrap_or(0),
-            ),
+        let line = format!(
+            "{}: target={} action={} request={} result={} took_ms={} details={details}",
+            status.as_str(),
+            settings.target,
+            settings.action,
+            event.request_id.as_deref().unwrap_or("-"),
+            result.map_or("-", AuditResult::as_str),
+            duration_ms.unwrap_or(0),
         );
+        self.say(level, &line);
     }
 
     fn say(&mut self, level: Level, text: &str) {
@@ -408,7 +391,7 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// The longest reason for which it is not known whether Kubernetes has a node.
+/// The longest reason why it is not known whether Kubernetes has a node, in bytes.
 const NAMING_BYTES_MAX: usize = 512;
 
 fn look(spool: &ClientSpool, names: &[RecordName], expected: &Expected) -> AnswerSight {
@@ -421,24 +404,25 @@ fn look(spool: &ClientSpool, names: &[RecordName], expected: &Expected) -> Answe
             Look::Failed(why) => Some(Judgement::NotYet(why)),
         })
         .collect();
-    // Whether it lives matters only to one who has nothing to read.
+    // Only an agent without an answer needs to know whether the watcher lives.
     let watcher = if answers.is_empty() { watcher(spool) } else { core::Serving::Alive };
     AnswerSight { answers, watcher }
 }
 
-/// Leaves a request that somebody took to who took it. Gives what the answer says that came at this
-/// very moment, if its writer saw us wait for it: then the end is ours after all.
+/// Leaves a request that was taken to its taker. Returns the outcome of an answer that came at this
+/// very moment, if its writer still saw the agent wait: then the agent reports the end after all.
 fn hand_over(submitted: &Submitted, look: impl Fn() -> AnswerSight) -> Option<Outcome> {
     submitted.hand_over();
     let outcome = core::decided(&look())?;
     submitted.take_back().then_some(outcome)
 }
 
-/// Whether a responder may still have the request. One that nobody has dealt with is taken back: nobody
-/// may do so later.
+/// Whether a responder may still have the request. A request that nobody has taken is withdrawn, so
+/// that nobody takes it later.
 fn is_open(outcome: &Outcome, spool: &ClientSpool, submitted: &Submitted) -> bool {
     match outcome {
-        // An answered one is the responder's to remove, and a simple one may fail when it finds it gone.
+        // The responder removes a request that it answered; a simple responder may fail if it is
+        // gone.
         Outcome::WrongAnswer(_) => {
             withdraw(spool, submitted) != core::Withdrawal::Withdrawn
                 && is_under_way(spool, submitted)
@@ -448,7 +432,7 @@ fn is_open(outcome: &Outcome, spool: &ClientSpool, submitted: &Submitted) -> boo
     }
 }
 
-/// Whether the request is left to a watcher that still has it, whatever else lies there as an answer.
+/// Whether a watcher still has the request, whatever file lies under the answer's name.
 fn is_under_way(spool: &ClientSpool, submitted: &Submitted) -> bool {
     submitted.hand_over();
     let is_claimed = spool.stage(submitted.name()).is_ok_and(|stage| stage == Stage::Claimed);
@@ -465,8 +449,8 @@ fn watcher(spool: &ClientSpool) -> core::Serving {
 
 fn withdraw(spool: &ClientSpool, submitted: &Submitted) -> core::Withdrawal {
     match spool.withdraw(submitted) {
-        Ok(Withdrawal::Withdrawn) => core::Withdrawal::Withdrawn,
-        Ok(Withdrawal::Taken) => core::Withdrawal::Taken,
+        Ok(WithdrawOutcome::Withdrawn) => core::Withdrawal::Withdrawn,
+        Ok(WithdrawOutcome::Taken) => core::Withdrawal::Taken,
         Err(error) => core::Withdrawal::Failed(error.to_string()),
     }
 }

@@ -1,4 +1,4 @@
-//! `--help`, laid out as the fence-agents library does it.
+//! `--help`, in the layout of the fence-agents library.
 
 use crate::parameters::{AGENT, PARAMETERS, Parameter, Standing};
 
@@ -18,13 +18,9 @@ pub fn version() -> String {
 }
 
 fn sentence(row: &Parameter) -> String {
-    let mut notes = Vec::new();
-    if let Some(default) = row.default {
-        notes.push(format!("default: {default}"));
-    }
-    if let Some(variable) = row.environment {
-        notes.push(format!("environment: {variable}"));
-    }
+    let default = row.default.map(|value| format!("default: {value}"));
+    let variable = row.environment.map(|name| format!("environment: {name}"));
+    let notes: Vec<String> = default.into_iter().chain(variable).collect();
     if notes.is_empty() {
         return row.help.to_owned();
     }

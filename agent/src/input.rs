@@ -1,6 +1,7 @@
-//! What was typed or sent: the syntax of the command line and of standard input.
+//! The syntax of the command line and of standard input.
 //!
-//! Both give the same [`RawInput`], names and values of the table; no value is looked at here.
+//! Both give the same [`RawInput`]: names of the table and their values. This module does not check
+//! the values.
 
 use std::ffi::OsString;
 
@@ -12,8 +13,8 @@ use crate::outcome::named;
 use crate::parameters::{AGENT, Kind, PARAMETERS, Parameter, find};
 use crate::prefix::completed;
 
-/// The most bytes that are read from standard input. Pacemaker fills a pipe that holds 64 KiB and
-/// drops what does not fit: a long input may be a cut one, and half a name may be another node's.
+/// The most bytes that are read from standard input. Pacemaker fills a pipe of 64 KiB and drops the
+/// rest: a long input may be cut off, and half a name may be another node's.
 pub const STDIN_BYTES_MAX: usize = 32 * 1024;
 
 /// The options that were given, in their order.
@@ -22,18 +23,18 @@ pub struct RawInput {
     given: Vec<(&'static str, String)>,
     /// Whether the options come from a command line.
     pub is_typed: bool,
-    /// Lines of standard input that name no parameter.
+    /// The names in lines of standard input that name no parameter.
     pub unknown: Vec<String>,
-    /// The value of `node` among them: with it `dlm_controld` says which node is to be fenced.
+    /// The value of `node` among them, by which `dlm_controld` names the node to fence.
     pub dlm_node: Option<String>,
 }
 
-/// Why the command line or standard input is no list of options: one line.
+/// Why the command line or standard input is not a list of options: one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError(pub String);
 
 impl RawInput {
-    /// The options of a command line, the program's own name left out.
+    /// The options of a command line without the program's name.
     pub fn from_arguments(arguments: &[OsString]) -> Result<Self, SyntaxError> {
         let parse_error = |text: &str| {
             let stop = if text.ends_with('?') { "" } else { "." };
@@ -84,8 +85,8 @@ impl RawInput {
         Ok(input)
     }
 
-    /// The options of standard input that neither this agent knows nor those that call it: each with the
-    /// one that was probably meant.
+    /// The options of standard input that neither this agent nor its callers know, each with the
+    /// option that was probably meant.
     pub fn mistyped(&self) -> Vec<String> {
         let mistyped = self.unknown.iter().filter(|name| !is_of_caller(name));
         mistyped
@@ -107,15 +108,15 @@ impl RawInput {
         row.spellings().find_map(|spelling| self.last(spelling))
     }
 
-    /// Whether the flag `row` is set: the last value that means yes or no. Any other value is ignored,
-    /// as the fence-agents library ignores it.
+    /// Whether the flag `row` is set, by the last value that means yes or no. Any other value is
+    /// ignored, as in the fence-agents library.
     pub fn flag(&self, row: &Parameter) -> bool {
         let mut values = self.given.iter().rev().filter(|(name, _)| *name == row.name);
         values.find_map(|(_, value)| yes_or_no(value)).unwrap_or(false)
     }
 }
 
-/// Whether `name` is an option that Pacemaker or `dlm_controld` adds, or keeps for itself.
+/// Whether `name` is an option that Pacemaker or `dlm_controld` adds, or uses itself.
 fn is_of_caller(name: &str) -> bool {
     let names = ["crm_feature_set", "fail_time", "node", "priority", "provides", "stonith-timeout"];
     names.contains(&name) || name.starts_with("pcmk_") || name.contains("CRM_meta")
@@ -127,7 +128,7 @@ fn meant(written: &str) -> Option<&'static str> {
     nearest(written, &known)
 }
 
-/// The long option that was probably meant by one that nobody knows.
+/// The long option that was probably meant by an unknown one.
 fn suggestion(error: &clap::Error) -> Option<String> {
     let written = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(written)) if error.kind() == ErrorKind::UnknownArgument => {

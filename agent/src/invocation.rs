@@ -1,11 +1,11 @@
-//! What the options mean: one [`Invocation`] with just what its action needs.
+//! The meaning of the options: one [`Invocation`] with exactly what its action needs.
 //!
-//! Every refusal of input is below here, before anything is opened or written. The parameter names that
-//! hold the word "timeout" stand in no refusal: Pacemaker reads that word as an expired time.
+//! These modules refuse all wrong input, before the agent opens or writes anything. No refusal
+//! contains a parameter name with the word "timeout": Pacemaker reads that word as an expired time.
 //!
-//! - `options` gives each option its value, and makes the settings of a fence and of a question.
-//! - `refusal` says why options are refused.
-//! - `values` says which values fit a parameter.
+//! - `options` gives each option its value, and makes the settings of a fence and of a probe.
+//! - `refusal` has the reasons for a refusal.
+//! - `values` has the values that fit a parameter.
 
 mod options;
 mod refusal;
@@ -23,7 +23,7 @@ use crate::input::RawInput;
 use options::Options;
 pub use refusal::InputError;
 
-/// What the agent was told to do.
+/// What the agent is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invocation {
     /// Show the options.
@@ -32,92 +32,92 @@ pub enum Invocation {
     Version,
     /// Show the metadata.
     Metadata,
-    /// Show the metadata with the marks that the maker of manuals (`fence2man`) needs.
+    /// Show the metadata as `fence2man`, the generator of manuals, reads it.
     Manpage,
-    /// Nothing more: the options are right. The agent's time is kept for an advice.
+    /// Nothing more: the options are right. The advice needs the agent's time.
     ValidateAll(Duration),
-    /// Ask something.
+    /// Answer a probe.
     Probe(Box<Probe>),
     /// Fence.
     Fence(Box<FenceSettings>),
 }
 
-/// A question, and whom to ask.
+/// A probe, and the settings of its run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// What is asked.
-    pub question: ProbeKind,
+    /// Which probe.
+    pub kind: ProbeKind,
     /// The other half.
     pub responder: Responder,
     /// The spool.
     pub places: Places,
-    /// The fence device meant; all without it.
+    /// The fence device; `None` means all devices.
     pub device: Option<String>,
     /// How long to wait for the answer.
     pub time_max: Duration,
-    /// The cluster's name of the target, when it was sent.
+    /// The cluster's name of the target, if it was sent.
     pub nodename: Option<String>,
-    /// Where to look for a target's GFS2 file systems, when somebody wants to see them.
+    /// How to find the target's GFS2 file systems, if they are to be shown.
     pub discovery: Option<Search>,
-    /// Where a `monitor` asks which nodes Kubernetes has; nnf-sos alone.
+    /// How a `monitor` finds the nodes that Kubernetes has; for nnf-sos alone.
     pub naming: Option<Search>,
     /// The values that are ignored.
     pub ignored: Vec<Ignored>,
-    /// Where the names of the cluster's nodes are read.
+    /// How to find the names of the cluster's nodes.
     pub cluster: Search,
-    /// What to tell on the way.
+    /// What to report on the way.
     pub telling: Telling,
 }
 
-/// What a probe asks.
+/// The kinds of probes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeKind {
-    /// Would fencing work at this moment? Of this target, where the device has a fixed one.
+    /// Would fencing work now? With a fixed target: would fencing this target work?
     Monitor(Option<NodeName>),
     /// Is the target on or off?
     Status(NodeName),
-    /// Which nodes can be fenced? Only whether this one can, where a device has a fixed plug.
+    /// Which nodes can be fenced? With a fixed target: can this one be fenced?
     List(Option<NodeName>),
     /// The same, with their power states, in columns separated by this text.
     ListStatus(Option<NodeName>, String),
 }
 
-/// What one fence is to do, and how: the options of its run.
+/// A fence, and the settings of its run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FenceSettings {
-    /// What is asked for.
+    /// The action.
     pub action: FenceAction,
-    /// The action in the cluster manager's word.
+    /// The action as the cluster manager wrote it.
     pub action_word: String,
-    /// For whom.
+    /// The target.
     pub target: NodeName,
-    /// The cluster's name of the target, when it was sent.
+    /// The cluster's name of the target, if it was sent.
     pub nodename: Option<String>,
-    /// The cluster's number of the target, when `dlm_controld` sent it.
+    /// The cluster's number of the target, if `dlm_controld` sent it.
     pub dlm_node: Option<u32>,
     /// The other half.
     pub responder: Responder,
     /// The spool.
     pub places: Places,
-    /// Where the audit is written.
+    /// The directory of the audit.
     pub log_dir: PathBuf,
-    /// The fence device to use, when one is named.
+    /// The fence device to use, if one is named.
     pub device: Option<String>,
     /// The time from the agent's start to its end.
     pub time_max: Duration,
     /// The longest time between two looks for the answer.
     pub poll_interval: Duration,
-    /// How long to wait before anything is done.
+    /// How long to wait before the fence begins.
     pub delay: Duration,
-    /// Where to look for the target's GFS2 file systems; nowhere without it.
+    /// How to find the target's GFS2 file systems; `None` disables discovery.
     pub discovery: Option<Search>,
-    /// Where to ask whether Kubernetes has the target; nnf-sos alone, and not for `on`.
+    /// How to find out whether Kubernetes has the target; for nnf-sos alone, and not for `on`.
     pub naming: Option<Search>,
-    /// Where the names of the cluster's nodes are read, if discovery does not.
+    /// How to find the names of the cluster's nodes, if discovery does not read them.
     pub cluster: Search,
     /// The values that are ignored.
     pub ignored: Vec<Ignored>,
-    /// What to tell on the way.
+    /// What to report on the way.
     pub telling: Telling,
 }
 
@@ -126,14 +126,14 @@ pub struct FenceSettings {
 pub enum Responder {
     /// Our watcher: it claims, answers queries and can be asked whether it lives.
     FenceWatcher,
-    /// A user's own watcher, which knows nothing but requests and answers.
+    /// A user's own watcher, which knows only requests and answers.
     Script,
     /// nnf-sos: it fences on every request file, whatever the action.
     Nnf,
 }
 
 impl Responder {
-    /// The spool in these places. Our watcher makes its directories itself; nobody else is known to.
+    /// The spool in these places. Only our watcher is known to make its directories itself.
     pub(crate) fn open(self, places: &Places) -> Result<ClientSpool, SpoolError> {
         match self {
             Responder::FenceWatcher => ClientSpool::open(places),
@@ -141,7 +141,7 @@ impl Responder {
         }
     }
 
-    /// The name of the request's file, and the others under which its answer may be found.
+    /// The name of the request's file first, then the other names that its answer may have.
     pub(crate) fn names(
         self,
         target: &NodeName,
@@ -152,11 +152,11 @@ impl Responder {
         if self == Responder::Nnf {
             return Ok(vec![by_target?, by_id]);
         }
-        // A target whose name is too long for the second form has no answer of that form.
+        // A target's name can be too long for the second form: then no answer has that form.
         Ok(std::iter::once(by_id).chain(by_target).collect())
     }
 
-    /// How it sees a request.
+    /// How the responder notices a request.
     pub(crate) fn showing(self) -> Showing {
         match self {
             Responder::Script => Showing::Link,
@@ -165,7 +165,7 @@ impl Responder {
     }
 }
 
-/// What is told beside the result.
+/// What the agent reports beside the result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Telling {
     /// Each step, on standard error.
@@ -176,16 +176,27 @@ pub struct Telling {
     pub debug_file: Option<PathBuf>,
 }
 
-/// A value that makes no sense and changes nothing of a fence: the default holds in its place.
+/// A wrong value that does not change a fence: the default replaces it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ignored {
     /// What is wrong with it.
     pub why: String,
-    /// The default, which holds.
+    /// The default that replaces it.
     pub default: &'static str,
-    /// It was typed, or is a variable of the environment: whoever gave it reads standard error. A
-    /// warning about an option of a configured fence device would be logged at each fence.
+    /// It was typed, or is a variable of the environment: the person who gave it reads standard
+    /// error. A warning about an option of a configured fence device would be logged at each fence.
     pub is_by_hand: bool,
+}
+
+/// The name for people.
+impl fmt::Display for Responder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Responder::FenceWatcher => "fence-watcher",
+            Responder::Script => "the responder",
+            Responder::Nnf => "nnf-sos",
+        })
+    }
 }
 
 impl fmt::Display for Ignored {
@@ -195,14 +206,14 @@ impl fmt::Display for Ignored {
     }
 }
 
-/// Understands the options; `environment` gives the value of a variable.
+/// What the options mean; `environment` returns the value of a variable.
 pub fn understand(
     input: &RawInput,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Invocation, InputError> {
     let options = Options::new(input, environment);
     let word = options.text("action");
-    // A device that is configured with help=1 would otherwise have each fence end at once, and well.
+    // With help=1 in a device's configuration, each fence would succeed at once otherwise.
     if input.is_typed || word.is_none() {
         if options.flag("help") {
             return Ok(Invocation::Help);
@@ -211,21 +222,21 @@ pub fn understand(
             return Ok(Invocation::Version);
         }
     }
-    let word = word.or_else(|| dlm_action(input)).ok_or(InputError::NoAction)?;
+    // `dlm_controld` sends no action and means a fence; with the fence-agents library that is a
+    // reboot. Only `dlm_controld` sends `fail_time`: a forgotten action is not a reboot.
+    let word = word
+        .or_else(|| is_from_dlm(input).then(|| "reboot".to_owned()))
+        .ok_or(InputError::NoAction)?;
     let strict = options;
     let options = strict.without_senseless();
     match word.to_ascii_lowercase().as_str() {
         "metadata" | "meta-data" => Ok(Invocation::Metadata),
         "manpage" => Ok(Invocation::Manpage),
         "validate-all" => {
-            let time_max =
-                strict.validate_all().map_err(|why| InputError::Invalid(Box::new(why)))?;
-            Ok(Invocation::ValidateAll(time_max))
+            let valid = strict.validate_all().map(Invocation::ValidateAll);
+            valid.map_err(|why| InputError::Invalid(Box::new(why)))
         }
-        "monitor" => {
-            let target = options.as_for_a_fence()?;
-            options.probe(ProbeKind::Monitor(target))
-        }
+        "monitor" => options.probe(ProbeKind::Monitor(options.as_for_a_fence()?)),
         "list" => options.probe(ProbeKind::List(options.fixed_target()?)),
         "list-status" => {
             let separator = options.text("separator").unwrap_or_default();
@@ -237,12 +248,6 @@ pub fn understand(
             Err(()) => Err(InputError::UnknownAction(word)),
         },
     }
-}
-
-/// What `dlm_controld` means, which sends no action: a fence, and with the agents of the fence-agents
-/// library that is a reboot. Nobody else sends `fail_time`, so an action that was forgotten is none.
-fn dlm_action(input: &RawInput) -> Option<String> {
-    is_from_dlm(input).then(|| "reboot".to_owned())
 }
 
 fn is_from_dlm(input: &RawInput) -> bool {

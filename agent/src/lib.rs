@@ -1,12 +1,12 @@
-//! The fence agent `fence_gfs2_recorder`: it has fences done by a watcher, through files.
+//! The fence agent `fence_gfs2_recorder`: it lets a watcher fence, through files.
 //!
-//! The way of one run: `input` reads what was typed or sent, `invocation` says what is meant or
-//! refuses it, `fence` or `probe` does it, `outcome` ends it. Nothing is opened before the action is
-//! known.
+//! One run: `input` reads the options, `invocation` gives them their meaning or refuses them,
+//! `fence` or `probe` carries out the action, `outcome` ends the run. The agent opens nothing
+//! before it knows its action.
 //!
-//! There is no logger here, nothing that touches a log, and no code that removes an answer. The child
-//! processes are those that `gfs2_discovery` asks, and this program itself, which writes the logs
-//! (`fence_audit::LogProcess`); a thread does no more than start that one.
+//! The agent has no logger, touches no log, and removes no answer. Its child processes are the
+//! programs that `gfs2_discovery` runs, and this program itself as the writer of the logs
+//! (`fence_audit::LogProcess`), which a thread starts.
 
 mod discovery;
 pub mod ending;
@@ -48,7 +48,7 @@ pub fn run(arguments: &[OsString], start_boot_ms: u64) -> ExitCode {
         Ok(input) => input,
         Err(SyntaxError(text)) => return Ending::failure(&text).conclude(false),
     };
-    // Also a refusal is kept quiet.
+    // `quiet` also holds for a refusal.
     let quiet = input.flag(parameter("quiet"));
     let environment = |name: &str| std::env::var(name).ok();
     match understand(&input, &environment) {
@@ -63,7 +63,7 @@ pub fn run(arguments: &[OsString], start_boot_ms: u64) -> ExitCode {
     }
 }
 
-/// How long Pacemaker lets a fence agent work unless it is told otherwise.
+/// Pacemaker's default limit for a fence agent.
 const PACEMAKER_LIMIT: Duration = Duration::from_mins(1);
 
 fn read(arguments: &[OsString]) -> Result<RawInput, SyntaxError> {
@@ -92,15 +92,15 @@ fn perform(invocation: &Invocation, start_boot_ms: u64, input: &RawInput) -> End
     }
 }
 
-/// What is worth a word about options that are right.
+/// Advice about options that are right.
 fn advice(time_max: Duration, input: &RawInput) -> Vec<String> {
     let mut advice: Vec<String> = mistyped(input).into_iter().collect();
-    // pcs, which has Pacemaker validate, shows each word as a warning, also where the device's
-    // own limits are long enough: they are not for the agent to know.
+    // pcs lets Pacemaker validate and shows all output as a warning, even if the device's own
+    // limits are long enough: the agent does not know them.
     if input.is_typed && time_max > PACEMAKER_LIMIT {
         advice.push(format!(
-            "the options are right; but Pacemaker ends an agent after {} s where the device has no limits \
-             of its own for reboot and off: set them above {} s",
+            "the options are right, but Pacemaker ends an agent after {} s if the device sets no limits \
+             for reboot and off: set these limits above {} s",
             PACEMAKER_LIMIT.as_secs(),
             time_max.as_secs()
         ));
@@ -108,7 +108,7 @@ fn advice(time_max: Duration, input: &RawInput) -> Vec<String> {
     advice
 }
 
-/// The options that nobody knows, if there are any: they are ignored, as the fence agent API wants it.
+/// The unknown options, if any: they are ignored, as the fence agent API requires.
 fn mistyped(input: &RawInput) -> Option<String> {
     let mistyped = input.mistyped();
     let text = || shortened(&format!("ignored: {}", mistyped.join("; ")), MISTYPED_BYTES_MAX);
@@ -118,7 +118,7 @@ fn mistyped(input: &RawInput) -> Option<String> {
 /// The longest text about mistyped options, in bytes.
 const MISTYPED_BYTES_MAX: usize = 900;
 
-/// A fence leaves a note of them.
+/// Reports the unknown options of a fence to syslog.
 fn report_mistyped(input: &RawInput, invocation: &Invocation) {
     if matches!(invocation, Invocation::Fence(_))
         && let Some(mistyped) = mistyped(input)

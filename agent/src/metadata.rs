@@ -1,9 +1,8 @@
-//! The metadata: what Pacemaker, pcs, crmsh and the manual's maker read about this agent.
+//! The metadata: the description of this agent for Pacemaker, pcs, crmsh and the manual's
+//! generator.
 //!
-//! The order of the elements is that of the fence-agents schema (`metadata.rng`). Nothing is opened
-//! or asked for it.
-
-use std::fmt::Write;
+//! The elements are in the order of the fence-agents schema (`metadata.rng`). The metadata needs no
+//! file and no other process.
 
 use crate::parameters::{AGENT, Alias, Kind, PARAMETERS, Parameter, Standing};
 
@@ -18,128 +17,112 @@ pub fn manpage() -> String {
 }
 
 fn with_description(long: &str) -> String {
-    let mut xml = String::with_capacity(16 * 1024);
-    push(&mut xml, format_args!("<?xml version=\"1.0\" ?>\n"));
-    push(
-        &mut xml,
-        format_args!("<resource-agent name=\"{AGENT}\" shortdesc=\"{}\">\n", escaped(SHORT)),
-    );
-    push(&mut xml, format_args!("<longdesc>{}</longdesc>\n", escaped(long)));
-    push(&mut xml, format_args!("<vendor-url>{VENDOR_URL}</vendor-url>\n<parameters>\n"));
-    for row in PARAMETERS.iter().filter(|row| row.standing != Standing::Internal) {
-        push_parameter(&mut xml, row);
-    }
-    push(&mut xml, format_args!("</parameters>\n<actions>\n"));
-    for (action, _) in ACTIONS {
+    let rows = PARAMETERS.iter().filter(|row| row.standing != Standing::Internal);
+    let parameters: String = rows.map(of_parameter).collect();
+    let action = |(action, _): &(&str, _)| {
         // Not automatic: nothing that this agent does must be undone when a node joins.
         let automatic = if *action == "on" { " automatic=\"0\"" } else { "" };
-        push(&mut xml, format_args!("\t<action name=\"{action}\"{automatic} />\n"));
-    }
-    push(&mut xml, format_args!("</actions>\n</resource-agent>\n"));
-    xml
+        format!("\t<action name=\"{action}\"{automatic} />\n")
+    };
+    let actions: String = ACTIONS.iter().map(action).collect();
+    format!(
+        "<?xml version=\"1.0\" ?>\n\
+         <resource-agent name=\"{AGENT}\" shortdesc=\"{}\">\n\
+         <longdesc>{}</longdesc>\n\
+         <vendor-url>{VENDOR_URL}</vendor-url>\n\
+         <parameters>\n{parameters}</parameters>\n\
+         <actions>\n{actions}</actions>\n\
+         </resource-agent>\n",
+        escaped(SHORT),
+        escaped(long)
+    )
 }
 
-fn push_parameter(xml: &mut String, row: &Parameter) {
-    let required = u8::from(row.standing == Standing::Required);
+fn of_parameter(row: &Parameter) -> String {
     let deprecated = " deprecated=\"1\"";
     let own = if row.standing == Standing::Deprecated { deprecated } else { "" };
-    if let Alias::Deprecated(old) = row.alias {
-        push_spelling(xml, row, row.name, required, &format!(" obsoletes=\"{old}\""));
-        push_spelling(xml, row, old, required, deprecated);
-    } else {
-        push_spelling(xml, row, row.name, required, own);
+    match row.alias {
+        Alias::Deprecated(old) => {
+            of_spelling(row, row.name, &format!(" obsoletes=\"{old}\""))
+                + &of_spelling(row, old, deprecated)
+        }
+        Alias::None | Alias::Silent(_) => of_spelling(row, row.name, own),
     }
 }
 
-fn push_spelling(xml: &mut String, row: &Parameter, name: &str, required: u8, attributes: &str) {
-    push(
-        xml,
-        format_args!(
-            "\t<parameter name=\"{name}\" unique=\"0\" required=\"{required}\"{attributes}>\n\
-             \t\t<getopt mixed=\"{}\" />\n",
-            escaped(&row.usage(name))
-        ),
-    );
-    let kind = match row.kind {
-        Kind::Text | Kind::Path => "string",
-        Kind::Integer => "integer",
-        Kind::Seconds => "second",
-        Kind::Boolean | Kind::Flag => "boolean",
-        Kind::Select(_) => "select",
+fn of_spelling(row: &Parameter, name: &str, attributes: &str) -> String {
+    let (kind, words) = match row.kind {
+        Kind::Text | Kind::Path => ("string", None),
+        Kind::Integer => ("integer", None),
+        Kind::Seconds => ("second", None),
+        Kind::Boolean | Kind::Flag => ("boolean", None),
+        Kind::Select(words) => ("select", Some(words)),
     };
-    push(xml, format_args!("\t\t<content type=\"{kind}\""));
-    if let Some(default) = row.default {
-        push(xml, format_args!(" default=\"{}\"", escaped(default)));
-    }
-    if let Kind::Select(words) = row.kind {
-        push(xml, format_args!(">\n"));
-        for word in words {
-            push(xml, format_args!("\t\t\t<option value=\"{word}\" />\n"));
-        }
-        push(xml, format_args!("\t\t</content>\n"));
-    } else {
-        push(xml, format_args!(" />\n"));
-    }
-    push(
-        xml,
-        format_args!(
-            "\t\t<shortdesc lang=\"en\">{}</shortdesc>\n\t</parameter>\n",
-            escaped(row.help)
-        ),
-    );
+    let options = words.map_or(" />".to_owned(), |words| {
+        let option = |word| format!("\t\t\t<option value=\"{word}\" />\n");
+        format!(">\n{}\t\t</content>", words.iter().map(option).collect::<String>())
+    });
+    let default = row.default.map(|value| format!(" default=\"{}\"", escaped(value)));
+    format!(
+        "\t<parameter name=\"{name}\" unique=\"0\" required=\"{}\"{attributes}>\n\
+         \t\t<getopt mixed=\"{}\" />\n\
+         \t\t<content type=\"{kind}\"{}{options}\n\
+         \t\t<shortdesc lang=\"en\">{}</shortdesc>\n\
+         \t</parameter>\n",
+        u8::from(row.standing == Standing::Required),
+        escaped(&row.usage(name)),
+        default.unwrap_or_default(),
+        escaped(row.help)
+    )
 }
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-fn push(xml: &mut String, text: std::fmt::Arguments<'_>) {
-    xml.write_fmt(text).expect("a String takes every text");
-}
-
 /// One line about the agent.
-pub const SHORT: &str = "Fence agent that has GFS2 nodes fenced by a watcher";
+pub const SHORT: &str = "Fence agent that lets a watcher fence GFS2 nodes";
 
 /// The paragraphs of the description.
 pub const LONG: &[&str] = &[
     "fence_gfs2_recorder is a fence agent that writes each fence as a request file and succeeds \
      only when an answer to exactly that request says that the target is fenced. The requests are \
      executed by fence-watcher, which knows the fence devices, by a script of your own, or by \
-     nnf-sos (see the parameter responder). A request that the agent gives up, or whose agent is \
-     killed, is not started any more.",
-    "The agent ends by itself after fence_timeout seconds. Set pcmk_reboot_timeout and \
-     pcmk_off_timeout above it, name the nodes with pcmk_host_list, and set pcmk_action_limit=-1 \
-     where several nodes may have to be fenced at once. With responder nnf, or with a device that \
-     cuts off storage only, a reboot is carried out as off.",
+     nnf-sos (see the parameter responder). A request is not started after the agent has given it \
+     up or was killed.",
+    "The agent exits after fence_timeout seconds. Set pcmk_reboot_timeout and pcmk_off_timeout \
+     above it, name the nodes with pcmk_host_list, and set pcmk_action_limit=-1 if several nodes \
+     may need fencing at once. With responder nnf, or with a device that only cuts off storage, a \
+     reboot is carried out as off.",
 ];
 
 const VENDOR_URL: &str = "https://github.com/NearNodeFlash";
 
 /// The actions, each with a sentence for the manual.
 pub const ACTIONS: &[(&str, &str)] = &[
-    ("on", "Switch the target on. With responder nnf nothing is done."),
+    ("on", "Switch the target on. With responder nnf it does nothing."),
     ("off", "Switch the target off."),
-    ("reboot", "Switch the target off and on again; it succeeds when the target was off."),
+    ("reboot", "Switch the target off and on again; it succeeds as soon as the target was off."),
     (
         "status",
-        "Exit 0 when the target is on, 2 when it is off, 1 when that is not known. Fails with \
+        "Exit 0 if the target is on, 2 if it is off, 1 if its state is unknown. Fails with \
          responder script or nnf.",
     ),
     (
         "list",
-        "Show the names of the nodes that can be fenced at this moment, one a line. Fails with \
+        "Show the names of the nodes that can be fenced now, one a line. Fails with \
          responder script or nnf.",
     ),
     ("list-status", "The same with an empty alias and the state: ON, OFF or UNKNOWN."),
     (
         "monitor",
-        "Exit 0 when fencing would work now: fence-watcher runs, reaches its devices, and requests \
-         can be written. With responder script or nnf it shows only that requests can be written: \
-         the responder is not asked.",
+        "Exit 0 if fencing would work now: fence-watcher runs and reaches its devices, and \
+         requests can be written. With responder script or nnf it shows only that requests can be \
+         written: the agent cannot ask the responder.",
     ),
     ("metadata", "Show the description of this agent as XML."),
     ("manpage", "The same, as fence2man reads it."),
-    ("validate-all", "Check the options. Nothing is opened, asked or written."),
+    ("validate-all", "Check the options. It opens no file, asks no device and writes nothing."),
 ];
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! How a run ends: the exit code, and the words on standard output and standard error.
+//! The end of a run: the exit code, and the texts on standard output and standard error.
 //!
-//! Pacemaker logs each line of standard error as a warning, even of a run that succeeded, and reads
-//! some words in it: so there is none on success and one on failure, and those words stand there only
-//! where they are meant. Everything that goes to standard error passes through here or, for steps,
+//! Pacemaker logs each line of standard error as a warning, even after a success, and interprets
+//! some words in it. Therefore a success writes no line and a failure writes one, and these words
+//! are written only on purpose. All texts for standard error pass through this module; steps pass
 //! through `without_read_words`.
 
 use std::io::{self, ErrorKind, Write};
@@ -21,7 +21,7 @@ use crate::parameters::AGENT;
 pub struct Ending {
     code: u8,
     stdout: String,
-    /// Whether the text on standard output is what was asked for, and not only words about it.
+    /// Whether the text on standard output is the answer itself, and not a comment on the result.
     is_answer: bool,
     stderr: Vec<String>,
 }
@@ -30,12 +30,13 @@ pub struct Ending {
 const LINE_BYTES_MAX: usize = 1024;
 
 impl Ending {
-    /// Success, with these words on standard output. They change nothing of what was done.
+    /// Success, with this comment on standard output. If it cannot be written, the run succeeds all
+    /// the same.
     pub fn success(stdout: impl Into<String>) -> Self {
         Ending { code: 0, stdout: stdout.into(), is_answer: false, stderr: Vec::new() }
     }
 
-    /// Success, if this text, which was asked for, can be written to standard output.
+    /// Success, if this text, the answer, can be written to standard output.
     pub fn answer(stdout: impl Into<String>) -> Self {
         Ending { is_answer: true, ..Ending::success(stdout) }
     }
@@ -50,12 +51,12 @@ impl Ending {
         Ending::failure_as_said(&without_read_words(text))
     }
 
-    /// A failure whose words Pacemaker is to read: an expired time, an unknown action.
+    /// A failure whose words Pacemaker is to interpret: an expired time, an unknown action.
     pub fn failure_as_said(text: &str) -> Self {
         Ending { code: 1, stderr: vec![bounded(text, LINE_BYTES_MAX)], ..Ending::success("") }
     }
 
-    /// The same ending, with what else went wrong on the way; it changes nothing of the result.
+    /// The same ending, with other problems of the run. They do not change the result.
     #[must_use]
     pub fn with_problems(mut self, problems: &[String]) -> Self {
         let problems =
@@ -69,7 +70,7 @@ impl Ending {
         self.code == 0
     }
 
-    /// Says the words and gives the exit code. A reader that is gone changes nothing.
+    /// Writes the texts and returns the exit code. A missing reader does not change the result.
     pub fn conclude(mut self, quiet: bool) -> ExitCode {
         let written = self.write_stdout();
         if let Err(error) = written
@@ -92,7 +93,7 @@ impl Ending {
             return Err(io::Error::other("it is closed"));
         }
         let mut stdout = io::stdout().lock();
-        // What was asked for waits for its reader, which may be a pager. A fence waits for nobody.
+        // An answer waits for its reader, which may be a pager. A fence does not wait for a reader.
         if !self.is_answer && !takes(&stdout, READER_TIME) {
             return Ok(());
         }
@@ -107,8 +108,8 @@ impl Ending {
     }
 }
 
-/// Writes to standard error what can be written within `limit` for each part, and drops the rest. A reader
-/// that has stopped reading holds up nothing.
+/// Writes `text` to standard error in parts, and waits at most `limit` for each part; drops the
+/// rest. A reader that has stopped reading delays nothing.
 pub(crate) fn tell(text: &str, limit: Duration) {
     let mut stderr = io::stderr().lock();
     for part in text.as_bytes().chunks(PART_BYTES) {
@@ -118,21 +119,22 @@ pub(crate) fn tell(text: &str, limit: Duration) {
     }
 }
 
-/// Whether `to` takes [`PART_BYTES`] within `limit` without blocking: a pipe with less room is not ready.
+/// Whether `to` accepts [`PART_BYTES`] within `limit` without blocking: a pipe with less room is
+/// not ready.
 fn takes(to: &impl AsFd, limit: Duration) -> bool {
     let mut polled = [PollFd::new(to.as_fd(), PollFlags::POLLOUT)];
     let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::ZERO);
     poll(&mut polled, limit).is_ok_and(|ready| ready > 0)
 }
 
-/// What a pipe that is ready takes at once: `PIPE_BUF`.
+/// The bytes that a ready pipe accepts at once: `PIPE_BUF`.
 const PART_BYTES: usize = 4096;
 
-/// How long the end of a run waits for a reader of its words.
+/// How long the end of a run waits for its reader.
 const READER_TIME: Duration = Duration::from_millis(100);
 
-/// `text` without the words from which Pacemaker concludes an expired time or an unknown action:
-/// they may stand in a device's message or in a path.
+/// `text` without the words from which Pacemaker concludes an expired time or an unknown action. A
+/// device's message or a path may contain them.
 pub(crate) fn without_read_words(text: &str) -> String {
     let words = [
         ("timeout", "time-out"),
@@ -146,8 +148,8 @@ pub(crate) fn without_read_words(text: &str) -> String {
         let mut from = 0;
         while let Some(at) = text[from..].to_ascii_lowercase().find(word).map(|at| from + at) {
             let end = at + word.len();
-            // The name of an environment variable, which nobody could find otherwise. Pacemaker looks for
-            // small letters.
+            // The name of an environment variable stays as it is. Pacemaker looks for small
+            // letters.
             let is_variable =
                 text[..at].ends_with('_') && text[at..end].to_ascii_uppercase() == text[at..end];
             from = if is_variable {
@@ -161,7 +163,7 @@ pub(crate) fn without_read_words(text: &str) -> String {
     text
 }
 
-/// `name` after `what`, without the words that Pacemaker reads.
+/// `name` after `what`, without the words that Pacemaker interprets.
 pub(crate) fn named(what: &str, name: &str) -> String {
     let split = name.replace("timeout", "time-out");
     let hint = if split == name { "" } else { " (written without the hyphen in 'time-out')" };

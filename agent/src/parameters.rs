@@ -1,7 +1,7 @@
-//! The table of all parameters: the only place where one is named, typed and described.
+//! The table of all parameters: the only place that names, types and describes a parameter.
 //!
 //! The parsers of the command line and of standard input, `--help` and the metadata are made from
-//! these rows. What the values mean is the `invocation` module's.
+//! these rows. `invocation` gives the values their meaning.
 
 /// The program's name, as Pacemaker and people know it.
 pub const AGENT: &str = "fence_gfs2_recorder";
@@ -15,13 +15,13 @@ pub struct Parameter {
     pub alias: Alias,
     /// The letter of the short option.
     pub short: Option<char>,
-    /// What its values look like.
+    /// The form of its values.
     pub kind: Kind,
-    /// The value that holds when none is given.
+    /// The value that holds if none is given.
     pub default: Option<&'static str>,
-    /// The environment variable that gives a value when no option does.
+    /// The environment variable that gives a value if no option does.
     pub environment: Option<&'static str>,
-    /// Whether it must, may, should no longer or need not be given.
+    /// Whether it is required, optional, deprecated or internal.
     pub standing: Standing,
     /// One sentence for people.
     pub help: &'static str,
@@ -34,11 +34,11 @@ pub enum Alias {
     None,
     /// It is accepted, and the metadata declares it as deprecated, so that tools accept it too.
     Deprecated(&'static str),
-    /// It is accepted, and nobody is told.
+    /// It is accepted, and the metadata does not declare it.
     Silent(&'static str),
 }
 
-/// What the values of a parameter look like.
+/// The form of a parameter's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Any text.
@@ -57,12 +57,12 @@ pub enum Kind {
     Select(&'static [&'static str]),
 }
 
-/// How a parameter stands.
+/// Who gives a parameter, and whether it must be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It must be given.
+    /// It is required.
     Required,
-    /// It may be given.
+    /// It is optional.
     Optional,
     /// It is accepted for old configurations.
     Deprecated,
@@ -71,6 +71,37 @@ pub enum Standing {
 }
 
 impl Parameter {
+    const fn new(name: &'static str, kind: Kind, help: &'static str) -> Self {
+        let (alias, short, default) = (Alias::None, None, None);
+        let (environment, standing) = (None, Standing::Optional);
+        Parameter { name, alias, short, kind, default, environment, standing, help }
+    }
+
+    /// A parameter that all agents of the fence-agents library have and that has no effect here.
+    const fn without_effect(name: &'static str, kind: Kind) -> Self {
+        Parameter::new(name, kind, "Accepted for compatibility, without effect")
+    }
+
+    const fn standing(self, standing: Standing) -> Self {
+        Parameter { standing, ..self }
+    }
+
+    const fn alias(self, alias: Alias) -> Self {
+        Parameter { alias, ..self }
+    }
+
+    const fn short(self, letter: char) -> Self {
+        Parameter { short: Some(letter), ..self }
+    }
+
+    const fn default(self, value: &'static str) -> Self {
+        Parameter { default: Some(value), ..self }
+    }
+
+    const fn environment(self, variable: &'static str) -> Self {
+        Parameter { environment: Some(variable), ..self }
+    }
+
     /// The names under which it is accepted.
     pub fn spellings(&self) -> impl Iterator<Item = &'static str> + use<> {
         let alias = match self.alias {
@@ -99,7 +130,7 @@ impl Parameter {
     }
 }
 
-/// The row of `name`, which stands in the table.
+/// The row of `name`, which is in the table.
 pub fn parameter(name: &str) -> &'static Parameter {
     PARAMETERS
         .iter()
@@ -107,217 +138,143 @@ pub fn parameter(name: &str) -> &'static Parameter {
         .unwrap_or_else(|| unreachable!("no parameter {name}"))
 }
 
-/// The row that accepts `spelling`, and that spelling as the table writes it.
+/// `spelling` as the table writes it, if a row accepts it.
 pub fn find(spelling: &str) -> Option<&'static str> {
     PARAMETERS.iter().flat_map(Parameter::spellings).find(|known| *known == spelling)
 }
 
-const ROW: Parameter = Parameter {
-    name: "",
-    alias: Alias::None,
-    short: None,
-    kind: Kind::Text,
-    default: None,
-    environment: None,
-    standing: Standing::Optional,
-    help: "",
-};
-
-/// A parameter that all agents of the fence-agents library have and that means nothing here.
-const fn without_effect(name: &'static str, kind: Kind) -> Parameter {
-    Parameter { name, kind, help: "Accepted for compatibility, without effect", ..ROW }
-}
-
 /// All parameters, in the order in which they are shown.
 pub const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "action",
-        alias: Alias::Silent("option"),
-        short: Some('o'),
-        standing: Standing::Required,
-        help: "Fencing action: off, on, reboot, status, list, list-status, monitor, metadata, \
-               manpage or validate-all; required, except from dlm_controld, which means reboot",
-        ..ROW
-    },
-    Parameter {
-        name: "plug",
-        alias: Alias::Deprecated("port"),
-        short: Some('n'),
-        standing: Standing::Required,
-        help: "Name of the node to fence, as the responder knows it; off, on, reboot and status need \
-               it, and Pacemaker adds it by itself",
-        ..ROW
-    },
-    Parameter {
-        name: "nodename",
-        standing: Standing::Internal,
-        help: "The cluster's name of the node to fence; used when neither plug nor port is given",
-        ..ROW
-    },
-    Parameter {
-        name: "nodeid",
-        standing: Standing::Internal,
-        help: "The cluster's number of the node to fence; ignored",
-        ..ROW
-    },
-    Parameter {
-        name: "responder",
-        kind: Kind::Select(&["fence-watcher", "script", "nnf"]),
-        default: Some("fence-watcher"),
-        help: "Who executes the requests: fence-watcher, a script of your own, or nnf-sos",
-        ..ROW
-    },
-    Parameter {
-        name: "device",
-        help: "Name of the fence device to use; without it the responder chooses by the target",
-        ..ROW
-    },
-    Parameter {
-        name: "fence_timeout",
-        alias: Alias::Deprecated("recorder_timeout"),
-        kind: Kind::Seconds,
-        default: Some("60"),
-        environment: Some("FENCE_TIMEOUT"),
-        help: "Seconds after which the agent is gone, with or without an answer; keep it below \
-               pcmk_reboot_timeout and pcmk_off_timeout",
-        ..ROW
-    },
-    Parameter {
-        name: "poll_interval",
-        alias: Alias::Deprecated("recorder_poll_interval"),
-        kind: Kind::Seconds,
-        default: Some("0.5"),
-        environment: Some("POLL_INTERVAL"),
-        help: "Seconds between two looks for the answer where no event announces it",
-        ..ROW
-    },
-    Parameter {
-        name: "delay",
-        kind: Kind::Seconds,
-        default: Some("0"),
-        help: "Seconds to wait before off and reboot; they count against the agent's time",
-        ..ROW
-    },
-    Parameter {
-        name: "request_dir",
-        alias: Alias::Deprecated("request_path"),
-        kind: Kind::Path,
-        default: Some("/var/run/gfs2-fencing/requests"),
-        environment: Some("REQUEST_DIR"),
-        help: "Directory into which requests are written",
-        ..ROW
-    },
-    Parameter {
-        name: "response_dir",
-        alias: Alias::Deprecated("response_path"),
-        kind: Kind::Path,
-        default: Some("/var/run/gfs2-fencing/responses"),
-        environment: Some("RESPONSE_DIR"),
-        help: "Directory in which answers are looked for",
-        ..ROW
-    },
-    Parameter {
-        name: "log_dir",
-        alias: Alias::Deprecated("log_path"),
-        kind: Kind::Path,
-        default: Some("/var/log/gfs2-fencing"),
-        environment: Some("LOG_DIR"),
-        help: "Directory of the audit logs",
-        ..ROW
-    },
-    Parameter {
-        name: "gfs2_discovery_enabled",
-        kind: Kind::Boolean,
-        default: Some("true"),
-        environment: Some("GFS2_DISCOVERY_ENABLED"),
-        help: "Find out which GFS2 file systems the target holds and tell the responder",
-        ..ROW
-    },
-    Parameter {
-        name: "no_gfs2_discovery",
-        kind: Kind::Flag,
-        standing: Standing::Deprecated,
-        help: "The same as gfs2_discovery_enabled=no",
-        ..ROW
-    },
-    Parameter {
-        name: "gfs2_discovery_timeout",
-        kind: Kind::Seconds,
-        default: Some("2"),
-        environment: Some("GFS2_DISCOVERY_TIMEOUT"),
-        help: "Seconds that the programs which are asked for the file systems may take; 0 asks none, \
-               only files are read",
-        ..ROW
-    },
-    Parameter {
-        name: "kubectl_cmd",
-        environment: Some("KUBECTL_CMD"),
-        help: "Program that is asked for the file systems and nodes of Near Node Flash, by name or \
-               absolute path; without it kubectl, where that is configured",
-        ..ROW
-    },
-    Parameter {
-        name: "verbose",
-        short: Some('v'),
-        kind: Kind::Flag,
-        help: "Say on standard error what happens; may be repeated",
-        ..ROW
-    },
-    Parameter {
-        name: "verbose_level",
-        kind: Kind::Integer,
-        help: "The same as verbose when it is 1 or more",
-        ..ROW
-    },
-    Parameter {
-        name: "quiet",
-        short: Some('q'),
-        kind: Kind::Flag,
-        help: "Write nothing to standard error; the logs still tell",
-        ..ROW
-    },
-    Parameter {
-        name: "debug_file",
-        alias: Alias::Deprecated("debug"),
-        short: Some('D'),
-        kind: Kind::Path,
-        help: "File to which a copy of what verbose says is appended",
-        ..ROW
-    },
-    Parameter {
-        name: "separator",
-        short: Some('C'),
-        default: Some(","),
-        help: "Separator between the columns of list-status",
-        ..ROW
-    },
-    Parameter {
-        name: "plug_separator",
-        default: Some(","),
-        help: "Separator between several plugs; more than one plug is refused",
-        ..ROW
-    },
-    without_effect("disable_timeout", Kind::Text),
-    without_effect("power_timeout", Kind::Seconds),
-    without_effect("power_wait", Kind::Seconds),
-    without_effect("login_timeout", Kind::Seconds),
-    without_effect("shell_timeout", Kind::Seconds),
-    without_effect("stonith_status_sleep", Kind::Seconds),
-    without_effect("retry_on", Kind::Integer),
-    Parameter {
-        name: "version",
-        short: Some('V'),
-        kind: Kind::Flag,
-        help: "Show the version and exit",
-        ..ROW
-    },
-    Parameter {
-        name: "help",
-        short: Some('h'),
-        kind: Kind::Flag,
-        help: "Show this help and exit",
-        ..ROW
-    },
+    Parameter::new(
+        "action",
+        Kind::Text,
+        "Fencing action: off, on, reboot, status, list, list-status, monitor, metadata, manpage or \
+         validate-all; required, except from dlm_controld, which means reboot",
+    )
+    .alias(Alias::Silent("option"))
+    .short('o')
+    .standing(Standing::Required),
+    Parameter::new(
+        "plug",
+        Kind::Text,
+        "Name of the node to fence, as the responder knows it; off, on, reboot and status need it, \
+         and Pacemaker adds it",
+    )
+    .alias(Alias::Deprecated("port"))
+    .short('n')
+    .standing(Standing::Required),
+    Parameter::new(
+        "nodename",
+        Kind::Text,
+        "The cluster's name of the node to fence; used when neither plug nor port is given",
+    )
+    .standing(Standing::Internal),
+    Parameter::new("nodeid", Kind::Text, "The cluster's number of the node to fence; ignored")
+        .standing(Standing::Internal),
+    Parameter::new(
+        "responder",
+        Kind::Select(&["fence-watcher", "script", "nnf"]),
+        "Who executes the requests: fence-watcher, a script of your own, or nnf-sos",
+    )
+    .default("fence-watcher"),
+    Parameter::new(
+        "device",
+        Kind::Text,
+        "Name of the fence device to use; without it the responder chooses by the target",
+    ),
+    Parameter::new(
+        "fence_timeout",
+        Kind::Seconds,
+        "Seconds after which the agent exits, with or without an answer; keep it below \
+         pcmk_reboot_timeout and pcmk_off_timeout",
+    )
+    .alias(Alias::Deprecated("recorder_timeout"))
+    .default("60")
+    .environment("FENCE_TIMEOUT"),
+    Parameter::new(
+        "poll_interval",
+        Kind::Seconds,
+        "Seconds between two looks for the answer if no event announces it",
+    )
+    .alias(Alias::Deprecated("recorder_poll_interval"))
+    .default("0.5")
+    .environment("POLL_INTERVAL"),
+    Parameter::new(
+        "delay",
+        Kind::Seconds,
+        "Seconds to wait before off and reboot; the delay is part of fence_timeout",
+    )
+    .default("0"),
+    Parameter::new("request_dir", Kind::Path, "Directory into which the agent writes requests")
+        .alias(Alias::Deprecated("request_path"))
+        .default("/var/run/gfs2-fencing/requests")
+        .environment("REQUEST_DIR"),
+    Parameter::new("response_dir", Kind::Path, "Directory in which the agent looks for answers")
+        .alias(Alias::Deprecated("response_path"))
+        .default("/var/run/gfs2-fencing/responses")
+        .environment("RESPONSE_DIR"),
+    Parameter::new("log_dir", Kind::Path, "Directory of the audit logs")
+        .alias(Alias::Deprecated("log_path"))
+        .default("/var/log/gfs2-fencing")
+        .environment("LOG_DIR"),
+    Parameter::new(
+        "gfs2_discovery_enabled",
+        Kind::Boolean,
+        "Find out which GFS2 file systems the target holds, and report them to the responder",
+    )
+    .default("true")
+    .environment("GFS2_DISCOVERY_ENABLED"),
+    Parameter::new(
+        "no_gfs2_discovery",
+        Kind::Flag,
+        "The same as gfs2_discovery_enabled=no",
+    )
+    .standing(Standing::Deprecated),
+    Parameter::new(
+        "gfs2_discovery_timeout",
+        Kind::Seconds,
+        "Time limit in seconds for the programs that report the file systems; 0 runs no program and \
+         reads files only",
+    )
+    .default("2")
+    .environment("GFS2_DISCOVERY_TIMEOUT"),
+    Parameter::new(
+        "kubectl_cmd",
+        Kind::Text,
+        "Program that reports the file systems and nodes of Near Node Flash, by name or \
+         absolute path; without it kubectl, if kubectl is configured",
+    )
+    .environment("KUBECTL_CMD"),
+    Parameter::new(
+        "verbose",
+        Kind::Flag,
+        "Report each step on standard error; may be repeated",
+    )
+    .short('v'),
+    Parameter::new("verbose_level", Kind::Integer, "The same as verbose when it is 1 or more"),
+    Parameter::new("quiet", Kind::Flag, "Write nothing to standard error, but still write the logs")
+        .short('q'),
+    Parameter::new("debug_file", Kind::Path, "File to which the verbose output is appended")
+        .alias(Alias::Deprecated("debug"))
+        .short('D'),
+    Parameter::new("separator", Kind::Text, "Separator between the columns of list-status")
+        .short('C')
+        .default(","),
+    Parameter::new(
+        "plug_separator",
+        Kind::Text,
+        "Separator between several plugs; more than one plug is refused",
+    )
+    .default(","),
+    Parameter::without_effect("disable_timeout", Kind::Text),
+    Parameter::without_effect("power_timeout", Kind::Seconds),
+    Parameter::without_effect("power_wait", Kind::Seconds),
+    Parameter::without_effect("login_timeout", Kind::Seconds),
+    Parameter::without_effect("shell_timeout", Kind::Seconds),
+    Parameter::without_effect("stonith_status_sleep", Kind::Seconds),
+    Parameter::without_effect("retry_on", Kind::Integer),
+    Parameter::new("version", Kind::Flag, "Show the version and exit").short('V'),
+    Parameter::new("help", Kind::Flag, "Show this help and exit").short('h'),
 ];
 
 #[cfg(test)]

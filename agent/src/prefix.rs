@@ -1,13 +1,13 @@
-//! Long options that are cut short: `--act=off`, as getopt takes them in the fence-agents library.
+//! Abbreviated long options: `--act=off`, as getopt accepts them in the fence-agents library.
 //!
-//! A beginning stands for the one parameter whose name begins so. It stands for none where two
-//! parameters do: half a word must not choose between them.
+//! An abbreviation means the one parameter whose name begins with it. If the names of two
+//! parameters do, it is an error: half a word must not choose between them.
 
 use std::ffi::OsString;
 
 use crate::parameters::{Kind, PARAMETERS, Parameter};
 
-/// `words` with their long options in full. An error is a beginning of several parameters' names.
+/// `words` with their long options in full. The error names an abbreviation of several parameters.
 pub(crate) fn completed(words: &[OsString]) -> Result<Vec<OsString>, String> {
     let mut completed = Vec::with_capacity(words.len());
     let mut words = words.iter();
@@ -44,7 +44,7 @@ fn long(text: &str) -> Result<(OsString, bool), String> {
     })
 }
 
-/// The parameter that `name` is, or begins, and its spelling.
+/// The parameter that `name` is or abbreviates, and its spelling.
 fn meant(name: &str) -> Result<Option<(&'static Parameter, &'static str)>, String> {
     let spellings =
         || PARAMETERS.iter().flat_map(|row| row.spellings().map(move |name| (row, name)));
@@ -73,7 +73,7 @@ fn takes_next(word: &str) -> bool {
     let takes_value = |letter: char| {
         PARAMETERS.iter().any(|row| row.short == Some(letter) && row.kind != Kind::Flag)
     };
-    // The rest of the word is the value of the first option that takes one.
+    // The rest of the word is the value of the first option that takes a value.
     let mut letters = word.chars().skip(1);
     letters.any(takes_value) && letters.next().is_none()
 }
@@ -125,7 +125,7 @@ mod tests {
         );
     }
 
-    /// A name in full is never taken for the beginning of another one.
+    /// A complete name is never an abbreviation of another name.
     #[test]
     fn each_name_in_full_means_itself() {
         for spelling in PARAMETERS.iter().flat_map(Parameter::spellings) {

@@ -1,6 +1,7 @@
-//! `monitor`, `status`, `list` and `list-status`: questions. They write no request, because some
-//! responders take every request for a fence.
+//! `monitor`, `status`, `list` and `list-status`. They write no request, because some responders
+//! take every request for a fence.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use fence_client::{AskError, check_alive};
@@ -17,7 +18,7 @@ use crate::outcome::Ending;
 use crate::progress::Progress;
 use crate::target;
 
-/// Asks, for an agent that started at `start_boot_ms`.
+/// Answers `probe`, for an agent that started at `start_boot_ms`.
 pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
     let progress = Progress::open(&probe.telling);
     let mut asking = Asking { probe, progress, budget: Budget::new(start_boot_ms, probe.time_max) };
@@ -29,10 +30,10 @@ pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
         Ending::failure(&problem)
     } else {
         asking.show_discovery();
-        asking.answer().unwrap_or_else(Failure::into_ending)
+        asking.answer().unwrap_or_else(|failure| failure)
     };
-    // A value that a fence ignores is worth a word where somebody looks whether all is well.
-    let is_monitor = matches!(probe.question, ProbeKind::Monitor(_));
+    // A monitor reports a value that a fence ignores: its reader wants to know whether all is well.
+    let is_monitor = matches!(probe.kind, ProbeKind::Monitor(_));
     let mut problems = if is_monitor { ignored } else { Vec::new() };
     problems.extend(asking.progress.settle(DEBUG_TIME_MAX));
     ending.with_problems(&problems)
@@ -41,21 +42,11 @@ pub(crate) fn run(probe: &Probe, start_boot_ms: u64) -> Ending {
 /// How long the debug file may delay the answer.
 const DEBUG_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// Why there is no answer.
-enum Failure {
-    Other(String),
-    TimedOut(String),
+fn failure(why: impl Display) -> Ending {
+    Ending::failure(&why.to_string())
 }
 
-impl Failure {
-    fn into_ending(self) -> Ending {
-        match self {
-            Failure::Other(text) => Ending::failure(&text),
-            Failure::TimedOut(text) => Ending::failure_as_said(&text),
-        }
-    }
-}
-
+/// One probe under way. The error of its functions is the failure with which the agent ends.
 struct Asking<'a> {
     probe: &'a Probe,
     progress: Progress,
@@ -63,10 +54,9 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// Shows what a fence of the target would find, to those who want to see it.
+    /// Shows the discovery that a fence of the target would make, if `verbose` asks for it.
     fn show_discovery(&mut self) {
-        let (Some(search), ProbeKind::Status(target)) =
-            (&self.probe.discovery, &self.probe.question)
+        let (Some(search), ProbeKind::Status(target)) = (&self.probe.discovery, &self.probe.kind)
         else {
             return;
         };
@@ -75,9 +65,9 @@ impl Asking<'_> {
         found.to_lines().iter().for_each(|line| self.progress.step(line));
     }
 
-    /// Fails where the target would be another node than the cluster means.
-    fn check_target(&self) -> Result<(), Failure> {
-        let (target, what) = match &self.probe.question {
+    /// Fails if the target is another node than the cluster means.
+    fn check_target(&self) -> Result<(), Ending> {
+        let (target, what) = match &self.probe.kind {
             ProbeKind::Status(target) => (target, "the state is not asked for"),
             ProbeKind::Monitor(Some(target)) => (target, "each fence is refused"),
             _ => return Ok(()),
@@ -89,17 +79,17 @@ impl Asking<'_> {
         let time_max = self.budget.search(boot_ms());
         let nodes = discovery::nodes(target.as_str(), wanted, &self.probe.cluster, time_max);
         target::refusal(target.as_str(), wanted, &nodes)
-            .map_or(Ok(()), |why| Err(Failure::Other(format!("'{target}': {what}: {why}"))))
+            .map_or(Ok(()), |why| Err(failure(format_args!("'{target}': {what}: {why}"))))
     }
 
-    fn answer(&mut self) -> Result<Ending, Failure> {
+    fn answer(&mut self) -> Result<Ending, Ending> {
         self.check_target()?;
         let name = match self.probe.responder {
             Responder::FenceWatcher => return self.ask_watcher(),
             Responder::Script => "script",
             Responder::Nnf => "nnf",
         };
-        match &self.probe.question {
+        match &self.probe.kind {
             ProbeKind::Monitor(target) => {
                 self.open_and_try()?;
                 self.check_naming(target.as_ref())?;
@@ -108,22 +98,22 @@ impl Asking<'_> {
                 ));
                 Ok(Ending::success(""))
             }
-            ProbeKind::Status(target) => Err(Failure::Other(format!(
+            ProbeKind::Status(target) => Err(failure(format_args!(
                 "the state of '{target}' is unknown: responder '{name}' cannot be asked"
             ))),
-            ProbeKind::List(_) | ProbeKind::ListStatus(..) => Err(Failure::Other(format!(
+            ProbeKind::List(_) | ProbeKind::ListStatus(..) => Err(failure(format_args!(
                 "responder '{name}' cannot be asked for its nodes: name them with pcmk_host_list"
             ))),
         }
     }
 
-    /// Refuses a target that Kubernetes does not have, and a Kubernetes that does not answer.
-    fn check_naming(&mut self, target: Option<&NodeName>) -> Result<(), Failure> {
+    /// Fails if Kubernetes does not have the target, or does not answer.
+    fn check_naming(&mut self, target: Option<&NodeName>) -> Result<(), Ending> {
         let Some(search) = &self.probe.naming else { return Ok(()) };
         let time_max = self.budget.side_question(boot_ms());
         match Naming::of(target.map(NodeName::as_str), search, time_max) {
             Naming::Known => Ok(()),
-            Naming::Unknown(why) | Naming::NotKnown(why) => Err(Failure::Other(why)),
+            Naming::Unknown(why) | Naming::NotKnown(why) => Err(failure(why)),
             Naming::NotAsked(why) => {
                 self.progress.step(&format!("monitor: {why}"));
                 Ok(())
@@ -131,11 +121,11 @@ impl Asking<'_> {
         }
     }
 
-    fn ask_watcher(&mut self) -> Result<Ending, Failure> {
+    fn ask_watcher(&mut self) -> Result<Ending, Ending> {
         let spool = self.open()?;
-        match &self.probe.question {
+        match &self.probe.kind {
             ProbeKind::Monitor(target) => {
-                check_alive(&spool).map_err(|error| Failure::Other(error.to_string()))?;
+                check_alive(&spool).map_err(failure)?;
                 self.open_and_try()?;
                 let answer = self.ask(&spool, QueryKind::Reachable, None)?;
                 self.progress.step(&format!("monitor: {}", answer.message));
@@ -147,38 +137,37 @@ impl Asking<'_> {
                 (PowerState::On, _) => Ok(Ending::answer("Status: ON\n")),
                 (PowerState::Off, _) => Ok(Ending::status_off()),
                 (PowerState::Unknown, why) => {
-                    Err(Failure::Other(format!("the state of '{target}' is unknown: {why}")))
+                    Err(failure(format_args!("the state of '{target}' is unknown: {why}")))
                 }
             },
             ProbeKind::List(fixed) => {
                 let names = self.targets(&spool, fixed.as_ref())?;
-                Ok(Ending::answer(
-                    names.iter().fold(String::new(), |text, name| text + name.as_str() + "\n"),
-                ))
+                let lines = names.iter().map(|name| format!("{name}\n"));
+                Ok(Ending::answer(lines.collect::<String>()))
             }
             ProbeKind::ListStatus(fixed, separator) => {
-                let mut text = String::new();
-                for name in self.targets(&spool, fixed.as_ref())? {
-                    let state = match self.power(&spool, &name) {
+                let names = self.targets(&spool, fixed.as_ref())?;
+                let lines = names.iter().map(|name| {
+                    let state = match self.power(&spool, name) {
                         Ok((PowerState::On, _)) => "ON",
                         Ok((PowerState::Off, _)) => "OFF",
                         Ok((PowerState::Unknown, _)) | Err(_) => "UNKNOWN",
                     };
-                    // The middle column is the alias, and a node has none.
-                    text += &[name.as_str(), separator, separator, state, "\n"].concat();
-                }
-                Ok(Ending::answer(text))
+                    // The column in the middle is the alias, and a node has none.
+                    format!("{name}{separator}{separator}{state}\n")
+                });
+                Ok(Ending::answer(lines.collect::<String>()))
             }
         }
     }
 
-    /// Fails where the watcher has no device for the target that each fence would be for. Whether it is on
-    /// or off, or cannot be asked, is of no interest.
-    fn check_covered(&self, spool: &ClientSpool, target: Option<&NodeName>) -> Result<(), Failure> {
+    /// Fails if the watcher has no device for the target that each fence would be for. The state of
+    /// the target does not matter, and neither does a device that does not answer.
+    fn check_covered(&self, spool: &ClientSpool, target: Option<&NodeName>) -> Result<(), Ending> {
         let Some(target) = target else { return Ok(()) };
         match self.power(spool, target) {
             Ok((PowerState::Unknown, why)) if self.is_unroutable(&why) => {
-                Err(Failure::Other(format!("'{target}' cannot be fenced: {why}")))
+                Err(failure(format_args!("'{target}' cannot be fenced: {why}")))
             }
             Ok(_) | Err(_) => Ok(()),
         }
@@ -192,27 +181,26 @@ impl Asking<'_> {
         by_name.chain([Unroutable::Nobody]).any(|reason| reason.to_string() == why)
     }
 
-    fn open(&self) -> Result<ClientSpool, Failure> {
-        let Probe { responder, places, .. } = self.probe;
-        responder.open(places).map_err(|error| Failure::Other(error.to_string()))
+    fn open(&self) -> Result<ClientSpool, Ending> {
+        self.probe.responder.open(&self.probe.places).map_err(failure)
     }
 
-    /// Opens the directories, and proves that a request could be written at this moment.
-    fn open_and_try(&self) -> Result<ClientSpool, Failure> {
+    /// Opens the directories, and proves that a request could be written now.
+    fn open_and_try(&self) -> Result<(), Ending> {
         let spool = self.open()?;
-        spool.check_served().map_err(|error| Failure::Other(error.to_string()))?;
+        spool.check_served().map_err(failure)?;
         spool
             .try_submitting(self.probe.responder.showing())
-            .map_err(|error| Failure::Other(format!("no request could be written: {error}")))?;
-        Ok(spool)
+            .map_err(|error| failure(format_args!("no request could be written: {error}")))
     }
 
-    /// The nodes that can be fenced: of those only `fixed`, where that is all that would be fenced.
+    /// The nodes that can be fenced. A `fixed` target leaves only itself: nothing else would be
+    /// fenced.
     fn targets(
         &mut self,
         spool: &ClientSpool,
         fixed: Option<&NodeName>,
-    ) -> Result<Vec<NodeName>, Failure> {
+    ) -> Result<Vec<NodeName>, Ending> {
         let answer = self.ask(spool, QueryKind::Targets, None)?;
         let answer = positive(answer, "there is no list of nodes")?;
         let (listable, other): (Vec<_>, Vec<_>) =
@@ -228,7 +216,7 @@ impl Asking<'_> {
         &self,
         spool: &ClientSpool,
         target: &NodeName,
-    ) -> Result<(PowerState, String), Failure> {
+    ) -> Result<(PowerState, String), Ending> {
         let answer = self.ask(spool, QueryKind::Power, Some(target))?;
         match answer.power {
             Some(state) if answer.code == QueryCode::Yes => Ok((state, answer.message)),
@@ -241,34 +229,35 @@ impl Asking<'_> {
         spool: &ClientSpool,
         kind: QueryKind,
         target: Option<&NodeName>,
-    ) -> Result<QueryAnswer, Failure> {
+    ) -> Result<QueryAnswer, Ending> {
         let device = self.probe.device.as_deref();
         let deadline_boot_ms = self.budget.end_boot_ms();
-        let question = fence_client::NewQuery { kind, device, target, deadline_boot_ms };
-        fence_client::ask(spool, &question).map_err(|error| match error {
-            AskError::NoAnswer { .. } => Failure::TimedOut(format!(
+        let query = fence_client::NewQuery { kind, device, target, deadline_boot_ms };
+        fence_client::ask(spool, &query).map_err(|error| match error {
+            AskError::NoAnswer { .. } => Ending::failure_as_said(&format!(
                 "timed out after {} s: {error}; see 'journalctl -u fence-watcher'",
                 self.probe.time_max.as_secs_f64()
             )),
-            other => Failure::Other(other.to_string()),
+            other => failure(other),
         })
     }
 }
 
-/// The longest message of the watcher in a failure, in bytes. A line on standard error has at most 1024.
+/// The longest message of the watcher in a failure, in bytes. A line on standard error has at most
+/// 1024.
 const MESSAGE_BYTES_MAX: usize = 900;
 
-fn positive(answer: QueryAnswer, otherwise: &str) -> Result<QueryAnswer, Failure> {
+fn positive(answer: QueryAnswer, otherwise: &str) -> Result<QueryAnswer, Ending> {
     if answer.code == QueryCode::Yes {
         return Ok(answer);
     }
-    // With all that it says, the line would end before the advice.
+    // The whole message would leave no room for the advice.
     let message = shortened(&answer.message, MESSAGE_BYTES_MAX);
-    Err(Failure::Other(format!("{otherwise}: {message}; see 'fence-watcher check'")))
+    Err(failure(format_args!("{otherwise}: {message}; see 'fence-watcher check'")))
 }
 
-/// Whether Pacemaker reads `name` as one node. It takes every run of these characters for a name of
-/// its own, so another one in it would make two nodes of it that perhaps exist.
+/// Whether Pacemaker reads `name` as one node. Pacemaker takes every run of these characters for a
+/// name, so any other character would make two names of it, perhaps of nodes that exist.
 fn is_listable(name: &str) -> bool {
     name.parse::<NodeName>().is_ok()
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))

@@ -1,5 +1,5 @@
-//! What is told while the agent works: steps for those who asked for them, and for a terminal a
-//! line that shows the waiting and disappears.
+//! The output while the agent works: steps, if `verbose` or a debug file asks for them, and on a
+//! terminal a line that shows the wait and disappears.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -14,22 +14,22 @@ use crate::invocation::Telling;
 use crate::outcome::{tell, without_read_words};
 use crate::parameters::AGENT;
 
-/// The widest waiting line, in bytes: it must not wrap, or erasing it leaves a rest.
+/// The widest waiting line, in bytes: a line that wraps cannot be erased whole.
 const LINE_BYTES_MAX: usize = 79;
 
-/// Where the steps go.
+/// The receivers of the steps.
 #[derive(Debug)]
 pub(crate) struct Progress {
     verbose: bool,
     terminal: bool,
     shown: bool,
-    /// Its disk may hang, so another process writes it.
+    /// Another process writes the file, because its disk may hang.
     debug: Option<LogProcess>,
 }
 
 impl Progress {
-    /// Has the debug file opened, if one is wanted. That it cannot be opened is only a problem of
-    /// [`Progress::settle`].
+    /// Starts the writer of the debug file, if there is to be one. [`Progress::settle`] reports a
+    /// file that cannot be opened.
     pub(crate) fn open(telling: &Telling) -> Self {
         let start = |path: &_| LogProcess::start(&Task::Lines(PathBuf::clone(path)));
         Progress {
@@ -40,18 +40,19 @@ impl Progress {
         }
     }
 
-    /// Waits until the debug file has all steps, at most for `limit`; gives what went wrong with it.
+    /// Waits until the debug file has all steps, at most for `limit`. Returns the problems with the
+    /// file.
     pub(crate) fn settle(&mut self, limit: Duration) -> Vec<String> {
         let problems = self.debug.as_mut().map(|file| file.settle(limit)).unwrap_or_default();
         problems.into_iter().map(|problem| format!("no debug file: {problem}")).collect()
     }
 
-    /// Whether somebody sees the waiting line.
+    /// Whether there is a terminal for the waiting line.
     pub(crate) fn is_watched(&self) -> bool {
         self.terminal
     }
 
-    /// Tells one step.
+    /// Reports one step.
     pub(crate) fn step(&mut self, text: &str) {
         let text = shown_line(text);
         if let Some(file) = &mut self.debug {
@@ -66,7 +67,7 @@ impl Progress {
         }
     }
 
-    /// Shows what is waited for, in place of what was shown before.
+    /// Replaces the waiting line.
     pub(crate) fn waiting(&mut self, text: &str) {
         if self.terminal {
             let line = format!("\r\x1b[K{}", bounded(&shown_line(text), LINE_BYTES_MAX));

@@ -1,18 +1,18 @@
-//! Waiting for a signal, an event or the time, whichever is first.
+//! The wait for a signal, an inotify event or an instant, whichever comes first.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// The signals that stop the agent, taken as events.
+/// The signals that stop the agent, read from a descriptor.
 #[derive(Debug)]
 pub(crate) struct Signals(Option<SignalFd>);
 
 impl Signals {
-    /// Keeps SIGTERM, SIGINT and SIGHUP from ending the process; [`Signals::wait`] reports them.
+    /// Blocks SIGTERM, SIGINT and SIGHUP; [`Signals::wait`] reports them.
     ///
-    /// Where the system has no descriptor left for it they end the process, and its request is void
+    /// If the system has no free descriptor, the signals end the process, and its request is void
     /// because nobody holds it any more.
     pub(crate) fn take_over() -> Self {
         let mut signals = SigSet::empty();
@@ -24,8 +24,8 @@ impl Signals {
         Signals(descriptor.filter(|_| signals.thread_block().is_ok()))
     }
 
-    /// Waits until a signal comes, `event` becomes readable or the instant is reached; gives the
-    /// signal's name. It may return early.
+    /// Waits until a signal arrives, `event` becomes readable or the instant is reached. Returns
+    /// the signal's name. It may return early.
     pub(crate) fn wait(
         &self,
         event: Option<BorrowedFd<'_>>,

@@ -1,22 +1,21 @@
-//! Which node is meant: Pacemaker's own words and a device's fixed ones side by side.
+//! Which node is meant: Pacemaker's names and a device's fixed names together.
 //!
-//! Pacemaker passes `nodename`, the cluster's name of the node to fence, and adds the name that the
-//! device knows it by: as `port` up to 3.0.0, as `plug` from 3.0.1 on, unless the device configures
-//! that very parameter. So `plug` and `port` can both be there, and a configured one can be the name of
-//! another node than the one to be fenced: then a success would tell the cluster that the wrong node
-//! is off.
+//! Pacemaker passes `nodename`, the cluster's name of the node to fence. It adds the device's name
+//! of that node, as `port` up to 3.0.0 and as `plug` from 3.0.1 on, unless the device configures
+//! that parameter. So `plug` and `port` can both be given, and a configured name can be the name of
+//! another node. A success would then report the wrong node as off to the cluster.
 //!
-//! Nothing is read here: whose names the cluster knows is `gfs2_discovery`'s.
+//! This module reads nothing: `gfs2_discovery` finds the names that the cluster knows.
 
 use gfs2_discovery::ClusterNodes;
 
-/// `plug` and `port` name two targets, and which one is meant cannot be told.
+/// `plug` and `port` name two targets, and nothing shows which one is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TwoTargets;
 
-/// The target among the names that were given; `None` when none was.
+/// The target among the given names; `None` if none is given.
 ///
-/// Of two names the one that equals `nodename` was added by Pacemaker, and the configured one is meant.
+/// Of two names, Pacemaker added the one that equals `nodename`, and the configured name is meant.
 pub fn meant<'a>(
     plug: Option<&'a str>,
     port: Option<&'a str>,
@@ -32,7 +31,7 @@ pub fn meant<'a>(
     }
 }
 
-/// How the one who sent the fence calls the node that is to be fenced.
+/// The sender's word for the node that is to be fenced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted<'a> {
     /// Pacemaker: by its name in the cluster.
@@ -41,14 +40,14 @@ pub enum Wanted<'a> {
     Numbered(u32),
 }
 
-/// The node that is to be fenced, where the sender says more than the target. A number is what
-/// `dlm_controld` itself says, and a `nodename` beside it comes from its configuration.
+/// The node that is to be fenced, if the sender says more than the target. `dlm_controld` itself
+/// sends the number; a `nodename` beside it comes from its configuration.
 pub fn wanted(nodename: Option<&str>, dlm_node: Option<u32>) -> Option<Wanted<'_>> {
     dlm_node.map(Wanted::Numbered).or(nodename.map(Wanted::Named))
 }
 
-/// Whether `target` has to be compared with the names of the cluster's nodes: only where the sender
-/// named the node, and otherwise than the device does.
+/// Whether `target` must be compared with the names of the cluster's nodes: only if the sender
+/// named the node, and by another name than the device's.
 pub fn is_doubtful(target: &str, wanted: Option<Wanted<'_>>) -> bool {
     match wanted {
         Some(Wanted::Named(node)) => node != target,
@@ -57,7 +56,7 @@ pub fn is_doubtful(target: &str, wanted: Option<Wanted<'_>>) -> bool {
     }
 }
 
-/// Whether `nodes` has both: then nobody else need be asked.
+/// Whether `nodes` has both names: then no other source is needed.
 pub fn is_decided(target: &str, wanted: Option<Wanted<'_>>, nodes: &ClusterNodes) -> bool {
     let has_wanted = match wanted {
         Some(Wanted::Named(node)) => nodes.have(node),
@@ -67,10 +66,9 @@ pub fn is_decided(target: &str, wanted: Option<Wanted<'_>>, nodes: &ClusterNodes
     has_wanted && nodes.have(target)
 }
 
-/// Why `target` is not acted on for the node that is wanted: it is the name of another node, or the
-/// cluster's names are there and cannot be read, so that it may be. A cluster that has no names here keeps
-/// no fence from being done: a device's names are its own, and are mostly different from the cluster's
-/// on purpose.
+/// Why `target` is refused for the wanted node: it is the name of another node, or it may be
+/// because the cluster's names exist and cannot be read. If the cluster has no names here, nothing
+/// is refused: a device has its own names, which mostly differ from the cluster's on purpose.
 pub fn refusal(target: &str, wanted: Option<Wanted<'_>>, nodes: &ClusterNodes) -> Option<String> {
     match wanted.filter(|_| is_doubtful(target, wanted))? {
         Wanted::Named(node) => {

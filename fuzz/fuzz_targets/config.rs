@@ -6,7 +6,7 @@ use std::path::Path;
 
 use fence_log::is_plain;
 use fence_protocol::{expand_hostlist, fold_hostlist};
-use fence_watcher::config::{ConfigError, Origin, Settings, Targets, parse};
+use fence_watcher::config::{ConfigError, Origin, Targets, WatcherConfig, parse};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -31,7 +31,7 @@ fuzz_target!(|text: &str| {
     }
 });
 
-fn check_settings(settings: &Settings) {
+fn check_settings(settings: &WatcherConfig) {
     assert!(settings.spool.request_dir.is_absolute() && settings.spool.response_dir.is_absolute());
     assert!(settings.log.log_dir.is_absolute());
     assert!((1..=10_000).contains(&settings.service.max_running));

@@ -16,7 +16,7 @@ use fence_device::{
 };
 use fence_protocol::{FenceAction, NodeName};
 
-use crate::config::{DeviceKind, DeviceSettings, Settings, Targets};
+use crate::config::{DeviceKind, DeviceSettings, Targets, WatcherConfig};
 
 /// One device of the configuration.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub struct Devices(Vec<Arc<ConfiguredDevice>>);
 
 impl Devices {
     /// The devices of `settings`, whose programs `executor` runs.
-    pub fn build(settings: &Settings, executor: &ExecutorClient) -> Self {
+    pub fn build(settings: &WatcherConfig, executor: &ExecutorClient) -> Self {
         let device = |device: &DeviceSettings| {
             let driver = driver(device, executor);
             Arc::new(ConfiguredDevice {

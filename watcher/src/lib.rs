@@ -1,7 +1,7 @@
 //! The service that answers fence requests, as a library for its program and its tests.
 //!
 //! - [`cli`]: the commands, from arguments to exit codes.
-//! - [`config`]: the file `fence-watcher.toml`, read into checked [`config::Settings`].
+//! - [`config`]: the file `fence-watcher.toml`, read into checked [`config::WatcherConfig`].
 //! - [`daemon`]: the service itself.
 //! - [`devices`]: from settings to the drivers of fence devices.
 //! - [`probe`]: what a device says of itself when it is asked all that can be asked.

@@ -1,4 +1,4 @@
-//! The options that hold, and what they make of a fence and of a question.
+//! The options that hold, and the settings of a fence and of a probe that they make.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use crate::outcome::named;
 use crate::parameters::{Kind, Parameter, parameter};
 use crate::target::{self, TwoTargets};
 
-/// The options that hold: what was given, else the environment's, else the default.
+/// The options that hold: the given value, else the environment's, else the default.
 pub(super) struct Options<'a> {
     input: &'a RawInput,
     environment: &'a dyn Fn(&str) -> Option<String>,
-    /// The parameters whose defaults hold, because their values make no sense.
+    /// The parameters whose wrong values the defaults replace.
     ignored: Vec<(&'static str, Ignored)>,
 }
 
@@ -34,32 +34,30 @@ impl<'a> Options<'a> {
     ) -> Self {
         Options { input, environment, ignored: Vec::new() }
     }
-}
 
-impl Options<'_> {
-    /// Refuses what a fence would be refused for, and what it would ignore. Gives the agent's time.
+    /// Refuses options that a fence would refuse or ignore. Returns the agent's time.
     pub(super) fn validate_all(&self) -> Result<Duration, InputError> {
         self.as_for_a_fence()?;
-        // A fence, and a monitor, ignore a wrong value of these.
+        // A fence and a monitor ignore wrong values of these.
         for name in FLAGS {
             self.boolean(name)?;
         }
         self.time_max()
     }
 
-    /// Refuses what a fence with these options would be refused for, by making its settings. Gives the
-    /// target. A made-up one is usual here, and so is none.
+    /// Refuses options that a fence would refuse, by making the settings of a fence. Returns the
+    /// target: here a made-up target is usual, and so is none.
     pub(super) fn as_for_a_fence(&self) -> Result<Option<NodeName>, InputError> {
         match self.fence(FenceAction::Off, FenceAction::Off.as_str()) {
             Ok(settings) => Ok(Some(settings.target)),
-            // The target is looked for when all else is right.
+            // The target is checked last: all else is right.
             Err(InputError::NoTarget(_)) => Ok(None),
             Err(refusal) => Err(refusal),
         }
     }
 
-    /// The same options, with the defaults in place of values that make no sense, where the fence itself
-    /// does not depend on them: what concerns information only, and what was left empty.
+    /// The same options, with the defaults in place of wrong values that the fence does not depend
+    /// on: options for information only, and options that were left empty.
     pub(super) fn without_senseless(&self) -> Options<'_> {
         let is_empty = |name: &str| self.text(name).is_some_and(|text| text.is_empty());
         let informing = [
@@ -72,68 +70,56 @@ impl Options<'_> {
             ("log_dir", self.path("log_dir").err()),
         ];
         let empty = empty.into_iter().filter(|(name, _)| is_empty(name));
-        let flags = FLAGS.iter().map(|name| (*name, self.boolean(name).err()));
-        let wrong = informing.into_iter().chain(empty).chain(flags);
-        let options = wrong.filter_map(|(name, why)| {
-            let is_by_hand = self.input.is_typed;
-            let default = parameter(name).default.unwrap_or_default();
+        let flags = FLAGS.map(|name| (name, self.boolean(name).err()));
+        let options = informing.into_iter().chain(empty).chain(flags);
+        let options = options.map(|(name, why)| (name, why, self.input.is_typed));
+        let variables = INFORMATION.map(|name| (name, self.wrong_variable(name), true));
+        let root = (ROOT_VARIABLE, self.root().err(), true);
+        let wrong = variables.into_iter().chain([root]).chain(options);
+        let ignored = wrong.filter_map(|(name, why, is_by_hand)| {
+            let default = match name {
+                ROOT_VARIABLE => "/",
+                name => parameter(name).default.unwrap_or_default(),
+            };
             Some((name, Ignored { why: why?.to_string(), default, is_by_hand }))
         });
-        let variables = INFORMATION.iter().filter_map(|name| self.wrong_variable(name));
-        let root = self.root().err();
-        let root = root.map(|why| {
-            (ROOT_VARIABLE, Ignored { why: why.to_string(), default: "/", is_by_hand: true })
-        });
-        let ignored = variables.chain(root).chain(options).collect();
-        Options { input: self.input, environment: self.environment, ignored }
+        Options { ignored: ignored.collect(), ..*self }
     }
 
-    /// The variable that would give the value of `name`, if it makes no sense.
-    fn wrong_variable(&self, name: &'static str) -> Option<(&'static str, Ignored)> {
+    /// Why the variable that would give the value of `name` is wrong, if it is.
+    fn wrong_variable(&self, name: &str) -> Option<InputError> {
         let row = parameter(name);
         let value = self.input.value(row).is_none().then(|| self.variable(row)).flatten()?;
-        let is_wrong = !is_of_kind(row.kind, &value);
-        is_wrong.then(|| {
-            (
-                name,
-                Ignored {
-                    why: self.wrong(name, value).to_string(),
-                    default: row.default.unwrap_or_default(),
-                    is_by_hand: true,
-                },
-            )
-        })
+        (!is_of_kind(row.kind, &value)).then(|| self.wrong(name, value))
     }
 
     fn ignored(&self) -> Vec<Ignored> {
         self.ignored.iter().map(|(_, ignored)| ignored.clone()).collect()
     }
 
-    pub(super) fn probe(&self, question: ProbeKind) -> Result<Invocation, InputError> {
+    pub(super) fn probe(&self, kind: ProbeKind) -> Result<Invocation, InputError> {
         let telling = self.telling();
-        // It is shown to people alone; what the question is about does not need it.
-        let is_shown = telling.verbose && matches!(question, ProbeKind::Status(_));
+        // Only people see it; the probe itself does not need it.
+        let is_shown = telling.verbose && matches!(kind, ProbeKind::Status(_));
         let responder = self.responder()?;
-        let is_named = responder == Responder::Nnf && matches!(question, ProbeKind::Monitor(_));
+        let asks_kubernetes = responder == Responder::Nnf && matches!(kind, ProbeKind::Monitor(_));
         Ok(Invocation::Probe(Box::new(Probe {
-            question,
+            kind,
             responder,
             places: self.places()?,
             device: self.text("device"),
-            time_max: self.time_max()?.min(QUESTION_TIME_MAX),
+            time_max: self.time_max()?.min(PROBE_TIME_MAX),
             nodename: self.text("nodename"),
             discovery: self.discovery()?.filter(|_| is_shown),
-            naming: is_named
-                .then(|| self.discovery_time().map(|time_max| self.search(time_max)))
-                .transpose()?,
+            naming: self.naming(asks_kubernetes)?,
             ignored: self.ignored(),
             cluster: self.search(CLUSTER_TIME_MAX),
             telling,
         })))
     }
 
-    /// The settings of a fence, or why it is refused: for the fence itself, and for all that has to know
-    /// whether it would be.
+    /// The settings of a fence, or why it is refused: for the fence itself, and for a check whether
+    /// the fence would be refused.
     pub(super) fn fence(
         &self,
         action: FenceAction,
@@ -155,13 +141,11 @@ impl Options<'_> {
             poll_interval: self.seconds("poll_interval")?.max(POLL_INTERVAL_MIN),
             delay,
             discovery: self.discovery()?,
-            naming: (responder == Responder::Nnf && action != FenceAction::On)
-                .then(|| self.discovery_time().map(|time_max| self.search(time_max)))
-                .transpose()?,
+            naming: self.naming(responder == Responder::Nnf && action != FenceAction::On)?,
             cluster: self.search(CLUSTER_TIME_MAX),
             ignored: self.ignored(),
             telling: self.telling(),
-            // Last: without a target, all else has been looked at.
+            // Last: if only the target is missing, all else is checked.
             target: self.target_for(action.as_str(), responder)?,
         })
     }
@@ -175,19 +159,19 @@ impl Options<'_> {
         let target = self.target(action)?;
         match responder.names(&target, &RequestId::random()) {
             Ok(_) => Ok(target),
-            Err(error) => Err(InputError::Target(target.as_str().to_owned(), error)),
+            Err(error) => Err(InputError::Target(target.to_string(), error)),
         }
     }
 
-    /// `plug` or `port`, else `nodename`. An empty plug is refused: whoever sent it meant to name
-    /// a node, and the one that the cluster names may be another.
+    /// `plug` or `port`, else `nodename`. An empty plug is refused: its sender meant to name a
+    /// node, and the cluster may name another one.
     pub(super) fn target(&self, action: &'static str) -> Result<NodeName, InputError> {
         let text =
             self.named()?.or(self.input.last("nodename")).ok_or(InputError::NoTarget(action))?;
         self.node_name(text)
     }
 
-    /// The target that is given beside the cluster's name of a node, if one is.
+    /// The target that is given beside the cluster's name of the node, if any.
     pub(super) fn fixed_target(&self) -> Result<Option<NodeName>, InputError> {
         self.named()?.map(|text| self.node_name(text)).transpose()
     }
@@ -228,11 +212,10 @@ impl Options<'_> {
             Ok(seconds @ 1..=TIME_SECONDS_MAX) if text.bytes().all(|b| b.is_ascii_digit()) => {
                 Ok(Duration::from_secs(seconds))
             }
-            _ => Err(InputError::Value {
-                what: self.giver("fence_timeout"),
-                value: text,
-                should: "a whole number of seconds from 1 to 86400",
-            }),
+            _ => {
+                let should = "a whole number of seconds from 1 to 86400";
+                Err(InputError::Value { what: self.giver("fence_timeout"), value: text, should })
+            }
         }
     }
 
@@ -241,12 +224,12 @@ impl Options<'_> {
         seconds(&text).ok_or_else(|| self.wrong(name, text))
     }
 
-    /// The refusal of `value`, which is given for the parameter `name`.
+    /// The refusal of `value` for the parameter `name`.
     fn wrong(&self, name: &str, value: String) -> InputError {
         InputError::Value { what: self.giver(name), value, should: should_be(parameter(name).kind) }
     }
 
-    /// Who gives the value of a parameter: an option, or a variable of the environment.
+    /// The source of a parameter's value: an option, or a variable of the environment.
     fn giver(&self, name: &str) -> String {
         let row = parameter(name);
         let spelling = row.spellings().find(|spelling| self.input.last(spelling).is_some());
@@ -265,22 +248,19 @@ impl Options<'_> {
 
     fn path(&self, name: &'static str) -> Result<PathBuf, InputError> {
         let text = self.text(name).unwrap_or_default();
-        if is_path(&text) {
-            return Ok(PathBuf::from(text));
-        }
-        Err(self.wrong(name, text))
+        if is_path(&text) { Ok(PathBuf::from(text)) } else { Err(self.wrong(name, text)) }
     }
 
     fn responder(&self) -> Result<Responder, InputError> {
-        match self.text("responder").unwrap_or_default().as_str() {
+        let value = self.text("responder").unwrap_or_default();
+        match value.as_str() {
             "fence-watcher" => Ok(Responder::FenceWatcher),
             "script" => Ok(Responder::Script),
             "nnf" => Ok(Responder::Nnf),
-            other => Err(InputError::Value {
-                what: self.giver("responder"),
-                value: other.to_owned(),
-                should: "one of fence-watcher, script and nnf",
-            }),
+            _ => {
+                let should = "one of fence-watcher, script and nnf";
+                Err(InputError::Value { what: self.giver("responder"), value, should })
+            }
         }
     }
 
@@ -291,11 +271,15 @@ impl Options<'_> {
         Ok((enabled && !disabled).then(|| self.search(time_max)))
     }
 
+    fn naming(&self, asks_kubernetes: bool) -> Result<Option<Search>, InputError> {
+        asks_kubernetes.then(|| Ok(self.search(self.discovery_time()?))).transpose()
+    }
+
     fn discovery_time(&self) -> Result<Duration, InputError> {
         self.seconds("gfs2_discovery_timeout")
     }
 
-    /// Where to look for what the cluster knows, for this long.
+    /// A search in the cluster's sources that takes at most `time_max`.
     fn search(&self, time_max: Duration) -> Search {
         let variable = |name: &str| (self.environment)(name).filter(|value| !value.is_empty());
         Search {
@@ -309,7 +293,7 @@ impl Options<'_> {
         }
     }
 
-    /// The directory that stands for `/`.
+    /// The directory that replaces `/`.
     fn root(&self) -> Result<PathBuf, InputError> {
         let value = (self.environment)(ROOT_VARIABLE).filter(|value| !value.is_empty());
         match value {
@@ -342,43 +326,39 @@ impl Options<'_> {
     }
 
     fn boolean(&self, name: &'static str) -> Result<bool, InputError> {
-        let Some(text) = self.text(name) else {
-            return Ok(false);
-        };
+        let Some(text) = self.text(name) else { return Ok(false) };
         yes_or_no(&text).ok_or_else(|| self.wrong(name, text))
     }
 
-    /// The value that holds. An empty one is none where the parameter is a text that may be absent.
+    /// The value that holds. An empty text counts as no value.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         let row: &Parameter = parameter(name);
         if self.ignored.iter().any(|(ignored, _)| *ignored == name) {
             return row.default.map(str::to_owned);
         }
+        let is_usable =
+            |value: &String| !INFORMATION.contains(&name) || is_of_kind(row.kind, value);
         let given = self.input.value(row).map(str::to_owned);
         let value = given
-            .or_else(|| {
-                let is_usable =
-                    |value: &String| !INFORMATION.contains(&name) || is_of_kind(row.kind, value);
-                self.variable(row).filter(is_usable)
-            })
+            .or_else(|| self.variable(row).filter(is_usable))
             .or_else(|| row.default.map(str::to_owned))?;
         (row.kind != Kind::Text || !value.is_empty()).then_some(value)
     }
 }
 
-/// The longest wait for the answer to a question: Pacemaker gives a monitor 20 seconds unless it is
-/// told otherwise.
-const QUESTION_TIME_MAX: Duration = Duration::from_secs(15);
+/// The longest wait for the answer to a probe: Pacemaker's default limit for a monitor is 20
+/// seconds.
+const PROBE_TIME_MAX: Duration = Duration::from_secs(15);
 
-/// How long the CIB may take to name the cluster's nodes: a fence is refused where it takes longer.
+/// How long the CIB may take to name the cluster's nodes: after that the fence is refused.
 const CLUSTER_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// The shortest time between two looks: a shorter one only takes the processor from the responder.
+/// The shortest time between two looks: a shorter time only takes the processor from the responder.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
-/// Parameters that change only what is shown or told.
+/// Parameters that change only the output.
 const FLAGS: [&str; 5] = ["verbose", "quiet", "version", "help", "no_gfs2_discovery"];
 
-/// Parameters for information alone. The environment may be one that was set for something else, and a
-/// wrong variable there must not keep a node from being fenced.
+/// Parameters for information alone. A variable may be meant for another program, and its wrong
+/// value must not prevent a fence.
 const INFORMATION: [&str; 3] = ["gfs2_discovery_enabled", "gfs2_discovery_timeout", "log_dir"];

@@ -1,4 +1,4 @@
-//! Why the input is refused, in the fence-agents library's words where it has some.
+//! Why the input is refused. The words are those of the fence-agents library, if it has some.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,20 +20,20 @@ pub enum InputError {
     TwoTargets(String, String),
     /// The target names several nodes.
     SeveralTargets(String),
-    /// The target is no safe name.
+    /// The target is not a safe name.
     Target(String, NameError),
-    /// The value of this parameter is not what the text says.
+    /// The value of a parameter is wrong.
     Value {
-        /// The option or the variable that gives it.
+        /// The option or the variable that gives the value.
         what: String,
         /// Its value.
         value: String,
-        /// What it should be.
+        /// The valid values.
         should: &'static str,
     },
     /// The delay leaves no time to fence.
     Delay(Duration, Duration),
-    /// `validate-all` found this.
+    /// `validate-all` found this error.
     Invalid(Box<InputError>),
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for InputError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             InputError::NoAction => {
-                f.write_str("no action was given: say action=off, or see --help")
+                f.write_str("no action was given: set action=off, or see --help")
             }
             InputError::UnknownAction(word) => {
                 write!(f, "Failed: Unrecognised action '{}'", without_read_words(word))

@@ -311,7 +311,7 @@ fn a_monitor_refuses_what_each_fence_would_be_refused_for() {
         match with(&lines, &[]).unwrap() {
             Invocation::Probe(probe) => {
                 let target = target.map(|name| name.parse().unwrap());
-                assert_eq!(probe.question, ProbeKind::Monitor(target), "{lines}");
+                assert_eq!(probe.kind, ProbeKind::Monitor(target), "{lines}");
             }
             other => panic!("{other:?}"),
         }
@@ -456,7 +456,7 @@ fn no_option_that_shows_or_tells_something_stops_a_fence_that_was_sent() {
 }
 
 #[test]
-fn a_question_waits_no_longer_than_a_monitor_may_last() {
+fn a_probe_waits_no_longer_than_a_monitor_may_last() {
     let time = |text: &str| match with(text, &[]).unwrap() {
         Invocation::Probe(probe) => probe.time_max,
         other => panic!("{other:?}"),

@@ -1,4 +1,4 @@
-//! What a value is, by the kind of its parameter.
+//! The valid values of each kind of parameter.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) fn is_path(text: &str) -> bool {
     text.starts_with('/') && !text.contains('\0')
 }
 
-/// Whether `value` is one of this kind.
+/// Whether `value` is of this kind.
 pub(super) fn is_of_kind(kind: Kind, value: &str) -> bool {
     match kind {
         Kind::Seconds => seconds(value).is_some(),
@@ -27,7 +27,7 @@ pub(super) fn is_of_kind(kind: Kind, value: &str) -> bool {
     }
 }
 
-/// What a value of this kind is, in words.
+/// The valid values of this kind, in words.
 pub(super) fn should_be(kind: Kind) -> &'static str {
     match kind {
         Kind::Seconds => "a number of seconds from 0 to 86400",

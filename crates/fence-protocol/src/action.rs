@@ -48,12 +48,8 @@ impl FromStr for FenceAction {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "off" => Ok(FenceAction::Off),
-            "on" => Ok(FenceAction::On),
-            "reboot" => Ok(FenceAction::Reboot),
-            _ => Err(()),
-        }
+        let all = [FenceAction::Off, FenceAction::On, FenceAction::Reboot];
+        all.into_iter().find(|action| action.as_str() == text).ok_or(())
     }
 }
 
@@ -62,7 +58,7 @@ impl FromStr for FenceAction {
 pub enum Requested {
     /// A fence.
     Fence(FenceAction),
-    /// `status`, `list` or `monitor`, which older clients send as request files: a question, never
+    /// `status`, `list` or `monitor`, which older clients send as request files: an inquiry, never
     /// a fence.
     Inquiry(&'static str),
     /// Anything else: to be refused.

@@ -1,7 +1,7 @@
 //! An answer: what became of a request.
 //!
-//! The watcher writes [`Answer`]; the agent reads [`ReceivedAnswer`], from whoever wrote it, and
-//! believes nothing that it does not know.
+//! The watcher writes [`Answer`]. The agent reads [`ReceivedAnswer`], written by any responder, and
+//! trusts no value that it does not know.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -138,12 +138,10 @@ impl ReceivedAnswer {
             success: raw.success.as_ref().and_then(Value::as_bool),
             message: text("message", &raw.message).ok().flatten().unwrap_or_default(),
             result: text("result", &raw.result)?,
-            result_code: match &raw.result_code {
-                None => None,
-                Some(code) => {
-                    Some(code.as_u64().ok_or_else(|| malformed("result_code", "a whole number"))?)
-                }
-            },
+            result_code: raw
+                .result_code
+                .map(|code| code.as_u64().ok_or_else(|| malformed("result_code", "a whole number")))
+                .transpose()?,
             status: text("status", &raw.status)?,
             verified: raw.verified.as_ref().and_then(Value::as_bool),
             device: text("device", &raw.device).ok().flatten(),

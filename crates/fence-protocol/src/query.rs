@@ -1,4 +1,4 @@
-//! Queries: questions to the watcher that must never be taken for a fence.
+//! Queries to the watcher, which must never be taken for a fence.
 //!
 //! They lie in a directory of their own, as `<query_id>.json`; the answer lies beside them as
 //! `<query_id>.answer`. Both are gone when the client has read it.
@@ -25,14 +25,14 @@ pub enum QueryKind {
     State,
     /// What would keep the device from fencing?
     Check,
-    /// Not a question: read the configuration again.
+    /// Not a query about a state: read the configuration again.
     Reload,
 }
 
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Query {
-    /// The question's identity and the stem of its file name.
+    /// The query's identity and the stem of its file name.
     pub query_id: String,
     /// What is asked.
     #[serde(deserialize_with = "word")]
@@ -40,7 +40,7 @@ pub struct Query {
     /// The device meant; all of this node's devices without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// The target meant, where the question concerns one.
+    /// The target, if the query concerns one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Milliseconds of `CLOCK_BOOTTIME` after which nobody waits for the answer.
@@ -90,7 +90,7 @@ pub enum PowerState {
     Unknown,
 }
 
-/// How a question ended. The number in the member `code` is read and written here alone.
+/// How a query ended. The number in the member `code` is read and written here alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
 pub enum QueryCode {
@@ -100,14 +100,14 @@ pub enum QueryCode {
     NotReached,
     /// 2: the device gave no list.
     NoList,
-    /// 3: the question is wrong, or nothing here serves it.
-    WrongQuestion,
+    /// 3: the query is wrong, or nothing here serves it.
+    WrongQuery,
 }
 
 impl QueryCode {
     /// All codes, each at its number.
     pub const ALL: [QueryCode; 4] =
-        [QueryCode::Yes, QueryCode::NotReached, QueryCode::NoList, QueryCode::WrongQuestion];
+        [QueryCode::Yes, QueryCode::NotReached, QueryCode::NoList, QueryCode::WrongQuery];
 }
 
 impl From<QueryCode> for u8 {
@@ -125,10 +125,10 @@ impl TryFrom<u8> for QueryCode {
     }
 }
 
-/// The answer to a question.
+/// The answer to a query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryAnswer {
-    /// The question's identity.
+    /// The query's identity.
     pub query_id: String,
     /// How it ended.
     pub code: QueryCode,

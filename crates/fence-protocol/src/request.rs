@@ -7,9 +7,11 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
+use std::str::FromStr;
 
 use crate::{
-    NodeName, RECORD_BYTES_MAX, RequestId, Requested, TEXT_BYTES_MAX, bounded, json_problem,
+    NameError, NodeName, RECORD_BYTES_MAX, RequestId, Requested, TEXT_BYTES_MAX, bounded,
+    json_problem,
 };
 
 /// A request as both sides understand it.
@@ -117,7 +119,7 @@ impl Request {
 
     /// The content of the request's file: one JSON object and a line's end.
     pub fn to_json(&self) -> Vec<u8> {
-        let wire = Wire {
+        line(&Wire {
             request_id: self.request_id.as_str(),
             timestamp: rfc3339(self.timestamp),
             action: self.action.as_str(),
@@ -129,8 +131,7 @@ impl Request {
             deadline_boottime_ms: self.deadline_boottime_ms,
             device: self.device.as_deref(),
             held: self.held,
-        };
-        line(&wire)
+        })
     }
 }
 
@@ -228,7 +229,7 @@ impl Raw {
     }
 
     fn text(&self, member: &'static str) -> Result<&str, RequestError> {
-        self.optional_text(member)?.ok_or_else(|| wrong(member, "it is missing"))
+        self.optional_text(member)?.ok_or_else(|| missing(member))
     }
 
     fn optional_text(&self, member: &'static str) -> Result<Option<&str>, RequestError> {
@@ -251,31 +252,23 @@ impl Raw {
         let action = Requested::from(self.text("action")?);
         let target_node = match (&action, self.optional_text("target_node")?) {
             (Requested::Inquiry(_), None | Some("")) => None,
-            (_, None) => return Err(wrong("target_node", "it is missing")),
-            (_, Some(text)) => {
-                Some(text.parse().map_err(|error| wrong("target_node", format!("{error}")))?)
-            }
+            (_, None) => return Err(missing("target_node")),
+            (_, Some(text)) => Some(parsed("target_node", text)?),
         };
         Ok(Request {
-            request_id: self
-                .text("request_id")?
-                .parse()
-                .map_err(|error| wrong("request_id", format!("{error}")))?,
-            timestamp: self
-                .instant("timestamp")?
-                .ok_or_else(|| wrong("timestamp", "it is missing"))?,
+            request_id: parsed("request_id", self.text("request_id")?)?,
+            timestamp: self.instant("timestamp")?.ok_or_else(|| missing("timestamp"))?,
             action,
             target_node,
             gfs2_filesystems: self.filesystems()?,
             recorder_node: self.optional_text("recorder_node")?.unwrap_or_default().to_owned(),
             deadline: self.instant("deadline")?,
             boot_id: self.optional_text("boot_id")?.map(str::to_owned),
-            deadline_boottime_ms: match &self.deadline_boottime_ms {
-                None => None,
-                Some(value) => Some(value.as_u64().ok_or_else(|| {
-                    wrong("deadline_boottime_ms", "it is not a whole number of milliseconds")
-                })?),
-            },
+            deadline_boottime_ms: self
+                .deadline_boottime_ms
+                .as_ref()
+                .map(milliseconds)
+                .transpose()?,
             device: self.optional_text("device")?.map(str::to_owned),
             held: match &self.held {
                 None => false,
@@ -297,6 +290,22 @@ impl Raw {
             Some(_) => Err(wrong(member, "it is not an array")),
         }
     }
+}
+
+fn parsed<T: FromStr<Err = NameError>>(
+    member: &'static str,
+    text: &str,
+) -> Result<T, RequestError> {
+    text.parse().map_err(|error: NameError| wrong(member, error.to_string()))
+}
+
+fn missing(member: &'static str) -> RequestError {
+    wrong(member, "it is missing")
+}
+
+fn milliseconds(value: &Value) -> Result<u64, RequestError> {
+    let problem = "it is not a whole number of milliseconds";
+    value.as_u64().ok_or_else(|| wrong("deadline_boottime_ms", problem))
 }
 
 fn wrong(member: &'static str, problem: impl Into<String>) -> RequestError {

@@ -1,10 +1,11 @@
 //! The agent's half: submit a request, withdraw it, look for its answer, ask the watcher.
 //!
 //! A request is held by an exclusive flock on its own file from before it can be seen until
-//! [`Submitted`] is dropped, which the end of the process does too, whatever ends it. An answer is
-//! never removed here; the answer to a query is, because nobody else wants it.
+//! [`Submitted`] is dropped, which the end of the process does too, whatever ends it. The client
+//! never removes an answer to a request. It removes the answer to a query, because no other program
+//! needs it.
 //!
-//! How long to wait and what an answer is worth are decided elsewhere.
+//! Other crates decide how long to wait and what an answer proves.
 
 use fence_protocol::{Query, RecordName, RequestId};
 use nix::errno::Errno;
@@ -12,7 +13,7 @@ use nix::fcntl::OFlag;
 use std::fs::{File, Permissions, TryLockError};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::dir::Dir;
 use crate::record::{self, OpenRefusal, Sight};
@@ -41,7 +42,7 @@ pub enum Showing {
     Link,
 }
 
-/// A request in the spool. Dropping it gives up the lock that says somebody waits.
+/// A request in the spool. Dropping it gives up the lock that shows that the client waits.
 #[derive(Debug)]
 pub struct Submitted {
     name: RecordName,
@@ -61,10 +62,10 @@ pub enum Stage {
 
 /// What a withdrawal found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Withdrawal {
+pub enum WithdrawOutcome {
     /// The request was pending, and is gone: no watcher that claims can start it any more.
     Withdrawn,
-    /// The request was not there: somebody has claimed or removed it.
+    /// The request is gone: a watcher has claimed or removed it.
     Taken,
 }
 
@@ -73,9 +74,9 @@ pub enum Withdrawal {
 pub enum Look {
     /// Nothing.
     Absent,
-    /// A file that may be believed.
+    /// A file that is trusted.
     Found(Vec<u8>),
-    /// Something that may not, and why.
+    /// A file that is not trusted, and why.
     Refused(String),
     /// Something that could not be read this time, and why not.
     Failed(String),
@@ -92,20 +93,17 @@ pub struct Asked {
 impl ClientSpool {
     /// Opens and checks the directories of requests and responses.
     pub fn open(places: &Places) -> Result<Self, SpoolError> {
-        Ok(ClientSpool {
-            requests: Dir::open(&places.requests)?,
-            responses: Dir::open(&places.responses)?,
-            queries: places.queries.clone(),
-        })
+        ClientSpool::by(Dir::open, places)
     }
 
     /// The same, and makes the directories that are missing: a simple watcher may not do it.
     pub fn create(places: &Places) -> Result<Self, SpoolError> {
-        Ok(ClientSpool {
-            requests: Dir::create(&places.requests)?,
-            responses: Dir::create(&places.responses)?,
-            queries: places.queries.clone(),
-        })
+        ClientSpool::by(Dir::create, places)
+    }
+
+    fn by(open: fn(&Path) -> Result<Dir, PlaceError>, places: &Places) -> Result<Self, SpoolError> {
+        let (requests, responses) = (open(&places.requests)?, open(&places.responses)?);
+        Ok(ClientSpool { requests, responses, queries: places.queries.clone() })
     }
 
     /// Writes and shows a hidden file as a request is, and removes it: fails where no request could
@@ -115,8 +113,7 @@ impl ClientSpool {
         // Neither name ends in .json: some responders take each file that does for a fence.
         let (temporary, name) = (format!(".monitor-{id}.tmp"), format!(".monitored-{id}.tmp"));
         let shown = self.requests.write_new(&temporary, &TRIED).and_then(|file| {
-            let path = self.requests.join(&temporary);
-            file.sync_all().map_err(|source| SpoolError::Io { operation: "sync", path, source })?;
+            file.sync_all().map_err(|error| self.requests.error("sync", &temporary, error))?;
             show(&self.requests, &temporary, &name, showing)
         });
         let removed = self.requests.unlink(&temporary).and(self.requests.unlink(&name));
@@ -150,15 +147,15 @@ impl ClientSpool {
         let submitted = Submitted { name: name.clone(), watched: Watched::new(file, start) };
         match self.requests.sync() {
             // A request that is already taken can only be waited for.
-            Err(error) if self.withdraw(&submitted)? == Withdrawal::Withdrawn => Err(error),
+            Err(error) if self.withdraw(&submitted)? == WithdrawOutcome::Withdrawn => Err(error),
             _ => Ok(submitted),
         }
     }
 
     /// Takes a request back, if nobody was faster.
-    pub fn withdraw(&self, submitted: &Submitted) -> Result<Withdrawal, SpoolError> {
+    pub fn withdraw(&self, submitted: &Submitted) -> Result<WithdrawOutcome, SpoolError> {
         let was_there = self.requests.unlink(&submitted.name.file_name())?;
-        Ok(if was_there { Withdrawal::Withdrawn } else { Withdrawal::Taken })
+        Ok(if was_there { WithdrawOutcome::Withdrawn } else { WithdrawOutcome::Taken })
     }
 
     /// Where the request of this name lies, for people: a request that moves meanwhile is found in
@@ -203,14 +200,8 @@ impl ClientSpool {
     /// happen, and be reported as failed.
     pub fn check_served(&self) -> Result<(), SpoolError> {
         let Some(served) = self.served() else { return Ok(()) };
-        match served.other_responses(&self.responses)? {
-            None => Ok(()),
-            Some(other) => Err(SpoolError::ServedElsewhere {
-                setting: "response_dir",
-                ours: self.responses.path().to_owned(),
-                served: other.to_owned(),
-            }),
-        }
+        let other = served.other_responses(&self.responses)?;
+        refuse_elsewhere("response_dir", &self.responses, other)
     }
 
     fn served(&self) -> Option<Served> {
@@ -218,19 +209,13 @@ impl ClientSpool {
         lock::served(&self.requests).filter(|_| is_alive)
     }
 
-    /// Asks the watcher a question.
+    /// Asks the watcher a query.
     pub fn ask(&self, query: &Query) -> Result<Asked, SpoolError> {
         let queries = Dir::open(&self.queries)?;
         // Beside the directory of requests, by the path that each side has for it.
         let served = self.served();
-        if let Some(served) = &served
-            && let Some(other) = served.other_queries(&queries)?
-        {
-            return Err(SpoolError::ServedElsewhere {
-                setting: "request_dir",
-                ours: queries.path().to_owned(),
-                served: other.to_owned(),
-            });
+        if let Some(served) = &served {
+            refuse_elsewhere("request_dir", &queries, served.other_queries(&queries)?)?;
         }
         // The watcher wants a query's name to be its identity letter for letter.
         let name = query.query_id.parse::<RequestId>().and_then(|_| query.query_id.parse());
@@ -314,6 +299,18 @@ impl Drop for Asked {
     }
 }
 
+/// Fails if the watcher serves another directory than `ours`.
+fn refuse_elsewhere(
+    setting: &'static str,
+    ours: &Dir,
+    served: Option<&Path>,
+) -> Result<(), SpoolError> {
+    let ours = ours.path().to_owned();
+    served.map_or(Ok(()), |served| {
+        Err(SpoolError::ServedElsewhere { setting, ours, served: served.to_owned() })
+    })
+}
+
 fn look_in(responses: &Dir, name: &RecordName) -> Look {
     let file_name = name.file_name();
     match record::inspect(responses, &file_name).0 {
@@ -376,12 +373,11 @@ const TRIED: [u8; 4096] = [b' '; 4096];
 
 /// Locks a request before it can be seen, so that no watcher finds one of ours that nobody holds.
 fn hold(dir: &Dir, name: &str, file: &File) -> Result<(), SpoolError> {
-    let failed = |operation, source| SpoolError::Io { operation, path: dir.join(name), source };
     file.try_lock().map_err(|error| match error {
         TryLockError::WouldBlock => dir.error("lock", name, Errno::EWOULDBLOCK),
-        TryLockError::Error(source) => failed("lock", source),
+        TryLockError::Error(error) => dir.error("lock", name, error),
     })?;
-    file.sync_all().map_err(|source| failed("sync", source))
+    file.sync_all().map_err(|error| dir.error("sync", name, error))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -33,10 +33,9 @@ impl Dir {
 
     /// Whether the path still leads to this very directory.
     pub(crate) fn is_current(&self) -> bool {
-        let identity = |fd: &OwnedFd| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
-        match open_dir(&self.path) {
-            // An inode is not used again while we hold it open, so equality is identity.
-            Ok(now) => identity(&now).is_ok_and(|now| identity(&self.fd) == Ok(now)),
+        match Dir::open(&self.path) {
+            // No new directory gets the inode while it is open here, so equality is identity.
+            Ok(now) => now.is_same(self).unwrap_or(false),
             // A failure that may pass, such as too many open files, says nothing about the path.
             Err(PlaceError::Io { .. }) => true,
             Err(_) => false,
@@ -70,8 +69,13 @@ impl Dir {
         self.path.join(name)
     }
 
-    pub(crate) fn error(&self, operation: &'static str, name: &str, errno: Errno) -> SpoolError {
-        SpoolError::Io { operation, path: self.join(name), source: errno.into() }
+    pub(crate) fn error(
+        &self,
+        operation: &'static str,
+        name: &str,
+        source: impl Into<io::Error>,
+    ) -> SpoolError {
+        SpoolError::Io { operation, path: self.join(name), source: source.into() }
     }
 
     fn own_error(&self, operation: &'static str, errno: Errno) -> SpoolError {
@@ -196,13 +200,13 @@ impl Dir {
         self.unlink(temporary)?;
         let file = self.write_new(temporary, bytes)?;
         let written = if durable { file.sync_all() } else { Ok(()) };
-        let placed = written
-            .map_err(|source| SpoolError::Io { operation: "sync", path: self.join(name), source })
-            .and_then(|()| match self.rename(temporary, self, name) {
+        let placed = written.map_err(|error| self.error("sync", name, error)).and_then(|()| {
+            match self.rename(temporary, self, name) {
                 Ok(()) => Ok(true),
                 Err(Errno::EEXIST) => Ok(false),
                 Err(errno) => Err(self.rename_error("write", name, errno)),
-            });
+            }
+        });
         if !matches!(placed, Ok(true)) {
             // What cannot be removed is pruned by its age.
             let _ = self.unlink(temporary);
@@ -221,15 +225,12 @@ impl Dir {
         let written = fchmod(&file, RECORD_MODE)
             .map_err(Into::into)
             .and_then(|()| file.write_all(bytes))
-            .map_err(|source| SpoolError::Io { operation: "write", path: self.join(name), source });
-        match written {
-            Ok(()) => Ok(file),
-            Err(error) => {
-                // The first error is the one to tell; a rest that stays is pruned by its age.
-                let _ = self.unlink(name);
-                Err(error)
-            }
+            .map_err(|error| self.error("write", name, error));
+        if written.is_err() {
+            // The first error is reported; a rest that stays is pruned by its age.
+            let _ = self.unlink(name);
         }
+        written.map(|()| file)
     }
 
     /// The names in the directory, in no order. A name that is not UTF-8 is nobody's record.

@@ -1,4 +1,4 @@
-//! What can go wrong with the spool's files, in words that name the path.
+//! The errors of the spool's files. Each text names the path.
 
 use nix::errno::Errno;
 use nix::unistd::geteuid;

@@ -9,8 +9,8 @@
 //! - [`ClientSpool`]: the agent's half. Submit, withdraw, look for the answer, ask.
 //! - [`WatcherSpool`]: the watcher's half. Claim, answer, set aside, prune.
 //!
-//! Nothing here waits, decides or reads the clock: deciding is `fence-core`'s, waiting the
-//! programs'. What a file means is `fence-protocol`'s.
+//! This crate does not wait, decide or read the clock: `fence-core` decides, and the programs wait.
+//! `fence-protocol` gives a file its meaning.
 
 mod client;
 mod dir;
@@ -29,7 +29,7 @@ mod watcher;
 
 use std::path::{Path, PathBuf};
 
-pub use client::{Asked, ClientSpool, Look, Showing, Stage, Submitted, Withdrawal};
+pub use client::{Asked, ClientSpool, Look, Showing, Stage, Submitted, WithdrawOutcome};
 pub use error::{LockError, SpoolError, cause};
 pub use file::{FileError, TrustedFile, program_problem};
 pub use lock::{Liveness, RunningLock, WatcherLock, is_lock};
@@ -39,7 +39,7 @@ pub use place::{
 };
 pub use record::{Facts, Sight};
 pub use watcher::{
-    Abandoned, Claim, QueryText, WatcherSpool, check_answers, check_renames, examine_places,
+    Abandoned, ClaimOutcome, QueryText, WatcherSpool, check_answers, check_renames, examine_places,
     is_claim_held,
 };
 

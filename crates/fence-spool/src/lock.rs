@@ -53,8 +53,8 @@ pub struct WatcherLock {
 /// The lock that is shared by all who run children for a watcher.
 #[derive(Debug)]
 pub struct RunningLock<'a> {
-    requests: &'a Dir,
-    claimed: &'a Dir,
+    pub(crate) requests: &'a Dir,
+    pub(crate) claimed: &'a Dir,
 }
 
 impl RunningLock<'_> {
@@ -132,11 +132,6 @@ fn identity(dir: &Dir) -> Result<Option<(Identity, i64)>, SpoolError> {
     }
 }
 
-/// The lock of the children that run for the watcher of `requests`.
-pub(crate) fn running<'a>(requests: &'a Dir, claimed: &'a Dir) -> RunningLock<'a> {
-    RunningLock { requests, claimed }
-}
-
 /// Makes this process the watcher of `requests`.
 pub(crate) fn take(requests: &Dir, served: &Served) -> Result<WatcherLock, LockError> {
     let refused = || LockError::Served { path: requests.join(""), lock: requests.join(WATCHER) };
@@ -180,12 +175,9 @@ fn take_file(requests: &Dir, served: &Served) -> Result<File, LockError> {
         }
         Err(errno) => return Err(requests.error("lock", WATCHER, errno).into()),
     }
-    file.set_len(0).and_then(|()| file.write_all(&served.to_text(std::process::id()))).map_err(
-        |source| {
-            let path = requests.join(WATCHER);
-            SpoolError::Io { operation: "write", path, source }
-        },
-    )?;
+    file.set_len(0)
+        .and_then(|()| file.write_all(&served.to_text(std::process::id())))
+        .map_err(|error| requests.error("write", WATCHER, error))?;
     Ok(file)
 }
 
@@ -222,10 +214,8 @@ fn of_file(requests: &Dir) -> Liveness {
 }
 
 fn open(requests: &Dir, name: &str) -> Result<File, SpoolError> {
-    record::open(requests, name, OFlag::O_RDWR | OFlag::O_CREAT).map_err(|refusal| match refusal {
-        OpenRefusal::Untrusted(error) => error,
-        OpenRefusal::System(errno) => requests.error("open", name, errno),
-    })
+    record::open(requests, name, OFlag::O_RDWR | OFlag::O_CREAT)
+        .map_err(|refusal| refusal.into_error(requests, "open", name))
 }
 
 /// What keeps the locks' files from being used, if they are there. Takes no lock.
@@ -234,8 +224,7 @@ pub(crate) fn examine(requests: &Dir, claimed: Option<&Dir>) -> Vec<SpoolError> 
         [Some((requests, WATCHER)), Some((requests, RUNNING)), claimed.map(|c| (c, RUNNING))];
     let problem = |(dir, name): (&Dir, &str)| match record::open(dir, name, OFlag::O_RDWR) {
         Ok(_) | Err(OpenRefusal::System(Errno::ENOENT)) => None,
-        Err(OpenRefusal::Untrusted(error)) => Some(error),
-        Err(OpenRefusal::System(errno)) => Some(dir.error("open", name, errno)),
+        Err(refusal) => Some(refusal.into_error(dir, "open", name)),
     };
     files.into_iter().flatten().filter_map(problem).collect()
 }
@@ -263,15 +252,8 @@ fn text_of(file: &File) -> Vec<u8> {
 /// The longest text of the lock: two paths.
 const TEXT_BYTES_MAX: u64 = 16 * 1024;
 
-#[expect(clippy::cast_possible_truncation, reason = "the constants are 0 and 1")]
 fn whole_file() -> libc::flock {
-    libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    }
+    sign::range(libc::F_WRLCK, 0, 0)
 }
 
 /// Whether a file of this name in the directory of requests is one of the locks'.

@@ -1,4 +1,4 @@
-//! Reading a file that somebody else has put there.
+//! Reading a file of another writer.
 //!
 //! It may be anything: a link to a secret, a FIFO that blocks, a device, a file of another user, a
 //! file of 100 MB. It is looked at before it is opened and again when it is open, and read only up
@@ -58,6 +58,16 @@ pub(crate) enum OpenRefusal {
     System(Errno),
 }
 
+impl OpenRefusal {
+    /// The error of `operation` with `name` in `dir`, which was refused.
+    pub(crate) fn into_error(self, dir: &Dir, operation: &'static str, name: &str) -> SpoolError {
+        match self {
+            OpenRefusal::Untrusted(error) => error,
+            OpenRefusal::System(errno) => dir.error(operation, name, errno),
+        }
+    }
+}
+
 /// Reads `name`, and gives the open file as well when it is one that we trust.
 pub(crate) fn inspect(dir: &Dir, name: &str) -> (Sight, Option<File>) {
     match open(dir, name, OFlag::O_RDONLY) {
@@ -85,11 +95,9 @@ pub(crate) fn inspect_open(dir: &Dir, name: &str, before: Option<File>) -> (Sigh
 /// Opens `name` if it is a regular file that nobody besides root and us can have written.
 pub(crate) fn open(dir: &Dir, name: &str, flags: OFlag) -> Result<File, OpenRefusal> {
     let check = |stat: &FileStat| match distrust(stat) {
-        Some(reason) => Err(OpenRefusal::Untrusted(SpoolError::Io {
-            operation: "trust",
-            path: dir.join(name),
-            source: io::Error::other(reason),
-        })),
+        Some(reason) => {
+            Err(OpenRefusal::Untrusted(dir.error("trust", name, io::Error::other(reason))))
+        }
         None => Ok(()),
     };
     match dir.stat(name) {
@@ -124,9 +132,7 @@ fn read(dir: &Dir, name: &str, file: &File) -> Sight {
     let mut bytes = Vec::with_capacity(usize::try_from(size(&stat)).unwrap_or(0) + 1);
     // One byte more than allowed, because the file may be growing.
     match file.take(RECORD_BYTES_MAX + 1).read_to_end(&mut bytes) {
-        Err(source) => {
-            Sight::Failed(SpoolError::Io { operation: "read", path: dir.join(name), source })
-        }
+        Err(error) => Sight::Failed(dir.error("read", name, error)),
         Ok(_) if bytes.len() as u64 > RECORD_BYTES_MAX => Sight::TooLarge(bytes.len() as u64),
         Ok(_) => {
             let facts = Facts {

@@ -53,10 +53,15 @@ impl WatcherSpool {
     }
 }
 
-/// A regular file that may have to go.
+/// A file that may have to be removed.
 struct Old {
     name: String,
     stat: FileStat,
+}
+
+fn entries(dir: &Dir, meant: impl Fn(&str) -> bool) -> Result<Vec<Old>, SpoolError> {
+    let old = |name: String| Some(Old { stat: dir.stat(&name).ok()?, name });
+    Ok(dir.names()?.into_iter().filter(|name| meant(name)).filter_map(old).collect())
 }
 
 /// Removes the regular files of `dir` that are `meant` and for which `is_due` holds, given how many
@@ -66,15 +71,8 @@ fn remove(
     meant: impl Fn(&str) -> bool,
     is_due: impl Fn(usize, &Old) -> bool,
 ) -> Result<usize, SpoolError> {
-    let mut files = Vec::new();
-    for name in dir.names()? {
-        if meant(&name)
-            && let Ok(stat) = dir.stat(&name)
-            && kind(&stat) == SFlag::S_IFREG
-        {
-            files.push(Old { name, stat });
-        }
-    }
+    let mut files = entries(dir, meant)?;
+    files.retain(|file| kind(&file.stat) == SFlag::S_IFREG);
     files.sort_by_key(|file| std::cmp::Reverse(mtime_ms(&file.stat)));
     let mut removed = 0;
     for (younger, file) in files.iter().enumerate() {
@@ -86,12 +84,7 @@ fn remove(
 }
 
 fn bound_rejected(rejected: &Dir) -> Result<(), SpoolError> {
-    let mut files = Vec::new();
-    for name in rejected.names()? {
-        if let Ok(stat) = rejected.stat(&name) {
-            files.push(Old { name, stat });
-        }
-    }
+    let mut files = entries(rejected, |_| true)?;
     // By the time of the renaming, which the time of writing does not tell.
     files.sort_by_key(|file| std::cmp::Reverse((file.stat.st_ctime, file.stat.st_ctime_nsec)));
     let mut kept_bytes = 0;

@@ -55,16 +55,16 @@ pub(crate) fn set(requests: &Dir) -> Result<Option<Sign>, SpoolError> {
 }
 
 impl Place {
-    #[expect(clippy::cast_possible_truncation, reason = "the constants are 0 to 2")]
     fn byte(&self, kind: libc::c_int) -> libc::flock {
-        libc::flock {
-            l_type: kind as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: self.offset,
-            l_len: 1,
-            l_pid: 0,
-        }
+        range(kind, self.offset, 1)
     }
+}
+
+/// A lock of this kind on `len` bytes from `start` on; 0 bytes are all to the end.
+#[expect(clippy::cast_possible_truncation, reason = "the constants are 0 to 2")]
+pub(crate) fn range(kind: libc::c_int, start: libc::off_t, len: libc::off_t) -> libc::flock {
+    let (l_type, l_whence) = (kind as libc::c_short, libc::SEEK_SET as libc::c_short);
+    libc::flock { l_type, l_whence, l_start: start, l_len: len, l_pid: 0 }
 }
 
 fn is_set_at(requests: &Dir, places: &[Place]) -> Result<bool, SpoolError> {

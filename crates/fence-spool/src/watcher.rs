@@ -1,9 +1,8 @@
 //! The watcher's half: see what is pending, claim it, answer it.
 //!
 //! A claim is one rename, which either wins or finds nothing, against the client's withdrawal and
-//! against any other watcher. An answer is written once and never overwritten. Which request is
-//! claimed and what the answer says are decided elsewhere; keeping the directories small is
-//! `retention`'s.
+//! against any other watcher. An answer is written once and never overwritten. Other crates decide
+//! which request to claim and what to answer; `retention` keeps the directories small.
 
 use fence_protocol::{NodeName, RecordName, RequestId};
 use nix::errno::Errno;
@@ -31,9 +30,9 @@ pub struct WatcherSpool {
     pub(crate) queries: Dir,
 }
 
-/// What came of a claim.
+/// The outcome of a claim.
 #[derive(Debug)]
-pub enum Claim {
+pub enum ClaimOutcome {
     /// There was nothing to claim: its client has withdrawn it.
     Gone,
     /// The request could not be claimed and is still pending.
@@ -97,7 +96,7 @@ impl WatcherSpool {
 
     /// The lock of those who run children for a watcher of this spool.
     pub fn running_lock(&self) -> RunningLock<'_> {
-        lock::running(&self.requests, &self.claimed)
+        RunningLock { requests: &self.requests, claimed: &self.claimed }
     }
 
     /// Makes the lock's file anew where somebody removed it, or put another one into its place;
@@ -145,20 +144,20 @@ impl WatcherSpool {
 
     /// Takes a request out of its client's reach. With `sync` the claim outlives a crash of the
     /// host.
-    pub fn claim(&self, name: &RecordName, sync: bool) -> Claim {
+    pub fn claim(&self, name: &RecordName, sync: bool) -> ClaimOutcome {
         let file_name = name.file_name();
         // What is claimed must be found at its path by those who look for its client. Where no mark
         // can be made, it would count as begun before.
         for directory in [&self.claimed, &self.started] {
             if !directory.is_current() {
-                return Claim::Failed(directory.error("use", "", Errno::ENOENT));
+                return ClaimOutcome::Failed(directory.error("use", "", Errno::ENOENT));
             }
         }
         // Opened before: after the claim a lack of descriptors could no longer be waited out.
         let before = match record::open(&self.requests, &file_name, OFlag::O_RDONLY) {
             Ok(file) => Some(file),
             Err(OpenRefusal::System(errno)) if errno != Errno::ENOENT => {
-                return Claim::Failed(self.requests.error("read", &file_name, errno));
+                return ClaimOutcome::Failed(self.requests.error("read", &file_name, errno));
             }
             // What must not be read is claimed and refused; what is gone, the rename finds gone.
             Err(_) => None,
@@ -166,15 +165,16 @@ impl WatcherSpool {
         match self.requests.rename(&file_name, &self.claimed, &file_name) {
             Ok(()) => {}
             // The same error tells that the directory of claims is gone.
-            Err(Errno::ENOENT) if self.requests.lacks(&file_name) => return Claim::Gone,
+            Err(Errno::ENOENT) if self.requests.lacks(&file_name) => return ClaimOutcome::Gone,
             Err(errno) => {
-                return Claim::Failed(self.requests.rename_error("claim", &file_name, errno));
+                let error = self.requests.rename_error("claim", &file_name, errno);
+                return ClaimOutcome::Failed(error);
             }
         }
         let synced =
             if sync { self.claimed.sync().and_then(|()| self.requests.sync()) } else { Ok(()) };
         let (sight, file) = record::inspect_open(&self.claimed, &file_name, before);
-        Claim::Claimed {
+        ClaimOutcome::Claimed {
             sight: synced.map_or_else(Sight::Failed, |()| sight),
             client_gone: file.is_none_or(|file| !is_held(&file)),
         }
@@ -390,8 +390,8 @@ pub fn check_answers(places: &Places) -> Result<(), SpoolError> {
 /// The size of an answer, which has a page on the disk.
 const ANSWER_BYTES: usize = 4096;
 
-/// Whether somebody holds the client's lock on `file`. The probe is shared, so that two of them
-/// never take each other for a client, and ends with `file`.
+/// Whether somebody holds the client's lock on `file`. The lock for this look is shared, so that
+/// two looks never take each other for a client. It ends with `file`.
 pub(crate) fn is_held(file: &File) -> bool {
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }

@@ -5,7 +5,7 @@
 use std::fs;
 
 use fence_protocol::{RecordName, RequestId};
-use fence_spool::{Claim, Places, Sight, WatcherSpool, is_claim_held};
+use fence_spool::{ClaimOutcome, Places, Sight, WatcherSpool, is_claim_held};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 #[test]
@@ -31,11 +31,11 @@ fn a_request_that_cannot_be_opened_is_not_claimed_and_its_claim_needs_no_more_de
     set(soft);
 
     for claim in claims {
-        let Claim::Failed(problem) = claim else { panic!("{claim:?}") };
+        let ClaimOutcome::Failed(problem) = claim else { panic!("{claim:?}") };
         assert!(problem.is_passing(), "{problem}");
     }
     assert!(matches!(read, Sight::Failed(problem) if problem.is_passing()));
-    let Claim::Claimed { sight: Sight::Content { bytes, .. }, client_gone } = claim else {
+    let ClaimOutcome::Claimed { sight: Sight::Content { bytes, .. }, client_gone } = claim else {
         panic!("{claim:?}")
     };
     assert_eq!((&bytes[..], client_gone), (&b"{}"[..], true));

@@ -15,7 +15,7 @@ use crate::history::was_active;
 use crate::names::{self, Known};
 use crate::{Held, Mounts, Report, Target};
 
-/// What is wanted of the CIB.
+/// The parts of the CIB that discovery needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cib {
     nodes: Vec<CibNode>,
@@ -133,12 +133,8 @@ impl Cib {
 
     /// The node that `target` means.
     pub(crate) fn node(&self, target: Target<'_>) -> Option<&CibNode> {
-        let known: Vec<Known<'_>> = self
-            .nodes
-            .iter()
-            .map(|node| Known { name: Some(&node.uname), addresses: Vec::new() })
-            .collect();
-        names::find(target, &known).ok().map(|place| &self.nodes[place])
+        let known = self.nodes.iter().map(|node| Known::of(Some(&node.uname), &[]));
+        names::find(target, &known.collect::<Vec<_>>()).ok().map(|place| &self.nodes[place])
     }
 
     /// What a node holds: the one found by its name, else the one with this number.

@@ -49,14 +49,12 @@ impl ClusterNodes {
             let has_name = |own: &String| own.eq_ignore_ascii_case(name);
             node.id.as_deref() == Some(id) || node.name.as_ref().is_some_and(has_name)
         };
-        match self.nodes.iter_mut().find(is_it) {
-            // The cluster manager's own name for it is the one that a fence is for.
-            Some(node) => node.others.extend(node.name.replace(name.to_owned())),
-            None => self.nodes.push(Names {
-                id: Some(id.to_owned()),
-                name: Some(name.to_owned()),
-                others: Vec::new(),
-            }),
+        if let Some(node) = self.nodes.iter_mut().find(is_it) {
+            // A fence names the node as the cluster manager does.
+            node.others.extend(node.name.replace(name.to_owned()));
+        } else {
+            let (id, name) = (Some(id.to_owned()), Some(name.to_owned()));
+            self.nodes.push(Names { id, name, others: Vec::new() });
         }
     }
 
@@ -68,9 +66,7 @@ impl ClusterNodes {
     /// The name, or else an address, of the node with this number.
     pub fn of_number(&self, number: u32) -> Option<&str> {
         let number = number.to_string();
-        let Names { name, others, .. } =
-            self.nodes.iter().find(|node| node.id.as_ref() == Some(&number))?;
-        name.as_deref().or(others.first().map(String::as_str))
+        self.nodes.iter().find(|node| node.id.as_ref() == Some(&number))?.shown()
     }
 
     /// Why nobody can say whether `plug` is the name of another node than `nodename`.
@@ -92,13 +88,11 @@ impl ClusterNodes {
         let (plugs, own) = (names::places(plug, &known), names::places(nodename, &known));
         let is_own = plugs.iter().any(|place| own.contains(place))
             || own.is_empty() && names::are_one(plug, nodename);
-        let place = *plugs.first().filter(|_| !is_own)?;
-        let Names { name, others, .. } = &self.nodes[place];
-        name.as_deref().or(others.first().map(String::as_str))
+        self.nodes[*plugs.first().filter(|_| !is_own)?].shown()
     }
 
     fn known(&self) -> Vec<Known<'_>> {
-        self.nodes.iter().map(Names::known).collect()
+        self.nodes.iter().map(|node| Known::of(node.name.as_deref(), &node.others)).collect()
     }
 }
 
@@ -111,11 +105,9 @@ fn unread(corosync: &Reading<Corosync>, cib: &Reading<Cib>) -> Option<String> {
 }
 
 impl Names {
-    fn known(&self) -> Known<'_> {
-        Known {
-            name: self.name.as_deref(),
-            addresses: self.others.iter().map(String::as_str).collect(),
-        }
+    /// The name, or else an address.
+    fn shown(&self) -> Option<&str> {
+        self.name.as_deref().or(self.others.first().map(String::as_str))
     }
 }
 

@@ -5,8 +5,8 @@
 
 use std::net::IpAddr;
 
+use crate::Target;
 use crate::names::{self, Known};
-use crate::{NoNodeId, Target};
 
 /// What corosync is configured to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,18 +74,12 @@ impl Corosync {
     }
 
     /// The number of `target`.
-    pub fn node_id(&self, target: Target<'_>) -> Result<u32, NoNodeId> {
-        let known: Vec<Known<'_>> = self
-            .nodes
-            .iter()
-            .map(|node| Known {
-                name: node.name.as_deref(),
-                addresses: node.addresses.iter().map(String::as_str).collect(),
-            })
-            .collect();
-        let in_file = |why: String| NoNodeId(format!("{why} in corosync.conf"));
-        let place = names::find(target, &known).map_err(|NoNodeId(why)| in_file(why))?;
-        self.nodes[place].id.ok_or_else(|| in_file("the node has no nodeid".to_owned()))
+    pub fn node_id(&self, target: Target<'_>) -> Result<u32, String> {
+        let known = self.nodes.iter().map(|node| Known::of(node.name.as_deref(), &node.addresses));
+        let place = names::find(target, &known.collect::<Vec<_>>())
+            .map_err(|why| format!("{why} in corosync.conf"))?;
+        let id = self.nodes[place].id;
+        id.ok_or_else(|| "the node has no nodeid in corosync.conf".to_owned())
     }
 }
 
@@ -105,7 +99,7 @@ mod tests {
 
     fn node_id(name: &str) -> Result<u32, String> {
         let target = Target { plug: name, nodename: None };
-        Corosync::parse(TEXT).node_id(target).map_err(|why| why.to_string())
+        Corosync::parse(TEXT).node_id(target)
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Reading the files. None of them can lie on GFS2 or block: they are the kernel's, or were looked
-//! for with care.
+//! Reading the files. None of them can be on GFS2 or block: they are the kernel's, or were found by
+//! a safe walk.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -11,7 +11,7 @@ use fence_spool::{FileError, TrustedFile};
 use crate::mounts::{Point, points};
 use crate::{Corosync, Lockspaces, Mounts, Reading};
 
-/// What the files told.
+/// The contents of the files.
 pub(crate) struct Files {
     pub(crate) corosync: Reading<Corosync>,
     pub(crate) lockspaces: Reading<Lockspaces>,

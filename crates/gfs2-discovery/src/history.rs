@@ -30,16 +30,16 @@ fn after(active: bool, operation: Node<'_, '_>) -> bool {
         Some("monitor") if matches!(status, Some(PENDING | CANCELLED)) => active,
         Some("monitor") => match code {
             Some(NOT_RUNNING) => !matches!(status, None | Some(DONE | ERROR)),
-            // Where an agent is not installed, or refuses the parameters, a probe finds nothing.
-            // Later on this says nothing about what was started before.
-            Some(NOT_INSTALLED | INVALID_PARAMETERS) => !is_probe(operation),
-            _ => status != Some(STATUS_NOT_INSTALLED) || !is_probe(operation),
+            // If an agent is not installed, or refuses the parameters, a single monitor finds
+            // nothing. Later on this says nothing about what was started before.
+            Some(NOT_INSTALLED | INVALID_PARAMETERS) => !is_single(operation),
+            _ => status != Some(STATUS_NOT_INSTALLED) || !is_single(operation),
         },
         _ => active,
     }
 }
 
-fn is_probe(monitor: Node<'_, '_>) -> bool {
+fn is_single(monitor: Node<'_, '_>) -> bool {
     number(monitor, "interval").unwrap_or(0) == 0
 }
 

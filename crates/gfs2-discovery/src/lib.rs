@@ -32,9 +32,8 @@ mod names;
 mod nnf;
 mod programs;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use cib::Cib;
 use cib::CibNode;
@@ -63,12 +62,12 @@ impl<'a> Target<'a> {
     }
 }
 
-/// What a source let be read.
+/// What was read from a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading<T> {
     /// This.
     Got(T),
-    /// Nothing, for this reason, though the source is there.
+    /// The source exists, but could not be read, for this reason.
     Blind(String),
     /// There is no such source here; what is missing.
     Absent(String),
@@ -111,12 +110,7 @@ pub fn discover(target: Target<'_>, search: &Search) -> Discovery {
 
 /// Reads all that [`conclude`] needs for `target`, within the same time.
 pub fn gather(target: Target<'_>, search: &Search) -> Evidence {
-    let until = Instant::now() + search.time_max;
-    let asked = programs::ask(target, search);
-    let mut files = files::read(&search.root);
-    let programs::Answers { cib, storages, mounts } = asked.answers(until);
-    let cib = cib.then(|text| Cib::parse(&String::from_utf8_lossy(&text)));
-    let storages = storages.then(|objects| Ok(NodeStorages::new(objects, mounts)));
+    let (cib, storages, mut files) = programs::ask(target, search, || files::read(&search.root));
     if let Reading::Got(cib) = &cib {
         files.follow(&search.root, cib.directories());
     }
@@ -136,61 +130,28 @@ pub fn cluster_nodes(
     if is_enough(&nodes) || search.time_max.is_zero() {
         return nodes;
     }
-    let cib = programs::ask_cib(search);
-    ClusterNodes::of(&corosync, &cib.then(|text| Cib::parse(&String::from_utf8_lossy(&text))))
+    ClusterNodes::of(&corosync, &programs::ask_cib(search))
 }
 
 /// What `evidence` says about `target`.
 pub fn conclude(target: Target<'_>, evidence: &Evidence) -> Discovery {
-    let by_cib = match &evidence.cib {
-        Reading::Got(cib) => cib.node(target),
-        _ => None,
-    };
-    let by_corosync = match &evidence.corosync {
-        Reading::Got(corosync) => corosync.node_id(target).map_err(|why| why.to_string()),
-        Reading::Blind(why) | Reading::Absent(why) => Err(why.clone()),
-    };
+    let by_cib = evidence.cib.result().ok().and_then(|cib| cib.node(target));
+    let by_corosync = evidence.corosync.result().and_then(|corosync| corosync.node_id(target));
     let id = by_corosync.or_else(|why| by_cib.and_then(CibNode::number).ok_or(why));
-    let dlm = match &evidence.lockspaces {
-        Reading::Got(lockspaces) => match &id {
-            Ok(id) => lockspaces.report(*id),
-            Err(why) => Report::Blind(format!("the target's node id is not known: {why}")),
-        },
-        Reading::Blind(why) => Report::Blind(why.clone()),
-        Reading::Absent(why) => Report::Absent(why.clone()),
-    };
-    let cib = match &evidence.cib {
-        Reading::Got(cib) => cib.report(by_cib, id.as_ref().ok().copied(), &evidence.mounts),
-        Reading::Blind(why) => Report::Blind(why.clone()),
-        Reading::Absent(why) => Report::Absent(why.clone()),
-    };
-    let nnf = match &evidence.storages {
-        Reading::Got(storages) => storages.report(target),
-        Reading::Blind(why) => Report::Blind(why.clone()),
-        Reading::Absent(why) => Report::Absent(why.clone()),
-    };
+    let dlm = evidence.lockspaces.report(|lockspaces| match &id {
+        Ok(id) => lockspaces.report(*id),
+        Err(why) => Report::Blind(format!("the target's node id is not known: {why}")),
+    });
+    let number = id.as_ref().ok().copied();
+    let cib = evidence.cib.report(|cib| cib.report(by_cib, number, &evidence.mounts));
+    let nnf = evidence.storages.report(|storages| storages.report(target));
     Discovery::new(vec![(Source::Dlm, dlm), (Source::Cib, cib), (Source::Nnf, nnf)])
 }
 
 /// The number of `target` in the cluster, by corosync's configuration below `root`.
-pub fn node_id(root: &Path, target: Target<'_>) -> Result<u32, NoNodeId> {
-    match files::corosync(root) {
-        Reading::Got(corosync) => corosync.node_id(target),
-        Reading::Blind(why) | Reading::Absent(why) => Err(NoNodeId(why)),
-    }
+pub fn node_id(root: &Path, target: Target<'_>) -> Result<u32, String> {
+    files::corosync(root).result()?.node_id(target)
 }
-
-/// Why a node has no number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoNodeId(String);
-
-impl fmt::Display for NoNodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for NoNodeId {}
 
 impl<T> Reading<T> {
     /// What `parse` makes of what was read; what it cannot read makes the source blind.
@@ -202,7 +163,24 @@ impl<T> Reading<T> {
         }
     }
 
-    /// Why nothing could be read, though the source is there.
+    /// What was read, or why nothing was.
+    fn result(&self) -> Result<&T, String> {
+        match self {
+            Reading::Got(value) => Ok(value),
+            Reading::Blind(why) | Reading::Absent(why) => Err(why.clone()),
+        }
+    }
+
+    /// The source's report, which `of` makes from what was read.
+    fn report(&self, of: impl FnOnce(&T) -> Report) -> Report {
+        match self {
+            Reading::Got(value) => of(value),
+            Reading::Blind(why) => Report::Blind(why.clone()),
+            Reading::Absent(why) => Report::Absent(why.clone()),
+        }
+    }
+
+    /// Why the source, which exists, could not be read.
     fn blindness(&self) -> Option<&str> {
         match self {
             Reading::Blind(why) => Some(why),

@@ -20,6 +20,8 @@ pub struct Mount {
 /// Any mount point, of GFS2 or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Point {
+    /// The device's major and minor number.
+    device: String,
     pub(crate) directory: String,
     /// The file system's type.
     pub(crate) kind: String,
@@ -29,9 +31,9 @@ pub(crate) struct Point {
 pub(crate) fn points(mountinfo: &str) -> Vec<Point> {
     let point = |line: &str| {
         let (mount, system) = line.split_once(" - ")?;
-        let directory = unescaped(mount.split(' ').nth(4)?);
-        let kind = system.split(' ').next()?.to_owned();
-        Some(Point { directory, kind })
+        let mut fields = mount.split(' ').skip(2);
+        let (device, directory) = (fields.next()?.to_owned(), unescaped(fields.nth(1)?));
+        Some(Point { device, directory, kind: system.split(' ').next()?.to_owned() })
     };
     mountinfo.lines().filter_map(point).collect()
 }
@@ -48,17 +50,12 @@ impl Mounts {
     /// Puts the mount points of `mountinfo` to the lock tables, each given with its `id` (the
     /// device's major and minor number).
     pub fn new(mountinfo: &str, tables: &[(String, String)]) -> Self {
-        let mount = |line: &str| {
-            let (mount, system) = line.split_once(" - ")?;
-            if system.split(' ').next() != Some("gfs2") {
-                return None;
-            }
-            let mut fields = mount.split(' ').skip(2);
-            let (device, directory) = (fields.next()?, fields.nth(1)?);
+        let gfs2 = points(mountinfo).into_iter().filter(|point| point.kind == "gfs2");
+        let mounts = gfs2.filter_map(|Point { device, directory, .. }| {
             let (table, _) = tables.iter().find(|(_, id)| id.trim() == device)?;
-            Some(Mount { directory: unescaped(directory), table: table.clone() })
-        };
-        Mounts(mountinfo.lines().filter_map(mount).collect())
+            Some(Mount { directory, table: table.clone() })
+        });
+        Mounts(mounts.collect())
     }
 
     /// The lock table of what is mounted at `directory`.

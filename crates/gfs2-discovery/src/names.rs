@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::{NoNodeId, Target};
+use crate::Target;
 
 /// The names of one node.
 pub(crate) struct Known<'a> {
@@ -15,17 +15,23 @@ pub(crate) struct Known<'a> {
     pub(crate) addresses: Vec<&'a str>,
 }
 
+impl<'a> Known<'a> {
+    pub(crate) fn of(name: Option<&'a str>, addresses: &'a [String]) -> Self {
+        Known { name, addresses: addresses.iter().map(String::as_str).collect() }
+    }
+}
+
 /// The place of the one node in `nodes` that `target` means. A name that could mean two nodes means
 /// none.
-pub(crate) fn find(target: Target<'_>, nodes: &[Known<'_>]) -> Result<usize, NoNodeId> {
+pub(crate) fn find(target: Target<'_>, nodes: &[Known<'_>]) -> Result<usize, String> {
     for wanted in target.names() {
         match places(wanted, nodes)[..] {
             [place] => return Ok(place),
             [] => {}
-            _ => return Err(NoNodeId(format!("'{wanted}' could mean several nodes"))),
+            _ => return Err(format!("'{wanted}' could mean several nodes")),
         }
     }
-    Err(NoNodeId(format!("there is no node '{}'", target.nodename.unwrap_or(target.plug))))
+    Err(format!("there is no node '{}'", target.nodename.unwrap_or(target.plug)))
 }
 
 /// The places of all nodes in `nodes` that `wanted` can mean.
@@ -86,7 +92,7 @@ mod tests {
             .iter()
             .map(|(name, addresses)| Known { name: *name, addresses: addresses.to_vec() })
             .collect();
-        find(Target { plug, nodename }, &nodes).map_err(|why| why.to_string())
+        find(Target { plug, nodename }, &nodes)
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The programs that are asked, side by side: `cibadmin`, and `kubectl` once for each list.
+//! The programs, which run side by side: `cibadmin`, and `kubectl` once for each list.
 //!
-//! A program that hangs is killed when the time is over, with what it started, and is never waited
-//! for: one that hangs in a file system does not even die of SIGKILL. It leaves what it was for
-//! blind.
+//! At the end of the time, a program that hangs is killed with all that it started. Nothing waits
+//! for its end: a program that hangs in a file system does not even die of SIGKILL. Its source is
+//! then blind.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -21,8 +21,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::list::{ListReader, PART_BYTES_MAX};
-use crate::nnf::{self, Objects};
-use crate::{Reading, Search, Target};
+use crate::nnf::{self, NodeStorages, Objects};
+use crate::{Cib, Reading, Search, Target};
 
 /// How to reach Kubernetes: what the environment says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,62 +36,37 @@ pub struct Kubernetes {
     pub home: Option<PathBuf>,
 }
 
-/// The programs that are asked about file systems, started or not.
-pub(crate) struct Asked {
-    cib: Reading<Program>,
-    storages: Reading<Program>,
-    mounts: Reading<Program>,
-}
-
-/// What they wrote.
-pub(crate) struct Answers {
-    pub(crate) cib: Reading<Vec<u8>>,
-    /// Near Node Flash's storage.
-    pub(crate) storages: Reading<Objects>,
-    /// What the target was told to mount.
-    pub(crate) mounts: Reading<Objects>,
-}
-
-/// Starts them.
-pub(crate) fn ask(target: Target<'_>, search: &Search) -> Asked {
+/// Runs the programs that know file systems, and `meanwhile` beside them.
+pub(crate) fn ask<T>(
+    target: Target<'_>,
+    search: &Search,
+    meanwhile: impl FnOnce() -> T,
+) -> (Reading<Cib>, Reading<NodeStorages>, T) {
     if search.time_max.is_zero() {
         let why = || "no time is given for programs".to_owned();
-        let absent = || Reading::Absent(why());
-        return Asked { cib: absent(), storages: absent(), mounts: absent() };
+        return (Reading::Absent(why()), Reading::Absent(why()), meanwhile());
     }
+    let until = Instant::now() + search.time_max;
     let (label, value) = nnf::LABEL;
-    let storages = start_kubectl(
-        search,
-        &[nnf::STORAGE_KINDS, "--all-namespaces", &format!("--selector={label}={value}")],
-    );
+    let selector = format!("--selector={label}={value}");
     let namespace = format!("--namespace={}", target.plug);
-    Asked {
-        cib: start_cibadmin(search),
-        storages,
-        mounts: start_kubectl(search, &[nnf::MOUNT_KIND, &namespace]),
-    }
+    let mut storages = start_kubectl(search, &[nnf::STORAGE_KINDS, "--all-namespaces", &selector]);
+    let mut cib = start_cibadmin(search);
+    let mut mounts = start_kubectl(search, &[nnf::MOUNT_KIND, &namespace]);
+    let value = meanwhile();
+    read_all(&mut [&mut cib, &mut storages, &mut mounts], until);
+    let cib = cib.then(|program| program.cib(until));
+    let storages = storages.then(|program| program.list(until));
+    let mounts = mounts.then(|program| program.list(until));
+    (cib, storages.then(|objects| Ok(NodeStorages::new(objects, mounts))), value)
 }
 
 /// What `cibadmin` alone writes in `search.time_max`.
-pub(crate) fn ask_cib(search: &Search) -> Reading<Vec<u8>> {
+pub(crate) fn ask_cib(search: &Search) -> Reading<Cib> {
     let until = Instant::now() + search.time_max;
     let mut cib = start_cibadmin(search);
     read_all(&mut [&mut cib], until);
-    cib.then(|program| Ok(program.end(until)?.bytes))
-}
-
-impl Asked {
-    /// What they write until then.
-    pub(crate) fn answers(mut self, until: Instant) -> Answers {
-        let Asked { cib, storages, mounts } = &mut self;
-        read_all(&mut [cib, storages, mounts], until);
-        let Asked { cib, storages, mounts } = self;
-        Answers {
-            cib: cib.then(|program| Ok(program.end(until)?.bytes)),
-            storages: storages.then(|program| program.list(until)),
-            mounts: mounts.then(|program| program.list(until)),
-        }
-    }
+    cib.then(|program| program.cib(until))
 }
 
 /// The nodes that Kubernetes has: compute nodes and rabbits of Near Node Flash. Takes no longer
@@ -116,17 +91,17 @@ pub fn kubernetes_nodes(search: &Search) -> Reading<BTreeSet<String>> {
 /// `--local`: the answer of the node that coordinates the cluster would be awaited otherwise, and
 /// it may be the one that has died. Pacemaker 3 deprecates the option, so the second command is
 /// without it.
-fn cibadmin(search: &Search) -> Reading<[Command; 2]> {
+fn start_cibadmin(search: &Search) -> Reading<Program> {
     program(&search.root, "cibadmin").then(|path| {
         let [mut local, mut plain] = [prepared(&path), prepared(&path)];
         local.args(["--query", "--local"]);
         plain.arg("--query");
-        Ok([local, plain])
+        Ok(Program { otherwise: Some(plain), ..start(local, false)? })
     })
 }
 
 /// `kubectl get`, for what `what` says.
-fn kubectl(search: &Search, what: &[&str]) -> Reading<Command> {
+fn start_kubectl(search: &Search, what: &[&str]) -> Reading<Program> {
     let Kubernetes { kubectl, config, home } = &search.kubernetes;
     let home = home.clone().unwrap_or_else(|| "/root".into());
     match kubeconfig(&search.root, config.as_deref(), &home) {
@@ -149,7 +124,7 @@ fn kubectl(search: &Search, what: &[&str]) -> Reading<Command> {
             command.env("HOME", &home);
         }
         command.envs(config.as_ref().map(|list| ("KUBECONFIG", list)));
-        Ok(command)
+        start(command, true)
     })
 }
 
@@ -178,10 +153,7 @@ fn kubeconfig(root: &Path, config: Option<&str>, home: &Path) -> Reading<()> {
 
 /// The path of the program `name` below `root`, which nobody but root can replace.
 pub fn find_program(root: &Path, name: &str) -> Result<PathBuf, String> {
-    match program(root, name) {
-        Reading::Got(path) => Ok(path),
-        Reading::Blind(why) | Reading::Absent(why) => Err(why),
-    }
+    program(root, name).result().cloned()
 }
 
 fn program(root: &Path, name: &str) -> Reading<PathBuf> {
@@ -216,17 +188,6 @@ fn prepared(path: &Path) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
-}
-
-fn start_cibadmin(search: &Search) -> Reading<Program> {
-    cibadmin(search).then(|[local, plain]| {
-        let program = start(local, false)?;
-        Ok(Program { otherwise: Some(plain), ..program })
-    })
-}
-
-fn start_kubectl(search: &Search, what: &[&str]) -> Reading<Program> {
-    kubectl(search, what).then(|command| start(command, true))
 }
 
 /// Starts it; `is_list` says whether it writes a list of Kubernetes' objects.
@@ -333,6 +294,11 @@ fn readable(outputs: &[&mut Output], time_max: Duration) -> io::Result<Vec<bool>
 }
 
 impl Program {
+    /// The CIB that it wrote, if it ended by itself and well.
+    fn cib(self, until: Instant) -> Result<Cib, String> {
+        Cib::parse(&String::from_utf8_lossy(&self.end(until)?.bytes))
+    }
+
     /// What it listed, if it ended by itself and well.
     fn list(self, until: Instant) -> Result<Objects, String> {
         self.end(until)?.list.unwrap_or_default().finish()

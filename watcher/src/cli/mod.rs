@@ -29,7 +29,7 @@ use fence_log::stdout_was_closed;
 use fence_protocol::{FenceAction, NodeName};
 use fence_spool::{PlaceError, SpoolError};
 
-use crate::config::{self, ConfigError, Origin, Problem, Settings, SpoolSettings};
+use crate::config::{self, ConfigError, Origin, Problem, SpoolSettings, WatcherConfig};
 use crate::daemon;
 use check::Wanted;
 
@@ -256,7 +256,7 @@ impl Input {
         &self,
         node: Option<NodeName>,
         programs_must_exist: bool,
-    ) -> Result<Settings, ConfigError> {
+    ) -> Result<WatcherConfig, ConfigError> {
         config::load(&self.origin(node, programs_must_exist))
     }
 
@@ -266,7 +266,7 @@ impl Input {
         &self,
         node: Option<NodeName>,
         offline: bool,
-    ) -> Result<Settings, ConfigError> {
+    ) -> Result<WatcherConfig, ConfigError> {
         if !offline {
             return self.settings_to_serve(node);
         }
@@ -276,7 +276,7 @@ impl Input {
         if is_for_a_node { self.with_a_device_here(settings) } else { Ok(settings) }
     }
 
-    fn on_this_clock(&self, settings: Settings) -> Result<Settings, ConfigError> {
+    fn on_this_clock(&self, settings: WatcherConfig) -> Result<WatcherConfig, ConfigError> {
         match fence_clock::problem() {
             None => Ok(settings),
             Some(text) => {
@@ -287,11 +287,11 @@ impl Input {
     }
 
     /// For the service, which is of no use on a node that no device is for.
-    fn settings_to_serve(&self, node: Option<NodeName>) -> Result<Settings, ConfigError> {
+    fn settings_to_serve(&self, node: Option<NodeName>) -> Result<WatcherConfig, ConfigError> {
         self.with_a_device_here(self.on_this_clock(self.settings(node, true)?)?)
     }
 
-    fn with_a_device_here(&self, settings: Settings) -> Result<Settings, ConfigError> {
+    fn with_a_device_here(&self, settings: WatcherConfig) -> Result<WatcherConfig, ConfigError> {
         if settings.devices.iter().any(|device| device.applies_to(&settings.node)) {
             return Ok(settings);
         }
@@ -306,7 +306,7 @@ impl Input {
 
     /// For the commands that only look, which serve other responders' users too: without the usual
     /// file, the usual places.
-    fn settings_to_look(&self) -> Result<Settings, ConfigError> {
+    fn settings_to_look(&self) -> Result<WatcherConfig, ConfigError> {
         let origin = self.origin(None, false);
         match config::load(&origin) {
             Err(ConfigError::Missing(path)) if path == Path::new(config::DEFAULT_FILE) => {

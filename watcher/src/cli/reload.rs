@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn a_problem_of_several_lines_is_shown_so_and_has_each_backslash_once() {
-        let mut answer = QueryAnswer::new("q", QueryCode::WrongQuestion, "nothing was changed");
+        let mut answer = QueryAnswer::new("q", QueryCode::WrongQuery, "nothing was changed");
         answer.problems =
             vec!["no file\n\n    name = \"x\"".to_owned(), r"'a\\b' is\u{7}".to_owned()];
 

@@ -39,7 +39,7 @@ pub const DEFAULT_FILE: &str = "/etc/gfs2-fencing/fence-watcher.toml";
 
 /// Everything that the watcher is told, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct WatcherConfig {
     /// `[spool]`: the directories and how long things stay there.
     pub spool: SpoolSettings,
     /// `[log]`: what is written down, and where.
@@ -103,7 +103,7 @@ pub struct ServiceSettings {
     pub rescan_ms: u64,
 }
 
-impl Settings {
+impl WatcherConfig {
     /// What is no fault and may surprise: names that mean one target.
     pub fn reports(&self) -> Vec<String> {
         device::reports(&self.devices)
@@ -138,13 +138,13 @@ pub fn local_node() -> String {
 }
 
 /// Reads and checks the configuration file.
-pub fn load(origin: &Origin) -> Result<Settings, ConfigError> {
+pub fn load(origin: &Origin) -> Result<WatcherConfig, ConfigError> {
     let text = file::read(origin.file)?;
     parse(&text, origin)
 }
 
 /// Checks the text of a configuration file.
-pub fn parse(text: &str, origin: &Origin) -> Result<Settings, ConfigError> {
+pub fn parse(text: &str, origin: &Origin) -> Result<WatcherConfig, ConfigError> {
     let problems = Problems::of(text);
     let mut root = reader::parse(text, &problems);
     let mut settings = general(&mut root, &problems, origin);
@@ -154,7 +154,7 @@ pub fn parse(text: &str, origin: &Origin) -> Result<Settings, ConfigError> {
 }
 
 /// The settings where there is no configuration file, for the commands that only look.
-pub fn without_file(origin: &Origin) -> Result<Settings, ConfigError> {
+pub fn without_file(origin: &Origin) -> Result<WatcherConfig, ConfigError> {
     let problems = Problems::of("");
     let settings = general(&mut reader::parse("", &problems), &problems, origin);
     problems.into_result(origin.file).map(|()| settings)
@@ -168,11 +168,11 @@ pub fn spool_at_best(origin: &Origin) -> SpoolSettings {
     spool(root.section("spool", SPOOL), &problems, origin)
 }
 
-fn general(root: &mut Section, problems: &Problems, origin: &Origin) -> Settings {
+fn general(root: &mut Section, problems: &Problems, origin: &Origin) -> WatcherConfig {
     let spool = spool(root.section("spool", SPOOL), problems, origin);
     let log = log(root.section("log", LOG), problems, origin);
     let service = service(root.section("service", SERVICE));
-    Settings { spool, log, service, devices: Vec::new(), node: origin.node.clone() }
+    WatcherConfig { spool, log, service, devices: Vec::new(), node: origin.node.clone() }
 }
 
 fn spool(mut section: Section, problems: &Problems, origin: &Origin) -> SpoolSettings {

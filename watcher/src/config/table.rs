@@ -170,10 +170,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::super::values::in_words;
-    use super::super::{DEVICE, Origin, Settings, TYPES, Type, parse};
+    use super::super::{DEVICE, Origin, TYPES, Type, WatcherConfig, parse};
     use super::*;
 
-    fn read(text: &str) -> Result<Settings, String> {
+    fn read(text: &str) -> Result<WatcherConfig, String> {
         let file = std::path::Path::new("w.toml");
         let origin =
             Origin { file, node: "n1".into(), environment: &[], programs_must_exist: false };

@@ -11,7 +11,7 @@ fn origin<'a>(environment: &'a [(&'static str, Option<String>)]) -> Origin<'a> {
     Origin { file: Path::new("w.toml"), node: "n1".into(), environment, programs_must_exist: false }
 }
 
-fn read(text: &str) -> Result<Settings, ConfigError> {
+fn read(text: &str) -> Result<WatcherConfig, ConfigError> {
     parse(text, &origin(&[]))
 }
 

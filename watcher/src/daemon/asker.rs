@@ -153,7 +153,7 @@ impl Asker<'_> {
         named: Option<&str>,
         limit: Limit,
     ) -> Result<(BTreeSet<NodeName>, Vec<String>), (QueryCode, String)> {
-        let devices = self.devices.choose(named).map_err(|why| (QueryCode::WrongQuestion, why))?;
+        let devices = self.devices.choose(named).map_err(|why| (QueryCode::WrongQuery, why))?;
         let lists = ask_all(&devices, |device| match device.fixed_targets() {
             Some(targets) => TargetList::Nodes(targets.iter().cloned().collect()),
             None => self.list(device, limit),
@@ -206,7 +206,7 @@ impl Asker<'_> {
     }
 
     /// The device on which a fence of `target` would be executed, or why there is none: then the
-    /// question is wrong. As for a fence, devices are asked for their lists where these decide.
+    /// query is wrong. As for a fence, devices are asked for their lists where these decide.
     fn device_for(
         &self,
         named: Option<&str>,
@@ -236,12 +236,12 @@ impl Asker<'_> {
                 Unroutable::Nobody | Unroutable::NotCovered(_) if !all_listed => {
                     QueryCode::NotReached
                 }
-                _ => QueryCode::WrongQuestion,
+                _ => QueryCode::WrongQuery,
             };
             (code, why.to_string())
         })?;
         let missing = || format!("there is no fence device '{}'", device.name);
-        self.devices.get(&device.name).ok_or_else(|| (QueryCode::WrongQuestion, missing()))
+        self.devices.get(&device.name).ok_or_else(|| (QueryCode::WrongQuery, missing()))
     }
 
     fn power(
@@ -276,5 +276,5 @@ impl Asker<'_> {
 
 /// The answer to a question that is wrong.
 pub(super) fn wrong(query_id: &str, why: String) -> QueryAnswer {
-    QueryAnswer::new(query_id, QueryCode::WrongQuestion, why)
+    QueryAnswer::new(query_id, QueryCode::WrongQuery, why)
 }

@@ -26,7 +26,7 @@ fn tell(executor: &ExecutorClient, target: &str) -> Result<u32, String> {
     let root = std::env::var_os(ROOT_VARIABLE).unwrap_or_else(|| "/".into());
     let root = Path::new(&root);
     let target = Target { plug: target, nodename: None };
-    let node_id = node_id(root, target).map_err(|why| why.to_string())?;
+    let node_id = node_id(root, target)?;
     let tool = find_program(root, "dlm_tool")?;
     let limit = Limit::in_ms(TIME_MS_MAX);
     // It is killed at its limit; its result is for the log alone.

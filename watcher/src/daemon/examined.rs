@@ -20,7 +20,7 @@ pub(super) fn answer(devices: &Devices, query: &Query) -> QueryAnswer {
     let id = &query.query_id;
     let devices: Vec<_> = match devices.choose(query.device.as_deref()) {
         Ok(devices) => devices.into_iter().cloned().collect(),
-        Err(why) => return QueryAnswer::new(id, QueryCode::WrongQuestion, why),
+        Err(why) => return QueryAnswer::new(id, QueryCode::WrongQuery, why),
     };
     let only_one = query.device.is_none().then(|| ALL.try_lock());
     if matches!(only_one, Some(Err(TryLockError::WouldBlock))) {

@@ -47,7 +47,7 @@ use fence_protocol::{FenceResult, NodeName, RecordName};
 use fence_spool::{Places, WatcherLock, WatcherSpool};
 use log::{info, trace, warn};
 
-use crate::config::{ConfigError, Settings};
+use crate::config::{ConfigError, WatcherConfig};
 use crate::devices::{ConfiguredDevice, Devices};
 use manager::Manager;
 use reload::Reloader;
@@ -81,7 +81,7 @@ pub(crate) enum Wake {
     /// The configuration is to be read again.
     Reload,
     /// It was.
-    Loaded(Box<Result<Settings, ConfigError>>),
+    Loaded(Box<Result<WatcherConfig, ConfigError>>),
     /// The service is to end.
     Stop(&'static str),
 }
@@ -110,7 +110,7 @@ const BLIND_PERIOD_MS: u64 = 1_000;
 const LOOK_AGAIN_MS: u64 = 1_000;
 
 /// Runs the service until a signal ends it. `source` gives the settings anew, when they are wanted.
-pub fn run(mut settings: Settings, source: &Source) -> anyhow::Result<()> {
+pub fn run(mut settings: WatcherConfig, source: &Source) -> anyhow::Result<()> {
     // The directory in which an administrator starts the service may lie on GFS2.
     std::env::set_current_dir("/").context("cannot change to '/'")?;
     let signals = wake::block_signals().context("cannot block signals")?;
@@ -138,7 +138,7 @@ pub fn run(mut settings: Settings, source: &Source) -> anyhow::Result<()> {
 
 /// Serves one spool; a configuration that is taken over meanwhile is in `settings` at the end.
 fn serve(
-    settings: &mut Settings,
+    settings: &mut WatcherConfig,
     source: &Source,
     wake: &Sender<Wake>,
     events: &Receiver<Wake>,
@@ -174,7 +174,7 @@ fn serve(
     Ok(end)
 }
 
-fn core_settings(settings: &Settings, boot_id: &str) -> core::Settings {
+fn core_settings(settings: &WatcherConfig, boot_id: &str) -> core::Settings {
     core::Settings {
         boot_id: boot_id.to_owned(),
         default_deadline_ms: settings.spool.default_deadline_ms,
@@ -183,7 +183,7 @@ fn core_settings(settings: &Settings, boot_id: &str) -> core::Settings {
 }
 
 struct Daemon {
-    settings: Settings,
+    settings: WatcherConfig,
     boot_id: String,
     lock: WatcherLock,
     executor: ExecutorClient,
@@ -205,7 +205,7 @@ struct Daemon {
 
 impl Daemon {
     fn new(
-        settings: Settings,
+        settings: WatcherConfig,
         spool: Arc<WatcherSpool>,
         lock: WatcherLock,
         executor: ExecutorClient,

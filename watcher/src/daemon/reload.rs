@@ -12,11 +12,11 @@ use fence_protocol::{QueryAnswer, QueryCode};
 use log::{error, info, warn};
 
 use super::{Daemon, Wake, audit, core_settings};
-use crate::config::{ConfigError, Settings};
+use crate::config::{ConfigError, WatcherConfig};
 use crate::devices::Devices;
 
 /// Where the settings come from.
-pub type Source = Arc<dyn Fn() -> Result<Settings, ConfigError> + Send + Sync>;
+pub type Source = Arc<dyn Fn() -> Result<WatcherConfig, ConfigError> + Send + Sync>;
 
 pub(super) struct Reloader {
     source: Source,
@@ -72,7 +72,7 @@ impl Daemon {
     }
 
     /// Takes over a configuration that was read, if it can be.
-    pub(super) fn loaded(&mut self, read: Result<Settings, ConfigError>) {
+    pub(super) fn loaded(&mut self, read: Result<WatcherConfig, ConfigError>) {
         let result = match read {
             Ok(settings) => match fixed(&self.settings, &settings) {
                 problems if problems.is_empty() => Ok(self.reconfigure(settings)),
@@ -90,7 +90,7 @@ impl Daemon {
     }
 
     /// Everything that can change while the service runs; gives the words for it.
-    fn reconfigure(&mut self, settings: Settings) -> String {
+    fn reconfigure(&mut self, settings: WatcherConfig) -> String {
         let before = std::mem::replace(&mut self.settings, settings);
         let settings = &self.settings;
         ::log::set_max_level(settings.log.level);
@@ -100,7 +100,7 @@ impl Daemon {
         self.devices = Arc::new(Devices::build(settings, &self.executor));
         self.devices.prepare();
         self.queries.set_devices(Arc::clone(&self.devices));
-        let find = |settings: &Settings, name: &str| {
+        let find = |settings: &WatcherConfig, name: &str| {
             settings.devices.iter().find(|device| device.name == name).cloned()
         };
         self.reporter.retain(|name| find(&before, name) == find(settings, name));
@@ -114,7 +114,7 @@ impl Daemon {
 }
 
 /// What keeps `new` from taking the place of `old` while the service runs.
-fn fixed(old: &Settings, new: &Settings) -> Vec<String> {
+fn fixed(old: &WatcherConfig, new: &WatcherConfig) -> Vec<String> {
     let path = |path: &std::path::Path| format!("'{}'", path.display());
     let fixed = [
         ("request_dir", path(&old.spool.request_dir), path(&new.spool.request_dir)),
@@ -149,7 +149,7 @@ fn answer(id: &str, result: &Result<String, Vec<String>>) -> QueryAnswer {
     match result {
         Ok(message) => QueryAnswer::new(id, QueryCode::Yes, message),
         Err(problems) => {
-            let mut answer = QueryAnswer::new(id, QueryCode::WrongQuestion, REFUSED);
+            let mut answer = QueryAnswer::new(id, QueryCode::WrongQuery, REFUSED);
             answer.problems.clone_from(problems);
             answer
         }

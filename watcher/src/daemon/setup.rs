@@ -4,10 +4,10 @@ use anyhow::Context;
 use log::warn;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::config::{LogTarget, Settings};
+use crate::config::{LogTarget, WatcherConfig};
 
 /// Starts the log where the configuration wants it, or where it is read.
-pub(super) fn start_log(settings: &Settings) -> anyhow::Result<()> {
+pub(super) fn start_log(settings: &WatcherConfig) -> anyhow::Result<()> {
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let target = match settings.log.target {
         LogTarget::Auto if in_journal => fence_log::LogSink::Journal,

@@ -9,7 +9,7 @@ use chrono::Utc;
 use fence_core::Now;
 use fence_core::watcher::{Claim, Content, Effect, Event, Sight};
 use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError, RequestId};
-use fence_spool::{Claim as SpoolClaim, Places, Sight as SpoolSight, SpoolError, WatcherSpool};
+use fence_spool::{ClaimOutcome, Places, Sight as SpoolSight, SpoolError, WatcherSpool};
 use log::{debug, error, info, trace, warn};
 
 use super::{Wake, words};
@@ -198,11 +198,11 @@ impl Spooler {
 
     fn claim(&self, name: &RecordName, sync: bool) -> Claim {
         let (sight, client_gone) = match self.spool.claim(name, sync) {
-            SpoolClaim::Gone => {
+            ClaimOutcome::Gone => {
                 debug!("spool: request {name} was gone before it was claimed");
                 return Claim::Gone;
             }
-            SpoolClaim::Failed(problem) => {
+            ClaimOutcome::Failed(problem) => {
                 debug!("spool: request {name} was not claimed: {problem}");
                 // Perhaps a directory is gone: then no claim succeeds before a new beginning.
                 if !self.spool.is_current() {
@@ -210,7 +210,7 @@ impl Spooler {
                 }
                 return Claim::Failed(problem.to_string());
             }
-            SpoolClaim::Claimed { sight, client_gone } => (sight, client_gone),
+            ClaimOutcome::Claimed { sight, client_gone } => (sight, client_gone),
         };
         debug!("spool: claimed request {name}");
         let unread = |why: String| Err(Rejection::of(RequestError::NotJson(why)));

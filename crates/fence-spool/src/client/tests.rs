@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::testing::{Pair, each_untrusted, is_ready, mode, name, names, write};
-use crate::{Claim, QueryText};
+use crate::{ClaimOutcome, QueryText};
 use fence_protocol::{QueryKind, RECORD_BYTES_MAX};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fs;
@@ -47,7 +47,8 @@ fn a_linked_request_is_seen_by_who_looks_for_creation_or_for_closing_alone_and_i
         let file = File::open(pair.request("n.json")).unwrap();
         assert!(matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)), "held");
         assert!(!is_ready(submitted.wait_fd().unwrap(), 0), "submitting itself is no news");
-        let Claim::Claimed { client_gone, .. } = pair.watcher.claim(&name("n"), false) else {
+        let ClaimOutcome::Claimed { client_gone, .. } = pair.watcher.claim(&name("n"), false)
+        else {
             panic!()
         };
         assert!(!client_gone);
@@ -145,7 +146,7 @@ fn a_claim_and_a_removal_wake_the_client() {
     let submitted = pair.client.submit(&name("n"), b"{}").unwrap();
     assert!(!is_ready(submitted.wait_fd().unwrap(), 0), "submitting itself is no news");
 
-    assert!(matches!(pair.watcher.claim(&name("n"), false), Claim::Claimed { .. }));
+    assert!(matches!(pair.watcher.claim(&name("n"), false), ClaimOutcome::Claimed { .. }));
     assert!(is_ready(submitted.wait_fd().unwrap(), 10_000));
     submitted.drain();
     assert!(!is_ready(submitted.wait_fd().unwrap(), 0));
@@ -180,7 +181,7 @@ fn without_a_watch_to_be_had_a_request_is_submitted_all_the_same() {
         assert!(submitted.wait_fd().is_none(), "{errno}");
         submitted.drain();
         assert!(pair.request("n.json").exists());
-        assert_eq!(pair.client.withdraw(&submitted).unwrap(), Withdrawal::Withdrawn);
+        assert_eq!(pair.client.withdraw(&submitted).unwrap(), WithdrawOutcome::Withdrawn);
     }
 }
 
@@ -191,14 +192,14 @@ fn a_request_is_pending_until_it_is_withdrawn_or_taken() {
     let other = pair.client.submit(&name("other"), b"{}").unwrap();
     assert!(pair.request("one.json").exists());
 
-    assert_eq!(pair.client.withdraw(&one).unwrap(), Withdrawal::Withdrawn);
+    assert_eq!(pair.client.withdraw(&one).unwrap(), WithdrawOutcome::Withdrawn);
     assert!(!pair.request("one.json").exists());
-    assert_eq!(pair.client.withdraw(&one).unwrap(), Withdrawal::Taken);
-    assert!(matches!(pair.watcher.claim(&name("one"), false), Claim::Gone));
+    assert_eq!(pair.client.withdraw(&one).unwrap(), WithdrawOutcome::Taken);
+    assert!(matches!(pair.watcher.claim(&name("one"), false), ClaimOutcome::Gone));
 
-    assert!(matches!(pair.watcher.claim(&name("other"), false), Claim::Claimed { .. }));
+    assert!(matches!(pair.watcher.claim(&name("other"), false), ClaimOutcome::Claimed { .. }));
     assert!(!pair.request("other.json").exists());
-    assert_eq!(pair.client.withdraw(&other).unwrap(), Withdrawal::Taken);
+    assert_eq!(pair.client.withdraw(&other).unwrap(), WithdrawOutcome::Taken);
 }
 
 #[test]
@@ -218,8 +219,11 @@ fn of_a_withdrawal_and_a_claim_exactly_one_wins() {
             (pair.client.withdraw(&submitted).unwrap(), claim.join().unwrap())
         });
         match (withdrawal, claim) {
-            (Withdrawal::Withdrawn, Claim::Gone) => withdrawn += 1,
-            (Withdrawal::Taken, Claim::Claimed { sight: Sight::Content { .. }, .. }) => {
+            (WithdrawOutcome::Withdrawn, ClaimOutcome::Gone) => withdrawn += 1,
+            (
+                WithdrawOutcome::Taken,
+                ClaimOutcome::Claimed { sight: Sight::Content { .. }, .. },
+            ) => {
                 claimed += 1;
             }
             both => panic!("round {round}: {both:?}"),

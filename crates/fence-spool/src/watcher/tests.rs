@@ -124,7 +124,7 @@ fn without_the_directories_of_claims_and_marks_nothing_is_claimed() {
         write(&pair.request("n3-1.json"), b"{}");
         let fails = || {
             let claim = pair.watcher.claim(&name("n3-1"), false);
-            let Claim::Failed(error) = claim else { panic!("{claim:?}") };
+            let ClaimOutcome::Failed(error) = claim else { panic!("{claim:?}") };
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
             assert_eq!(pair.watcher.pending().unwrap(), ["n3-1.json"]);
         };
@@ -179,12 +179,13 @@ fn a_claim_moves_the_request_and_reads_it_afterwards() {
     for sync in [true, false] {
         let claim = pair.watcher.claim(&name("n"), sync);
         if sync {
-            let Claim::Claimed { sight: Sight::Content { bytes, .. }, client_gone } = claim else {
+            let ClaimOutcome::Claimed { sight: Sight::Content { bytes, .. }, client_gone } = claim
+            else {
                 panic!("{claim:?}")
             };
             assert_eq!((&bytes[..], client_gone), (&b"{}"[..], false));
         } else {
-            assert!(matches!(claim, Claim::Gone), "{claim:?}");
+            assert!(matches!(claim, ClaimOutcome::Gone), "{claim:?}");
         }
     }
     assert_eq!(pair.watcher.claimed().unwrap(), [name("n")]);
@@ -210,7 +211,7 @@ fn a_claim_tells_whether_the_client_is_still_there() {
 
     for (request, expected) in [("gone", true), ("held", false), ("foreign", true)] {
         let claim = pair.watcher.claim(&name(request), false);
-        let Claim::Claimed { client_gone, .. } = claim else { panic!("{claim:?}") };
+        let ClaimOutcome::Claimed { client_gone, .. } = claim else { panic!("{claim:?}") };
         assert_eq!(client_gone, expected, "{request}");
         let held = is_claim_held(&pair.watcher.claimed_path(&name(request))).unwrap();
         assert_eq!(held, Some(!expected), "{request}");
@@ -290,9 +291,9 @@ fn of_many_claimers_exactly_one_wins() {
             scope.spawn(|| {
                 for number in 0..300 {
                     match watcher.claim(&name(&format!("n{number}")), false) {
-                        Claim::Claimed { .. } => won.lock().unwrap().push(number),
-                        Claim::Gone => {}
-                        Claim::Failed(error) => panic!("{error}"),
+                        ClaimOutcome::Claimed { .. } => won.lock().unwrap().push(number),
+                        ClaimOutcome::Gone => {}
+                        ClaimOutcome::Failed(error) => panic!("{error}"),
                     }
                 }
             });
@@ -310,7 +311,7 @@ fn what_must_not_be_read_can_be_seen_and_claimed_but_is_not_read() {
         let sight = pair.watcher.inspect(&name("n"));
         assert!(matches!(&sight, Sight::Untrusted(why) if why.contains(word)), "{sight:?}");
         let claim = pair.watcher.claim(&name("n"), false);
-        let Claim::Claimed { sight: Sight::Untrusted(_), client_gone: true } = claim else {
+        let ClaimOutcome::Claimed { sight: Sight::Untrusted(_), client_gone: true } = claim else {
             panic!("{claim:?}")
         };
         fs::rename(pair.request(".claimed/n.json"), pair.request("n.json")).unwrap();
@@ -325,14 +326,14 @@ fn a_claim_that_fails_leaves_the_request_pending() {
 
     let claim = pair.watcher.claim(&name("n"), true);
 
-    let Claim::Failed(error) = claim else { panic!("{claim:?}") };
+    let ClaimOutcome::Failed(error) = claim else { panic!("{claim:?}") };
     let text = format!("cannot claim '{}': File exists", pair.request("n.json").display());
     assert_eq!(error.to_string(), text);
     assert_eq!(fs::read(pair.request(".claimed/n.json")).unwrap(), b"first");
 
     fs::remove_dir_all(pair.request(".claimed")).unwrap();
     let claim = pair.watcher.claim(&name("n"), true);
-    assert!(matches!(claim, Claim::Failed(_)), "the request is not gone: {claim:?}");
+    assert!(matches!(claim, ClaimOutcome::Failed(_)), "the request is not gone: {claim:?}");
     assert_eq!(fs::read(pair.request("n.json")).unwrap(), b"second");
 }
 
@@ -384,11 +385,14 @@ fn a_request_is_known_in_whichever_case_its_identity_is_written() {
                 pair.watcher.was_begun(name, id, Some(&target)).unwrap()
             };
             write(&pair.request(&first(one).file_name()), b"{}");
-            assert!(matches!(pair.watcher.claim(&first(one), false), Claim::Claimed { .. }));
+            assert!(matches!(pair.watcher.claim(&first(one), false), ClaimOutcome::Claimed { .. }));
             assert!(!is_begun(one, &first(one)), "{one}");
 
             write(&pair.request("job-2.json"), b"{}");
-            assert!(matches!(pair.watcher.claim(&name("job-2"), false), Claim::Claimed { .. }));
+            assert!(matches!(
+                pair.watcher.claim(&name("job-2"), false),
+                ClaimOutcome::Claimed { .. }
+            ));
             assert!(is_begun(other, &name("job-2")), "{one} as {}", first(one));
             pair.watcher.answer(&first(one), b"{}").unwrap();
             pair.watcher.remove_claimed(&first(one)).unwrap();

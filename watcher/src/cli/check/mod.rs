@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 use super::EXECUTOR_MODE;
 use super::ask::ask_about;
-use crate::config::{DeviceKind, Settings, SpoolSettings, local_node};
+use crate::config::{DeviceKind, SpoolSettings, WatcherConfig, local_node};
 use crate::devices::{ConfiguredDevice, Devices};
 use crate::probe::{self, Depth, Examined, Findings};
 use notes::{Note, notes_of};
@@ -41,7 +41,7 @@ pub(super) struct Wanted {
 }
 
 /// The text of `check`, and whether all is well.
-pub(super) fn check(settings: &Settings, wanted: Wanted) -> anyhow::Result<(String, bool)> {
+pub(super) fn check(settings: &WatcherConfig, wanted: Wanted) -> anyhow::Result<(String, bool)> {
     // No watcher has to wait for this executor's end, so it locks what nobody looks at.
     let lock = Path::new("/dev/null");
     let executor = ExecutorClient::start(Path::new("/proc/self/exe"), &[EXECUTOR_MODE], lock)
@@ -75,7 +75,7 @@ pub(super) fn check(settings: &Settings, wanted: Wanted) -> anyhow::Result<(Stri
 
 /// The problems of a configuration that was just taken over: those of the spool, the logs and the
 /// settings, and the contact to each device, as the running watcher sees it. `check` examines more.
-pub(super) fn warnings(settings: &Settings) -> Vec<String> {
+pub(super) fn warnings(settings: &WatcherConfig) -> Vec<String> {
     let mut notes = problems_of_places(settings);
     match ask_watcher(&settings.spool, None, RELOADED_MS_MAX) {
         Ok(devices) => {
@@ -92,7 +92,7 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
 
 /// Why the service would not start on its spool, or agents could not write their logs. The service
 /// makes what is missing; nothing is made here.
-fn problems_of_places(settings: &Settings) -> Vec<Note> {
+fn problems_of_places(settings: &WatcherConfig) -> Vec<Note> {
     let SpoolSettings { request_dir, response_dir, .. } = &settings.spool;
     let places = Places::new(request_dir, response_dir);
     let spool = fence_spool::examine_places(&places);
@@ -191,7 +191,7 @@ fn ask_watcher(
     Vec::deserialize(state).context("the watcher's answer is not understood")
 }
 
-fn notes(checked: &[Checked], settings: &Settings, offline: bool) -> Vec<Note> {
+fn notes(checked: &[Checked], settings: &WatcherConfig, offline: bool) -> Vec<Note> {
     let mut notes = Vec::new();
     for Checked { device, is_simulated, findings, .. } in checked {
         let name = &device.name;

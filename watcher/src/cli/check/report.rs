@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use super::notes::{self, Note};
 use super::{Checked, method};
 use crate::cli::table::Table;
-use crate::config::Settings;
+use crate::config::WatcherConfig;
 
 /// All that a check found.
 pub(super) struct Report<'a> {
-    pub(super) settings: &'a Settings,
+    pub(super) settings: &'a WatcherConfig,
     pub(super) checked: &'a [Checked],
     pub(super) notes: &'a [Note],
     pub(super) is_well: bool,

@@ -256,9 +256,9 @@ const NO_CYCLE: &str = "'method': EC2 has no reset for a fence: its RebootInstan
 #[cfg(feature = "ec2")]
 mod tests {
     use super::*;
-    use crate::config::{DeviceKind, Origin, Settings, Targets, parse};
+    use crate::config::{DeviceKind, Origin, Targets, WatcherConfig, parse};
 
-    fn read(keys: &str, programs_must_exist: bool) -> Result<Settings, String> {
+    fn read(keys: &str, programs_must_exist: bool) -> Result<WatcherConfig, String> {
         let text = format!("[[device]]\nname = 'aws'\ntype = 'ec2'\n{keys}");
         let file = std::path::Path::new("w.toml");
         let origin = Origin { file, node: "n1".into(), environment: &[], programs_must_exist };

@@ -155,7 +155,7 @@ mod tests {
     use fence_device::SecretSource;
 
     use super::*;
-    use crate::config::{ConfigError, DeviceKind, Origin, Settings, parse};
+    use crate::config::{ConfigError, DeviceKind, Origin, WatcherConfig, parse};
 
     const IPMI: &str = "[[device]]
 name = 'bmc'
@@ -166,7 +166,7 @@ username = 'fence'
 password_file = '/etc/password'
 ";
 
-    fn parsed(text: &str, programs_must_exist: bool) -> Result<Settings, ConfigError> {
+    fn parsed(text: &str, programs_must_exist: bool) -> Result<WatcherConfig, ConfigError> {
         let (file, node) = (Path::new("w.toml"), "n1".to_owned());
         parse(text, &Origin { file, node, environment: &[], programs_must_exist })
     }

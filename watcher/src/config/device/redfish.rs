@@ -240,7 +240,7 @@ mod tests {
     use fence_device::SecretSource;
 
     use super::*;
-    use crate::config::{DeviceKind, Origin, Settings, parse};
+    use crate::config::{DeviceKind, Origin, WatcherConfig, parse};
 
     const PIN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -250,7 +250,7 @@ mod tests {
         let origin = Origin { file, node: "a".into(), environment: &[], programs_must_exist: true };
         let text = format!("[[device]]\nname = 'bmc'\ntype = 'redfish'\n{lines}");
         match parse(&text, &origin) {
-            Ok(Settings { mut devices, .. }) => match devices.remove(0).kind {
+            Ok(WatcherConfig { mut devices, .. }) => match devices.remove(0).kind {
                 DeviceKind::Redfish(settings) => Ok(settings),
                 other => panic!("{other:?}"),
             },
