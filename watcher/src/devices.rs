@@ -117,10 +117,10 @@ impl Devices {
     }
 
     /// The devices that a question means: the named one, else all of this node.
-    pub fn choose(&self, named: Option<&str>) -> Result<Vec<&Arc<ConfiguredDevice>>, String> {
-        let Some(name) = named else { return Ok(self.here().collect()) };
+    pub fn choose(&self, named: Option<&str>) -> Result<Vec<Arc<ConfiguredDevice>>, String> {
+        let Some(name) = named else { return Ok(self.here().cloned().collect()) };
         match self.get(name) {
-            Some(device) if device.here => Ok(vec![device]),
+            Some(device) if device.here => Ok(vec![Arc::clone(device)]),
             Some(_) => Err(format!("fence device '{name}' is not for use on this node")),
             None => Err(format!("there is no fence device '{name}' in the configuration")),
         }

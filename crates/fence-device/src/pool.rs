@@ -14,14 +14,14 @@ use crate::Limit;
 
 use crate::Subject;
 
-/// How many are asked at the same time by one who asks.
-pub(crate) const AT_ONCE_MAX: usize = 32;
+/// How many items one call of [`ask_all`] asks at the same time.
+const AT_ONCE_MAX: usize = 32;
 
-/// How many threads help all who ask.
-const HELPERS_MAX: usize = 128;
+/// How many threads help all callers together.
+const HELPERS_MAX: usize = 192;
 
-/// The stack of a thread that helps, in bytes.
-const STACK_BYTES: usize = 256 * 1024;
+/// The stack of a thread that asks a device or drives it, in bytes. Many may run at once.
+pub const HELPER_STACK_BYTES: usize = 256 * 1024;
 
 static HELPERS: AtomicUsize = AtomicUsize::new(0);
 
@@ -50,13 +50,14 @@ pub fn ask_some<T: Sync, A: Send>(
         }
     };
     thread::scope(|scope| {
-        for _ in 1..items.len().min(at_once).min(AT_ONCE_MAX) {
+        for _ in 1..items.len().min(at_once) {
             let Some(place) = Place::take() else { break };
             let help = || {
                 let _place = place;
                 subject.within(work);
             };
-            let thread = thread::Builder::new().name("ask".to_owned()).stack_size(STACK_BYTES);
+            let thread =
+                thread::Builder::new().name("ask".to_owned()).stack_size(HELPER_STACK_BYTES);
             if thread.spawn_scoped(scope, help).is_err() {
                 break;
             }

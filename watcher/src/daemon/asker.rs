@@ -1,11 +1,11 @@
-//! Asks devices what a question wants to know, and tells the daemon what it learns on the way.
+//! Asks devices what a client wants to know, and sends the daemon what they show by the way.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use fence_core::watcher::{Coverage, Device, Unroutable, outdated, route, unlisted};
-use fence_device::{Limit, Pin, Reach, TargetList, ask_all};
+use fence_device::{Limit, Pin, Reach, TargetList};
 use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryCode, QueryKind, Request,
     Requested, TEXT_BYTES_MAX, shortened,
@@ -14,44 +14,33 @@ use fence_spool::WatcherSpool;
 use log::{error, warn};
 
 use super::{Wake, examined};
+use crate::asking::{Limits, ask};
 use crate::devices::{ConfiguredDevice, Devices};
 
-/// How long before its client gives up a question is answered, in milliseconds: the answer says
-/// which device was asked in vain. A quarter of what is left, where that is less.
-pub(super) const ANSWER_RESERVE_MS: u64 = 1_000;
-
-/// How long any other question to a device may take when nobody says otherwise, in milliseconds.
-pub(super) const ASK_MS: u64 = 20_000;
-
-/// When a question is answered at the latest whose client gives up at `deadline_boot_ms`.
-fn limit_before(deadline_boot_ms: u64) -> Limit {
-    let left_ms = Limit { not_after_boot_ms: deadline_boot_ms }.left_ms();
-    Limit::in_ms((left_ms - ANSWER_RESERVE_MS.min(left_ms / 4)).min(ASK_MS))
-}
-
-/// Asks devices, and tells the daemon what it learns on the way.
-pub(super) struct Asker<'a> {
-    pub(super) spool: &'a WatcherSpool,
-    pub(super) devices: &'a Devices,
-    /// What the core knows of them, where a target's state is asked for.
+/// Asks devices, and sends the daemon what the devices show by the way.
+#[derive(Clone)]
+pub(super) struct Asker {
+    pub(super) spool: Arc<WatcherSpool>,
+    pub(super) devices: Arc<Devices>,
+    /// What the core knows of the devices, for questions about targets.
     pub(super) known: Vec<Device>,
-    pub(super) wake: &'a Sender<Wake>,
+    pub(super) wake: Sender<Wake>,
 }
 
-impl Asker<'_> {
+impl Asker {
     pub(super) fn answer(&self, query: &Query) -> QueryAnswer {
         let id = &query.query_id;
-        let limit = limit_before(query.deadline_boottime_ms);
+        let limits = Limits::before(query.deadline_boottime_ms);
         match query.query {
             QueryKind::Reachable => match self.devices.choose(query.device.as_deref()) {
                 Ok(devices) => {
-                    let (reached, words) = self.reachable(&devices, limit);
+                    let (reached, words) = self.reachable(&devices, limits);
                     let code = if reached { QueryCode::Yes } else { QueryCode::NotReached };
                     QueryAnswer::new(id, code, words)
                 }
                 Err(why) => wrong(id, why),
             },
-            QueryKind::Targets => match self.targets(query.device.as_deref(), limit) {
+            QueryKind::Targets => match self.targets(query.device.as_deref(), limits) {
                 Ok((targets, problems)) => {
                     let words = [format!("{} targets", targets.len())];
                     let words: Vec<_> = words.into_iter().chain(problems).collect();
@@ -67,12 +56,13 @@ impl Asker<'_> {
                     Some(Err(why)) => return wrong(id, format!("target: {why}")),
                     None => return wrong(id, "no target is named".to_owned()),
                 };
-                let (code, power, words) = self.power(query.device.as_deref(), &target, limit);
+                let (code, power, words) =
+                    self.power(query.device.as_deref(), &target, limits.device);
                 let mut answer = QueryAnswer::new(id, code, words);
                 answer.power = Some(power);
                 answer
             }
-            QueryKind::Check => examined::answer(self.devices, query),
+            QueryKind::Check => examined::answer(&self.devices, query),
             // The daemon itself answers what concerns it.
             QueryKind::State | QueryKind::Reload => {
                 wrong(id, "no device is asked for this".to_owned())
@@ -81,13 +71,13 @@ impl Asker<'_> {
     }
 
     pub(super) fn inquiry(&self, request: &Request) -> (bool, String) {
-        let device = request.device.as_deref();
+        let (device, limits) = (request.device.as_deref(), Limits::of_unknown_client());
         match (&request.action, &request.target_node) {
             (Requested::Inquiry("status"), Some(target)) => {
-                let (code, _, words) = self.power(device, target, Limit::in_ms(ASK_MS));
+                let (code, _, words) = self.power(device, target, limits.device);
                 (code == QueryCode::Yes, format!("not a fence, only asked: {words}"))
             }
-            (Requested::Inquiry("list"), _) => match self.targets(device, Limit::in_ms(ASK_MS)) {
+            (Requested::Inquiry("list"), _) => match self.targets(device, limits) {
                 Ok((targets, _)) => {
                     let names: Vec<_> = targets.iter().map(NodeName::as_str).collect();
                     (true, names.join("\n"))
@@ -95,7 +85,7 @@ impl Asker<'_> {
                 Err((_, why)) => (false, why),
             },
             _ => match self.devices.choose(device) {
-                Ok(devices) => self.reachable(&devices, Limit::in_ms(ASK_MS)),
+                Ok(devices) => self.reachable(&devices, limits),
                 Err(why) => (false, why),
             },
         }
@@ -103,8 +93,16 @@ impl Asker<'_> {
 
     /// Whether a fence would succeed as far as a light look shows: each device is reached, and an
     /// answer could be written.
-    fn reachable(&self, devices: &[&Arc<ConfiguredDevice>], limit: Limit) -> (bool, String) {
-        let mut reaches = ask_all(devices, |device| self.reach(device, limit));
+    fn reachable(&self, devices: &[Arc<ConfiguredDevice>], limits: Limits) -> (bool, String) {
+        let wake = self.wake.clone();
+        let reaches = ask(devices, limits, move |device| reach(device, limits.device, &wake));
+        let silent = |device: &ConfiguredDevice| {
+            let text = "was not asked, or did not answer in time";
+            (false, format!("fence device '{}' {text}", device.name))
+        };
+        let each = devices.iter().zip(reaches);
+        let mut reaches: Vec<_> =
+            each.map(|(device, reach)| reach.unwrap_or_else(|| silent(device))).collect();
         match self.spool.try_answering() {
             // Once it has passed, an answer is written, a moment later.
             Err(problem) if !problem.is_passing() => {
@@ -125,43 +123,25 @@ impl Asker<'_> {
         (all, shortened(&words(all), TEXT_BYTES_MAX))
     }
 
-    /// Contacts `device`, if its turn comes while there is time.
-    fn reach(&self, device: &Arc<ConfiguredDevice>, limit: Limit) -> (bool, String) {
-        if limit.has_passed() {
-            let text = format!("fence device '{}' was not asked: no time was left", device.name);
-            return (false, text);
-        }
-        let (reached, words) = match device.reach(limit) {
-            Reach::Reachable(words) => (true, words),
-            Reach::Unreachable(words) => (false, words),
-            // Nothing speaks against it, and that is not to be shown as a contact.
-            Reach::NotAsked(words) => {
-                return (true, format!("fence device '{}' was not asked: {words}", device.name));
-            }
-        };
-        let _ = self.wake.send(Wake::Reached(Arc::clone(device), reached));
-        let verb = if reached { "is reachable" } else { "is not reachable" };
-        let text = format!("fence device '{}' {verb}", device.name);
-        (reached, if words.is_empty() { text } else { format!("{text}: {words}") })
-    }
-
     /// The targets that are known, and which devices gave no list. A device that does not answer
     /// takes nothing away from the others, and has the targets that it listed before: it is an
     /// error only if it is the one that was named, or if nothing is known.
     fn targets(
         &self,
         named: Option<&str>,
-        limit: Limit,
+        limits: Limits,
     ) -> Result<(BTreeSet<NodeName>, Vec<String>), (QueryCode, String)> {
         let devices = self.devices.choose(named).map_err(|why| (QueryCode::WrongQuestion, why))?;
-        let lists = ask_all(&devices, |device| match device.fixed_targets() {
+        let asker = self.clone();
+        let lists = ask(&devices, limits, move |device| match device.fixed_targets() {
             Some(targets) => TargetList::Nodes(targets.iter().cloned().collect()),
-            None => self.list(device, limit),
+            None => asker.list(device, limits.device),
         });
         let (mut all, mut problems) = (BTreeSet::new(), Vec::new());
         for (device, list) in devices.iter().zip(lists) {
             let text = |why| format!("fence device '{}': {why}", device.name);
-            match list {
+            let silent = || TargetList::Unreachable("no answer in time".to_owned());
+            match list.unwrap_or_else(silent) {
                 TargetList::Nodes(targets) => all.extend(targets),
                 TargetList::Unreachable(why) => {
                     all.extend(self.listed_before(&device.name));
@@ -272,6 +252,23 @@ impl Asker<'_> {
         }
         (code, report.state, format!("{words}: {}", report.detail))
     }
+}
+
+/// Contacts `device`.
+fn reach(device: &Arc<ConfiguredDevice>, limit: Limit, wake: &Sender<Wake>) -> (bool, String) {
+    let name = &device.name;
+    let (reached, words) = match device.reach(limit) {
+        Reach::Reachable(words) => (true, words),
+        Reach::Unreachable(words) => (false, words),
+        // Nothing speaks against a fence, but this is no contact.
+        Reach::NotAsked(words) => {
+            return (true, format!("fence device '{name}' was not asked: {words}"));
+        }
+    };
+    let _ = wake.send(Wake::Reached(Arc::clone(device), reached));
+    let verb = if reached { "is reachable" } else { "is not reachable" };
+    let text = format!("fence device '{name}' {verb}");
+    (reached, if words.is_empty() { text } else { format!("{text}: {words}") })
 }
 
 /// The answer to a question that is wrong.

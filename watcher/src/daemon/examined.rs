@@ -7,19 +7,18 @@ use fence_device::Limit;
 use fence_protocol::{Query, QueryAnswer, QueryCode, RECORD_BYTES_MAX};
 use serde_json::json;
 
-use super::asker::ANSWER_RESERVE_MS;
+use crate::asking::Limits;
 use crate::devices::Devices;
 use crate::probe::{self, Depth, Examined};
 
-/// Held by the one question that asks all devices: each such question takes threads for all of
-/// them.
+/// Held by the one query that asks all devices: each such query takes threads for all of them.
 static ALL: Mutex<()> = Mutex::new(());
 
 /// The findings about the device that `query` names, or about all of this node.
 pub(super) fn answer(devices: &Devices, query: &Query) -> QueryAnswer {
     let id = &query.query_id;
-    let devices: Vec<_> = match devices.choose(query.device.as_deref()) {
-        Ok(devices) => devices.into_iter().cloned().collect(),
+    let devices = match devices.choose(query.device.as_deref()) {
+        Ok(devices) => devices,
         Err(why) => return QueryAnswer::new(id, QueryCode::WrongQuestion, why),
     };
     let only_one = query.device.is_none().then(|| ALL.try_lock());
@@ -30,11 +29,10 @@ pub(super) fn answer(devices: &Devices, query: &Query) -> QueryAnswer {
             "another check is under way: check again in a minute",
         );
     }
-    let left_ms = Limit { not_after_boot_ms: query.deadline_boottime_ms }.left_ms();
-    let limit = Limit::in_ms(left_ms - ANSWER_RESERVE_MS.min(left_ms / 4));
     // One that asks all devices comes from a reload, in the midst of whatever is fenced: it asks
     // each for its contact alone. Some devices have one session, and a fence needs it.
     let depth = if query.device.is_some() { Depth::Whole } else { Depth::Contact };
+    let limit = Limits::before(query.deadline_boottime_ms).all;
     let limit = limit.min(Limit::in_ms(probe::time_max_ms(&devices)));
     let findings = probe::examine(&devices, depth, limit);
     let examined = devices.iter().zip(findings).map(|(device, findings)| {

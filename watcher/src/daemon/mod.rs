@@ -76,8 +76,8 @@ pub(crate) enum Wake {
     Listed(Arc<ConfiguredDevice>, Option<BTreeSet<NodeName>>),
     /// A device was or was not reached.
     Reached(Arc<ConfiguredDevice>, bool),
-    /// A query was answered.
-    QueryDone,
+    /// A thread has asked its question: the query in this file, if it was one.
+    Asked(Option<String>),
     /// The configuration is to be read again.
     Reload,
     /// It was.
@@ -291,7 +291,7 @@ impl Daemon {
             Wake::Listed(..) | Wake::Reached(..) => {}
             Wake::Reload => self.reload(None),
             Wake::Loaded(result) => self.loaded(*result),
-            Wake::QueryDone => self.queries.done(),
+            Wake::Asked(file_name) => self.queries.done(file_name),
             Wake::Stop(signal) => {
                 info!("{signal}: what runs is finished; free devices are served until then");
                 self.manager.notify_stopping();

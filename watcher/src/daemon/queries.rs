@@ -6,14 +6,14 @@
 //! question is answered at once: it was not asked, and why.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use fence_core::Now;
 use fence_core::clock::difference;
 use fence_core::watcher::{Device, WRITE_GRACE_MS};
-use fence_device::{Limit, Subject};
+use fence_device::{HELPER_STACK_BYTES, Subject};
 use fence_protocol::{
     Query, QueryAnswer, QueryCode, QueryKind, RECORD_BYTES_MAX, RecordName, Request,
 };
@@ -22,21 +22,49 @@ use log::{debug, error, trace, warn};
 use serde_json::json;
 
 use super::Wake;
-use super::asker::{ASK_MS, Asker, wrong};
-use super::worker::STACK_BYTES;
+use super::asker::{Asker, wrong};
+use crate::asking::{ASKING_MAX, Limits};
 use crate::devices::Devices;
 use crate::state::State;
 
-/// The most questions that are asked of devices at the same time; more wait.
-const ASKING_MAX: usize = 64;
+/// What devices are asked for, by a thread.
+#[derive(Clone)]
+enum Question {
+    /// The query in the file of this name.
+    Query(String, Box<Query>),
+    /// The request by which an older client asks.
+    Inquiry(RecordName, Box<Request>),
+    /// The targets of this device, for the routing of requests that name no device.
+    Targets(String),
+}
 
-type Refuse = dyn FnOnce(&str);
-
-/// What is done in a thread, and what instead if no thread can be had.
+#[derive(Clone)]
 struct Task {
-    work: Box<dyn FnOnce() + Send>,
-    /// Is told why there is no thread; none where the work waits for one.
-    refuse: Option<Box<Refuse>>,
+    question: Question,
+    asker: Asker,
+}
+
+impl Task {
+    fn ask(&self) {
+        let Task { question, asker } = self;
+        match question {
+            Question::Query(file_name, query) => {
+                let subject = Subject::new("query", &query.query_id);
+                let answer = subject.within(|| asker.answer(query));
+                write(&asker.spool, file_name, &answer, &asker.wake);
+            }
+            Question::Inquiry(name, request) => {
+                let subject = Subject::new("request", &request.request_id);
+                let (reached, words) = subject.within(|| asker.inquiry(request));
+                let _ = asker.wake.send(Wake::Inquired(name.clone(), reached, words));
+            }
+            Question::Targets(device) => {
+                if let Some(device) = asker.devices.get(device) {
+                    asker.list(device, Limits::of_unknown_client().device);
+                }
+            }
+        }
+    }
 }
 
 pub(super) struct Desk {
@@ -46,10 +74,8 @@ pub(super) struct Desk {
     wake: Sender<Wake>,
     asking: usize,
     waiting: VecDeque<Task>,
-    /// Questions that are being answered, whose files are therefore not taken again.
+    /// The files of queries that are being answered. They are not taken again.
     taken: BTreeSet<String>,
-    answered: Sender<String>,
-    answers: std::sync::mpsc::Receiver<String>,
 }
 
 impl Desk {
@@ -59,7 +85,6 @@ impl Desk {
         boot_id: &str,
         wake: Sender<Wake>,
     ) -> Self {
-        let (answered, answers) = std::sync::mpsc::channel();
         Desk {
             spool,
             devices,
@@ -68,8 +93,6 @@ impl Desk {
             asking: 0,
             waiting: VecDeque::new(),
             taken: BTreeSet::new(),
-            answered,
-            answers,
         }
     }
 
@@ -128,7 +151,12 @@ impl Desk {
                 self.taken.insert(file_name.to_owned());
                 return Some(query.query_id);
             }
-            Ok(query) => self.ask(file_name, query, known),
+            Ok(query) => {
+                self.taken.insert(file_name.to_owned());
+                let needs_lists = matches!(query.query, QueryKind::Power | QueryKind::Targets);
+                let known = if needs_lists { known } else { &[] };
+                self.ask(Question::Query(file_name.to_owned(), Box::new(query)), known);
+            }
         }
         None
     }
@@ -146,31 +174,6 @@ impl Desk {
         })
     }
 
-    /// Asks the devices what `query` wants to know.
-    fn ask(&mut self, file_name: &str, query: Query, known: &[Device]) {
-        self.taken.insert(file_name.to_owned());
-        let (spool, devices) = (Arc::clone(&self.spool), Arc::clone(&self.devices));
-        let (wake, answered, file_name) =
-            (self.wake.clone(), self.answered.clone(), file_name.to_owned());
-        let needs_lists = matches!(query.query, QueryKind::Power | QueryKind::Targets);
-        let known = if needs_lists { known.to_vec() } else { Vec::new() };
-        let refuse = {
-            let (spool, wake, answered) = (Arc::clone(&spool), wake.clone(), answered.clone());
-            let (id, file_name) = (query.query_id.clone(), file_name.clone());
-            move |why: &str| {
-                write(&spool, &file_name, &wrong(&id, why.to_owned()), &wake);
-                let _ = answered.send(file_name);
-            }
-        };
-        let work = move || {
-            let asker = Asker { spool: &spool, devices: &devices, known, wake: &wake };
-            let answer = Subject::new("query", &query.query_id).within(|| asker.answer(&query));
-            write(&spool, &file_name, &answer, &wake);
-            let _ = answered.send(file_name);
-        };
-        self.spawn(Task { work: Box::new(work), refuse: Some(Box::new(refuse)) });
-    }
-
     /// Tells who asked for a new configuration what came of it.
     pub(super) fn reloaded(&mut self, answer: &QueryAnswer) {
         let file_name = format!("{}.json", answer.query_id);
@@ -185,43 +188,21 @@ impl Desk {
 
     /// Answers a question that an older client put as a request.
     pub(super) fn inquire(&mut self, name: RecordName, request: Request, known: &[Device]) {
-        let known = known.to_vec();
-        let (spool, devices) = (Arc::clone(&self.spool), Arc::clone(&self.devices));
-        let wake = self.wake.clone();
-        let refuse = {
-            let (wake, name) = (wake.clone(), name.clone());
-            move |why: &str| {
-                let _ = wake.send(Wake::Inquired(name, false, why.to_owned()));
-            }
-        };
-        let work = move || {
-            let asker = Asker { spool: &spool, devices: &devices, known, wake: &wake };
-            let subject = Subject::new("request", &request.request_id);
-            let (reached, words) = subject.within(|| asker.inquiry(&request));
-            let _ = wake.send(Wake::Inquired(name, reached, words));
-        };
-        self.spawn(Task { work: Box::new(work), refuse: Some(Box::new(refuse)) });
+        self.ask(Question::Inquiry(name, Box::new(request)), known);
     }
 
     /// Asks `device` for its targets, for the routing of requests that name no device.
     pub(super) fn list(&mut self, device: String) {
-        let (spool, devices) = (Arc::clone(&self.spool), Arc::clone(&self.devices));
-        let wake = self.wake.clone();
-        let work = move || {
-            if let Some(device) = devices.get(&device) {
-                let asker =
-                    Asker { spool: &spool, devices: &devices, known: Vec::new(), wake: &wake };
-                asker.list(device, Limit::in_ms(ASK_MS));
-            }
-        };
-        // The request that needs the list waits for it, and a thread may be had by then.
-        self.spawn(Task { work: Box::new(work), refuse: None });
+        self.ask(Question::Targets(device), &[]);
     }
 
-    /// A thread is free again.
-    pub(super) fn done(&mut self) {
-        // A question to the watcher before a new beginning is not one of ours.
+    /// A thread has ended, which asked what the query in `file_name` wants to know.
+    pub(super) fn done(&mut self, file_name: Option<String>) {
+        // A thread of the watcher before a new beginning is not one of ours.
         self.asking = self.asking.saturating_sub(1);
+        if let Some(file_name) = file_name {
+            self.taken.remove(&file_name);
+        }
         self.go_on();
     }
 
@@ -235,57 +216,56 @@ impl Desk {
         }
         postponed.append(&mut self.waiting);
         self.waiting = postponed;
-        while let Ok(file_name) = self.answers.try_recv() {
-            self.taken.remove(&file_name);
-        }
     }
 
-    fn spawn(&mut self, task: Task) {
-        self.waiting.push_back(task);
+    fn ask(&mut self, question: Question, known: &[Device]) {
+        let asker = Asker {
+            spool: Arc::clone(&self.spool),
+            devices: Arc::clone(&self.devices),
+            known: known.to_vec(),
+            wake: self.wake.clone(),
+        };
+        self.waiting.push_back(Task { question, asker });
         self.go_on();
     }
 
-    /// Does `task` in a thread. Gives it back if no thread can be had at the moment and it waits
-    /// for one.
+    /// Has a thread ask. Returns the task if it waits because no thread can be started.
     fn start(&mut self, task: Task) -> Option<Task> {
-        let Task { work, refuse } = task;
-        let slot = Arc::new(Mutex::new(Some(work)));
-        let (theirs, wake) = (Arc::clone(&slot), self.wake.clone());
-        let thread = thread::Builder::new().name("query".into()).stack_size(STACK_BYTES);
+        let theirs = task.clone();
+        let file_name = match &task.question {
+            Question::Query(file_name, _) => Some(file_name.clone()),
+            Question::Inquiry(..) | Question::Targets(_) => None,
+        };
+        let wake = self.wake.clone();
+        let thread = thread::Builder::new().name("query".into()).stack_size(HELPER_STACK_BYTES);
         let spawned = thread.spawn(move || {
-            let _done = Done(wake);
-            if let Some(work) = take(&theirs) {
-                work();
-            }
+            theirs.ask();
+            // The receiver is gone only when the daemon is.
+            let _ = wake.send(Wake::Asked(file_name));
         });
         let Err(problem) = spawned else {
             self.asking += 1;
             return None;
         };
-        if let Some(refuse) = refuse {
-            let why = format!("not asked: fence-watcher cannot start a thread: {problem}");
-            error!("a question was {why}");
-            refuse(&why);
-            return None;
+        let why = format!("not asked: fence-watcher cannot start a thread: {problem}");
+        match &task.question {
+            Question::Query(file_name, query) => {
+                write(&self.spool, file_name, &wrong(&query.query_id, why.clone()), &self.wake);
+                self.taken.remove(file_name);
+            }
+            Question::Inquiry(name, _) => {
+                let _ = self.wake.send(Wake::Inquired(name.clone(), false, why.clone()));
+            }
+            Question::Targets(_) => {
+                // The request that needs the list waits for it, and a thread may be had by then.
+                error!("a question has to wait: cannot start a thread: {problem}");
+                let _ = self.wake.send(Wake::LookAgain);
+                return Some(task);
+            }
         }
-        error!("a question has to wait: cannot start a thread: {problem}");
-        let _ = self.wake.send(Wake::LookAgain);
-        take(&slot).map(|work| Task { work, refuse: None })
+        error!("a question was {why}");
+        None
     }
-}
-
-/// Says that a thread is free again, also if it panicked.
-struct Done(Sender<Wake>);
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        // The receiver is gone only when the daemon is.
-        let _ = self.0.send(Wake::QueryDone);
-    }
-}
-
-fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 fn report(what: &str, problem: &SpoolError, wake: &Sender<Wake>) {

@@ -16,9 +16,6 @@ use log::debug;
 use super::{Wake, dlm};
 use crate::devices::ConfiguredDevice;
 
-/// The stack of a thread that drives a device, in bytes. Many may run at once.
-pub(super) const STACK_BYTES: usize = 256 * 1024;
-
 /// Executes `job` on `device` and reports [`Wake::Finished`], whatever happens.
 pub(super) fn execute(
     device: Option<Arc<ConfiguredDevice>>,
@@ -31,7 +28,7 @@ pub(super) fn execute(
     let (spool, sender, record) = (Arc::clone(spool), wake.clone(), name.clone());
     let spawned = thread::Builder::new()
         .name(format!("fence {}", job.target))
-        .stack_size(STACK_BYTES)
+        .stack_size(device::HELPER_STACK_BYTES)
         .spawn(move || {
             let client = Client::new(spool.claimed_path(&record), job.request.held);
             Subject::new("request", &job.request.request_id).within(|| {
