@@ -36,6 +36,7 @@
 
 mod client;
 mod connection;
+mod events;
 mod family;
 mod keeper;
 mod main;
@@ -186,20 +187,6 @@ pub enum RunOutcome {
 }
 
 impl RunOutcome {
-    /// How it ended, without what the program wrote, which may hold a secret.
-    fn shown(&self) -> String {
-        match self {
-            RunOutcome::Exited { code, .. } => format!("exit code {code}"),
-            RunOutcome::Signaled { signal, .. } => format!("ended by signal {signal}"),
-            RunOutcome::TimedOut { .. } => "killed at its limit".to_owned(),
-            RunOutcome::NotStarted(problem) => format!("not started: {problem}"),
-            RunOutcome::TooLate => "not started: it was too late".to_owned(),
-            RunOutcome::Withdrawn => "not started: nobody waited any more".to_owned(),
-            RunOutcome::ExecutorLost => "the executor was lost".to_owned(),
-            RunOutcome::NotReported => "no result came in time".to_owned(),
-        }
-    }
-
     /// The same with `change` made to what the program wrote.
     pub(crate) fn map_output(mut self, change: impl Fn(&str) -> String) -> Self {
         if let RunOutcome::Exited { stdout, stderr, .. }
@@ -256,14 +243,8 @@ struct JobLine {
 /// A line from the executor.
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
-    Result(ResultLine),
+    Result { id: u64, outcome: RunOutcome },
     Alive,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct ResultLine {
-    id: u64,
-    outcome: RunOutcome,
 }
 
 /// A line from a keeper to the executor, about the job that it was given.
