@@ -77,7 +77,7 @@ impl Keeper {
                 break;
             }
             let mut job = Job::begin(command, &self.null);
-            let is_alone = self.watch(&mut job)? == Reason::Alone;
+            let is_alone = !self.watch(&mut job)?;
             let time_ms_max = if is_alone { LAST_WAIT_MS } else { KILL_TIME_MS_MAX };
             let is_clean = self.end(&mut job, time_ms_max)?;
             if is_alone {
@@ -99,12 +99,13 @@ impl Keeper {
         Ok(is_ready(&socket[0]))
     }
 
-    /// Waits for the end of the program or of its time, and reads its output meanwhile.
-    fn watch(&mut self, job: &mut Job) -> io::Result<Reason> {
+    /// Waits for the end of the program or of its time, and reads its output meanwhile. False when the
+    /// executor is gone.
+    fn watch(&mut self, job: &mut Job) -> io::Result<bool> {
         self.events.set_timer(job.limit_ms)?;
         loop {
             if job.is_over() {
-                return Ok(Reason::Ended);
+                return Ok(true);
             }
             let mut watched = vec![
                 PollFd::new(self.socket.as_fd(), PollFlags::empty()),
@@ -121,7 +122,7 @@ impl Keeper {
             let [is_alone, is_late, has_signal] = [0, 1, 2].map(|at| is_ready(&watched[at]));
             drop(watched);
             if is_alone {
-                return Ok(Reason::Alone);
+                return Ok(false);
             }
             // Reading an output without data does not block.
             job.read(&mut self.buffer);
@@ -132,7 +133,7 @@ impl Keeper {
             job.wait_for_leader();
             if is_late && !job.is_over() {
                 job.is_killed = true;
-                return Ok(Reason::Limit);
+                return Ok(true);
             }
         }
     }
@@ -159,16 +160,6 @@ impl Keeper {
             self.events.drain_child_ends()?;
         }
     }
-}
-
-/// Why a job is to be ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
-    /// Its program ended, or was not started.
-    Ended,
-    Limit,
-    /// The executor is gone.
-    Alone,
 }
 
 struct Job {
