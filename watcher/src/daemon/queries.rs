@@ -1,9 +1,9 @@
-//! The desk for questions: each is answered in a thread of its own, so that neither an execution
-//! delays a question nor a question an execution.
+//! The questions of clients. A separate thread answers each question, so no execution delays a
+//! question, and no question delays an execution.
 //!
-//! What a passing lack of descriptors keeps from being done is tried again a moment later: nothing
-//! is lost by that, because a question that is not answered still lies there. Without a thread, a
-//! question is answered at once: it was not asked, and why.
+//! If a passing lack of descriptors prevents a step, it is tried again a moment later. No question
+//! is lost, because the file of an unanswered question stays. If no thread can be started, the
+//! answer follows at once: "not asked", and why.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use fence_device::{HELPER_STACK_BYTES, Subject};
 use fence_protocol::{
     Query, QueryAnswer, QueryCode, QueryKind, RECORD_BYTES_MAX, RecordName, Request,
 };
-use fence_spool::{QueryText, SpoolError, WatcherSpool};
+use fence_spool::{QueryText, WatcherSpool};
 use log::{debug, error, trace, warn};
 use serde_json::json;
 
-use super::Wake;
 use super::asker::{Asker, wrong};
+use super::{Wake, report};
 use crate::asking::{ASKING_MAX, Limits};
 use crate::devices::Devices;
 use crate::state::State;
@@ -45,33 +45,35 @@ struct Task {
 }
 
 impl Task {
-    fn ask(&self) {
+    /// Asks. Returns the file's name of a query, which is answered.
+    fn ask(self) -> Option<String> {
         let Task { question, asker } = self;
         match question {
             Question::Query(file_name, query) => {
                 let subject = Subject::new("query", &query.query_id);
-                let answer = subject.within(|| asker.answer(query));
-                write(&asker.spool, file_name, &answer, &asker.wake);
+                let answer = subject.within(|| asker.answer(&query));
+                asker.write(&file_name, &answer);
+                return Some(file_name);
             }
             Question::Inquiry(name, request) => {
                 let subject = Subject::new("request", &request.request_id);
-                let (reached, words) = subject.within(|| asker.inquiry(request));
-                let _ = asker.wake.send(Wake::Inquired(name.clone(), reached, words));
+                let (reached, words) = subject.within(|| asker.inquiry(&request));
+                let _ = asker.wake.send(Wake::Inquired(name, reached, words));
             }
             Question::Targets(device) => {
-                if let Some(device) = asker.devices.get(device) {
+                if let Some(device) = asker.devices.get(&device) {
                     asker.list(device, Limits::of_unknown_client().device);
                 }
             }
         }
+        None
     }
 }
 
 pub(super) struct Desk {
-    spool: Arc<WatcherSpool>,
-    devices: Arc<Devices>,
+    /// Asks the devices of the current configuration.
+    asker: Asker,
     boot_id: String,
-    wake: Sender<Wake>,
     asking: usize,
     waiting: VecDeque<Task>,
     /// The files of queries that are being answered. They are not taken again.
@@ -86,18 +88,16 @@ impl Desk {
         wake: Sender<Wake>,
     ) -> Self {
         Desk {
-            spool,
-            devices,
+            asker: Asker { spool, devices, known: Vec::new(), wake },
             boot_id: boot_id.to_owned(),
-            wake,
             asking: 0,
             waiting: VecDeque::new(),
             taken: BTreeSet::new(),
         }
     }
 
-    /// Takes the question in `file_name`; `state` describes the watcher, should that be asked.
-    /// Gives the identity of one that wants a new configuration.
+    /// Takes the query in `file_name`; `state` describes the watcher for a `state` query. Returns the
+    /// identity of a `reload` query.
     pub(super) fn take(
         &mut self,
         file_name: &str,
@@ -108,10 +108,11 @@ impl Desk {
         if self.taken.contains(file_name) {
             return None;
         }
-        let read = match self.spool.read_query(file_name) {
+        let Asker { spool, wake, .. } = &self.asker;
+        let read = match spool.read_query(file_name) {
             Ok(read) => read?,
             Err(problem) => {
-                report(&format!("query '{file_name}'"), &problem, &self.wake);
+                report(&format!("query '{file_name}'"), &problem, wake);
                 return None;
             }
         };
@@ -119,7 +120,7 @@ impl Desk {
         let parsed = match read {
             QueryText::Whole { bytes, mtime_ms } if is_being_written(&bytes, mtime_ms, now) => {
                 // The receiver is gone only when the daemon is.
-                let _ = self.wake.send(Wake::LookAgain);
+                let _ = wake.send(Wake::LookAgain);
                 return None;
             }
             QueryText::Whole { bytes, .. } => Query::parse(&bytes),
@@ -137,15 +138,15 @@ impl Desk {
         match query {
             Err(why) => {
                 warn!("query '{file_name}': refused: {why}");
-                // The file's name is its identity, whatever it says.
+                // The file's name is its identity, whatever its content is.
                 let id = file_name.strip_suffix(".json").unwrap_or(file_name);
-                write(&self.spool, file_name, &wrong(id, why), &self.wake);
+                self.asker.write(file_name, &wrong(id, why));
             }
             Ok(query) if query.query == QueryKind::State => {
                 let mut answer =
                     QueryAnswer::new(&query.query_id, QueryCode::Yes, "fence-watcher is running");
                 answer.state = Some(json!(state()));
-                write(&self.spool, file_name, &answer, &self.wake);
+                self.asker.write(file_name, &answer);
             }
             Ok(query) if query.query == QueryKind::Reload => {
                 self.taken.insert(file_name.to_owned());
@@ -161,8 +162,8 @@ impl Desk {
         None
     }
 
-    /// Why `query` is told that nothing can be said, if so. One that came too late is told as well:
-    /// its client may still be there, and wait by another clock.
+    /// Why `query` cannot be answered, if it cannot. A query that came too late gets an answer as
+    /// well: its client may still wait, by another clock.
     fn unanswerable(&self, query: &Query, now: Now) -> Option<String> {
         let (theirs, asked) = (query.boot_id.as_deref(), query.asked_boottime_ms);
         difference(theirs, asked, &self.boot_id, now.boot_ms).or_else(|| {
@@ -174,19 +175,19 @@ impl Desk {
         })
     }
 
-    /// Tells who asked for a new configuration what came of it.
+    /// Answers a query for a new configuration.
     pub(super) fn reloaded(&mut self, answer: &QueryAnswer) {
         let file_name = format!("{}.json", answer.query_id);
-        write(&self.spool, &file_name, answer, &self.wake);
+        self.asker.write(&file_name, answer);
         self.taken.remove(&file_name);
     }
 
     /// Asks these devices from now on.
     pub(super) fn set_devices(&mut self, devices: Arc<Devices>) {
-        self.devices = devices;
+        self.asker.devices = devices;
     }
 
-    /// Answers a question that an older client put as a request.
+    /// Answers the question of an older client, which is a request.
     pub(super) fn inquire(&mut self, name: RecordName, request: Request, known: &[Device]) {
         self.ask(Question::Inquiry(name, Box::new(request)), known);
     }
@@ -196,9 +197,9 @@ impl Desk {
         self.ask(Question::Targets(device), &[]);
     }
 
-    /// A thread has ended, which asked what the query in `file_name` wants to know.
+    /// The thread of a question has ended: the question in `file_name`, if it was a query.
     pub(super) fn done(&mut self, file_name: Option<String>) {
-        // A thread of the watcher before a new beginning is not one of ours.
+        // A thread from before a new beginning is not counted.
         self.asking = self.asking.saturating_sub(1);
         if let Some(file_name) = file_name {
             self.taken.remove(&file_name);
@@ -206,7 +207,7 @@ impl Desk {
         self.go_on();
     }
 
-    /// Begins what waits, as far as there is room.
+    /// Starts waiting questions, as far as there is room.
     pub(super) fn go_on(&mut self) {
         let mut postponed = VecDeque::new();
         while self.asking < ASKING_MAX
@@ -219,27 +220,18 @@ impl Desk {
     }
 
     fn ask(&mut self, question: Question, known: &[Device]) {
-        let asker = Asker {
-            spool: Arc::clone(&self.spool),
-            devices: Arc::clone(&self.devices),
-            known: known.to_vec(),
-            wake: self.wake.clone(),
-        };
+        let asker = Asker { known: known.to_vec(), ..self.asker.clone() };
         self.waiting.push_back(Task { question, asker });
         self.go_on();
     }
 
-    /// Has a thread ask. Returns the task if it waits because no thread can be started.
+    /// Starts a thread for `task`. Returns the task if it waits because no thread can be started.
     fn start(&mut self, task: Task) -> Option<Task> {
         let theirs = task.clone();
-        let file_name = match &task.question {
-            Question::Query(file_name, _) => Some(file_name.clone()),
-            Question::Inquiry(..) | Question::Targets(_) => None,
-        };
-        let wake = self.wake.clone();
+        let wake = self.asker.wake.clone();
         let thread = thread::Builder::new().name("query".into()).stack_size(HELPER_STACK_BYTES);
         let spawned = thread.spawn(move || {
-            theirs.ask();
+            let file_name = theirs.ask();
             // The receiver is gone only when the daemon is.
             let _ = wake.send(Wake::Asked(file_name));
         });
@@ -250,16 +242,16 @@ impl Desk {
         let why = format!("not asked: fence-watcher cannot start a thread: {problem}");
         match &task.question {
             Question::Query(file_name, query) => {
-                write(&self.spool, file_name, &wrong(&query.query_id, why.clone()), &self.wake);
+                self.asker.write(file_name, &wrong(&query.query_id, why.clone()));
                 self.taken.remove(file_name);
             }
             Question::Inquiry(name, _) => {
-                let _ = self.wake.send(Wake::Inquired(name.clone(), false, why.clone()));
+                let _ = self.asker.wake.send(Wake::Inquired(name.clone(), false, why.clone()));
             }
             Question::Targets(_) => {
-                // The request that needs the list waits for it, and a thread may be had by then.
+                // The request that needs the list waits for it, and later a thread may start.
                 error!("a question has to wait: cannot start a thread: {problem}");
-                let _ = self.wake.send(Wake::LookAgain);
+                let _ = self.asker.wake.send(Wake::LookAgain);
                 return Some(task);
             }
         }
@@ -268,37 +260,27 @@ impl Desk {
     }
 }
 
-fn report(what: &str, problem: &SpoolError, wake: &Sender<Wake>) {
-    error!("{what}: {problem}");
-    if problem.is_passing() {
-        // The receiver is gone only when the daemon is.
-        let _ = wake.send(Wake::LookAgain);
-    }
-}
-
-/// Whether a query is cut off, and its client may still be writing it in place.
+/// Whether a query is cut off, so that its client may still be writing it in place.
 fn is_being_written(bytes: &[u8], mtime_wall_ms: i64, now: Now) -> bool {
     let age_ms = now.wall_ms.saturating_sub(mtime_wall_ms);
     let is_young = u64::try_from(age_ms).is_ok_and(|age_ms| age_ms < WRITE_GRACE_MS);
     is_young && Query::is_cut_off(bytes)
 }
 
-fn write(spool: &WatcherSpool, file_name: &str, answer: &QueryAnswer, wake: &Sender<Wake>) {
-    debug!("spool: answer query {file_name} with code {}", u8::from(answer.code));
-    // Its client looks beside the query, whatever that says of itself.
-    let name = file_name.strip_suffix(".json").unwrap_or(file_name);
-    if let Err(problem) = spool.answer_query(name, &answer.to_json()) {
-        report(&format!("query '{file_name}'"), &problem, wake);
-        if problem.is_passing() {
-            // It is asked once more by the next look, if somebody still waits for it.
-            return;
+impl Asker {
+    fn write(&self, file_name: &str, answer: &QueryAnswer) {
+        debug!("spool: answer query {file_name} with code {}", u8::from(answer.code));
+        // The client looks for the answer beside the query, whatever identity the query names.
+        let name = file_name.strip_suffix(".json").unwrap_or(file_name);
+        if let Err(problem) = self.spool.answer_query(name, &answer.to_json()) {
+            report(&format!("query '{file_name}'"), &problem, &self.wake);
+            if problem.is_passing() {
+                // The next look asks again, if the client still waits.
+                return;
+            }
         }
-    }
-    remove(spool, file_name);
-}
-
-fn remove(spool: &WatcherSpool, file_name: &str) {
-    if let Err(problem) = spool.remove_query(file_name) {
-        error!("query '{file_name}': {problem}");
+        if let Err(problem) = self.spool.remove_query(file_name) {
+            error!("query '{file_name}': {problem}");
+        }
     }
 }
