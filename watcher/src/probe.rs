@@ -1,7 +1,7 @@
-//! What a device says of itself when it is asked all that can be asked, and told nothing: for
-//! `fence-watcher check`, and for a watcher that is asked in its place.
+//! Asks devices all questions and gives no order, for `fence-watcher check` and for a watcher that
+//! answers a `check` query.
 //!
-//! What follows from the findings is the reader's to say.
+//! The reader of the findings decides what they mean.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,29 +13,28 @@ use serde::{Deserialize, Serialize};
 use crate::asking::{self, Limits};
 use crate::devices::ConfiguredDevice;
 
-/// What is known of a device.
+/// The findings about a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Findings {
-    /// Whether it can be reached; `None` where nothing was contacted.
+    /// Whether it can be reached; `None` if nothing was contacted.
     pub reachable: Option<bool>,
-    /// What the contact brought, or why there was none.
+    /// The result of the contact, or why there was none.
     pub words: String,
     /// Some targets cannot be fenced, and `words` names them.
     pub is_partial: bool,
-    /// What the driver finds wrong with its settings, and what is missing for a fence of its
-    /// targets.
+    /// Errors in the settings, and what is missing for a fence of its targets.
     pub problems: Vec<String>,
-    /// What is unusual, and yet no problem.
+    /// What is unusual, but no problem.
     pub remarks: Vec<String>,
-    /// The targets that it listed, if it was asked for them.
+    /// The targets of its list, if it was asked for the list.
     pub targets: Option<Vec<String>>,
-    /// Why it gave no list of its targets, though it was asked.
+    /// Why it gave no list, if it was asked for the list.
     pub unlisted: Option<String>,
 }
 
 impl Findings {
-    /// Whether nothing speaks against a fence.
+    /// Whether no finding speaks against a fence.
     pub fn is_well(&self) -> bool {
         self.reachable != Some(false)
             && !self.is_partial
@@ -44,14 +43,14 @@ impl Findings {
     }
 }
 
-/// What the watcher that runs says of one of its devices.
+/// The findings of the running watcher about one of its devices.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Examined {
     /// The device's name.
     pub name: String,
-    /// Which settings the watcher has for it: [`ConfiguredDevice::fingerprint`].
+    /// Identifies the watcher's settings for it: [`ConfiguredDevice::fingerprint`].
     pub settings: String,
-    /// What was found.
+    /// The findings.
     pub findings: Findings,
 }
 
@@ -81,8 +80,8 @@ pub enum Depth {
     Whole,
 }
 
-/// Asks `devices`, many at once; gives the findings in their order. A driver that does not come
-/// back by `limit` is not waited for.
+/// Asks `devices`, many at once. Returns the findings in the order of `devices`, and waits for no
+/// driver after `limit`.
 pub fn examine(devices: &[Arc<ConfiguredDevice>], depth: Depth, limit: Limit) -> Vec<Findings> {
     let (of_settings, of_device): (Question, Question) = match depth {
         Depth::Contact => (ask_problems, ask_contact),
@@ -123,7 +122,7 @@ impl Open {
     }
 }
 
-/// What needs no contact with the device.
+/// Asks the questions that need no contact with the device.
 fn ask_problems(device: &ConfiguredDevice, open: &Mutex<Open>) {
     let problems = device.driver.check();
     lock(open).problems = problems;
@@ -182,8 +181,8 @@ fn ask_device(device: &ConfiguredDevice, open: &Mutex<Open>) {
     open.lacks = lacks;
 }
 
-/// What is missing, without what the words of the contact say already; and whether they say any of
-/// it. Several questions to one device find the same fault.
+/// The lacks that the words of the contact do not contain; and whether they contain any. Several
+/// questions to one device find the same fault.
 fn not_yet_said(
     words: &str,
     mut unknown: Vec<String>,
@@ -206,10 +205,10 @@ fn not_yet_said(
     (is_partial, unknown)
 }
 
-/// Between the targets and the reason, where a driver says which it cannot fence.
+/// Between the targets and the reason, in a driver's sentence about targets that it cannot fence.
 const CANNOT: &str = "' cannot be fenced: ";
 
-/// What is missing for orders: the targets for which the same is missing, and what it is.
+/// What is missing for orders, each with the targets that lack it.
 fn lacks_of(device: &ConfiguredDevice, targets: &[NodeName]) -> Vec<(String, String)> {
     let at_once = if device.addresses.is_some() { AT_ONCE_MAX } else { device.max_concurrent };
     let limit = Limit::in_ms(TARGETS_MS_MAX);
@@ -230,7 +229,7 @@ const LIST_MS_MAX: u64 = 11_000;
 /// How long the questions for single targets may take, all together.
 const TARGETS_MS_MAX: u64 = 30_000;
 
-/// How long all of it may take, besides the contact.
+/// How long all questions may take, without the contact.
 const OTHER_MS_MAX: u64 = 3 * LIST_MS_MAX + TARGETS_MS_MAX + 2_000;
 
 /// How many targets are asked for at once.

@@ -36,6 +36,7 @@ impl Command {
     }
 
     /// Makes the program write English, in ASCII.
+    #[must_use]
     pub fn plain(self) -> Self {
         self.with_env([("LC_ALL", "C")])
     }

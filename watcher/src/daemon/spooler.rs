@@ -20,10 +20,8 @@ const PRUNE_EVERY_MS: u64 = 3_600_000;
 
 pub(super) struct Spooler {
     pub(super) spool: Arc<WatcherSpool>,
-    places: Places,
+    settings: SpoolSettings,
     wake: Sender<Wake>,
-    keep_answers_ms: i64,
-    keep_answers_max: usize,
     next_prune_boot_ms: u64,
     is_pruning: Arc<AtomicBool>,
 }
@@ -34,23 +32,18 @@ impl Spooler {
         settings: &SpoolSettings,
         wake: Sender<Wake>,
     ) -> Self {
-        let mut spooler = Spooler {
+        Spooler {
             spool,
-            places: Places::new(&settings.request_dir, &settings.response_dir),
+            settings: settings.clone(),
             wake,
-            keep_answers_ms: 0,
-            keep_answers_max: 0,
             next_prune_boot_ms: 0,
             is_pruning: Arc::default(),
-        };
-        spooler.set_retention(settings);
-        spooler
+        }
     }
 
     /// Takes over how long answers are kept.
     pub(super) fn set_retention(&mut self, settings: &SpoolSettings) {
-        self.keep_answers_ms = i64::try_from(settings.keep_answers_ms).unwrap_or(i64::MAX);
-        self.keep_answers_max = settings.keep_answers_max;
+        self.settings = settings.clone();
     }
 
     /// Logs a failure, and looks at everything again soon if that may help.
@@ -124,7 +117,9 @@ impl Spooler {
                 return Err(problem);
             }
             // The directory was removed while the device worked. The outcome is still known.
-            WatcherSpool::open(&self.places, true)?.answer(&name, &bytes)
+            let SpoolSettings { request_dir, response_dir, .. } = &self.settings;
+            let places = Places::new(request_dir, response_dir);
+            WatcherSpool::open(&places, true)?.answer(&name, &bytes)
         });
         if written.is_ok() {
             debug!("spool: wrote the answer to request {name}");
@@ -164,7 +159,8 @@ impl Spooler {
         }
         self.next_prune_boot_ms = now.boot_ms.saturating_add(PRUNE_EVERY_MS);
         let (spool, busy) = (Arc::clone(&self.spool), Arc::clone(&self.is_pruning));
-        let (older_than, keep_max) = (now.wall_ms - self.keep_answers_ms, self.keep_answers_max);
+        let keep_ms = i64::try_from(self.settings.keep_answers_ms).unwrap_or(i64::MAX);
+        let (older_than, keep_max) = (now.wall_ms - keep_ms, self.settings.keep_answers_max);
         let spawned = thread::Builder::new().name("prune".into()).spawn(move || {
             match spool.prune_answers(older_than, keep_max) {
                 Ok(0) => {}
