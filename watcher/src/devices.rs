@@ -1,4 +1,5 @@
-//! The configured fence devices, each with its driver, for the daemon and for `fence-watcher check`.
+//! The configured fence devices, each with its driver, for the daemon and for `fence-watcher
+//! check`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -132,8 +133,8 @@ impl ConfiguredDevice {
 
     /// Contacts the device, within its own limit and until `limit` at the latest.
     ///
-    /// A slow device is not lost: if it does not answer in time, a contact a short time ago counts. An
-    /// answer always counts at once.
+    /// A slow device is not lost: if it does not answer in time, a contact a short time ago counts.
+    /// An answer always counts at once.
     pub fn reach(&self, limit: Limit) -> Reach {
         let limit = limit.min(Limit::in_ms(self.monitor_timeout_ms));
         let reach = self.driver.reachable(limit);

@@ -1,7 +1,7 @@
 //! The state of a watcher: the answer to a `state` query, and the output of `status --json`.
 //!
-//! The daemon writes it and `fence-watcher status` reads it. A reader ignores unknown members: a newer
-//! watcher may write more.
+//! The daemon writes it and `fence-watcher status` reads it. A reader ignores unknown members: a
+//! newer watcher may write more.
 
 use std::collections::BTreeMap;
 

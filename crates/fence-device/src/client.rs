@@ -1,9 +1,9 @@
 //! The client that waits for an order.
 //!
-//! Logins, questions and look-ups follow the claim and precede the call that acts, in other processes
-//! too. They may take until the limit, and the client may be killed meanwhile: Pacemaker gives up a
-//! second try long before the agent's own deadline. So each driver checks the client again right
-//! before the call that acts, and so do the processes that act for a driver.
+//! Logins, questions and look-ups follow the claim and precede the call that acts, in other
+//! processes too. They may take until the limit, and the client may be killed meanwhile: Pacemaker
+//! gives up a second try long before the agent's own deadline. So each driver checks the client
+//! again right before the call that acts, and so do the processes that act for a driver.
 
 use std::path::PathBuf;
 use std::thread;
@@ -22,13 +22,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// The client of the claimed request at `claim`; `is_holder` if the request says that it is held.
+    /// The client of the claimed request at `claim`; `is_holder` if the request says that it is
+    /// held.
     pub fn new(claim: PathBuf, is_holder: bool) -> Self {
         Client { claim, is_holder }
     }
 
-    /// Whether the client still waits; false in doubt. After a passing lack of descriptors, the check
-    /// is repeated until `limit`.
+    /// Whether the client still waits; false in doubt. After a passing lack of descriptors, the
+    /// check is repeated until `limit`.
     pub fn is_waiting(&self, limit: Limit) -> bool {
         loop {
             match fence_spool::is_claim_held(&self.claim) {

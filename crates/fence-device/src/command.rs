@@ -1,9 +1,9 @@
 //! `type = "command"`: a device that programs of the administrator operate.
 //!
 //! Each action is an argument list, which never passes through a shell. `{target}`, `{action}`,
-//! `{gfs2_filesystems}` and `{request_id}` are replaced inside single arguments, so that no value can
-//! become a second argument or an option. The same values are in `FENCE_*` variables. An order also
-//! gets the request on standard input, as the watcher writes it.
+//! `{gfs2_filesystems}` and `{request_id}` are replaced inside single arguments, so that no value
+//! can become a second argument or an option. The same values are in `FENCE_*` variables. An order
+//! also gets the request on standard input, as the watcher writes it.
 //!
 //! Exit code 0 of an order means that the device acknowledged it. After any other end, nobody knows
 //! the outcome.
@@ -123,8 +123,8 @@ impl CommandDevice {
     }
 }
 
-/// The placeholders in the arguments for `action`: a list concerns no target, a question concerns no
-/// request.
+/// The placeholders in the arguments for `action`: a list concerns no target, a question concerns
+/// no request.
 pub fn known_placeholders(action: &str) -> &'static [&'static str] {
     match action {
         "list" | "monitor" => &["action"],
@@ -144,7 +144,8 @@ impl FenceDevice for CommandDevice {
         }
     }
 
-    /// Runs `monitor`, else `list`. A device without either is not asked, and its programs must exist.
+    /// Runs `monitor`, else `list`. A device without either is not asked, and its programs must
+    /// exist.
     fn reachable(&self, limit: Limit) -> Reach {
         let asked = [AgentAction::Monitor, AgentAction::List].into_iter();
         let mut asked = asked.filter_map(|action| Some((action, self.argv(action)?)));
@@ -226,8 +227,8 @@ impl FenceDevice for CommandDevice {
     }
 }
 
-/// `argv` with the `values` of its placeholders. The program itself has no placeholder, and the text
-/// of a value is not replaced again.
+/// `argv` with the `values` of its placeholders. The program itself has no placeholder, and the
+/// text of a value is not replaced again.
 fn substituted(argv: &[String], values: &[(&str, &str)]) -> Vec<String> {
     let replaced = |argument: &String| {
         let mut text = String::with_capacity(argument.len());

@@ -13,7 +13,7 @@
 //!
 //! | killed | what ends the programs |
 //! | --- | --- |
-//! | a keeper | the executor, a subreaper too: each child that is not a keeper comes from a dead one |
+//! | a keeper | the executor, a subreaper too: its other children come from dead keepers |
 //! | the executor | the keepers, whose sockets close; the watcher waits until they have ended |
 //! | the watcher | the executor closes the sockets of the keepers, and ends after them |
 //! | both | the keepers; they hold the lock until no process is left |
@@ -58,7 +58,8 @@ use crate::{Client, Limit};
 pub use client::ExecutorClient;
 pub use main::executor_main;
 
-/// How much of each of a program's two outputs is kept, in bytes, unless the call sets another bound.
+/// How much of each of a program's two outputs is kept, in bytes, unless the call sets another
+/// bound.
 pub const OUTPUT_BYTES_MAX: usize = 32 * 1024;
 
 /// How long to wait for killed processes. A process that hangs in the kernel does nothing more, and
@@ -70,8 +71,8 @@ const LAST_WAIT_MS: u64 = 3_000;
 
 /// A program to run.
 ///
-/// It starts in `/`, in a new process group, with default signals, without the watcher's environment,
-/// and never through a shell.
+/// It starts in `/`, in a new process group, with default signals, without the watcher's
+/// environment, and never through a shell.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// The program's absolute path, and its arguments.
@@ -91,9 +92,9 @@ pub struct Command {
 }
 
 impl Command {
-    /// The command line for a log, without arguments that may contain a secret: those with the name of
-    /// a secret, and those with blanks, such as scripts. No command line of ours contains a secret,
-    /// but an administrator's command may.
+    /// The command line for a log, without arguments that may contain a secret: those with the name
+    /// of a secret, and those with blanks, such as scripts. No command line of ours contains a
+    /// secret, but an administrator's command may.
     fn shown(&self) -> String {
         let mut is_secret = false;
         let words = self.argv.iter().map(|word| {
@@ -179,8 +180,8 @@ pub enum RunOutcome {
     TooLate,
     /// It was certainly not started, because its client did not wait any more.
     Withdrawn,
-    /// The executor or the program's keeper died or did not respond: the program may have run, and has
-    /// been killed.
+    /// The executor or the program's keeper died or did not respond: the program may have run, and
+    /// has been killed.
     ExecutorLost,
     /// The executor did not report in time. Only a question ends like this: its keeper kills the
     /// program at its limit in any case.
@@ -257,7 +258,8 @@ struct KeeperLine {
 }
 
 fn json_line(value: &impl Serialize) -> Vec<u8> {
-    // Plain structs of texts and numbers can always be written. The reader would end at an empty line.
+    // Plain structs of texts and numbers can always be written. The reader would end at an empty
+    // line.
     let mut line = serde_json::to_vec(value).unwrap_or_default();
     line.push(b'\n');
     line

@@ -18,8 +18,8 @@
 //!
 //! Two kinds of "off" are not trusted. `fence_virt` and `fence_xvm` report "off" for every unknown
 //! machine, mistyped or moved to another host, and acknowledge every order for it. So the plug must
-//! be in the agent's list, if the agent can list its plugs. The list is read once in an execution. It
-//! is read before the order if nothing shows the order's effect (no `status`, a reset), or if
+//! be in the agent's list, if the agent can list its plugs. The list is read once in an execution.
+//! It is read before the order if nothing shows the order's effect (no `status`, a reset), or if
 //! `plug_option` is not set. If the agent does not answer, the order is `Unreachable`; if the list
 //! lacks the plug, the order is `Failed`. And an agent that takes its target from an address, not
 //! from a plug, would act on the same machine for every target: see [`Metadata::may_ignore_plugs`].
@@ -210,7 +210,8 @@ impl FenceAgentDevice {
         }
     }
 
-    /// The state of `target`, if it is shown and trusted, and the agent's complaint beside the state.
+    /// The state of `target`, if it is shown and trusted, and the agent's complaint beside the
+    /// state.
     fn status(&self, target: &NodeName, pin: &Pin, limit: Limit) -> Shown {
         if !self.may_have(AgentAction::Status) {
             return unknown("the agent has no action 'status'");

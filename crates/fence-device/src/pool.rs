@@ -66,8 +66,8 @@ pub fn ask_some<T: Sync, A: Send>(
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
-/// Runs `ask` in a separate thread and waits for its answer until `limit`, for calls without a limit.
-/// The thread ends with its call, even after the limit.
+/// Runs `ask` in a separate thread and waits for its answer until `limit`, for calls without a
+/// limit. The thread ends with its call, even after the limit.
 pub(crate) fn ask_until<A: Send + 'static>(
     limit: Limit,
     ask: impl FnOnce() -> io::Result<A> + Send + 'static,

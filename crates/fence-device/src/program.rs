@@ -56,8 +56,8 @@ impl Command {
 }
 
 impl RunOutcome {
-    /// The report of an order whose program ended like this, unless the exit code and the output show
-    /// more. `words` are for people.
+    /// The report of an order whose program ended like this, unless the exit code and the output
+    /// show more. `words` are for people.
     pub(crate) fn order_report(&self, words: String) -> OrderReport {
         match self {
             RunOutcome::NotStarted(_) => OrderReport::Failed(words),

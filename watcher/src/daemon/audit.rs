@@ -1,12 +1,13 @@
 //! The end of a fence in the audit, if the agent can no longer write it.
 //!
 //! An agent writes its request and the outcome. Pacemaker kills an agent that takes too long with
-//! SIGKILL: then only the watcher knows the outcome. An agent that gives up a claimed request leaves
-//! the end to the watcher as well, and writes only that it gave up. So each request has one end.
+//! SIGKILL: then only the watcher knows the outcome. An agent that gives up a claimed request
+//! leaves the end to the watcher as well, and writes only that it gave up. So each request has one
+//! end.
 //!
-//! If the disk of the logs hangs, a watcher that touches it cannot end, and keeps the lock for which
-//! the next watcher waits. So a separate process writes each end, and one thread waits for that
-//! process.
+//! If the disk of the logs hangs, a watcher that touches it cannot end, and keeps the lock for
+//! which the next watcher waits. So a separate process writes each end, and one thread waits for
+//! that process.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -32,7 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the start of the service waits for the directory of the logs.
 const DIRECTORY_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Makes the directory of the agent's logs if it does not exist. The watcher itself does not need it.
+/// Makes the directory of the agent's logs if it does not exist. The watcher itself does not need
+/// it.
 pub(super) fn make_log_dir(log_dir: &Path) {
     let process = LogProcess::start(&Task::Directory(log_dir.to_owned()));
     for problem in process.finish(DIRECTORY_PATIENCE) {
@@ -130,15 +132,15 @@ fn end(request: Request, answer: &Answer, duration_ms: Option<u64>) -> Option<Au
     })
 }
 
-/// The time from the writing of `request` to `answer`, as far as a clock shows it. The duration of the
-/// answer is 0 if nothing was executed.
+/// The time from the writing of `request` to `answer`, as far as a clock shows it. The duration of
+/// the answer is 0 if nothing was executed.
 fn duration_ms(request: &Request, answer: &Answer, now: Now, boot_id: &str) -> Option<u64> {
     let executed_ms = Some(answer.duration_ms).filter(|duration_ms| *duration_ms > 0);
     age_ms(request, now, boot_id).max(executed_ms)
 }
 
-/// How long ago `request` was written: by the clock of its deadline, which cannot be set, if it is of
-/// this boot. A wall clock that was set back does not show it.
+/// How long ago `request` was written: by the clock of its deadline, which cannot be set, if it is
+/// of this boot. A wall clock that was set back does not show it.
 fn age_ms(request: &Request, now: Now, boot_id: &str) -> Option<u64> {
     let written_ms = request.timestamp.timestamp_millis();
     let by_boot_clock = || {

@@ -15,9 +15,9 @@ use super::{Daemon, End};
 /// SIGKILL at its death. After this time the new watcher does not start, and the service manager
 /// tries again.
 ///
-/// An executor whose watcher dies early first ends the processes of an older executor (3 s), and then
-/// its own keepers (3 s). Each keeper waits as long for a process that hangs in the kernel. On a
-/// loaded machine, each step also waits for its turn. The usual time is below 0.1 s.
+/// An executor whose watcher dies early first ends the processes of an older executor (3 s), and
+/// then its own keepers (3 s). Each keeper waits as long for a process that hangs in the kernel. On
+/// a loaded machine, each step also waits for its turn. The usual time is below 0.1 s.
 const CHILDREN_GONE_MS: u64 = 20_000;
 
 /// When the log reports that the watcher still waits, in milliseconds.
@@ -47,8 +47,8 @@ pub(super) fn wait_for_children_of_a_predecessor(spool: &WatcherSpool) -> anyhow
 }
 
 impl Daemon {
-    /// Restores the files of the locks if they were removed. Meanwhile, only a watcher of an earlier
-    /// version can have started, which looks at the files alone.
+    /// Restores the files of the locks if they were removed. Meanwhile, only a watcher of an
+    /// earlier version can have started, which looks at the files alone.
     pub(super) fn keep_locks(&mut self) {
         let Spooler { spool, .. } = &self.spooler;
         if !spool.is_current() {

@@ -1,7 +1,7 @@
 //! Reports the state of the service to the service manager, without ever waiting for the manager.
 //!
-//! The manager's socket blocks if the manager does not read. While a cluster file system waits for a
-//! fence, any process of the node can be stuck. A stuck manager must not delay the fence.
+//! The manager's socket blocks if the manager does not read. While a cluster file system waits for
+//! a fence, any process of the node can be stuck. A stuck manager must not delay the fence.
 
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;

@@ -96,8 +96,8 @@ impl Desk {
         }
     }
 
-    /// Takes the query in `file_name`; `state` describes the watcher for a `state` query. Returns the
-    /// identity of a `reload` query.
+    /// Takes the query in `file_name`; `state` describes the watcher for a `state` query. Returns
+    /// the identity of a `reload` query.
     pub(super) fn take(
         &mut self,
         file_name: &str,

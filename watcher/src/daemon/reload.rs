@@ -1,7 +1,7 @@
 //! A new configuration for the running service: the whole configuration, or nothing of it.
 //!
-//! A separate thread reads the file, because a path in it may hang. If a client asks while the file is
-//! being read, the file may have changed since, so it is read once more.
+//! A separate thread reads the file, because a path in it may hang. If a client asks while the file
+//! is being read, the file may have changed since, so it is read once more.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;

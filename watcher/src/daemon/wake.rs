@@ -1,5 +1,5 @@
-//! Turns inotify and signals into events of the daemon's loop. Nothing is decided here. A lost event
-//! loses no request: the loop looks at the directories periodically.
+//! Turns inotify and signals into events of the daemon's loop. Nothing is decided here. A lost
+//! event loses no request: the loop looks at the directories periodically.
 
 use std::path::Path;
 use std::sync::Arc;

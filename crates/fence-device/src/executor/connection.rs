@@ -68,7 +68,8 @@ pub(super) struct Connection {
     executor: Mutex<Option<Child>>,
     /// The executor's own number.
     pub(super) pid: Pid,
-    /// Ends when neither the executor nor a keeper lives; `None` as soon as a thread waits for this.
+    /// Ends when neither the executor nor a keeper lives; `None` as soon as a thread waits for
+    /// this.
     life: Mutex<Option<PipeReader>>,
     /// The mark of the executor's processes.
     mark: Option<Mark>,
@@ -224,8 +225,8 @@ impl Connection {
         }
     }
 
-    /// Writes the lines to the executor. A separate thread runs this: an executor that reads nothing
-    /// for a while delays nobody with a nearer limit.
+    /// Writes the lines to the executor. A separate thread runs this: an executor that reads
+    /// nothing for a while delays nobody with a nearer limit.
     fn deliver(&self, lines: &Receiver<Line>, mut socket: UnixStream) {
         for (job, bytes) in lines {
             // Before the write: a job that the executor may have must not be reported as not sent.
@@ -284,9 +285,9 @@ impl Connection {
 
     /// Kills the executor, waits for the end of all that it started, then replies to all who wait.
     ///
-    /// In this order, because the next order for the same target may follow a reply. The keepers see
-    /// their sockets close when the executor has died, and end their programs. If a keeper is lost
-    /// as well, its processes have the mark.
+    /// In this order, because the next order for the same target may follow a reply. The keepers
+    /// see their sockets close when the executor has died, and end their programs. If a keeper is
+    /// lost as well, its processes have the mark.
     fn abandon(&self, why: &str) {
         if let Some(executor) = &mut *lock(&self.executor)
             && executor.kill().is_ok()

@@ -1,9 +1,9 @@
 //! Processes as the kernel lists them: the descendants of this process, and the bearers of a mark.
 //!
-//! A program's own process group is not enough: `timeout 5 ipmitool …` in a script makes a new group,
-//! and a daemon makes a session. The kernel lists the children of a process in
-//! `/proc/N/task/*/children`, and the other facts in `/proc/N/stat` and `/proc/N/limits`. These files
-//! can be read even if the process hangs in a file system (`cmdline` and `environ` cannot).
+//! A program's own process group is not enough: `timeout 5 ipmitool …` in a script makes a new
+//! group, and a daemon makes a session. The kernel lists the children of a process in
+//! `/proc/N/task/*/children`, and the other facts in `/proc/N/stat` and `/proc/N/limits`. These
+//! files can be read even if the process hangs in a file system (`cmdline` and `environ` cannot).
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -99,8 +99,8 @@ impl Keeper {
         Ok(is_ready(&socket[0]))
     }
 
-    /// Waits for the end of the program or of its time, and reads its output meanwhile. False when the
-    /// executor is gone.
+    /// Waits for the end of the program or of its time, and reads its output meanwhile. False when
+    /// the executor is gone.
     fn watch(&mut self, job: &mut Job) -> io::Result<bool> {
         self.events.set_timer(job.limit_ms)?;
         loop {
@@ -138,8 +138,8 @@ impl Keeper {
         }
     }
 
-    /// Kills the processes of the job until none is left, for at most `time_ms_max`. Returns whether
-    /// none is left.
+    /// Kills the processes of the job until none is left, for at most `time_ms_max`. Returns
+    /// whether none is left.
     fn end(&mut self, job: &mut Job, time_ms_max: u64) -> io::Result<bool> {
         let until = boot_ms_now().saturating_add(time_ms_max);
         loop {
@@ -229,7 +229,8 @@ impl Job {
         }
     }
 
-    /// Waits for the program alone: the library does not name a child that a real-time signal ended.
+    /// Waits for the program alone: the library does not name a child that a real-time signal
+    /// ended.
     fn wait_for_leader(&mut self) {
         let Some(leader) = self.leader.filter(|_| self.ended.is_none()) else { return };
         match waitpid(leader, Some(WaitPidFlag::WNOHANG)) {

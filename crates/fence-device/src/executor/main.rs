@@ -22,9 +22,9 @@ use super::{Greeting, json_line};
 /// The body of the watcher's hidden mode: runs programs for the watcher at the other end of
 /// standard input. Returns when the watcher is gone and all that it started is killed.
 ///
-/// Makes `lock_file` if needed, and holds a shared lock on it until the process and its keepers end.
-/// To be called first in a fresh, single-threaded process. To make a keeper, the executor starts the
-/// same program with the same arguments, except this path. Then this is a keeper's body.
+/// Makes `lock_file` if needed, and holds a shared lock on it until the process and its keepers
+/// end. To be called first in a fresh, single-threaded process. To make a keeper, the executor
+/// starts the same program with the same arguments, except this path. Then this is a keeper's body.
 pub fn executor_main(lock_file: &Path) -> io::Result<()> {
     if UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?).peer_addr().is_err() {
         return Err(io::Error::other("this mode is for the watcher's own use"));

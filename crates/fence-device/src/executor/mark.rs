@@ -1,16 +1,16 @@
 //! The mark of the processes of one executor, and the note that passes the mark on.
 //!
-//! The mark is a limit of the process (the hard limit `RLIMIT_RTTIME`). Its value is random, so that
-//! no other process has it, and so large that it limits nothing. Every descendant inherits a limit,
-//! in any group or session, under any parent, as any program. `/proc/N/limits` shows it, even of a
-//! process that hangs. A variable of the environment would be lost at `env -i`, and reading it can
-//! hang.
+//! The mark is a limit of the process (the hard limit `RLIMIT_RTTIME`). Its value is random, so
+//! that no other process has it, and so large that it limits nothing. Every descendant inherits a
+//! limit, in any group or session, under any parent, as any program. `/proc/N/limits` shows it,
+//! even of a process that hangs. A variable of the environment would be lost at `env -i`, and
+//! reading it can hang.
 //!
 //! The mark is for catastrophes alone: for a watcher that lost its executor, and for the next
 //! executor if all processes were killed at once. The next executor reads the mark from the note in
-//! the lock's file. It kills a process by its mark only in the same boot and the same pid namespace,
-//! and only if the process is not older than the executor. Otherwise the note may be from an earlier
-//! run of a container, and its numbers may be those of other processes.
+//! the lock's file. It kills a process by its mark only in the same boot and the same pid
+//! namespace, and only if the process is not older than the executor. Otherwise the note may be
+//! from an earlier run of a container, and its numbers may be those of other processes.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};

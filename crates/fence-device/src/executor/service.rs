@@ -284,7 +284,8 @@ impl Executor {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => break,
-                // The library does not name a child that a real-time signal ended, but waits for it.
+                // The library does not name a child that a real-time signal ended, but waits for
+                // it.
                 Ok(_) | Err(Errno::EINVAL | Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }

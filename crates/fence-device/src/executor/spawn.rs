@@ -58,8 +58,8 @@ fn prepare_and_spawn(
             | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
     )?;
     attributes.set_pgroup(Pid::from_raw(0))?;
-    // The executor blocks and ignores signals. A program that inherited this could not even wait for
-    // its own children.
+    // The executor blocks and ignores signals. A program that inherited this could not even wait
+    // for its own children.
     attributes.set_sigdefault(&SigSet::all())?;
     attributes.set_sigmask(&SigSet::empty())?;
 
@@ -75,8 +75,8 @@ fn prepare_and_spawn(
     Ok(Ok(Started { pid, stdout, stderr }))
 }
 
-/// A file in memory: unlike a pipe, it takes any amount at once, and nothing waits for a program that
-/// does not read it.
+/// A file in memory: unlike a pipe, it takes any amount at once, and nothing waits for a program
+/// that does not read it.
 fn prepared_input(text: &str) -> io::Result<Option<File>> {
     if text.is_empty() {
         return Ok(None);

@@ -47,8 +47,8 @@ impl FenceAgentDevice {
         })
     }
 
-    /// Whether the targets are plugs of one device. Otherwise the option that names a target has its
-    /// address.
+    /// Whether the targets are plugs of one device. Otherwise the option that names a target has
+    /// its address.
     pub(super) fn has_one_contact(&self) -> bool {
         matches!(self.settings.plug_option.as_deref(), None | Some("plug" | "port"))
     }

@@ -1,8 +1,8 @@
 //! The agent's metadata: read by running the agent, and kept while the agent's file is unchanged.
 //!
-//! A question that decides on which machine an order acts needs the metadata, so it reads them again
-//! after a failure. Other questions have a safe answer without the metadata. For them a failure is
-//! kept, so that an agent without metadata delays no fence twice.
+//! A question that decides on which machine an order acts needs the metadata, so it reads them
+//! again after a failure. Other questions have a safe answer without the metadata. For them a
+//! failure is kept, so that an agent without metadata delays no fence twice.
 
 use std::fs;
 use std::io::ErrorKind;

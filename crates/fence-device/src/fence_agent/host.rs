@@ -1,9 +1,9 @@
 //! The machine behind a name that an agent resolves by itself, with each call again.
 //!
-//! If a name has several addresses, the order may reach one machine and the question another. So the
-//! name is resolved here as well. If it has several addresses, the agent gets a number instead: the
-//! same number for the order and for each question of the execution. A name with one address stays
-//! while it keeps this address.
+//! If a name has several addresses, the order may reach one machine and the question another. So
+//! the name is resolved here as well. If it has several addresses, the agent gets a number instead:
+//! the same number for the order and for each question of the execution. A name with one address
+//! stays while it keeps this address.
 //!
 //! A certificate is verified against a name. If the options ask for this, the name stays: a machine
 //! at any of its addresses must prove the name. A name that only the agent can resolve (an alias of
@@ -26,8 +26,8 @@ pub(crate) enum AgentHost {
 }
 
 impl FenceAgentDevice {
-    /// The number that the agent gets instead of the name for an order, if it does not get the name.
-    /// Pins the machine.
+    /// The number that the agent gets instead of the name for an order, if it does not get the
+    /// name. Pins the machine.
     pub(super) fn host_of_order(&self, plug: &str, pin: &Pin, limit: Limit) -> Option<String> {
         let name = self.host_name(plug)?;
         if let Some(Machine::Agent { host: AgentHost::Number(number) }) = pin.machine() {
@@ -70,8 +70,8 @@ impl FenceAgentDevice {
         (!is_kept).then(|| number.to_owned())
     }
 
-    /// The name by which the agent finds its device, if it gets a name and no certificate proves the
-    /// name.
+    /// The name by which the agent finds its device, if it gets a name and no certificate proves
+    /// the name.
     fn host_name<'a>(&'a self, plug: &'a str) -> Option<&'a str> {
         let of_all = || {
             let mut given = self.settings.options.iter();

@@ -1,7 +1,7 @@
 //! The metadata of fence agents, and what in a configuration does not fit them.
 //!
-//! The format is that of ClusterLabs' fence agents (`lib/metadata.rng` there). It is read tolerantly:
-//! missing or unknown elements are not the administrator's fault.
+//! The format is that of ClusterLabs' fence agents (`lib/metadata.rng` there). It is read
+//! tolerantly: missing or unknown elements are not the administrator's fault.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -49,8 +49,8 @@ enum Content {
 }
 
 impl Metadata {
-    /// Reads an agent's output of the action `metadata`. Warnings of the agent or of its interpreter
-    /// may precede and follow the document.
+    /// Reads an agent's output of the action `metadata`. Warnings of the agent or of its
+    /// interpreter may precede and follow the document.
     pub fn parse(text: &str) -> Result<Self, String> {
         let options = ParsingOptions { nodes_limit: NODES_MAX, ..ParsingOptions::default() };
         let (before, xml, after) = document_in(text);
@@ -88,8 +88,8 @@ impl Metadata {
         self.actions.contains(action)
     }
 
-    /// Whether the agent may act on the same machine for every plug: it has no option for a plug, or
-    /// uses the plug as an address only on request (`port_as_ip`).
+    /// Whether the agent may act on the same machine for every plug: it has no option for a plug,
+    /// or uses the plug as an address only on request (`port_as_ip`).
     pub fn may_ignore_plugs(&self) -> bool {
         let has = |name| self.parameter(name).is_some();
         has("port_as_ip") || !(has("plug") || has("port"))

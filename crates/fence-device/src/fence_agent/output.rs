@@ -18,8 +18,8 @@ pub(super) enum NoList {
     OneMachine,
 }
 
-/// Whether the agent reports that it has no list. ClusterLabs' agents use these words alone, and exit
-/// with 0.
+/// Whether the agent reports that it has no list. ClusterLabs' agents use these words alone, and
+/// exit with 0.
 pub(super) fn no_list(stdout: &str) -> Option<NoList> {
     match stdout.trim() {
         "N/A" => Some(NoList::OneMachine),

@@ -1,5 +1,5 @@
-//! Whether an agent knows a plug. Some agents report every unknown machine as off, so an "off" proves
-//! something only if the plug is in the agent's list.
+//! Whether an agent knows a plug. Some agents report every unknown machine as off, so an "off"
+//! proves something only if the plug is in the agent's list.
 
 use fence_protocol::{NodeName, PowerState, bounded, fold_hostlist};
 
@@ -55,9 +55,9 @@ impl FenceAgentDevice {
 
     /// Why no order for `target` may be given, as far as the agent's list shows.
     ///
-    /// If the state is asked after an order, the list is read then, and the "off" of an unknown plug
-    /// is not trusted. Otherwise the list is read before the order: nothing shows later whether the
-    /// agent accepted an unknown plug, or acted on another machine.
+    /// If the state is asked after an order, the list is read then, and the "off" of an unknown
+    /// plug is not trusted. Otherwise the list is read before the order: nothing shows later
+    /// whether the agent accepted an unknown plug, or acted on another machine.
     pub(super) fn doubt_about_order(
         &self,
         action: AgentAction,
@@ -196,8 +196,8 @@ impl FenceAgentDevice {
         unlisted(&unknown).into_iter().collect()
     }
 
-    /// The same if each plug is an address: the agent has a separate list for each address, and this
-    /// list has no address.
+    /// The same if each plug is an address: the agent has a separate list for each address, and
+    /// this list has no address.
     fn unlisted_addresses(&self, targets: &[(&NodeName, String)], limit: Limit) -> Vec<String> {
         let mut found = ask_all(targets, |(node, plug)| {
             let why = match self.listing(Target::new(node, plug), limit) {
