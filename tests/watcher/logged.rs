@@ -64,7 +64,7 @@ fn each_level_shows_more_of_what_is_done_and_never_a_password() {
         "target=n2 device=i the order failed, nothing was done: ",
         "/agent (an order, at most ",
         "ipmitool -I lanplus -H 127.0.0.1 ",
-        " exit code 1 after ",
+        " it exited with 1 after ",
         "debug: spool: claimed request ",
         "debug: spool: wrote the answer to request ",
         "debug: spool: remove the claimed request ",

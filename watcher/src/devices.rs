@@ -1,5 +1,5 @@
-//! The configured fence devices, each with its driver: what the daemon executes on, and what
-//! `fence-watcher check` asks.
+//! The configured fence devices, each with its driver, for the daemon and for `fence-watcher
+//! check`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,39 +23,38 @@ use crate::config::{DeviceKind, DeviceSettings, Targets, WatcherConfig};
 pub struct ConfiguredDevice {
     /// Its name.
     pub name: String,
-    /// Which settings it has: equal for equal settings, in one version of this program.
+    /// Identifies its settings: equal for equal settings, in one version of this program.
     pub fingerprint: String,
     /// Its type, as the configuration names it.
     pub type_name: &'static str,
     /// It may be used on this node.
     pub here: bool,
-    /// The targets, written short.
+    /// The targets, as a short text.
     pub targets_text: String,
-    /// How often an order is tried while the device cannot be reached.
+    /// How many times an order is tried while the device cannot be reached.
     pub attempts: u32,
     /// The longest that one order with its confirmation may take, in milliseconds.
     pub timeout_ms: u64,
-    /// Where it reaches its targets, if each is in a place of its own.
+    /// The addresses of its targets, if each target has its own address.
     pub addresses: Option<PerTarget>,
-    /// What it calls its targets there, if not by their names.
+    /// The names of its targets there, if they differ from the targets' own names.
     pub plugs: Option<PerTarget>,
-    /// How long it may take to show that it can be reached, in milliseconds.
+    /// How long a contact may take, in milliseconds.
     pub monitor_timeout_ms: u64,
     /// The most executions at the same time: at each address, or on the whole device.
     pub max_concurrent: usize,
-    /// What tells DLM of a target that was shown to be off; none where nobody wants that.
+    /// Reports a target that was shown to be off to DLM; `None` if this is not configured.
     pub dlm: Option<ExecutorClient>,
-    /// What drives it.
+    /// Its driver.
     pub driver: Box<dyn FenceDevice>,
     targets: Targets,
-    /// How a reboot is done, where that is configured.
+    /// The configured method of a reboot.
     method: Option<Method>,
     /// When it was last reached, in milliseconds of `CLOCK_BOOTTIME`; 0 for never.
     reached_boot_ms: AtomicU64,
 }
 
-/// All devices of a configuration, in its order. Whoever works with one keeps it, whatever the next
-/// configuration says.
+/// All devices of a configuration, in its order. An execution keeps its device after a reload.
 #[derive(Debug)]
 pub struct Devices(Vec<Arc<ConfiguredDevice>>);
 
@@ -86,8 +85,7 @@ impl Devices {
         Devices(settings.devices.iter().map(device).collect())
     }
 
-    /// Lets each device of this node learn what an execution should not have to wait for, in
-    /// threads of their own.
+    /// Prepares each device of this node in a separate thread, so that no execution waits for it.
     pub fn prepare(&self) {
         for device in self.here().cloned() {
             let prepare = move || device.driver.prepare(Limit::in_ms(PREPARE_MS));
@@ -106,21 +104,21 @@ impl Devices {
         self.0.iter().find(|device| device.name == name)
     }
 
-    /// Whether `device` is one of these, and not of another configuration.
+    /// Whether `device` is one of these devices, and not of another configuration.
     pub fn has(&self, device: &Arc<ConfiguredDevice>) -> bool {
         self.0.iter().any(|own| Arc::ptr_eq(own, device))
     }
 
-    /// What the core has to know of them.
+    /// The core's facts about the devices.
     pub fn facts(&self) -> Vec<Device> {
         self.0.iter().map(|device| device.facts()).collect()
     }
 
-    /// The devices that a question means: the named one, else all of this node.
-    pub fn choose(&self, named: Option<&str>) -> Result<Vec<&Arc<ConfiguredDevice>>, String> {
-        let Some(name) = named else { return Ok(self.here().collect()) };
+    /// The devices of a question: the named device, else all devices of this node.
+    pub fn choose(&self, named: Option<&str>) -> Result<Vec<Arc<ConfiguredDevice>>, String> {
+        let Some(name) = named else { return Ok(self.here().cloned().collect()) };
         match self.get(name) {
-            Some(device) if device.here => Ok(vec![device]),
+            Some(device) if device.here => Ok(vec![Arc::clone(device)]),
             Some(_) => Err(format!("fence device '{name}' is not for use on this node")),
             None => Err(format!("there is no fence device '{name}' in the configuration")),
         }
@@ -128,15 +126,15 @@ impl Devices {
 }
 
 impl ConfiguredDevice {
-    /// How a reboot is done, as far as the device's abilities are known.
+    /// The method of a reboot, as far as the device's abilities are known.
     pub fn method(&self) -> Method {
         self.driver.abilities().method(self.method)
     }
 
-    /// Contacts the device, for as long as it may take and until `limit` at the latest.
+    /// Contacts the device, within its own limit and until `limit` at the latest.
     ///
-    /// A device that is merely slow is not lost: if it does not answer in time and was reached
-    /// lately, that counts. Whatever it answers, counts at once.
+    /// A slow device is not lost: if it does not answer in time, a contact a short time ago counts.
+    /// An answer always counts at once.
     pub fn reach(&self, limit: Limit) -> Reach {
         let limit = limit.min(Limit::in_ms(self.monitor_timeout_ms));
         let reach = self.driver.reachable(limit);
@@ -159,7 +157,7 @@ impl ConfiguredDevice {
         }
     }
 
-    /// The targets, where the configuration lists them.
+    /// The targets, if the configuration lists them.
     pub fn fixed_targets(&self) -> Option<&BTreeSet<NodeName>> {
         match &self.targets {
             Targets::Nodes(nodes) => Some(nodes),
@@ -167,8 +165,7 @@ impl ConfiguredDevice {
         }
     }
 
-    /// The targets that the configuration names anywhere: as such, or with their addresses or
-    /// plugs.
+    /// All targets that the configuration names: as targets, with addresses, or with plugs.
     pub fn known_targets(&self) -> BTreeSet<NodeName> {
         let in_table = |names: &Option<PerTarget>| match names {
             Some(PerTarget::Map(names)) => names.keys().cloned().collect(),
@@ -178,12 +175,12 @@ impl ConfiguredDevice {
         fixed.unwrap_or_else(|| &in_table(&self.addresses) | &in_table(&self.plugs))
     }
 
-    /// Whether the device itself has to be asked for its targets.
+    /// Whether the device itself must be asked for its targets.
     pub fn is_to_be_discovered(&self) -> bool {
         self.targets == Targets::Discover
     }
 
-    /// What the core has to know of it.
+    /// The core's facts about the device.
     pub fn facts(&self) -> Device {
         let (abilities, method) = (self.driver.abilities(), self.method());
         let all = [FenceAction::Off, FenceAction::On, FenceAction::Reboot];
@@ -203,22 +200,21 @@ impl ConfiguredDevice {
     }
 }
 
-/// How long ago a device was reached that has not answered until `limit`, if that was lately.
+/// How long ago a device was reached that did not answer by `limit`, if it was lately.
 fn slow_but_reached(limit: Limit, reached_boot_ms: u64, now_boot_ms: u64) -> Option<u64> {
-    // Programs end a little before their limit, to say what happened.
+    // Programs end a little before their limit, to report the cause.
     let is_slow = now_boot_ms.saturating_add(LIMIT_RESERVE_MS) >= limit.not_after_boot_ms;
     let ago_ms = now_boot_ms.checked_sub(reached_boot_ms)?;
     (is_slow && reached_boot_ms > 0 && ago_ms <= LATELY_MS).then_some(ago_ms)
 }
 
-/// How long a device may take to prepare ahead.
+/// How long the preparation of a device may take.
 const PREPARE_MS: u64 = 20_000;
 
-/// How long a contact counts while a slow answer is awaited. Pacemaker's monitor comes once a
-/// minute.
+/// How long a contact counts for a slow device. Pacemaker's monitor comes once a minute.
 const LATELY_MS: u64 = 150_000;
 
-/// How long before its limit a contact may end that was ended by the limit.
+/// How long before its limit a contact can end because of the limit.
 const LIMIT_RESERVE_MS: u64 = 500;
 
 fn type_name(kind: &DeviceKind) -> &'static str {

@@ -1,5 +1,6 @@
 //! The service that answers fence requests, as a library for its program and its tests.
 //!
+//! - `asking`: the runner of questions to devices.
 //! - [`cli`]: the commands, from arguments to exit codes.
 //! - [`config`]: the file `fence-watcher.toml`, read into checked [`config::WatcherConfig`].
 //! - [`daemon`]: the service itself.
@@ -7,6 +8,7 @@
 //! - [`probe`]: what a device says of itself when it is asked all that can be asked.
 //! - `state`: what the service says of itself, for its `status`.
 
+mod asking;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -1,44 +1,40 @@
-//! What a device says of itself when it is asked all that can be asked, and told nothing: for
-//! `fence-watcher check`, and for a watcher that is asked in its place.
+//! Asks devices all questions and gives no order, for `fence-watcher check` and for a watcher that
+//! answers a `check` query.
 //!
-//! What follows from the findings is the reader's to say.
+//! The reader of the findings decides what they mean.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::io;
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fence_device::{Called, Limit, Reach, Subject, TargetList, ask_some, grouped};
+use fence_device::{Called, Limit, Reach, TargetList, ask_some, grouped};
 use fence_protocol::NodeName;
 use serde::{Deserialize, Serialize};
 
+use crate::asking::{self, Limits};
 use crate::devices::ConfiguredDevice;
 
-/// What is known of a device.
+/// The findings about a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Findings {
-    /// Whether it can be reached; `None` where nothing was contacted.
+    /// Whether it can be reached; `None` if nothing was contacted.
     pub reachable: Option<bool>,
-    /// What the contact brought, or why there was none.
+    /// The result of the contact, or why there was none.
     pub words: String,
     /// Some targets cannot be fenced, and `words` names them.
     pub is_partial: bool,
-    /// What the driver finds wrong with its settings, and what is missing for a fence of its
-    /// targets.
+    /// Errors in the settings, and what is missing for a fence of its targets.
     pub problems: Vec<String>,
-    /// What is unusual, and yet no problem.
+    /// What is unusual, but no problem.
     pub remarks: Vec<String>,
-    /// The targets that it listed, if it was asked for them.
+    /// The targets of its list, if it was asked for the list.
     pub targets: Option<Vec<String>>,
-    /// Why it gave no list of its targets, though it was asked.
+    /// Why it gave no list, if it was asked for the list.
     pub unlisted: Option<String>,
 }
 
 impl Findings {
-    /// Whether nothing speaks against a fence.
+    /// Whether no finding speaks against a fence.
     pub fn is_well(&self) -> bool {
         self.reachable != Some(false)
             && !self.is_partial
@@ -47,49 +43,27 @@ impl Findings {
     }
 }
 
-/// What the watcher that runs says of one of its devices.
+/// The findings of the running watcher about one of its devices.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Examined {
     /// The device's name.
     pub name: String,
-    /// Which settings the watcher has for it: [`ConfiguredDevice::fingerprint`].
+    /// Identifies the watcher's settings for it: [`ConfiguredDevice::fingerprint`].
     pub settings: String,
-    /// What was found.
+    /// The findings.
     pub findings: Findings,
 }
 
-/// What one question to a driver brought.
-enum Finding {
-    Problems(Vec<String>),
-    Remarks(Vec<String>),
-    Lacks { is_partial: bool, lacks: Vec<String> },
-    Reach(Reach),
-    List(TargetList),
-}
-
-/// What is known of a device until its answers are in.
+/// What is known of a device while it is asked.
+#[derive(Clone)]
 struct Open {
     findings: Findings,
     problems: Vec<String>,
     lacks: Vec<String>,
 }
 
-/// Where the findings about one device go.
-#[derive(Clone)]
-struct Teller {
-    index: usize,
-    sender: Sender<(usize, Finding)>,
-}
-
-impl Teller {
-    fn tell(&self, finding: Finding) {
-        // The receiver is gone only when nobody waits any longer.
-        let _ = self.sender.send((self.index, finding));
-    }
-}
-
-type Question = fn(&ConfiguredDevice, &Teller);
-type Questions = Mutex<VecDeque<(Teller, Arc<ConfiguredDevice>, Question)>>;
+/// Asks a device, and notes each finding at once: what comes later may come too late.
+type Question = fn(&ConfiguredDevice, &Mutex<Open>);
 
 /// How long [`examine`] may take with these devices, in milliseconds.
 pub fn time_max_ms<'a>(devices: impl IntoIterator<Item = &'a Arc<ConfiguredDevice>>) -> u64 {
@@ -106,75 +80,39 @@ pub enum Depth {
     Whole,
 }
 
-/// Asks `devices`, many at once; gives the findings in their order. A driver that does not come
-/// back by `limit` is not waited for.
+/// Asks `devices`, many at once. Returns the findings in the order of `devices`, and waits for no
+/// driver after `limit`.
 pub fn examine(devices: &[Arc<ConfiguredDevice>], depth: Depth, limit: Limit) -> Vec<Findings> {
-    let (sender, answers) = mpsc::channel();
-    let mut questions: VecDeque<(_, _, Question)> = VecDeque::new();
-    for (index, device) in devices.iter().enumerate() {
-        let teller = Teller { index, sender: sender.clone() };
-        let (of_settings, of_device): (Question, Question) = match depth {
-            Depth::Contact => (ask_problems, ask_contact),
-            Depth::Whole => (ask_settings, ask_device),
-        };
-        let settings = (teller.clone(), Arc::clone(device), of_settings);
-        questions.extend([settings, (teller, Arc::clone(device), of_device)]);
-    }
-    let threads = questions.len().min(ASKING_MAX);
-    let questions = Arc::new(Mutex::new(questions));
-    let started = (0..threads).take_while(|_| spawn(&questions).is_ok()).count();
-    if started == 0 {
-        // Without a thread, one is asked after the other.
-        answer(&questions);
-    }
-    drop(sender);
-    let mut open: Vec<Open> = devices.iter().map(|device| unanswered(device)).collect();
-    while let Ok((index, finding)) = answers.recv_timeout(Duration::from_millis(limit.left_ms())) {
-        open[index].learn(finding);
-    }
-    open.into_iter().map(Open::close).collect()
+    let (of_settings, of_device): (Question, Question) = match depth {
+        Depth::Contact => (ask_problems, ask_contact),
+        Depth::Whole => (ask_settings, ask_device),
+    };
+    let open: Vec<_> = devices.iter().map(|one| Arc::new(Mutex::new(Open::new(one)))).collect();
+    let questions = devices.iter().zip(&open).flat_map(|(device, open)| {
+        [of_settings, of_device].map(|ask| (Arc::clone(device), Arc::clone(open), ask))
+    });
+    let limits = Limits { device: limit, all: limit };
+    asking::ask(&questions.collect::<Vec<_>>(), limits, |(device, open, ask)| ask(device, open));
+    open.iter().map(|open| lock(open).clone().close()).collect()
 }
 
-/// What stays if nothing else is said.
-fn unanswered(device: &ConfiguredDevice) -> Open {
-    let silence = "it was not asked, or did not answer".to_owned();
-    Open {
-        problems: vec!["it could not be checked in time".to_owned()],
-        lacks: vec!["its targets could not be looked for in time".to_owned()],
-        findings: Findings {
-            reachable: Some(false),
-            unlisted: device.is_to_be_discovered().then(|| silence.clone()),
-            words: silence,
-            ..Findings::default()
-        },
-    }
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Open {
-    fn learn(&mut self, finding: Finding) {
-        let findings = &mut self.findings;
-        match finding {
-            Finding::Problems(problems) => self.problems = problems,
-            Finding::Remarks(remarks) => findings.remarks = remarks,
-            Finding::Lacks { is_partial, lacks } => {
-                findings.is_partial = is_partial;
-                self.lacks = lacks;
-            }
-            Finding::Reach(reach) => {
-                (findings.reachable, findings.words) = match reach {
-                    Reach::Reachable(words) => (Some(true), words),
-                    Reach::Unreachable(words) => (Some(false), words),
-                    Reach::NotAsked(words) => (None, words),
-                }
-            }
-            Finding::List(list) => {
-                (findings.targets, findings.unlisted) = match list {
-                    TargetList::Nodes(nodes) => {
-                        (Some(nodes.iter().map(ToString::to_string).collect()), None)
-                    }
-                    TargetList::Unreachable(why) | TargetList::NoList(why) => (None, Some(why)),
-                }
-            }
+    /// What remains if the device does not answer.
+    fn new(device: &ConfiguredDevice) -> Self {
+        let silence = "it was not asked, or did not answer".to_owned();
+        Open {
+            problems: vec!["it could not be checked in time".to_owned()],
+            lacks: vec!["its targets could not be looked for in time".to_owned()],
+            findings: Findings {
+                reachable: Some(false),
+                unlisted: device.is_to_be_discovered().then(|| silence.clone()),
+                words: silence,
+                ..Findings::default()
+            },
         }
     }
 
@@ -184,71 +122,67 @@ impl Open {
     }
 }
 
-/// Starts a thread that asks what is to be asked. A driver that does not come back holds up its
-/// thread alone.
-fn spawn(questions: &Arc<Questions>) -> io::Result<()> {
-    let (questions, subject) = (Arc::clone(questions), Subject::of_this_thread());
-    let ask = move || subject.within(|| answer(&questions));
-    thread::Builder::new().name("check".into()).spawn(ask).map(drop)
+/// Asks the questions that need no contact with the device.
+fn ask_problems(device: &ConfiguredDevice, open: &Mutex<Open>) {
+    let problems = device.driver.check();
+    lock(open).problems = problems;
 }
 
-fn answer(questions: &Questions) {
-    let next = || questions.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    while let Some((teller, device, question)) = next() {
-        question(&device, &teller);
-    }
+fn ask_settings(device: &ConfiguredDevice, open: &Mutex<Open>) {
+    ask_problems(device, open);
+    let remarks = device.driver.remarks(Limit::in_ms(LIST_MS_MAX));
+    lock(open).findings.remarks = remarks;
 }
 
-/// What needs no contact with the device.
-fn ask_problems(device: &ConfiguredDevice, teller: &Teller) {
-    teller.tell(Finding::Problems(device.driver.check()));
-}
-
-fn ask_settings(device: &ConfiguredDevice, teller: &Teller) {
-    ask_problems(device, teller);
-    teller.tell(Finding::Remarks(device.driver.remarks(Limit::in_ms(LIST_MS_MAX))));
-}
-
-/// Whether the device is reached, and its list, where it has one; gives the contact and the
-/// targets.
-fn contacted(device: &ConfiguredDevice, teller: &Teller) -> (Reach, BTreeSet<NodeName>) {
+/// Contacts the device and, where it has a list, asks for its targets. Returns all known targets.
+fn contacted(device: &ConfiguredDevice, open: &Mutex<Open>) -> BTreeSet<NodeName> {
     device.driver.prepare(Limit::in_ms(LIST_MS_MAX));
-    let reach = device.reach(Limit::in_ms(device.monitor_timeout_ms));
-    teller.tell(Finding::Reach(reach.clone()));
+    let (reachable, words) = match device.reach(Limit::in_ms(device.monitor_timeout_ms)) {
+        Reach::Reachable(words) => (Some(true), words),
+        Reach::Unreachable(words) => (Some(false), words),
+        Reach::NotAsked(words) => (None, words),
+    };
+    let mut known = lock(open);
+    known.findings.reachable = reachable;
+    known.findings.words = words;
+    drop(known);
     let mut targets = device.known_targets();
     if device.is_to_be_discovered() {
-        let list = device.driver.targets(Limit::in_ms(LIST_MS_MAX));
-        if let TargetList::Nodes(nodes) = &list {
-            targets.extend(nodes.iter().cloned());
-        }
-        teller.tell(Finding::List(list));
+        let (listed, unlisted) = match device.driver.targets(Limit::in_ms(LIST_MS_MAX)) {
+            TargetList::Nodes(nodes) => (Some(nodes), None),
+            TargetList::Unreachable(why) | TargetList::NoList(why) => (None, Some(why)),
+        };
+        targets.extend(listed.iter().flatten().cloned());
+        let names = |nodes: Vec<NodeName>| nodes.iter().map(ToString::to_string).collect();
+        let mut open = lock(open);
+        open.findings.targets = listed.map(names);
+        open.findings.unlisted = unlisted;
     }
-    (reach, targets)
+    targets
 }
 
-fn ask_contact(device: &ConfiguredDevice, teller: &Teller) {
-    contacted(device, teller);
-    teller.tell(Finding::Lacks { is_partial: false, lacks: Vec::new() });
+fn ask_contact(device: &ConfiguredDevice, open: &Mutex<Open>) {
+    contacted(device, open);
+    lock(open).lacks.clear();
 }
 
-/// What the device itself is asked: one thing after the other, for some devices talk to one client.
-fn ask_device(device: &ConfiguredDevice, teller: &Teller) {
-    let (reach, targets) = contacted(device, teller);
-    let words = match reach {
-        Reach::Reachable(words) | Reach::NotAsked(words) => words,
-        // There is nothing more to be learned of its targets.
-        Reach::Unreachable(_) => {
-            return teller.tell(Finding::Lacks { is_partial: false, lacks: Vec::new() });
-        }
-    };
+/// Asks the device one question after the other, because some devices talk to one client.
+fn ask_device(device: &ConfiguredDevice, open: &Mutex<Open>) {
+    let targets: Vec<NodeName> = contacted(device, open).into_iter().collect();
+    let Findings { reachable, words, .. } = lock(open).findings.clone();
+    if reachable == Some(false) {
+        // A device that is not reached shows nothing of its targets.
+        return lock(open).lacks.clear();
+    }
     let unknown = device.driver.unknown_targets(Limit::in_ms(LIST_MS_MAX));
-    let targets: Vec<NodeName> = targets.into_iter().collect();
     let (is_partial, lacks) = not_yet_said(&words, unknown, lacks_of(device, &targets));
-    teller.tell(Finding::Lacks { is_partial, lacks });
+    let mut open = lock(open);
+    open.findings.is_partial = is_partial;
+    open.lacks = lacks;
 }
 
-/// What is missing, without what the words of the contact say already; and whether they say any of
-/// it. Several questions to one device find the same fault.
+/// The lacks that the words of the contact do not contain; and whether they contain any. Several
+/// questions to one device find the same fault.
 fn not_yet_said(
     words: &str,
     mut unknown: Vec<String>,
@@ -271,10 +205,10 @@ fn not_yet_said(
     (is_partial, unknown)
 }
 
-/// Between the targets and the reason, where a driver says which it cannot fence.
+/// Between the targets and the reason, in a driver's sentence about targets that it cannot fence.
 const CANNOT: &str = "' cannot be fenced: ";
 
-/// What is missing for orders: the targets for which the same is missing, and what it is.
+/// What is missing for orders, each with the targets that lack it.
 fn lacks_of(device: &ConfiguredDevice, targets: &[NodeName]) -> Vec<(String, String)> {
     let at_once = if device.addresses.is_some() { AT_ONCE_MAX } else { device.max_concurrent };
     let limit = Limit::in_ms(TARGETS_MS_MAX);
@@ -292,13 +226,10 @@ fn lacks_of(device: &ConfiguredDevice, targets: &[NodeName]) -> Vec<(String, Str
 /// How long a device may take to list its targets, or to describe itself.
 const LIST_MS_MAX: u64 = 11_000;
 
-/// How many questions are asked at the same time.
-const ASKING_MAX: usize = 64;
-
 /// How long the questions for single targets may take, all together.
 const TARGETS_MS_MAX: u64 = 30_000;
 
-/// How long all of it may take, besides the contact.
+/// How long all questions may take, without the contact.
 const OTHER_MS_MAX: u64 = 3 * LIST_MS_MAX + TARGETS_MS_MAX + 2_000;
 
 /// How many targets are asked for at once.

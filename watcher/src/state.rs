@@ -1,7 +1,7 @@
-//! What a watcher says of itself: the answer to a `state` query, and what `status --json` prints.
+//! The state of a watcher: the answer to a `state` query, and the output of `status --json`.
 //!
-//! The daemon writes it and `fence-watcher status` reads it. Whoever reads ignores what it does not know:
-//! a newer watcher may say more.
+//! The daemon writes it and `fence-watcher status` reads it. A reader ignores unknown members: a
+//! newer watcher may write more.
 
 use std::collections::BTreeMap;
 
@@ -27,19 +27,19 @@ pub(crate) struct State {
 pub(crate) struct Device {
     pub(crate) name: String,
     pub(crate) r#type: String,
-    /// Whether it was reached when it was last tried; `None` before that.
+    /// Whether the last contact succeeded; `None` before the first contact.
     pub(crate) reachable: Option<bool>,
     pub(crate) reachable_since: Option<String>,
     pub(crate) running: u64,
     pub(crate) queued: u64,
     pub(crate) max_concurrent: usize,
     pub(crate) per_address: bool,
-    /// The targets as they are configured, and as the device listed them.
+    /// The targets of the configuration, and those of the device's list.
     pub(crate) targets: String,
     pub(crate) last: Option<Last>,
 }
 
-/// What came of a device's last fence.
+/// The outcome of a device's last fence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Last {
     pub(crate) time: String,
@@ -58,7 +58,7 @@ pub(crate) struct Job {
     pub(crate) target: String,
     pub(crate) action: String,
     pub(crate) device: String,
-    /// Where the device reaches the target, if each target has an address of its own.
+    /// The address of the target, if each target has its own address.
     pub(crate) address: Option<String>,
 }
 

@@ -1,9 +1,9 @@
-//! Who waits for an order.
+//! The client that waits for an order.
 //!
-//! Between a claim and the call that acts lie logins, questions and look-ups, in other processes,
-//! too. All that may take until the limit, and the client may be killed meanwhile: Pacemaker gives
-//! up a second try long before the agent's own deadline. So each driver asks once more, right
-//! before the call that acts, and so do the processes that act for a driver.
+//! Logins, questions and look-ups follow the claim and precede the call that acts, in other
+//! processes too. They may take until the limit, and the client may be killed meanwhile: Pacemaker
+//! gives up a second try long before the agent's own deadline. So each driver checks the client
+//! again right before the call that acts, and so do the processes that act for a driver.
 
 use std::path::PathBuf;
 use std::thread;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Limit;
 
-/// Tells whether somebody still waits for an order, in any process of the watcher's user.
+/// Shows whether the client of an order still waits, in any process of the watcher's user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     claim: PathBuf,
@@ -22,13 +22,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// The client whose claimed request lies at `claim`; `is_holder` if it says that it holds it.
+    /// The client of the claimed request at `claim`; `is_holder` if the request says that it is
+    /// held.
     pub fn new(claim: PathBuf, is_holder: bool) -> Self {
         Client { claim, is_holder }
     }
 
-    /// Whether it still waits, as far as anybody can know: in doubt it does not. What a passing
-    /// lack of descriptors hides is looked at again, until `limit`.
+    /// Whether the client still waits; false in doubt. After a passing lack of descriptors, the
+    /// check is repeated until `limit`.
     pub fn is_waiting(&self, limit: Limit) -> bool {
         loop {
             match fence_spool::is_claim_held(&self.claim) {
@@ -42,5 +43,5 @@ impl Client {
     }
 }
 
-/// The pause before the client is looked for again.
+/// The pause before the check is repeated.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

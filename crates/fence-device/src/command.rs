@@ -1,24 +1,23 @@
 //! `type = "command"`: a device that programs of the administrator operate.
 //!
-//! Each action is an argument list, run as it is and never through a shell. `{target}`, `{action}`,
-//! `{gfs2_filesystems}` and `{request_id}` are replaced inside single arguments, so that no value can
-//! become a second argument or an option. The same values are in `FENCE_*` variables. An order also
-//! gets the request on standard input, as the watcher writes it.
+//! Each action is an argument list, which never passes through a shell. `{target}`, `{action}`,
+//! `{gfs2_filesystems}` and `{request_id}` are replaced inside single arguments, so that no value
+//! can become a second argument or an option. The same values are in `FENCE_*` variables. An order
+//! also gets the request on standard input, as the watcher writes it.
 //!
-//! Exit code 0 of an order means that the device said yes; everything else means that nobody knows.
+//! Exit code 0 of an order means that the device acknowledged it. After any other end, nobody knows
+//! the outcome.
 
-use std::borrow::Cow;
 use std::path::Path;
 
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
-use fence_protocol::{NodeName, PowerState, TEXT_BYTES_MAX, bounded};
+use fence_protocol::{NodeName, TEXT_BYTES_MAX, bounded};
 use fence_spool::program_problem;
 
-use crate::executor::Purpose;
-use crate::program::{self, LIST_BYTES_MAX, acknowledged};
+use crate::program::{self, LIST_BYTES_MAX, Shown, acknowledged, unknown};
 use crate::shown::{complaint, power_report};
 use crate::{
-    Client, Command, ExecutorClient, FenceDevice, Limit, OUTPUT_BYTES_MAX, OrderContext, Pin,
+    AgentAction, Command, ExecutorClient, FenceDevice, Limit, OUTPUT_BYTES_MAX, OrderContext, Pin,
     Reach, RunOutcome, Secrets, TargetList,
 };
 
@@ -56,33 +55,45 @@ impl CommandDevice {
         CommandDevice { settings, executor }
     }
 
+    /// Runs `argv` for `action` on `target`: an order of `job`, else a question.
     fn run(
         &self,
+        action: AgentAction,
         argv: &[String],
-        values: &Values<'_>,
-        client: Option<&Client>,
+        target: Option<&NodeName>,
+        job: Option<&OrderContext<'_>>,
         limit: Limit,
-        output_max: usize,
     ) -> RunOutcome {
+        let gfs2_filesystems = job.map(|job| safe_list(job.gfs2_filesystems)).unwrap_or_default();
+        let values = [
+            ("target", target.map_or("", NodeName::as_str)),
+            ("action", action.as_str()),
+            ("gfs2_filesystems", gfs2_filesystems.as_str()),
+            ("request_id", job.map_or("", |job| job.request_id.as_str())),
+        ];
+        let request = job.map(|job| String::from_utf8_lossy(job.request_json).into_owned());
         let command = Command {
-            stdin: values.request_json.to_string(),
-            client: client.cloned(),
-            output_bytes_max: output_max,
-            ..Command::new(substituted(argv, values), limit)
+            stdin: request.unwrap_or_default(),
+            client: job.and_then(|job| job.client).cloned(),
+            output_bytes_max: match action {
+                AgentAction::List => LIST_BYTES_MAX,
+                _ => OUTPUT_BYTES_MAX,
+            },
+            ..Command::new(substituted(argv, &values), limit)
         };
+        let variable = |(name, value): (&str, _)| (format!("FENCE_{}", name.to_uppercase()), value);
+        let device = ("device", self.settings.name.as_str());
+        let command = command.plain().with_env(values.into_iter().chain([device]).map(variable));
         let limit = limit.min(Limit::in_ms(self.settings.timeout_ms));
-        let command = command.plain().with_env(values.variables(&self.settings.name));
-        self.executor.run_for(values.purpose(), Command { limit, ..command })
+        self.executor.run_for(action.purpose(), Command { limit, ..command })
     }
 
-    /// The state that the status command shows, and its complaint beside that.
-    fn status(&self, target: &NodeName, limit: Limit) -> (PowerReport, Option<String>) {
-        let unknown = |detail| (PowerReport { state: PowerState::Unknown, detail }, None);
+    /// The state that the status command shows, and its complaint beside the state.
+    fn status(&self, target: &NodeName, limit: Limit) -> Shown {
         let Some(argv) = &self.settings.status else {
-            return unknown("the device has no status command".to_owned());
+            return unknown("the device has no status command");
         };
-        let values = Values { target: Some(target), ..Values::question("status") };
-        match self.run(argv, &values, None, limit, OUTPUT_BYTES_MAX) {
+        match self.run(AgentAction::Status, argv, Some(target), None, limit) {
             RunOutcome::Exited { code: code @ (0 | 2), stdout, stderr } => {
                 let report =
                     power_report(code, &stdout, &stderr, &[target.as_str()], &Secrets::default());
@@ -92,22 +103,28 @@ impl CommandDevice {
         }
     }
 
-    /// All argument lists, by their action.
-    fn commands(&self) -> [(&'static str, Option<&[String]>); 6] {
+    fn argv(&self, action: AgentAction) -> Option<&Vec<String>> {
         let CommandSettings { off, on, reboot, status, list, monitor, .. } = &self.settings;
-        [
-            ("off", off.as_deref()),
-            ("on", on.as_deref()),
-            ("reboot", reboot.as_deref()),
-            ("status", status.as_deref()),
-            ("list", list.as_deref()),
-            ("monitor", monitor.as_deref()),
-        ]
+        let argv = match action {
+            AgentAction::Off => off,
+            AgentAction::On => on,
+            AgentAction::Reboot => reboot,
+            AgentAction::Status => status,
+            AgentAction::List => list,
+            AgentAction::Monitor => monitor,
+        };
+        argv.as_ref()
+    }
+
+    /// All argument lists, by their action.
+    fn commands(&self) -> impl Iterator<Item = (&'static str, &Vec<String>)> {
+        let all = AgentAction::ALL.into_iter();
+        all.filter_map(|action| Some((action.as_str(), self.argv(action)?)))
     }
 }
 
-/// The placeholders that mean something in the arguments for `action`: a list concerns no target, a
-/// question no request.
+/// The placeholders in the arguments for `action`: a list concerns no target, a question concerns
+/// no request.
 pub fn known_placeholders(action: &str) -> &'static [&'static str] {
     match action {
         "list" | "monitor" => &["action"],
@@ -127,29 +144,24 @@ impl FenceDevice for CommandDevice {
         }
     }
 
-    /// Runs `monitor`, else `list`; a device without either is not asked. Its programs must be
-    /// there.
+    /// Runs `monitor`, else `list`. A device without either is not asked, and its programs must
+    /// exist.
     fn reachable(&self, limit: Limit) -> Reach {
-        let CommandSettings { monitor, list, .. } = &self.settings;
-        let (argv, action) = match (monitor, list) {
-            (Some(argv), _) => (argv, "monitor"),
-            (None, Some(argv)) => (argv, "list"),
-            (None, None) => {
-                let argvs = self.commands().into_iter().filter_map(|(_, argv)| argv);
-                let mut programs =
-                    argvs.map(|argv| Path::new(argv.first().map_or("", String::as_str)));
-                return match programs.find_map(program_problem) {
-                    Some(problem) => Reach::Unreachable(problem),
-                    None => Reach::NotAsked(
-                        "its programs are there; it has neither 'monitor' nor 'list'".to_owned(),
-                    ),
-                };
-            }
+        let asked = [AgentAction::Monitor, AgentAction::List].into_iter();
+        let mut asked = asked.filter_map(|action| Some((action, self.argv(action)?)));
+        let Some((action, argv)) = asked.next() else {
+            let mut programs = self.commands().map(|(_, argv)| program_of(argv));
+            return match programs.find_map(|program| program_problem(Path::new(program))) {
+                Some(problem) => Reach::Unreachable(problem),
+                None => Reach::NotAsked(
+                    "its programs are there; it has neither 'monitor' nor 'list'".to_owned(),
+                ),
+            };
         };
-        match self.run(argv, &Values::question(action), None, limit, OUTPUT_BYTES_MAX) {
+        match self.run(action, argv, None, None, limit) {
             // A list would be a long message.
             RunOutcome::Exited { code: 0, .. } => {
-                Reach::Reachable(format!("its {action} succeeded"))
+                Reach::Reachable(format!("its {} succeeded", action.as_str()))
             }
             outcome => Reach::Unreachable(failure(argv, &outcome)),
         }
@@ -159,7 +171,7 @@ impl FenceDevice for CommandDevice {
         let Some(argv) = &self.settings.list else {
             return TargetList::NoList("the device has no list command".to_owned());
         };
-        match self.run(argv, &Values::question("list"), None, limit, LIST_BYTES_MAX) {
+        match self.run(AgentAction::List, argv, None, None, limit) {
             RunOutcome::Exited { code: 0, stdout, .. } => match listed_nodes(&stdout) {
                 Ok(nodes) => TargetList::Nodes(nodes),
                 Err(problem) => TargetList::NoList(problem),
@@ -168,36 +180,24 @@ impl FenceDevice for CommandDevice {
         }
     }
 
-    /// What exit codes and outputs show is the module `shown`'s to say.
+    /// The module `shown` decides what exit codes and outputs show.
     fn power(&self, target: &NodeName, _pin: &Pin, limit: Limit) -> PowerReport {
         self.status(target, limit).0
     }
 
-    /// Asks for the state, and looks at what an "off" would be worth then.
+    /// Asks for the state, and checks what an "off" would be worth.
     fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
         self.settings.status.as_ref()?;
-        let (report, complaint) = self.status(target, limit);
-        if report.state == PowerState::Unknown { Some(report.detail) } else { complaint }
+        program::lack(self.status(target, limit))
     }
 
     fn order(&self, order: Order, job: &OrderContext<'_>, limit: Limit) -> OrderReport {
-        let argv = match order {
-            Order::Off => &self.settings.off,
-            Order::On => &self.settings.on,
-            Order::Cycle => &self.settings.reboot,
-        };
-        let action = order.as_action().as_str();
-        let Some(argv) = argv else {
+        let action = AgentAction::from(order);
+        let Some(argv) = self.argv(action) else {
+            let action = action.as_str();
             return OrderReport::Failed(format!("the device has no \"{action}\" command"));
         };
-        let values = Values {
-            action,
-            target: Some(job.target),
-            gfs2_filesystems: safe_list(job.gfs2_filesystems),
-            request_id: job.request_id.as_str(),
-            request_json: String::from_utf8_lossy(job.request_json),
-        };
-        match self.run(argv, &values, job.client, limit, OUTPUT_BYTES_MAX) {
+        match self.run(action, argv, Some(job.target), Some(job), limit) {
             RunOutcome::Exited { code: 0, stdout, stderr } => acknowledged(&stdout, &stderr),
             outcome => outcome.order_report(failure(argv, &outcome)),
         }
@@ -207,7 +207,6 @@ impl FenceDevice for CommandDevice {
         let mut problems = Vec::new();
         for (action, argv) in self.commands() {
             let known = known_placeholders(action);
-            let Some(argv) = argv else { continue };
             let Some((program, arguments)) = argv.split_first() else {
                 problems.push(format!("\"{action}\" is empty; it needs a program"));
                 continue;
@@ -228,69 +227,16 @@ impl FenceDevice for CommandDevice {
     }
 }
 
-/// What one call of a program is told.
-#[derive(Debug)]
-struct Values<'a> {
-    action: &'a str,
-    target: Option<&'a NodeName>,
-    gfs2_filesystems: String,
-    request_id: &'a str,
-    request_json: Cow<'a, str>,
-}
-
-impl<'a> Values<'a> {
-    fn question(action: &'a str) -> Self {
-        Values {
-            action,
-            target: None,
-            gfs2_filesystems: String::new(),
-            request_id: "",
-            request_json: Cow::Borrowed(""),
-        }
-    }
-
-    fn purpose(&self) -> Purpose {
-        match self.action {
-            "status" | "list" | "monitor" => Purpose::Question,
-            _ => Purpose::Order,
-        }
-    }
-
-    fn target(&self) -> &str {
-        self.target.map_or("", NodeName::as_str)
-    }
-
-    fn of(&self, placeholder: &str) -> Option<&str> {
-        match placeholder {
-            "target" => Some(self.target()),
-            "action" => Some(self.action),
-            "gfs2_filesystems" => Some(&self.gfs2_filesystems),
-            "request_id" => Some(self.request_id),
-            _ => None,
-        }
-    }
-
-    fn variables<'v>(&'v self, device: &'v str) -> [(&'static str, &'v str); 5] {
-        [
-            ("FENCE_DEVICE", device),
-            ("FENCE_ACTION", self.action),
-            ("FENCE_TARGET", self.target()),
-            ("FENCE_GFS2_FILESYSTEMS", &self.gfs2_filesystems),
-            ("FENCE_REQUEST_ID", self.request_id),
-        ]
-    }
-}
-
-/// `argv` with its placeholders replaced. The program itself is never one, and what a value holds
-/// is not looked at again.
-fn substituted(argv: &[String], values: &Values<'_>) -> Vec<String> {
+/// `argv` with the `values` of its placeholders. The program itself has no placeholder, and the
+/// text of a value is not replaced again.
+fn substituted(argv: &[String], values: &[(&str, &str)]) -> Vec<String> {
     let replaced = |argument: &String| {
         let mut text = String::with_capacity(argument.len());
         let mut rest = argument.as_str();
         while let Some((before, name, after)) = next_placeholder(rest) {
             text.push_str(before);
-            match values.of(name) {
-                Some(value) => text.push_str(value),
+            match values.iter().find(|(known, _)| *known == name) {
+                Some((_, value)) => text.push_str(value),
                 None => text.extend(["{", name, "}"]),
             }
             rest = after;
@@ -312,8 +258,8 @@ pub fn placeholders(argument: &str) -> Vec<&str> {
     names
 }
 
-/// The first `{name}` in `text`: what stands before it, the name, and what stands after it. Other
-/// braces are text; there is much of that in JSON.
+/// The first `{name}` in `text`: the text before it, the name, and the text after it. Other braces,
+/// as in JSON, are text.
 fn next_placeholder(text: &str) -> Option<(&str, &str, &str)> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     let is_name = |name: &str| !name.is_empty() && name.bytes().all(allowed);
@@ -323,8 +269,8 @@ fn next_placeholder(text: &str) -> Option<(&str, &str, &str)> {
     })
 }
 
-/// The names joined by commas, as one argument that is harmless in any place: the client may have
-/// written anything. The request on standard input holds them as they are.
+/// The names joined by commas, as one harmless argument: the client may have written anything. The
+/// request on standard input contains them unchanged.
 fn safe_list(names: &[String]) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "._-:@+/".contains(c) { c } else { '_' };
     let names: Vec<String> = names.iter().map(|name| name.chars().map(safe).collect()).collect();
@@ -337,8 +283,8 @@ fn safe_list(names: &[String]) -> String {
     list
 }
 
-/// The nodes that a `list` program wrote, one `name` or `name,alias` a line. One bad name spoils
-/// the list: it may be cut off, or none at all.
+/// The nodes that a `list` program wrote, one `name` or `name,alias` a line. After one bad name the
+/// list is not used: it may be cut off, or no list at all.
 pub fn listed_nodes(stdout: &str) -> Result<Vec<NodeName>, String> {
     let lines = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
     lines
@@ -350,7 +296,11 @@ pub fn listed_nodes(stdout: &str) -> Result<Vec<NodeName>, String> {
         .collect()
 }
 
-/// Why the program of `argv` did not do what it was run for.
+fn program_of(argv: &[String]) -> &str {
+    argv.first().map_or("", String::as_str)
+}
+
+/// Why the program of `argv` failed.
 fn failure(argv: &[String], outcome: &RunOutcome) -> String {
-    program::failure(argv.first().map_or("", String::as_str), outcome)
+    program::failure(program_of(argv), outcome)
 }

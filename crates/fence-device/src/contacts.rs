@@ -1,14 +1,14 @@
-//! Contact with many machines at once, for devices whose targets have one each.
+//! Contact with many machines at once, for devices with a separate machine for each target.
 //!
-//! One dead machine must not take all fencing away, so the device counts as reachable while one
-//! answers. The text names every target whose machine does not.
+//! One dead machine must not prevent all fencing, so the device counts as reachable if at least one
+//! machine answers. The text names every target whose machine does not answer.
 
 use fence_protocol::NodeName;
 
 use crate::pool::ask_all;
 use crate::{Called, Reach, grouped};
 
-/// What is contacted.
+/// The kind of machines.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Contacted {
     /// The BMCs of the targets.
@@ -17,8 +17,8 @@ pub(crate) enum Contacted {
     Targets,
 }
 
-/// Makes `contact` with the machine of each of `places`, which are the targets that it has; many at
-/// the same time. `called` is what the texts call the targets.
+/// Makes `contact` with many machines at the same time. Each of `places` has the targets of one
+/// machine. `called` has the names of the targets in the texts.
 pub(crate) fn contact_all(
     what: Contacted,
     places: &[Vec<&NodeName>],

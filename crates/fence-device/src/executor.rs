@@ -1,41 +1,43 @@
 //! The processes that run all programs: the executor, and a keeper for each program.
 //!
-//! A watcher that is killed must not leave a program behind that still fences, and it cannot clean
-//! up when it is killed by SIGKILL. So it runs no program itself: it starts its own binary once
-//! more as the *executor*, and talks to it over a socket that closes when the watcher dies, however
-//! it dies. The executor starts the same binary again as *keepers*, each of which runs one program
-//! at a time and is a child subreaper: whatever a program starts, and however that makes itself a
-//! group, a session or an orphan, descends from the program's keeper until it ends.
+//! A killed watcher must not leave a program behind that still fences, and it cannot clean up after
+//! SIGKILL. So the watcher runs no program itself. It starts its own binary once more as the
+//! *executor*, and talks to the executor over a socket. The socket closes when the watcher dies, in
+//! any way. The executor starts the same binary again as *keepers*. A keeper runs one program at a
+//! time and is a child subreaper: each process that the program starts descends from the keeper
+//! until it ends, also in another group or session, and as an orphan.
 //!
-//! So it is certain what a job has left, and all of it is ended before the job's result is
-//! reported: at the limit, and also when the program ends by itself. Nothing acts after the answer,
+//! So the processes of a job are certain, and all of them are ended before the job's result is
+//! reported: at the limit, and when the program ends by itself. No process acts after the answer,
 //! beside the next order.
 //!
-//! | who is killed | who ends the programs |
+//! | killed | what ends the programs |
 //! | --- | --- |
-//! | a keeper | the executor, a subreaper too: its children that are not keepers are what is left |
-//! | the executor | the keepers, whose sockets close; the watcher waits until they are gone |
-//! | the watcher | the executor lets go of the keepers, and ends after them |
-//! | both | the keepers; they hold the lock until nothing is left |
-//! | all | the next executor, by the mark that the programs bear and the lock's file hands on |
+//! | a keeper | the executor, a subreaper too: its other children come from dead keepers |
+//! | the executor | the keepers, whose sockets close; the watcher waits until they have ended |
+//! | the watcher | the executor closes the sockets of the keepers, and ends after them |
+//! | both | the keepers; they hold the lock until no process is left |
+//! | all | the next executor, by the mark of the programs, which the lock's file names |
 //!
 //! The executor and its keepers hold a shared lock on a file: a new watcher that gets the exclusive
-//! lock knows that none of them lives. They and what they run are a session of their own, and each
+//! lock knows that none of them lives. They and their programs are a separate session, and each
 //! program leads a process group in it.
 //!
-//! Other ways to find a job's processes are less certain. A group or session is left by one call, a
-//! variable of the environment is lost at `env -i` and cannot be read of a process that hangs,
-//! births can be missed, cgroups and pid namespaces are not always to be had. A keeper costs the
-//! start of one process, and only where none is idle.
+//! Other ways to find a job's processes are less certain: a program leaves a group or session with
+//! one call, `env -i` removes a variable of the environment, which cannot be read of a process that
+//! hangs, births can be missed, and cgroups and pid namespaces are not always available. A keeper
+//! costs the start of one process, if no keeper is idle.
 //!
 //! - `client`: the watcher's side. `connection`: one executor as the watcher sees it, and its end.
 //! - `main`: the process. `service`: the executor's loop. `wire`: its sockets.
-//! - `keeper`: one program, its limit and its end. `spawn`: the start, which may hang; `start`:
-//!   waiting for that. `output`: what the program writes.
-//! - `family`: finding and killing processes. `mark`: how one executor's are known.
+//! - `keeper`: one program, its limit and its end. `spawn`: the start of a program, which may hang;
+//!   `start`: the wait for this. `output`: the program's output. `events`: what a keeper and the
+//!   executor wait for.
+//! - `family`: finds and kills processes. `mark`: identifies the processes of one executor.
 
 mod client;
 mod connection;
+mod events;
 mod family;
 mod keeper;
 mod main;
@@ -56,20 +58,21 @@ use crate::{Client, Limit};
 pub use client::ExecutorClient;
 pub use main::executor_main;
 
-/// How much of each of a program's two outputs is usually kept, in bytes.
+/// How much of each of a program's two outputs is kept, in bytes, unless the call sets another
+/// bound.
 pub const OUTPUT_BYTES_MAX: usize = 32 * 1024;
 
-/// How long killed processes are waited for. One that hangs in the kernel does nothing more by
-/// itself, but its result must not come later because of that.
+/// How long to wait for killed processes. A process that hangs in the kernel does nothing more, and
+/// must not delay the result.
 const KILL_TIME_MS_MAX: u64 = 500;
 
-/// How long killed processes are waited for when the watcher or the executor is gone.
+/// How long to wait for killed processes after the end of the watcher or the executor.
 const LAST_WAIT_MS: u64 = 3_000;
 
 /// A program to run.
 ///
-/// It starts in `/`, as a process group of its own, with default signals and nothing of the
-/// watcher's environment, and never through a shell.
+/// It starts in `/`, in a new process group, with default signals, without the watcher's
+/// environment, and never through a shell.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// The program's absolute path, and its arguments.
@@ -78,20 +81,20 @@ pub struct Command {
     pub env: Vec<(String, String)>,
     /// What the program reads; `/dev/null` when empty.
     pub stdin: String,
-    /// When the program is killed. Its descendants are killed then, or when it ends by itself.
+    /// When the program is killed. Its descendants are killed then, or at the program's own end.
     pub limit: Limit,
-    /// When the program must have been started; later it is not started at all.
+    /// When the program must have been started. Later, it is not started at all.
     pub start_not_after_boot_ms: u64,
-    /// Who must still wait when it is started; `None` for what is started in any case.
+    /// Who must still wait when it is started; `None` if it is started in any case.
     pub client: Option<Client>,
-    /// How much of each output is kept, in bytes. The rest is read, counted and forgotten.
+    /// How much of each output is kept, in bytes. The rest is read, counted and dropped.
     pub output_bytes_max: usize,
 }
 
 impl Command {
-    /// The command line for a log. An argument that is named as a secret, or that may hold one
-    /// among other things (a text with blanks, such as a script), is not shown: secrets of ours are
-    /// on no command line, but a command of the administrator's may have one.
+    /// The command line for a log, without arguments that may contain a secret: those with the name
+    /// of a secret, and those with blanks, such as scripts. No command line of ours contains a
+    /// secret, but an administrator's command may.
     fn shown(&self) -> String {
         let mut is_secret = false;
         let words = self.argv.iter().map(|word| {
@@ -116,7 +119,7 @@ fn shown_word(word: &str) -> String {
         Some((name, _)) if names_secret(name) => return format!("{name}=***"),
         _ => {}
     }
-    // A login in a URL.
+    // A URL may contain a login.
     match word.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?))) {
         Some((scheme, (login, rest))) if !login.contains('/') => format!("{scheme}://***@{rest}"),
         _ => word.to_owned(),
@@ -129,21 +132,21 @@ fn names_secret(name: &str) -> bool {
     is_letter || SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
-/// The letters with which programs are given a password or a login.
+/// The options for a password or a login.
 const SECRET_LETTERS: [&str; 3] = ["-p", "-P", "-u"];
 
-/// What stands in the name of a secret.
+/// Parts of the names of secrets.
 const SECRET_WORDS: [&str; 6] = ["pass", "pwd", "secret", "token", "key", "auth"];
 
 impl fmt::Debug for Command {
-    /// Only what is in nobody's way: secrets travel in the environment and on standard input.
+    /// Without the environment and the standard input, which contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Command").field("argv", &self.argv).finish_non_exhaustive()
     }
 }
 
-/// What came of running a program. Output is readable text: no control characters but newline and
-/// tab.
+/// The result of running a program. Output is readable text, without control characters except
+/// newline and tab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunOutcome {
     /// The program ended by itself.
@@ -155,7 +158,7 @@ pub enum RunOutcome {
         /// What it wrote to its standard error.
         stderr: String,
     },
-    /// A signal that was not ours ended it.
+    /// Another process's signal ended it.
     Signaled {
         /// The signal's number; 0 for one without a name.
         signal: i32,
@@ -177,29 +180,15 @@ pub enum RunOutcome {
     TooLate,
     /// It was certainly not started, because its client did not wait any more.
     Withdrawn,
-    /// The executor or the program's keeper died or did not answer: the program may have run, and
+    /// The executor or the program's keeper died or did not respond: the program may have run, and
     /// has been killed.
     ExecutorLost,
-    /// The executor did not report in time. Only a question ends like this: its program is killed
-    /// at its limit, by its keeper, whether somebody waits for the result or not.
+    /// The executor did not report in time. Only a question ends like this: its keeper kills the
+    /// program at its limit in any case.
     NotReported,
 }
 
 impl RunOutcome {
-    /// How it ended, without what the program wrote, which may hold a secret.
-    fn shown(&self) -> String {
-        match self {
-            RunOutcome::Exited { code, .. } => format!("exit code {code}"),
-            RunOutcome::Signaled { signal, .. } => format!("ended by signal {signal}"),
-            RunOutcome::TimedOut { .. } => "killed at its limit".to_owned(),
-            RunOutcome::NotStarted(problem) => format!("not started: {problem}"),
-            RunOutcome::TooLate => "not started: it was too late".to_owned(),
-            RunOutcome::Withdrawn => "not started: nobody waited any more".to_owned(),
-            RunOutcome::ExecutorLost => "the executor was lost".to_owned(),
-            RunOutcome::NotReported => "no result came in time".to_owned(),
-        }
-    }
-
     /// The same with `change` made to what the program wrote.
     pub(crate) fn map_output(mut self, change: impl Fn(&str) -> String) -> Self {
         if let RunOutcome::Exited { stdout, stderr, .. }
@@ -212,20 +201,20 @@ impl RunOutcome {
     }
 }
 
-/// The executor's first line: whether it is ready.
+/// The executor's first line: whether the executor is ready.
 #[derive(Debug, Serialize, Deserialize)]
 struct Greeting {
     problem: Option<String>,
-    /// What the processes of this executor have in common.
+    /// The mark of this executor's processes.
     mark: Option<Mark>,
 }
 
-/// What a program is run for.
+/// The purpose of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Purpose {
     /// It changes something: its end must be certain before it is reported.
     Order,
-    /// It changes nothing, and never stands in an order's way.
+    /// It changes nothing, and never delays an order.
     Question,
 }
 
@@ -238,7 +227,7 @@ impl fmt::Display for Purpose {
     }
 }
 
-/// A line to the executor. That of a job is handed to a keeper as it is.
+/// A line to the executor. The line of a job goes to a keeper unchanged.
 #[derive(Debug, Serialize, Deserialize)]
 enum Word<J> {
     Job(J),
@@ -256,26 +245,20 @@ struct JobLine {
 /// A line from the executor.
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
-    Result(ResultLine),
+    Result { id: u64, outcome: RunOutcome },
     Alive,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct ResultLine {
-    id: u64,
-    outcome: RunOutcome,
-}
-
-/// A line from a keeper to the executor, about the job that it was given.
+/// A line from a keeper to the executor, about the keeper's job.
 #[derive(Debug, Serialize, Deserialize)]
 struct KeeperLine {
     outcome: RunOutcome,
-    /// Nothing of the job is left, and the keeper takes the next.
+    /// No process of the job is left, and the keeper takes the next job.
     is_clean: bool,
 }
 
 fn json_line(value: &impl Serialize) -> Vec<u8> {
-    // Plain structs of texts and numbers cannot fail to be written; the reader ends at an empty
+    // Plain structs of texts and numbers can always be written. The reader would end at an empty
     // line.
     let mut line = serde_json::to_vec(value).unwrap_or_default();
     line.push(b'\n');

@@ -1,8 +1,8 @@
 //! `type = "fence-agent"`: any program that speaks as ClusterLabs' fence agents do.
 //!
 //! An agent is started without arguments and reads `name=value` lines: the configured options, the
-//! secrets, then the action and the target's plug. It shows what came of it by its exit code alone;
-//! its texts are for people.
+//! secrets, then the action and the target's plug. Its exit code alone shows the outcome; its texts
+//! are for people.
 //!
 //! | the agent's end | an order is | a state is | a contact is |
 //! | --- | --- | --- | --- |
@@ -12,21 +12,21 @@
 //! | not started: no plug, no secret, no program | `Failed` | `Unknown` | `Unreachable` |
 //! | not started: too late | `TooLate` | `Unknown` | `Unreachable` |
 //!
-//! An agent that was given an order is never `Unreachable`. It exits with 1 for a wrong password, a
-//! device that is not there and one that fell silent after it had obeyed, and the texts in which
-//! these differ are every agent's own.
+//! An order that was given to an agent is never `Unreachable`. The agent exits with 1 for a wrong
+//! password, for a device that does not respond, and for a device that fell silent after it obeyed.
+//! Only the texts differ, and each agent has its own.
 //!
-//! Two kinds of "off" are not believed. `fence_virt` and `fence_xvm` say it of every machine that
-//! they do not know, be it mistyped or moved to another host, and acknowledge every order for it:
-//! where the agent can list its plugs, the plug must be among them. The list is read once in an
-//! execution: before the order, if nothing shows its effect (no `status`, a reset) or if nobody
-//! said which option names the target. Without an answer, the order is `Unreachable`; a list
-//! without the plug makes it `Failed`. And an agent that takes its target from an address, not from
-//! a plug, would act on the same machine for every target: see [`Metadata::may_ignore_plugs`].
+//! Two kinds of "off" are not trusted. `fence_virt` and `fence_xvm` report "off" for every unknown
+//! machine, mistyped or moved to another host, and acknowledge every order for it. So the plug must
+//! be in the agent's list, if the agent can list its plugs. The list is read once in an execution.
+//! It is read before the order if nothing shows the order's effect (no `status`, a reset), or if
+//! `plug_option` is not set. If the agent does not answer, the order is `Unreachable`; if the list
+//! lacks the plug, the order is `Failed`. And an agent that takes its target from an address, not
+//! from a plug, would act on the same machine for every target: see [`Metadata::may_ignore_plugs`].
 //!
-//! - `metadata`: what an agent says of itself; `description`: how that is read and kept. `output`:
-//!   what its list says. `plugs`: whether it knows a plug. `host`: the machine behind a name.
-//!   `contact`: asking whether it can be reached.
+//! - `metadata`: the metadata of agents; `description`: how they are read and kept. `output`: the
+//!   lists of agents. `plugs`: whether an agent knows a plug. `host`: the machine behind a name.
+//!   `contact`: whether an agent reaches its device.
 
 mod action;
 mod contact;
@@ -44,7 +44,7 @@ use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
 use fence_protocol::{NodeName, PowerState};
 use fence_spool::program_problem;
 
-use crate::program::{acknowledged, failure};
+use crate::program::{Shown, acknowledged, failure, lack, unknown};
 use crate::shown::{complaint, power_report};
 use crate::{
     Client, Command, ExecutorClient, FenceDevice, Limit, OUTPUT_BYTES_MAX, OrderContext, Pin,
@@ -55,6 +55,7 @@ pub use action::AgentAction;
 use description::Description;
 pub(crate) use host::AgentHost;
 use host::is_host_option;
+use plugs::Doubt;
 // Public for the fuzz targets.
 pub use metadata::{Given, Metadata};
 pub use output::{Listed, listed_plugs};
@@ -64,26 +65,26 @@ pub use output::{Listed, listed_plugs};
 pub struct FenceAgentSettings {
     /// The program's absolute path.
     pub agent: String,
-    /// What it is told each time.
+    /// Its options in each call.
     pub options: BTreeMap<String, String>,
-    /// What it is told as well, and nobody else.
+    /// Its secret options.
     pub secrets: BTreeMap<String, SecretSource>,
     /// Variables of its environment.
     pub env: BTreeMap<String, String>,
-    /// What it calls the targets.
+    /// The agent's names of the targets.
     pub plug: PerTarget,
-    /// The option that carries that; `None`, if nobody said so, is `plug`.
+    /// The option for this name. `None`, if it is not configured, means `plug`.
     pub plug_option: Option<String>,
-    /// The targets that are known by name.
+    /// The targets that the configuration names.
     pub targets: BTreeSet<NodeName>,
-    /// The actions that may be asked of it; `None`, if nobody named them, is all that it has.
+    /// The actions that may be used. `None`, if they are not configured, means all that it has.
     pub actions: Option<BTreeSet<AgentAction>>,
-    /// Those without which the configuration is wrong.
+    /// The actions without which the configuration is wrong.
     pub needed: BTreeSet<AgentAction>,
 }
 
 impl FenceAgentSettings {
-    /// Where each target is reached, if the option that names it is an address.
+    /// The address of each target, if the option that names a target is an address.
     pub fn addresses(&self) -> Option<&PerTarget> {
         let is_address = matches!(self.plug_option.as_deref(), Some("ip" | "ipaddr"));
         is_address.then_some(&self.plug)
@@ -98,12 +99,12 @@ pub struct FenceAgentDevice {
     description: Description,
 }
 
-/// A target, and what the agent calls it.
+/// A target, and the agent's name of it.
 #[derive(Clone, Copy, Debug)]
 struct Target<'a> {
     node: &'a NodeName,
     plug: &'a str,
-    /// The number that replaces the name of the device, if one does.
+    /// The number that replaces the name of the device, if there is one.
     host: Option<&'a str>,
 }
 
@@ -113,7 +114,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// What came of running the agent, as it is: what people see of it is without the secrets.
+/// The unchanged result of a call. People see it without the secrets.
 #[derive(Debug)]
 struct Ran {
     outcome: RunOutcome,
@@ -126,7 +127,7 @@ impl FenceAgentDevice {
         FenceAgentDevice { settings, executor, description: Description::default() }
     }
 
-    /// Runs the agent. An error is one before its start.
+    /// Runs the agent. After an error, the agent was not started.
     fn run(
         &self,
         action: AgentAction,
@@ -164,7 +165,7 @@ impl FenceAgentDevice {
         self.settings.actions.as_ref().is_none_or(|actions| actions.contains(&action))
     }
 
-    /// Whether the agent has `action`: as configured, else as far as it is known.
+    /// Whether the agent has `action`: as configured, else as far as its metadata are known.
     fn may_have(&self, action: AgentAction) -> bool {
         match &self.settings.actions {
             Some(actions) => actions.contains(&action),
@@ -172,20 +173,19 @@ impl FenceAgentDevice {
         }
     }
 
-    /// What the agent calls `target`, if it is certain that it would act on that.
+    /// The agent's name of `target`, if it is certain that the agent would act on this machine.
     fn plug(&self, target: &NodeName, limit: Limit) -> Result<String, String> {
         let plug = self.settings.plug.of(target);
         let plug = plug.ok_or_else(|| format!("no plug is configured for '{target}'"))?;
         self.doubt_about_plugs(limit).map_or(Ok(plug), Err)
     }
 
-    /// Whether the configuration leaves open how the agent tells its targets apart.
+    /// Whether the configuration does not show how the agent distinguishes its targets.
     fn needs_description(&self) -> bool {
         self.settings.plug_option.is_none() && self.settings.targets.len() != 1
     }
 
-    /// Why the agent might act on the wrong machine, in a configuration that does not say
-    /// otherwise.
+    /// Why the agent might act on the wrong machine, if the configuration does not exclude this.
     fn doubt_about_plugs(&self, limit: Limit) -> Option<String> {
         if !self.needs_description() {
             return None;
@@ -194,7 +194,7 @@ impl FenceAgentDevice {
             Ok(metadata) if metadata.may_ignore_plugs() => Some(format!(
                 "the agent may act on one and the same machine for every target: {NAME_THE_OPTION}"
             )),
-            // Its list would show whether it knows its plugs.
+            // The list would show whether the agent knows its plugs.
             Ok(metadata) if metadata.has_action("list") && !self.can(AgentAction::List) => {
                 Some(format!(
                     "the agent is not asked for its list, which 'actions' leaves out, so it may \
@@ -210,11 +210,11 @@ impl FenceAgentDevice {
         }
     }
 
-    /// The state of `target`, if one is shown and believed, and the agent's complaint beside that.
-    fn status(&self, target: &NodeName, pin: &Pin, limit: Limit) -> (PowerReport, Option<String>) {
-        let unknown = |detail| (PowerReport { state: PowerState::Unknown, detail }, None);
+    /// The state of `target`, if it is shown and trusted, and the agent's complaint beside the
+    /// state.
+    fn status(&self, target: &NodeName, pin: &Pin, limit: Limit) -> Shown {
         if !self.may_have(AgentAction::Status) {
-            return unknown("the agent has no action 'status'".to_owned());
+            return unknown("the agent has no action 'status'");
         }
         let plug = match self.plug(target, limit) {
             Ok(plug) => plug,
@@ -229,15 +229,8 @@ impl FenceAgentDevice {
         }
     }
 
-    /// The state that the agent shows of `target`, if that is believed, and its complaint beside
-    /// that.
-    fn state_of(
-        &self,
-        target: Target<'_>,
-        pin: &Pin,
-        limit: Limit,
-    ) -> (PowerReport, Option<String>) {
-        let unknown = |detail| (PowerReport { state: PowerState::Unknown, detail }, None);
+    /// The state that the agent shows of `target`, if it is trusted, and the agent's complaint.
+    fn state_of(&self, target: Target<'_>, pin: &Pin, limit: Limit) -> Shown {
         let ran = match self.run(AgentAction::Status, Some(target), None, limit, OUTPUT_BYTES_MAX) {
             Ok(ran) => ran,
             Err(problem) => return unknown(problem),
@@ -248,7 +241,7 @@ impl FenceAgentDevice {
         let (code, names) = (*code, [target.node.as_str(), target.plug]);
         let report = power_report(code, stdout, stderr, &names, &ran.secrets);
         match report.state {
-            // That it is off, an agent says by its exit code.
+            // An agent reports "off" by its exit code.
             PowerState::Off if code != 2 => unknown(report.detail),
             PowerState::Off => match self.doubt_about_off(target, pin, limit) {
                 Some(doubt) => unknown(doubt),
@@ -258,7 +251,7 @@ impl FenceAgentDevice {
         }
     }
 
-    /// What is wrong with the options, as the agent itself sees it.
+    /// What is wrong with the options, by the agent's metadata.
     fn problems_of_options(&self) -> Vec<String> {
         let metadata = match self.metadata(Limit::in_ms(METADATA_CHECK_MS)) {
             Ok(metadata) => metadata,
@@ -272,8 +265,7 @@ impl FenceAgentDevice {
         let mut given: Vec<Given> =
             options.iter().map(|(name, value)| Given { name, value: Some(value) }).collect();
         given.extend(secrets.keys().map(|name| Given { name, value: None }));
-        // Where nobody says that there are plugs, and the agent has none, all is well for one
-        // target.
+        // An agent without plugs can fence one target, if 'plug_option' is not set.
         if plug_option.is_some() || !metadata.may_ignore_plugs() {
             let name = plug_option.as_deref().unwrap_or(PLUG);
             given.push(Given { name, value: None });
@@ -292,14 +284,14 @@ impl FenceDevice for FenceAgentDevice {
         }
     }
 
-    /// Reads the metadata, where something depends on it.
+    /// Reads the metadata, if anything depends on them.
     fn prepare(&self, limit: Limit) {
         if self.needs_description() || self.settings.actions.is_none() {
             let _ = self.metadata_if_readable(limit);
         }
     }
 
-    /// Runs `monitor`: once, or for each target that is known by name where the plug is an address.
+    /// Runs `monitor`: once, or for each named target if the plug is an address.
     fn reachable(&self, limit: Limit) -> Reach {
         self.contact(limit)
     }
@@ -313,7 +305,7 @@ impl FenceDevice for FenceAgentDevice {
             Err(doubt) => return TargetList::Unreachable(doubt.text),
         };
         match list.plugs(self.separator()) {
-            // A plug that is nobody's, or whose name is none of a node, is no target.
+            // A plug of no target, or with a name that no node can have, is skipped.
             Ok(listed) => TargetList::Nodes(
                 listed.iter().filter_map(|one| self.settings.plug.target_of(one.plug)).collect(),
             ),
@@ -340,14 +332,11 @@ impl FenceDevice for FenceAgentDevice {
         match self.doubt_about_order(action, target, job.pin, limit) {
             None => {}
             Some(_) if limit.has_passed() => return OrderReport::TooLate,
-            Some(doubt) => {
-                let text =
-                    format!("the agent's list was asked for before the order: {}", doubt.text);
-                return if doubt.is_unreached {
-                    OrderReport::Unreachable(text)
-                } else {
-                    OrderReport::Failed(text)
-                };
+            Some(Doubt { text, is_unreached }) => {
+                let text = format!("the agent's list was asked for before the order: {text}");
+                let report =
+                    if is_unreached { OrderReport::Unreachable } else { OrderReport::Failed };
+                return report(text);
             }
         }
         let ran = match self.run(action, Some(target), job.client, limit, OUTPUT_BYTES_MAX) {
@@ -356,20 +345,19 @@ impl FenceDevice for FenceAgentDevice {
         };
         match &ran.outcome {
             RunOutcome::Exited { code: 0, stdout, .. } => {
-                // Not its standard error: what agents write there when all is well concerns nobody.
+                // Without the standard error: after a success, its content is of no interest.
                 acknowledged(&ran.secrets.hide(stdout), "")
             }
             outcome => outcome.order_report(self.failure(&ran)),
         }
     }
 
-    /// Asks for the state, and looks at what an "off" would be worth then.
+    /// Asks for the state, and checks what an "off" would be worth.
     fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
         if !self.may_have(AgentAction::Status) {
             return self.plug(target, limit).err();
         }
-        let (report, complaint) = self.status(target, &Pin::default(), limit);
-        if report.state == PowerState::Unknown { Some(report.detail) } else { complaint }
+        lack(self.status(target, &Pin::default(), limit))
     }
 
     fn unknown_targets(&self, limit: Limit) -> Vec<String> {
@@ -397,7 +385,7 @@ impl FenceDevice for FenceAgentDevice {
     }
 }
 
-/// What the agent reads. What we say comes last, for that is what counts.
+/// The agent's input. Our own values come last, because the last value of a name counts.
 fn input(
     settings: &FenceAgentSettings,
     secrets: &[(&str, Secret)],

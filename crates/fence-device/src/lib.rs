@@ -59,7 +59,7 @@ pub use grouped::{Called, TARGET, grouped, without_names};
 pub use ipmi::output as ipmitool_output;
 pub use ipmi::{BmcAddress, IpmiDevice, IpmiPrivilege, IpmiSettings};
 pub use pin::Pin;
-pub use pool::{ask_all, ask_some};
+pub use pool::{HELPER_STACK_BYTES, ask_all, ask_some};
 #[doc(hidden)]
 pub use program::message;
 pub use redfish::{RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust};

@@ -1,31 +1,28 @@
-//! Asking many at once, with as many threads as there are to be had, and asking what knows no
-//! limit.
+//! Asks many items at once, with as many threads as are available, and makes calls without a limit.
 //!
-//! Who asks always takes part, so that all are asked even where no thread can be had: one after the
-//! other then, each within its limit. All who ask share a bound: many questions at once must not
-//! use up the threads that executions need.
+//! The caller always takes part. So all items are asked even if no thread can be started: one after
+//! the other, each within its limit. All callers share one bound, so that many questions at once do
+//! not use up the threads that executions need.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 use std::{io, thread};
 
-use crate::Limit;
+use crate::{Limit, Subject};
 
-use crate::Subject;
+/// How many items one call of [`ask_all`] asks at the same time.
+const AT_ONCE_MAX: usize = 32;
 
-/// How many are asked at the same time by one who asks.
-pub(crate) const AT_ONCE_MAX: usize = 32;
+/// How many threads help all callers together.
+const HELPERS_MAX: usize = 192;
 
-/// How many threads help all who ask.
-const HELPERS_MAX: usize = 128;
-
-/// The stack of a thread that helps, in bytes.
-const STACK_BYTES: usize = 256 * 1024;
+/// The stack of a thread that asks a device or drives it, in bytes. Many may run at once.
+pub const HELPER_STACK_BYTES: usize = 256 * 1024;
 
 static HELPERS: AtomicUsize = AtomicUsize::new(0);
 
-/// Asks each of `items`, many at the same time; gives the answers in their order.
+/// Asks each of `items`, many at the same time. Returns the answers in the order of `items`.
 pub fn ask_all<T: Sync, A: Send>(items: &[T], ask: impl Fn(&T) -> A + Sync) -> Vec<A> {
     ask_some(items, AT_ONCE_MAX, ask)
 }
@@ -50,13 +47,14 @@ pub fn ask_some<T: Sync, A: Send>(
         }
     };
     thread::scope(|scope| {
-        for _ in 1..items.len().min(at_once).min(AT_ONCE_MAX) {
+        for _ in 1..items.len().min(at_once) {
             let Some(place) = Place::take() else { break };
             let help = || {
                 let _place = place;
                 subject.within(work);
             };
-            let thread = thread::Builder::new().name("ask".to_owned()).stack_size(STACK_BYTES);
+            let thread =
+                thread::Builder::new().name("ask".to_owned()).stack_size(HELPER_STACK_BYTES);
             if thread.spawn_scoped(scope, help).is_err() {
                 break;
             }
@@ -68,8 +66,8 @@ pub fn ask_some<T: Sync, A: Send>(
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
-/// Has `ask` run in a thread of its own and waits for its answer until `limit`, for calls that know
-/// no limit. A thread that nobody waits for any more ends by itself.
+/// Runs `ask` in a separate thread and waits for its answer until `limit`, for calls without a
+/// limit. The thread ends with its call, even after the limit.
 pub(crate) fn ask_until<A: Send + 'static>(
     limit: Limit,
     ask: impl FnOnce() -> io::Result<A> + Send + 'static,
@@ -83,7 +81,7 @@ pub(crate) fn ask_until<A: Send + 'static>(
     answer.unwrap_or_else(|_| Err(io::Error::other("no answer in time")))
 }
 
-/// One of the threads that may help.
+/// The right to start one helper.
 struct Place;
 
 impl Place {

@@ -1,5 +1,4 @@
-//! A call of a program: what every driver that runs one gives it, how long it may take, and what
-//! its end means.
+//! A call of a program: its environment and its limit in every driver, and what its end means.
 //!
 //! | the end | an order that the program carried out |
 //! | --- | --- |
@@ -7,23 +6,23 @@
 //! | ended by itself | the driver reads the exit code and the output |
 //! | a signal, its limit, no result | `Unacknowledged`: anything may have been done |
 
-use fence_core::execution::OrderReport;
-use fence_protocol::bounded;
+use fence_core::execution::{OrderReport, PowerReport};
+use fence_protocol::{PowerState, bounded};
 
 use crate::{Command, Limit, OUTPUT_BYTES_MAX, RunOutcome};
 
-/// How much of a list of targets is read. Most names are far shorter than 16 bytes.
+/// How much of a list of targets is read, in bytes. Most names are far shorter than 16 bytes.
 pub(crate) const LIST_BYTES_MAX: usize = 1024 * 1024;
 
-/// The longest message that is made of a program's output, in bytes.
+/// The longest message from a program's output, in bytes.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 1024;
 
-/// Where programs are looked for.
+/// The directories in which programs look for other programs.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Command {
-    /// A call of the program and the arguments in `argv`, which is started before `limit` or never,
-    /// and killed at it. Its environment is `PATH` alone.
+    /// A call of the program and the arguments in `argv`. The program is started before `limit` or
+    /// never, and is killed at `limit`. Its environment is `PATH` alone.
     pub fn new(argv: Vec<String>, limit: Limit) -> Self {
         Command {
             argv,
@@ -36,8 +35,9 @@ impl Command {
         }
     }
 
-    /// Has the program write in English, and in ASCII.
-    pub(crate) fn plain(self) -> Self {
+    /// Makes the program write English, in ASCII.
+    #[must_use]
+    pub fn plain(self) -> Self {
         self.with_env([("LC_ALL", "C")])
     }
 
@@ -56,8 +56,8 @@ impl Command {
 }
 
 impl RunOutcome {
-    /// What an order came to whose program ended like this, unless the exit code and the output say
-    /// more. `words` are for people.
+    /// The report of an order whose program ended like this, unless the exit code and the output
+    /// show more. `words` are for people.
     pub(crate) fn order_report(&self, words: String) -> OrderReport {
         match self {
             RunOutcome::NotStarted(_) => OrderReport::Failed(words),
@@ -71,7 +71,7 @@ impl RunOutcome {
         }
     }
 
-    /// How `program` ended, without what it wrote.
+    /// How `program` ended, without its output, which may contain a secret.
     pub(crate) fn end_of(&self, program: &str) -> String {
         match self {
             RunOutcome::Exited { code, .. } => format!("{program} exited with {code}"),
@@ -89,7 +89,7 @@ impl RunOutcome {
         }
     }
 
-    /// What the program wrote to its standard output and its standard error.
+    /// The program's standard output and standard error.
     fn output(&self) -> (&str, &str) {
         match self {
             RunOutcome::Exited { stdout, stderr, .. }
@@ -100,13 +100,13 @@ impl RunOutcome {
     }
 }
 
-/// What a program wrote, as one line; `None` when it wrote nothing.
+/// The output of a program, as one line; `None` if it is empty.
 pub fn message(stdout: &str, stderr: &str) -> Option<String> {
     let words: Vec<&str> = stdout.split_whitespace().chain(stderr.split_whitespace()).collect();
     (!words.is_empty()).then(|| bounded(&words.join(" "), MESSAGE_BYTES_MAX))
 }
 
-/// What a device said to an order whose program ended with 0.
+/// The report of an order whose program ended with 0.
 pub(crate) fn acknowledged(stdout: &str, stderr: &str) -> OrderReport {
     let words = message(stdout, stderr);
     OrderReport::Acknowledged(words.unwrap_or_else(|| "exit code 0".to_owned()))
@@ -115,12 +115,25 @@ pub(crate) fn acknowledged(stdout: &str, stderr: &str) -> OrderReport {
 /// Why the program at `path` did not do what it was run for.
 pub(crate) fn failure(path: &str, outcome: &RunOutcome) -> String {
     let end = outcome.end_of(&format!("\"{path}\""));
-    // The errors come first, for they are what may get cut off.
+    // The errors come first, because the end of the message may be cut off.
     let (stdout, stderr) = outcome.output();
     match message(stderr, stdout) {
         Some(message) => format!("{end}: {message}"),
         None => end,
     }
+}
+
+/// The state that a program shows, and its complaint beside the state.
+pub(crate) type Shown = (PowerReport, Option<String>);
+
+/// No state is shown, because of `detail`.
+pub(crate) fn unknown(detail: impl Into<String>) -> Shown {
+    (PowerReport { state: PowerState::Unknown, detail: detail.into() }, None)
+}
+
+/// Why an order would not be confirmed, or what an "off" would be worth, if a program shows this.
+pub(crate) fn lack((report, complaint): Shown) -> Option<String> {
+    if report.state == PowerState::Unknown { Some(report.detail) } else { complaint }
 }
 
 #[cfg(test)]

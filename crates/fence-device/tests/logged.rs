@@ -140,7 +140,8 @@ fn each_program_and_each_call_is_logged_and_no_secret() {
     {
         assert!(line.contains(": request=r-1 "), "{line}");
     }
-    for line in ["/agent (an order, ", "/ipmitool -I lanplus", "/ec2 (a question, ", "exit code 1"]
+    for line in
+        ["/agent (an order, ", "/ipmitool -I lanplus", "/ec2 (a question, ", "exited with 1"]
     {
         assert!(lines.contains(line), "{line}: {lines}");
     }

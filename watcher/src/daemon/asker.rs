@@ -1,11 +1,11 @@
-//! Asks devices what a question wants to know, and tells the daemon what it learns on the way.
+//! Asks devices what a client wants to know, and sends the daemon what they show by the way.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use fence_core::watcher::{Coverage, Device, Unroutable, outdated, route, unlisted};
-use fence_device::{Limit, Pin, Reach, TargetList, ask_all};
+use fence_device::{Limit, Pin, Reach, TargetList};
 use fence_protocol::{
     FenceAction, NodeName, PowerState, Query, QueryAnswer, QueryCode, QueryKind, Request,
     Requested, TEXT_BYTES_MAX, shortened,
@@ -14,160 +14,127 @@ use fence_spool::WatcherSpool;
 use log::{error, warn};
 
 use super::{Wake, examined};
+use crate::asking::{Limits, ask};
 use crate::devices::{ConfiguredDevice, Devices};
 
-/// How long before its client gives up a question is answered, in milliseconds: the answer says
-/// which device was asked in vain. A quarter of what is left, where that is less.
-pub(super) const ANSWER_RESERVE_MS: u64 = 1_000;
-
-/// How long any other question to a device may take when nobody says otherwise, in milliseconds.
-pub(super) const ASK_MS: u64 = 20_000;
-
-/// When a question is answered at the latest whose client gives up at `deadline_boot_ms`.
-fn limit_before(deadline_boot_ms: u64) -> Limit {
-    let left_ms = Limit { not_after_boot_ms: deadline_boot_ms }.left_ms();
-    Limit::in_ms((left_ms - ANSWER_RESERVE_MS.min(left_ms / 4)).min(ASK_MS))
-}
-
-/// Asks devices, and tells the daemon what it learns on the way.
-pub(super) struct Asker<'a> {
-    pub(super) spool: &'a WatcherSpool,
-    pub(super) devices: &'a Devices,
-    /// What the core knows of them, where a target's state is asked for.
+/// Asks devices, and sends the daemon what the devices show by the way.
+#[derive(Clone)]
+pub(super) struct Asker {
+    pub(super) spool: Arc<WatcherSpool>,
+    pub(super) devices: Arc<Devices>,
+    /// What the core knows of the devices, for questions about targets.
     pub(super) known: Vec<Device>,
-    pub(super) wake: &'a Sender<Wake>,
+    pub(super) wake: Sender<Wake>,
 }
 
-impl Asker<'_> {
+/// Why a question has no answer.
+type Refusal = (QueryCode, String);
+
+impl Asker {
     pub(super) fn answer(&self, query: &Query) -> QueryAnswer {
-        let id = &query.query_id;
-        let limit = limit_before(query.deadline_boottime_ms);
-        match query.query {
-            QueryKind::Reachable => match self.devices.choose(query.device.as_deref()) {
-                Ok(devices) => {
-                    let (reached, words) = self.reachable(&devices, limit);
-                    let code = if reached { QueryCode::Yes } else { QueryCode::NotReached };
-                    QueryAnswer::new(id, code, words)
-                }
-                Err(why) => wrong(id, why),
-            },
-            QueryKind::Targets => match self.targets(query.device.as_deref(), limit) {
-                Ok((targets, problems)) => {
-                    let words = [format!("{} targets", targets.len())];
-                    let words: Vec<_> = words.into_iter().chain(problems).collect();
-                    let mut answer = QueryAnswer::new(id, QueryCode::Yes, words.join("; "));
-                    answer.targets = targets.iter().map(ToString::to_string).collect();
-                    answer
-                }
-                Err((code, why)) => QueryAnswer::new(id, code, why),
-            },
-            QueryKind::Power => {
-                let target = match query.target() {
-                    Some(Ok(target)) => target,
-                    Some(Err(why)) => return wrong(id, format!("target: {why}")),
-                    None => return wrong(id, "no target is named".to_owned()),
-                };
-                let (code, power, words) = self.power(query.device.as_deref(), &target, limit);
-                let mut answer = QueryAnswer::new(id, code, words);
-                answer.power = Some(power);
+        let (id, named) = (&query.query_id, query.device.as_deref());
+        let limits = Limits::before(query.deadline_boottime_ms);
+        let answer = match query.query {
+            QueryKind::Reachable => self.reachable(named, limits).map(|(reached, words)| {
+                let code = if reached { QueryCode::Yes } else { QueryCode::NotReached };
+                QueryAnswer::new(id, code, words)
+            }),
+            QueryKind::Targets => self.targets(named, limits).map(|(targets, problems)| {
+                let words = [format!("{} targets", targets.len())];
+                let words: Vec<_> = words.into_iter().chain(problems).collect();
+                let mut answer = QueryAnswer::new(id, QueryCode::Yes, words.join("; "));
+                answer.targets = targets.iter().map(ToString::to_string).collect();
                 answer
-            }
-            QueryKind::Check => examined::answer(self.devices, query),
-            // The daemon itself answers what concerns it.
+            }),
+            QueryKind::Power => match query.target() {
+                Some(Ok(target)) => {
+                    let (code, power, words) = self.power(named, &target, limits.device);
+                    let mut answer = QueryAnswer::new(id, code, words);
+                    answer.power = Some(power);
+                    Ok(answer)
+                }
+                Some(Err(why)) => Err((QueryCode::WrongQuery, format!("target: {why}"))),
+                None => Err((QueryCode::WrongQuery, "no target is named".to_owned())),
+            },
+            QueryKind::Check => Ok(examined::answer(&self.devices, query)),
+            // The daemon itself answers these.
             QueryKind::State | QueryKind::Reload => {
-                wrong(id, "no device is asked for this".to_owned())
+                Err((QueryCode::WrongQuery, "no device is asked for this".to_owned()))
             }
-        }
+        };
+        answer.unwrap_or_else(|(code, why)| QueryAnswer::new(id, code, why))
     }
 
     pub(super) fn inquiry(&self, request: &Request) -> (bool, String) {
-        let device = request.device.as_deref();
-        match (&request.action, &request.target_node) {
+        let (named, limits) = (request.device.as_deref(), Limits::of_unknown_client());
+        let answer = match (&request.action, &request.target_node) {
             (Requested::Inquiry("status"), Some(target)) => {
-                let (code, _, words) = self.power(device, target, Limit::in_ms(ASK_MS));
-                (code == QueryCode::Yes, format!("not a fence, only asked: {words}"))
+                let (code, _, words) = self.power(named, target, limits.device);
+                Ok((code == QueryCode::Yes, format!("not a fence, only asked: {words}")))
             }
-            (Requested::Inquiry("list"), _) => match self.targets(device, Limit::in_ms(ASK_MS)) {
-                Ok((targets, _)) => {
-                    let names: Vec<_> = targets.iter().map(NodeName::as_str).collect();
-                    (true, names.join("\n"))
-                }
-                Err((_, why)) => (false, why),
-            },
-            _ => match self.devices.choose(device) {
-                Ok(devices) => self.reachable(&devices, Limit::in_ms(ASK_MS)),
-                Err(why) => (false, why),
-            },
-        }
+            (Requested::Inquiry("list"), _) => self.targets(named, limits).map(|(targets, _)| {
+                let names: Vec<_> = targets.iter().map(NodeName::as_str).collect();
+                (true, names.join("\n"))
+            }),
+            _ => self.reachable(named, limits),
+        };
+        answer.unwrap_or_else(|(_, why)| (false, why))
+    }
+
+    fn choose(&self, named: Option<&str>) -> Result<Vec<Arc<ConfiguredDevice>>, Refusal> {
+        self.devices.choose(named).map_err(|why| (QueryCode::WrongQuery, why))
     }
 
     /// Whether a fence would succeed as far as a light look shows: each device is reached, and an
-    /// answer could be written.
-    fn reachable(&self, devices: &[&Arc<ConfiguredDevice>], limit: Limit) -> (bool, String) {
-        let mut reaches = ask_all(devices, |device| self.reach(device, limit));
-        match self.spool.try_answering() {
-            // Once it has passed, an answer is written, a moment later.
-            Err(problem) if !problem.is_passing() => {
-                error!("no answer could be written: {problem}");
-                reaches.push((false, format!("no answer could be written: {problem}")));
-            }
-            _ => {}
-        }
-        let words = |wanted: bool| {
-            let words: Vec<_> = reaches
-                .iter()
-                .filter(|(reached, _)| *reached == wanted)
-                .map(|(_, words)| words.as_str())
-                .collect();
-            words.join("; ")
+    /// answer can be written.
+    fn reachable(&self, named: Option<&str>, limits: Limits) -> Result<(bool, String), Refusal> {
+        let (devices, wake) = (self.choose(named)?, self.wake.clone());
+        let reaches = ask(&devices, limits, move |device| reach(device, limits.device, &wake));
+        let silent = |device: &ConfiguredDevice| {
+            let text = "was not asked, or did not answer in time";
+            (false, format!("fence device '{}' {text}", device.name))
         };
+        let each = devices.iter().zip(reaches);
+        let mut reaches: Vec<_> =
+            each.map(|(device, reach)| reach.unwrap_or_else(|| silent(device))).collect();
+        // After a passing problem, an answer is written a moment later.
+        if let Err(problem) = self.spool.try_answering()
+            && !problem.is_passing()
+        {
+            error!("no answer could be written: {problem}");
+            reaches.push((false, format!("no answer could be written: {problem}")));
+        }
         let all = reaches.iter().all(|(reached, _)| *reached);
-        (all, shortened(&words(all), TEXT_BYTES_MAX))
+        let words = reaches.iter().filter(|(reached, _)| *reached == all);
+        let words: Vec<_> = words.map(|(_, words)| words.as_str()).collect();
+        Ok((all, shortened(&words.join("; "), TEXT_BYTES_MAX)))
     }
 
-    /// Contacts `device`, if its turn comes while there is time.
-    fn reach(&self, device: &Arc<ConfiguredDevice>, limit: Limit) -> (bool, String) {
-        if limit.has_passed() {
-            let text = format!("fence device '{}' was not asked: no time was left", device.name);
-            return (false, text);
-        }
-        let (reached, words) = match device.reach(limit) {
-            Reach::Reachable(words) => (true, words),
-            Reach::Unreachable(words) => (false, words),
-            // Nothing speaks against it, and that is not to be shown as a contact.
-            Reach::NotAsked(words) => {
-                return (true, format!("fence device '{}' was not asked: {words}", device.name));
-            }
-        };
-        let _ = self.wake.send(Wake::Reached(Arc::clone(device), reached));
-        let verb = if reached { "is reachable" } else { "is not reachable" };
-        let text = format!("fence device '{}' {verb}", device.name);
-        (reached, if words.is_empty() { text } else { format!("{text}: {words}") })
-    }
-
-    /// The targets that are known, and which devices gave no list. A device that does not answer
-    /// takes nothing away from the others, and has the targets that it listed before: it is an
-    /// error only if it is the one that was named, or if nothing is known.
+    /// The known targets, and which devices gave no list. A device that does not answer takes no
+    /// target of another device away, and keeps the targets that it listed before. It is an error
+    /// only if it is the named device, or if no target is known.
     fn targets(
         &self,
         named: Option<&str>,
-        limit: Limit,
-    ) -> Result<(BTreeSet<NodeName>, Vec<String>), (QueryCode, String)> {
-        let devices = self.devices.choose(named).map_err(|why| (QueryCode::WrongQuery, why))?;
-        let lists = ask_all(&devices, |device| match device.fixed_targets() {
+        limits: Limits,
+    ) -> Result<(BTreeSet<NodeName>, Vec<String>), Refusal> {
+        let devices = self.choose(named)?;
+        let asker = self.clone();
+        let lists = ask(&devices, limits, move |device| match device.fixed_targets() {
             Some(targets) => TargetList::Nodes(targets.iter().cloned().collect()),
-            None => self.list(device, limit),
+            None => asker.list(device, limits.device),
         });
         let (mut all, mut problems) = (BTreeSet::new(), Vec::new());
         for (device, list) in devices.iter().zip(lists) {
             let text = |why| format!("fence device '{}': {why}", device.name);
-            match list {
+            let silent = || TargetList::Unreachable("no answer in time".to_owned());
+            match list.unwrap_or_else(silent) {
                 TargetList::Nodes(targets) => all.extend(targets),
                 TargetList::Unreachable(why) => {
                     all.extend(self.listed_before(&device.name));
                     problems.push((QueryCode::NotReached, text(why)));
                 }
-                // It can fence targets that it cannot list, so no list would be one of all.
+                // The device can fence targets that it cannot list, so no list would be complete.
                 TargetList::NoList(why) if !device.is_to_be_discovered() => {
                     return Err((QueryCode::NoList, text(why)));
                 }
@@ -180,7 +147,7 @@ impl Asker<'_> {
         }
     }
 
-    /// What a device listed when it was last asked. A fence of such a target still goes to it.
+    /// The device's last list. A fence of a target in this list still goes to the device.
     fn listed_before(&self, device: &str) -> BTreeSet<NodeName> {
         let facts = self.known.iter().find(|facts| facts.name == device);
         match facts.map(|facts| &facts.coverage) {
@@ -205,14 +172,14 @@ impl Asker<'_> {
         list
     }
 
-    /// The device on which a fence of `target` would be executed, or why there is none: then the
-    /// query is wrong. As for a fence, devices are asked for their lists where these decide.
+    /// The device on which a fence of `target` would be executed. If there is none, the question is
+    /// wrong. As for a fence, devices are asked for their lists if a list decides.
     fn device_for(
         &self,
         named: Option<&str>,
         target: &NodeName,
         limit: Limit,
-    ) -> Result<&Arc<ConfiguredDevice>, (QueryCode, String)> {
+    ) -> Result<&Arc<ConfiguredDevice>, Refusal> {
         let mut known = self.known.clone();
         let mut all_listed = true;
         let lists = unlisted(&self.known, named, target).into_iter();
@@ -232,7 +199,7 @@ impl Asker<'_> {
         let device = route(&known, named, target, FenceAction::Off).map_err(|why| {
             let code = match why {
                 Unroutable::Unable(..) => QueryCode::NotReached,
-                // A list that did not come may have the target.
+                // A missing list may have the target.
                 Unroutable::Nobody | Unroutable::NotCovered(_) if !all_listed => {
                     QueryCode::NotReached
                 }
@@ -274,7 +241,24 @@ impl Asker<'_> {
     }
 }
 
-/// The answer to a question that is wrong.
+/// Contacts `device`.
+fn reach(device: &Arc<ConfiguredDevice>, limit: Limit, wake: &Sender<Wake>) -> (bool, String) {
+    let name = &device.name;
+    let (reached, words) = match device.reach(limit) {
+        Reach::Reachable(words) => (true, words),
+        Reach::Unreachable(words) => (false, words),
+        // Nothing speaks against a fence, but this is no contact.
+        Reach::NotAsked(words) => {
+            return (true, format!("fence device '{name}' was not asked: {words}"));
+        }
+    };
+    let _ = wake.send(Wake::Reached(Arc::clone(device), reached));
+    let verb = if reached { "is reachable" } else { "is not reachable" };
+    let text = format!("fence device '{name}' {verb}");
+    (reached, if words.is_empty() { text } else { format!("{text}: {words}") })
+}
+
+/// The answer to a wrong question.
 pub(super) fn wrong(query_id: &str, why: String) -> QueryAnswer {
     QueryAnswer::new(query_id, QueryCode::WrongQuery, why)
 }

@@ -1,13 +1,13 @@
-//! The end of a fence in the audit, where the agent cannot write it any more.
+//! The end of a fence in the audit, if the agent can no longer write it.
 //!
-//! An agent writes down that it asked, and what came of it. Pacemaker kills one that takes longer
-//! than it is allowed to, with SIGKILL: what became of its request only the watcher knows. An agent
-//! that gives up on a request that a watcher has taken leaves the end to the watcher as well, and
-//! notes only that it gave up. So each request has one end.
+//! An agent writes its request and the outcome. Pacemaker kills an agent that takes too long with
+//! SIGKILL: then only the watcher knows the outcome. An agent that gives up a claimed request
+//! leaves the end to the watcher as well, and writes only that it gave up. So each request has one
+//! end.
 //!
-//! A disk of logs that hangs would keep a watcher that touches it from ending, and with it the lock
-//! that the next watcher waits for. So a process of its own writes each end, and one thread waits
-//! for that process.
+//! If the disk of the logs hangs, a watcher that touches it cannot end, and keeps the lock for
+//! which the next watcher waits. So a separate process writes each end, and one thread waits for
+//! that process.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -24,17 +24,17 @@ use log::warn;
 /// How many ends may wait for a disk that hangs.
 const WAITING_MAX: usize = 1_000;
 
-/// How long the end of the service waits for what is still to be written.
+/// How long the end of the service waits for ends that are still to be written.
 const END_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long a log may take to respond before that is told.
+/// How long a log may take to respond before this is reported.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the start of the service waits for the directory of the logs.
 const DIRECTORY_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Makes the directory of the agent's logs, where nobody made it yet. The watcher itself can do
-/// without.
+/// Makes the directory of the agent's logs if it does not exist. The watcher itself does not need
+/// it.
 pub(super) fn make_log_dir(log_dir: &Path) {
     let process = LogProcess::start(&Task::Directory(log_dir.to_owned()));
     for problem in process.finish(DIRECTORY_PATIENCE) {
@@ -42,7 +42,7 @@ pub(super) fn make_log_dir(log_dir: &Path) {
     }
 }
 
-/// The same without waiting, for a watcher that serves requests.
+/// The same without a wait, for a watcher that serves requests.
 pub(super) fn make_log_dir_meanwhile(log_dir: &Path) {
     let log_dir = log_dir.to_owned();
     let spawned = thread::Builder::new().name("log dir".into()).spawn(move || {
@@ -53,12 +53,12 @@ pub(super) fn make_log_dir_meanwhile(log_dir: &Path) {
     }
 }
 
-/// Where ends are handed in.
+/// Takes the ends of fences.
 pub(super) struct Desk {
     boot_id: String,
-    /// With each its request, which the agent cannot take back before the end is written.
+    /// Each end with its request. The agent cannot take the request back before the end is written.
     events: SyncSender<(PathBuf, AuditEvent, Abandoned)>,
-    /// Disconnected when the last end is written.
+    /// Disconnected after the last end is written.
     done: Receiver<()>,
 }
 
@@ -78,7 +78,7 @@ impl Desk {
         Desk { boot_id: boot_id.to_owned(), events, done }
     }
 
-    /// Records in `log_dir` what a request, whose agent is gone, was answered.
+    /// Records in `log_dir` the answer to a request whose agent is gone.
     pub(super) fn record_end(
         &self,
         log_dir: &Path,
@@ -93,7 +93,7 @@ impl Desk {
         }
     }
 
-    /// Takes no more, and leaves what is handed in a moment to be written.
+    /// Takes no more ends, and waits a moment for those that are still to be written.
     pub(super) fn close(self) {
         drop(self.events);
         if self.done.recv_timeout(END_PATIENCE) == Err(RecvTimeoutError::Timeout) {
@@ -132,15 +132,15 @@ fn end(request: Request, answer: &Answer, duration_ms: Option<u64>) -> Option<Au
     })
 }
 
-/// How long it took from the writing of `request` to `answer`, as far as a clock knows. What was
-/// not executed here has no time of its own.
+/// The time from the writing of `request` to `answer`, as far as a clock shows it. The duration of
+/// the answer is 0 if nothing was executed.
 fn duration_ms(request: &Request, answer: &Answer, now: Now, boot_id: &str) -> Option<u64> {
     let executed_ms = Some(answer.duration_ms).filter(|duration_ms| *duration_ms > 0);
     age_ms(request, now, boot_id).max(executed_ms)
 }
 
-/// How long ago `request` was written: by the clock of its deadline, which nobody sets, if that is
-/// this boot's. A wall clock that was set back does not know.
+/// How long ago `request` was written: by the clock of its deadline, which cannot be set, if it is
+/// of this boot. A wall clock that was set back does not show it.
 fn age_ms(request: &Request, now: Now, boot_id: &str) -> Option<u64> {
     let written_ms = request.timestamp.timestamp_millis();
     let by_boot_clock = || {

@@ -1,9 +1,9 @@
-//! Tells DLM that a target is fenced: `dlm_tool fence_ack`, where the site wants it.
+//! Reports to DLM that a target is fenced: `dlm_tool fence_ack`, if the site configures it.
 //!
-//! DLM believes it without asking anybody, gives the target's locks to others and lets its journals
-//! be replayed. So it is told only of a target that its device has *shown* to be off, and at once
-//! or not at all: the same target may come back and fail again. It changes nothing of the answer,
-//! which is on its way by then.
+//! DLM trusts this report without a check, gives the target's locks to others and lets its journals
+//! be replayed. So only a target that its device has *shown* to be off is reported, and at once or
+//! not at all: the same target may come back and fail again. The report does not change the answer,
+//! which was sent before.
 
 use std::path::Path;
 
@@ -12,11 +12,11 @@ use fence_device::{Command, ExecutorClient, Limit, RunOutcome};
 use gfs2_discovery::{ROOT_VARIABLE, Target, find_program, node_id};
 use log::{info, warn};
 
-/// Tells DLM that the target of `job` is fenced.
+/// Reports to DLM that the target of `job` is fenced.
 pub(super) fn acknowledge(executor: &ExecutorClient, job: &Job) {
     let about = format!("request={} target={}", job.request.request_id, job.target);
     match tell(executor, job.target.as_str()) {
-        // The tool says nothing of what DLM makes of it.
+        // The tool does not show what DLM does with the report.
         Ok(node_id) => info!("told DLM that it is fenced: {about} node_id={node_id}"),
         Err(why) => warn!("DLM was not told that it is fenced: {about}: {why}"),
     }
@@ -29,16 +29,10 @@ fn tell(executor: &ExecutorClient, target: &str) -> Result<u32, String> {
     let node_id = node_id(root, target)?;
     let tool = find_program(root, "dlm_tool")?;
     let limit = Limit::in_ms(TIME_MS_MAX);
+    let argv = vec![tool.display().to_string(), "fence_ack".to_owned(), node_id.to_string()];
+    let command = Command::new(argv, limit).plain();
     // It is killed at its limit; its result is for the log alone.
-    let outcome = executor.ask(Command {
-        argv: vec![tool.display().to_string(), "fence_ack".to_owned(), node_id.to_string()],
-        env: vec![("LC_ALL".to_owned(), "C".to_owned())],
-        stdin: String::new(),
-        limit,
-        start_not_after_boot_ms: limit.not_after_boot_ms,
-        client: None,
-        output_bytes_max: OUTPUT_BYTES_MAX,
-    });
+    let outcome = executor.ask(Command { output_bytes_max: OUTPUT_BYTES_MAX, ..command });
     match outcome {
         RunOutcome::Exited { code: 0, .. } => Ok(node_id),
         RunOutcome::Exited { code, stderr, .. } => {
@@ -49,6 +43,6 @@ fn tell(executor: &ExecutorClient, target: &str) -> Result<u32, String> {
     }
 }
 
-/// How long telling may take, in milliseconds: far less than a machine needs to come back.
+/// How long the report may take, in milliseconds: far less than a machine needs to come back.
 const TIME_MS_MAX: u64 = 5_000;
 const OUTPUT_BYTES_MAX: usize = 1024;

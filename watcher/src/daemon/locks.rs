@@ -1,5 +1,5 @@
-//! The locks: waiting for what the watcher before this one left running, and keeping the files
-//! while this one runs.
+//! The locks: waits for the processes of the previous watcher, and restores the files while this
+//! watcher runs.
 
 use std::time::Duration;
 
@@ -11,18 +11,19 @@ use log::{error, warn};
 use super::spooler::Spooler;
 use super::{Daemon, End};
 
-/// How long a new watcher waits for the children of the one before it, in milliseconds. They get
-/// SIGKILL at its death. After that it does not start: the service manager tries again.
+/// How long a new watcher waits for the children of the previous watcher, in milliseconds. They get
+/// SIGKILL at its death. After this time the new watcher does not start, and the service manager
+/// tries again.
 ///
-/// An executor whose watcher dies early still ends what an older executor has left (3 s), and then
-/// its own keepers (3 s), each of which waits as long for a process that hangs in the kernel. On a
-/// machine under load each step also waits for its turn. The usual time is below 0.1 s.
+/// An executor whose watcher dies early first ends the processes of an older executor (3 s), and
+/// then its own keepers (3 s). Each keeper waits as long for a process that hangs in the kernel. On
+/// a loaded machine, each step also waits for its turn. The usual time is below 0.1 s.
 const CHILDREN_GONE_MS: u64 = 20_000;
 
-/// After how long that is said in the log, in milliseconds.
+/// When the log reports that the watcher still waits, in milliseconds.
 const CHILDREN_SLOW_MS: u64 = 1_000;
 
-/// Nothing is started while a child of the watcher before us may still run.
+/// Waits until no child of the previous watcher runs.
 pub(super) fn wait_for_children_of_a_predecessor(spool: &WatcherSpool) -> anyhow::Result<()> {
     let began = boot_ms();
     let mut is_said = false;
@@ -39,19 +40,19 @@ pub(super) fn wait_for_children_of_a_predecessor(spool: &WatcherSpool) -> anyhow
                 spool.running_lock().path().display()
             );
         }
-        // There is no event for the end of somebody else's lock but to block on it, without bound.
+        // The only event for the end of another process's lock is to block on it, without a bound.
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
 }
 
 impl Daemon {
-    /// Restores the locks' files where somebody removed them. No other watcher can have started
-    /// meanwhile but one of an earlier version, which takes the files for all there is.
+    /// Restores the files of the locks if they were removed. Meanwhile, only a watcher of an
+    /// earlier version can have started, which looks at the files alone.
     pub(super) fn keep_locks(&mut self) {
         let Spooler { spool, .. } = &self.spooler;
         if !spool.is_current() {
-            // What is there now gets a lock of its own.
+            // The new directory gets its own lock.
             return;
         }
         let running = spool.running_lock().restore();

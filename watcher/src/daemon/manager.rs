@@ -1,7 +1,7 @@
-//! Tells the service manager how the service is, without ever waiting for it.
+//! Reports the state of the service to the service manager, without ever waiting for the manager.
 //!
-//! Its socket blocks when the manager does not read. A manager that is stuck, as everything can be
-//! on a node whose cluster file system is waiting for a fence, must not keep that fence waiting.
+//! The manager's socket blocks if the manager does not read. While a cluster file system waits for
+//! a fence, any process of the node can be stuck. A stuck manager must not delay the fence.
 
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
@@ -10,17 +10,17 @@ use std::time::Duration;
 use log::warn;
 use sd_notify::NotifyState;
 
-/// How long the last words are given to be heard.
+/// How long the end of the process waits for the manager to read the last report.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// What waits for a manager that does not read: more would be old news.
+/// How many reports wait for a manager that does not read. More would be out of date.
 const QUEUE_MAX: usize = 4;
 
 type Words = (Vec<NotifyState<'static>>, Option<SyncSender<()>>);
 
 pub(super) struct Manager {
     words: Option<SyncSender<Words>>,
-    /// It was not told yet that the service is ready, for want of room.
+    /// The report that the service is ready is still to be sent: there was no room for it.
     owes_ready: bool,
 }
 
@@ -37,7 +37,7 @@ impl Manager {
                     warn!("the service manager cannot be told how the service is: {problem}");
                 }
                 if let Some(heard) = heard {
-                    // Whoever waited may have gone.
+                    // The receiver is gone when the wait is over.
                     let _ = heard.try_send(());
                 }
             }
@@ -52,7 +52,7 @@ impl Manager {
 
     /// The configuration is being read again, until [`Manager::notify_ready`].
     pub(super) fn notify_reloading(&self) {
-        // A clock that cannot be read would leave the manager without what it asks for.
+        // Without the clock, the manager would not get a value that it requires.
         let Ok(now) = NotifyState::monotonic_usec_now() else { return };
         self.say(vec![NotifyState::Reloading, now], None);
     }
@@ -65,7 +65,7 @@ impl Manager {
         self.say(vec![NotifyState::Watchdog], None);
     }
 
-    /// The service stops. Gives these words a moment to be heard before the process ends.
+    /// The service stops. Waits a moment for the manager to read this before the process ends.
     pub(super) fn notify_stopping(&self) {
         let (sender, heard) = mpsc::sync_channel(1);
         if self.say(vec![NotifyState::Stopping], Some(sender)) {

@@ -1,22 +1,22 @@
-//! The daemon: one loop that waits for an event, feeds the core, and does what the core wants.
+//! The daemon: one loop that waits for an event, feeds the core, and carries out its effects.
 //!
-//! The core (`fence_core::watcher`) decides; here is only what it cannot have: the spool, the
-//! threads that drive devices, the clock and the signals. inotify merely wakes the loop; without it
-//! the periodic look at the directory finds everything, later.
+//! The core (`fence_core::watcher`) decides. The daemon has the rest: the spool, the threads that
+//! drive devices, the clock and the signals. inotify only wakes the loop: without inotify, the
+//! periodic look at the directory finds everything, later.
 //!
 //! - `setup` starts the log, and raises the limit of open files.
-//! - `spooler` carries out the core's wishes on the disk.
-//! - `worker` drives one execution, step by step, in a thread of its own.
-//! - `dlm` tells DLM of a fence that is certain.
-//! - `examined` answers what `fence-watcher check` cannot find out by itself.
-//! - `queries` answers questions, beside whatever else happens; `asker` asks devices for it.
-//! - `locks` waits for the watcher before this one, and keeps the locks' files.
-//! - `manager` tells the service manager how the service is.
+//! - `spooler` carries out the core's effects on the disk.
+//! - `worker` drives one execution, step by step, in a separate thread.
+//! - `dlm` reports a fence that is certain to DLM.
+//! - `examined` answers `check` queries.
+//! - `queries` answers the questions of clients; `asker` asks devices for it.
+//! - `locks` waits for the end of the previous watcher, and restores the locks' files.
+//! - `manager` reports the state of the service to the service manager.
 //! - `reload` reads the configuration again.
 //! - `wake` turns inotify and signals into events.
-//! - `report` describes all this for `fence-watcher status`.
-//! - `words` says for the log what the core is told and wants.
-//! - `audit` writes the end of a fence whose agent cannot write it any more.
+//! - `report` describes the service for `fence-watcher status`.
+//! - `words` describes the core's events and effects for the log.
+//! - `audit` writes the end of a fence whose agent can no longer write it.
 
 mod asker;
 mod audit;
@@ -43,9 +43,9 @@ use fence_clock::{boot_id, now};
 use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
-use fence_protocol::{FenceResult, NodeName, RecordName};
-use fence_spool::{Places, WatcherLock, WatcherSpool};
-use log::{info, trace, warn};
+use fence_protocol::{Answer, FenceResult, NodeName, RecordName, Request};
+use fence_spool::{Places, SpoolError, WatcherLock, WatcherSpool};
+use log::{error, info, trace, warn};
 
 use crate::config::{ConfigError, WatcherConfig};
 use crate::devices::{ConfiguredDevice, Devices};
@@ -62,11 +62,11 @@ pub(crate) enum Wake {
     Request(String),
     /// The same in the directory of queries.
     Query(String),
-    /// Events may have been lost, or a directory is no longer where it was: look at everything.
+    /// Events may have been lost, or a directory was moved: look at everything.
     Rescan,
-    /// Look at everything soon: something could not be looked at for a moment, for want of
-    /// descriptors, memory or threads; or a lock's file or a directory of the watcher's own is
-    /// gone, perhaps because the directory around it is being removed.
+    /// Look at everything soon: a look failed for a passing lack of descriptors, memory or threads.
+    /// Or the file of a lock or a directory of the watcher is gone, perhaps because the directory
+    /// around it is being removed.
     LookAgain,
     /// An execution is over.
     Finished(RecordName, Verdict),
@@ -76,11 +76,11 @@ pub(crate) enum Wake {
     Listed(Arc<ConfiguredDevice>, Option<BTreeSet<NodeName>>),
     /// A device was or was not reached.
     Reached(Arc<ConfiguredDevice>, bool),
-    /// A query was answered.
-    QueryDone,
+    /// The thread of a question has ended: the question in this file, if it was a query.
+    Asked(Option<String>),
     /// The configuration is to be read again.
     Reload,
-    /// It was.
+    /// The configuration was read again.
     Loaded(Box<Result<WatcherConfig, ConfigError>>),
     /// The service is to end.
     Stop(&'static str),
@@ -90,26 +90,26 @@ pub(crate) enum Wake {
 #[derive(PartialEq)]
 enum End {
     Stopped,
-    /// What ran did not come to its end in time: its programs have to be ended with this process.
+    /// An execution did not end in time: its programs have to be ended with this process.
     Overran,
-    /// A directory of the spool was replaced: begin anew with what is there now.
+    /// A directory of the spool was replaced: begin again with the new one.
     SpoolReplaced,
-    /// A watcher that does not see this one serves the spool as well.
+    /// Another watcher serves the spool as well, and does not see this one.
     Supplanted,
 }
 
-/// How long before the end of its time a watcher that was told to stop begins the last request, in
-/// milliseconds: one that does not come to its end is interrupted. Most devices need less.
+/// How long before the end of its time a stopping watcher begins the last request, in milliseconds.
+/// A request that does not end in time is interrupted. Most devices need less.
 const LAST_BEGIN_MS: u64 = 15_000;
 
-/// How often a watcher without inotify looks for requests, in milliseconds: a burst of agents can
-/// have used up what the kernel gives one user.
+/// How often a watcher without inotify looks for requests, in milliseconds. A burst of agents can
+/// use up the kernel's share of one user.
 const BLIND_PERIOD_MS: u64 = 1_000;
 
-/// The pause before what could not be looked at for the moment is looked at again, in milliseconds.
+/// The pause before a look that failed is repeated, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 1_000;
 
-/// Runs the service until a signal ends it. `source` gives the settings anew, when they are wanted.
+/// Runs the service until a signal ends it. `source` reads the settings again for a reload.
 pub fn run(mut settings: WatcherConfig, source: &Source) -> anyhow::Result<()> {
     // The directory in which an administrator starts the service may lie on GFS2.
     std::env::set_current_dir("/").context("cannot change to '/'")?;
@@ -136,7 +136,7 @@ pub fn run(mut settings: WatcherConfig, source: &Source) -> anyhow::Result<()> {
     result
 }
 
-/// Serves one spool; a configuration that is taken over meanwhile is in `settings` at the end.
+/// Serves one spool. At the end, `settings` has the configuration that was in force.
 fn serve(
     settings: &mut WatcherConfig,
     source: &Source,
@@ -199,7 +199,7 @@ struct Daemon {
     /// The longest time between two rounds, whatever the settings say.
     period_max_ms: u64,
     next_round_boot_ms: u64,
-    /// Set when no new request is begun any more: why, and until when what runs is waited for.
+    /// Set when no new request is begun any more: why, and how long running executions may take.
     ending: Option<(End, u64)>,
 }
 
@@ -281,7 +281,7 @@ impl Daemon {
             Wake::Inquired(name, reached, words) => {
                 self.feed(Event::Inquired(name, reached, words));
             }
-            // What a device of an older configuration says is of no use any more.
+            // Reports about devices of an older configuration are ignored.
             Wake::Listed(device, targets) if self.devices.has(&device) => {
                 self.feed(Event::Targets(device.name.clone(), targets));
             }
@@ -291,7 +291,7 @@ impl Daemon {
             Wake::Listed(..) | Wake::Reached(..) => {}
             Wake::Reload => self.reload(None),
             Wake::Loaded(result) => self.loaded(*result),
-            Wake::QueryDone => self.queries.done(),
+            Wake::Asked(file_name) => self.queries.done(file_name),
             Wake::Stop(signal) => {
                 info!("{signal}: what runs is finished; free devices are served until then");
                 self.manager.notify_stopping();
@@ -316,10 +316,13 @@ impl Daemon {
         }
     }
 
-    /// How it ended, once everything that was begun is answered or the time for that is over.
+    /// How the service ended, as soon as all executions are answered or the time for them is over.
     fn ended(&mut self) -> Option<End> {
         let (_, limit) = self.ending.as_ref()?;
-        if !self.core.is_idle() && now().boot_ms >= *limit {
+        if self.core.is_idle() {
+            return self.ending.take().map(|(end, _)| end);
+        }
+        if now().boot_ms >= *limit {
             let names: Vec<_> = self.core.running().map(|(name, ..)| name.clone()).collect();
             for name in names {
                 let message = "the watcher was stopped while it executed this request: the \
@@ -327,22 +330,20 @@ impl Daemon {
                 let verdict = Verdict::failure(FenceResult::Interrupted, message.to_owned());
                 self.feed(Event::Finished(name, verdict));
             }
-            // Stopping anyway, or to be started anew: no program may run on beside its successor.
+            // The process ends in any case: no program may run beside the next watcher.
             return self.ending.take().map(|(end, _)| match end {
                 End::SpoolReplaced => End::Overran,
                 other => other,
             });
-        } else if !self.core.is_idle() {
-            return None;
         }
-        self.ending.take().map(|(end, _)| end)
+        None
     }
 
-    /// What is due now and then: the watchdog, the look at the whole spool, old answers.
+    /// The periodic tasks: the watchdog, the look at the whole spool, old answers.
     fn round(&mut self) {
         self.next_round_boot_ms = self.next_period_boot_ms();
         self.manager.notify_alive();
-        // What could not be read at the start may be readable now.
+        // A claimed request that was not readable at the start may be readable now.
         self.recover();
         self.rescan();
         self.keep_locks();
@@ -352,14 +353,11 @@ impl Daemon {
 
     /// When the time between two rounds is over.
     fn next_period_boot_ms(&self) -> u64 {
-        now().boot_ms.saturating_add(self.period_ms())
-    }
-
-    fn period_ms(&self) -> u64 {
         let watchdog_ms = sd_notify::watchdog_enabled()
             .and_then(|limit| u64::try_from(limit.as_millis() / 2).ok())
             .unwrap_or(u64::MAX);
-        self.settings.service.rescan_ms.min(watchdog_ms).min(self.period_max_ms)
+        let period_ms = self.settings.service.rescan_ms.min(watchdog_ms).min(self.period_max_ms);
+        now().boot_ms.saturating_add(period_ms)
     }
 
     fn rescan(&mut self) {
@@ -407,7 +405,7 @@ impl Daemon {
         }
     }
 
-    /// Feeds the core and carries out what it wants, until it wants nothing more.
+    /// Feeds the core and carries out its effects, until there are no more.
     fn feed(&mut self, event: Event) {
         let mut effects: VecDeque<Effect> = self.decide(event).into();
         while let Some(effect) = effects.pop_front() {
@@ -417,9 +415,9 @@ impl Daemon {
         }
     }
 
-    /// What the core wants because of `event`.
+    /// The core's effects of `event`.
     fn decide(&mut self, event: Event) -> Vec<Effect> {
-        // Time passes all the time.
+        // Ticks are too many for the log.
         if event != Event::Tick {
             trace!("core: event: {}", words::of_event(&event));
         }
@@ -430,45 +428,61 @@ impl Daemon {
         effects
     }
 
+    /// Carries out `effect`, and returns its outcome if the core waits for one.
     fn carry_out(&mut self, effect: Effect) -> Option<Event> {
         match effect {
+            Effect::Look(name) => return self.spooler.look(&name).map(|it| Event::Seen(name, it)),
+            Effect::Claim { name, sync } => {
+                let claim = self.spooler.claim(&name, sync);
+                return Some(Event::Claim(name, claim));
+            }
+            Effect::Answer(name, answer, request) => {
+                return Some(self.answer(name, &answer, request));
+            }
             Effect::Execute(name, job) => {
                 info!(
                     "begun: request={} target={} action={} device={}",
                     job.request.request_id, job.target, job.action, job.lane.device
                 );
-                let request_json = job.request.to_json();
-                let spool = &self.spooler.spool;
                 let device = self.devices.get(&job.lane.device).cloned();
-                worker::execute(device, spool, name, job, request_json, &self.wake);
-                None
+                worker::execute(device, &self.spooler.spool, name, job, &self.wake);
             }
             Effect::Inquire(name, request) => {
                 self.queries.inquire(name, request, self.core.devices());
-                None
             }
-            Effect::AskTargets(device) => {
-                self.queries.list(device);
-                None
-            }
-            Effect::Answer(name, answer, request) => {
-                let held = request.filter(|request| request.held);
-                let left = || held.as_ref().and_then(|_| self.spooler.spool.abandoned(&name));
-                // An agent that ends because of the answer tells the end itself: it was there
-                // before the answer was, and has not handed its request over by now.
-                let abandoned = left();
-                let written = self.spooler.answer(name.clone(), &answer);
-                if matches!(written, Event::Answered(_, Ok(()))) {
-                    self.reporter.answered(answer.result);
-                    let left = abandoned.or_else(|| left().filter(|left| left.is_handed_over));
-                    if let Some((request, left)) = held.zip(left) {
-                        let log_dir = &self.settings.log.log_dir;
-                        self.audit.record_end(log_dir, (request, left), &answer, now());
-                    }
-                }
-                Some(written)
-            }
-            other => self.spooler.carry_out(other),
+            Effect::AskTargets(device) => self.queries.list(device),
+            Effect::RemoveClaimed(name) => self.spooler.remove_claimed(&name),
+            Effect::RemovePending(name) => self.spooler.remove_pending(&name),
+            Effect::SetAside(name, why) => self.spooler.set_aside(&name, &why),
+            Effect::Note(name, text) => warn!("request {name}: {text}"),
         }
+        None
+    }
+
+    fn answer(&mut self, name: RecordName, answer: &Answer, request: Option<Request>) -> Event {
+        let held = request.filter(|request| request.held);
+        let left = || held.as_ref().and_then(|_| self.spooler.spool.abandoned(&name));
+        // An agent that ends because of the answer writes the end itself: it waited before the
+        // answer was written, and has not handed its request over by now.
+        let abandoned = left();
+        let written = self.spooler.answer(name.clone(), answer);
+        if matches!(written, Event::Answered(_, Ok(()))) {
+            self.reporter.answered(answer.result);
+            let left = abandoned.or_else(|| left().filter(|left| left.is_handed_over));
+            if let Some((request, left)) = held.zip(left) {
+                let log_dir = &self.settings.log.log_dir;
+                self.audit.record_end(log_dir, (request, left), answer, now());
+            }
+        }
+        written
+    }
+}
+
+/// Logs a failure, and has the loop look at everything again soon if that may help.
+fn report(what: &str, problem: &SpoolError, wake: &Sender<Wake>) {
+    error!("{what}: {problem}");
+    if problem.is_passing() {
+        // The receiver is gone only when the daemon is.
+        let _ = wake.send(Wake::LookAgain);
     }
 }

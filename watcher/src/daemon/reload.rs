@@ -1,7 +1,7 @@
-//! A new configuration for a service that runs: the whole of it, or nothing.
+//! A new configuration for the running service: the whole configuration, or nothing of it.
 //!
-//! The file is read in a thread of its own, because a path in it may hang. Whoever asks while it is
-//! being read may have changed it since, so it is read once more for them.
+//! A separate thread reads the file, because a path in it may hang. If a client asks while the file
+//! is being read, the file may have changed since, so it is read once more.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -15,15 +15,15 @@ use super::{Daemon, Wake, audit, core_settings};
 use crate::config::{ConfigError, WatcherConfig};
 use crate::devices::Devices;
 
-/// Where the settings come from.
+/// Reads the settings.
 pub type Source = Arc<dyn Fn() -> Result<WatcherConfig, ConfigError> + Send + Sync>;
 
 pub(super) struct Reloader {
     source: Source,
     wake: Sender<Wake>,
-    /// While the file is being read: the queries that it is read for.
+    /// The queries for which the file is being read; `None` if it is not being read.
     served: Option<Vec<String>>,
-    /// When it is to be read once more: the queries that came meanwhile.
+    /// The queries that came meanwhile, for which the file is read once more.
     waiting: Option<Vec<String>>,
 }
 
@@ -32,7 +32,7 @@ impl Reloader {
         Reloader { source, wake, served: None, waiting: None }
     }
 
-    /// Has the configuration read, for a query or without one.
+    /// Starts to read the configuration, for a query or without a query.
     fn ask(&mut self, query_id: Option<String>) {
         self.waiting.get_or_insert_default().extend(query_id);
         if self.served.is_none() {
@@ -40,7 +40,7 @@ impl Reloader {
         }
     }
 
-    /// Has it read for those who came meanwhile; false when there are none.
+    /// Reads the configuration for the queries that came meanwhile; false if there are none.
     fn read(&mut self) -> bool {
         self.served = self.waiting.take();
         if self.served.is_none() {
@@ -58,20 +58,20 @@ impl Reloader {
         true
     }
 
-    /// The queries that it was read for.
+    /// The queries for which it was read.
     fn take_served(&mut self) -> Vec<String> {
         self.served.take().unwrap_or_default()
     }
 }
 
 impl Daemon {
-    /// Has the configuration read again, for a query or because of a signal.
+    /// Starts to read the configuration again, for a query or because of a signal.
     pub(super) fn reload(&mut self, query_id: Option<String>) {
         self.manager.notify_reloading();
         self.reloader.ask(query_id);
     }
 
-    /// Takes over a configuration that was read, if it can be.
+    /// Takes over a configuration that was read, if it is valid.
     pub(super) fn loaded(&mut self, read: Result<WatcherConfig, ConfigError>) {
         let result = match read {
             Ok(settings) => match fixed(&self.settings, &settings) {
@@ -89,7 +89,7 @@ impl Daemon {
         }
     }
 
-    /// Everything that can change while the service runs; gives the words for it.
+    /// Changes everything that can change while the service runs. Returns the message for it.
     fn reconfigure(&mut self, settings: WatcherConfig) -> String {
         let before = std::mem::replace(&mut self.settings, settings);
         let settings = &self.settings;
@@ -113,7 +113,7 @@ impl Daemon {
     }
 }
 
-/// What keeps `new` from taking the place of `old` while the service runs.
+/// Why `new` cannot replace `old` while the service runs.
 fn fixed(old: &WatcherConfig, new: &WatcherConfig) -> Vec<String> {
     let path = |path: &std::path::Path| format!("'{}'", path.display());
     let fixed = [
@@ -130,7 +130,7 @@ fn fixed(old: &WatcherConfig, new: &WatcherConfig) -> Vec<String> {
         .collect()
 }
 
-/// Logs what came of it.
+/// Logs the outcome.
 fn log(result: &Result<String, Vec<String>>) {
     match result {
         Ok(message) => info!("{message}"),

@@ -1,4 +1,4 @@
-//! What the watcher tells about itself: `fence-watcher status`, through a `state` query.
+//! The state of the watcher, for `fence-watcher status`, through a `state` query.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(super) struct Reporter {
 
 #[derive(Default)]
 struct DeviceStory {
-    /// Whether it was reached when it was last tried, and since when that is so.
+    /// Whether the last contact succeeded, and since when.
     reached: Option<(bool, DateTime<Utc>)>,
     last: Option<Last>,
 }
@@ -43,7 +43,7 @@ impl Reporter {
         }
     }
 
-    /// Forgets the devices that `is_same` does not know again.
+    /// Forgets the devices that changed: those without `is_same`.
     pub(super) fn retain(&mut self, is_same: impl Fn(&str) -> bool) {
         self.devices.retain(|name, _| is_same(name));
     }
@@ -126,7 +126,7 @@ fn shown(job: &Job) -> state::Job {
     }
 }
 
-/// The targets as they are configured, and as the device listed them.
+/// The targets of the configuration, and those of the device's list.
 fn targets(core: &Watcher, device: &ConfiguredDevice) -> String {
     let known = core.devices().iter().find(|known| known.name == device.name);
     match known.map(|known| &known.coverage) {
@@ -137,7 +137,7 @@ fn targets(core: &Watcher, device: &ConfiguredDevice) -> String {
     }
 }
 
-/// The most waiting requests that are listed one by one; each device's number tells the rest.
+/// The most waiting requests that are listed one by one. Each device's number includes the others.
 const QUEUED_SHOWN_MAX: usize = 100;
 
 fn rfc3339(instant: DateTime<Utc>) -> String {

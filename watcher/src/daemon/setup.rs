@@ -1,4 +1,4 @@
-//! What a watcher does for itself before it serves: its log, its limit of open files.
+//! The preparation of the watcher's own process: its log, its limit of open files.
 
 use anyhow::Context;
 use log::warn;
@@ -6,7 +6,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{LogTarget, WatcherConfig};
 
-/// Starts the log where the configuration wants it, or where it is read.
+/// Starts the log at the configured target, or at the target that is read.
 pub(super) fn start_log(settings: &WatcherConfig) -> anyhow::Result<()> {
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let target = match settings.log.target {
@@ -19,7 +19,7 @@ pub(super) fn start_log(settings: &WatcherConfig) -> anyhow::Result<()> {
     fence_log::init("fence-watcher", target, settings.log.level).context("cannot start the log")
 }
 
-/// Makes room for as many open files as the system allows, within reason.
+/// Raises the limit of open files as far as the system allows, up to [`FILES_MAX`].
 pub(super) fn raise_file_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         setrlimit(Resource::RLIMIT_NOFILE, hard.min(FILES_MAX).max(soft), hard)
@@ -29,7 +29,7 @@ pub(super) fn raise_file_limit() {
     }
 }
 
-/// Whether what is written to stderr is lost, as for a daemon that an init script starts.
+/// Whether output on stderr is lost, as for a daemon that an init script starts.
 fn stderr_leads_nowhere() -> bool {
     match (nix::sys::stat::fstat(std::io::stderr()), nix::sys::stat::stat("/dev/null")) {
         (Ok(stderr), Ok(null)) => stderr.st_rdev == null.st_rdev && null.st_rdev != 0,
@@ -38,5 +38,5 @@ fn stderr_leads_nowhere() -> bool {
     }
 }
 
-/// The open files that the watcher allows itself: the usual 1024 are too few for a burst.
+/// The watcher's limit of open files: the usual 1024 are too few for a burst.
 const FILES_MAX: u64 = 16_384;

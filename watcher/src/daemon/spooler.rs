@@ -1,4 +1,4 @@
-//! Carries out on the disk what the core wants, and says what came of it.
+//! Carries out the core's effects on the disk, and reports their outcomes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,23 +7,21 @@ use std::thread;
 
 use chrono::Utc;
 use fence_core::Now;
-use fence_core::watcher::{Claim, Content, Effect, Event, Sight};
+use fence_core::watcher::{Claim, Content, Event, Sight};
 use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError, RequestId};
 use fence_spool::{ClaimOutcome, Places, Sight as SpoolSight, SpoolError, WatcherSpool};
 use log::{debug, error, info, trace, warn};
 
-use super::{Wake, words};
+use super::{Wake, report, words};
 use crate::config::SpoolSettings;
 
-/// How often old answers are looked for, in milliseconds: the look costs with each file there.
+/// How often old answers are looked for, in milliseconds. The cost grows with each file.
 const PRUNE_EVERY_MS: u64 = 3_600_000;
 
 pub(super) struct Spooler {
     pub(super) spool: Arc<WatcherSpool>,
-    places: Places,
+    settings: SpoolSettings,
     wake: Sender<Wake>,
-    keep_answers_ms: i64,
-    keep_answers_max: usize,
     next_prune_boot_ms: u64,
     is_pruning: Arc<AtomicBool>,
 }
@@ -34,47 +32,36 @@ impl Spooler {
         settings: &SpoolSettings,
         wake: Sender<Wake>,
     ) -> Self {
-        let mut spooler = Spooler {
+        Spooler {
             spool,
-            places: Places::new(&settings.request_dir, &settings.response_dir),
+            settings: settings.clone(),
             wake,
-            keep_answers_ms: 0,
-            keep_answers_max: 0,
             next_prune_boot_ms: 0,
             is_pruning: Arc::default(),
-        };
-        spooler.set_retention(settings);
-        spooler
+        }
     }
 
     /// Takes over how long answers are kept.
     pub(super) fn set_retention(&mut self, settings: &SpoolSettings) {
-        self.keep_answers_ms = i64::try_from(settings.keep_answers_ms).unwrap_or(i64::MAX);
-        self.keep_answers_max = settings.keep_answers_max;
+        self.settings = settings.clone();
     }
 
-    /// Logs what could not be done, and has everything looked at again soon if that may help.
+    /// Logs a failure, and looks at everything again soon if that may help.
     pub(super) fn report(&self, what: &str, problem: &SpoolError) {
-        error!("{what}: {problem}");
-        if problem.is_passing() {
-            // The receiver is gone only when the daemon is.
-            let _ = self.wake.send(Wake::LookAgain);
-        }
+        report(what, problem, &self.wake);
     }
 
-    /// The record of `file_name`. A name that no record can have is put out of the way.
+    /// The record of `file_name`. A file whose name cannot be a record's is set aside.
     pub(super) fn record(&self, file_name: &str) -> Option<RecordName> {
         let name = RecordName::from_file_name(file_name);
         if name.is_none() {
             warn!("requests: '{file_name}' is no name for a request; set aside");
-            if let Err(problem) = self.spool.set_aside(file_name) {
-                self.report(&format!("requests: '{file_name}'"), &problem);
-            }
+            self.note_failure(&format!("requests: '{file_name}'"), self.spool.set_aside(file_name));
         }
         name
     }
 
-    /// What the disk shows of a pending request; `None` when it could not be seen this time.
+    /// What the disk shows of a pending request; `None` if it cannot be read at the moment.
     pub(super) fn look(&self, name: &RecordName) -> Option<Sight> {
         let is_answered =
             |id: Option<&_>, target: Option<&_>| self.spool.answered(name, id, target);
@@ -84,8 +71,8 @@ impl Spooler {
         sight
     }
 
-    /// What the disk shows of those that are `wanted`, the oldest first: whoever asked first is
-    /// served first.
+    /// What the disk shows of the `wanted` requests, the oldest first: the first client is served
+    /// first.
     pub(super) fn look_at_all(
         &self,
         file_names: &[String],
@@ -104,7 +91,7 @@ impl Spooler {
         seen
     }
 
-    /// What was claimed and never answered by the watcher before us.
+    /// The requests that an earlier watcher claimed and did not answer.
     pub(super) fn claimed(&self) -> Vec<(RecordName, Sight)> {
         let names = self.spool.claimed().unwrap_or_else(|problem| {
             self.report("cannot look through the claimed requests", &problem);
@@ -114,8 +101,8 @@ impl Spooler {
         names
             .into_iter()
             .filter_map(|name| {
-                // Only an answer of its own name: what was begun has other traces without being
-                // answered.
+                // Only an answer of its own name counts: a request that was begun has other traces
+                // without an answer.
                 let is_answered = |_: Option<&_>, _: Option<&_>| self.spool.has_answer(&name);
                 let sight = self.sight_of(&name, self.spool.inspect_claimed(&name), is_answered)?;
                 Some((name, sight))
@@ -129,8 +116,10 @@ impl Spooler {
             if self.spool.is_current() {
                 return Err(problem);
             }
-            // The directory was removed while the device worked; what came of that is still known.
-            WatcherSpool::open(&self.places, true)?.answer(&name, &bytes)
+            // The directory was removed while the device worked. The outcome is still known.
+            let SpoolSettings { request_dir, response_dir, .. } = &self.settings;
+            let places = Places::new(request_dir, response_dir);
+            WatcherSpool::open(&places, true)?.answer(&name, &bytes)
         });
         if written.is_ok() {
             debug!("spool: wrote the answer to request {name}");
@@ -139,50 +128,39 @@ impl Spooler {
         Event::Answered(name, written.map_err(|problem| problem.to_string()))
     }
 
-    /// Carries out an effect that concerns the disk alone.
-    pub(super) fn carry_out(&self, effect: Effect) -> Option<Event> {
-        match effect {
-            Effect::Look(name) => {
-                let sight = self.look(&name)?;
-                Some(Event::Seen(name, sight))
-            }
-            Effect::Claim { name, sync } => {
-                let claim = self.claim(&name, sync);
-                Some(Event::Claim(name, claim))
-            }
-            Effect::RemoveClaimed(name) => {
-                debug!("spool: remove the claimed request {name}");
-                self.told(&name, self.spool.remove_claimed(&name))
-            }
-            Effect::RemovePending(name) => {
-                debug!("spool: remove the pending request {name}");
-                self.told(&name, self.spool.remove_pending(&name))
-            }
-            Effect::SetAside(name, why) => {
-                warn!("request {name}: refused and set aside: {why}");
-                self.told(&name, self.spool.set_aside(&name.file_name()))
-            }
-            Effect::Note(name, text) => {
-                warn!("request {name}: {text}");
-                None
-            }
-            Effect::Execute(..)
-            | Effect::Inquire(..)
-            | Effect::AskTargets(_)
-            | Effect::Answer(..) => {
-                unreachable!("the daemon itself carries these out")
-            }
+    /// Removes a claimed request that is answered.
+    pub(super) fn remove_claimed(&self, name: &RecordName) {
+        debug!("spool: remove the claimed request {name}");
+        self.note_failure(&format!("request {name}"), self.spool.remove_claimed(name));
+    }
+
+    /// Removes a pending request that is not to be executed.
+    pub(super) fn remove_pending(&self, name: &RecordName) {
+        debug!("spool: remove the pending request {name}");
+        self.note_failure(&format!("request {name}"), self.spool.remove_pending(name));
+    }
+
+    /// Sets a pending request aside, because of `why`.
+    pub(super) fn set_aside(&self, name: &RecordName, why: &str) {
+        warn!("request {name}: refused and set aside: {why}");
+        self.note_failure(&format!("request {name}"), self.spool.set_aside(&name.file_name()));
+    }
+
+    fn note_failure(&self, what: &str, done: Result<(), SpoolError>) {
+        if let Err(problem) = done {
+            self.report(what, &problem);
         }
     }
 
-    /// Removes old answers in a thread of its own, so that no request waits for it.
+    /// Removes old answers in a separate thread, so that no request waits for it.
     pub(super) fn prune_now_and_then(&mut self, now: Now) {
         if now.boot_ms < self.next_prune_boot_ms || self.is_pruning.swap(true, Ordering::AcqRel) {
             return;
         }
         self.next_prune_boot_ms = now.boot_ms.saturating_add(PRUNE_EVERY_MS);
         let (spool, busy) = (Arc::clone(&self.spool), Arc::clone(&self.is_pruning));
-        let (older_than, keep_max) = (now.wall_ms - self.keep_answers_ms, self.keep_answers_max);
+        let keep_ms = i64::try_from(self.settings.keep_answers_ms).unwrap_or(i64::MAX);
+        let (older_than, keep_max) = (now.wall_ms - keep_ms, self.settings.keep_answers_max);
         let spawned = thread::Builder::new().name("prune".into()).spawn(move || {
             match spool.prune_answers(older_than, keep_max) {
                 Ok(0) => {}
@@ -196,7 +174,7 @@ impl Spooler {
         }
     }
 
-    fn claim(&self, name: &RecordName, sync: bool) -> Claim {
+    pub(super) fn claim(&self, name: &RecordName, sync: bool) -> Claim {
         let (sight, client_gone) = match self.spool.claim(name, sync) {
             ClaimOutcome::Gone => {
                 debug!("spool: request {name} was gone before it was claimed");
@@ -204,7 +182,7 @@ impl Spooler {
             }
             ClaimOutcome::Failed(problem) => {
                 debug!("spool: request {name} was not claimed: {problem}");
-                // Perhaps a directory is gone: then no claim succeeds before a new beginning.
+                // If a directory is gone, no claim succeeds before a new beginning.
                 if !self.spool.is_current() {
                     let _ = self.wake.send(Wake::Rescan);
                 }
@@ -224,7 +202,7 @@ impl Spooler {
         let begun_before = parsed.as_ref().is_ok_and(|request| {
             let was_begun =
                 self.spool.was_begun(name, &request.request_id, request.target_node.as_ref());
-            // In doubt it was.
+            // In doubt, the request counts as begun.
             was_begun.unwrap_or_else(|problem| {
                 error!("request {name}: {problem}");
                 true
@@ -233,21 +211,18 @@ impl Spooler {
         Claim::Claimed { parsed, client_gone, begun_before }
     }
 
-    /// What the core is to know of what lies there; `is_answered` tells whether that is settled.
+    /// The core's form of `sight`; `is_answered` returns whether the request has its answer.
     fn sight_of(
         &self,
         name: &RecordName,
         sight: SpoolSight,
         is_answered: impl Fn(Option<&RequestId>, Option<&NodeName>) -> Result<bool, SpoolError>,
     ) -> Option<Sight> {
-        let content = |parsed, size, mtime_ms| {
-            Sight::Content(Box::new(Content { parsed, changed: (size, mtime_ms) }))
-        };
-        let sight = match sight {
+        let (parsed, changed) = match sight {
             SpoolSight::Gone => return Some(Sight::Gone),
             SpoolSight::Untrusted(why) => return Some(Sight::Untrusted(why)),
             SpoolSight::TooLarge(size) => {
-                content(Err(Rejection::of(RequestError::TooLarge(size))), size, 0)
+                (Err(Rejection::of(RequestError::TooLarge(size))), (size, 0))
             }
             SpoolSight::Failed(problem) => {
                 // The next look through the spool sees it again.
@@ -255,30 +230,22 @@ impl Spooler {
                 return None;
             }
             SpoolSight::Content { bytes, facts } => {
-                content(Request::parse(&bytes), facts.size, facts.mtime_ms)
+                (Request::parse(&bytes), (facts.size, facts.mtime_ms))
             }
         };
-        let Sight::Content(read) = &sight else { return Some(sight) };
-        let (id, target) = match &read.parsed {
+        let (id, target) = match &parsed {
             Ok(request) => (Some(&request.request_id), request.target_node.as_ref()),
             Err(rejection) => (rejection.request_id.as_ref(), rejection.target_node.as_ref()),
         };
         match is_answered(id, target) {
             Ok(true) => Some(Sight::Answered),
-            Ok(false) => Some(sight),
-            // Neither run nor removed before that is known.
+            Ok(false) => Some(Sight::Content(Box::new(Content { parsed, changed }))),
+            // The request is neither executed nor removed before this is known.
             Err(problem) => {
                 self.report(&format!("request {name}"), &problem);
                 None
             }
         }
-    }
-
-    fn told(&self, name: &RecordName, done: Result<(), SpoolError>) -> Option<Event> {
-        if let Err(problem) = done {
-            self.report(&format!("request {name}"), &problem);
-        }
-        None
     }
 }
 

@@ -1,5 +1,5 @@
-//! Turns inotify and signals into events of the daemon's loop. Nothing is decided here, and nothing
-//! that gets lost here is lost: the loop looks at the directories itself now and then.
+//! Turns inotify and signals into events of the daemon's loop. Nothing is decided here. A lost
+//! event loses no request: the loop looks at the directories periodically.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::Wake;
 
-/// Blocks the signals that the service takes, for this thread and all that it starts.
+/// Blocks the signals of the service, for this thread and all that it starts.
 pub(super) fn block_signals() -> nix::Result<SigSet> {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
@@ -24,7 +24,7 @@ pub(super) fn block_signals() -> nix::Result<SigSet> {
     Ok(signals)
 }
 
-/// Waits for signals in a thread of its own.
+/// Waits for signals in a separate thread.
 pub(super) fn watch_signals(signals: SigSet, wake: Sender<Wake>) -> std::io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         loop {
@@ -42,11 +42,10 @@ pub(super) fn watch_signals(signals: SigSet, wake: Sender<Wake>) -> std::io::Res
     Ok(())
 }
 
-/// Watches the directories of requests and queries for as long as the value lives. Where inotify is
-/// not to be had (a user has a bounded number of instances) the periodic look has to do.
+/// Watches the directories of requests and queries while the returned value lives. Without inotify
+/// (each user has a bounded number of instances), the periodic look remains.
 ///
-/// The directories above are watched as well: the removal of a directory that we hold open shows
-/// there alone.
+/// The directories above are watched as well: only they show the removal of an open directory.
 pub(super) fn watch_spool(places: &Places, wake: Sender<Wake>) -> Option<RecommendedWatcher> {
     let watched = places.clone();
     let wake = Arc::new(wake);
@@ -61,7 +60,7 @@ pub(super) fn watch_spool(places: &Places, wake: Sender<Wake>) -> Option<Recomme
     let directories = [places.requests.as_path(), &places.queries];
     let started = notify::recommended_watcher(handler).and_then(|mut watcher| {
         if handlers_own.strong_count() == 0 {
-            // The library does not say that its thread could not be started, but the handler is
+            // The library does not report that its thread could not be started, but the handler is
             // gone. To use or drop the watcher would panic.
             std::mem::forget(watcher);
             return Err(notify::Error::generic("no thread can be started for it"));
@@ -90,12 +89,12 @@ fn translate(event: notify::Result<notify::Event>, places: &Places) -> Vec<Wake>
     if concerns_locks && event.paths.iter().any(|path| is_lock(path, places))
         || concerns_ours && event.paths.iter().any(|path| is_ours(path, places))
     {
-        // Not at once: who removes the whole directory would find it not empty.
+        // Not at once: a process that removes the whole directory would find it not empty.
         return vec![Wake::LookAgain];
     }
     let is_news = match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Create(_) => true,
-        // A name that vanishes is noticed when its turn comes.
+        // A file that is gone is noticed when its turn comes.
         EventKind::Modify(ModifyKind::Name(mode)) => mode != RenameMode::From,
         EventKind::Remove(_) => event.paths.iter().any(|path| is_directory(path, places)),
         _ => false,
@@ -125,7 +124,7 @@ fn is_directory(path: &Path, places: &Places) -> bool {
     [&places.requests, &places.responses, &places.queries].iter().any(|known| *known == path)
 }
 
-/// Whether it is one of the directories that the watcher has for itself beside the requests.
+/// Whether it is one of the watcher's own directories beside the requests.
 fn is_ours(path: &Path, places: &Places) -> bool {
     path.parent() == Some(&places.requests)
         && path.file_name().is_some_and(|name| name == ".claimed" || name == ".rejected")

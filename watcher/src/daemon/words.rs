@@ -1,4 +1,4 @@
-//! What the core is told and wants, in words for the log at its finest level.
+//! The core's events and effects in words, for the log at its finest level.
 
 use fence_core::watcher::{Claim, Effect, Event, Sight};
 use fence_protocol::bounded;
@@ -57,7 +57,7 @@ pub(super) fn of_effect(effect: &Effect) -> String {
     bounded(&words, BYTES_MAX)
 }
 
-/// What lies there, in words.
+/// The sight of a request in words.
 pub(super) fn of_sight(sight: &Sight) -> String {
     match sight {
         Sight::Gone => "it is gone".to_owned(),

@@ -1,4 +1,4 @@
-//! Drives one execution: does the steps of its plan on its device, in a thread of its own.
+//! Drives one execution: carries out the steps of its plan on its device, in a separate thread.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -16,28 +16,24 @@ use log::debug;
 use super::{Wake, dlm};
 use crate::devices::ConfiguredDevice;
 
-/// The stack of a thread that drives a device, in bytes. Many may run at once.
-pub(super) const STACK_BYTES: usize = 256 * 1024;
-
-/// Executes `job` on `device` and reports [`Wake::Finished`], whatever happens.
+/// Executes `job` on `device`, and sends [`Wake::Finished`] in each case.
 pub(super) fn execute(
     device: Option<Arc<ConfiguredDevice>>,
     spool: &Arc<WatcherSpool>,
     name: RecordName,
     job: Job,
-    request_json: Vec<u8>,
     wake: &Sender<Wake>,
 ) {
     let (spool, sender, record) = (Arc::clone(spool), wake.clone(), name.clone());
     let spawned = thread::Builder::new()
         .name(format!("fence {}", job.target))
-        .stack_size(STACK_BYTES)
+        .stack_size(device::HELPER_STACK_BYTES)
         .spawn(move || {
             let client = Client::new(spool.claimed_path(&record), job.request.held);
             Subject::new("request", &job.request.request_id).within(|| {
                 let missing =
                     || failure(format!("not started: there is no device '{}'", job.lane.device));
-                let drive = |device: &Arc<_>| drive(device, &job, &request_json, &client);
+                let drive = |device: &Arc<_>| drive(device, &job, &client);
                 let verdict = device.as_ref().map_or_else(missing, drive);
                 let shows_off = verdict.shows_off();
                 // The receiver is gone only when the daemon is.
@@ -49,16 +45,16 @@ pub(super) fn execute(
             });
         });
     if let Err(problem) = spawned {
-        // Answered at once, and not tried again until the deadline: nothing was started, which is
-        // certain, and one request is one attempt. The cluster manager may have another device or
-        // another node for it, and can go there now.
+        // The answer follows at once, without another try until the deadline: certainly nothing was
+        // started, and one request is one attempt. The cluster manager may have another device or
+        // another node, and can turn to it now.
         let verdict = failure(format!("not started: cannot start a thread: {problem}"));
         let _ = wake.send(Wake::Finished(name, verdict));
     }
 }
 
-fn drive(device: &ConfiguredDevice, job: &Job, request_json: &[u8], client: &Client) -> Verdict {
-    // What the device can be asked may be known only now.
+fn drive(device: &ConfiguredDevice, job: &Job, client: &Client) -> Verdict {
+    // The device's abilities may be known only after this.
     device.driver.prepare(Limit { not_after_boot_ms: job.deadline_boot_ms });
     let mut plan = Plan::new(
         job.action,
@@ -68,14 +64,14 @@ fn drive(device: &ConfiguredDevice, job: &Job, request_json: &[u8], client: &Cli
         device.timeout_ms,
         job.deadline_boot_ms,
     );
-    let pin = Pin::default();
+    let (pin, request_json) = (Pin::default(), job.request.to_json());
     let order_job = |client| device::OrderContext {
         target: &job.target,
         action: job.action,
         request_id: &job.request.request_id,
         pin: &pin,
         gfs2_filesystems: &job.request.gfs2_filesystems,
-        request_json,
+        request_json: &request_json,
         client,
     };
     let mut report = Report::Begin;

@@ -1,4 +1,4 @@
-//! The watcher's way to the executor: starts it, hands out jobs, replaces it when it is lost.
+//! The watcher's side: starts the executor, hands out jobs, replaces an executor that is lost.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,7 +12,7 @@ use super::connection::{Connection, lock};
 use super::{Command, JobLine, Purpose, RunOutcome};
 use crate::{Subject, boot_ms_now};
 
-/// The way to the executor. Clones share one executor, which ends with the last of them.
+/// The connection to the executor. Clones share one executor, which ends with the last clone.
 #[derive(Clone, Debug)]
 pub struct ExecutorClient {
     shared: Arc<Shared>,
@@ -22,8 +22,8 @@ impl ExecutorClient {
     /// Starts `program args… lock_file`, which must call [`executor_main`](crate::executor_main)
     /// with that path, and waits until it holds its shared lock.
     ///
-    /// A watcher first takes that lock exclusively and lets go of it again: then nothing that an
-    /// earlier one started runs any more.
+    /// A watcher first locks that file exclusively and unlocks it again: then no program of an
+    /// earlier watcher runs any more.
     pub fn start(program: &Path, args: &[&str], lock_file: &Path) -> io::Result<Self> {
         let mut arguments: Vec<OsString> = args.iter().map(OsString::from).collect();
         arguments.push(lock_file.into());
@@ -38,15 +38,15 @@ impl ExecutorClient {
     }
 
     /// Runs `command`, which changes something, and waits for its end, until its limit and at worst
-    /// some seconds more. Nothing of it runs when this returns.
+    /// some seconds more. No process of the command runs when this returns.
     ///
-    /// Many may run at once. An executor that is found dead is started again, once.
+    /// Many commands may run at once. If the executor is dead, it is started again, once.
     pub fn run(&self, command: Command) -> RunOutcome {
         self.run_for(Purpose::Order, command)
     }
 
-    /// The same for a `command` that changes nothing. Where its result does not come in time, it
-    /// ends alone ([`RunOutcome::NotReported`]): its end never ends an order.
+    /// The same for a `command` that changes nothing. If its result does not come in time, the
+    /// command ends alone ([`RunOutcome::NotReported`]), and never ends an order.
     pub fn ask(&self, command: Command) -> RunOutcome {
         self.run_for(Purpose::Question, command)
     }
@@ -54,7 +54,6 @@ impl ExecutorClient {
     pub(crate) fn run_for(&self, purpose: Purpose, command: Command) -> RunOutcome {
         let start_not_after_ms = command.start_not_after_boot_ms;
         if boot_ms_now() >= start_not_after_ms.min(command.limit.not_after_boot_ms) {
-            // It would not be started.
             return RunOutcome::TooLate;
         }
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
@@ -63,7 +62,7 @@ impl ExecutorClient {
         debug!("program {id}: {subject}{} ({purpose}, at most {left_ms} ms)", command.shown());
         let outcome = self.run_job(&JobLine { id, purpose, command });
         let took_ms = boot_ms_now().saturating_sub(begin_ms);
-        debug!("program {id}: {subject}{} after {took_ms} ms", outcome.shown());
+        debug!("program {id}: {subject}{} after {took_ms} ms", outcome.end_of("it"));
         outcome
     }
 
@@ -77,7 +76,7 @@ impl ExecutorClient {
                 return outcome;
             }
         }
-        RunOutcome::NotStarted("the executor died twice before it could be told".to_owned())
+        RunOutcome::NotStarted("the executor died twice before it got the job".to_owned())
     }
 }
 
@@ -101,7 +100,7 @@ impl Shared {
         let connection = Connection::open(&self.program, &self.arguments)
             .inspect_err(|error| warn!("no executor can be started: {error}"))?;
         if slot.is_some() {
-            warn!("a new executor was started: pid {}", connection.pid());
+            warn!("a new executor was started: pid {}", connection.pid);
         }
         *slot = Some(Arc::clone(&connection));
         Ok(connection)

@@ -1,10 +1,11 @@
 //! One executor as the watcher sees it: its socket, who waits for which result, and its end.
 //!
-//! An executor that says nothing may be dead, stuck, or merely slow: a machine under load lets a
-//! process wait for seconds. A dead one is noticed at once. One that is silent is asked whether it
-//! lives before anything is killed, and has [`ALIVE_TIME_MAX`] to answer. A question whose result
-//! does not come ends alone: it changes nothing, and its keeper keeps its limit. An order whose
-//! result does not come ends with the executor, because nobody may be told while its program runs.
+//! A silent executor may be dead, stuck, or slow: on a loaded machine a process waits for seconds.
+//! The end of a dead executor is seen at once. A silent executor is asked whether it lives before
+//! anything is killed, and has [`ALIVE_TIME_MAX`] to answer. If the result of a question does not
+//! come, the question ends alone: it changes nothing, and its keeper ends the program at the limit.
+//! If the result of an order does not come, the executor is ended first, because no order may be
+//! reported while its program runs.
 
 use std::collections::HashMap;
 use std::env;
@@ -37,53 +38,51 @@ use super::{
 };
 use crate::Limit;
 
-/// How long an executor may take to start and to get its lock.
+/// How long an executor may take to start and to lock its file.
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long after a program's limit its result may arrive. Then the executor is asked whether it
 /// lives.
 const RESULT_DELAY_MS_MAX: u64 = 3_000;
 
-/// How long an executor that is asked whether it lives may be silent. It answers within a
-/// millisecond on an idle machine; this is longer than a loaded one lets a process wait.
+/// How long an executor may take to answer whether it lives. On an idle machine it answers within a
+/// millisecond. A loaded machine delays a process for less than this.
 const ALIVE_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How long the keepers of an executor that is lost may take to end their programs: somewhat longer
-/// than they wait for a program that does not die.
+/// How long the keepers of a lost executor may take to end their programs: longer than they wait
+/// for a program that does not die.
 const KEEPERS_GONE_MS_MAX: u64 = LAST_WAIT_MS + KILL_TIME_MS_MAX;
 
 /// The stack of a thread that reads lines and hands them on, or waits.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// How many of the programs that ended with an executor a warning names.
+/// How many programs a warning about a lost executor names.
 const NAMED_MAX: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// Lines to the executor; `None` once there shall be no more.
+    /// Lines to the executor, each with the job that it is about; `None` after the last line.
     lines: Mutex<Option<Sender<Line>>>,
     socket: UnixStream,
-    /// `None` once it is being waited for, when its number may become somebody else's.
+    /// `None` as soon as it is waited for: then its number may become that of another process.
     executor: Mutex<Option<Child>>,
     /// The executor's own number.
-    pid: Pid,
-    /// At its end when neither the executor nor a keeper lives; `None` once somebody waits for
-    /// that.
+    pub(super) pid: Pid,
+    /// Ends when neither the executor nor a keeper lives; `None` as soon as a thread waits for
+    /// this.
     life: Mutex<Option<PipeReader>>,
-    /// By what the executor's processes are known.
+    /// The mark of the executor's processes.
     mark: Option<Mark>,
-    /// Who waits for which result; `None` once the executor is lost.
+    /// Those who wait for a result, by their jobs; `None` after the loss of the executor.
     waiting: Mutex<Option<HashMap<u64, Waiting>>>,
-    /// Since when it has been asked whether it lives, and said nothing.
+    /// Since when the executor owes the answer whether it lives.
     asked: Mutex<Option<Instant>>,
 }
 
-#[derive(Debug)]
-struct Line {
-    /// The job that it is about.
-    job: Option<u64>,
-    bytes: Vec<u8>,
-}
+type Line = (Option<u64>, Vec<u8>);
+
+/// The end of a job; `None` if the executor certainly did not get the job.
+type Reply = Option<RunOutcome>;
 
 /// Somebody who waits for a result.
 #[derive(Debug)]
@@ -95,18 +94,11 @@ struct Waiting {
     is_sent: bool,
 }
 
-#[derive(Debug)]
-enum Reply {
-    Over(RunOutcome),
-    /// The executor certainly did not get the job.
-    NotSent,
-}
-
 impl Connection {
     pub(super) fn open(program: &Path, arguments: &[OsString]) -> io::Result<Arc<Self>> {
         let (ours, theirs) = UnixStream::pair()?;
         let (life, life_theirs) = io::pipe()?;
-        // The builder owns the other end of the socket and must be gone before we wait for its end.
+        // The builder owns the other end of the socket, and is dropped before we wait for its end.
         let mut executor = process::Command::new(program)
             .arg0(env::args_os().next().as_deref().unwrap_or(OsStr::new("executor")))
             .args(arguments)
@@ -157,19 +149,14 @@ impl Connection {
         Ok(())
     }
 
-    /// The executor's number.
-    pub(super) fn pid(&self) -> Pid {
-        self.pid
-    }
-
-    /// Whether it takes jobs, as far as is known.
+    /// Whether the executor takes jobs, as far as is known.
     pub(super) fn is_open(&self) -> bool {
         lock(&self.waiting).is_some()
     }
 
-    /// Has the executor run a job, and waits for its end. `None` when it certainly did not get the
-    /// job: without the newline at its end, a line is never acted on.
-    pub(super) fn run(&self, job: &JobLine) -> Option<RunOutcome> {
+    /// Has the executor run a job, and waits for its end. A job was certainly not received if its
+    /// line has no newline: the executor ignores such a line.
+    pub(super) fn run(&self, job: &JobLine) -> Reply {
         if self.look_for_end(WaitPidFlag::WNOHANG) != Ok(WaitStatus::StillAlive) {
             self.abandon("has ended");
             return None;
@@ -183,10 +170,7 @@ impl Connection {
         };
         lock(&self.waiting).as_mut()?.insert(job.id, waiting);
         self.post(Some(job.id), json_line(&Word::Job(job)));
-        match self.await_reply(job, &receiver) {
-            Reply::Over(outcome) => Some(outcome),
-            Reply::NotSent => None,
-        }
+        self.await_reply(job, &receiver)
     }
 
     fn await_reply(&self, job: &JobLine, receiver: &Receiver<Reply>) -> Reply {
@@ -200,15 +184,15 @@ impl Connection {
             if let Some(all) = &mut *lock(&self.waiting) {
                 all.remove(&job.id);
             }
-            // It may have come in this moment.
-            return receiver.try_recv().unwrap_or(Reply::Over(RunOutcome::NotReported));
+            // The result may have come in this moment.
+            return receiver.try_recv().unwrap_or(Some(RunOutcome::NotReported));
         }
         within(ALIVE_TIME_MAX)
-            // One that lives has to hear from the keeper, perhaps to kill it.
+            // An executor that lives waits for the keeper, and perhaps kills it.
             .or_else(|| self.is_silent().is_none().then(|| within(delay)).flatten())
             .unwrap_or_else(|| {
                 self.abandon("did not report an order's end in time, even when it was asked");
-                receiver.try_recv().unwrap_or(Reply::Over(RunOutcome::ExecutorLost))
+                receiver.try_recv().unwrap_or(Some(RunOutcome::ExecutorLost))
             })
     }
 
@@ -217,13 +201,13 @@ impl Connection {
         self.post(None, json_line(&Word::<()>::AreYouAlive));
     }
 
-    /// How long it has been silent since it was asked whether it lives.
+    /// How long the executor has owed the answer whether it lives.
     fn is_silent(&self) -> Option<Duration> {
         lock(&self.asked).map(|since| since.elapsed())
     }
 
-    /// Gives the executor up if it does not say that it lives. Not while it has an order: that ends
-    /// by its own limit.
+    /// Gives up an executor that does not answer whether it lives. An executor with an order is not
+    /// given up: the order ends at its own limit.
     pub(super) fn give_up_if_stuck(&self) {
         let has_order =
             |all: &HashMap<u64, Waiting>| all.values().any(|job| job.purpose == Purpose::Order);
@@ -236,16 +220,16 @@ impl Connection {
 
     fn post(&self, job: Option<u64>, bytes: Vec<u8>) {
         if let Some(lines) = &*lock(&self.lines) {
-            // Where nobody takes it, the executor is lost, and all who wait are told.
-            let _ = lines.send(Line { job, bytes });
+            // Without a receiver the executor is lost, and all who wait get their replies.
+            let _ = lines.send((job, bytes));
         }
     }
 
-    /// Writes the lines to the executor. In a thread of its own: an executor that reads nothing for
-    /// a while holds up nobody whose limit is nearer.
+    /// Writes the lines to the executor. A separate thread runs this: an executor that reads
+    /// nothing for a while delays nobody with a nearer limit.
     fn deliver(&self, lines: &Receiver<Line>, mut socket: UnixStream) {
-        for Line { job, bytes } in lines {
-            // Before it is written: of what the executor may have, nobody may say that it has not.
+        for (job, bytes) in lines {
+            // Before the write: a job that the executor may have must not be reported as not sent.
             self.set_sent(job, true);
             if socket.write_all(&bytes).is_err() {
                 self.set_sent(job, false);
@@ -263,14 +247,14 @@ impl Connection {
         }
     }
 
-    /// Notices the executor's end when the socket does not show it: a process that it has made and
-    /// that is not a keeper yet holds the other end open.
+    /// Waits for the executor's end where the socket does not show it: a child of the executor that
+    /// is not a keeper yet holds the other end open.
     fn await_end(&self) {
         while self.look_for_end(WaitPidFlag::empty()) == Err(Errno::EINTR) {}
         self.abandon("has ended");
     }
 
-    /// Without taking its number away, which is the reading thread's to do.
+    /// Leaves the executor's number in use, because the reading thread waits for the process.
     fn look_for_end(&self, flags: WaitPidFlag) -> nix::Result<WaitStatus> {
         waitid(Id::Pid(self.pid), flags | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
     }
@@ -281,12 +265,11 @@ impl Connection {
         while results.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
             let Ok(answer) = serde_json::from_slice::<Answer>(&line) else { break };
             *lock(&self.asked) = None;
-            if let Answer::Result(result) = answer {
-                let waiting = lock(&self.waiting).as_mut().and_then(|all| all.remove(&result.id));
-                if let Some(job) = waiting {
-                    // A question that does not wait any longer has been given up.
-                    let _ = job.reply.try_send(Reply::Over(result.outcome));
-                }
+            if let Answer::Result { id, outcome } = answer
+                && let Some(job) = lock(&self.waiting).as_mut().and_then(|all| all.remove(&id))
+            {
+                // Nobody waits for a question that was given up.
+                let _ = job.reply.try_send(Some(outcome));
             }
             line.clear();
         }
@@ -294,18 +277,17 @@ impl Connection {
         self.bury();
     }
 
-    /// Waits for the executor, which was killed: the result says nothing.
+    /// Waits for the executor, which was killed: its exit status does not matter.
     fn bury(&self) {
         let executor = lock(&self.executor).take();
         let _ = executor.map(|mut executor| executor.wait());
     }
 
-    /// Kills the executor, waits until everything that it started is ended, then tells everybody
-    /// who waits.
+    /// Kills the executor, waits for the end of all that it started, then replies to all who wait.
     ///
-    /// In this order: whoever is told may give the next order for the same target. The keepers see
-    /// their sockets close when the executor has died, and end what they run. Should a keeper be
-    /// lost as well, what it has left bears the mark.
+    /// In this order, because the next order for the same target may follow a reply. The keepers
+    /// see their sockets close when the executor has died, and end their programs. If a keeper is
+    /// lost as well, its processes have the mark.
     fn abandon(&self, why: &str) {
         if let Some(executor) = &mut *lock(&self.executor)
             && executor.kill().is_ok()
@@ -322,22 +304,20 @@ impl Connection {
             warn!("the executor (pid {}) {why}: it was ended, and {}", self.pid, losses(&waiting));
         }
         for job in waiting.into_values() {
-            let reply =
-                if job.is_sent { Reply::Over(RunOutcome::ExecutorLost) } else { Reply::NotSent };
-            // One that has just given up waits no more.
-            let _ = job.reply.try_send(reply);
+            // Nobody waits for a question that was just given up.
+            let _ = job.reply.try_send(job.is_sent.then_some(RunOutcome::ExecutorLost));
         }
     }
 
-    /// Lets the executor end: nobody wants anything of it any more.
+    /// Lets the executor end after its last client.
     pub(super) fn close(&self) {
         *lock(&self.lines) = None;
-        // The thread that reads holds the socket as well, so closing alone would end nothing.
+        // The reading thread holds the socket as well, so dropping ours would not close it.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 
-/// What ended with an executor.
+/// The programs that ended with an executor, for a warning.
 fn losses(waiting: &HashMap<u64, Waiting>) -> String {
     let lost = waiting.values().filter(|job| job.is_sent);
     let mut lost: Vec<String> =
@@ -353,7 +333,7 @@ fn losses(waiting: &HashMap<u64, Waiting>) -> String {
 
 /// Waits until nobody holds the other end of `life`.
 fn await_end_of(life: &PipeReader) {
-    // Nobody writes to it, so it has nothing to show but its end.
+    // Nobody writes to the pipe: its only event is its end.
     let mut end = [PollFd::new(life.as_fd(), PollFlags::empty())];
     let limit = Limit::in_ms(KEEPERS_GONE_MS_MAX);
     let left = || PollTimeout::try_from(limit.left_ms()).unwrap_or(PollTimeout::ZERO);
@@ -383,7 +363,7 @@ fn greeted(
     Ok((results, mark))
 }
 
-/// Why an executor is not ready in time: the lock is blamed only if somebody holds it.
+/// Why an executor is not ready in time. The lock is named only if another process holds it.
 fn not_ready(arguments: &[OsString]) -> String {
     let seconds = START_TIME_MAX.as_secs();
     let lock_file = arguments.last().map_or(Path::new(""), Path::new);
@@ -399,7 +379,7 @@ fn not_ready(arguments: &[OsString]) -> String {
     format!("the executor was not ready within {seconds} s: this machine may be overloaded")
 }
 
-/// Nothing panics while it holds one of these locks, and the data stays whole if it did.
+/// No holder of these locks panics, and the data would stay whole.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,9 +1,9 @@
 //! Processes as the kernel lists them: the descendants of this process, and the bearers of a mark.
 //!
-//! A program's own process group is not enough: `timeout 5 ipmitool …` in a script makes a group of
-//! its own, and a daemon makes a session. The kernel lists in `/proc/N/task/*/children` who
-//! descends from whom, and in `/proc/N/stat` and `/proc/N/limits` all that is needed besides. These
-//! files can be read of a process that hangs in a file system (`cmdline` and `environ` cannot).
+//! A program's own process group is not enough: `timeout 5 ipmitool …` in a script makes a new
+//! group, and a daemon makes a session. The kernel lists the children of a process in
+//! `/proc/N/task/*/children`, and the other facts in `/proc/N/stat` and `/proc/N/limits`. These
+//! files can be read even if the process hangs in a file system (`cmdline` and `environ` cannot).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,31 +20,31 @@ use crate::boot_ms_now;
 /// How long `end_marked` lets killed processes die before it looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Kills all descendants of this process, except the children that `is_spared` names and what
-/// descends from those. Returns false if there is nobody to kill.
+/// Kills all descendants of this process, except the children that `is_spared` names and their
+/// descendants. Returns false if there is no process to kill.
 ///
-/// One call may miss a process that is born or gets another parent meanwhile. If this process is a
-/// child subreaper, each such process is found by a later call; the caller calls again until there
-/// is nobody. The caller must not wait for children while this function runs.
+/// One call may miss a process that starts or gets another parent meanwhile. If this process is a
+/// child subreaper, a later call finds each such process: the caller repeats the call until it
+/// returns false. The caller must not wait for children while this function runs.
 pub(super) fn kill_descendants(is_spared: impl Fn(Pid) -> bool) -> bool {
     let tree = Tree::now();
     let mut found = tree.children(Pid::this());
     found.retain(|child| !is_spared(*child));
     let is_anybody = !found.is_empty();
     while let Some(pid) = found.pop() {
-        // Parents first: a shell must not see its program die and go on with the next. A parent
-        // that has the signal waits for no child any more, so its children's numbers stay theirs.
+        // Parents first: a shell must not see its program die and start the next. A parent with the
+        // signal waits for no child any more, so the numbers of its children stay in use.
         send_kill(pid);
         found.extend(tree.children(pid));
     }
     is_anybody
 }
 
-/// Kills the processes that bear `mark`, and waits until there are none, for at most so long.
+/// Kills the processes with `mark`, and waits until none is left, for at most `time_ms_max`.
 pub(super) fn end_marked(mark: &Mark, time_ms_max: u64) {
     let until = boot_ms_now().saturating_add(time_ms_max);
     while kill_marked(mark) && boot_ms_now() < until {
-        // There is no event for the end of a process that is nobody's child here.
+        // There is no event for the end of a process that is no child of this one.
         thread::sleep(LOOK_AGAIN);
     }
 }
@@ -53,7 +53,7 @@ fn kill_marked(mark: &Mark) -> bool {
     let mut marked = processes();
     marked.retain(|process| !process.is_dead && process.pid != Pid::this());
     marked.retain(|process| mark.is_borne_by(process));
-    // Parents first here too: nobody is older than its parent.
+    // Parents first here too: no process is older than its parent.
     marked.sort_by_key(|process| (process.began_ticks, process.pid));
     for process in &marked {
         send_kill(process.pid);
@@ -67,15 +67,15 @@ pub(super) fn own_began_ticks() -> Option<u64> {
 }
 
 fn send_kill(pid: Pid) {
-    // A process that is gone is what was wanted. One that may not be killed is given up later.
+    // A process that is gone needs no signal. A process that cannot be killed is given up later.
     let _ = kill(pid, Signal::SIGKILL);
 }
 
-/// Where to look up the children of a process.
+/// The source of the children of a process.
 enum Tree {
-    /// In the process's own directory.
+    /// The process's own directory.
     Live,
-    /// For kernels without `children` files (`CONFIG_PROC_CHILDREN`): in what all processes say.
+    /// The parents of all processes, for kernels without `children` files (`CONFIG_PROC_CHILDREN`).
     Scanned(BTreeMap<Pid, Vec<Pid>>),
 }
 
@@ -105,7 +105,7 @@ impl Tree {
     }
 }
 
-/// The children that the threads of a process have started.
+/// The children of all threads of a process.
 fn children_in(threads: &str) -> Vec<Pid> {
     // No such directory: the process has ended, and its children have another parent.
     let threads = fs::read_dir(threads).into_iter().flatten().flatten();
@@ -119,7 +119,7 @@ fn children_in(threads: &str) -> Vec<Pid> {
         .collect()
 }
 
-/// What `/proc/N/stat` says of a process.
+/// A process in `/proc/N/stat`.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) pid: Pid,
@@ -139,7 +139,7 @@ fn processes() -> Vec<Process> {
         .collect()
 }
 
-/// Reads `pid (name) state parent …`, where the name may hold anything; the start is field 22.
+/// Reads `pid (name) state parent …`, where the name may contain anything; the start is field 22.
 fn parse(stat: &[u8]) -> Option<Process> {
     let stat = String::from_utf8_lossy(stat);
     let (pid, rest) = stat.split_once(" (")?;

@@ -1,14 +1,14 @@
 //! The keeper: a process that runs one program at a time, and ends all that the program leaves.
 //!
-//! The keeper is a child subreaper: a process whose parent ends becomes the keeper's child,
-//! whatever group or session it has made for itself. So everything that a job started descends from
-//! the job's keeper, and when the kernel says that the keeper has no child (`ECHILD`), nothing of
-//! the job is left. A job is over then, and not before: when its program ends by itself or reaches
-//! its limit, the keeper kills what is left and reports afterwards. What cannot be killed, because
-//! it hangs in the kernel, is given up after some time; such a process does nothing more by itself.
+//! The keeper is a child subreaper: a process whose parent ends becomes the keeper's child, in any
+//! group or session. So every process of a job descends from the job's keeper. When the kernel
+//! reports that the keeper has no child (`ECHILD`), no process of the job is left, and only then is
+//! the job over: when the program ends or reaches its limit, the keeper kills the other processes
+//! and reports afterwards. The keeper gives up a process that hangs in the kernel after some time:
+//! such a process does nothing more.
 //!
-//! The keeper ends everything as well when the executor is gone. A keeper that has nothing left
-//! takes the next job; any other ends with its job, and the executor inherits what it leaves.
+//! The keeper also ends everything when the executor is gone. A keeper without processes takes the
+//! next job. Any other keeper ends with its job, and the executor inherits its processes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -20,12 +20,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::{set_child_subreaper, set_name};
 use nix::sys::signal::{SigSet, Signal, killpg};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, close};
 
+use super::events::Events;
 use super::family::kill_descendants;
 use super::output::Output;
 use super::start::Start;
@@ -34,63 +32,52 @@ use super::{
 };
 use crate::boot_ms_now;
 
-/// The number under which a keeper gets the pipe that shows the watcher that the keeper lives.
+/// The number of the pipe that shows the watcher that the keeper lives.
 pub(super) const LIFE: RawFd = 100;
 
-/// How long after a kill the keeper looks for processes whose parents it has killed, if no event
-/// tells of them.
+/// How long after a kill the keeper looks again for processes whose parents it has killed, if no
+/// event reports them.
 const LOOK_AGAIN_MS: u16 = 20;
 
-/// The body of a keeper. Standard input is the socket to the executor; standard output is the lock,
-/// which nobody writes to and everybody holds.
+/// The body of a keeper. Standard input is the socket to the executor. Standard output is the lock,
+/// which all hold and none writes.
 pub(super) fn keeper_main() -> io::Result<()> {
-    // Opened anew and the number closed, so that no program gets it.
+    // Opened again and the number closed, so that no program gets it.
     let _life = OpenOptions::new().write(true).open(format!("/proc/self/fd/{LIFE}"))?;
     close(LIFE)?;
     SigSet::all().thread_block()?;
     set_name(c"fence-keeper")?;
     set_child_subreaper(true)?;
-    Keeper::new()?.serve()
+    let mut keeper = Keeper {
+        socket: UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?),
+        events: Events::new()?,
+        null: Arc::new(File::open("/dev/null")?),
+        buffer: vec![0; 64 * 1024],
+    };
+    keeper.serve()
 }
 
 struct Keeper {
     socket: UnixStream,
-    signals: SignalFd,
-    timer: TimerFd,
+    events: Events,
     null: Arc<File>,
     buffer: Vec<u8>,
 }
 
 impl Keeper {
-    fn new() -> io::Result<Self> {
-        let mut child_ends = SigSet::empty();
-        child_ends.add(Signal::SIGCHLD);
-        let timer_flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
-        Ok(Keeper {
-            socket: UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?),
-            signals: SignalFd::with_flags(
-                &child_ends,
-                SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
-            )?,
-            timer: TimerFd::new(ClockId::CLOCK_BOOTTIME, timer_flags)?,
-            null: Arc::new(File::open("/dev/null")?),
-            buffer: vec![0; 64 * 1024],
-        })
-    }
-
-    /// Runs jobs until the executor is gone, or a job has left something that cannot be ended.
+    /// Runs jobs until the executor is gone, or a process of a job cannot be ended.
     fn serve(&mut self) -> io::Result<()> {
         let mut jobs = BufReader::new(self.socket.try_clone()?);
         let mut line = Vec::new();
-        // A socket that is reset, and one that takes no result, is one whose other end is gone.
+        // If the socket is reset or takes no result, the other end is gone.
         while jobs.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
             let Word::Job(JobLine { command, .. }) = serde_json::from_slice(&line)? else { break };
-            // A job that was sent before the executor died is not begun.
+            // A job that the executor sent before it died is not begun.
             if self.is_alone()? {
                 break;
             }
             let mut job = Job::begin(command, &self.null);
-            let is_alone = self.watch(&mut job)? == Reason::Alone;
+            let is_alone = !self.watch(&mut job)?;
             let time_ms_max = if is_alone { LAST_WAIT_MS } else { KILL_TIME_MS_MAX };
             let is_clean = self.end(&mut job, time_ms_max)?;
             if is_alone {
@@ -112,17 +99,18 @@ impl Keeper {
         Ok(is_ready(&socket[0]))
     }
 
-    /// Waits for the end of the program or of its time, and reads its output meanwhile.
-    fn watch(&mut self, job: &mut Job) -> io::Result<Reason> {
-        self.set_timer(job.limit_ms)?;
+    /// Waits for the end of the program or of its time, and reads its output meanwhile. False when
+    /// the executor is gone.
+    fn watch(&mut self, job: &mut Job) -> io::Result<bool> {
+        self.events.set_timer(job.limit_ms)?;
         loop {
             if job.is_over() {
-                return Ok(Reason::Ended);
+                return Ok(true);
             }
             let mut watched = vec![
                 PollFd::new(self.socket.as_fd(), PollFlags::empty()),
-                PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                in_event(self.events.timer.as_fd()),
+                in_event(self.events.child_ends.as_fd()),
             ];
             let start = job.start.as_ref().map(|start| start.wait_fd());
             let outputs = job.outputs.iter().flatten().filter_map(Output::wait_fd);
@@ -134,29 +122,29 @@ impl Keeper {
             let [is_alone, is_late, has_signal] = [0, 1, 2].map(|at| is_ready(&watched[at]));
             drop(watched);
             if is_alone {
-                return Ok(Reason::Alone);
+                return Ok(false);
             }
-            // An output that has nothing to read says so.
+            // Reading an output without data does not block.
             job.read(&mut self.buffer);
             job.take_start();
             if has_signal {
-                self.drain_signals()?;
+                self.events.drain_child_ends()?;
             }
             job.wait_for_leader();
             if is_late && !job.is_over() {
                 job.is_killed = true;
-                return Ok(Reason::Limit);
+                return Ok(true);
             }
         }
     }
 
-    /// Kills what is left of the job until nothing is left, for at most so long; whether nothing
-    /// is.
+    /// Kills the processes of the job until none is left, for at most `time_ms_max`. Returns
+    /// whether none is left.
     fn end(&mut self, job: &mut Job, time_ms_max: u64) -> io::Result<bool> {
         let until = boot_ms_now().saturating_add(time_ms_max);
         loop {
             job.take_start();
-            // While the start is under way, a child may still come.
+            // Until the start is over, another child may appear.
             if job.start.is_none() && job.is_gone()? {
                 return Ok(true);
             }
@@ -165,34 +153,13 @@ impl Keeper {
                 return Ok(false);
             }
             job.kill();
-            let mut watched = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            let mut watched = vec![in_event(self.events.child_ends.as_fd())];
             watched.extend(job.start.as_ref().map(|start| in_event(start.wait_fd())));
             let look_again = u16::try_from(left_ms).unwrap_or(u16::MAX).min(LOOK_AGAIN_MS);
             let _ = poll(&mut watched, PollTimeout::from(look_again));
-            self.drain_signals()?;
+            self.events.drain_child_ends()?;
         }
     }
-
-    fn drain_signals(&self) -> io::Result<()> {
-        // Many ends may hide behind one signal, so its details are of no use.
-        while self.signals.read_signal()?.is_some() {}
-        Ok(())
-    }
-
-    fn set_timer(&self, boot_ms: u64) -> io::Result<()> {
-        let instant = Expiration::OneShot(time_spec(boot_ms));
-        Ok(self.timer.set(instant, TimerSetTimeFlags::TFD_TIMER_ABSTIME)?)
-    }
-}
-
-/// Why a job is to be ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
-    /// Its program has ended, or was not started.
-    Ended,
-    Limit,
-    /// The executor is gone.
-    Alone,
 }
 
 struct Job {
@@ -218,24 +185,25 @@ enum Ended {
 
 impl Job {
     fn begin(command: Command, null: &Arc<File>) -> Self {
-        let mut job = Job {
-            limit_ms: command.limit.not_after_boot_ms,
-            output_bytes_max: command.output_bytes_max,
-            start: None,
-            refused: None,
+        let (limit_ms, output_bytes_max) =
+            (command.limit.not_after_boot_ms, command.output_bytes_max);
+        let (start, refused) = match Start::begin(command, Arc::clone(null)) {
+            Ok(start) => (Some(start), None),
+            Err(error) => {
+                let problem = format!("cannot start a thread: {error}");
+                (None, Some(RunOutcome::NotStarted(problem)))
+            }
+        };
+        Job {
+            limit_ms,
+            output_bytes_max,
+            start,
+            refused,
             leader: None,
             outputs: None,
             ended: None,
             is_killed: false,
-        };
-        match Start::begin(command, Arc::clone(null)) {
-            Ok(start) => job.start = Some(start),
-            Err(error) => {
-                job.refused =
-                    Some(RunOutcome::NotStarted(format!("cannot start a thread: {error}")));
-            }
         }
-        job
     }
 
     fn take_start(&mut self) {
@@ -261,12 +229,12 @@ impl Job {
         }
     }
 
-    /// Waits for the program, and for nobody else: of a child that a real-time signal ended, the
-    /// library does not say which it was.
+    /// Waits for the program alone: the library does not name a child that a real-time signal
+    /// ended.
     fn wait_for_leader(&mut self) {
         let Some(leader) = self.leader.filter(|_| self.ended.is_none()) else { return };
         match waitpid(leader, Some(WaitPidFlag::WNOHANG)) {
-            // A real-time signal, which the library does not know; it has waited.
+            // A real-time signal ended it, which the library does not know.
             Err(Errno::EINVAL | Errno::ECHILD) => self.ended = Some(Ended::Signal(0)),
             Ok(status) => self.note(status),
             Err(_) => {}
@@ -285,7 +253,7 @@ impl Job {
         }
     }
 
-    /// Waits for what has ended. True when there is no child left, and so no descendant.
+    /// Waits for the children that have ended. True when no child, and so no descendant, is left.
     fn is_gone(&mut self) -> io::Result<bool> {
         loop {
             self.wait_for_leader();
@@ -300,9 +268,9 @@ impl Job {
     }
 
     fn kill(&self) {
-        // The program's group at once, while its number is certainly the program's.
+        // The program's group first, while the number is certainly the program's.
         if let Some(leader) = self.leader.filter(|_| self.ended.is_none()) {
-            // A group that is gone is what was wanted.
+            // A group that is gone needs no kill.
             let _ = killpg(leader, Signal::SIGKILL);
         }
         kill_descendants(|_| false);
@@ -322,13 +290,6 @@ impl Job {
             _ => RunOutcome::TimedOut { stdout, stderr },
         }
     }
-}
-
-/// An instant of `CLOCK_BOOTTIME`, for a timer.
-pub(super) fn time_spec(boot_ms: u64) -> TimeSpec {
-    let seconds = i64::try_from(boot_ms / 1000).unwrap_or(i64::MAX);
-    let nanoseconds = i64::try_from(boot_ms % 1000).unwrap_or(0) * 1_000_000;
-    TimeSpec::new(seconds, nanoseconds)
 }
 
 fn in_event(file: std::os::fd::BorrowedFd<'_>) -> PollFd<'_> {

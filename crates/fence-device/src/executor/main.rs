@@ -1,4 +1,4 @@
-//! The process that is an executor or a keeper: its beginning and its end.
+//! The process of an executor or a keeper: its start and its end.
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
@@ -20,11 +20,11 @@ use super::service::Executor;
 use super::{Greeting, json_line};
 
 /// The body of the watcher's hidden mode: runs programs for the watcher at the other end of
-/// standard input, and returns when that has gone and everything it started has been killed.
+/// standard input. Returns when the watcher is gone and all that it started is killed.
 ///
-/// `lock_file` is made if needed, and locked in shared mode until the process and its keepers end.
-/// To be called first in a fresh, single-threaded process. The executor starts the same program
-/// with the same arguments but this one to make a keeper; then this is a keeper's body.
+/// Makes `lock_file` if needed, and holds a shared lock on it until the process and its keepers
+/// end. To be called first in a fresh, single-threaded process. To make a keeper, the executor
+/// starts the same program with the same arguments, except this path. Then this is a keeper's body.
 pub fn executor_main(lock_file: &Path) -> io::Result<()> {
     if UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?).peer_addr().is_err() {
         return Err(io::Error::other("this mode is for the watcher's own use"));
@@ -34,29 +34,25 @@ pub fn executor_main(lock_file: &Path) -> io::Result<()> {
     }
     close_inherited()?;
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let problem = |error: io::Error| format!("executor: \"{}\": {error}", lock_file.display());
     let mut mark = None;
-    let prepared = prepare(lock_file, &mut mark).and_then(|lock| {
-        Executor::new(socket.try_clone()?, lock.try_clone()?).map(|executor| (lock, executor))
-    });
-    let (greeting, result) = match prepared {
-        Ok(prepared) => (None, Ok(prepared)),
-        Err(error) => (Some(problem(error)), Err(())),
-    };
-    socket.write_all(&json_line(&Greeting { problem: greeting, mark }))?;
-    // Who started us has read the problem.
-    let Ok((lock, mut executor)) = result else { return Ok(()) };
+    let prepared = prepare(lock_file, &mut mark)
+        .and_then(|lock| Ok((Executor::new(socket.try_clone()?, lock.try_clone()?)?, lock)));
+    let problem = prepared.as_ref().err();
+    let problem = problem.map(|error| format!("executor: \"{}\": {error}", lock_file.display()));
+    socket.write_all(&json_line(&Greeting { problem, mark }))?;
+    // The watcher reports the problem.
+    let Ok((mut executor, lock)) = prepared else { return Ok(()) };
 
     let ended = executor.serve();
     executor.end_everything();
-    // Nothing is left that could be ended.
+    // No process is left to end.
     mark::leave_note(&lock, None)?;
     ended
 }
 
-/// Leaves everything that ties the process to who started the watcher.
+/// Separates the process from the terminal and the session of the watcher, and locks the file.
 fn prepare(lock_file: &Path, mark: &mut Option<Mark>) -> io::Result<File> {
-    // Whether and when to end is the watcher's decision, also at Ctrl-C and at shutdown.
+    // The watcher alone decides when the executor ends, also at Ctrl-C and at shutdown.
     SigSet::all().thread_block()?;
     setsid()?;
     set_name(c"fence-executor")?;
@@ -80,22 +76,23 @@ fn prepare(lock_file: &Path, mark: &mut Option<Mark>) -> io::Result<File> {
     Ok(lock)
 }
 
-/// Closes what whoever started the watcher left open, so that no program gets it.
+/// Closes inherited open files, so that no program gets them.
 fn close_inherited() -> io::Result<()> {
-    let mut inherited: Vec<RawFd> = Vec::new();
-    for entry in fs::read_dir("/proc/self/fd")? {
-        inherited.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
-    }
-    for number in inherited.into_iter().filter(|number| *number > 2) {
-        // One of them was the directory that was read, and is closed by now.
-        let _ = close(number);
+    let names = fs::read_dir("/proc/self/fd")?.map(|entry| Ok(entry?.file_name()));
+    for name in names.collect::<io::Result<Vec<_>>>()? {
+        // The directory itself was one of them, and is closed by now.
+        if let Some(number) = name.to_str().and_then(|name| name.parse::<RawFd>().ok())
+            && number > 2
+        {
+            let _ = close(number);
+        }
     }
     Ok(())
 }
 
-/// Open files that the executor allows itself, two for each program; the usual 1024 are too few for
-/// a burst.
+/// The executor's limit of open files. Each program needs two; the usual 1024 are too few for a
+/// burst.
 const FILES_MAX: u64 = 16_384;
 
-/// What stands in a keeper's arguments in the place of the lock's path, which is never relative.
+/// The argument of a keeper in place of the lock's path. That path is never relative.
 pub(super) const KEEPER: &str = "keeper";

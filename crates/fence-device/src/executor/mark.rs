@@ -1,16 +1,16 @@
-//! The mark by which the processes of one executor are known, and the note that hands the mark on.
+//! The mark of the processes of one executor, and the note that passes the mark on.
 //!
-//! The mark is a limit of the process (`RLIMIT_RTTIME`, the hard one) whose value is so large that
-//! it limits nothing, and random, so that no other process has the same. Every descendant inherits
-//! a limit, whatever group, session or parent it has later, and whatever program it becomes; it
-//! shows in `/proc/N/limits`, which can be read of a process that hangs. A variable of the
-//! environment would be lost at `env -i`, and reading it can hang.
+//! The mark is a limit of the process (the hard limit `RLIMIT_RTTIME`). Its value is random, so
+//! that no other process has it, and so large that it limits nothing. Every descendant inherits a
+//! limit, in any group or session, under any parent, as any program. `/proc/N/limits` shows it,
+//! even of a process that hangs. A variable of the environment would be lost at `env -i`, and
+//! reading it can hang.
 //!
-//! The mark is for catastrophes alone: for a watcher whose executor is lost, and for the next
-//! executor if everybody was killed at once. That one has read the mark from the note in the lock's
-//! file. A process is killed by its mark only when it is certainly meant: same boot, same pid
-//! namespace, not older than the executor. Otherwise it is left alone: the note may be from the
-//! former life of a container, and any number in it somebody else's by now.
+//! The mark is for catastrophes alone: for a watcher that lost its executor, and for the next
+//! executor if all processes were killed at once. The next executor reads the mark from the note in
+//! the lock's file. It kills a process by its mark only in the same boot and the same pid
+//! namespace, and only if the process is not older than the executor. Otherwise the note may be
+//! from an earlier run of a container, and its numbers may be those of other processes.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -23,14 +23,14 @@ use serde::{Deserialize, Serialize};
 use super::LAST_WAIT_MS;
 use super::family::{Process, end_marked, own_began_ticks};
 
-/// The smallest mark, in microseconds: 146,000 years. The kernel's word for "unlimited" is larger
-/// than all.
+/// The smallest mark, in microseconds: 146,000 years. The kernel's value for "unlimited" is larger
+/// than each mark.
 const SMALLEST: u64 = 1 << 62;
 
-/// A note is shorter.
+/// No note is longer.
 const NOTE_BYTES_MAX: u64 = 256;
 
-/// What the processes of one executor have in common, and nobody else has.
+/// A value that the processes of one executor have in common, and no other process has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
     limit_us: u64,
@@ -39,8 +39,7 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// Marks this process and all that it will start. `None` where that cannot be done: an
-    /// administrator has set this limit.
+    /// Marks this process and all that it starts. `None` if an administrator has set this limit.
     pub(super) fn set() -> Option<Self> {
         let mark = Mark { limit_us: random_limit()?, since_ticks: own_began_ticks()? };
         let (soft, hard) = getrlimit(Resource::RLIMIT_RTTIME).ok()?;
@@ -61,7 +60,7 @@ fn random_limit() -> Option<u64> {
     let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").ok()?;
     let digits: String = uuid.trim().split('-').collect();
     let random = u128::from_str_radix(&digits, 16).ok()?;
-    // Both halves, because some bits of either are the same in all of them.
+    // Both halves, because each half has bits that are the same in all identities.
     let random = u64::try_from((random >> 64) ^ (random & u128::from(u64::MAX))).ok()?;
     let limit = random % SMALLEST + SMALLEST;
     (limit < RLIM_INFINITY).then_some(limit)
@@ -77,8 +76,8 @@ fn parse_limit(limits: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Ends what an executor has left that was killed together with its watcher and its keepers. Nobody
-/// else: a note that is not certainly about this boot and this pid namespace is not believed.
+/// Ends the processes of an executor that was killed together with its watcher and its keepers, and
+/// no other processes: a note of another boot or pid namespace is ignored.
 pub(super) fn take_over(lock: &File) -> io::Result<()> {
     if !can_note(lock) {
         return Ok(());
@@ -91,7 +90,7 @@ pub(super) fn take_over(lock: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Notes what is to be ended should this executor be killed in the same way.
+/// Notes the mark, for the case that this executor is killed in the same way.
 pub(super) fn leave_note(mut lock: &File, mark: Option<&Mark>) -> io::Result<()> {
     if !can_note(lock) {
         return Ok(());
@@ -101,8 +100,8 @@ pub(super) fn leave_note(mut lock: &File, mark: Option<&Mark>) -> io::Result<()>
     lock.write_all(mark.and_then(note).unwrap_or_default().as_bytes())
 }
 
-/// Whether the lock is a file that can hold a note: where nobody waits for an executor's end it is
-/// `/dev/null`.
+/// Whether the lock is a file that can contain a note. It is `/dev/null` if nothing waits for the
+/// executor's end.
 fn can_note(lock: &File) -> bool {
     lock.metadata().is_ok_and(|metadata| metadata.is_file())
 }
@@ -111,8 +110,8 @@ fn note(mark: &Mark) -> Option<String> {
     Some(format!("{} {} {}", place()?, mark.since_ticks, mark.limit_us))
 }
 
-/// The mark in a note of this boot and this pid namespace. Any other note is not believed, nor one
-/// in another format.
+/// The mark in a note of this boot and this pid namespace. Any other note, and a note in another
+/// format, is ignored.
 fn noted(note: &str) -> Option<Mark> {
     let (since_ticks, limit_us) =
         note.strip_prefix(&place()?)?.strip_prefix(' ')?.split_once(' ')?;
@@ -120,7 +119,7 @@ fn noted(note: &str) -> Option<Mark> {
     (SMALLEST..RLIM_INFINITY).contains(&mark.limit_us).then_some(mark)
 }
 
-/// The boot and the pid namespace, outside of which a process's number means another one.
+/// The boot and the pid namespace. Outside of these, a number means another process.
 fn place() -> Option<String> {
     let boot = fence_clock::boot_id().ok()?;
     let namespace = fs::metadata("/proc/self/ns/pid").ok()?.st_ino();

@@ -1,11 +1,11 @@
-//! What a program writes: read to the end so that it never blocks, kept up to a bound.
+//! The output of a program: read to its end, so that the program never blocks, and kept to a bound.
 
 use std::fmt::Write as _;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// The most that is read from a pipe after its program has ended. No pipe holds more, unless
-/// something in the background goes on writing.
+/// The most bytes that are read from a pipe after the end of its program. No pipe contains more,
+/// unless a background process still writes.
 const DRAIN_BYTES_MAX: usize = 1024 * 1024;
 
 /// One of a program's two outputs.
@@ -23,18 +23,18 @@ impl Output {
         Output { pipe: Some(pipe), kept: Vec::new(), kept_max, dropped: 0 }
     }
 
-    /// Becomes readable when there is more; `None` after the end.
+    /// Readable when there is more output; `None` after its end.
     pub(super) fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(PipeReader::as_fd)
     }
 
-    /// Reads once; `None` when there is nothing more for now or for ever.
+    /// Reads once; `None` if there is no output at the moment, or no more.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
         let pipe = self.pipe.as_mut()?;
         match pipe.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Some(0),
-            // Closing the end that is at its end also takes it out of the poll set.
+            // A pipe that is closed leaves the poll set.
             Ok(0) | Err(_) => {
                 self.pipe = None;
                 None
@@ -48,7 +48,7 @@ impl Output {
         }
     }
 
-    /// Reads what is there and gives the text.
+    /// Reads the remaining output, and returns the text.
     pub(super) fn finish(mut self, buffer: &mut [u8]) -> String {
         let mut drained = 0;
         while drained < DRAIN_BYTES_MAX

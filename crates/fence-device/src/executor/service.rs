@@ -1,12 +1,12 @@
 //! The executor itself: one loop that hands jobs to keepers.
 //!
-//! It waits for four things at once: jobs and the watcher's end on the socket, results of keepers,
-//! the end of a child (`SIGCHLD`), and the nearest moment at which a keeper must have reported.
-//! Nothing here blocks: neither a watcher that does not read its results nor a keeper that does not
-//! move holds up anybody else.
+//! The loop waits for four events: a job or the watcher's end on the socket, a keeper's result, the
+//! end of a child (`SIGCHLD`), and the next instant at which a keeper must have reported. Nothing
+//! here blocks: a watcher that does not read its results and a keeper that does not run delay
+//! nobody else.
 //!
-//! Each child of the executor is a keeper, or a process that a dead keeper has left: that one is
-//! killed, and the job's result is reported afterwards.
+//! Each child of the executor is a keeper, or a process that a dead keeper has left. The executor
+//! kills such a process, and reports the job's result afterwards.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::env;
@@ -21,19 +21,18 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::events::Events;
 use super::family::kill_descendants;
-use super::keeper::{LIFE, time_spec};
+use super::keeper::LIFE;
 use super::main::KEEPER;
 use super::wire::{Received, Wire};
 use super::{
-    Answer, JobLine, KILL_TIME_MS_MAX, KeeperLine, LAST_WAIT_MS, Purpose, ResultLine, RunOutcome,
-    Word, json_line,
+    Answer, JobLine, KILL_TIME_MS_MAX, KeeperLine, LAST_WAIT_MS, Purpose, RunOutcome, Word,
+    json_line,
 };
 use crate::boot_ms_now;
 
@@ -41,18 +40,18 @@ use crate::boot_ms_now;
 /// silent. A keeper that is silent for longer is stuck, perhaps stopped, and is killed.
 const KEEPER_DELAY_MS_MAX: u64 = 500;
 
-/// How much longer a keeper may be silent whose executor itself was stopped meanwhile.
+/// How much longer a keeper may be silent if the executor itself was stopped meanwhile.
 const SPARED_MS: u64 = 2_000;
 
-/// How many keepers wait for a job. Others end.
+/// How many idle keepers wait for a job. More than these end.
 const IDLE_MAX: usize = 2;
 
-/// How often to look for what a dead keeper left while somebody waits for the result, and
+/// How often to look for processes of a dead keeper while somebody waits for the result, and
 /// afterwards.
 const LOOK_AGAIN_MS: u64 = 20;
 const LOOK_RARELY_MS: u64 = 1_000;
 
-/// What an event is about: these, or a keeper.
+/// The tokens of events. Any other token is the key of a keeper.
 const SOCKET: u64 = u64::MAX;
 const SIGNALS: u64 = u64::MAX - 1;
 const TIMER: u64 = u64::MAX - 2;
@@ -62,21 +61,18 @@ pub(super) struct Executor {
     watcher: Wire,
     lock: File,
     epoll: Epoll,
-    signals: SignalFd,
-    timer: TimerFd,
+    events: Events,
     timer_due_ms: Option<u64>,
-    /// Jobs that have no keeper yet: orders before questions.
+    /// Jobs without a keeper: orders before questions.
     pending: VecDeque<Pending>,
     /// All keepers that have not been waited for.
     keepers: HashMap<u64, Keeper>,
     next_keeper: u64,
     /// Keepers that wait for a job; the last has had one most recently.
     idle: Vec<u64>,
-    /// When which keeper must have reported.
-    due: BTreeSet<(u64, u64)>,
-    /// Jobs whose keepers have died; they are reported when nothing of theirs is left.
+    /// Jobs of dead keepers. Each is reported when no process of it is left.
     lost: Vec<Lost>,
-    /// When to look again for what a dead keeper has left; `None` when nothing is.
+    /// When to look again for processes that a dead keeper has left; `None` if there are none.
     strays_due_ms: Option<u64>,
     buffer: Vec<u8>,
 }
@@ -95,11 +91,11 @@ struct Keeper {
     pid: Pid,
     /// `None` once the keeper has closed its end.
     wire: Option<Wire>,
-    /// The job that it runs: its number, and when the keeper must have reported.
+    /// The number of its job, and when the keeper must have reported.
     job: Option<(u64, u64)>,
-    /// It has had time once more, because the executor came late.
+    /// Its time was extended once, because the executor was late.
     is_spared: bool,
-    /// It was killed because it had not.
+    /// It was killed because it did not report in time.
     is_late: bool,
 }
 
@@ -114,35 +110,25 @@ impl Executor {
     /// The executor of the watcher at the other end of `socket`. Its keepers hold `lock`.
     pub(super) fn new(socket: UnixStream, lock: File) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let mut child_ends = SigSet::empty();
-        child_ends.add(Signal::SIGCHLD);
-        let signals =
-            SignalFd::with_flags(&child_ends, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        let timer = TimerFd::new(
-            ClockId::CLOCK_BOOTTIME,
-            TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
-        )?;
-        epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
-        epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
+        let events = Events::new()?;
+        epoll.add(&events.child_ends, EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
+        epoll.add(&events.timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
         let mut executor = Executor {
             watcher: Wire::new(socket, &epoll, SOCKET)?,
             lock,
             epoll,
-            signals,
-            timer,
+            events,
             timer_due_ms: None,
             pending: VecDeque::new(),
             keepers: HashMap::new(),
             next_keeper: 0,
             idle: Vec::new(),
-            due: BTreeSet::new(),
             lost: Vec::new(),
             strays_due_ms: None,
             buffer: vec![0; 64 * 1024],
         };
-        // The first job does not wait for its keeper's start.
-        let first = executor.start_keeper()?;
-        executor.idle.push(first);
+        // The first job does not wait for the start of its keeper.
+        executor.start_keeper()?;
         Ok(executor)
     }
 
@@ -163,7 +149,7 @@ impl Executor {
                     SOCKET if !self.receive()? => return Ok(()),
                     SOCKET => {}
                     SIGNALS => self.reap()?,
-                    TIMER => self.timer.wait().or_else(not_yet)?,
+                    TIMER => self.events.timer.wait().or_else(not_yet)?,
                     keeper => drop(self.hear(keeper)?),
                 }
             }
@@ -195,7 +181,7 @@ impl Executor {
         Ok(true)
     }
 
-    /// Each keeper that is started takes its time: an order does not wait for those of questions.
+    /// An order does not wait for the start of the keepers of questions.
     fn enqueue(&mut self, job: Pending) {
         let at = match job.purpose {
             Purpose::Order => self.pending.partition_point(|other| other.purpose == Purpose::Order),
@@ -204,48 +190,36 @@ impl Executor {
         self.pending.insert(at, job);
     }
 
-    /// Hands out the jobs for which there are keepers. Starts one keeper at most: in between,
-    /// whoever sends many jobs must get rid of them, and limits must be kept.
+    /// Hands out the jobs for which there are keepers. Starts one keeper at most: in between, the
+    /// loop takes more jobs and enforces the limits.
     fn begin(&mut self) -> io::Result<()> {
-        if self.idle.is_empty() && !self.pending.is_empty() {
-            match self.start_keeper() {
-                Ok(key) => self.idle.push(key),
-                Err(error) => {
-                    let outcome =
-                        RunOutcome::NotStarted(format!("cannot start a process: {error}"));
-                    if let Some(job) = self.pending.pop_front() {
-                        self.report(job.id, outcome);
-                    }
-                }
+        if self.idle.is_empty()
+            && !self.pending.is_empty()
+            && let Err(error) = self.start_keeper()
+            && let Some(job) = self.pending.pop_front()
+        {
+            let outcome = RunOutcome::NotStarted(format!("cannot start a process: {error}"));
+            self.watcher.queue(&result_line(job.id, outcome));
+        }
+        while !self.pending.is_empty()
+            && let Some(key) = self.idle.pop()
+            && let Some(keeper) = self.keepers.get_mut(&key)
+            && let Some(Pending { id, due_ms, line, .. }) = self.pending.pop_front()
+        {
+            keeper.job = Some((id, due_ms));
+            keeper.is_spared = false;
+            if let Some(wire) = &mut keeper.wire {
+                wire.queue(&line);
+                wire.send(&self.epoll)?;
             }
-        }
-        while let Some(key) = self.idle.pop() {
-            let Some(job) = self.pending.pop_front() else {
-                self.idle.push(key);
-                break;
-            };
-            self.hand_out(key, job)?;
-        }
-        Ok(())
-    }
-
-    fn hand_out(&mut self, key: u64, job: Pending) -> io::Result<()> {
-        let Pending { id, due_ms, line, .. } = job;
-        let Some(keeper) = self.keepers.get_mut(&key) else { return Ok(()) };
-        keeper.job = Some((id, due_ms));
-        keeper.is_spared = false;
-        self.due.insert((due_ms, key));
-        if let Some(wire) = &mut keeper.wire {
-            wire.queue(&line);
-            wire.send(&self.epoll)?;
         }
         Ok(())
     }
 
     /// Starts this program once more as a keeper.
     ///
-    /// It inherits the executor's blocked signals, so none ends it before it is ready.
-    fn start_keeper(&mut self) -> io::Result<u64> {
+    /// The keeper inherits the executor's blocked signals, so no signal ends it before it is ready.
+    fn start_keeper(&mut self) -> io::Result<()> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut arguments: Vec<CString> =
             env::args_os().map(|text| CString::new(text.into_vec())).collect::<Result<_, _>>()?;
@@ -253,8 +227,8 @@ impl Executor {
         arguments.push(CString::new(KEEPER)?);
         let mut files = PosixSpawnFileActions::init()?;
         files.add_dup2(theirs.as_raw_fd(), 0)?;
-        // The executor's standard output shows the watcher who lives. The lock was opened early and
-        // has a small number.
+        // The executor's standard output shows the watcher which processes live. The lock was
+        // opened early and has a small number.
         files.add_dup2(1, LIFE)?;
         files.add_dup2(self.lock.as_raw_fd(), 1)?;
         let key = self.next_keeper;
@@ -266,15 +240,16 @@ impl Executor {
         let pid = posix_spawn("/proc/self/exe", &files, &attributes, &arguments, &environment)?;
         self.next_keeper += 1;
         self.keepers.insert(key, Keeper { pid, wire, job: None, is_spared: false, is_late: false });
-        Ok(key)
+        self.idle.push(key);
+        Ok(())
     }
 
-    /// Takes what a keeper has to report; false when there is nothing.
+    /// Takes the results of a keeper; false when there are none.
     fn hear(&mut self, key: u64) -> io::Result<bool> {
         let Some(keeper) = self.keepers.get_mut(&key) else { return Ok(false) };
         let Some(wire) = &mut keeper.wire else { return Ok(false) };
         wire.send(&self.epoll)?;
-        // Whatever is wrong with the socket: what follows is the keeper's end.
+        // Any error of the socket is followed by the keeper's end.
         let lines = match wire.receive(&mut self.buffer).unwrap_or(Received::End) {
             Received::Lines(lines) => lines,
             Received::Nothing => return Ok(false),
@@ -286,8 +261,7 @@ impl Executor {
         };
         for line in lines {
             let KeeperLine { outcome, is_clean } = serde_json::from_slice(&line)?;
-            if let Some((id, due_ms)) = keeper.job.take() {
-                self.due.remove(&(due_ms, key));
+            if let Some((id, _)) = keeper.job.take() {
                 self.watcher.queue(&result_line(id, outcome));
             }
             if is_clean {
@@ -295,7 +269,7 @@ impl Executor {
             }
         }
         while self.idle.len() > IDLE_MAX {
-            // The one that has waited the longest sees its socket close.
+            // The keeper that has waited the longest sees its socket close.
             let rested = self.idle.remove(0);
             if let Some(keeper) = self.keepers.get_mut(&rested) {
                 keeper.wire = None;
@@ -306,18 +280,18 @@ impl Executor {
 
     /// Waits for the children that have ended.
     fn reap(&mut self) -> io::Result<()> {
-        // Many ends may hide behind one signal, so its details are of no use.
-        while self.signals.read_signal()?.is_some() {}
+        self.events.drain_child_ends()?;
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => break,
-                // One that a real-time signal ended is not named by the library, but waited for.
+                // The library does not name a child that a real-time signal ended, but waits for
+                // it.
                 Ok(_) | Err(Errno::EINVAL | Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         let is_gone = |keeper: &Keeper| {
-            // Whatever is not a child any more has just been waited for.
+            // A process that is no child any more has just been waited for.
             !matches!(
                 waitpid(keeper.pid, Some(WaitPidFlag::WNOHANG)),
                 Ok(WaitStatus::StillAlive) | Err(Errno::EINTR)
@@ -330,56 +304,45 @@ impl Executor {
         Ok(())
     }
 
-    /// Takes the last words of a keeper that has ended. What it has left is the executor's by now.
+    /// Takes the last results of a keeper that has ended. Its processes are the executor's children
+    /// by now.
     fn bury(&mut self, key: u64) -> io::Result<()> {
         while self.hear(key)? {}
         self.idle.retain(|idle| *idle != key);
         let Some(keeper) = self.keepers.remove(&key) else { return Ok(()) };
         self.strays_due_ms = Some(0);
-        if let Some((id, due_ms)) = keeper.job {
-            self.due.remove(&(due_ms, key));
-            let nothing = String::new;
+        if let Some((id, _)) = keeper.job {
             let outcome = if keeper.is_late {
-                RunOutcome::TimedOut { stdout: nothing(), stderr: nothing() }
+                RunOutcome::TimedOut { stdout: String::new(), stderr: String::new() }
             } else {
                 RunOutcome::ExecutorLost
             };
-            self.lost.push(Lost {
-                id,
-                outcome,
-                due_ms: boot_ms_now().saturating_add(KILL_TIME_MS_MAX),
-            });
+            let due_ms = boot_ms_now().saturating_add(KILL_TIME_MS_MAX);
+            self.lost.push(Lost { id, outcome, due_ms });
         }
         Ok(())
     }
 
-    /// Kills the keepers that should have reported.
+    /// Kills the keepers that did not report in time.
     ///
-    /// An executor that comes late itself was stopped, or the whole machine was: then a keeper has
-    /// perhaps had no time either, and gets [`SPARED_MS`].
+    /// If the executor itself is late, it was stopped, or the whole machine was. The keeper has
+    /// perhaps had no time either, and gets [`SPARED_MS`] more.
     fn keep_limits(&mut self) {
         let now = boot_ms_now();
-        while let Some(&(due_ms, key)) = self.due.first()
-            && due_ms <= now
-        {
-            self.due.pop_first();
-            let Some(keeper) = self.keepers.get_mut(&key) else { continue };
-            if let Some((_, job_due_ms)) = &mut keeper.job
-                && now - due_ms >= KEEPER_DELAY_MS_MAX
-                && !keeper.is_spared
-            {
+        for keeper in self.keepers.values_mut() {
+            let Some(due_ms) = keeper.due_ms().filter(|due_ms| *due_ms <= now) else { continue };
+            if now - due_ms >= KEEPER_DELAY_MS_MAX && !keeper.is_spared {
                 keeper.is_spared = true;
-                *job_due_ms = now + SPARED_MS;
-                self.due.insert((*job_due_ms, key));
-                continue;
+                keeper.job = keeper.job.map(|(id, _)| (id, now + SPARED_MS));
+            } else {
+                keeper.is_late = true;
+                keeper.kill();
             }
-            keeper.is_late = true;
-            keeper.kill();
         }
     }
 
-    /// Ends what dead keepers have left, and reports their jobs when nothing is left, or when what
-    /// is left does not die.
+    /// Ends the processes that dead keepers have left. Reports their jobs when no process is left,
+    /// or when one does not die in time.
     fn end_strays(&mut self) {
         let now = boot_ms_now();
         if self.strays_due_ms.is_none_or(|due_ms| due_ms > now) {
@@ -388,7 +351,7 @@ impl Executor {
         let is_anybody = self.kill_strays();
         let is_over = |lost: &mut Lost| !is_anybody || lost.due_ms <= now;
         for lost in self.lost.extract_if(.., is_over).collect::<Vec<_>>() {
-            self.report(lost.id, lost.outcome);
+            self.watcher.queue(&result_line(lost.id, lost.outcome));
         }
         let again_ms = if self.lost.is_empty() { LOOK_RARELY_MS } else { LOOK_AGAIN_MS };
         self.strays_due_ms = is_anybody.then_some(now + again_ms);
@@ -400,31 +363,22 @@ impl Executor {
     }
 
     fn set_timer(&mut self) -> io::Result<()> {
-        let due_ms = self.due.first().map(|(due_ms, _)| *due_ms);
-        let due_ms = due_ms.into_iter().chain(self.strays_due_ms).min();
+        let due_ms = self.keepers.values().filter_map(Keeper::due_ms);
+        let due_ms = due_ms.chain(self.strays_due_ms).min();
         if due_ms == self.timer_due_ms {
             return Ok(());
         }
         self.timer_due_ms = due_ms;
         match due_ms {
-            None => self.timer.unset()?,
-            Some(due_ms) => {
-                let instant = Expiration::OneShot(time_spec(due_ms));
-                self.timer.set(instant, TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
-            }
+            None => Ok(self.events.timer.unset()?),
+            Some(due_ms) => self.events.set_timer(due_ms),
         }
-        Ok(())
     }
 
-    fn report(&mut self, id: u64, outcome: RunOutcome) {
-        self.watcher.queue(&result_line(id, outcome));
-    }
-
-    /// Lets go of the keepers, which end what they run, and waits until nothing is left.
+    /// Closes the sockets of the keepers, which then end their programs, and waits until no process
+    /// is left.
     pub(super) fn end_everything(&mut self) {
-        for keeper in self.keepers.values() {
-            keeper.let_go();
-        }
+        self.keepers.values().filter_map(|keeper| keeper.wire.as_ref()).for_each(Wire::shut_down);
         let now = boot_ms_now();
         let (patience_ms, until) = (now + 2 * KILL_TIME_MS_MAX, now + LAST_WAIT_MS);
         while self.reap().is_ok() {
@@ -435,28 +389,26 @@ impl Executor {
             if !self.kill_strays() && self.keepers.is_empty() || now >= until {
                 return;
             }
-            let mut events = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            let mut events = [PollFd::new(self.events.child_ends.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut events, PollTimeout::from(20_u8));
         }
     }
 }
 
 impl Keeper {
-    /// Shows the keeper that the executor is gone.
-    fn let_go(&self) {
-        if let Some(wire) = &self.wire {
-            wire.shut_down();
-        }
+    /// When it must have reported its job; `None` without a job, or after it was killed.
+    fn due_ms(&self) -> Option<u64> {
+        self.job.filter(|_| !self.is_late).map(|(_, due_ms)| due_ms)
     }
 
     fn kill(&self) {
-        // It has not been waited for, so its number is its own.
+        // It has not been waited for, so the number is still its own.
         let _ = kill(self.pid, Signal::SIGKILL);
     }
 }
 
 fn result_line(id: u64, outcome: RunOutcome) -> Vec<u8> {
-    json_line(&Answer::Result(ResultLine { id, outcome }))
+    json_line(&Answer::Result { id, outcome })
 }
 
 fn not_yet(error: Errno) -> nix::Result<()> {

@@ -1,4 +1,4 @@
-//! The start of one program, with nothing of ours but what it was given.
+//! The start of one program. It inherits nothing of this process.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -22,35 +22,19 @@ pub(super) struct Started {
     pub(super) stderr: PipeReader,
 }
 
-/// Starts `command`, or says why it was certainly not started.
+/// Starts `command`, or returns why it was certainly not started.
 pub(super) fn spawn(command: &Command, null: &File) -> Result<Started, RunOutcome> {
     let program = command.argv.first().map_or("", String::as_str);
-    prepare_and_spawn(command, program, null).map_err(|error| match error {
-        SpawnRefusal::TooLate => RunOutcome::TooLate,
-        SpawnRefusal::Withdrawn => RunOutcome::Withdrawn,
-        SpawnRefusal::Io(error) => {
-            RunOutcome::NotStarted(format!("cannot start \"{program}\": {error}"))
-        }
+    prepare_and_spawn(command, program, null).unwrap_or_else(|error| {
+        Err(RunOutcome::NotStarted(format!("cannot start \"{program}\": {error}")))
     })
-}
-
-enum SpawnRefusal {
-    TooLate,
-    Withdrawn,
-    Io(io::Error),
-}
-
-impl<E: Into<io::Error>> From<E> for SpawnRefusal {
-    fn from(error: E) -> Self {
-        SpawnRefusal::Io(error.into())
-    }
 }
 
 fn prepare_and_spawn(
     command: &Command,
     program: &str,
     null: &File,
-) -> Result<Started, SpawnRefusal> {
+) -> io::Result<Result<Started, RunOutcome>> {
     let argv = command.argv.iter().map(|text| CString::new(text.as_str()));
     let argv = argv.collect::<Result<Vec<_>, _>>()?;
     let env = command.env.iter().map(|(name, value)| CString::new(format!("{name}={value}")));
@@ -58,7 +42,7 @@ fn prepare_and_spawn(
     let input = prepared_input(&command.stdin)?;
     let (stdout, stdout_theirs) = io::pipe()?;
     let (stderr, stderr_theirs) = io::pipe()?;
-    // Only our ends: a program whose own output does not block would lose lines.
+    // Only our ends: a program with non-blocking output would lose lines.
     for end in [&stdout, &stderr] {
         fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }
@@ -74,25 +58,25 @@ fn prepare_and_spawn(
             | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
     )?;
     attributes.set_pgroup(Pid::from_raw(0))?;
-    // The executor blocks and ignores signals; a program that inherited that could not even wait
+    // The executor blocks and ignores signals. A program that inherited this could not even wait
     // for its own children.
     attributes.set_sigdefault(&SigSet::all())?;
     attributes.set_sigmask(&SigSet::empty())?;
 
-    // The last things before the start: whatever froze or delayed us until here counts.
+    // Checked last before the start, so that each delay until here counts.
     if command.client.as_ref().is_some_and(|client| !client.is_waiting(command.limit)) {
-        return Err(SpawnRefusal::Withdrawn);
+        return Ok(Err(RunOutcome::Withdrawn));
     }
     let now = boot_ms_now();
     if now >= command.start_not_after_boot_ms || now >= command.limit.not_after_boot_ms {
-        return Err(SpawnRefusal::TooLate);
+        return Ok(Err(RunOutcome::TooLate));
     }
     let pid = posix_spawn(program, &files, &attributes, &argv, &env)?;
-    Ok(Started { pid, stdout, stderr })
+    Ok(Ok(Started { pid, stdout, stderr }))
 }
 
-/// A file in memory: unlike a pipe it takes any amount at once, and a program that does not read it
-/// disturbs nobody.
+/// A file in memory: unlike a pipe, it takes any amount at once, and nothing waits for a program
+/// that does not read it.
 fn prepared_input(text: &str) -> io::Result<Option<File>> {
     if text.is_empty() {
         return Ok(None);

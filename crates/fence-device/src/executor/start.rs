@@ -1,8 +1,8 @@
-//! The start of a program, in a thread of its own.
+//! The start of a program, in a separate thread.
 //!
-//! Starting a program opens its file, and that hangs where the file's server does not answer.
-//! Nobody but the thread that starts it waits for that. The process that is to become the program
-//! is a child like any other by then, and can be killed.
+//! The start of a program opens its file, and hangs if the file's server does not respond. Only the
+//! thread that starts the program waits for this. The process that will become the program is a
+//! child by then, and can be killed.
 
 use std::fs::File;
 use std::io;
@@ -41,17 +41,17 @@ impl Start {
         Ok(Start { over, thread: thread.spawn(start)? })
     }
 
-    /// Becomes readable when the start is over.
+    /// Readable when the start is over.
     pub(super) fn wait_fd(&self) -> BorrowedFd<'_> {
         self.over.as_fd()
     }
 
-    /// What came of it, or itself again while it is not over.
+    /// The result of the start, or the start itself if it is not over.
     pub(super) fn take(self) -> Result<Result<Started, RunOutcome>, Self> {
         if self.over.read().is_err() {
             return Err(self);
         }
-        // A thread that panicked may have started it.
+        // A thread that panicked may have started the program.
         Ok(self.thread.join().unwrap_or(Err(RunOutcome::ExecutorLost)))
     }
 }

@@ -6,22 +6,22 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-/// What one look at a socket gives.
+/// The result of one look at a socket.
 #[derive(Debug)]
 pub(super) enum Received {
-    /// The lines that are complete now, perhaps none.
+    /// The lines that are complete, perhaps none.
     Lines(Vec<Vec<u8>>),
-    /// There is nothing to read for now.
+    /// There is nothing to read at the moment.
     Nothing,
     /// The other end is gone.
     End,
 }
 
-/// One end of it, in an epoll set.
+/// One end of such a socket, in an epoll set.
 #[derive(Debug)]
 pub(super) struct Wire {
     socket: UnixStream,
-    /// What an event about this socket bears.
+    /// The token of this socket's events.
     token: u64,
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
@@ -57,19 +57,19 @@ impl Wire {
         Ok(Received::Lines(lines))
     }
 
-    /// Puts a line behind those that are still to be sent.
+    /// Adds a line to those that are still to be sent.
     pub(super) fn queue(&mut self, line: &[u8]) {
         self.outgoing.extend_from_slice(line);
     }
 
-    /// Sends what there is room for, and sees to an event when there is room for more.
+    /// Sends as much as there is room for, and asks for an event if there is more to send.
     pub(super) fn send(&mut self, epoll: &Epoll) -> io::Result<()> {
         let mut sent = 0;
         while sent < self.outgoing.len() {
             match self.socket.write(&self.outgoing[sent..]) {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Another end that is gone shows on the socket as well.
+                // The event of the socket also shows that the other end is gone.
                 Err(_) => break,
             }
         }
@@ -83,9 +83,9 @@ impl Wire {
         Ok(())
     }
 
-    /// Shows the other end that this one is gone.
+    /// Shows the other end that this end is gone.
     pub(super) fn shut_down(&self) {
-        // Another end that is gone needs no word.
+        // If the other end is gone, there is nothing to show.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }

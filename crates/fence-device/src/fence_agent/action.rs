@@ -1,4 +1,4 @@
-//! The actions of fence agents, and which of them change something.
+//! The actions of devices that programs operate, and which actions change something.
 
 use fence_core::execution::Order;
 
@@ -44,8 +44,8 @@ impl AgentAction {
         }
     }
 
-    /// What the agent is run for.
-    pub(super) fn purpose(self) -> Purpose {
+    /// What a program is run for.
+    pub(crate) fn purpose(self) -> Purpose {
         match self {
             AgentAction::Off | AgentAction::On | AgentAction::Reboot => Purpose::Order,
             AgentAction::Status | AgentAction::List | AgentAction::Monitor => Purpose::Question,

@@ -1,4 +1,4 @@
-//! Asking an agent whether its device can be reached.
+//! Asks an agent whether its device can be reached.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::{Called, Limit, OUTPUT_BYTES_MAX, Reach, RunOutcome};
 impl FenceAgentDevice {
     pub(super) fn contact(&self, limit: Limit) -> Reach {
         let reach = self.contact_now(limit);
-        // A failure to read the metadata was perhaps a passing one, and a fence has no time for it.
+        // The failure to read the metadata has perhaps passed, and a fence has no time to find out.
         if self.is_undescribed() && !matches!(reach, Reach::Unreachable(_)) {
             let _ = self.metadata(limit);
         }
@@ -36,7 +36,7 @@ impl FenceAgentDevice {
             let words = "the agent is there; no target is configured by name to contact it for";
             return self.program_only(words);
         }
-        // The option that names a target says where it is reached.
+        // The option that names a target has its address.
         let called = Called { address: Some(&self.settings.plug), plug: None };
         let places: Vec<Vec<&NodeName>> = self.settings.targets.iter().map(|n| vec![n]).collect();
         contact_all(Contacted::Targets, &places, called, |targets| {
@@ -47,8 +47,8 @@ impl FenceAgentDevice {
         })
     }
 
-    /// Whether the device is one thing, in which the targets are plugs; otherwise the option that
-    /// names a target says where it is reached.
+    /// Whether the targets are plugs of one device. Otherwise the option that names a target has
+    /// its address.
     pub(super) fn has_one_contact(&self) -> bool {
         matches!(self.settings.plug_option.as_deref(), None | Some("plug" | "port"))
     }

@@ -1,8 +1,8 @@
-//! The agent's metadata: read by running the agent, and kept while the agent's file stays the same.
+//! The agent's metadata: read by running the agent, and kept while the agent's file is unchanged.
 //!
-//! A question that decides which machine is hit needs the metadata: it is read again until it can
-//! be read. Other questions make do without it. For them a failure is remembered, so that an agent
-//! that cannot describe itself delays no fence twice.
+//! A question that decides on which machine an order acts needs the metadata, so it reads them
+//! again after a failure. Other questions have a safe answer without the metadata. For them a
+//! failure is kept, so that an agent without metadata delays no fence twice.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,39 +14,32 @@ use crate::pool::ask_until;
 use crate::program::failure;
 use crate::{Command, Limit, RunOutcome};
 
-/// What is known of an agent's metadata.
+/// The metadata of an agent, or why they cannot be read.
 #[derive(Debug, Default)]
 pub(super) struct Description(Mutex<Option<Kept>>);
 
-/// What one reading brought, and of which file.
+/// The result of the last reading, and the mark of the file that was read.
 type Kept = (FileMark, Result<Arc<Metadata>, String>);
 
-/// What changes when the agent's file is replaced or written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileMark {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
+/// Changes when the agent's file is replaced or written: the device, the inode, the size, and the
+/// time of the last change.
+type FileMark = (u64, u64, u64, i64, i64);
 
 impl Description {
     fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was learned of the file with this mark.
+    /// The result for the file with this mark.
     fn of(&self, mark: FileMark) -> Option<Result<Arc<Metadata>, String>> {
-        let kept = self.kept();
-        kept.as_ref()
-            .filter(|(known, _)| *known == mark)
-            .map(|(_, description)| description.clone())
+        let kept = self.kept().clone();
+        kept.filter(|(known, _)| *known == mark).map(|(_, description)| description)
     }
 }
 
 impl FenceAgentDevice {
-    /// The metadata, read now unless it is known. An error is no permission: who asks to be safe
-    /// refuses.
+    /// The metadata, read now unless they are known. After an error, a caller that needs them for
+    /// safety must refuse.
     pub(super) fn metadata(&self, limit: Limit) -> Result<Arc<Metadata>, String> {
         let mark = file_mark(&self.settings.agent, limit)?;
         match self.description.of(mark) {
@@ -55,7 +48,7 @@ impl FenceAgentDevice {
         }
     }
 
-    /// The metadata for a question that has a safe answer without it: not read once more after a
+    /// The metadata for a question that has a safe answer without them: not read again after a
     /// failure.
     pub(super) fn metadata_if_readable(&self, limit: Limit) -> Option<Arc<Metadata>> {
         let mark = file_mark(&self.settings.agent, limit).ok()?;
@@ -63,7 +56,7 @@ impl FenceAgentDevice {
         known.unwrap_or_else(|| self.read_metadata(mark, limit)).ok()
     }
 
-    /// The metadata that was read last, without any I/O.
+    /// The metadata of the last reading, without any I/O.
     pub(super) fn known_metadata(&self) -> Option<Arc<Metadata>> {
         let kept = self.description.kept();
         kept.as_ref().and_then(|(_, description)| description.clone().ok())
@@ -83,7 +76,7 @@ impl FenceAgentDevice {
             RunOutcome::Exited { code: 0, stdout, .. } => Metadata::parse(stdout).map(Arc::new),
             other => Err(failure(&self.settings.agent, other)),
         };
-        // A limit that was too short for any agent says nothing of this one.
+        // The end at a shorter limit proves nothing about this agent.
         let is_telling = match &outcome {
             RunOutcome::Exited { .. } | RunOutcome::Signaled { .. } => true,
             RunOutcome::TimedOut { .. } => own_limit <= limit,
@@ -95,8 +88,8 @@ impl FenceAgentDevice {
         description
     }
 
-    /// Whether the agent has `action`, as far as its metadata is known. An agent that declares
-    /// nothing is taken to have it: the worst that comes of that is a question without an answer.
+    /// Whether the agent has `action`, as far as its metadata are known. An agent that declares no
+    /// actions counts as having it: the worst result is a question without an answer.
     pub(super) fn declares(metadata: Option<&Metadata>, action: AgentAction) -> bool {
         metadata.is_none_or(|metadata| {
             !metadata.declares_actions() || metadata.has_action(action.as_str())
@@ -104,17 +97,12 @@ impl FenceAgentDevice {
     }
 }
 
-/// The mark of the file at `path`. The file's server may be dead, so a thread of its own looks.
+/// The mark of the file at `path`. A separate thread looks, because the file's server may be dead.
 fn file_mark(path: &str, limit: Limit) -> Result<FileMark, String> {
     let owned = path.to_owned();
     let seen = ask_until(limit, move || {
         let file = fs::metadata(owned)?;
-        Ok(FileMark {
-            device: file.dev(),
-            inode: file.ino(),
-            size: file.size(),
-            modified: (file.mtime(), file.mtime_nsec()),
-        })
+        Ok((file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
     });
     seen.map_err(|error| match error.kind() {
         ErrorKind::NotFound => format!("there is no program '{path}'"),
@@ -122,8 +110,8 @@ fn file_mark(path: &str, limit: Limit) -> Result<FileMark, String> {
     })
 }
 
-/// How long an agent may take to describe itself, as with Pacemaker.
+/// How long an agent may take to write its metadata, as with Pacemaker.
 const METADATA_MS: u64 = 10_000;
 
-/// How much of its description is read. The longest known ones have 12 KiB.
+/// How much of the metadata is read. The longest known metadata have 12 KiB.
 const METADATA_BYTES_MAX: usize = 256 * 1024;

@@ -1,13 +1,13 @@
-//! The machine behind a name that an agent resolves by itself, with each call anew.
+//! The machine behind a name that an agent resolves by itself, with each call again.
 //!
-//! A name with several addresses may lead the order to one machine and the question to another. So
-//! the name is resolved here as well: where it has several addresses, the agent gets a number in
-//! its place, the same for the order and for each question of the execution. A name with one
-//! address stays, as long as it keeps that address.
+//! If a name has several addresses, the order may reach one machine and the question another. So
+//! the name is resolved here as well. If it has several addresses, the agent gets a number instead:
+//! the same number for the order and for each question of the execution. A name with one address
+//! stays while it keeps this address.
 //!
-//! A certificate is verified against a name. Where the options ask for that, the name stays:
-//! whoever answers at any of its addresses has shown that it bears the name. A name that only the
-//! agent can resolve (an alias of its `ssh`) stays, too.
+//! A certificate is verified against a name. If the options ask for this, the name stays: a machine
+//! at any of its addresses must prove the name. A name that only the agent can resolve (an alias of
+//! its `ssh`) stays, too.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -26,8 +26,8 @@ pub(crate) enum AgentHost {
 }
 
 impl FenceAgentDevice {
-    /// The number that the agent gets in place of a name for an order, if it does not get the name;
-    /// pins the machine.
+    /// The number that the agent gets instead of the name for an order, if it does not get the
+    /// name. Pins the machine.
     pub(super) fn host_of_order(&self, plug: &str, pin: &Pin, limit: Limit) -> Option<String> {
         let name = self.host_name(plug)?;
         if let Some(Machine::Agent { host: AgentHost::Number(number) }) = pin.machine() {
@@ -43,7 +43,7 @@ impl FenceAgentDevice {
         given
     }
 
-    /// The same for a question. An error says why its answer could be that of another machine.
+    /// The same for a question. An error says why another machine could answer.
     pub(super) fn host_of_question(
         &self,
         plug: &str,
@@ -64,54 +64,50 @@ impl FenceAgentDevice {
         }
     }
 
-    /// `number`, unless the name leads there and nowhere else.
+    /// `number`, unless it is the name's one address.
     fn number_for(number: &str, found: Option<&[String]>) -> Option<String> {
         let is_kept = matches!(found, Some([one]) if one == number);
         (!is_kept).then(|| number.to_owned())
     }
 
-    /// The name by which the agent finds its device, where it gets one and nothing else shows that
-    /// who answers bears it.
+    /// The name by which the agent finds its device, if it gets a name and no certificate proves
+    /// the name.
     fn host_name<'a>(&'a self, plug: &'a str) -> Option<&'a str> {
         let of_all = || {
-            let given = self.settings.options.iter();
-            given.filter(|(name, _)| is_host_option(name)).map(|(_, value)| value.as_str()).next()
+            let mut given = self.settings.options.iter();
+            given.find(|(name, _)| is_host_option(name)).map(|(_, value)| value.as_str())
         };
         let host = if self.settings.addresses().is_some() { Some(plug) } else { of_all() };
         let is_name = |host: &&str| !host.is_empty() && host.parse::<IpAddr>().is_err();
         host.filter(is_name).filter(|_| !self.verifies_names())
     }
 
-    /// The numbers of a name, in the order of the system's resolver, those that the agent may use
-    /// alone. Numbers of IPv4 come first: agents put them into URLs and the addresses of other
-    /// protocols, where one of IPv6 needs a form of its own.
+    /// The numbers of a name that the agent may use, in the order of the system's resolver. IPv4
+    /// comes first: agents put numbers into URLs and other addresses, where IPv6 needs brackets.
     fn addresses_of(&self, name: &str, limit: Limit) -> Result<Vec<String>, String> {
-        let found = resolve(name, 0, limit.min(Limit::in_ms(RESOLVE_MS)))?;
-        let is_only = |option| self.is_set(option);
-        let is_wanted = |address: &&SocketAddr| match (is_only("inet4_only"), is_only("inet6_only"))
-        {
+        let mut found = resolve(name, 0, limit.min(Limit::in_ms(RESOLVE_MS)))?;
+        let only = (self.is_set("inet4_only"), self.is_set("inet6_only"));
+        found.retain(|address| match only {
             (true, false) => address.is_ipv4(),
             (false, true) => address.is_ipv6(),
             _ => true,
-        };
-        let (mut first, mut then) = (Vec::new(), Vec::new());
-        for address in found.iter().filter(is_wanted) {
-            let (list, number) =
-                (if address.is_ipv4() { &mut first } else { &mut then }, number(*address));
-            if !list.contains(&number) {
-                list.push(number);
+        });
+        found.sort_by_key(SocketAddr::is_ipv6);
+        let mut numbers = Vec::new();
+        for number in found.into_iter().map(number) {
+            if !numbers.contains(&number) {
+                numbers.push(number);
             }
         }
-        first.append(&mut then);
-        Ok(first)
+        Ok(numbers)
     }
 
-    /// Whether the options ask for a certificate that bears the name.
+    /// Whether the options ask for a certificate of the name.
     fn verifies_names(&self) -> bool {
         self.is_set("ssl_secure") || self.is_set("ssl") && !self.is_set("ssl_insecure")
     }
 
-    /// Whether an option is given, and not as false.
+    /// Whether an option is set, and not to false.
     fn is_set(&self, option: &str) -> bool {
         let is_false = |value: &str| ["0", "no", "off", "false"].contains(&value);
         self.settings.options.iter().any(|(name, value)| {
@@ -120,7 +116,7 @@ impl FenceAgentDevice {
     }
 }
 
-/// Whether an option of this name says where the device is.
+/// Whether an option of this name has the address of the device.
 pub(super) fn is_host_option(name: &str) -> bool {
     ["ip", "ipaddr"].contains(&name)
 }
@@ -132,5 +128,5 @@ fn doubt(name: &str) -> String {
     )
 }
 
-/// How long a name is looked up for.
+/// How long the look-up of a name may take.
 const RESOLVE_MS: u64 = 5_000;

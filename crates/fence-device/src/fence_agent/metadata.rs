@@ -1,7 +1,7 @@
-//! What a fence agent says of itself, and what in a configuration does not fit that.
+//! The metadata of fence agents, and what in a configuration does not fit them.
 //!
-//! The format is that of ClusterLabs' fence agents (`lib/metadata.rng` there), read tolerantly:
-//! what is missing or new in an agent's metadata is not the administrator's fault.
+//! The format is that of ClusterLabs' fence agents (`lib/metadata.rng` there). It is read
+//! tolerantly: missing or unknown elements are not the administrator's fault.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -16,16 +16,16 @@ use crate::program::message;
 pub struct Metadata {
     parameters: Vec<Parameter>,
     actions: BTreeSet<String>,
-    /// What stood around the document.
+    /// The text around the document.
     skipped: Option<String>,
 }
 
-/// An option that an agent is to be given.
+/// An option for an agent.
 #[derive(Clone, Copy, Debug)]
 pub struct Given<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Its value; `None` where that is nobody's business or not the same for all targets.
+    /// Its value; `None` if it is secret or differs between targets.
     pub value: Option<&'a str>,
 }
 
@@ -49,8 +49,8 @@ enum Content {
 }
 
 impl Metadata {
-    /// Reads what an agent writes for the action `metadata`. Warnings of the agent or of what it is
-    /// written in may stand before and after the document.
+    /// Reads an agent's output of the action `metadata`. Warnings of the agent or of its
+    /// interpreter may precede and follow the document.
     pub fn parse(text: &str) -> Result<Self, String> {
         let options = ParsingOptions { nodes_limit: NODES_MAX, ..ParsingOptions::default() };
         let (before, xml, after) = document_in(text);
@@ -73,12 +73,12 @@ impl Metadata {
         })
     }
 
-    /// What stood around the document, as one line.
+    /// The text around the document, as one line.
     pub fn skipped(&self) -> Option<&str> {
         self.skipped.as_deref()
     }
 
-    /// Whether it says at all which actions the agent has.
+    /// Whether the agent declares its actions.
     pub fn declares_actions(&self) -> bool {
         !self.actions.is_empty()
     }
@@ -88,14 +88,14 @@ impl Metadata {
         self.actions.contains(action)
     }
 
-    /// Whether the agent may act on one and the same machine whatever plug it is told: it has no
-    /// option for one, or takes it for an address only on request (`port_as_ip`).
+    /// Whether the agent may act on the same machine for every plug: it has no option for a plug,
+    /// or uses the plug as an address only on request (`port_as_ip`).
     pub fn may_ignore_plugs(&self) -> bool {
         let has = |name| self.parameter(name).is_some();
         has("port_as_ip") || !(has("plug") || has("port"))
     }
 
-    /// What is wrong with giving the agent these options, and with expecting these actions of it.
+    /// What is wrong with these options for the agent, and which needed actions it lacks.
     pub fn problems<'a>(
         &self,
         given: &[Given<'_>],
@@ -141,7 +141,7 @@ impl Metadata {
         exact.or_else(|| self.parameters.iter().find(|parameter| is_same(&parameter.name, name)))
     }
 
-    /// The parameter by its present name.
+    /// The parameter with the current name.
     fn current<'a>(&'a self, parameter: &'a Parameter) -> &'a Parameter {
         let successor = |other: &&Parameter| other.obsoletes.as_ref() == Some(&parameter.name);
         let has_successor = parameter.is_old.then(|| self.parameters.iter().find(successor));
@@ -187,7 +187,7 @@ impl Parameter {
     }
 }
 
-/// The document in `text`, between what stands before and after it.
+/// `text` in three parts: before the document, the document, and after it.
 fn document_in(text: &str) -> (&str, &str, &str) {
     let start = [text.find("<?xml"), text.find("<resource-agent")].into_iter().flatten().min();
     let (before, rest) = text.split_at(start.unwrap_or_default());
@@ -196,7 +196,7 @@ fn document_in(text: &str) -> (&str, &str, &str) {
     (before, xml.trim(), after)
 }
 
-/// `xml` without the document type that may precede its root, and without the entities in that.
+/// `xml` without the document type before its root, and so without entities.
 fn without_type(xml: &str) -> Cow<'_, str> {
     let root = xml.find("<resource-agent").unwrap_or(xml.len());
     let Some(start) = xml[..root].find("<!DOCTYPE") else { return Cow::Borrowed(xml) };
@@ -216,7 +216,7 @@ fn without_type(xml: &str) -> Cow<'_, str> {
     Cow::Borrowed(xml)
 }
 
-/// How the document ends.
+/// The end of the document.
 const END: &str = "</resource-agent>";
 
 fn parameter(node: Node) -> Option<Parameter> {
@@ -242,19 +242,19 @@ fn parameter(node: Node) -> Option<Parameter> {
     })
 }
 
-/// Whether an agent takes both names for the same.
+/// Whether both names mean the same option to an agent.
 fn is_same(a: &str, b: &str) -> bool {
     a.replace('-', "_") == b.replace('-', "_")
 }
 
-/// What every agent is told, whether or not it declares it as required.
+/// The options that every agent gets, required or not.
 const SET_BY_US: &[&str] = &["action", "nodename"];
 
 /// How agents write true and false, in any case.
 const TRUE: &[&str] = &["1", "yes", "on", "true"];
 const FALSE: &[&str] = &["0", "no", "off", "false"];
 
-/// The most nodes of a document; agents have some hundreds.
+/// The most nodes of a document. Agents have some hundreds.
 const NODES_MAX: u32 = 100_000;
 
 #[cfg(test)]

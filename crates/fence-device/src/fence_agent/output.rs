@@ -1,24 +1,24 @@
-//! What a fence agent's list says.
+//! The lists of fence agents.
 
 /// A plug, as an agent lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed<'a> {
-    /// What the agent is told to mean it.
+    /// The value that the agent expects.
     pub plug: &'a str,
     /// The agent's other name for it; may be empty.
     pub alias: &'a str,
 }
 
-/// What an agent writes that has the action, and no list.
+/// What an agent means that has the action, and writes no list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoList {
-    /// It has plugs, and nobody has written the code that lists them.
+    /// It has plugs, but no code that lists them.
     Unwritten,
-    /// As it is used here, it has no plugs: it acts on one machine.
+    /// With these options it has no plugs: it acts on one machine.
     OneMachine,
 }
 
-/// Whether the agent says that it has no list. ClusterLabs' agents do so in these words alone, and
+/// Whether the agent reports that it has no list. ClusterLabs' agents use these words alone, and
 /// exit with 0.
 pub(super) fn no_list(stdout: &str) -> Option<NoList> {
     match stdout.trim() {
@@ -31,8 +31,8 @@ pub(super) fn no_list(stdout: &str) -> Option<NoList> {
 /// The plugs that an agent lists: `plug`, `plug,alias` (whatever the separator) or, as `fence_virt`
 /// and `fence_xvm` write it, `name uuid state`, one a line.
 ///
-/// A line of another form spoils the list, and is the error: agents without a list say so in prose,
-/// and exit with 0.
+/// A line of another form is the error, and no list is returned: agents without a list report this
+/// in prose, and exit with 0.
 pub fn listed_plugs<'a>(stdout: &'a str, separator: &str) -> Result<Vec<Listed<'a>>, &'a str> {
     let lines = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
     lines
@@ -51,7 +51,7 @@ pub fn listed_plugs<'a>(stdout: &'a str, separator: &str) -> Result<Vec<Listed<'
         .collect()
 }
 
-/// The line `name uuid state`; the name may have blanks in it.
+/// The line `name uuid state`; the name may contain blanks.
 fn of_columns(line: &str) -> Option<Listed<'_>> {
     let (rest, state) = line.rsplit_once(char::is_whitespace)?;
     let (name, uuid) = rest.trim_end().rsplit_once(char::is_whitespace)?;

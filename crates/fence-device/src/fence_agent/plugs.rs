@@ -1,5 +1,5 @@
-//! Whether an agent knows a plug. Some agents call every machine off that they do not know, so an
-//! "off" proves something only where the plug is in the agent's list.
+//! Whether an agent knows a plug. Some agents report every unknown machine as off, so an "off"
+//! proves something only if the plug is in the agent's list.
 
 use fence_protocol::{NodeName, PowerState, bounded, fold_hostlist};
 
@@ -10,14 +10,14 @@ use crate::pool::ask_all;
 use crate::program::LIST_BYTES_MAX;
 use crate::{Limit, Pin, RunOutcome, Secrets};
 
-/// What an agent wrote as its list.
+/// The list that an agent wrote.
 pub(super) struct List {
     stdout: String,
     secrets: Secrets,
 }
 
 impl List {
-    /// Its plugs, or why it is no list.
+    /// Its plugs, or why they cannot be read.
     pub(super) fn plugs(&self, separator: &str) -> Result<Vec<Listed<'_>>, String> {
         listed_plugs(&self.stdout, separator).map_err(|line| {
             let line = bounded(&self.secrets.hide(line), 64);
@@ -26,11 +26,11 @@ impl List {
     }
 }
 
-/// The name of a node and of a plug that nobody has.
+/// A name that no node and no plug has.
 const NO_SUCH_NODE: &str = "fence-watcher-no-such-plug";
 
 impl FenceAgentDevice {
-    /// Whether the agent can list its plugs: as configured, else as it says.
+    /// Whether the agent can list its plugs: as configured, else by its metadata.
     pub(super) fn can_list(&self, limit: Limit) -> bool {
         match &self.settings.actions {
             Some(actions) => actions.contains(&AgentAction::List),
@@ -42,7 +42,7 @@ impl FenceAgentDevice {
         self.settings.options.get("separator").map_or(",", String::as_str)
     }
 
-    /// Why an "off" for `target` proves nothing, if that is so.
+    /// Why an "off" for `target` proves nothing, if it does not.
     pub(super) fn doubt_about_off(
         &self,
         target: Target<'_>,
@@ -53,11 +53,11 @@ impl FenceAgentDevice {
         Some(format!("the agent says off, which is not believed: {}", doubt.text))
     }
 
-    /// Why nothing may be ordered for `target` as far as the agent's list shows, if that is so.
+    /// Why no order for `target` may be given, as far as the agent's list shows.
     ///
-    /// Where the state is asked after an order, an "off" of an unknown plug is not believed, and
-    /// the list is read then. Otherwise the list is read before the order: nothing shows later that
-    /// the agent took an unknown plug for its own, or acted on another machine.
+    /// If the state is asked after an order, the list is read then, and the "off" of an unknown
+    /// plug is not trusted. Otherwise the list is read before the order: nothing shows later
+    /// whether the agent accepted an unknown plug, or acted on another machine.
     pub(super) fn doubt_about_order(
         &self,
         action: AgentAction,
@@ -72,7 +72,7 @@ impl FenceAgentDevice {
         self.doubt_about_plug(target, pin, limit)
     }
 
-    /// Why it is not certain that the agent knows the plug of `target`, where it can list its
+    /// Why it is not certain that the agent knows the plug of `target`, if the agent can list its
     /// plugs.
     fn doubt_about_plug(&self, target: Target<'_>, pin: &Pin, limit: Limit) -> Option<Doubt> {
         if !self.can_list(limit) {
@@ -83,27 +83,24 @@ impl FenceAgentDevice {
             Some(listing) => listing,
             None => match self.listing(target, limit) {
                 Ok(listing) => listing,
-                Err(Doubt { text, is_unreached }) => {
-                    let text = format!("whether it knows '{plug}' cannot be told: {text}");
-                    return Some(Doubt { text, is_unreached });
+                Err(doubt) => {
+                    let text = format!("whether it knows '{plug}' cannot be told: {}", doubt.text);
+                    return Some(Doubt { text, ..doubt });
                 }
             },
         };
         pin.set_listing(listing);
-        let certain = |text| Some(Doubt { text, is_unreached: false });
         match listing {
             Listing::Listed | Listing::NoList => None,
             Listing::OneMachine if !self.needs_description() => None,
-            Listing::OneMachine => certain(ONE_MACHINE.to_owned()),
-            Listing::Unlisted => certain(format!("'{plug}' is not in its list")),
+            Listing::OneMachine => Some(Doubt::from(ONE_MACHINE.to_owned())),
+            Listing::Unlisted => Some(Doubt::from(format!("'{plug}' is not in its list"))),
         }
     }
 
-    /// What the agent's list says of the plug of `target`.
+    /// What the agent's list shows of the plug of `target`.
     fn listing(&self, target: Target<'_>, limit: Limit) -> Result<Listing, Doubt> {
-        let list = self.list(Some(target), limit)?;
-        let text = |text| Doubt { text, is_unreached: false };
-        self.listing_in(&list, target.plug).map_err(text)
+        Ok(self.listing_in(&self.list(Some(target), limit)?, target.plug)?)
     }
 
     fn listing_in(&self, list: &List, plug: &str) -> Result<Listing, String> {
@@ -126,10 +123,9 @@ impl FenceAgentDevice {
         has(plug) || !separator.is_empty() && parts.all(has)
     }
 
-    /// What the agent writes for a list.
+    /// Asks the agent for its list.
     pub(super) fn list(&self, target: Option<Target<'_>>, limit: Limit) -> Result<List, Doubt> {
-        let certain = |text| Doubt { text, is_unreached: false };
-        match self.run(AgentAction::List, target, None, limit, LIST_BYTES_MAX).map_err(certain)? {
+        match self.run(AgentAction::List, target, None, limit, LIST_BYTES_MAX)? {
             Ran { outcome: RunOutcome::Exited { code: 0, stdout, .. }, secrets } => {
                 Ok(List { stdout, secrets })
             }
@@ -145,12 +141,13 @@ impl FenceAgentDevice {
         }
     }
 
-    /// Why no state is one of a target: the agent shows a state of a plug that cannot exist.
+    /// Why no state proves anything about a target: the agent shows a state of a plug that cannot
+    /// exist.
     pub(super) fn blind_status(&self, limit: Limit) -> Option<String> {
         if !self.may_have(AgentAction::Status) || !self.has_one_contact() {
             return None;
         }
-        // One machine needs no plug.
+        // A device of one machine needs no plug.
         let ignores_plugs = || Some(self.metadata_if_readable(limit)?.may_ignore_plugs());
         if self.settings.targets.len() == 1 && ignores_plugs().unwrap_or(true) {
             return None;
@@ -168,8 +165,8 @@ impl FenceAgentDevice {
         ))
     }
 
-    /// The targets, known by name, whose plug is not in the agent's list: no fence of theirs is
-    /// ordered, or none is confirmed.
+    /// The targets, known by name, whose plug is not in the agent's list: their fences are not
+    /// ordered, or not confirmed.
     pub(super) fn unlisted_targets(&self, limit: Limit) -> Vec<String> {
         let plug = |node| Some((node, self.settings.plug.of(node)?));
         let targets: Vec<(&NodeName, String)> =
@@ -199,8 +196,8 @@ impl FenceAgentDevice {
         unlisted(&unknown).into_iter().collect()
     }
 
-    /// The same where each plug is an address: each has an agent's list of its own, which holds no
-    /// address.
+    /// The same if each plug is an address: the agent has a separate list for each address, and
+    /// this list has no address.
     fn unlisted_addresses(&self, targets: &[(&NodeName, String)], limit: Limit) -> Vec<String> {
         let mut found = ask_all(targets, |(node, plug)| {
             let why = match self.listing(Target::new(node, plug), limit) {
@@ -235,8 +232,14 @@ fn unlisted(unknown: &[(&NodeName, String)]) -> Option<String> {
 /// Why it is not certain that an agent knows a plug.
 pub(super) struct Doubt {
     pub(super) text: String,
-    /// The agent did not answer. It may do so for another try, or on another node.
+    /// The agent did not answer. It may answer another try, or another node.
     pub(super) is_unreached: bool,
+}
+
+impl From<String> for Doubt {
+    fn from(text: String) -> Self {
+        Doubt { text, is_unreached: false }
+    }
 }
 
 fn unreadable(problem: &str) -> String {
@@ -245,11 +248,11 @@ fn unreadable(problem: &str) -> String {
     )
 }
 
-/// What to do about a list that is of no use.
+/// What to do about a list without use.
 const REMEDY: &str = "if the agent fails for plugs that it does not know, set 'plug_option', and \
                       name in 'actions' what it has but for \"list\"";
 
-/// What an agent without plugs says with its list.
+/// What the list of an agent without plugs means.
 const ONE_MACHINE: &str = "\"N/A\" for a list, so it may act on one and the same machine for every \
                            target: write in 'plug_option' which of its options names the target, \
                            such as \"ip\"";
