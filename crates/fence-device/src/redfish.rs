@@ -3,9 +3,9 @@
 //! Each question and each order is a visit: log in, look at the target's system, perhaps send
 //! `ComputerSystem.Reset` (or `Chassis.Reset`, if `system` is the path of a chassis), log out. A
 //! visit looks at the system also before an order. The look shows that the BMC responds, that it is
-//! the right BMC, that the login is valid, and that the system exists and allows the order. An error
-//! up to then proves that nothing was done; after an error from then on, the BMC may have carried
-//! the order out.
+//! the right BMC, that the login is valid, and that the system exists and allows the order. An
+//! error up to then proves that nothing was done; after an error from then on, the BMC may have
+//! carried the order out.
 //!
 //! The reports of an order, their result codes, and their causes:
 //!
@@ -58,7 +58,7 @@ pub use path::ResourcePath;
 pub use resource::{
     Collection, Reset, System, parse_action_info, parse_collection, parse_system, reset_type,
 };
-use service::{Problem, Service};
+use service::{Found, Problem, Service};
 use systems::{Member, position_of};
 use tls::Expected;
 pub use tls::Fingerprint;
@@ -153,12 +153,8 @@ impl RedfishDevice {
     ) -> Result<T, Problem> {
         let password = self.settings.password.read().map_err(Problem::Failed)?;
         let mut service = Service::new(self.client(place, limit)?, limit);
-        let username = &self.settings.username;
-        let result = match self.settings.login {
-            RedfishLogin::Basic => service.log_in_each_time(username, &password),
-            RedfishLogin::Session => service.open_session(username, &password),
-        };
-        let result = result.and_then(|()| work(&service));
+        let RedfishSettings { login, username, .. } = &self.settings;
+        let result = service.log_in(*login, username, &password).and_then(|()| work(&service));
         service.close_session();
         result.map_err(|problem| service.named(problem))
     }
@@ -181,12 +177,7 @@ impl RedfishDevice {
     }
 
     /// The present system of `target`, or the pinned system, and its path.
-    fn system(
-        &self,
-        service: &Service,
-        target: &NodeName,
-        pin: &Pin,
-    ) -> Result<(ResourcePath, System), Problem> {
+    fn system(&self, service: &Service, target: &NodeName, pin: &Pin) -> Result<Found, Problem> {
         if let Some((_, path)) = pinned(pin) {
             return self.pinned_system(service, target, path);
         }
@@ -218,7 +209,7 @@ impl RedfishDevice {
         target: &NodeName,
         pin: &Pin,
         is_enough: impl Fn(&System) -> bool,
-    ) -> Result<(ResourcePath, System), Problem> {
+    ) -> Result<Found, Problem> {
         loop {
             let found = self.system(service, target, pin)?;
             if !found.1.is_doubtful || is_enough(&found.1) || !service.has_paused(None) {
@@ -234,7 +225,7 @@ impl RedfishDevice {
         service: &Service,
         target: &NodeName,
         path: &ResourcePath,
-    ) -> Result<(ResourcePath, System), Problem> {
+    ) -> Result<Found, Problem> {
         let (place, system) = service.system(path)?;
         let name = self.settings.system.as_ref().and_then(|systems| systems.of(target));
         match name.filter(|name| !name.starts_with('/')) {
@@ -254,7 +245,9 @@ impl RedfishDevice {
     /// The targets whose systems the one service lists.
     fn discovered(&self, service: &Service) -> Result<BTreeSet<NodeName>, Problem> {
         let Some(called) = &self.settings.system else {
-            return Err(Problem::Failed("'system' does not say how targets are called".to_owned()));
+            return Err(Problem::Failed(
+                "'system' is not set, so systems have no target names".to_owned(),
+            ));
         };
         // The list contains only the systems that can be read now.
         let all = service.systems(&[])?.members;
@@ -286,12 +279,11 @@ impl FenceDevice for RedfishDevice {
             let text = "not contacted: each target has its own BMC, and none is listed";
             return Reach::NotAsked(text.to_owned());
         };
-        let count = |service: &Service| {
-            let Collection { members, unreadable, .. } = service.collection()?;
-            Ok(members.len() + unreadable.len())
-        };
-        match self.visit(&place, limit, count) {
-            Ok(count) => Reach::Reachable(format!("it answered, and has {count} systems")),
+        match self.visit(&place, limit, Service::collection) {
+            Ok(Collection { members, unreadable, .. }) => {
+                let count = members.len() + unreadable.len();
+                Reach::Reachable(format!("it answered, and has {count} systems"))
+            }
             Err(problem) => Reach::Unreachable(problem.into_text()),
         }
     }
@@ -372,6 +364,6 @@ fn pinned(pin: &Pin) -> Option<(SocketAddr, &ResourcePath)> {
     }
 }
 
-/// The time limit of a question for the power. It is shorter than the 15 s for which an agent waits,
-/// so that the agent learns which BMC does not answer.
+/// The time limit of a question for the power. It is shorter than the 15 s for which an agent
+/// waits, so that the agent learns which BMC does not answer.
 const QUESTION_MS_MAX: u64 = 13_000;

@@ -27,7 +27,8 @@ impl Permission {
         Permission { client, limit, found: Arc::default() }
     }
 
-    /// Whether the order may be sent now; the error is the outcome of an order that may not be sent.
+    /// Whether the order may be sent now; the error is the outcome of an order that may not be
+    /// sent.
     pub(crate) fn check(&self) -> Result<(), Ec2Outcome> {
         if self.client.as_ref().is_some_and(|client| !client.is_waiting(self.limit)) {
             return Err(Ec2Outcome::Withdrawn);

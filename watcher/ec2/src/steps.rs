@@ -61,7 +61,7 @@ impl From<Trouble> for Ec2Answer {
 
 async fn reach(session: &Session) -> Result<Ec2Answer, Trouble> {
     would(session, &Query::may_describe()).await?;
-    let text = format!("{} answers, and lets us look at instances", session.place());
+    let text = format!("{} answers, and allows to describe instances", session.place());
     Ok(Ec2Answer::of(Ec2Outcome::Done, text))
 }
 
@@ -75,9 +75,10 @@ async fn would(session: &Session, query: &Query) -> Result<bool, Trouble> {
 
 /// Finds the instance and asks whether EC2 would allow its orders.
 ///
-/// A service that imitates EC2 may not know dry runs, and would carry the orders out. So the service
-/// must show twice that it knows dry runs before this function asks for the order that would change
-/// the state: first with a question, then with the order whose state the instance already has.
+/// A service that imitates EC2 may not know dry runs, and would carry the orders out. So the
+/// service must show twice that it knows dry runs before this function asks for the order that
+/// would change the state: first with a question, then with the order whose state the instance
+/// already has.
 async fn rehearse(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> {
     let Instance { id, state, .. } = find(session, call).await?;
     let done = |text: &str| Ok(Ec2Answer::of(Ec2Outcome::Done, format!("{id} is {state}: {text}")));
@@ -89,12 +90,12 @@ async fn rehearse(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Troubl
         _ => return done("orders are not rehearsed in this state"),
     }
     if !would(session, &Query::may_describe()).await? {
-        return done("the service knows no dry runs");
+        return done("the service does not support dry runs");
     }
     for query in orders {
         match would(session, &query).await {
             Ok(true) => {}
-            Ok(false) => return done("the service knows no dry runs of orders"),
+            Ok(false) => return done("the service does not support dry runs of orders"),
             Err(Trouble::Refused(_, words)) => {
                 let name = query.action;
                 return Err(Trouble::Wrong(format!("{name} {id} would be refused: {words}")));
@@ -133,7 +134,7 @@ async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> 
         Ok(Ec2Answer { instance: Some(id.clone()), ..answer })
     };
     let forbidden = |outcome| match outcome {
-        Ec2Outcome::Withdrawn => answer(outcome, "nobody waited for it any more".to_owned()),
+        Ec2Outcome::Withdrawn => answer(outcome, "the client did not wait any more".to_owned()),
         _ => answer(outcome, "there was no time left to send it".to_owned()),
     };
     if call.ask == Ec2Ask::Off && state == "terminated" {

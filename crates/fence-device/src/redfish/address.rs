@@ -19,8 +19,8 @@ pub struct Address {
 }
 
 impl Address {
-    /// The address in `text`: a host, optionally with a port, after `https://` or nothing. This also
-    /// accepts `http://`; the caller decides whether to use it.
+    /// The address in `text`: a host, optionally with a port, after `https://` or nothing. This
+    /// also accepts `http://`; the caller decides whether to use it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let problem = |what: &str| Err(format!("'{}' {what}", text.escape_debug()));
         let (is_tls, rest) = match text.split_once("://") {
@@ -81,9 +81,9 @@ impl Address {
     }
 }
 
-/// The first of `addresses` that accepts a connection. A name with a dead address must not prevent a
-/// fence, and all calls of one visit must reach one machine: so the caller chooses the address once,
-/// before the first call.
+/// The first of `addresses` that accepts a connection. A name with a dead address must not prevent
+/// a fence, and all calls of one visit must reach one machine: so the caller chooses the address
+/// once, before the first call.
 pub(super) fn connectable(addresses: &[SocketAddr], limit: Limit) -> Result<SocketAddr, String> {
     if let [only] = addresses {
         return Ok(*only);

@@ -33,11 +33,9 @@ pub(super) fn text_of(body: &[u8]) -> Cow<'_, str> {
 /// The words of an error, as a quotation.
 pub fn error_words(body: &[u8]) -> Option<String> {
     let body = parse(body)?;
-    let of_messages = |holder: &Value| words_of(&messages(holder));
-    match body.get("error").filter(|error| error.is_object()) {
-        Some(error) => of_messages(error).or_else(|| Some(quoted(&text(error, "message")?))),
-        None => of_messages(&body),
-    }
+    let error = body.get("error").filter(|error| error.is_object());
+    let words = words_of(&messages(error.unwrap_or(&body)));
+    words.or_else(|| Some(quoted(&text(error?, "message")?)))
 }
 
 /// Why an answer with a status of success is a refusal, by its body.
@@ -110,12 +108,9 @@ fn is_resource(body: &[u8]) -> bool {
 pub(super) fn says_not_ready(body: &[u8]) -> bool {
     let Some(body) = parse(body) else { return false };
     let error = body.get("error");
+    let mut messages = error.into_iter().chain([&body]).flat_map(messages);
     error.is_some_and(|error| is_not_ready(error, ("code", "message")))
-        || [error, Some(&body)]
-            .into_iter()
-            .flatten()
-            .flat_map(messages)
-            .any(|message| is_not_ready(message, MESSAGE))
+        || messages.any(|message| is_not_ready(message, MESSAGE))
 }
 
 /// Whether an error or a message reports that, in the members with these names: its identity and

@@ -58,7 +58,8 @@ struct Present {
     has_short_key: AtomicBool,
     /// Whether there is a connection that is ready for the request.
     is_connected: AtomicBool,
-    /// The client that must still wait when the connection is ready; `None` if the call is no order.
+    /// The client that must still wait when the connection is ready; `None` if the call is no
+    /// order.
     waits: Mutex<Option<RequestClient>>,
 }
 
@@ -67,6 +68,7 @@ struct Call<'a> {
     method: Method,
     path: &'a ResourcePath,
     body: Option<String>,
+    waits: Option<&'a RequestClient>,
     limit: Limit,
 }
 
@@ -133,33 +135,18 @@ impl Client {
         Client { agent, base, address, present, login: None, secrets: Secrets::default() }
     }
 
-    /// An order and its answer: like [`Client::call`], but nothing is sent if `waits` does not wait
-    /// any more when the connection is ready, which can take 20 s.
-    pub(super) fn call_for(
-        &self,
-        waits: Option<&RequestClient>,
-        path: &ResourcePath,
-        body: String,
-        limit: Limit,
-    ) -> Result<Reply, CallError> {
-        let present = &self.present.waits;
-        let set = |waits| *present.lock().unwrap_or_else(PoisonError::into_inner) = waits;
-        set(waits.cloned());
-        let called = self.call(Method::POST, path, Some(body), limit);
-        set(None);
-        called
-    }
-
     /// One request and its answer. After [`CallError::Unanswered`], the service may have received
-    /// the request.
+    /// the request. An order is not sent if `waits` does not wait any more when the connection is
+    /// ready, which can take 20 s.
     pub(super) fn call(
         &self,
         method: Method,
         path: &ResourcePath,
         body: Option<String>,
+        waits: Option<&RequestClient>,
         limit: Limit,
     ) -> Result<Reply, CallError> {
-        let call = Call { method, path, body, limit };
+        let call = Call { method, path, body, waits, limit };
         match self.call_once(&call) {
             // The handshake broke off, so nothing was sent. From now on, each connection uses the
             // settings for a short key.
@@ -187,9 +174,12 @@ impl Client {
         called
     }
 
-    fn exchange(&self, Call { method, path, body, limit }: &Call<'_>) -> Result<Reply, CallError> {
-        self.present.limit.store(limit.not_after_boot_ms, Ordering::Relaxed);
-        self.present.is_connected.store(false, Ordering::Relaxed);
+    fn exchange(&self, call: &Call<'_>) -> Result<Reply, CallError> {
+        let Call { method, path, body, waits, limit } = call;
+        let present = &self.present;
+        *present.waits.lock().unwrap_or_else(PoisonError::into_inner) = waits.cloned();
+        present.limit.store(limit.not_after_boot_ms, Ordering::Relaxed);
+        present.is_connected.store(false, Ordering::Relaxed);
         let uri = format!("{}{path}", self.base);
         let mut request = Request::builder().method(method.clone()).uri(uri);
         request = request.header("OData-Version", "4.0").header("Connection", "close");
@@ -208,7 +198,7 @@ impl Client {
         });
         response.and_then(read).map_err(|error| {
             let is_broken_off = is_broken_off(&error);
-            let is_connected = self.present.is_connected.load(Ordering::Relaxed);
+            let is_connected = present.is_connected.load(Ordering::Relaxed);
             match CallError::from(error) {
                 CallError::Unanswered(why) if why == NOBODY_WAITS => CallError::Withdrawn,
                 CallError::Unanswered(why) if is_connected => CallError::Unanswered(why),

@@ -9,14 +9,14 @@
 //!
 //! A 500, 502 or 504 is no such refusal, whatever its message says: behind a gateway, the order may
 //! be under way. Right before each sending, [`OrderContext::forbids`] checks the client, and the
-//! connection checks it once more when it is ready, which takes seconds with a slow BMC. No look can
-//! show a `Cycle`, so it is never sent again.
+//! connection checks it once more when it is ready, which takes seconds with a slow BMC. No look
+//! can show a `Cycle`, so it is never sent again.
 //!
 //! A status of success does not count if the body contains an error or a failed task. If the answer
 //! names a task, this module asks for the task until it ends, or the power shows the wanted state,
 //! or only enough time is left to ask for the power. A service that accepted an order and still
-//! works on it has not refused the order. No power state decides about a `Cycle`: a reset whose task
-//! does not end, or cannot be asked, is not acknowledged.
+//! works on it has not refused the order. No power state decides about a `Cycle`: a reset whose
+//! task does not end, or cannot be asked, is not acknowledged.
 
 use std::thread;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use std::time::Duration;
 use fence_core::execution::Order;
 use fence_protocol::PowerState;
 use serde_json::json;
+use ureq::http::Method;
 
 use super::answer::{Task, parse_task, refusal, says_not_ready, task_place};
 use super::client::{CallError, Reply};
@@ -74,14 +75,17 @@ impl Errand<'_> {
         reset_type: &str,
         is_there: bool,
     ) -> Result<Came, Problem> {
-        let client = &self.service.client;
         let body = json!({ "ResetType": reset_type }).to_string();
+        let post = |target: &ResourcePath| {
+            let (client, body) = (&self.service.client, Some(body.clone()));
+            client.call(Method::POST, target, body, self.job.client, self.limit)
+        };
         let mut is_moved = false;
         let mut refused: Option<String> = None;
         loop {
             let sent = match self.job.forbids(self.limit) {
                 Some(report) => Err(Problem::Forbidden(report)),
-                None => match client.call_for(self.job.client, &target, body.clone(), self.limit) {
+                None => match post(&target) {
                     Err(CallError::Unanswered(why)) => {
                         self.pin();
                         return Ok((false, why));
@@ -156,8 +160,8 @@ impl Errand<'_> {
         }
     }
 
-    /// The result of an order whose task has not ended: the power decides, except for a reset, which
-    /// no power shows.
+    /// The result of an order whose task has not ended: the power decides, except for a reset,
+    /// which no power shows.
     fn open(&self, words: &str) -> Came {
         match self.order {
             Order::Off | Order::On => (true, format!("{words}, the power decides")),

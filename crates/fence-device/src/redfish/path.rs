@@ -25,9 +25,9 @@ impl PartialEq for ResourcePath {
 impl Eq for ResourcePath {}
 
 impl ResourcePath {
-    /// The place to which a service redirects from `from`, if it is on the same service. The URLs of
-    /// the service start with `base`, and its network address is `ip`. Services omit their port, or
-    /// give the standard port. A location with another host name may be on another machine: then
+    /// The place to which a service redirects from `from`, if it is on the same service. The URLs
+    /// of the service start with `base`, and its network address is `ip`. Services omit their port,
+    /// or give the standard port. A location with another host name may be on another machine: then
     /// only the requested resource is accepted, also with a different slash at its end.
     pub fn redirected(location: &str, from: &Self, base: &str, ip: Option<IpAddr>) -> Option<Self> {
         let Some((authority, path)) = split_url(location) else {

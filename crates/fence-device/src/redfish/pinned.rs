@@ -11,8 +11,8 @@ use std::sync::Arc;
 use der::asn1::{AnyRef, BitStringRef, UintRef};
 use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
 use ring::signature::{
-    RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY,
-    UnparsedPublicKey,
+    RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY as SHORT_RSA_SHA256,
+    RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY as SHORT_RSA_SHA512, UnparsedPublicKey,
 };
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{SignatureVerificationAlgorithm, alg_id};
@@ -87,12 +87,8 @@ impl<'a> Key<'a> {
         let bad = || rustls::Error::InvalidCertificate(CertificateError::BadSignature);
         if self.rsa_bits().is_some_and(|bits| bits < RSA_BITS_MIN) {
             let algorithm = match signed.scheme {
-                SignatureScheme::RSA_PKCS1_SHA256 if !is_tls13 => {
-                    &RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY
-                }
-                SignatureScheme::RSA_PKCS1_SHA512 if !is_tls13 => {
-                    &RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY
-                }
+                SignatureScheme::RSA_PKCS1_SHA256 if !is_tls13 => &SHORT_RSA_SHA256,
+                SignatureScheme::RSA_PKCS1_SHA512 if !is_tls13 => &SHORT_RSA_SHA512,
                 _ => return Err(bad()),
             };
             let key = UnparsedPublicKey::new(algorithm, self.bits);

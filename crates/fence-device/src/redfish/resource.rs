@@ -102,8 +102,8 @@ pub fn parse_system(body: &[u8]) -> Result<System, String> {
     })
 }
 
-/// The words of an `error` in a body. Some services write an empty `error`, or `Success`, beside the
-/// requested resource; these do not count.
+/// The words of an `error` in a body. Some services write an empty `error`, or `Success`, beside
+/// the requested resource; these do not count.
 fn error_beside(error: Option<&Value>, body: &[u8]) -> Option<String> {
     error.filter(|error| !is_empty(error)).and_then(|_| refusal(body))
 }
@@ -135,10 +135,7 @@ fn strings(list: &Value) -> Option<Vec<String>> {
 }
 
 fn string(value: Option<Value>) -> Option<String> {
-    match value {
-        Some(Value::String(text)) => Some(text),
-        _ => None,
-    }
+    value?.as_str().map(str::to_owned)
 }
 
 /// Reads a collection, or one part of it: the places of its members. The length that it states does
@@ -157,7 +154,7 @@ pub fn parse_collection(body: &[u8]) -> Result<Collection, String> {
             collection.next = ResourcePath::of_page(link);
             if collection.next.is_none() {
                 let problem = no_path(&words(link));
-                collection.unreadable.push(format!("where the list goes on: {problem}"));
+                collection.unreadable.push(format!("the next part of the list: {problem}"));
             }
         }
     }
@@ -211,7 +208,7 @@ pub fn reset_type(order: Order, allowed: Option<&[String]>) -> Result<&'static s
         |wanted: &&&str| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(wanted));
     types.iter().find(is_allowed).copied().ok_or_else(|| {
         let (types, allowed) = (types.join(" or "), quoted(&allowed.join(", ")));
-        format!("the system cannot be told {types}: it allows only {allowed}")
+        format!("the system does not support {types}: it allows only {allowed}")
     })
 }
 

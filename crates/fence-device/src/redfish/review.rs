@@ -93,9 +93,9 @@ impl RedfishDevice {
         Ok(seen)
     }
 
-    /// Why a fence of `system` would fail. The values that a service allows may depend on the state.
-    /// So this checks only the order that leads out of the present state, and a reset only if the
-    /// system is on.
+    /// Why a fence of `system` would fail. The values that a service allows may depend on the
+    /// state. So this checks only the order that leads out of the present state, and a reset only
+    /// if the system is on.
     fn check_system(&self, service: &Service, system: System) -> Result<(), Problem> {
         if !system.shows_power {
             let text = format!("{}: no fence can be confirmed", system.power_words);

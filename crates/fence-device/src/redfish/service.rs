@@ -30,6 +30,9 @@ pub(super) struct Service {
     session: Option<ResourcePath>,
 }
 
+/// A system, and the place where it was found.
+pub(super) type Found = (ResourcePath, System);
+
 /// Why a visit failed. No order was sent.
 #[derive(Debug)]
 pub(super) enum Problem {
@@ -128,7 +131,7 @@ impl Service {
     }
 
     /// The present system at `path`, and its place, to which the service may have redirected.
-    pub(super) fn system(&self, path: &ResourcePath) -> Result<(ResourcePath, System), Problem> {
+    pub(super) fn system(&self, path: &ResourcePath) -> Result<Found, Problem> {
         let (place, body) = self.get_at(path)?;
         Ok((place, parse_system(&body).map_err(Problem::Failed)?))
     }
@@ -152,19 +155,17 @@ impl Service {
                 is_found = true;
                 until = until.min(Limit::in_ms(OTHERS_MS_MAX));
             }
-            if is_found && until.has_passed() {
-                systems.unreadable.push(format!("{}: there was no time for it", path.quoted()));
-                continue;
-            }
             // A silent system must not take the time of the others.
             let share_ms = until.left_ms() / (paths.len() - at + 1) as u64;
             let limit = until.min(Limit::in_ms(share_ms.max(MEMBER_MS_MIN)));
-            match self.member(path, limit, &mut systems.may_pass) {
+            let member = if is_found && until.has_passed() {
+                Err("there was no time for it".to_owned())
+            } else {
+                self.member(path, limit, &mut systems.may_pass).map_err(Problem::into_text)
+            };
+            match member {
                 Ok(member) => systems.members.push(member),
-                Err(problem) => {
-                    let problem = problem.into_text();
-                    systems.unreadable.push(format!("{}: {problem}", path.quoted()));
-                }
+                Err(why) => systems.unreadable.push(format!("{}: {why}", path.quoted())),
             }
         }
         Ok(systems)
@@ -188,7 +189,7 @@ impl Service {
 
     /// The one system with this `Id` or `Name`. An `Id` counts also if other systems cannot be
     /// read.
-    pub(super) fn named_system(&self, name: &str) -> Result<(ResourcePath, System), Problem> {
+    pub(super) fn named_system(&self, name: &str) -> Result<Found, Problem> {
         loop {
             let systems = self.systems(&[name])?;
             let why = match systems.named(name) {
@@ -286,11 +287,11 @@ impl Service {
         limit: Limit,
     ) -> Result<(ResourcePath, Reply), CallError> {
         let mut place = path.clone();
-        let mut reply = self.client.call(Method::GET, path, None, limit)?;
+        let mut reply = self.client.call(Method::GET, path, None, None, limit)?;
         for _ in 0..REDIRECTS_MAX {
             let statuses = [301, 302, 303, 307, 308];
             let Some(path) = self.redirected(&place, &reply, &statuses) else { break };
-            reply = self.client.call(Method::GET, &path, None, limit)?;
+            reply = self.client.call(Method::GET, &path, None, None, limit)?;
             place = path;
         }
         Ok((place, reply))
@@ -352,10 +353,8 @@ pub(super) fn status_words(reply: &Reply) -> String {
         200..=299 => refusal(&reply.body),
         _ => error_words(&reply.body),
     };
-    match words {
-        Some(words) => format!("HTTP {}: {words}", reply.status),
-        None => format!("HTTP {}", reply.status),
-    }
+    let words = words.map_or(String::new(), |words| format!(": {words}"));
+    format!("HTTP {}{words}", reply.status)
 }
 
 fn path(text: &str) -> Result<ResourcePath, Problem> {

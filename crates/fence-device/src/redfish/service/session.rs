@@ -10,29 +10,27 @@ use super::super::client::{CallError, Reply};
 use super::super::path::ResourcePath;
 use super::super::resource::{parse_place, parse_sessions_place};
 use super::{Problem, REDIRECTS_MAX, Service, accepted, body_of, never_ready, path};
-use crate::{Limit, Secret};
+use crate::{Limit, RedfishLogin, Secret};
 
 impl Service {
-    /// Sends the login with each call (HTTP basic authentication).
-    pub(in crate::redfish) fn log_in_each_time(
+    /// Logs in, once for the visit or with each call (HTTP basic authentication).
+    pub(in crate::redfish) fn log_in(
         &mut self,
+        login: RedfishLogin,
         username: &str,
         password: &Secret,
     ) -> Result<(), Problem> {
-        let login = STANDARD.encode(format!("{username}:{}", password.expose()));
         self.client.secrets.add(password.clone());
+        if login == RedfishLogin::Session {
+            return self.open_session(username, password);
+        }
+        let login = STANDARD.encode(format!("{username}:{}", password.expose()));
         self.client.secrets.add(secret(&login)?);
         self.client.login = Some(("Authorization", secret(&format!("Basic {login}"))?));
         Ok(())
     }
 
-    /// Logs in for this visit.
-    pub(in crate::redfish) fn open_session(
-        &mut self,
-        username: &str,
-        password: &Secret,
-    ) -> Result<(), Problem> {
-        self.client.secrets.add(password.clone());
+    fn open_session(&mut self, username: &str, password: &Secret) -> Result<(), Problem> {
         let login = json!({ "UserName": username, "Password": password.expose() }).to_string();
         let fixed = path(SESSIONS)?;
         let place = self.sessions_place()?.unwrap_or_else(|| fixed.clone());
@@ -69,9 +67,9 @@ impl Service {
         let mut place = place.clone();
         let mut redirects_left = REDIRECTS_MAX;
         let ask = || loop {
-            let call =
-                || self.client.call(Method::POST, &place, Some(login.to_owned()), self.limit);
-            let reply = self.again(call)?;
+            let reply = self.again(|| {
+                self.client.call(Method::POST, &place, Some(login.to_owned()), None, self.limit)
+            })?;
             let location = reply.location.as_deref();
             let location = location.filter(|_| matches!(reply.status, 301 | 302 | 307 | 308));
             match location.and_then(ResourcePath::of_url).filter(|_| redirects_left > 0) {
@@ -91,7 +89,7 @@ impl Service {
     pub(in crate::redfish) fn close_session(&mut self) {
         if let Some(session) = self.session.take() {
             let limit = Limit::in_ms(LOG_OUT_MS_MAX);
-            let _ = self.client.call(Method::DELETE, &session, None, limit);
+            let _ = self.client.call(Method::DELETE, &session, None, None, limit);
         }
     }
 }
@@ -122,13 +120,13 @@ mod tests {
         let address = ([127, 0, 0, 1], 1).into();
         let client = || Client::new("https://bmc".into(), address, None);
         let mut service = Service::new(client(), Limit::in_ms(0));
-        service.log_in_each_time("admin", &secret("s3cret").unwrap()).unwrap();
+        service.log_in(RedfishLogin::Basic, "admin", &secret("s3cret").unwrap()).unwrap();
         let said = quoted("s3cret\n YWRtaW46czNjcmV0  x");
         assert_eq!(service.clean(&format!("s3cret: {said}")), "s3cret: *** *** x");
 
         let mut service = Service::new(client(), Limit::in_ms(0));
         let password = secret("a\"b\\").unwrap();
-        assert!(service.open_session("admin", &password).is_err());
+        assert!(service.log_in(RedfishLogin::Session, "admin", &password).is_err());
         let said = quoted(r#"{"Password":"a\"b\\"} a"b\"#);
         assert_eq!(service.clean(&said), r#"{"Password":"***"} ***"#);
         let cut = quoted(&format!("{} {}", "x".repeat(TEXT_BYTES_MAX - 3), password.expose()));
