@@ -1,39 +1,38 @@
 //! `type = "ec2"`: instances of AWS EC2, through the program `fence-watcher-ec2`.
 //!
-//! What speaks to AWS is larger than the whole watcher and needs an async run-time, so it is a
-//! program of its own, started like any other device's. It gets one [`Ec2Call`] as JSON on its
-//! standard input, so that no secret stands on a command line, carries it out, writes one
-//! [`Ec2Answer`] as a line of JSON, and exits with 0; or with 2, when it could not read the call
-//! and did nothing.
+//! The code for AWS is larger than the whole watcher and needs an async run-time. So it is a
+//! separate program, started like the program of any other device. It reads one [`Ec2Call`] as JSON
+//! from standard input, so no secret is on a command line. It carries the call out, writes one
+//! [`Ec2Answer`] as a line of JSON, and exits with 0. If it cannot read the call, it does nothing
+//! and exits with 2.
 //!
-//! Each report of an order, its result code, and what comes to it:
+//! The reports of an order, their result codes, and their causes:
 //!
-//! - `Acknowledged`, 0 once the state shows: EC2 names the instance among those that it stops or
+//! - `Acknowledged`, 0 once the state shows: EC2 lists the instance among those that it stops or
 //!   starts.
-//! - `Unreachable`, 1, nothing was carried out: the endpoint cannot be reached or does not answer
-//!   while the instance is looked up, or answers only errors (5xx) or "too many requests" until the
-//!   limit; the order has no connection, or is answered "too many requests" until the limit; the
-//!   service that gives credentials does not answer in time.
+//! - `Unreachable`, 1, nothing was carried out: during the search for the instance, the endpoint
+//!   cannot be reached, does not answer, or answers only errors (5xx) or "too many requests" until
+//!   the limit. Or the order has no connection, or its answers are "too many requests" until the
+//!   limit. Or the service that gives credentials does not answer in time.
 //! - `Failed`, 3: no credentials, no region; a key that cannot be read; no instance, or several,
-//!   with the tag; the program is not there. Or a refusal: `AuthFailure`, `UnauthorizedOperation`,
+//!   with the tag; the program is missing. Or a refusal: `AuthFailure`, `UnauthorizedOperation`,
 //!   `InvalidInstanceID.…`, any other code of a 4xx answer.
-//! - `Unacknowledged`, 2: the order is refused in the instance's present state, and that does not
-//!   pass by the limit (`IncorrectInstanceState`); the answer to the order is lost, late, an error
-//!   of the service (5xx), or not readable; the program is killed at its limit, or breaks down.
+//! - `Unacknowledged`, 2: EC2 refuses the order in the instance's present state until the limit
+//!   (`IncorrectInstanceState`). Or the answer to the order is lost, late, an error of the service
+//!   (5xx), or not readable. Or the program is killed at its limit, or crashes.
 //! - `TooLate`, 3: the limit has passed before the order is sent.
 //!
-//! An order that EC2 has throttled was not carried out, so it is sent again while the limit allows.
-//! So is one that came while the instance was on its way to a state in which EC2 takes it: `off`
-//! while it is `pending`, `on` while it is `stopping`. Any other is sent once.
+//! EC2 did not carry out a throttled order, so the program sends it again until the limit. It also
+//! repeats an order that came while the instance was on its way to a state in which EC2 takes the
+//! order: `off` while it is `pending`, `on` while it is `stopping`. It sends any other order once.
 //!
 //! A tag may move to another instance at any moment. So the answer to an order names the instance,
-//! and everything that follows in the execution concerns that instance. If the program ended
-//! without an answer, nobody knows which instance it was: the state is unknown, unless the
-//! configuration has an id.
+//! and the rest of the execution uses that instance. If the program ends without an answer, the
+//! instance is not known: the state is unknown, unless the configuration has an id.
 //!
-//! There is no [`Order::Cycle`]: `RebootInstances` asks the guest to reboot and waits for some
-//! minutes before it does more. A node that hangs, the one that is fenced, goes on until then, and
-//! nothing shows when it ends.
+//! There is no [`Order::Cycle`]: `RebootInstances` asks the guest to reboot, and does more only
+//! after some minutes. Until then, a node that hangs, and so is fenced, goes on, and nothing shows
+//! when it ends.
 
 mod environment;
 
@@ -61,30 +60,30 @@ use environment::{environment, shared_files_problem};
 /// An EC2 device as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ec2Settings {
-    /// The program that speaks to AWS.
+    /// The program that calls AWS.
     pub helper: PathBuf,
     /// Each target's instance: an id (`i-…`), or the value of the tag.
     pub instance: PerTarget,
     /// The tag whose value names the instance.
     pub tag: String,
-    /// The region; `None` leaves it to the environment, the profile or the instance's metadata.
+    /// The region; `None` for the one of the environment, the profile or the instance's metadata.
     pub region: Option<String>,
-    /// The endpoint's URL, where it is not AWS's own.
+    /// The endpoint's URL; `None` for AWS's own.
     pub endpoint: Option<String>,
-    /// The profile in AWS's shared files, where it is not the default one.
+    /// The profile in AWS's shared files; `None` for the default profile.
     pub profile: Option<String>,
-    /// An access key and where its secret is; `None` for the official chain of credentials.
+    /// An access key and the source of its secret; `None` for AWS's chain of credentials.
     pub access_key: Option<(String, SecretSource)>,
-    /// Whether `off` leaves the guest no time to shut down.
+    /// Whether `off` gives the guest no time to shut down.
     pub skip_os_shutdown: bool,
 }
 
-/// What `fence-watcher-ec2` is told.
+/// The input of `fence-watcher-ec2`.
 #[derive(Serialize, Deserialize)]
 pub struct Ec2Call {
-    /// What it shall do.
+    /// The task.
     pub ask: Ec2Ask,
-    /// The instance: an id, or the value of the tag. Empty where none is meant.
+    /// The instance: an id, or the value of the tag. Empty if the task is about no instance.
     pub instance: String,
     /// The tag whose value names the instance.
     pub tag: String,
@@ -94,17 +93,17 @@ pub struct Ec2Call {
     pub endpoint: Option<String>,
     /// See [`Ec2Settings::profile`].
     pub profile: Option<String>,
-    /// The access key and its secret, where they are given.
+    /// The access key and its secret, if they are configured.
     pub access_key: Option<(String, String)>,
     /// See [`Ec2Settings::skip_os_shutdown`].
     pub skip_os_shutdown: bool,
-    /// When it is killed. It answers before that.
+    /// When the watcher kills the program, which answers earlier.
     pub limit: Limit,
-    /// Who must still wait when an order is sent.
+    /// The client that must still wait when an order is sent.
     pub client: Option<Client>,
 }
 
-/// What `fence-watcher-ec2` can be told to do.
+/// The tasks of `fence-watcher-ec2`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ec2Ask {
     /// Make contact, changing nothing.
@@ -113,7 +112,7 @@ pub enum Ec2Ask {
     Targets,
     /// Show the instance's state.
     Power,
-    /// Find the instance, and find out whether orders for it would be allowed, changing nothing.
+    /// Find the instance, and check whether EC2 would allow orders for it, changing nothing.
     Rehearse,
     /// Stop the instance, by force.
     Off,
@@ -121,56 +120,43 @@ pub enum Ec2Ask {
     On,
 }
 
-/// What `fence-watcher-ec2` says came of a call.
+/// The output of `fence-watcher-ec2`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ec2Answer {
-    /// What came of it.
+    /// The outcome.
     pub outcome: Ec2Outcome,
-    /// The same for people, with the words of EC2 as quotations (`quoted`). It holds no secret of
-    /// the program's.
+    /// The same for people, with the words of EC2 as quotations (`quoted`). It contains no secret
+    /// of the program.
     pub text: String,
-    /// The values of the tag, where the call was [`Ec2Ask::Targets`].
+    /// The values of the tag, after [`Ec2Ask::Targets`].
     pub names: Vec<String>,
-    /// The id of the instance that was found, where one was meant.
+    /// The id of the instance, if the program found it.
     #[serde(default)]
     pub instance: Option<String>,
-    /// The calls that were made, one line each, for a log.
+    /// The calls of EC2, one line each, for the log.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<String>,
 }
 
-/// What came of a call.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ec2Outcome {
-    /// EC2 did what it was asked, or has taken the order.
+    /// EC2 answered the question, or took the order.
     Done,
     /// The instance is running.
     On,
-    /// The instance is stopped, or terminated for good.
+    /// The instance is stopped or terminated.
     Off,
-    /// The instance is in between; an order may or may not have been carried out.
+    /// The instance is between two states; EC2 may have carried an order out.
     Unclear,
     /// EC2 was not reached, or was not able to answer. No order was sent.
     Unreachable,
-    /// It cannot be done like this, and was not.
+    /// EC2 or the program refused the call, and nothing was done.
     Failed,
     /// There was no time left to send the order.
     TooLate,
-    /// Nobody waited any more, and the order was not sent.
+    /// The client did not wait any more, and the order was not sent.
     Withdrawn,
-}
-
-impl Ec2Outcome {
-    /// Whether an order that came to this may have been sent.
-    fn may_have_ordered(self) -> bool {
-        !matches!(
-            self,
-            Ec2Outcome::Unreachable
-                | Ec2Outcome::Failed
-                | Ec2Outcome::TooLate
-                | Ec2Outcome::Withdrawn
-        )
-    }
 }
 
 /// Whether `instance` is an id, and not a value of the tag.
@@ -193,25 +179,25 @@ impl Ec2Device {
         Ec2Device { settings, executor }
     }
 
-    /// Has the program do `ask` with `instance`.
+    /// Runs the program to do `ask` with an instance, which [`Ec2Device::instance`] finds.
     fn ask(
         &self,
         ask: Ec2Ask,
-        instance: String,
+        instance: Result<String, String>,
         client: Option<&Client>,
         limit: Limit,
     ) -> Ec2Answer {
         let env = environment();
-        if let Some(problem) = shared_files_problem(&env) {
-            return Ec2Answer::of(Ec2Outcome::Failed, problem);
-        }
-        let key = match &self.settings.access_key {
-            None => None,
-            Some((id, source)) => match source.read() {
-                Ok(secret) => Some((id, secret)),
-                Err(problem) => return Ec2Answer::of(Ec2Outcome::Failed, problem),
-            },
+        let key = self.settings.access_key.as_ref();
+        let key = key.map(|(id, source)| source.read().map(|secret| (id.clone(), secret)));
+        let files = shared_files_problem(&env).map_or(Ok(()), Err);
+        let found =
+            instance.and_then(|instance| files.and(key.transpose()).map(|key| (instance, key)));
+        let (instance, key) = match found {
+            Ok(found) => found,
+            Err(problem) => return Ec2Answer::of(Ec2Outcome::Failed, problem),
         };
+        let by_id = is_instance_id(&instance).then(|| instance.clone());
         let settings = self.settings.clone();
         let call = Ec2Call {
             ask,
@@ -220,9 +206,7 @@ impl Ec2Device {
             region: settings.region,
             endpoint: settings.endpoint,
             profile: settings.profile,
-            access_key: key
-                .as_ref()
-                .map(|(id, secret)| ((*id).clone(), secret.expose().to_owned())),
+            access_key: key.clone().map(|(id, secret)| (id, secret.expose().to_owned())),
             skip_os_shutdown: settings.skip_os_shutdown,
             limit,
             client: client.cloned(),
@@ -233,7 +217,7 @@ impl Ec2Device {
         };
         let command = Command::new(vec![settings.helper.display().to_string()], limit);
         let command = Command {
-            // Texts and numbers alone cannot fail to be written; without them nothing is done.
+            // Texts and numbers are always serializable; an empty input makes the program fail.
             stdin: serde_json::to_string(&call).unwrap_or_default(),
             client: client.cloned(),
             output_bytes_max: LIST_BYTES_MAX,
@@ -241,57 +225,38 @@ impl Ec2Device {
         };
         let outcome = self.executor.run_for(purpose, command);
         let answer = answer_of(&outcome);
-        let secrets = key.map(|(_, secret)| Secrets::from(secret)).unwrap_or_default();
+        let secrets: Secrets = key.into_iter().map(|(_, secret)| secret).collect();
         for call in &answer.calls {
             let subject = Subject::of_this_thread();
             debug!("HTTP: {subject}{}", bounded(&secrets.shown(call), MESSAGE_BYTES_MAX));
         }
-        // Where nothing is marked, all of it may be EC2's.
+        // Without marks, the whole text may be EC2's.
         let text = if has_quotation(&answer.text) {
             secrets.shown(&answer.text)
         } else {
             secrets.hide(&answer.text)
         };
-        Ec2Answer { text: bounded(&text, MESSAGE_BYTES_MAX), ..answer }
+        let instance = answer.instance.or(by_id);
+        Ec2Answer { text: bounded(&text, MESSAGE_BYTES_MAX), instance, ..answer }
     }
 
-    /// Has the program do `ask` with the instance of `target`, or with the one that an order has
-    /// pinned.
-    fn ask_about(
-        &self,
-        ask: Ec2Ask,
-        target: &NodeName,
-        pin: &Pin,
-        client: Option<&Client>,
-        limit: Limit,
-    ) -> Ec2Answer {
-        let failed = |text| Ec2Answer::of(Ec2Outcome::Failed, text);
-        let instance = match pin.machine() {
-            Some(Machine::Ec2 { instance: Some(id) }) => id.clone(),
-            Some(_) => {
-                return failed("it is not known which instance the order was for".to_owned());
+    /// The pinned instance, or the instance of `target`.
+    fn instance(&self, target: &NodeName, pin: &Pin) -> Result<String, String> {
+        match pin.machine() {
+            Some(Machine::Ec2 { instance: Some(id) }) => Ok(id.clone()),
+            Some(_) => Err("the instance of the order is not known".to_owned()),
+            None => {
+                let instance = self.settings.instance.of(target);
+                instance.ok_or_else(|| format!("no instance is configured for '{target}'"))
             }
-            None => match self.settings.instance.of(target) {
-                Some(instance) => instance,
-                None => return failed(format!("no instance is configured for '{target}'")),
-            },
-        };
-        let by_id = is_instance_id(&instance).then(|| instance.clone());
-        let answer = self.ask(ask, instance, client, limit);
-        Ec2Answer { instance: answer.instance.or(by_id), ..answer }
+        }
     }
 }
 
 impl Ec2Answer {
     /// An answer without names.
     pub fn of(outcome: Ec2Outcome, text: impl Into<String>) -> Self {
-        Ec2Answer {
-            outcome,
-            text: text.into(),
-            names: Vec::new(),
-            instance: None,
-            calls: Vec::new(),
-        }
+        Ec2Answer { outcome, text: text.into(), names: vec![], instance: None, calls: vec![] }
     }
 }
 
@@ -300,20 +265,20 @@ impl FenceDevice for Ec2Device {
         Abilities { off: true, on: true, cycle: false, power: true }
     }
 
-    /// Asks EC2 whether it would let us look at instances: that takes all that a fence takes, but
-    /// for the instance and the permission to stop it.
+    /// Asks EC2 whether it would allow to describe instances. That checks all that a fence needs,
+    /// except the instance and the permission to stop it.
     fn reachable(&self, limit: Limit) -> Reach {
-        let answer = self.ask(Ec2Ask::Reach, String::new(), None, limit);
+        let answer = self.ask(Ec2Ask::Reach, Ok(String::new()), None, limit);
         match answer.outcome {
             Ec2Outcome::Done => Reach::Reachable(answer.text),
             _ => Reach::Unreachable(answer.text),
         }
     }
 
-    /// The nodes whose instances carry the tag. Other instances may carry it as well, with values
-    /// that are no node's.
+    /// The nodes whose instances have the tag. Other instances may have the tag as well, with
+    /// values that belong to no node.
     fn targets(&self, limit: Limit) -> TargetList {
-        let answer = self.ask(Ec2Ask::Targets, String::new(), None, limit);
+        let answer = self.ask(Ec2Ask::Targets, Ok(String::new()), None, limit);
         match answer.outcome {
             Ec2Outcome::Done => {
                 let node = |name: &String| self.settings.instance.target_of(name);
@@ -326,7 +291,7 @@ impl FenceDevice for Ec2Device {
     }
 
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
-        let answer = self.ask_about(Ec2Ask::Power, target, pin, None, limit);
+        let answer = self.ask(Ec2Ask::Power, self.instance(target, pin), None, limit);
         let state = match answer.outcome {
             Ec2Outcome::On => PowerState::On,
             Ec2Outcome::Off => PowerState::Off,
@@ -342,48 +307,45 @@ impl FenceDevice for Ec2Device {
             Order::Cycle => return OrderReport::Failed("EC2 has no reset for a fence".to_owned()),
         };
         let Ec2Answer { outcome, text, instance, .. } =
-            self.ask_about(ask, job.target, job.pin, job.client, limit);
-        if outcome.may_have_ordered() {
-            job.pin.set(Machine::Ec2 { instance });
-        }
-        match outcome {
+            self.ask(ask, self.instance(job.target, job.pin), job.client, limit);
+        let report = match outcome {
             Ec2Outcome::Done => OrderReport::Acknowledged(text),
-            Ec2Outcome::Unreachable => OrderReport::Unreachable(text),
-            Ec2Outcome::Failed => OrderReport::Failed(text),
-            Ec2Outcome::TooLate => OrderReport::TooLate,
-            Ec2Outcome::Withdrawn => OrderReport::Withdrawn,
+            // No order was sent.
+            Ec2Outcome::Unreachable => return OrderReport::Unreachable(text),
+            Ec2Outcome::Failed => return OrderReport::Failed(text),
+            Ec2Outcome::TooLate => return OrderReport::TooLate,
+            Ec2Outcome::Withdrawn => return OrderReport::Withdrawn,
             Ec2Outcome::On | Ec2Outcome::Off | Ec2Outcome::Unclear => {
                 OrderReport::Unacknowledged(text)
             }
-        }
+        };
+        job.pin.set(Machine::Ec2 { instance });
+        report
     }
 
-    /// Has the instance looked for, and its orders rehearsed.
+    /// Finds the instance, and rehearses its orders.
     fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
-        let answer = self.ask_about(Ec2Ask::Rehearse, target, &Pin::default(), None, limit);
+        let instance = self.instance(target, &Pin::default());
+        let answer = self.ask(Ec2Ask::Rehearse, instance, None, limit);
         (answer.outcome != Ec2Outcome::Done).then_some(answer.text)
     }
 
     fn check(&self) -> Vec<String> {
         let key = self.settings.access_key.as_ref();
-        [
-            program_problem(&self.settings.helper),
-            shared_files_problem(&environment()),
-            key.and_then(|(_, source)| source.read().err()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let mut problems = Vec::from_iter(program_problem(&self.settings.helper));
+        problems.extend(shared_files_problem(&environment()));
+        problems.extend(key.and_then(|(_, source)| source.read().err()));
+        problems
     }
 }
 
-/// What the outcome of the program means.
+/// The answer of a program with this outcome.
 fn answer_of(outcome: &RunOutcome) -> Ec2Answer {
     let mut words = outcome.end_of("its program");
     match outcome {
         RunOutcome::Exited { code: 0, stdout, .. } => {
             return serde_json::from_str(stdout).unwrap_or_else(|error| {
-                // These words may hold a value.
+                // These words may contain a value.
                 let words = quoted(&json_problem(stdout.as_bytes(), &error));
                 let text = format!("its program's answer cannot be read: {words}");
                 Ec2Answer::of(Ec2Outcome::Unclear, text)
@@ -407,7 +369,7 @@ fn answer_of(outcome: &RunOutcome) -> Ec2Answer {
     Ec2Answer::of(what, words)
 }
 
-/// The exit code that says that the call was not understood, and nothing done.
+/// The exit code of a program that could not read the call and did nothing.
 const NOT_UNDERSTOOD: i32 = 2;
 
 #[cfg(test)]

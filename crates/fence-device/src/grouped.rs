@@ -1,27 +1,27 @@
-//! What is wrong with many targets, said once for all of which it is true.
+//! One text for all targets with the same problem.
 //!
-//! Sixteen BMCs whose password file is missing have one fault, and an administrator reads it once,
-//! with the sixteen targets beside it. Texts that differ only by what the target itself is called
-//! (its name, its address, its plug) are the same text.
+//! Sixteen BMCs with a missing password file have one fault, and an administrator reads it once,
+//! with the sixteen targets beside it. Texts that differ only in the target's name, address or plug
+//! are the same text.
 
 use std::collections::BTreeMap;
 
 use fence_core::PerTarget;
 use fence_protocol::{NodeName, fold_hostlist, natural_order};
 
-/// What a device calls its targets in its texts, beside their names.
+/// A device's other names for its targets in its texts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Called<'a> {
-    /// Where each is reached.
+    /// The address of each target.
     pub address: Option<&'a PerTarget>,
-    /// What each is called there.
+    /// The plug of each target.
     pub plug: Option<&'a PerTarget>,
 }
 
-/// The targets of each text, as a hostlist, and the text. Where it is one of several targets, the
-/// placeholders of the configuration (`{address}`, `{plug}`, `{target}`) stand for what differs.
+/// The targets of each text, as a hostlist, and the text. In the text of several targets, the
+/// placeholders of the configuration (`{address}`, `{plug}`, `{target}`) replace the differences.
 ///
-/// Every target is named, in the order of their numbers.
+/// The result contains every target, in natural order.
 pub fn grouped<'a>(
     texts: impl IntoIterator<Item = (&'a NodeName, &'a str)>,
     called: Called<'_>,
@@ -38,27 +38,23 @@ pub fn grouped<'a>(
     }
     groups.sort_by(|(_, one), (_, other)| natural_order(one[0].0.as_str(), other[0].0.as_str()));
     let said = |(common, members): (String, Vec<(&NodeName, &str)>)| {
-        let text = match &members[..] {
-            [(_, text)] => (*text).to_owned(),
-            // The same text, word for word, needs no placeholder.
-            [(_, first), rest @ ..] if rest.iter().all(|(_, text)| text == first) => {
-                (*first).to_owned()
-            }
-            _ => common,
-        };
+        // The same text, word for word, needs no placeholder.
+        let first = members[0].1;
+        let is_same = members.iter().all(|(_, text)| *text == first);
+        let text = if is_same { first.to_owned() } else { common };
         (fold_hostlist(members.iter().map(|(target, _)| *target)), text)
     };
     groups.into_iter().map(said).collect()
 }
 
-/// `text` about `target` with the placeholders of the configuration for what is the target's own.
+/// `text` about `target`, with the placeholders of the configuration for the target's own values.
 pub fn without_names(target: &NodeName, text: &str, called: Called<'_>) -> String {
     let of = |names: Option<&PerTarget>| names.and_then(|names| names.of(target));
     let address = of(called.address);
     let host = address.as_deref().map(host).filter(|host| *host != target.as_str());
     let names = [
         (address.clone(), "{address}"),
-        // A look-up knows no more of the address.
+        // The error of a look-up contains only the host.
         (host.map(str::to_owned), "{address}"),
         (of(called.plug), "{plug}"),
         (Some(target.to_string()), TARGET),
@@ -82,26 +78,21 @@ fn host(address: &str) -> &str {
     }
 }
 
-/// What stands for the target's name.
+/// The placeholder of the target's name.
 pub const TARGET: &str = "{target}";
 
-/// `text` with `placeholder` wherever `word` stands by itself: not inside another word or number.
+/// `text` with `placeholder` for each `word` that is not inside another word or number.
 fn with_word_replaced(text: &str, word: &str, placeholder: &str) -> String {
-    let mut replaced = String::with_capacity(text.len());
-    let mut done = 0;
+    let is_part = |c: char| c.is_alphanumeric() || "-_{}".contains(c);
+    let (mut replaced, mut done) = (String::with_capacity(text.len()), 0);
     for (at, _) in text.match_indices(word) {
-        let is_part =
-            |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || "-_{}".contains(c));
         let end = at + word.len();
-        if is_part(text[..at].chars().next_back()) || is_part(text[end..].chars().next()) {
-            continue;
+        if !text[..at].ends_with(is_part) && !text[end..].starts_with(is_part) {
+            replaced.extend([&text[done..at], placeholder]);
+            done = end;
         }
-        replaced.push_str(&text[done..at]);
-        replaced.push_str(placeholder);
-        done = end;
     }
-    replaced.push_str(&text[done..]);
-    replaced
+    replaced + &text[done..]
 }
 
 #[cfg(test)]

@@ -1,44 +1,44 @@
-//! `type = "ipmi"`: servers through their management controllers (BMCs), which ipmitool is told to
-//! speak to over the network (IPMI 2.0, `-I lanplus`). Each target has a BMC of its own.
+//! `type = "ipmi"`: servers through their management controllers (BMCs), with ipmitool over the
+//! network (IPMI 2.0, `-I lanplus`). Each target has its own BMC.
 //!
 //! # An order is sent once
 //!
-//! It is sent again only if the BMC itself says that it did not take the order (`Node busy`, no
-//! session).
+//! The driver sends an order again only if the BMC itself reports that it did not take the order
+//! (`Node busy`, no session).
 //!
-//! ipmitool repeats whatever is not answered in time, and a BMC that hears an order twice carries
-//! it out twice. So an order is sent with one try (`-R 1`) and a long time to answer (`-N`), and it
-//! is given up before the limit where that is possible, so that ipmitool can say how far it came.
-//! With a long `-N` it also takes long to see that there is no BMC at all (2·N seconds). So each
-//! order follows a question for the power state, with shorter times and a second try, which changes
-//! nothing and may be repeated. It tells in 10 s or less that a BMC is not there or does not let us
-//! in, and then the order is not sent.
+//! ipmitool repeats a message without a timely answer, and a BMC that receives an order twice
+//! carries it out twice. So ipmitool sends an order with one try (`-R 1`) and a long wait for the
+//! answer (`-N`), and gives up before the limit if possible, so that it can report how far it came.
+//! With a long `-N`, ipmitool also needs long to find that no BMC responds (2·N seconds). So the
+//! driver first asks for the power state, with shorter waits and a second try: the question changes
+//! nothing and may be repeated. It finds within 10 s a BMC that does not respond or refuses the
+//! login, and then the driver does not send the order.
 //!
-//! # Where an order goes
+//! # The address of an order
 //!
-//! A name may have several addresses. The name is looked up here, and ipmitool gets a number. The
-//! question before an order goes to one address after the other, until a BMC is reached. The order
-//! goes there, and pins the address: everything that follows in the execution is sent and asked
-//! there, or not at all.
+//! A name may have several addresses. The driver looks the name up, and gives ipmitool an IP
+//! address. The question before an order tries one address after the other, until a BMC responds.
+//! The order goes to this address, and pins it: the rest of the execution uses this address, or
+//! fails.
 //!
-//! # Which error is which report
+//! # The report of each error
 //!
-//! Each report of an order, its result code, and what comes to it:
+//! The reports of an order, their result codes, and their causes:
 //!
 //! - `Acknowledged`, 0 once the power shows: `Chassis Power Control: …` of this order, exit code 0.
 //! - `Unreachable`, 1: no session for the question or the order (no answer, unknown name, no
-//!   route). Or no room for a session, a session forgotten, or "Node busy", until the limit; the
-//!   BMC is asked and told again before.
+//!   route). Or no room for a session, a dropped session, or "Node busy", in each try until the
+//!   limit.
 //! - `Failed`, 3: no session (wrong password, user, privilege or cipher suite); no address for the
-//!   target, no password, no ipmitool; the question ends in something unknown.
-//! - `Unacknowledged`, 2, or 0 where the power shows it: the order is refused or not answered,
-//!   ipmitool is killed with it, or says something unknown.
+//!   target, no password, no ipmitool; the question has an unknown result.
+//! - `Unacknowledged`, 2, or 0 if the power shows it: the BMC refuses the order or does not answer,
+//!   ipmitool is killed with it, or its text is unknown.
 //! - `TooLate`, 3: the limit has passed.
 //!
-//! The texts that tell them apart are in `output`. `cycle` is the BMC's own: many refuse it for a
-//! server that is off.
+//! `output` has the texts for each result. `cycle` is the BMC's own order: many BMCs refuse it for
+//! a server that is off.
 //!
-//! The password travels in the environment of ipmitool (`-E`), which only root can read.
+//! The password is in the environment of ipmitool (`-E`), which only root can read.
 
 mod address;
 pub mod output;
@@ -69,30 +69,30 @@ use output::{Said, What, order_report, power_report, said};
 pub struct IpmiSettings {
     /// The address of each target's BMC, as [`BmcAddress::parse`] takes it.
     pub address: PerTarget,
-    /// The targets that are known: all of whose BMCs are contacted to see what can be reached.
+    /// The known targets, whose BMCs [`FenceDevice::reachable`] contacts.
     pub known_targets: BTreeSet<NodeName>,
     /// The user, the same on all BMCs.
     pub username: String,
-    /// Where the user's password comes from.
+    /// The source of the user's password.
     pub password: SecretSource,
     /// The cipher suite.
     pub cipher: u8,
-    /// The privilege that a session has.
+    /// The privilege of a session.
     pub privilege: IpmiPrivilege,
     /// The absolute path of ipmitool.
     pub program: String,
 }
 
-/// A privilege that is enough to switch the power.
+/// A privilege that is sufficient to switch the power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IpmiPrivilege {
-    /// May do all that is needed here.
+    /// Permits all that the driver needs.
     Operator,
-    /// May also change the BMC itself.
+    /// Also permits changes to the BMC itself.
     Administrator,
 }
 
-/// BMCs that ipmitool speaks to.
+/// BMCs that ipmitool controls.
 #[derive(Clone, Debug)]
 pub struct IpmiDevice {
     settings: IpmiSettings,
@@ -125,9 +125,9 @@ impl IpmiDevice {
         Ok(password)
     }
 
-    /// Why the power of `target` cannot be asked at this moment; `None` when it can.
+    /// Asks for the power of `target`; the error says why the BMC did not show it.
     fn contact(&self, target: &NodeName, limit: Limit) -> Result<(), String> {
-        match self.bmc(target)?.ask(&Pin::default(), limit) {
+        match self.bmc(target)?.ask(&Pin::default(), &PASSING, None, limit) {
             (_, Ran::Said(Said { what: What::Power(_), .. })) => Ok(()),
             (_, ran) => Err(ran.words()),
         }
@@ -139,19 +139,15 @@ impl FenceDevice for IpmiDevice {
         Abilities { off: true, on: true, cycle: true, power: true }
     }
 
-    /// Asks every BMC that is known for the power of its node, some at a time. One that answers is
-    /// enough: a dead BMC must not take away the fencing of all other nodes.
+    /// Asks every known BMC for the power of its node, several in parallel. One answer is enough: a
+    /// dead BMC must not disable the fencing of all other nodes.
     fn reachable(&self, limit: Limit) -> Reach {
         let places: Vec<Vec<&NodeName>> =
             self.settings.known_targets.iter().map(|target| vec![target]).collect();
         if places.is_empty() {
-            return match self.check().into_iter().next() {
-                Some(problem) => Reach::Unreachable(problem),
-                None => Reach::NotAsked(
-                    "no BMC was contacted: which there are is known only when a target is named"
-                        .to_owned(),
-                ),
-            };
+            let text = "no BMC was contacted: each BMC is known only by the name of its target";
+            let problem = self.check().into_iter().next();
+            return problem.map_or(Reach::NotAsked(text.to_owned()), Reach::Unreachable);
         }
         let called = Called { address: Some(&self.settings.address), plug: None };
         contact_all(Contacted::Bmcs, &places, called, |targets| {
@@ -164,7 +160,7 @@ impl FenceDevice for IpmiDevice {
     }
 
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
-        match self.bmc(target).map(|bmc| bmc.ask(pin, limit)) {
+        match self.bmc(target).map(|bmc| bmc.ask(pin, &PASSING, None, limit)) {
             Ok((_, Ran::Said(said))) => power_report(said),
             Ok((_, ran)) => PowerReport { state: PowerState::Unknown, detail: ran.words() },
             Err(detail) => PowerReport { state: PowerState::Unknown, detail },
@@ -176,20 +172,22 @@ impl FenceDevice for IpmiDevice {
             Ok(bmc) => bmc,
             Err(problem) => return OrderReport::Failed(problem),
         };
-        let (host, ran) = bmc.reach(job.pin, job.client, limit);
+        // A BMC that cannot answer the question now may still take the order.
+        let (host, ran) = bmc.ask(job.pin, &[What::Busy], job.client, limit);
         match ran {
             Ran::Said(said) => match said.what {
-                // It answers. The power as it was does not matter now.
+                // The BMC answers. The previous power state does not matter now.
                 What::Power(_) | What::Took(_) | What::Refused | What::Silent | What::Later => {}
                 What::Unreachable | What::Busy => return OrderReport::Unreachable(said.words),
                 What::NotLetIn | What::Unclear => return OrderReport::Failed(said.words),
             },
-            Ran::Ended(RunOutcome::TimedOut { .. }, words) => {
-                return OrderReport::Unreachable(words);
-            }
-            // A question changes nothing, whatever became of it.
             Ran::Ended(outcome, words) => {
+                let is_late = matches!(outcome, RunOutcome::TimedOut { .. });
                 return match outcome.order_report(words) {
+                    // A question changes nothing, with any outcome.
+                    OrderReport::Unacknowledged(words) if is_late => {
+                        OrderReport::Unreachable(words)
+                    }
                     OrderReport::Unacknowledged(words) => OrderReport::Failed(words),
                     report => report,
                 };
@@ -208,23 +206,23 @@ impl FenceDevice for IpmiDevice {
     }
 }
 
-/// One BMC, and what is needed to speak to it.
+/// One BMC, and its password.
 struct Bmc<'a> {
     device: &'a IpmiDevice,
     address: BmcAddress,
     password: Secret,
 }
 
-/// What came of running ipmitool. The texts name the BMC, and hold no secret.
+/// The result of running ipmitool. The texts name the BMC, and contain no secret.
 enum Ran {
     Said(Said),
-    /// It did not end by itself.
+    /// ipmitool did not exit by itself.
     Ended(RunOutcome, String),
 }
 
 impl Ran {
-    fn is_busy(&self) -> bool {
-        matches!(self, Ran::Said(Said { what: What::Busy, .. }))
+    fn is(&self, wanted: What) -> bool {
+        matches!(self, Ran::Said(Said { what, .. }) if *what == wanted)
     }
 
     fn words(self) -> String {
@@ -235,14 +233,20 @@ impl Ran {
 }
 
 impl Bmc<'_> {
-    /// Asks for the power at one address after the other, until a BMC is reached; gives the address
-    /// that was asked last. Where an order has pinned an address, only that one is asked. A BMC
-    /// that has no time is asked again.
-    fn reach(&self, pin: &Pin, client: Option<&Client>, limit: Limit) -> (String, Ran) {
+    /// Asks for the power at one address after the other, until a BMC is reached; returns the last
+    /// address. If an order has pinned an address, this asks only there. It repeats the question
+    /// after a result in `passing`.
+    fn ask(
+        &self,
+        pin: &Pin,
+        passing: &[What],
+        client: Option<&Client>,
+        limit: Limit,
+    ) -> (String, Ran) {
         let mut before = None;
         loop {
-            let (host, ran) = not_cut_short(self.reach_once(pin, limit), before);
-            if !ran.is_busy() || !paused(limit) {
+            let (host, ran) = not_cut_short(self.ask_once(pin, limit), before);
+            if !passing.iter().any(|what| ran.is(*what)) || !paused(limit) {
                 return (host, ran);
             }
             if client.is_some_and(|client| !client.is_waiting(limit)) {
@@ -252,65 +256,43 @@ impl Bmc<'_> {
         }
     }
 
-    /// Asks for the power, and asks again while the BMC says that it cannot answer now. Before an
-    /// order that is not waited for: a BMC that answers no question may take the order all the
-    /// same.
-    fn ask(&self, pin: &Pin, limit: Limit) -> (String, Ran) {
-        let mut before = None;
-        loop {
-            let (host, ran) = not_cut_short(self.reach(pin, None, limit), before);
-            let passes = matches!(&ran, Ran::Said(said) if said.what == What::Later);
-            if !passes || !paused(limit) {
-                return (host, ran);
-            }
-            before = Some((host, ran));
-        }
-    }
-
-    fn reach_once(&self, pin: &Pin, limit: Limit) -> (String, Ran) {
+    fn ask_once(&self, pin: &Pin, limit: Limit) -> (String, Ran) {
         let hosts = match pin.machine() {
             Some(Machine::Ipmi { host }) => Ok(vec![host.clone()]),
             _ => self.address.numbers(limit),
         };
-        let unreachable = |words: &str| {
-            let words = format!("BMC {}: {words}", self.address);
-            (String::new(), Ran::Said(Said { what: What::Unreachable, words }))
-        };
-        let hosts = match hosts {
-            Ok(hosts) => hosts,
-            Err(problem) => return unreachable(&problem),
-        };
-        let mut last = unreachable("it has no address");
+        let mut problem = "it has no address".to_owned();
+        let hosts = hosts.unwrap_or_else(|why| {
+            problem = why;
+            Vec::new()
+        });
+        let words = format!("BMC {}: {problem}", self.address);
+        let mut last = (String::new(), Ran::Said(Said { what: What::Unreachable, words }));
         for host in hosts {
             let ran = self.run(&host, "status", patience(limit.left_ms()), None, limit);
-            let is_reached = !matches!(&ran, Ran::Said(said) if said.what == What::Unreachable);
             last = (host, ran);
-            if is_reached {
+            if !last.1.is(What::Unreachable) {
                 break;
             }
         }
         last
     }
 
-    /// Sends the order; again only if the BMC has certainly done nothing of it, because it had no
-    /// time. Each time, the process that sends it looks for the client before.
+    /// Sends the order; again only if the BMC was busy, and so has certainly not carried the order
+    /// out. Each time, the process that sends the order checks the client before.
     fn tell(&self, host: &str, order: Order, client: Option<&Client>, limit: Limit) -> Ran {
-        loop {
-            let ran = self.tell_once(host, order, client, limit);
-            if !ran.is_busy() || !paused(limit) {
-                return ran;
-            }
-        }
-    }
-
-    fn tell_once(&self, host: &str, order: Order, client: Option<&Client>, limit: Limit) -> Ran {
         let word = match order {
             Order::Off => "off",
             Order::On => "on",
             Order::Cycle => "cycle",
         };
-        let patience = Patience { wait_s: order_wait_s(limit.left_ms()), tries: 1 };
-        self.run(host, word, patience, client, limit)
+        loop {
+            let patience = Patience { wait_s: order_wait_s(limit.left_ms()), tries: 1 };
+            let ran = self.run(host, word, patience, client, limit);
+            if !ran.is(What::Busy) || !paused(limit) {
+                return ran;
+            }
+        }
     }
 
     /// Runs `ipmitool chassis power WORD` for the BMC at `host`.
@@ -330,7 +312,7 @@ impl Bmc<'_> {
         let options = [
             ("-I", "lanplus"),
             ("-H", host),
-            ("-p", &self.address.port().to_string()),
+            ("-p", &self.address.port.to_string()),
             ("-U", username),
             ("-C", &cipher.to_string()),
             ("-L", privilege),
@@ -338,18 +320,17 @@ impl Bmc<'_> {
             ("-R", &patience.tries.to_string()),
         ];
         let options = options.into_iter().flat_map(|(option, value)| [option, value]);
-        let argv = [program].into_iter().map(String::as_str).chain(options);
+        let argv = [program.as_str()].into_iter().chain(options);
         let argv = argv.chain(["-E", "-v", "chassis", "power", word]);
         let purpose = if word == "status" { Purpose::Question } else { Purpose::Order };
         let command = Command::new(argv.map(str::to_owned).collect(), limit).plain();
         let command = command.with_env([("IPMI_PASSWORD", self.password.expose())]);
         let command = Command { client: client.cloned(), ..command };
-        let outcome = self.device.executor.run_for(purpose, command);
-        self.ran(outcome)
+        self.ran(self.device.executor.run_for(purpose, command))
     }
 
     fn ran(&self, outcome: RunOutcome) -> Ran {
-        let secrets = Secrets::from(self.password.clone());
+        let secrets = Secrets::from_iter([self.password.clone()]);
         let text = |words: &str| {
             bounded(&format!("BMC {}: {}", self.address, secrets.shown(words)), TEXT_BYTES_MAX)
         };
@@ -369,8 +350,8 @@ impl Bmc<'_> {
     }
 }
 
-/// What came of asking a BMC again: a question that the limit cut short says less than the BMC's own
-/// answer `before` it.
+/// The result of a repeated question: if the limit cut the question short, the BMC's answer
+/// `before` it says more.
 fn not_cut_short(asked: (String, Ran), before: Option<(String, Ran)>) -> (String, Ran) {
     match (asked, before) {
         ((_, Ran::Ended(RunOutcome::TimedOut { .. }, _)), Some(before)) => before,
@@ -378,14 +359,15 @@ fn not_cut_short(asked: (String, Ran), before: Option<(String, Ran)>) -> (String
     }
 }
 
-/// How ipmitool waits for an answer: the first try so long, each further one a second longer.
+/// How ipmitool waits for an answer: `wait_s` in the first try, a second longer in each further
+/// try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Patience {
     wait_s: u64,
     tries: u32,
 }
 
-/// Waits until a BMC that had no time may have some; false when no time is left to ask again.
+/// Waits until a busy BMC may be ready; `false` if no time is left to ask again.
 fn paused(limit: Limit) -> bool {
     let has_time = limit.left_ms() >= BUSY_PAUSE_MS + LAST_TRY_MS;
     if has_time {
@@ -394,19 +376,20 @@ fn paused(limit: Limit) -> bool {
     has_time
 }
 
-/// How a question waits that may take so long. A BMC that is not there is asked twice.
+/// The waits of a question that may take `left_ms`. With enough time, ipmitool tries twice.
 fn patience(left_ms: u64) -> Patience {
     let fitting = PATIENCES.iter().rfind(|(needed_ms, _)| *needed_ms <= left_ms);
     fitting.unwrap_or(&PATIENCES[0]).1
 }
 
-/// How long each answer to an order is waited for, where the whole may take so long. After an order
-/// that is not answered ipmitool takes as long again to end the session.
+/// The wait for each answer to an order that may take `left_ms`. After an order without an answer,
+/// ipmitool needs the same time again to end the session.
 fn order_wait_s(left_ms: u64) -> u64 {
     (left_ms.saturating_sub(1_000) / 2_000).clamp(1, ORDER_WAIT_S_MAX)
 }
 
-/// How questions wait, by the milliseconds from which on: no more than half of them go by in vain.
+/// The waits of questions, by the least time left in milliseconds: without an answer, a question
+/// takes at most half of it.
 const PATIENCES: [(u64, Patience); 4] = [
     (0, Patience { wait_s: 1, tries: 1 }),
     (8_000, Patience { wait_s: 2, tries: 1 }),
@@ -414,11 +397,14 @@ const PATIENCES: [(u64, Patience); 4] = [
     (20_000, Patience { wait_s: 2, tries: 2 }),
 ];
 
-/// The pause before a BMC that had no time is asked again, and the least that this may take.
+/// The results after which a question is repeated.
+const PASSING: [What; 2] = [What::Busy, What::Later];
+
+/// The pause before the next question to a busy BMC, and the least time for that question.
 const BUSY_PAUSE_MS: u64 = 1_000;
 const LAST_TRY_MS: u64 = 2_000;
 
-/// The longest that an answer to an order is waited for. Slower BMCs are not known.
+/// The longest wait for an answer to an order. No slower BMC is known.
 const ORDER_WAIT_S_MAX: u64 = 10;
 
 /// The longest text about a BMC, in bytes.
@@ -433,7 +419,7 @@ mod tests {
 
     #[test]
     fn a_question_in_vain_leaves_time_for_the_order() {
-        // What ipmitool takes where nobody answers.
+        // The time that ipmitool needs without an answer.
         let lost_ms = |Patience { wait_s, tries }| {
             let tries = u64::from(tries);
             2_000 * (tries * wait_s + tries * (tries - 1) / 2)

@@ -1,22 +1,22 @@
-//! Fence devices: what the watcher may ask of one, the drivers, and the process that runs programs.
+//! Fence devices: their contract with the watcher, the drivers, and the process that runs programs.
 //!
-//! A driver makes one attempt on one device and says honestly what came of it. It keeps no queue,
-//! repeats no order that may have been carried out, and never turns to another device: which order
-//! comes when, how often, and what an outcome proves is `fence-core`'s business.
+//! A driver makes one attempt on one device and reports the outcome honestly. It keeps no queue,
+//! repeats no order that the device may have carried out, and never switches to another device.
+//! `fence-core` decides which order comes when and how often, and what an outcome proves.
 //!
-//! - [`FenceDevice`]: the contract of a driver. [`Client`]: who waits for what it is ordered.
-//! - [`CommandDevice`]: a device that programs of the administrator operate. [`placeholders`]: the
-//!   names in their arguments that stand for something else.
-//! - [`Ec2Device`]: instances of AWS EC2, and how its program is talked to.
-//! - [`FenceAgentDevice`]: a device that a fence agent operates.
-//! - [`IpmiDevice`]: management controllers that ipmitool speaks to.
+//! - [`FenceDevice`]: the contract of a driver. [`Client`]: the client that waits for an order.
+//! - [`CommandDevice`]: a device that programs of the administrator control. [`placeholders`]: the
+//!   placeholders in their arguments.
+//! - [`Ec2Device`]: instances of AWS EC2, and the protocol with its program.
+//! - [`FenceAgentDevice`]: a device that a fence agent controls.
+//! - [`IpmiDevice`]: management controllers that ipmitool controls.
 //! - [`SimulatedDevice`]: a device that is a file, for demonstrations and tests.
 //! - [`RedfishDevice`]: BMCs that speak Redfish.
-//! - [`Pin`]: the machine that one execution is about. [`ask_all`]: asking many at once.
-//! - [`grouped`]: what is wrong with many targets, said once.
-//! - [`SecretSource`]: where a password comes from.
-//! - [`ExecutorClient`], [`executor_main`]: how a driver runs a program, so that it is killed at
-//!   its limit and does not outlive the watcher.
+//! - [`Pin`]: the machine of one execution. [`ask_all`]: questions to many machines in parallel.
+//! - [`grouped`]: one text for all targets with the same problem.
+//! - [`SecretSource`]: the source of a password.
+//! - [`ExecutorClient`], [`executor_main`]: run a program for a driver, kill it at its limit, and
+//!   do not let it outlive the watcher.
 
 mod client;
 mod command;
@@ -69,8 +69,8 @@ pub use shown::power_shown;
 pub use simulated::{SimulatedDevice, SimulatedFailure, SimulatedSettings};
 pub use subject::Subject;
 
-/// How long a device may take: until an instant, never for a span, so that time spent in queues,
-/// frozen or suspended counts.
+/// The time limit of a device: an instant, never a span, so that the time in queues, frozen or
+/// suspended counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Limit {
     /// Milliseconds of `CLOCK_BOOTTIME`.
@@ -78,12 +78,12 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// The limit that is `milliseconds` from now.
+    /// The limit `milliseconds` from now.
     pub fn in_ms(milliseconds: u64) -> Self {
         Limit { not_after_boot_ms: boot_ms_now().saturating_add(milliseconds) }
     }
 
-    /// Milliseconds that are left; 0 when the limit has passed.
+    /// The milliseconds that are left; 0 if the limit has passed.
     pub fn left_ms(self) -> u64 {
         self.not_after_boot_ms.saturating_sub(boot_ms_now())
     }
@@ -94,30 +94,30 @@ impl Limit {
     }
 }
 
-/// What an order is carried out for.
+/// The request that an order belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct OrderContext<'a> {
     /// The node to act on.
     pub target: &'a NodeName,
-    /// What the request asks for, of which the order is one step.
+    /// The action of the request; the order is one step of it.
     pub action: FenceAction,
     /// The request's identity.
     pub request_id: &'a RequestId,
-    /// The execution that the order belongs to. A driver that finds its machines by name pins the
-    /// machine right before it sends an order, and sends every later order of the execution there.
+    /// The pin of the execution. A driver that finds its machines by name pins the machine right
+    /// before it sends an order, and sends every later order of the execution to that machine.
     pub pin: &'a Pin,
-    /// The file systems that the target holds, as the client named them. Information only, and not
-    /// checked: any text may stand here.
+    /// The target's file systems, as the client named them. Information only, and not checked: this
+    /// may be any text.
     pub gfs2_filesystems: &'a [String],
-    /// The request as the watcher writes it: the members that it knows, on one line.
+    /// The request in the watcher's form: its known members, on one line.
     pub request_json: &'a [u8],
-    /// Who must still wait when the order is given; `None` where it is given in any case.
+    /// The client that must still wait when the order is given; `None` if no client must wait.
     pub client: Option<&'a Client>,
 }
 
 impl OrderContext<'_> {
-    /// What forbids to act at this moment: asked right before the one call that acts, after
-    /// whatever comes before it.
+    /// The report if the driver may not act any more. The driver calls this right before the one
+    /// call that acts, after all other steps.
     pub fn forbids(&self, limit: Limit) -> Option<OrderReport> {
         if self.client.is_some_and(|client| !client.is_waiting(limit)) {
             return Some(OrderReport::Withdrawn);
@@ -129,39 +129,38 @@ impl OrderContext<'_> {
 /// Whether a device can be reached. The texts are for people.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reach {
-    /// It answered just now.
+    /// The device answered just now.
     Reachable(String),
-    /// It did not, for this reason.
+    /// The device did not answer, for this reason.
     Unreachable(String),
-    /// Nothing was contacted: the device has no question for that, or each target has a place of
-    /// its own and none is known. What could be looked at without contact is in order.
+    /// The driver made no contact: the device has no question for that, or each target has its own
+    /// address and no target is known. All that can be checked without contact is correct.
     NotAsked(String),
 }
 
-/// What a device says it can fence.
+/// The nodes that a device can fence, by its own list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TargetList {
     /// These nodes.
     Nodes(Vec<NodeName>),
     /// The device could not be asked, for this reason.
     Unreachable(String),
-    /// The device has no list, or gave one that cannot be read.
+    /// The device has no list, or its list cannot be read.
     NoList(String),
 }
 
 /// A way to fence nodes: a power switch, a storage array, a program.
 ///
-/// Called from many threads; the caller keeps orders for one target apart. Every method comes back
-/// by its limit (a few seconds later at worst, when the machine itself is stuck). The texts it
-/// returns end up in answers and logs: one line, and never a password.
+/// Many threads call a device; the caller serialises the orders for one target. Every method
+/// returns by its limit (a few seconds later at worst, if the machine itself is stuck). Its texts
+/// go into answers and logs: one line, and never a password.
 pub trait FenceDevice: Debug + Send + Sync {
-    /// What the device can be told and asked, as far as it is known. Free of I/O.
+    /// The orders and questions that the device supports, as far as known. Does no I/O.
     fn abilities(&self) -> Abilities;
 
     /// Makes a real, light contact with the device at this moment, changing nothing.
     ///
-    /// Never waits for an order that is running. `Reachable` is said only of a contact that was
-    /// made.
+    /// Never waits for a running order. Returns `Reachable` only after a contact that was made.
     fn reachable(&self, limit: Limit) -> Reach;
 
     /// Asks the device which nodes it can fence.
@@ -169,37 +168,37 @@ pub trait FenceDevice: Debug + Send + Sync {
 
     /// Asks the device for the power state of `target`, changing nothing.
     ///
-    /// `On` and `Off` are said only when the device showed them; anything doubtful is `Unknown`.
-    /// Where an order has pinned a machine, that very machine is asked, and `Unknown` is said if it
-    /// cannot be asked.
+    /// Returns `On` and `Off` only if the device showed them; every doubt is `Unknown`. If an order
+    /// has pinned a machine, this asks exactly that machine, and returns `Unknown` if it cannot.
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport;
 
-    /// Gives the device exactly one order: one attempt, no other device, and no repetition but of
-    /// what the device itself said that it did not take.
+    /// Gives the device exactly one order: one attempt, no other device. The driver repeats an
+    /// order only if the device itself reported that it did not take the order.
     ///
-    /// - `Acknowledged`: the device said yes.
+    /// - `Acknowledged`: the device took the order.
     /// - `Unreachable`: certainly not carried out, because the device was not reached.
-    /// - `Unacknowledged`: everything else after the first contact. When in doubt, this one.
+    /// - `Unacknowledged`: everything else after the first contact, and every doubt.
     /// - `Failed`: the driver failed before it could send anything.
     /// - `TooLate`: the limit had passed before anything was sent.
-    /// - `Withdrawn`: nobody waited any more ([`OrderContext::client`]); nothing was sent.
+    /// - `Withdrawn`: the client did not wait any more ([`OrderContext::client`]); nothing was
+    ///   sent.
     ///
-    /// Right before each call that acts, after all questions and logins, the driver asks
-    /// [`OrderContext::forbids`], or has the process that acts ask the same.
+    /// Right before each call that acts, after all questions and logins, the driver calls
+    /// [`OrderContext::forbids`], or the process that acts makes the same check.
     fn order(&self, order: Order, job: &OrderContext<'_>, limit: Limit) -> OrderReport;
 
-    /// Learns what an execution should not have to wait for, changing nothing: called ahead, and
-    /// right before each execution, by its limit at most. The abilities may be known better
-    /// afterwards.
+    /// Prepares for an execution, so that it need not wait, changing nothing. The watcher calls
+    /// this ahead, and right before each execution, until its limit at most. Afterwards the
+    /// abilities may be known better.
     fn prepare(&self, _limit: Limit) {}
 
-    /// What is unusual with the device, though nothing is wrong; each as one sentence.
+    /// The unusual properties of the device that are no faults; each as one sentence.
     fn remarks(&self, _limit: Limit) -> Vec<String> {
         Vec::new()
     }
 
-    /// Why an order for `target` would not be given or not be confirmed, as far as that can be seen
-    /// without giving one; `None` when nothing is missing.
+    /// Why an order for `target` would fail or could not be confirmed, as far as the driver can see
+    /// without giving one; `None` if nothing is missing.
     fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
         if !self.abilities().power {
             return None;
@@ -208,13 +207,13 @@ pub trait FenceDevice: Debug + Send + Sync {
         (report.state == PowerState::Unknown).then_some(report.detail)
     }
 
-    /// Asks the device which of its configured targets it does not know, where it can be asked;
-    /// each as one sentence, empty when all is well.
+    /// The configured targets that the device does not know, if the device can be asked; each as
+    /// one sentence, empty if there are none.
     fn unknown_targets(&self, _limit: Limit) -> Vec<String> {
         Vec::new()
     }
 
-    /// What is wrong with the device's configuration, each as one sentence; empty when all is well.
+    /// The errors in the device's configuration, each as one sentence; empty if there are none.
     ///
     /// Looks at files (never on GFS2), but does not contact the device.
     fn check(&self) -> Vec<String>;

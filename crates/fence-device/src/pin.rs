@@ -1,10 +1,9 @@
-//! The machine that one execution is about.
+//! The machine of one execution.
 //!
 //! A name may lead to another machine at any moment: it has several addresses, a tag moves to
-//! another instance, two systems swap their names. An order that went to one machine and a question
-//! that went to another would show a success that never happened. So the first order of an
-//! execution pins the machine, and everything that follows in the execution concerns that machine
-//! alone.
+//! another instance, two systems swap their names. An order to one machine and a question to
+//! another would show a success that never happened. So the first order of an execution pins the
+//! machine, and the rest of the execution uses only that machine.
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -12,42 +11,42 @@ use std::sync::OnceLock;
 use crate::fence_agent::AgentHost;
 use crate::redfish::ResourcePath;
 
-/// What binds the orders and questions of one execution to one machine. Whoever drives an execution
-/// makes one and passes it along; a question outside of an execution gets a new one.
+/// Binds the orders and questions of one execution to one machine. The driver of an execution makes
+/// one pin and passes it along; a question outside of an execution gets a new pin.
 #[derive(Debug, Default)]
 pub struct Pin {
     machine: OnceLock<Machine>,
     listing: OnceLock<Listing>,
 }
 
-/// A machine, as its driver finds it again without a name.
+/// The data by which a driver finds a machine again without its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Machine {
     /// The BMC at this host, an IP address.
     Ipmi { host: String },
     /// The system at this path of the BMC at this address.
     Redfish { address: SocketAddr, system: ResourcePath },
-    /// The device of a fence agent that is found by name.
+    /// The device of a fence agent that has a host name.
     Agent { host: AgentHost },
-    /// The instance of this id; `None` if nobody knows which instance the order reached.
+    /// The instance with this id; `None` if the instance of the order is unknown.
     Ec2 { instance: Option<String> },
 }
 
-/// What a device's list says of a machine.
+/// The entry of a machine in a device's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Listing {
-    /// It is there.
+    /// The list contains the machine.
     Listed,
-    /// It is not there.
+    /// The list does not contain the machine.
     Unlisted,
     /// The device has no list.
     NoList,
-    /// The device has no list, because it acts on one and the same machine in any case.
+    /// The device has no list, because it controls only one machine.
     OneMachine,
 }
 
 impl Pin {
-    /// The machine that an order went to, if one was sent.
+    /// The machine to which an order was sent, if there was one.
     pub(crate) fn machine(&self) -> Option<&Machine> {
         self.machine.get()
     }
@@ -57,12 +56,12 @@ impl Pin {
         let _ = self.machine.set(machine);
     }
 
-    /// What the device's list says of the machine, if it was read in this execution.
+    /// The machine's entry in the device's list, if this execution has read the list.
     pub(crate) fn listing(&self) -> Option<Listing> {
         self.listing.get().copied()
     }
 
-    /// Remembers what the device's list says of the machine.
+    /// Stores the machine's entry in the device's list.
     pub(crate) fn set_listing(&self, listing: Listing) {
         let _ = self.listing.set(listing);
     }

@@ -1,33 +1,31 @@
 //! `type = "redfish"`: BMCs that speak Redfish, in process over HTTPS.
 //!
 //! Each question and each order is a visit: log in, look at the target's system, perhaps send
-//! `ComputerSystem.Reset` (or `Chassis.Reset`, where `system` is the path of a chassis), log out.
-//! The system is looked at first also before an order: that shows that the BMC is there, that it is
-//! the right one, that the login is good, and that the system exists and allows the order. So
-//! whatever fails until then fails before anything was done, and whatever fails from then on may
-//! have been done.
+//! `ComputerSystem.Reset` (or `Chassis.Reset`, if `system` is the path of a chassis), log out. A
+//! visit looks at the system also before an order. The look shows that the BMC responds, that it is
+//! the right BMC, that the login is valid, and that the system exists and allows the order. An
+//! error up to then proves that nothing was done; after an error from then on, the BMC may have
+//! carried the order out.
 //!
-//! Each report of an order, its result code, and what comes to it:
+//! The reports of an order, their result codes, and their causes:
 //!
 //! - `Acknowledged`: 200, 202 or 204, without an error or a failed task in the body. Or the system
 //!   shows the wanted state before the order, and the service does not allow or refuses the order.
-//!   Either is accepted and not done; the plan looks at the power.
-//! - `Unreachable`, 1, before the order was sent: the name is not found, no connection, silence, a
-//!   broken answer, "not now" until the limit.
-//! - `Unacknowledged`, 2: the order was sent and answered with an error, with a task that failed,
-//!   or not at all.
+//!   In both cases the plan asks for the power afterwards.
+//! - `Unreachable`, 1, before the order was sent: unknown name, no connection, no answer, a broken
+//!   answer, "not now" until the limit.
+//! - `Unacknowledged`, 2: after the order came an error, a task that failed, or no answer.
 //! - `Failed`, 3: certificate not trusted; login refused; no such system, or not exactly one; the
-//!   system does not allow the order; an answer that is no Redfish; password or CA file not
-//!   readable.
+//!   system does not allow the order; the answer is not Redfish; password or CA file not readable.
 //!
-//! A name may have several addresses, and each look-up another order of them. A visit chooses one
-//! address, to which there is a connection. The first order of an execution pins the address and
-//! the path of the system: everything that follows in the execution is sent and asked there, or not
-//! at all. The name stays the one that a certificate must show.
+//! A name may have several addresses, and each look-up may return them in another order. A visit
+//! chooses one address that accepts a connection. The first order of an execution pins the address
+//! and the path of the system: the rest of the execution uses this address and path, or fails. The
+//! certificate must still show the name.
 //!
-//! - `address`: where a BMC is. `tls`, `pinned` and `names`: whether it is the right one.
-//! - `client`: HTTP. `path`, `resource` and `answer`: what a BMC says, as pure functions.
-//! - `systems`: which system is meant. `service`: what is asked. `errand`: the order. `review`:
+//! - `address`: the place of a BMC. `tls`, `pinned` and `names`: the checks of its certificate.
+//! - `client`: HTTP. `path`, `resource` and `answer`: the content of answers, as pure functions.
+//! - `systems`: the choice of the system. `service`: the questions. `errand`: the order. `review`:
 //!   whether a fence would find all that it needs.
 
 mod address;
@@ -60,7 +58,7 @@ pub use path::ResourcePath;
 pub use resource::{
     Collection, Reset, System, parse_action_info, parse_collection, parse_system, reset_type,
 };
-use service::{Problem, Service};
+use service::{Found, Problem, Service};
 use systems::{Member, position_of};
 use tls::Expected;
 pub use tls::Fingerprint;
@@ -76,17 +74,17 @@ pub struct RedfishSettings {
     /// Each target's computer system, by its path or by its `Id` or `Name`. Without it, the BMC
     /// must have exactly one.
     pub system: Option<PerTarget>,
-    /// The targets that are known: their BMCs are contacted to see what can be reached.
+    /// The known targets, whose BMCs [`FenceDevice::reachable`] contacts.
     pub known_targets: BTreeSet<NodeName>,
-    /// Who logs in.
+    /// The user of the login.
     pub username: String,
-    /// With which password.
+    /// The source of the password.
     pub password: SecretSource,
-    /// How.
+    /// How to log in.
     pub login: RedfishLogin,
-    /// What a BMC's certificate has to be.
+    /// How to check a BMC's certificate.
     pub trust: RedfishTrust,
-    /// Whether a reboot is the service's own reset: then that has to be allowed as well.
+    /// Whether a reboot is the service's own reset, which the system must then allow as well.
     pub is_cycled: bool,
 }
 
@@ -95,16 +93,16 @@ pub struct RedfishSettings {
 pub enum RedfishLogin {
     /// With each call.
     Basic,
-    /// Once a visit.
+    /// Once for each visit.
     Session,
 }
 
-/// How a BMC's certificate is checked.
+/// How to check a BMC's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedfishTrust {
-    /// It is in this file, or signed by one that is.
+    /// This file contains the certificate, or the certificate of its issuer.
     CaFile(PathBuf),
-    /// It has this [`Fingerprint`].
+    /// The certificate has this [`Fingerprint`].
     Fingerprint(PerTarget),
     /// Not at all.
     Insecure,
@@ -122,58 +120,43 @@ impl RedfishDevice {
         RedfishDevice { settings }
     }
 
-    /// Where `target` is reached.
-    fn place(&self, target: &NodeName) -> Result<Place, Problem> {
-        let absent = |what| Problem::Failed(format!("no '{what}' is configured for '{target}'"));
-        Ok(Place {
-            address: self.settings.address.of(target).ok_or_else(|| absent("address"))?,
-            fingerprint: match &self.settings.trust {
-                RedfishTrust::Fingerprint(fingerprints) => {
-                    Some(fingerprints.of(target).ok_or_else(|| absent("fingerprint"))?)
-                }
-                _ => None,
-            },
-            pinned: None,
-        })
+    /// The place of `target`, with the address that an order of the execution has pinned.
+    fn place(&self, target: &NodeName, pin: &Pin) -> Result<Place, Problem> {
+        let place = self.place_by(|values| values.of(target)).map_err(|absent| {
+            Problem::Failed(format!("no '{absent}' is configured for '{target}'"))
+        })?;
+        Ok(Place { pinned: pinned(pin).map(|(address, _)| address), ..place })
     }
 
-    /// Where the machine of an execution is reached: `target`, until an order has pinned one.
-    fn place_in(&self, target: &NodeName, pin: &Pin) -> Result<Place, Problem> {
-        let pinned = pinned(pin).map(|(address, _)| address);
-        Ok(Place { pinned, ..self.place(target)? })
-    }
-
-    /// Where all targets are reached, if that is one place.
+    /// The place of all targets, if they share one.
     fn place_of_all(&self) -> Option<Place> {
-        let fingerprint = match &self.settings.trust {
-            RedfishTrust::Fingerprint(fingerprints) => Some(fingerprints.of_all()?.to_owned()),
-            _ => None,
-        };
-        let address = self.settings.address.of_all()?.to_owned();
-        Some(Place { address, fingerprint, pinned: None })
+        self.place_by(|values| values.of_all().map(str::to_owned)).ok()
     }
 
-    /// Opens a service, logs in, does `work` there, and leaves. The text that comes with a value
-    /// holds no secret, as little as that of a problem.
+    /// The place for which `of` selects the configured values; the error names the missing key.
+    fn place_by(&self, of: impl Fn(&PerTarget) -> Option<String>) -> Result<Place, &'static str> {
+        let address = of(&self.settings.address).ok_or("address")?;
+        let fingerprint = match &self.settings.trust {
+            RedfishTrust::Fingerprint(fingerprints) => Some(of(fingerprints).ok_or("fingerprint")?),
+            RedfishTrust::CaFile(_) | RedfishTrust::Insecure => None,
+        };
+        Ok(Place { address, fingerprint, pinned: None })
+    }
+
+    /// Opens a service, logs in, does `work` there, and logs out. `work` must clean the texts that
+    /// it returns ([`Service::clean`]), except the text of a problem.
     fn visit<T>(
         &self,
         place: &Place,
         limit: Limit,
-        work: impl FnOnce(&Service) -> Result<(T, String), Problem>,
-    ) -> Result<(T, String), Problem> {
+        work: impl FnOnce(&Service) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
         let password = self.settings.password.read().map_err(Problem::Failed)?;
         let mut service = Service::new(self.client(place, limit)?, limit);
-        let username = &self.settings.username;
-        let result = match self.settings.login {
-            RedfishLogin::Basic => service.log_in_each_time(username, &password),
-            RedfishLogin::Session => service.open_session(username, &password),
-        };
-        let result = result.and_then(|()| work(&service));
+        let RedfishSettings { login, username, .. } = &self.settings;
+        let result = service.log_in(*login, username, &password).and_then(|()| work(&service));
         service.close_session();
-        match result {
-            Ok((value, text)) => Ok((value, service.clean(&text))),
-            Err(problem) => Err(service.named(problem)),
-        }
+        result.map_err(|problem| service.named(problem))
     }
 
     fn client(&self, place: &Place, limit: Limit) -> Result<Client, Problem> {
@@ -193,13 +176,8 @@ impl RedfishDevice {
         Ok(Client::new(address.base(), at, address.is_tls().then_some(tls)))
     }
 
-    /// The system of `target` and its path, as it is now: the pinned one, if there is one.
-    fn system(
-        &self,
-        service: &Service,
-        target: &NodeName,
-        pin: &Pin,
-    ) -> Result<(ResourcePath, System), Problem> {
+    /// The present system of `target`, or the pinned system, and its path.
+    fn system(&self, service: &Service, target: &NodeName, pin: &Pin) -> Result<Found, Problem> {
         if let Some((_, path)) = pinned(pin) {
             return self.pinned_system(service, target, path);
         }
@@ -223,14 +201,15 @@ impl RedfishDevice {
         }
     }
 
-    /// The same; asked again while it shows its state beside an error, and is not enough as it is.
+    /// The same. Repeats the question while the system shows its state beside an error, unless
+    /// `is_enough`.
     fn settled_system(
         &self,
         service: &Service,
         target: &NodeName,
         pin: &Pin,
         is_enough: impl Fn(&System) -> bool,
-    ) -> Result<(ResourcePath, System), Problem> {
+    ) -> Result<Found, Problem> {
         loop {
             let found = self.system(service, target, pin)?;
             if !found.1.is_doubtful || is_enough(&found.1) || !service.has_paused(None) {
@@ -239,14 +218,14 @@ impl RedfishDevice {
         }
     }
 
-    /// The system at `path`, which an order went to. One that has moved on, or is called otherwise
-    /// by now, may be another one.
+    /// The system at `path`, to which an order was sent. A system that has moved, or has another
+    /// name now, may be a different one.
     fn pinned_system(
         &self,
         service: &Service,
         target: &NodeName,
         path: &ResourcePath,
-    ) -> Result<(ResourcePath, System), Problem> {
+    ) -> Result<Found, Problem> {
         let (place, system) = service.system(path)?;
         let name = self.settings.system.as_ref().and_then(|systems| systems.of(target));
         match name.filter(|name| !name.starts_with('/')) {
@@ -263,15 +242,17 @@ impl RedfishDevice {
         }
     }
 
-    /// The targets among the systems of the one service, by what they are called there.
+    /// The targets whose systems the one service lists.
     fn discovered(&self, service: &Service) -> Result<BTreeSet<NodeName>, Problem> {
         let Some(called) = &self.settings.system else {
-            return Err(Problem::Failed("'system' does not say how targets are called".to_owned()));
+            return Err(Problem::Failed(
+                "'system' is not set, so systems have no target names".to_owned(),
+            ));
         };
-        // A system that cannot be read has no name now; the others have theirs.
+        // The list contains only the systems that can be read now.
         let all = service.systems(&[])?.members;
         let target_at = |(at, Member { path, system, .. }): (usize, &Member)| {
-            // A name is of use only where it leads back to this system.
+            // A name counts only if it leads back to this system.
             let is_its = |name: &&str| position_of(name, &all) == Ok(at);
             let names = [system.name.as_deref(), system.id.as_deref()];
             let by_name = || {
@@ -282,18 +263,6 @@ impl RedfishDevice {
         };
         Ok(all.iter().enumerate().filter_map(target_at).collect())
     }
-
-    fn look(
-        &self,
-        target: &NodeName,
-        pin: &Pin,
-        limit: Limit,
-    ) -> Result<(PowerState, String), Problem> {
-        self.visit(&self.place_in(target, pin)?, limit, |service| {
-            let (_, system) = self.settled_system(service, target, pin, |_| false)?;
-            Ok((system.power, system.power_words))
-        })
-    }
 }
 
 impl FenceDevice for RedfishDevice {
@@ -301,7 +270,7 @@ impl FenceDevice for RedfishDevice {
         Abilities { off: true, on: true, cycle: true, power: true }
     }
 
-    /// Looks at the system of each target, and for all that an order will need there.
+    /// Looks at the system of each target, and checks that an order would find all that it needs.
     fn reachable(&self, limit: Limit) -> Reach {
         if !self.settings.known_targets.is_empty() {
             return self.review(limit).reach();
@@ -310,12 +279,11 @@ impl FenceDevice for RedfishDevice {
             let text = "not contacted: each target has its own BMC, and none is listed";
             return Reach::NotAsked(text.to_owned());
         };
-        let count = |service: &Service| {
-            let Collection { members, unreadable, .. } = service.collection()?;
-            Ok((members.len() + unreadable.len(), String::new()))
-        };
-        match self.visit(&place, limit, count) {
-            Ok((count, _)) => Reach::Reachable(format!("it answered, and has {count} systems")),
+        match self.visit(&place, limit, Service::collection) {
+            Ok(Collection { members, unreadable, .. }) => {
+                let count = members.len() + unreadable.len();
+                Reach::Reachable(format!("it answered, and has {count} systems"))
+            }
             Err(problem) => Reach::Unreachable(problem.into_text()),
         }
     }
@@ -328,35 +296,41 @@ impl FenceDevice for RedfishDevice {
         let Some(place) = self.place_of_all() else {
             return TargetList::NoList("each target has its own BMC".to_owned());
         };
-        match self.visit(&place, limit, |service| Ok((self.discovered(service)?, String::new()))) {
-            Ok((nodes, _)) => TargetList::Nodes(Vec::from_iter(nodes)),
+        match self.visit(&place, limit, |service| self.discovered(service)) {
+            Ok(nodes) => TargetList::Nodes(Vec::from_iter(nodes)),
             Err(Problem::Failed(text)) => TargetList::NoList(text),
             Err(problem) => TargetList::Unreachable(problem.into_text()),
         }
     }
 
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
-        // A BMC that forgot a question may well answer the next one.
-        match self.look(target, pin, limit.min(Limit::in_ms(QUESTION_MS_MAX))) {
-            Ok((state, detail)) => PowerReport { state, detail },
-            Err(problem) => PowerReport { state: PowerState::Unknown, detail: problem.into_text() },
-        }
+        // A BMC that dropped a question often answers the next one.
+        let limit = limit.min(Limit::in_ms(QUESTION_MS_MAX));
+        let look = |service: &Service| {
+            let (_, system) = self.settled_system(service, target, pin, |_| false)?;
+            Ok(PowerReport { state: system.power, detail: service.clean(&system.power_words) })
+        };
+        let report = self.place(target, pin).and_then(|place| self.visit(&place, limit, look));
+        report.unwrap_or_else(|problem| PowerReport {
+            state: PowerState::Unknown,
+            detail: problem.into_text(),
+        })
     }
 
     fn order(&self, order: Order, job: &OrderContext<'_>, limit: Limit) -> OrderReport {
         if limit.has_passed() {
             return OrderReport::TooLate;
         }
-        let done = self.place_in(job.target, job.pin).and_then(|place| {
-            self.visit(&place, limit, |service| {
-                // An order needs no state, only the way to give it.
-                let is_enough = |system: &System| system.reset.is_ok();
-                let (path, system) =
-                    self.settled_system(service, job.target, job.pin, is_enough)?;
-                Errand { service, order, job, limit, path }.run(system)
-            })
-        });
-        match done {
+        let send = |service: &Service| {
+            // An order needs no state, only the reset action.
+            let is_enough = |system: &System| system.reset.is_ok();
+            let (path, system) = self.settled_system(service, job.target, job.pin, is_enough)?;
+            let errand = Errand { service, order, job, limit, path };
+            let (is_acknowledged, words) = errand.run(system)?;
+            Ok((is_acknowledged, service.clean(&words)))
+        };
+        let place = self.place(job.target, job.pin);
+        match place.and_then(|place| self.visit(&place, limit, send)) {
             Ok((true, words)) => OrderReport::Acknowledged(words),
             Ok((false, words)) => OrderReport::Unacknowledged(words),
             Err(Problem::Unreachable(text)) => OrderReport::Unreachable(text),
@@ -374,15 +348,15 @@ impl FenceDevice for RedfishDevice {
     }
 }
 
-/// Where a BMC is, and what its certificate has to be.
+/// The address of a BMC, and the fingerprint that its certificate must have.
 struct Place {
     address: String,
     fingerprint: Option<String>,
-    /// The one network address that counts, once an order was sent there.
+    /// The network address to which an order of the execution was sent.
     pinned: Option<SocketAddr>,
 }
 
-/// The address and the system that an order went to.
+/// The address and the system to which an order was sent.
 fn pinned(pin: &Pin) -> Option<(SocketAddr, &ResourcePath)> {
     match pin.machine()? {
         Machine::Redfish { address, system } => Some((*address, system)),
@@ -390,6 +364,6 @@ fn pinned(pin: &Pin) -> Option<(SocketAddr, &ResourcePath)> {
     }
 }
 
-/// How long a question for the power may take: less than the 15 s for which an agent waits, so that
-/// the agent learns which BMC does not answer.
+/// The time limit of a question for the power. It is shorter than the 15 s for which an agent
+/// waits, so that the agent learns which BMC does not answer.
 const QUESTION_MS_MAX: u64 = 13_000;

@@ -1,4 +1,4 @@
-//! From the name of a host to its addresses, in bounded time.
+//! The look-up of a host's addresses, in bounded time.
 
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 
@@ -7,7 +7,7 @@ use crate::pool::ask_until;
 
 /// The addresses of `host`, at least one.
 pub(crate) fn resolve(host: &str, port: u16, limit: Limit) -> Result<Vec<SocketAddr>, String> {
-    // The system's resolver knows no limit.
+    // The system's resolver has no time limit.
     let name = host.to_owned();
     let found = ask_until(limit, move || {
         let found = (name.as_str(), port).to_socket_addrs()?;
@@ -20,7 +20,7 @@ pub(crate) fn resolve(host: &str, port: u16, limit: Limit) -> Result<Vec<SocketA
     }
 }
 
-/// The IP address as programs take it, with the interface of one of link-local scope.
+/// The IP address as programs accept it; a link-local address with its interface.
 pub(crate) fn number(address: SocketAddr) -> String {
     match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
@@ -28,11 +28,11 @@ pub(crate) fn number(address: SocketAddr) -> String {
     }
 }
 
-/// How many addresses of one name are tried.
+/// The limit of addresses for one name.
 const ADDRESSES_MAX: usize = 16;
 
-/// The IPv6 address and the port that `text` is, where it has no brackets and is no address as a
-/// whole; with the usual port it may be one, and then nobody knows which is meant.
+/// The IPv6 address and the port in a `text` without brackets that is not an address as a whole. A
+/// text that ends in the usual port may be both, and so is ambiguous.
 pub(crate) fn ported_v6<'a>(text: &'a str, usual_port: &str) -> Option<(&'a str, &'a str)> {
     let (address, port) = text.rsplit_once(':')?;
     let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
@@ -41,7 +41,7 @@ pub(crate) fn ported_v6<'a>(text: &'a str, usual_port: &str) -> Option<(&'a str,
     (is_port && is_address && !is_whole).then_some((address, port))
 }
 
-/// What is wrong with such a text, and what to write.
+/// The message for such a text, with the correct form.
 pub(crate) fn without_brackets(text: &str, address: &str, port: &str) -> String {
     let alone = text
         .parse::<Ipv6Addr>()

@@ -1,4 +1,4 @@
-//! Passwords and keys: where they come from, and how they stay out of everything that people read.
+//! Passwords and keys: their sources, and how they stay out of every text for people.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,53 +6,50 @@ use std::path::{Path, PathBuf};
 
 use fence_spool::{FileError, TrustedFile};
 
-/// Where a secret comes from. It is read anew for each use, so that a changed one counts at once.
+/// The source of a secret. Each use reads it again, so a change takes effect at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
     /// A file that only its owner can read.
     File(PathBuf),
     /// A variable of the watcher's environment.
     Environment(String),
-    /// A credential that systemd hands to the service: a file in `$CREDENTIALS_DIRECTORY`
+    /// A credential that systemd gives the service: a file in `$CREDENTIALS_DIRECTORY`
     /// (systemd.exec(5), `LoadCredential=`).
     Credential(String),
 }
 
-/// The secrets that may stand in no text.
+/// The secrets that no text may show.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets(Vec<Secret>);
 
-/// A secret. It has no text of its own: who needs it has to say [`Secret::expose`].
+/// A secret. It is never displayed: only [`Secret::expose`] returns its text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl SecretSource {
-    /// Whether the secret is not given to this process, and may well be given to another one: what
-    /// systemd or a unit's environment gives the service is not in a person's shell.
+    /// Whether this process does not have the secret, although another process may have it: systemd
+    /// and a unit's environment give secrets to the service, and not to a shell.
     pub fn is_for_another(&self) -> bool {
         match self {
             SecretSource::File(_) => false,
             SecretSource::Environment(name) => std::env::var_os(name).is_none(),
-            SecretSource::Credential(name) => {
-                let directory = std::env::var_os("CREDENTIALS_DIRECTORY");
-                let find = |directory| TrustedFile::find(&Path::new(&directory).join(name));
-                matches!(directory.map(find), None | Some(Err(FileError::Missing)))
-            }
+            SecretSource::Credential(name) => credential(name)
+                .is_none_or(|path| matches!(TrustedFile::find(&path), Err(FileError::Missing))),
         }
     }
 
     /// Reads the secret: one line of at most 4096 bytes, without the newline at its end.
     ///
-    /// The error names the source and what to do, never anything of what was read.
+    /// The error names the source and what to do, and never contains a part of the secret.
     pub fn read(&self) -> Result<Secret, String> {
         let found = match self {
             SecretSource::File(path) => read_file(path),
             SecretSource::Environment(name) => std::env::var(name)
                 .map_err(|_| format!("set the variable {name} where fence-watcher is started")),
-            SecretSource::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
-                Some(directory) => read_file(&Path::new(&directory).join(name)),
+            SecretSource::Credential(name) => match credential(name) {
+                Some(path) => read_file(&path),
                 None => Err(format!(
-                    "no credentials are given to this process: add LoadCredential={name}:FILE to \
+                    "this process has no credentials: add LoadCredential={name}:FILE to \
                      the unit of fence-watcher"
                 )),
             },
@@ -73,12 +70,17 @@ impl fmt::Display for SecretSource {
     }
 }
 
+/// The path of the credential `name`, if systemd gave this process credentials.
+fn credential(name: &str) -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(name))
+}
+
 fn read_file(path: &Path) -> Result<String, String> {
     let file = TrustedFile::find(path).map_err(|error| error.to_string())?;
     if file.is_readable_by_others() {
         return Err(format!("others can read it: run `chmod 0600 '{}'`", path.display()));
     }
-    let bytes = file.read(SECRET_BYTES_MAX).map_err(|error: FileError| error.to_string())?;
+    let bytes = file.read(SECRET_BYTES_MAX).map_err(|error| error.to_string())?;
     String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
 }
 
@@ -93,7 +95,7 @@ impl Secret {
         if line.len() > SECRET_BYTES_MAX {
             return Err(format!("it has more than {SECRET_BYTES_MAX} bytes"));
         }
-        // A second line would be an option of its own to an agent that reads options line by line.
+        // An agent that reads options line by line would read a second line as another option.
         if line.contains(char::is_control) {
             return Err("it has more than one line, or control characters".to_owned());
         }
@@ -112,19 +114,18 @@ impl Secret {
         [self.0.clone(), words.join(" "), quoted[1..quoted.len() - 1].to_owned()]
     }
 
-    /// The parts of `words` that hold the secret, each a whole word or several.
+    /// The parts of `words` that contain the secret, each one or several whole words.
     fn places_in(&self, words: &str) -> Vec<Range<usize>> {
-        let forms = self.forms();
-        let forms = forms.iter().filter(|form| !form.is_empty());
+        let forms = self.forms().into_iter().filter(|form| !form.is_empty());
         let found = forms.flat_map(|form| {
-            let start = words.match_indices(form.as_str()).map(|(start, _)| start);
-            start.map(|start| whole_words(words, start..start + form.len())).collect::<Vec<_>>()
+            let parts = words.match_indices(&form).map(|(at, part)| at..at + part.len());
+            parts.map(|part| whole_words(words, part)).collect::<Vec<_>>()
         });
         found.collect()
     }
 }
 
-/// `range` in `text`, made longer until it cuts no word.
+/// `range` in `text`, extended to whole words.
 fn whole_words(text: &str, range: Range<usize>) -> Range<usize> {
     let is_word = |c: &char| c.is_alphanumeric() || *c == '_';
     let length = |c: char| c.len_utf8();
@@ -139,9 +140,9 @@ impl Secrets {
         self.0.push(secret);
     }
 
-    /// The words of a device, without the secrets. No part of a word that holds one is left: it
-    /// would show the rest of the word. A short secret may be a part of any word, so that no word
-    /// is left.
+    /// The words of a device, without the secrets. This hides each whole word that contains a
+    /// secret: the rest of the word would show a part of the secret. A short secret may be a part
+    /// of any word, so this hides all words.
     pub fn hide(&self, words: &str) -> String {
         let is_short = |secret: &Secret| secret.0.chars().count() < SECRET_CHARS_MIN;
         if self.0.iter().any(is_short) && !words.trim().is_empty() {
@@ -159,12 +160,12 @@ impl Secrets {
         shown + &words[end..]
     }
 
-    /// A text of ours for people: the words of a device that it quotes are without the secrets.
+    /// A text of this program for people: its quotations of a device are without the secrets.
     pub fn shown(&self, text: &str) -> String {
         self.rewrite(text, |words| words)
     }
 
-    /// The same, for somebody who knows other secrets and hides those.
+    /// The same with marked quotations, for a caller that hides other secrets.
     pub fn hide_in_quotes(&self, text: &str) -> String {
         self.rewrite(text, |words| quoted(&words))
     }
@@ -173,7 +174,7 @@ impl Secrets {
         let mut rewritten = String::with_capacity(text.len());
         let mut rest = text;
         while let Some((ours, after)) = rest.split_once(QUOTE.0) {
-            // A quotation that was cut ends with the text.
+            // A cut quotation ends with the text.
             let (words, after) = after.split_once(QUOTE.1).unwrap_or((after, ""));
             rewritten.extend([ours, &change(self.hide(words))]);
             rest = after;
@@ -187,11 +188,11 @@ pub(crate) fn has_quotation(text: &str) -> bool {
     text.contains(QUOTE.0)
 }
 
-/// The words of a device as a part of a text of ours, which [`Secrets::shown`] makes fit for
+/// Marks the words of a device in a text of this program. [`Secrets::shown`] prepares the text for
 /// people.
 ///
-/// Secrets are hidden in such words alone. In our own text, which is known, a hidden word would
-/// show a password that is the same word.
+/// Secrets are hidden only in quotations. In this program's own text, which is known, a hidden word
+/// would reveal a password that is the same word.
 pub fn quoted(words: &str) -> String {
     let words = words.replace([QUOTE.0, QUOTE.1], "");
     format!("{}{words}{}", QUOTE.0, QUOTE.1)
@@ -203,12 +204,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-impl From<Secret> for Secrets {
-    fn from(secret: Secret) -> Self {
-        Secrets(vec![secret])
-    }
-}
-
 impl FromIterator<Secret> for Secrets {
     fn from_iter<I: IntoIterator<Item = Secret>>(secrets: I) -> Self {
         Secrets(secrets.into_iter().collect())
@@ -217,14 +212,14 @@ impl FromIterator<Secret> for Secrets {
 
 const SECRET_BYTES_MAX: usize = 4096;
 
-/// The least characters of a secret that is hidden by itself.
+/// Shorter secrets, in characters, hide all words.
 const SECRET_CHARS_MIN: usize = 4;
 
-/// What stands in the place of a secret.
+/// The replacement of a secret.
 const HIDDEN: &str = "***";
 
-/// What stands around the words of a device (start and end of text). No device can write it,
-/// because [`quoted`] takes it away.
+/// The marks around the words of a device (start and end of text). [`quoted`] removes them from the
+/// words, so no device can write them.
 const QUOTE: (char, char) = ('\u{2}', '\u{3}');
 
 #[cfg(test)]
@@ -301,12 +296,12 @@ mod tests {
     fn a_secret_is_never_shown() {
         let secret = Secret::new("s3cret").unwrap();
         assert_eq!(format!("{secret:?}"), "Secret(***)");
-        let secrets = Secrets::from(secret);
+        let secrets = Secrets::from_iter([secret]);
         assert_eq!(secrets.hide("ipmitool -P s3cret: failed"), "ipmitool -P ***: failed");
     }
 
     fn hidden(secret: &str, words: &str) -> String {
-        Secrets::from(Secret::new(secret).unwrap()).hide(words)
+        Secrets::from_iter([Secret::new(secret).unwrap()]).hide(words)
     }
 
     #[test]
@@ -342,11 +337,11 @@ mod tests {
             ("e", "BMC wrong: the password is wrong (***)"),
             ("s3cret", "BMC wrong: the password is wrong (RAKP wrong)"),
         ] {
-            let secrets = Secrets::from(Secret::new(secret).unwrap());
+            let secrets = Secrets::from_iter([Secret::new(secret).unwrap()]);
             assert_eq!(secrets.shown(&text), shown);
             assert_eq!(Secrets::default().shown(&secrets.hide_in_quotes(&text)), shown);
         }
-        let cut = Secrets::from(Secret::new("s3cret").unwrap()).shown("a \u{2}s3cret b");
+        let cut = Secrets::from_iter([Secret::new("s3cret").unwrap()]).shown("a \u{2}s3cret b");
         assert_eq!(cut, "a *** b");
     }
 }

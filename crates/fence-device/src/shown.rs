@@ -1,4 +1,4 @@
-//! The power state that the output of a status program shows. Nothing here is I/O.
+//! The power state in the output of a status program. This module does no I/O.
 //!
 //! | exit code | standard output | standard error | state |
 //! | --- | --- | --- | --- |
@@ -11,11 +11,10 @@
 //! A line states "off" if it is `off`, `Status: off`, `NAME: off` (NAME is the target, or the name
 //! of the target on the device) or `Chassis Power is off`, and nothing else.
 //!
-//! - `remarks`: the lines on standard error that are known, and no complaints.
+//! - `remarks`: the known lines on standard error that are no complaints.
 //!
-//! The rules compare whole lines, because words prove nothing: "n3 is not off" ends with "off", and
-//! a shell that cannot read its script ends with exit code 2, after every remark that the script
-//! has written.
+//! The rules compare whole lines, because single words prove nothing: "n3 is not off" ends with
+//! "off". A shell that cannot read its script exits with 2, after all remarks of the script.
 
 mod remarks;
 
@@ -26,8 +25,8 @@ use crate::Secrets;
 use crate::program::message;
 use remarks::is_remark;
 
-/// The state that a program shows, with words for people, which are without the `secrets`. `names`
-/// are the names of the machine that was asked about.
+/// The state that a program shows, with words for people without the `secrets`. `names` are the
+/// names of the machine.
 pub(crate) fn power_report(
     code: i32,
     stdout: &str,
@@ -35,7 +34,7 @@ pub(crate) fn power_report(
     names: &[&str],
     secrets: &Secrets,
 ) -> PowerReport {
-    // What is hidden from people still shows the state.
+    // A secret in the output may be the word for the state.
     let state = power_shown(code, stdout, stderr, names);
     let (stdout, stderr) = (&secrets.hide(stdout), &secrets.hide(stderr));
     let words = message(stdout, stderr);
@@ -44,7 +43,7 @@ pub(crate) fn power_report(
         (PowerState::Unknown, Some(words)) => {
             format!("exit code {code} with this output shows no state: {words}")
         }
-        // What programs write to standard error when all is well concerns nobody.
+        // Without a problem, remarks on standard error do not matter.
         (_, Some(words)) => message(stdout, "").unwrap_or(words),
     };
     PowerReport { state, detail }
@@ -62,14 +61,14 @@ pub fn power_shown(code: i32, stdout: &str, stderr: &str, names: &[&str]) -> Pow
     }
 }
 
-/// The complaint on standard error beside which no "off" would count, if there is one. It is there
-/// already while the machine is on, and nobody would see it before a fence.
+/// The complaint on standard error that would invalidate an "off". It often appears already while
+/// the machine is on, where nobody would notice it before a fence.
 pub(crate) fn complaint(stderr: &str, secrets: &Secrets) -> Option<String> {
     complains(stderr).then(|| {
         let words = message("", &secrets.hide(stderr)).unwrap_or_default();
         format!(
-            "its status writes this to standard error, and beside that no \"off\" counts (send \
-             what does not matter elsewhere): {words}"
+            "its status writes this to standard error, which invalidates every \"off\" (redirect \
+             output that does not matter): {words}"
         )
     })
 }
@@ -97,12 +96,12 @@ fn has_word_off(text: &str) -> bool {
     text.split(|c: char| !c.is_alphanumeric()).any(|word| word.eq_ignore_ascii_case("off"))
 }
 
-/// Whether standard error takes away the certainty of a stated "off".
+/// Whether standard error makes a stated "off" uncertain.
 ///
-/// Programs write warnings there that do not matter (see the module `remarks`), and fence agents
-/// write a log there in verbose mode. Any other line complains if it holds a word of
-/// [`COMPLAINTS`], or a character that is not ASCII; `LC_ALL=C` keeps those out of the messages of
-/// honest programs.
+/// Programs write unimportant warnings to standard error (see the module `remarks`), and fence
+/// agents write a log there in verbose mode. Any other line is a complaint if it contains a word of
+/// [`COMPLAINTS`], or a character that is not ASCII; with `LC_ALL=C`, messages of honest programs
+/// are ASCII.
 fn complains(stderr: &str) -> bool {
     let is_harmless = |line: &str| is_remark(line) || is_harmless_record(line);
     stderr.lines().any(|line| !is_harmless(line) && is_complaint(line))
@@ -114,7 +113,8 @@ fn is_complaint(line: &str) -> bool {
     !line.is_ascii()
         || line.contains("n't")
         || words.any(|word| {
-            WHOLE_COMPLAINTS.contains(&word) || COMPLAINTS.iter().any(|part| word.contains(part))
+            WHOLE_COMPLAINTS.contains(&word)
+                || COMPLAINTS.split_whitespace().any(|part| word.contains(part))
         })
 }
 
@@ -125,7 +125,7 @@ fn is_harmless_record(line: &str) -> bool {
     let Some((time, level)) = head.rsplit_once(' ') else { return false };
     let is_time = time.starts_with(|c: char| c.is_ascii_digit())
         && time.bytes().all(|byte| byte.is_ascii_digit() || b" -:,.[]".contains(&byte));
-    // An agent ignores what it does not know, and does what it is told all the same.
+    // An agent ignores an unknown option, and carries the action out.
     let is_remark = level == "WARNING" && words.starts_with("Parse error: Ignoring unknown option");
     is_time && (["DEBUG", "INFO"].contains(&level) || is_remark)
 }
@@ -134,60 +134,23 @@ fn is_blank(text: &str) -> bool {
     text.chars().all(|c| c == '\n' || BLANKS.contains(&c))
 }
 
-/// What may stand around a state. No other character counts as a blank.
+/// The characters that may surround a state. No other character counts as a blank.
 const BLANKS: [char; 2] = [' ', '\t'];
 
 /// The line of `ipmitool chassis power status`, which exits with 0 for either state.
 const IPMITOOL_OFF: &str = "Chassis Power is off";
 
-/// The words, as a whole, of a complaint.
+/// The whole words that make a complaint.
 const WHOLE_COMPLAINTS: [&str; 9] =
     ["no", "not", "nor", "never", "none", "bad", "lost", "wrong", "on"];
 
 /// The parts of words that make a complaint.
-const COMPLAINTS: [&str; 41] = [
-    "abort",
-    "assum",
-    "broken",
-    "cannot",
-    "corrupt",
-    "could",
-    "crash",
-    "critical",
-    "denied",
-    "err",
-    "except",
-    "exhaust",
-    "expect",
-    "fail",
-    "fatal",
-    "forbid",
-    "guess",
-    "illegal",
-    "incorrect",
-    "invalid",
-    "killed",
-    "mismatch",
-    "missing",
-    "perhaps",
-    "refus",
-    "reject",
-    "reset",
-    "stale",
-    "timed",
-    "timeout",
-    "traceback",
-    "unable",
-    "unauth",
-    "unavail",
-    "undef",
-    "unknown",
-    "unreach",
-    "unres",
-    "unsuc",
-    "unsup",
-    "usage",
-];
+const COMPLAINTS: &str = "
+    abort assum broken cannot corrupt could crash critical denied err except exhaust expect fail
+    fatal forbid guess illegal incorrect invalid killed mismatch missing perhaps refus reject
+    reset stale timed timeout traceback unable unauth unavail undef unknown unreach unres unsuc
+    unsup usage
+";
 
 #[cfg(test)]
 mod tests {
@@ -352,7 +315,7 @@ mod tests {
         for (password, detail) in
             [("off", "***"), ("OFF", "***"), ("n3: off", "***"), ("s3c", "***")]
         {
-            let secrets = Secrets::from(Secret::new(password).unwrap());
+            let secrets = Secrets::from_iter([Secret::new(password).unwrap()]);
             let report = power_report(2, "n3: off", "", &["n3"], &secrets);
             assert_eq!((report.state, report.detail.as_str()), (PowerState::Off, detail));
         }

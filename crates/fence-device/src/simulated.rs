@@ -1,10 +1,9 @@
 //! `type = "simulated"`: a device that is a file, for demonstrations and tests.
 //!
-//! It remembers power states, takes its time and fails as it is told. Every text starts with
-//! "simulated:", so that nobody takes it for a fence. Beside its state file `S` lie
-//! - `S.orders`: one line for each order that was begun: `time boot_ms order target request_id`;
-//! - `S.behave`, when somebody puts it there: a failure and a delay in ms that win over the
-//!   settings.
+//! The device remembers power states, and delays and fails as configured. Every text starts with
+//! "simulated:", so that nobody mistakes it for a fence. Beside the state file `S` are
+//! - `S.orders`: one line for each order that began: `time boot_ms order target request_id`;
+//! - `S.behave`, optional: a failure and a delay in ms that override the settings.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -26,28 +25,28 @@ use crate::{FenceDevice, Limit, OrderContext, Pin, Reach, TargetList, boot_ms_no
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SimulatedFailure {
-    /// It does not.
+    /// The device does not fail.
     #[default]
     None,
-    /// It cannot be reached.
+    /// The device cannot be reached.
     Unreachable,
-    /// It does nothing and says so.
+    /// The device refuses the order.
     Unacknowledged,
-    /// Its driver is broken.
+    /// The driver is broken.
     DeviceFailure,
-    /// It says yes and does nothing.
+    /// The device acknowledges the order and does nothing.
     Lie,
-    /// It says nothing until the limit.
+    /// The device does not answer by the limit.
     Hang,
 }
 
 /// A simulated device as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimulatedSettings {
-    /// Where the power states are kept, as a JSON object of `"on"` and `"off"`. A node that is not
-    /// in it is on.
+    /// The file of the power states: a JSON object with `"on"` and `"off"`. A node that is not in
+    /// the file is on.
     pub state_file: PathBuf,
-    /// How long each order takes.
+    /// The duration of each order.
     pub delay_ms: u64,
     /// How the device fails.
     pub fail: SimulatedFailure,
@@ -57,7 +56,7 @@ pub struct SimulatedSettings {
 #[derive(Debug)]
 pub struct SimulatedDevice {
     settings: SimulatedSettings,
-    /// Held while the file is read and written again.
+    /// Locked while the file is read and replaced.
     file: Mutex<()>,
 }
 
@@ -72,7 +71,7 @@ impl SimulatedDevice {
     fn behaviour(&self) -> (SimulatedFailure, u64) {
         let text = fs::read_to_string(self.beside(".behave")).unwrap_or_default();
         let mut words = text.split_whitespace();
-        // The words of the file are those of the configuration.
+        // The file uses the words of the configuration.
         let fail = words.next().and_then(|word| serde_json::from_value(word.into()).ok());
         let delay_ms = words.next().and_then(|word| word.parse().ok());
         (fail.unwrap_or(self.settings.fail), delay_ms.unwrap_or(self.settings.delay_ms))
@@ -102,14 +101,10 @@ impl SimulatedDevice {
     }
 
     fn note(&self, order: Order, job: &OrderContext<'_>) -> io::Result<()> {
-        let line = format!(
-            "{} {} {} {} {}\n",
-            Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
-            boot_ms_now(),
-            order.as_action(),
-            job.target,
-            job.request_id
-        );
+        let now = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+        let OrderContext { target, request_id, .. } = job;
+        let (boot_ms, order) = (boot_ms_now(), order.as_action());
+        let line = format!("{now} {boot_ms} {order} {target} {request_id}\n");
         let mut file = OpenOptions::new().create(true).append(true).open(self.beside(".orders"))?;
         file.write_all(line.as_bytes())
     }
@@ -135,31 +130,28 @@ impl FenceDevice for SimulatedDevice {
         }
     }
 
-    /// The nodes that it has seen.
+    /// The nodes in the state file.
     fn targets(&self, limit: Limit) -> TargetList {
-        if let Reach::Unreachable(text) = self.reachable(limit) {
-            return TargetList::Unreachable(text);
-        }
-        match self.states() {
-            Ok(states) => {
-                TargetList::Nodes(states.keys().filter_map(|name| name.parse().ok()).collect())
+        match (self.reachable(limit), self.states()) {
+            (Reach::Unreachable(text), _) => TargetList::Unreachable(text),
+            (_, Ok(all)) => {
+                TargetList::Nodes(all.keys().filter_map(|it| it.parse().ok()).collect())
             }
-            Err(error) => TargetList::NoList(self.problem(&error)),
+            (_, Err(error)) => TargetList::NoList(self.problem(&error)),
         }
     }
 
     fn power(&self, target: &NodeName, _pin: &Pin, limit: Limit) -> PowerReport {
-        if let Reach::Unreachable(detail) = self.reachable(limit) {
-            return PowerReport { state: PowerState::Unknown, detail };
-        }
-        match self.states() {
-            Ok(states) => {
+        let detail = match (self.reachable(limit), self.states()) {
+            (Reach::Unreachable(text), _) => text,
+            (_, Err(error)) => self.problem(&error),
+            (_, Ok(states)) => {
                 let state = states.get(target.as_str()).copied().unwrap_or(PowerState::On);
                 let word = if state == PowerState::Off { "off" } else { "on" };
-                PowerReport { state, detail: format!("simulated: {target} is {word}") }
+                return PowerReport { state, detail: format!("simulated: {target} is {word}") };
             }
-            Err(error) => PowerReport { state: PowerState::Unknown, detail: self.problem(&error) },
-        }
+        };
+        PowerReport { state: PowerState::Unknown, detail }
     }
 
     fn order(&self, order: Order, job: &OrderContext<'_>, limit: Limit) -> OrderReport {
@@ -185,10 +177,10 @@ impl FenceDevice for SimulatedDevice {
         match fail {
             SimulatedFailure::Unreachable => OrderReport::Unreachable(UNREACHABLE.to_owned()),
             SimulatedFailure::DeviceFailure => {
-                OrderReport::Failed("simulated: the driver is told to fail".to_owned())
+                OrderReport::Failed("simulated: the driver is set to fail".to_owned())
             }
             SimulatedFailure::Unacknowledged => {
-                OrderReport::Unacknowledged("simulated: the device is told to refuse".to_owned())
+                OrderReport::Unacknowledged("simulated: the device is set to refuse".to_owned())
             }
             SimulatedFailure::Lie => OrderReport::Acknowledged(done),
             SimulatedFailure::None | SimulatedFailure::Hang => match self.set(job.target, state) {
@@ -204,7 +196,7 @@ impl FenceDevice for SimulatedDevice {
         let problem = if !directory.is_absolute() {
             format!("state_file: \"{shown}\" is not an absolute path")
         } else if is_on_gfs2(directory) {
-            format!("state_file: \"{shown}\" lies on GFS2, which hangs while a fence is awaited")
+            format!("state_file: \"{shown}\" is on GFS2, which hangs during a fence")
         } else if !directory.is_dir() {
             format!("state_file: \"{shown}\" is no directory; make it")
         } else {
@@ -214,17 +206,17 @@ impl FenceDevice for SimulatedDevice {
     }
 }
 
-const UNREACHABLE: &str = "simulated: the device is told to be unreachable";
-const HANGS: &str = "simulated: the device said nothing until the limit";
+const UNREACHABLE: &str = "simulated: the device is set to be unreachable";
+const HANGS: &str = "simulated: the device did not answer by the limit";
 
-/// Whether the directory `path` lies on GFS2, where any further look may hang until the fence that
-/// is awaited has been done. Nothing below the place where such a file system begins is touched.
+/// Whether the directory `path` is on GFS2, where any access may hang until the awaited fence is
+/// done. This function touches nothing below the mount point of such a file system.
 fn is_on_gfs2(path: &Path) -> bool {
     matches!(fence_spool::open_log_dir(path), Err(PlaceError::Gfs2 { .. }))
 }
 
-/// Waits for an instant of a clock that goes on while the machine sleeps, as a sleeping thread's
-/// does not.
+/// Waits for an instant of `CLOCK_BOOTTIME`, which runs while the machine sleeps; the clock of a
+/// sleeping thread does not.
 fn wait_until(limit: Limit) {
     while !limit.has_passed() {
         thread::sleep(Duration::from_millis(limit.left_ms().min(1000)));
@@ -236,7 +228,7 @@ mod tests {
     use super::*;
     use fence_protocol::{FenceAction, RequestId};
 
-    /// A device in a directory of its own, and what was made of one order.
+    /// A device with its own directory.
     struct Rig {
         directory: PathBuf,
         device: SimulatedDevice,

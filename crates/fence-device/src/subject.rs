@@ -1,13 +1,14 @@
-//! What a thread works for, as each line in the log about a program or an HTTP call names it.
+//! The request or query for which a thread works, named in each log line about a program or an HTTP
+//! call.
 //!
-//! A driver does not know for whom it asks. The thread that drives it does, and hands the subject on to
-//! the threads that help.
+//! A driver does not know the subject of a question. The calling thread knows it, and passes it on
+//! to its helper threads.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
-/// A request or a question; by default nothing.
+/// A request or a query; by default nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Subject(Option<Arc<str>>);
 
@@ -17,7 +18,7 @@ impl Subject {
         Subject(Some(format!("{kind}={id} ").into()))
     }
 
-    /// What this thread works for.
+    /// The subject of this thread.
     pub fn of_this_thread() -> Self {
         SUBJECT.with_borrow(Clone::clone)
     }
@@ -31,7 +32,7 @@ impl Subject {
     }
 }
 
-/// `request=… ` with the blank, or nothing.
+/// `request=… ` with the blank, or an empty text.
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.as_deref().unwrap_or_default())

@@ -1,12 +1,13 @@
 //! `fence-watcher-ec2`: one call to AWS EC2 for fence-watcher.
 //!
-//! Reads one [`Ec2Call`] as JSON from standard input, writes one [`Ec2Answer`] as a line of JSON to
-//! standard output, and exits with 0, whatever the answer; or with 2 and words on standard error,
-//! when it did not understand the call and did nothing. It takes no arguments and keeps no files.
-//! What an answer means for a fence is said in the driver, `fence_device`'s module `ec2`.
+//! The program reads one [`Ec2Call`] as JSON from standard input, writes one [`Ec2Answer`] as a
+//! line of JSON to standard output, and exits with 0. If it cannot read the call, it does nothing,
+//! writes the reason to standard error, and exits with 2. It takes no arguments and keeps no files.
+//! The driver, `fence_device`'s module `ec2`, decides what an answer means for a fence.
 //!
-//! - `steps`: what is done for each call. `session`: who we are, and one signed exchange.
-//! - `query`, `reply`: what is sent and what comes back; both are free of I/O.
+//! - `steps`: the steps of each call. `session`: the credentials, and one signed exchange.
+//! - `permission`: the check right before an order is sent.
+//! - `query`, `reply`: requests and answers; both do no I/O.
 
 mod permission;
 mod query;
@@ -17,13 +18,13 @@ mod steps;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
-use fence_device::{Ec2Answer, Ec2Call, Limit};
+use fence_device::{Ec2Call, Limit};
 
 fn main() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            // Nobody is left to tell when standard error is gone.
+            // Without standard error, the exit code alone reports the problem.
             let _ = writeln!(io::stderr(), "fence-watcher-ec2: {problem}");
             NOT_UNDERSTOOD.into()
         }
@@ -35,29 +36,24 @@ fn serve() -> Result<(), String> {
     io::stdin()
         .read_to_string(&mut text)
         .map_err(|error| format!("cannot read standard input: {error}"))?;
-    // The words of the parser could hold a value, and so a secret.
+    // The parser's words could contain a value, and so a secret.
     let call: Ec2Call = serde_json::from_str(&text)
         .map_err(|_| "standard input is no call; fence-watcher starts this program by itself")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    let limit =
-        Limit { not_after_boot_ms: call.limit.not_after_boot_ms.saturating_sub(RESERVE_MS) };
-    let answer = runtime.block_on(steps::carry_out(&call, limit));
-    // A name that is still being looked up must not keep the answer back.
+    let not_after_boot_ms = call.limit.not_after_boot_ms.saturating_sub(RESERVE_MS);
+    let answer = runtime.block_on(steps::carry_out(&call, Limit { not_after_boot_ms }));
+    // A look-up that still runs must not delay the answer.
     runtime.shutdown_background();
-    write(&answer);
+    // The call was carried out, also if nobody reads the answer.
+    let line = serde_json::to_string(&answer).unwrap_or_default();
+    let _ = writeln!(io::stdout(), "{line}");
     Ok(())
 }
 
-/// Writes the answer. What was done is done: that nobody reads it is no reason to say otherwise.
-fn write(answer: &Ec2Answer) {
-    let line = serde_json::to_string(answer).unwrap_or_default();
-    let _ = writeln!(io::stdout(), "{line}");
-}
-
-/// How long before it would be killed the answer is given.
+/// The program answers this long before the watcher would kill it.
 const RESERVE_MS: u64 = 400;
 
 const NOT_UNDERSTOOD: u8 = 2;

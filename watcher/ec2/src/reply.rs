@@ -1,31 +1,29 @@
-//! What EC2 answers: XML, its error codes, and which instance is meant.
-//!
-//! Nothing here talks to anybody.
+//! EC2's answers: XML, error codes, and the choice of the instance. This module does no I/O.
 
 use fence_device::{Ec2Outcome, quoted};
 use roxmltree::{Document, Node};
 
-/// An answer as it came: the HTTP status and the body.
+/// An answer: the HTTP status and the body.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) body: String,
 }
 
-/// What an answer says of the call.
+/// The meaning of an answer for the call.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// It was carried out, or taken for that.
+    /// EC2 carried the call out, or accepted it.
     Accepted,
-    /// It was refused, for it came too fast, in these words. It was not carried out.
+    /// EC2 refused the call as too fast, in these words, and did not carry it out.
     Throttled(String),
-    /// It was refused with this code and these words. It was not carried out.
+    /// EC2 refused the call with this code and these words, and did not carry it out.
     Refused(String, String),
-    /// Something went wrong; whether it was carried out is not known.
+    /// An error; EC2 may have carried the call out.
     Broken(String),
 }
 
-/// An instance, as far as it concerns us.
+/// The part of an instance's description that a fence needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Instance {
     pub(crate) id: String,
@@ -37,12 +35,12 @@ pub(crate) struct Instance {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Page {
     pub(crate) instances: Vec<Instance>,
-    /// Stands for the page after this one.
+    /// The token of the next page.
     pub(crate) next: Option<String>,
 }
 
 impl Reply {
-    /// What it says of the call.
+    /// The meaning of the answer for the call.
     pub(crate) fn verdict(&self) -> Meaning {
         if self.status == 200 {
             return Meaning::Accepted;
@@ -51,16 +49,16 @@ impl Reply {
             return Meaning::Broken(format!("HTTP status {}, without words of EC2's", self.status));
         };
         let words = quoted(&format!("{code}: {message}"));
-        if THROTTLED.contains(&code.as_str()) || self.status == 429 {
+        if lists(THROTTLED, &code) || self.status == 429 {
             return Meaning::Throttled(words);
         }
         match self.status {
-            400..=499 if !PASSING.contains(&code.as_str()) => Meaning::Refused(code, words),
+            400..=499 if !lists(PASSING, &code) => Meaning::Refused(code, words),
             _ => Meaning::Broken(words),
         }
     }
 
-    /// The instances that it describes.
+    /// The instances in the answer.
     pub(crate) fn page(&self) -> Result<Page, String> {
         let document = self.document("DescribeInstancesResponse")?;
         let root = document.root_element();
@@ -72,14 +70,14 @@ impl Reply {
         Ok(Page { instances, next: text_of(root, "nextToken").filter(|token| !token.is_empty()) })
     }
 
-    /// The state that the instance goes to by the order that this answers, `currentState`.
+    /// The state of the instance in the answer to an order, `currentState`.
     pub(crate) fn changed(&self, order: &str, id: &str) -> Result<String, String> {
         let document = self.document(&format!("{order}Response"))?;
         let items = children(document.root_element(), "instancesSet");
         items
             .flat_map(|set| children(set, "item"))
             .find(|item| text_of(*item, "instanceId").as_deref() == Some(id))
-            .and_then(|item| text_of(child(item, "currentState")?, "name"))
+            .and_then(|item| text_of(children(item, "currentState").next()?, "name"))
             .ok_or_else(|| format!("EC2's answer does not name {id}"))
     }
 
@@ -103,13 +101,13 @@ impl Instance {
         self.tags.iter().filter(move |(key, _)| key == tag).map(|(_, value)| value.as_str())
     }
 
-    /// Whether it is gone for good. One that is `shutting-down` may still run and write, for
-    /// minutes.
+    /// Whether the instance is terminated. An instance that is `shutting-down` may still run and
+    /// write, for minutes.
     pub(crate) fn is_dead(&self) -> bool {
         self.state == "terminated"
     }
 
-    /// What its state means. Only `stopped` and `terminated` are off: one that is `stopping` or
+    /// The power state. Only `stopped` and `terminated` are off: an instance that is `stopping` or
     /// `shutting-down` may still run.
     pub(crate) fn power(&self) -> Ec2Outcome {
         match self.state.as_str() {
@@ -120,119 +118,86 @@ impl Instance {
     }
 }
 
-/// The one of `instances` that the tag means. The dead do not count beside one that lives, which
-/// has taken their name. Where all are dead, any of them is meant: whichever it was, it is off for
-/// good.
+/// The one of `instances` with this value of the tag. Terminated instances do not count beside a
+/// live one, which has taken over their name. If all are terminated, any of them is right: each is
+/// off forever.
 pub(crate) fn the_one(instances: &[Instance], tag: &str, value: &str) -> Result<Instance, String> {
-    let with_tag: Vec<&Instance> = instances
-        .iter()
-        .filter(|instance| instance.values_of(tag).any(|found| found == value))
-        .collect();
-    let (dead, alive): (Vec<_>, Vec<_>) = with_tag.into_iter().partition(|it| it.is_dead());
-    let listed = |found: &[&Instance]| {
-        let found = found.iter().map(|it| format!("{} ({})", it.id, it.state));
-        quoted(&found.collect::<Vec<_>>().join(", "))
-    };
+    let has_tag = |it: &&Instance| it.values_of(tag).any(|found| found == value);
+    let (dead, alive): (Vec<_>, Vec<_>) =
+        instances.iter().filter(has_tag).partition(|it| it.is_dead());
     let meant = format!("the tag {tag}={value}");
     match (&alive[..], &dead[..]) {
         ([one], _) | ([], [one, ..]) => Ok((*one).clone()),
         ([], []) => Err(format!("no instance has {meant}")),
-        (several, _) => Err(format!(
-            "{} instances have {meant}, one is needed: {}",
-            several.len(),
-            listed(several)
-        )),
+        (several, _) => {
+            let count = several.len();
+            let listed = several.iter().map(|it| format!("{} ({})", it.id, it.state));
+            let listed = quoted(&listed.collect::<Vec<_>>().join(", "));
+            Err(format!("{count} instances have {meant}, one is needed: {listed}"))
+        }
     }
 }
 
-/// Whether the words of an error, of whatever service of AWS's, hold a code of a trouble that
-/// passes.
+/// Whether the words of an error of any AWS service contain the code of a passing error.
 pub(crate) fn is_passing(words: &str) -> bool {
     let mut words = words.split(|c: char| !c.is_ascii_alphanumeric());
-    words.any(|word| THROTTLED.contains(&word) || PASSING.contains(&word))
+    words.any(|word| lists(THROTTLED, word) || lists(PASSING, word))
 }
 
-/// The code and the words of an error. AWS's services write it in different places.
+fn lists(codes: &str, wanted: &str) -> bool {
+    codes.split_whitespace().any(|code| code == wanted)
+}
+
+/// The code and the words of an error, which AWS's services write in different places.
 fn error_in(body: &str) -> Option<(String, String)> {
     let document = Document::parse(body).ok()?;
-    let error = document.descendants().find(|node| node.has_tag_name_of("Error"))?;
+    let error = document.descendants().find(|node| is_element(*node, "Error"))?;
     let message = text_of(error, "Message").unwrap_or_default();
-    // What follows is for `aws sts decode-authorization-message`, and very long.
+    // The rest is very long, and input for `aws sts decode-authorization-message`.
     let message = message.split("Encoded authorization").next().unwrap_or_default().trim();
     Some((text_of(error, "Code")?, message.to_owned()))
 }
 
 fn instance(item: Node) -> Option<Instance> {
+    let state = children(item, "instanceState").find_map(|state| text_of(state, "name"));
     let tags = children(item, "tagSet").flat_map(|set| children(set, "item"));
+    let pair = |tag| Some((text_of(tag, "key")?, text_of(tag, "value").unwrap_or_default()));
     Some(Instance {
         id: text_of(item, "instanceId")?,
-        state: child(item, "instanceState")
-            .and_then(|state| text_of(state, "name"))
-            .unwrap_or_else(|| "in no known state".to_owned()),
-        tags: tags
-            .filter_map(|tag| {
-                Some((text_of(tag, "key")?, text_of(tag, "value").unwrap_or_default()))
-            })
-            .collect(),
+        state: state.unwrap_or_else(|| "in an unknown state".to_owned()),
+        tags: tags.filter_map(pair).collect(),
     })
 }
 
-trait Named {
-    /// Whether it is an element of this name, in whatever namespace: that changes with the version.
-    fn has_tag_name_of(&self, name: &str) -> bool;
-}
-
-impl Named for Node<'_, '_> {
-    fn has_tag_name_of(&self, name: &str) -> bool {
-        self.is_element() && self.tag_name().name() == name
-    }
+/// Whether `node` is an element of this name, in any namespace: the namespace contains the version.
+fn is_element(node: Node, name: &str) -> bool {
+    node.is_element() && node.tag_name().name() == name
 }
 
 fn children<'a, 'input>(
     node: Node<'a, 'input>,
     name: &'static str,
 ) -> impl Iterator<Item = Node<'a, 'input>> {
-    node.children().filter(move |child| child.has_tag_name_of(name))
-}
-
-fn child<'a, 'input>(node: Node<'a, 'input>, name: &'static str) -> Option<Node<'a, 'input>> {
-    children(node, name).next()
+    node.children().filter(move |child| is_element(*child, name))
 }
 
 fn text_of(node: Node, name: &'static str) -> Option<String> {
-    Some(child(node, name)?.text().unwrap_or_default().to_owned())
+    Some(children(node, name).next()?.text().unwrap_or_default().to_owned())
 }
 
-/// The codes with which AWS refuses a call that came too fast: those on which all of AWS's tools
-/// wait.
-const THROTTLED: [&str; 14] = [
-    "BandwidthLimitExceeded",
-    "EC2ThrottledException",
-    "LimitExceededException",
-    "PriorRequestNotComplete",
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "RequestThrottled",
-    "RequestThrottledException",
-    "SlowDown",
-    "ThrottledException",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
-    "TransactionInProgressException",
-];
+/// The codes with which AWS refuses a call as too fast: all of AWS's tools wait after these.
+const THROTTLED: &str = "
+    BandwidthLimitExceeded EC2ThrottledException LimitExceededException PriorRequestNotComplete
+    ProvisionedThroughputExceededException RequestLimitExceeded RequestThrottled
+    RequestThrottledException SlowDown ThrottledException Throttling ThrottlingException
+    TooManyRequestsException TransactionInProgressException
+";
 
-/// The codes of troubles that pass, whatever the status. Whether the call was carried out is not
-/// known.
-const PASSING: [&str; 7] = [
-    "InternalError",
-    "InternalFailure",
-    "RequestTimeout",
-    "RequestTimeoutException",
-    "ServiceUnavailable",
-    "ServiceUnavailableException",
-    "Unavailable",
-];
+/// The codes of passing errors, with any status. AWS may have carried the call out.
+const PASSING: &str = "
+    InternalError InternalFailure RequestTimeout RequestTimeoutException ServiceUnavailable
+    ServiceUnavailableException Unavailable
+";
 
 #[cfg(test)]
 mod tests {
@@ -387,7 +352,7 @@ mod tests {
             refused("UnauthorizedOperation")
         );
         assert_eq!(error(401, "AuthFailure", "no").verdict(), refused("AuthFailure"));
-        for code in THROTTLED {
+        for code in THROTTLED.split_whitespace() {
             for status in [400, 503] {
                 let throttled = Meaning::Throttled(quoted(&format!("{code}: ")));
                 assert_eq!(error(status, code, "").verdict(), throttled);

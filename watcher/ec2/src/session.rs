@@ -1,7 +1,7 @@
-//! Who we are to EC2, where it is, and one signed call.
+//! The credentials and the endpoint, and one signed call.
 //!
-//! Credentials, region and endpoint come from AWS's own crate, in the order that all of AWS's tools
-//! keep. Nothing here decides what an answer means, and nothing is sent twice.
+//! AWS's own crate finds credentials, region and endpoint, in the order that all of AWS's tools
+//! use. This module does not interpret answers, and sends nothing twice.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -33,21 +33,22 @@ use crate::permission::Permission;
 use crate::query::Query;
 use crate::reply::{Reply, is_passing};
 
-/// All that a call needs.
+/// The state that all calls share.
 #[derive(Debug)]
 pub(crate) struct Session {
     credentials: Credentials,
     region: String,
     endpoint: String,
-    limit: Limit,
-    /// The calls that were made, for a log.
-    calls: RefCell<Vec<String>>,
+    /// When the last call must end.
+    pub(crate) limit: Limit,
+    /// One line for each call that was made, for the log.
+    pub(crate) calls: RefCell<Vec<String>>,
 }
 
-/// A call to which no whole answer came, and why.
+/// A call without a whole answer, and why.
 #[derive(Debug)]
 pub(crate) struct Lost {
-    /// It took too long, rather than being broken off.
+    /// The time ran out; the connection did not break.
     pub(crate) is_late: bool,
     pub(crate) text: String,
 }
@@ -55,95 +56,73 @@ pub(crate) struct Lost {
 /// Why there is no session. Nothing was sent to EC2.
 #[derive(Debug)]
 pub(crate) struct NoSession {
-    /// There may be one a moment later.
+    /// A session may be possible a moment later.
     pub(crate) passes: bool,
     pub(crate) answer: Ec2Answer,
 }
 
 impl NoSession {
-    fn unreachable(passes: bool, text: String) -> Self {
-        NoSession { passes, answer: Ec2Answer::of(Ec2Outcome::Unreachable, text) }
+    fn new(outcome: Ec2Outcome, text: impl Into<String>) -> Self {
+        NoSession { passes: false, answer: Ec2Answer::of(outcome, text) }
     }
 }
 
 impl Session {
-    /// Finds out region, endpoint and credentials, until `limit` at the latest.
+    /// Finds region, endpoint and credentials, until `limit` at the latest.
     pub(crate) async fn open(call: &Ec2Call, limit: Limit) -> Result<Self, NoSession> {
         let found = within(limit, LOGIN_MS_MAX, Box::pin(login(call))).await;
         let (credentials, region, endpoint) = found.unwrap_or_else(|| {
             let text = "the services that give region and credentials (instance metadata, STS) did \
                         not answer in time; where none is meant, give 'region' and 'access_key' or \
                         'profile'";
-            Err(NoSession::unreachable(false, text.to_owned()))
+            Err(NoSession::new(Ec2Outcome::Unreachable, text))
         })?;
         Ok(Session { credentials, region, endpoint, limit, calls: RefCell::default() })
     }
 
-    /// Where the calls go, in words.
+    /// The endpoint and the region, for messages.
     pub(crate) fn place(&self) -> String {
         format!("{} ({})", self.endpoint, self.region)
     }
 
-    /// When everything must be over.
-    pub(crate) fn limit(&self) -> Limit {
-        self.limit
-    }
-
-    /// `text` without our secrets, should somebody have said them. What it quotes is still marked.
+    /// `text` without the secrets of this program, in case a service repeated them. Quotations stay
+    /// marked.
     pub(crate) fn redact(&self, text: &str) -> String {
         let keys = [Some(self.credentials.secret_access_key()), self.credentials.session_token()];
         let known = keys.into_iter().flatten().filter_map(|key| Secret::new(key).ok());
         known.collect::<Secrets>().hide_in_quotes(text)
     }
 
-    /// The calls that were made so far, one line each.
-    pub(crate) fn take_calls(&self) -> Vec<String> {
-        self.calls.take()
-    }
-
-    /// Sends `query` once, and waits for the answer for at most `ms_max` milliseconds.
-    pub(crate) async fn send(&self, query: &Query, ms_max: u64) -> Result<Reply, Lost> {
-        self.noted(query, self.exchange(query, ms_max, |body| body)).await
-    }
-
-    /// The same for an order, which is sent only with `permission`.
-    pub(crate) async fn send_order(
+    /// Sends `query` once, and waits for the answer for at most `ms_max` milliseconds. An order is
+    /// sent only with its `permission`.
+    pub(crate) async fn send(
         &self,
         query: &Query,
         ms_max: u64,
-        permission: &Permission,
-    ) -> Result<Reply, Lost> {
-        self.noted(query, self.exchange(query, ms_max, |body| permission.guard(body))).await
-    }
-
-    /// Notes what came of a call, for the log.
-    async fn noted(
-        &self,
-        query: &Query,
-        call: impl Future<Output = Result<Reply, Lost>>,
+        permission: Option<&Permission>,
     ) -> Result<Reply, Lost> {
         let begin = Instant::now();
-        let sent = call.await;
+        let sent = self.exchange(query, ms_max, permission).await;
         let came = match &sent {
             Ok(reply) => format!("status {}", reply.status),
             Err(lost) => lost.text.clone(),
         };
-        let (action, ms) = (query.action(), begin.elapsed().as_millis());
-        let call = format!("POST {} {action}: {came} after {ms} ms", self.endpoint);
+        let ms = begin.elapsed().as_millis();
+        let call = format!("POST {} {}: {came} after {ms} ms", self.endpoint, query.action);
         self.calls.borrow_mut().push(bounded(&self.redact(&call), CALL_BYTES_MAX));
         sent
     }
 
-    /// Each call has a connection of its own: one that was used before may be closed at its other
-    /// end, and an order that is sent into it is lost.
+    /// Each call uses its own connection. The peer may have closed a connection that was used
+    /// before, and an order that is sent into it is lost.
     async fn exchange(
         &self,
         query: &Query,
         ms_max: u64,
-        guard: impl FnOnce(SdkBody) -> SdkBody,
+        permission: Option<&Permission>,
     ) -> Result<Reply, Lost> {
         let lost = |is_late, text| Lost { is_late, text };
-        let request = self.signed(&query.form(), guard).map_err(|error| {
+        let request = self.signed(&query.form, permission).map_err(|error| {
             lost(false, format!("the call cannot be made: {}", quoted(&in_words(&*error))))
         })?;
         let connector = connector(Connector::builder());
@@ -175,7 +154,7 @@ impl Session {
     fn signed(
         &self,
         form: &str,
-        guard: impl FnOnce(SdkBody) -> SdkBody,
+        permission: Option<&Permission>,
     ) -> Result<HttpRequest, Box<dyn Error + Send + Sync>> {
         let content_type = "application/x-www-form-urlencoded; charset=utf-8";
         let identity = self.credentials.clone().into();
@@ -194,11 +173,15 @@ impl Session {
             SignableBody::Bytes(form.as_bytes()),
         )?;
         let (signature, _) = sign(signable, &parameters)?.into_parts();
+        let mut body = SdkBody::from(form);
+        if let Some(permission) = permission {
+            body = permission.guard(body);
+        }
         let mut request = http::Request::post(self.endpoint.as_str())
             .header("content-type", content_type)
             .header("user-agent", concat!("fence-watcher/", env!("CARGO_PKG_VERSION")))
             .header("content-length", form.len())
-            .body(guard(SdkBody::from(form)))?;
+            .body(body)?;
         signature.apply_to_request_http1x(&mut request);
         Ok(request.try_into()?)
     }
@@ -206,8 +189,7 @@ impl Session {
 
 /// Credentials, region and endpoint.
 async fn login(call: &Ec2Call) -> Result<(Credentials, String, String), NoSession> {
-    let failed =
-        |text: String| NoSession { passes: false, answer: Ec2Answer::of(Ec2Outcome::Failed, text) };
+    let failed = |text| NoSession::new(Ec2Outcome::Failed, text);
     let mut loader =
         aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http_client());
     if let Some(region) = &call.region {
@@ -218,11 +200,9 @@ async fn login(call: &Ec2Call) -> Result<(Credentials, String, String), NoSessio
     }
     let config = loader.load().await;
     let region = config.region().filter(|region| !region.as_ref().is_empty()).ok_or_else(|| {
-        failed(
-            "no region (the instance metadata, if it was asked, gave none): give 'region', or set \
-             AWS_REGION where fence-watcher is started"
-                .into(),
-        )
+        let text = "no region (the instance metadata, if it was asked, gave none): give 'region', \
+                    or set AWS_REGION where fence-watcher is started";
+        failed(text.to_owned())
     })?;
     let endpoint = endpoint(call, &config, region.as_ref()).map_err(failed)?;
     let credentials = match provider(call, &config) {
@@ -232,9 +212,9 @@ async fn login(call: &Ec2Call) -> Result<(Credentials, String, String), NoSessio
     let credentials = credentials.map_err(|error| {
         let text = format!("there are no credentials for AWS: {}", quoted(&in_words(&error)));
         match &error {
-            CredentialsError::ProviderTimedOut(_) => NoSession::unreachable(false, text),
+            CredentialsError::ProviderTimedOut(_) => NoSession::new(Ec2Outcome::Unreachable, text),
             CredentialsError::ProviderError(_) if is_passing(&text) => {
-                NoSession::unreachable(true, text)
+                NoSession { passes: true, ..NoSession::new(Ec2Outcome::Unreachable, text) }
             }
             _ => failed(text),
         }
@@ -242,8 +222,8 @@ async fn login(call: &Ec2Call) -> Result<(Credentials, String, String), NoSessio
     Ok((credentials, region.to_string(), endpoint))
 }
 
-/// Where the credentials come from. What is configured here is never replaced by something else
-/// that the machine has: that may be somebody else's account.
+/// The source of the credentials. Other credentials of the machine never replace configured ones:
+/// they may belong to another account.
 fn provider(call: &Ec2Call, config: &SdkConfig) -> Option<SharedCredentialsProvider> {
     if let Some((id, secret)) = &call.access_key {
         let credentials = Credentials::new(id, secret, None, None, "fence-watcher");
@@ -260,7 +240,7 @@ fn provider(call: &Ec2Call, config: &SdkConfig) -> Option<SharedCredentialsProvi
     Some(SharedCredentialsProvider::new(provider))
 }
 
-/// The URL that calls go to: the configured one, that of the environment or the profile, else
+/// The URL for all calls: the configured one, else the one of the environment or the profile, else
 /// AWS's.
 fn endpoint(call: &Ec2Call, config: &SdkConfig, region: &str) -> Result<String, String> {
     let key = ServiceConfigKey::builder()
@@ -274,7 +254,7 @@ fn endpoint(call: &Ec2Call, config: &SdkConfig, region: &str) -> Result<String, 
         of_service.or_else(|| config.endpoint_url().map(str::to_owned))
     };
     if let Some(url) = call.endpoint.clone().or_else(of_environment) {
-        // A signature is over a path, and there is none without the slash.
+        // A signature covers a path, and a URL without the slash has none.
         let has_path = url.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
         return Ok(if has_path { url } else { url + "/" });
     }
@@ -286,13 +266,13 @@ fn endpoint(call: &Ec2Call, config: &SdkConfig, region: &str) -> Result<String, 
     Ok(format!("https://ec2.{region}.{}/", domain(region)))
 }
 
-/// The domain in which AWS keeps the services of a region.
+/// The domain of AWS's services in a region.
 fn domain(region: &str) -> &'static str {
     let of_partition = PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix));
     of_partition.map_or("amazonaws.com", |(_, domain)| domain)
 }
 
-/// What the chain of credentials uses for HTTP. It is told its time limits later.
+/// The HTTP client of the credentials chain, which sets the time limits later.
 fn http_client() -> SharedHttpClient {
     Builder::new().build_with_connector_fn(|settings, components| {
         let mut builder = Connector::builder();
@@ -309,18 +289,18 @@ fn connector(builder: ConnectorBuilder) -> Connector {
         .build()
 }
 
-/// What `future` gives within `ms_max` milliseconds, and before the limit.
+/// The output of `future`, if it comes within `ms_max` milliseconds and before the limit.
 async fn within<T>(limit: Limit, ms_max: u64, future: impl Future<Output = T>) -> Option<T> {
     timeout(Duration::from_millis(limit.left_ms().min(ms_max)), future).await.ok()
 }
 
-/// An error with all that led to it. It is as long as it comes: it is cut when it holds no secret.
+/// An error with all its causes. The caller cuts the text after it has hidden the secrets.
 fn in_words(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         let words = cause.to_string();
-        // Many an error repeats the words of its cause.
+        // Many errors repeat the words of their cause.
         if !text.ends_with(&words) {
             text = format!("{text}: {words}");
         }
@@ -329,16 +309,16 @@ fn in_words(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// How long region and credentials may take.
+/// The time limit for region and credentials.
 const LOGIN_MS_MAX: u64 = 10_000;
 
 /// The longest line about a call, in bytes.
 const CALL_BYTES_MAX: usize = 512;
 
-/// The longest answer that is read.
+/// The longest answer that this program reads.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// The beginning of the names of a partition's regions, and its domain.
+/// How the names of a partition's regions start, and the partition's domain.
 const PARTITIONS: [(&str, &str); 6] = [
     ("cn-", "amazonaws.com.cn"),
     ("eusc-", "amazonaws.eu"),
@@ -358,9 +338,8 @@ mod tests {
     use fence_device::Client;
 
     use super::*;
-    use crate::permission::Look;
 
-    /// What arrives of an order with this permission, and what is said of that.
+    /// The part of an order with this permission that arrives, and the result of sending it.
     fn arriving(permission: &Permission, limit: Limit) -> (String, Result<Reply, Lost>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let session = Session {
@@ -384,7 +363,7 @@ mod tests {
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let order = Query::stop("i-0000000000000000a", true);
-        let sent = runtime.block_on(session.send_order(&order, 60_000, permission));
+        let sent = runtime.block_on(session.send(&order, 60_000, Some(permission)));
         drop(runtime);
         (service.join().unwrap(), sent)
     }
@@ -394,19 +373,19 @@ mod tests {
         let limit = Limit::in_ms(60_000);
         let gone = Client::new(PathBuf::from("/nowhere/a.json"), true);
         let late = Limit { not_after_boot_ms: 0 };
-        for (permission, look) in [
-            (Permission::new(Some(gone), limit), Look::Withdrawn),
-            (Permission::new(None, late), Look::TooLate),
+        for (permission, outcome) in [
+            (Permission::new(Some(gone), limit), Ec2Outcome::Withdrawn),
+            (Permission::new(None, late), Ec2Outcome::TooLate),
         ] {
             let (seen, sent) = arriving(&permission, limit);
 
             assert!(!seen.contains("StopInstances"), "{seen}");
             assert!(sent.is_err(), "{sent:?}");
-            assert_eq!(permission.look(), Some(look));
+            assert_eq!(permission.found(), Some(Err(outcome)));
         }
         let permission = Permission::new(None, limit);
         let (seen, _) = arriving(&permission, limit);
         assert!(seen.contains("StopInstances"), "{seen}");
-        assert_eq!(permission.look(), Some(Look::Permitted));
+        assert_eq!(permission.found(), Some(Ok(())));
     }
 }

@@ -1,8 +1,8 @@
-//! The steps of one call: find the instance, do what was asked, say honestly what came of it.
+//! The steps of one call: find the instance, carry out the call, report the outcome.
 //!
-//! Questions change nothing, so they are repeated where that may help. An order is sent again only
-//! when EC2 refused it for coming too fast, or in a state that passes: these answers prove that
-//! nothing was done.
+//! Questions change nothing, so this module repeats them where that may help. It sends an order
+//! again only if EC2 refused the order as too fast, or because of a state that passes: these
+//! answers prove that nothing was done.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,12 +10,12 @@ use fence_device::{Ec2Answer, Ec2Ask, Ec2Call, Ec2Outcome, Limit, is_instance_id
 use fence_protocol::bounded;
 use tokio::time::sleep;
 
-use crate::permission::{Look, Permission};
+use crate::permission::Permission;
 use crate::query::Query;
 use crate::reply::{Instance, Meaning, Reply, the_one};
 use crate::session::Session;
 
-/// Does what `call` says, until `limit` at the latest.
+/// Carries `call` out, until `limit` at the latest.
 pub(crate) async fn carry_out(call: &Ec2Call, limit: Limit) -> Ec2Answer {
     let mut pause_ms = PAUSE_MS.0;
     let session = loop {
@@ -34,7 +34,7 @@ pub(crate) async fn carry_out(call: &Ec2Call, limit: Limit) -> Ec2Answer {
     };
     let answer = result.unwrap_or_else(Ec2Answer::from);
     let text = bounded(&session.redact(&answer.text), TEXT_BYTES_MAX);
-    Ec2Answer { text, calls: session.take_calls(), ..answer }
+    Ec2Answer { text, calls: session.calls.take(), ..answer }
 }
 
 /// Why a question has no answer.
@@ -42,7 +42,7 @@ pub(crate) async fn carry_out(call: &Ec2Call, limit: Limit) -> Ec2Answer {
 enum Trouble {
     /// EC2 refuses it, with this code and these words.
     Refused(String, String),
-    /// The answer is none.
+    /// The answer is not usable.
     Wrong(String),
     /// EC2 did not answer, or was not able to.
     Unreachable(String),
@@ -61,11 +61,11 @@ impl From<Trouble> for Ec2Answer {
 
 async fn reach(session: &Session) -> Result<Ec2Answer, Trouble> {
     would(session, &Query::may_describe()).await?;
-    let text = format!("{} answers, and lets us look at instances", session.place());
+    let text = format!("{} answers, and allows to describe instances", session.place());
     Ok(Ec2Answer::of(Ec2Outcome::Done, text))
 }
 
-/// Whether EC2 says that it would do what `query` asks. False if it has done it instead.
+/// Whether EC2 reports that it would carry `query` out; `false` if it carried `query` out instead.
 async fn would(session: &Session, query: &Query) -> Result<bool, Trouble> {
     match ask(session, query).await {
         Err(Trouble::Refused(code, _)) if code == "DryRunOperation" => Ok(true),
@@ -73,39 +73,37 @@ async fn would(session: &Session, query: &Query) -> Result<bool, Trouble> {
     }
 }
 
-/// Finds the instance and asks whether its orders would be allowed.
+/// Finds the instance and asks whether EC2 would allow its orders.
 ///
-/// A service that imitates EC2 may not know dry runs, and would carry the orders out. So EC2 has to
-/// show twice that it knows them before the order is asked for that would change anything: with a
-/// question, and with the order that the instance has already followed.
+/// A service that imitates EC2 may not know dry runs, and would carry the orders out. So the
+/// service must show twice that it knows dry runs before this function asks for the order that
+/// would change the state: first with a question, then with the order whose state the instance
+/// already has.
 async fn rehearse(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> {
     let Instance { id, state, .. } = find(session, call).await?;
-    let done =
-        |text: String| Ok(Ec2Answer::of(Ec2Outcome::Done, format!("{id} is {state}: {text}")));
-    let mut orders = [
-        ("StartInstances", Query::start(&id).dry()),
-        ("StopInstances", Query::stop(&id, call.skip_os_shutdown).dry()),
-    ];
+    let done = |text: &str| Ok(Ec2Answer::of(Ec2Outcome::Done, format!("{id} is {state}: {text}")));
+    let mut orders = [Query::start(&id).dry(), Query::stop(&id, call.skip_os_shutdown).dry()];
     match state.as_str() {
         "running" => {}
         "stopped" => orders.reverse(),
-        // What is in between could be changed by either.
-        _ => return done("orders are not rehearsed in this state".to_owned()),
+        // Either order could change an instance that is between two states.
+        _ => return done("orders are not rehearsed in this state"),
     }
     if !would(session, &Query::may_describe()).await? {
-        return done("the service knows no dry runs".to_owned());
+        return done("the service does not support dry runs");
     }
-    for (name, query) in orders {
+    for query in orders {
         match would(session, &query).await {
             Ok(true) => {}
-            Ok(false) => return done("the service knows no dry runs of orders".to_owned()),
+            Ok(false) => return done("the service does not support dry runs of orders"),
             Err(Trouble::Refused(_, words)) => {
+                let name = query.action;
                 return Err(Trouble::Wrong(format!("{name} {id} would be refused: {words}")));
             }
             Err(trouble) => return Err(trouble),
         }
     }
-    done("both orders are allowed".to_owned())
+    done("both orders are allowed")
 }
 
 async fn targets(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> {
@@ -125,37 +123,37 @@ async fn power(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> 
 
 async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> {
     let Instance { id, state, .. } = find(session, call).await?;
-    let (name, query) = match call.ask {
-        Ec2Ask::On => ("StartInstances", Query::start(&id)),
-        _ => ("StopInstances", Query::stop(&id, call.skip_os_shutdown)),
+    // EC2 takes an order in the state `before`, to which the state `on_its_way` passes.
+    let (query, before, on_its_way) = match call.ask {
+        Ec2Ask::On => (Query::start(&id), "stopped", "stopping"),
+        _ => (Query::stop(&id, call.skip_os_shutdown), "running", "pending"),
     };
+    let name = query.action;
     let answer = |outcome, words: String| {
         let answer = Ec2Answer::of(outcome, format!("{name} {id}: {words}"));
         Ok(Ec2Answer { instance: Some(id.clone()), ..answer })
     };
+    let forbidden = |outcome| match outcome {
+        Ec2Outcome::Withdrawn => answer(outcome, "the client did not wait any more".to_owned()),
+        _ => answer(outcome, "there was no time left to send it".to_owned()),
+    };
     if call.ask == Ec2Ask::Off && state == "terminated" {
-        // The caller asks for the state, and that shows it.
+        // The caller asks for the state, which shows that the instance is off.
         return answer(Ec2Outcome::Unclear, "it is terminated, nothing is left to stop".to_owned());
     }
     let (mut pause_ms, mut was_there) = (PAUSE_MS.0, false);
     loop {
-        let limit = session.limit();
-        if call.client.as_ref().is_some_and(|client| !client.is_waiting(limit)) {
-            return answer(Ec2Outcome::Withdrawn, GONE.to_owned());
+        let permission = Permission::new(call.client.clone(), session.limit);
+        if let Err(outcome) = permission.check() {
+            return forbidden(outcome);
         }
-        if limit.has_passed() {
-            return answer(Ec2Outcome::TooLate, LATE.to_owned());
-        }
-        let permission = Permission::new(call.client.clone(), limit);
-        let sent = session.send_order(&query, ORDER_MS_MAX, &permission).await;
-        let reply = match (permission.look(), sent) {
-            (Some(Look::Withdrawn), _) => return answer(Ec2Outcome::Withdrawn, GONE.to_owned()),
-            (Some(Look::TooLate), _) => return answer(Ec2Outcome::TooLate, LATE.to_owned()),
+        let sent = session.send(&query, ORDER_MS_MAX, Some(&permission)).await;
+        let reply = match (permission.found(), sent) {
+            (Some(Err(outcome)), _) => return forbidden(outcome),
             (_, Ok(reply)) => reply,
-            (Some(Look::Permitted), Err(lost)) => return answer(Ec2Outcome::Unclear, lost.text),
+            (Some(Ok(())), Err(lost)) => return answer(Ec2Outcome::Unclear, lost.text),
             (None, Err(lost)) => {
-                let words = format!("{} (not sent)", lost.text);
-                return answer(Ec2Outcome::Unreachable, words);
+                return answer(Ec2Outcome::Unreachable, format!("{} (not sent)", lost.text));
             }
         };
         match reply.verdict() {
@@ -166,19 +164,19 @@ async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> 
                 };
             }
             Meaning::Throttled(words) => {
-                if !paused(session.limit(), &mut pause_ms).await {
+                if !paused(session.limit, &mut pause_ms).await {
                     let words = format!("{words} (not carried out)");
                     return answer(Ec2Outcome::Unreachable, words);
                 }
             }
-            // Nothing was done. It may get there by itself, and that is for the caller to find out.
+            // Nothing was done. The instance may reach the wanted state without the order; the
+            // caller finds that out.
             Meaning::Refused(code, words) if code == "IncorrectInstanceState" => {
-                let states = states_before(call.ask);
                 let now = state_of(session, &id).await;
-                let is_there = now.as_deref() == Some(states.there);
-                let passes = is_there && !was_there || now.as_deref() == Some(states.on_its_way);
+                let is_there = now.as_deref() == Some(before);
+                let passes = is_there && !was_there || now.as_deref() == Some(on_its_way);
                 was_there |= is_there;
-                if !passes || !paused(session.limit(), &mut pause_ms).await {
+                if !passes || !paused(session.limit, &mut pause_ms).await {
                     return answer(Ec2Outcome::Unclear, words);
                 }
             }
@@ -188,26 +186,13 @@ async fn order(session: &Session, call: &Ec2Call) -> Result<Ec2Answer, Trouble> 
     }
 }
 
-/// The state in which EC2 takes an order, and the one that passes to it.
-struct StatesBefore {
-    on_its_way: &'static str,
-    there: &'static str,
-}
-
-fn states_before(ask: Ec2Ask) -> StatesBefore {
-    match ask {
-        Ec2Ask::On => StatesBefore { on_its_way: "stopping", there: "stopped" },
-        _ => StatesBefore { on_its_way: "pending", there: "running" },
-    }
-}
-
-/// The state of an instance, if it can be told.
+/// The state of an instance, if EC2 shows it.
 async fn state_of(session: &Session, id: &str) -> Option<String> {
     let found = describe(session, Query::describe_id(id)).await.ok()?;
     found.into_iter().find(|instance| instance.id == id).map(|instance| instance.state)
 }
 
-/// The instance that is meant.
+/// The instance of `call`.
 async fn find(session: &Session, call: &Ec2Call) -> Result<Instance, Trouble> {
     let wanted = call.instance.as_str();
     if !is_instance_id(wanted) {
@@ -236,32 +221,30 @@ async fn describe(session: &Session, query: Query) -> Result<Vec<Instance>, Trou
     Err(Trouble::Wrong(format!("EC2's answer has more than {PAGES_MAX} pages")))
 }
 
-/// Asks, and asks again while EC2 says that it cannot answer now.
+/// Asks, and asks again while EC2 reports that it cannot answer now.
 async fn ask(session: &Session, query: &Query) -> Result<Reply, Trouble> {
     let mut pause_ms = PAUSE_MS.0;
     let mut was_lost = false;
     let mut before = None;
     loop {
-        let reply = match (session.send(query, QUESTION_MS_MAX).await, before) {
+        let reply = match (session.send(query, QUESTION_MS_MAX, None).await, before) {
             (Ok(reply), _) => reply,
-            // The limit cut this question short: the refusal before it says more.
-            (Err(_), Some(words)) if session.limit().has_passed() => {
+            // The limit cut this question short: the earlier refusal says more.
+            (Err(_), Some(words)) if session.limit.has_passed() => {
                 return Err(Trouble::Unreachable(words));
             }
             // A connection may break once.
-            (Err(lost), _) if lost.is_late || was_lost => {
-                return Err(Trouble::Unreachable(lost.text));
-            }
-            (Err(_), words) => {
+            (Err(lost), words) if !lost.is_late && !was_lost => {
                 (was_lost, before) = (true, words);
                 continue;
             }
+            (Err(lost), _) => return Err(Trouble::Unreachable(lost.text)),
         };
         match reply.verdict() {
             Meaning::Accepted => return Ok(reply),
             Meaning::Refused(code, words) => return Err(Trouble::Refused(code, words)),
             Meaning::Throttled(words) | Meaning::Broken(words) => {
-                if !paused(session.limit(), &mut pause_ms).await {
+                if !paused(session.limit, &mut pause_ms).await {
                     return Err(Trouble::Unreachable(words));
                 }
                 before = Some(words);
@@ -270,9 +253,9 @@ async fn ask(session: &Session, query: &Query) -> Result<Reply, Trouble> {
     }
 }
 
-/// Waits, the next time for longer; false when that would leave no time to ask again.
+/// Waits, the next time for longer; `false` if that would leave no time to ask again.
 async fn paused(limit: Limit, pause_ms: &mut u64) -> bool {
-    // Those who were refused together must not come back together.
+    // Callers that EC2 refused together must not come back together.
     let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.subsec_nanos());
     let wait_ms = *pause_ms / 2 + u64::from(now) % *pause_ms;
     if limit.left_ms() <= wait_ms {
@@ -283,20 +266,17 @@ async fn paused(limit: Limit, pause_ms: &mut u64) -> bool {
     true
 }
 
-/// The longest text that is passed on, in bytes.
+/// The longest text of an answer, in bytes.
 const TEXT_BYTES_MAX: usize = 4096;
-/// Why an order is not sent.
-const GONE: &str = "nobody waited for it any more";
-const LATE: &str = "there was no time left to send it";
 
-/// How long the answer to a question is waited for. It usually comes within a tenth of a second.
+/// The time limit for the answer to a question. It usually comes within a tenth of a second.
 const QUESTION_MS_MAX: u64 = 5_000;
 
-/// How long the answer to an order is waited for. After that, the state tells more than an answer.
+/// The time limit for the answer to an order. After that, the state shows more than an answer.
 const ORDER_MS_MAX: u64 = 10_000;
 
-/// About the first and the longest pause before EC2 is asked again.
+/// The approximate first and longest pause before the next question to EC2.
 const PAUSE_MS: (u64, u64) = (200, 4_000);
 
-/// The most pages of an answer, of a thousand instances each.
+/// The limit of pages in an answer; each has up to a thousand instances.
 const PAGES_MAX: usize = 100;

@@ -1,17 +1,17 @@
-//! What the program finds in its environment, and whether AWS's shared files may be used.
+//! The environment of the program, and the check of AWS's shared files.
 
 use std::path::{Path, PathBuf};
 
 use fence_spool::{FileError, TrustedFile};
 use nix::unistd::geteuid;
 
-/// What the program sees of our own environment: what AWS's chain of credentials looks at, where
-/// the certificates are, and the way through a proxy.
+/// The variables that the watcher passes on: those for AWS's chain of credentials, certificates and
+/// proxies.
 pub(super) fn environment() -> Vec<(String, String)> {
     let ours = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let mut env: Vec<(String, String)> = ours.filter(|(name, _)| is_passed_on(name)).collect();
-    // A service has no HOME unless its unit says so; the shared files are looked for there.
+    // A service has no HOME unless its unit sets it; AWS looks for the shared files there.
     if geteuid().is_root() && !env.iter().any(|(name, _)| name == "HOME") {
         env.push(("HOME".to_owned(), "/root".to_owned()));
     }
@@ -22,8 +22,8 @@ fn is_passed_on(name: &str) -> bool {
     name.starts_with("AWS_") || PASSED_ON.contains(&name)
 }
 
-/// Why AWS's shared files must not be used. They say who we are to AWS, hold keys, and may name
-/// programs to run.
+/// Why AWS's shared files are refused. They contain the identity and keys, and may name programs to
+/// run.
 pub(super) fn shared_files_problem(env: &[(String, String)]) -> Option<String> {
     let variable = |wanted: &str| {
         let (_, value) = env.iter().find(|(name, _)| name == wanted)?;
@@ -49,7 +49,7 @@ fn file_problem(path: &Path, is_secret: bool) -> Option<String> {
     }
 }
 
-/// The variables that are passed on, besides all that begin with `AWS_`.
+/// The variables to pass on, besides all that start with `AWS_`.
 const PASSED_ON: [&str; 7] =
     ["HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"];
 

@@ -1,4 +1,4 @@
-//! Where a BMC listens.
+//! The address of a BMC.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,21 +10,19 @@ use crate::resolve::{number, ported_v6, resolve, without_brackets};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BmcAddress {
     host: String,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl BmcAddress {
-    /// The address that `text` is: `host`, `host:port`, `v6`, `[v6]` or `[v6]:port`. Without a port
-    /// it is that of IPMI.
+    /// The address in `text`: `host`, `host:port`, `v6`, `[v6]` or `[v6]:port`. The default port is
+    /// IPMI's.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (host, port, is_v6) = match bracketed(text) {
-            Some((host, rest)) => (host, rest, true),
-            None if text.matches(':').count() > 1 => (text, "", true),
-            None => {
-                let (host, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
-                (host, rest, false)
-            }
-        };
+        let bracketed = text.strip_prefix('[').and_then(|text| text.split_once(']'));
+        let (host, port) = bracketed.unwrap_or_else(|| match text.find(':') {
+            Some(colon) if text.matches(':').count() == 1 => text.split_at(colon),
+            _ => (text, ""),
+        });
+        let is_v6 = bracketed.is_some() || host.contains(':');
         if let Some((address, port)) = ported_v6(text, USUAL_PORT) {
             return Err(without_brackets(text, address, port));
         }
@@ -39,18 +37,12 @@ impl BmcAddress {
         }
     }
 
-    /// The numbers of the host, looked up where it is a name: IP addresses, without brackets.
+    /// The IP addresses of the host, without brackets; a name is looked up.
     pub(super) fn numbers(&self, limit: Limit) -> Result<Vec<String>, String> {
-        let is_number = self.host.parse::<IpAddr>().is_ok() || is_v6_address(&self.host);
-        if is_number {
+        if self.host.parse::<IpAddr>().is_ok() || is_v6_address(&self.host) {
             return Ok(vec![self.host.clone()]);
         }
         Ok(resolve(&self.host, self.port, limit)?.into_iter().map(number).collect())
-    }
-
-    /// The UDP port.
-    pub(super) fn port(&self) -> u16 {
-        self.port
     }
 }
 
@@ -67,20 +59,15 @@ impl fmt::Display for BmcAddress {
     }
 }
 
-/// What stands between brackets, and behind them.
-fn bracketed(text: &str) -> Option<(&str, &str)> {
-    text.strip_prefix('[')?.split_once(']')
-}
-
 /// The number in `:623`.
 fn port_number(text: &str) -> Option<u16> {
     let digits = text.strip_prefix(':')?;
-    // `parse` would take a sign.
+    // `parse` would accept a sign.
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
     digits.parse().ok().filter(|port| is_number && *port > 0)
 }
 
-/// An address of link-local scope may name its interface: `fe80::1%eth0`.
+/// A link-local address may name its interface: `fe80::1%eth0`.
 fn is_v6_address(text: &str) -> bool {
     let (address, zone) = text.split_once('%').map_or((text, None), |(a, zone)| (a, Some(zone)));
     address.parse::<Ipv6Addr>().is_ok() && zone.is_none_or(is_host_name)
@@ -92,10 +79,10 @@ fn is_host_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(allowed)
 }
 
-/// The port that IPMI has.
+/// The port of IPMI.
 const IPMI_PORT: u16 = 623;
 
-/// The same as it is written.
+/// The same as a text.
 const USUAL_PORT: &str = "623";
 
 #[cfg(test)]
@@ -114,7 +101,7 @@ mod tests {
             ("[fe80::1%eth0]:65535", "fe80::1%eth0", 65_535, "[fe80::1%eth0]:65535"),
         ] {
             let address = BmcAddress::parse(text).unwrap();
-            assert_eq!((&*address.host, address.port()), (host, port), "{text}");
+            assert_eq!((&*address.host, address.port), (host, port), "{text}");
             assert_eq!(address.to_string(), shown);
             assert_eq!(BmcAddress::parse(shown).unwrap(), address);
         }

@@ -1,19 +1,19 @@
-//! What ipmitool's texts say.
+//! The meaning of ipmitool's texts.
 //!
-//! Its exit code is 1 for whatever goes wrong; only the texts tell a BMC that is not there from one
-//! that refuses, and from one that fell silent with an order in its hands. They are those of
-//! ipmitool 1.8.18 and 1.8.19 with `-v`. Only lines that are known are passed on: more of `-v` may
-//! show what passwords can be guessed from.
+//! The exit code is 1 for every error. Only the texts distinguish a BMC that does not respond, a
+//! BMC that refuses, and a BMC that fell silent after it received an order. The texts are those of
+//! ipmitool 1.8.18 and 1.8.19 with `-v`. Only known lines go into messages: other lines of `-v` may
+//! help to guess passwords.
 
 use fence_core::execution::{Order, OrderReport, PowerReport};
 use fence_protocol::PowerState;
 
 use crate::quoted;
 
-/// What one run of ipmitool showed.
+/// The result of one run of ipmitool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Said {
-    /// Its meaning.
+    /// The meaning.
     pub what: What,
     /// The words for people, with lines of ipmitool as quotations ([`quoted`]).
     pub words: String,
@@ -26,44 +26,42 @@ pub enum What {
     Power(PowerState),
     /// The BMC took this order.
     Took(Order),
-    /// The BMC let us in and refused what it was told or asked.
+    /// The BMC opened a session and refused the order or the question.
     Refused,
-    /// The BMC let us in and then said nothing: it may have got the order.
+    /// The BMC opened a session and then did not answer: it may have received the order.
     Silent,
-    /// The BMC is there and had no time for this now. It has done nothing of it, and may do so when
-    /// it is asked or told again.
+    /// The BMC responds, but is busy. It did not carry out the order or answer the question, and
+    /// may do so if ipmitool sends it again.
     Busy,
-    /// The BMC let us in, and could not answer the question now. It may do so when it is asked
-    /// again.
+    /// The BMC opened a session, but could not answer the question now. It may answer the next one.
     Later,
-    /// There was no session, as the BMC was not reached. It was told nothing.
+    /// There was no session, because the BMC was not reached. It received no order.
     Unreachable,
-    /// There was no session, as the BMC does not want one. It was told nothing.
+    /// There was no session, because the BMC refused it. It received no order.
     NotLetIn,
     /// None of these.
     Unclear,
 }
 
-/// What ipmitool showed that ended with `code`.
+/// The result of a run that ended with `code`.
 pub fn said(code: i32, stdout: &str, stderr: &str) -> Said {
-    // What was told or asked within a session comes first: nothing that is said before or after
-    // that can undo it.
-    let in_session = stderr.lines().find(|line| line.contains(IN_SESSION)).map(|line| {
-        let is_unanswered = line.trim().starts_with(UNANSWERED);
-        let what = match is_unanswered {
-            true => What::Silent,
-            false if is_line(line, ORDER_TOO_EARLY) => What::Busy,
-            false if ASKED_TOO_EARLY.iter().any(|refusal| is_line(line, refusal)) => What::Later,
-            false => What::Refused,
+    // A line about an order or a question within a session comes first: no line before or after it
+    // can change its meaning.
+    if let Some(line) = stderr.lines().find(|line| line.contains(IN_SESSION)) {
+        let what = if line.trim().starts_with(UNANSWERED) {
+            What::Silent
+        } else if is_line(bare(line), ORDER_TOO_EARLY) {
+            What::Busy
+        } else if ASKED_TOO_EARLY.iter().any(|refusal| is_line(bare(line), refusal)) {
+            What::Later
+        } else {
+            What::Refused
         };
-        Said { what, words: one_line(line) }
-    });
-    if let Some(said) = in_session {
-        return said;
+        return Said { what, words: one_line(line) };
     }
     let has_no_session = stderr.lines().any(|line| line.trim().starts_with(NO_SESSION));
-    // What was answered within a session contradicts that there was none: then nothing is certain.
-    if has_no_session && !stdout.contains("Chassis Power") {
+    // An answer within a session contradicts "no session": then nothing is certain.
+    if has_no_session && !stdout.contains(IN_SESSION) {
         return no_session(stderr);
     }
     let mut lines = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -77,7 +75,7 @@ pub fn said(code: i32, stdout: &str, stderr: &str) -> Said {
     Said { what: What::Unclear, words: format!("ipmitool exited with {code}: {said_last}") }
 }
 
-/// What an order came to, of which ipmitool said this.
+/// The report of an order with this result.
 pub fn order_report(order: Order, said: Said) -> OrderReport {
     match said.what {
         What::Took(taken) if taken == order => OrderReport::Acknowledged(said.words),
@@ -92,47 +90,35 @@ pub fn order_report(order: Order, said: Said) -> OrderReport {
     }
 }
 
-/// What the power is, of which ipmitool said this.
+/// The report of a question for the power with this result.
 pub fn power_report(said: Said) -> PowerReport {
     let state = if let What::Power(state) = said.what { state } else { PowerState::Unknown };
     PowerReport { state, detail: said.words }
 }
 
-/// Why there was no session: the first reason of the table that is a line.
+/// Why there was no session: the first reason of the table that matches a line.
 fn no_session(stderr: &str) -> Said {
     let found = REASONS.iter().find_map(|(pattern, what, meaning)| {
-        let line = stderr.lines().find(|line| is_line(line, pattern))?;
-        Some((*what, format!("{meaning} ({})", one_line(line))))
+        let line = stderr.lines().find(|line| is_line(bare(line), pattern))?;
+        Some(Said { what: *what, words: format!("{meaning} ({})", one_line(line)) })
     });
-    let (what, words) = found.unwrap_or((What::NotLetIn, NO_SESSION.to_owned()));
-    Said { what, words }
+    found.unwrap_or_else(|| Said { what: What::NotLetIn, words: NO_SESSION.to_owned() })
 }
 
-/// Whether the whole line is `pattern`, in which each `*` stands for some text.
+/// Whether the whole line matches `pattern`, in which `*` is any text.
 fn is_line(line: &str, pattern: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|start| bare(line).strip_prefix(start)) else {
-        return false;
-    };
-    let mut parts = parts.peekable();
-    while let Some(part) = parts.next() {
-        let is_last = parts.peek().is_none();
-        let at = if is_last { rest.ends_with(part).then_some(rest.len()) } else { rest.find(part) };
-        match at {
-            Some(_) if is_last => return true,
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.is_empty()
+    let Some((before, after)) = pattern.split_once('*') else { return line == pattern };
+    let Some(rest) = line.strip_prefix(before) else { return false };
+    let ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
+    ends.into_iter().any(|end| is_line(&rest[end..], after))
 }
 
-/// The line without blanks around it, and without the arrow with which some lines start.
+/// The line without blanks around it, and without the arrow at the start of some lines.
 fn bare(line: &str) -> &str {
     line.trim().trim_start_matches("> ")
 }
 
-/// The line as a quotation. It is as long as it comes: it is cut when it holds no secret any more.
+/// The line as a quotation. The caller cuts it after it has hidden the secrets.
 fn one_line(line: &str) -> String {
     quoted(&bare(line).split_whitespace().collect::<Vec<_>>().join(" "))
 }
@@ -146,19 +132,19 @@ const SUCCESSES: [(&str, What); 5] = [
     ("Chassis Power Control: Cycle", What::Took(Order::Cycle)),
 ];
 
-/// What stands in every line about an order or a question that was sent.
+/// A part of every line about an order or a question that was sent.
 const IN_SESSION: &str = "Chassis Power";
 
-/// How such a line starts when no answer came; the others end with the BMC's reason for refusing.
+/// The start of such a line without an answer; the others end with the BMC's reason for refusing.
 const UNANSWERED: &str = "Unable to ";
 
-/// How the line starts that says that nothing was told or asked.
+/// The start of the line that reports that no order and no question was sent.
 const NO_SESSION: &str = "Error: Unable to establish IPMI v2 / RMCP+ session";
 
-/// The refusal of an order that the BMC did not even look at (completion code C0h, "Node busy").
+/// The refusal of an order that the BMC did not process (completion code C0h, "Node busy").
 const ORDER_TOO_EARLY: &str = "Set Chassis Power Control to * failed: Node busy";
 
-/// The refusals of a question that pass. A question changes nothing, so it may be asked again.
+/// The passing refusals of a question. A question changes nothing, so it may be repeated.
 const ASKED_TOO_EARLY: [&str; 6] = [
     "Get Chassis Power Status failed: Node busy",
     "Get Chassis Power Status failed: Timeout",
@@ -168,14 +154,14 @@ const ASKED_TOO_EARLY: [&str; 6] = [
     "Get Chassis Power Status failed: BMC initialization in progress",
 ];
 
-/// Why a session was not set up, the certain reasons first. Each is a whole line; `*` is any text.
+/// Why there was no session, the certain reasons first. Each is a whole line; `*` is any text.
 ///
-/// A BMC that is asked for its abilities and does not answer is asked once more in the way of IPMI
-/// 1.5, and answers then as if it knew nothing else: with one try each, a lost packet looks like
-/// that. So "does not support" counts as not reached.
+/// If a BMC does not answer the question for its abilities, ipmitool repeats the question in the
+/// form of IPMI 1.5, and the BMC answers as if it knew only IPMI 1.5. With one try each, a lost
+/// packet has this effect. So "does not support" counts as not reached.
 ///
-/// A BMC that has no room for a session, or has just forgotten the one that is being set up, takes
-/// the next one a moment later.
+/// A BMC without room for a session, or that just dropped the new session, accepts the next one a
+/// moment later.
 const REASONS: [(&str, What, &str); 33] = [
     ("RAKP 2 HMAC is invalid", What::NotLetIn, "the password is wrong"),
     ("RAKP * message indicates an error : unauthorized name", What::NotLetIn, NO_USER),
@@ -202,26 +188,23 @@ const REASONS: [(&str, What, &str); 33] = [
     ("Get Auth Capabilities error: BMC initialization in progress", What::Busy, STARTING),
     ("Get Auth Capabilities error: *", What::NotLetIn, "it refuses to speak IPMI 2.0"),
     ("Address lookup for * failed", What::Unreachable, "its name is not known here"),
-    ("Interface address lookup for * failed", What::Unreachable, "there is no way to it from here"),
-    ("Could not open socket!", What::Unreachable, "there is no way to it from here"),
-    (
-        "This BMC does not support IPMI v2 *",
-        What::Unreachable,
-        "no IPMI 2.0, or its answer was lost",
-    ),
+    ("Interface address lookup for * failed", What::Unreachable, "there is no route to it"),
+    ("Could not open socket!", What::Unreachable, "there is no route to it"),
+    ("This BMC does not support IPMI v2 *", What::Unreachable, NO_V2),
     ("Error: no response from RAKP * message", What::Unreachable, "it stopped answering"),
     ("Set Session Privilege Level to * failed", What::Unreachable, "it stopped answering"),
     ("Get Auth Capabilities error", What::Unreachable, "it does not answer"),
     ("Error issuing Get Channel Authentication *", What::Unreachable, "it does not answer"),
-    ("IPMI LAN send command failed", What::Unreachable, "there is no way to it from here"),
+    ("IPMI LAN send command failed", What::Unreachable, "there is no route to it"),
 ];
 
 const NO_USER: &str = "it does not know the user with this privilege";
 const NO_ROLE: &str = "the user does not have the privilege: set 'privilege'";
 const NO_ROOM: &str = "it has no room for another session";
-const FORGOTTEN: &str = "it gave the session up while that was set up";
+const FORGOTTEN: &str = "it dropped the session during setup";
 const NO_CIPHER: &str = "cipher suite refused: set 'cipher'";
-const STARTING: &str = "it is just starting";
+const STARTING: &str = "it is starting";
+const NO_V2: &str = "no IPMI 2.0, or its answer was lost";
 
 #[cfg(test)]
 mod tests {
@@ -291,12 +274,12 @@ mod tests {
         (
             "RAKP 2 message indicates an error : inactive session ID",
             What::Busy,
-            "gave the session up",
+            "dropped the session",
         ),
         (
             "RAKP 4 message indicates an error : invalid session ID",
             What::Busy,
-            "gave the session up",
+            "dropped the session",
         ),
         (
             "RAKP 2 message indicates an error : insufficient resources for role",
@@ -310,7 +293,7 @@ mod tests {
             What::NotLetIn,
             "the password is wrong",
         ),
-        // What ipmitool says of its own files is not said of the BMC.
+        // A message about ipmitool's own files says nothing about the BMC.
         (
             "IANA PEN registry open failed: No such file or directory\nGet Auth Capabilities error",
             What::Unreachable,

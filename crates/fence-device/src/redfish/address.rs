@@ -1,4 +1,4 @@
-//! Where a BMC is: scheme, host and port, and the way from the name to the network.
+//! The address of a BMC: scheme, host and port, and the look-up of the name.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
@@ -19,8 +19,8 @@ pub struct Address {
 }
 
 impl Address {
-    /// The address in `text`: a host and perhaps a port, after `https://` or nothing. `http://` is
-    /// an address as well; it is up to the caller whether that may be used.
+    /// The address in `text`: a host, optionally with a port, after `https://` or nothing. This
+    /// also accepts `http://`; the caller decides whether to use it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let problem = |what: &str| Err(format!("'{}' {what}", text.escape_debug()));
         let (is_tls, rest) = match text.split_once("://") {
@@ -36,7 +36,7 @@ impl Address {
         if rest.contains('/') {
             return problem("holds a path: write the host alone, and the path in 'system'");
         }
-        // In a URL, an IPv6 address always has brackets: any number at the end may be the port.
+        // In a URL, an IPv6 address always has brackets: a number at the end may be the port.
         let last = rest.rsplit(':').next().unwrap_or_default();
         if let Some((address, port)) = ported_v6(rest, last) {
             return Err(without_brackets(text, address, port));
@@ -63,29 +63,26 @@ impl Address {
         self.is_tls
     }
 
-    /// What the URLs of the service start with.
+    /// How the URLs of the service start.
     pub fn base(&self) -> String {
         let scheme = if self.is_tls { "https" } else { "http" };
         let port = self.port.map_or(String::new(), |port| format!(":{port}"));
         format!("{scheme}://{}{port}", self.host)
     }
 
-    /// The network addresses of the host, looked up where it is a name.
+    /// The network addresses of the host; a name is looked up.
     pub(super) fn resolve(&self, limit: Limit) -> Result<Vec<SocketAddr>, String> {
-        let (host, port) = (bare(&self.host), self.port.unwrap_or(self.default_port()));
-        if let Ok(address) = host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(address, port)]);
+        let port = self.port.unwrap_or(if self.is_tls { 443 } else { 80 });
+        let host = bare(&self.host);
+        match host.parse::<IpAddr>() {
+            Ok(address) => Ok(vec![SocketAddr::new(address, port)]),
+            Err(_) => resolve(host, port, limit),
         }
-        resolve(host, port, limit)
-    }
-
-    fn default_port(&self) -> u16 {
-        if self.is_tls { 443 } else { 80 }
     }
 }
 
-/// The first of `addresses` to which there is a connection. A name with a dead address must not
-/// prevent a fence, and all calls of one visit must reach one machine: so the address is chosen
+/// The first of `addresses` that accepts a connection. A name with a dead address must not prevent
+/// a fence, and all calls of one visit must reach one machine: so the caller chooses the address
 /// once, before the first call.
 pub(super) fn connectable(addresses: &[SocketAddr], limit: Limit) -> Result<SocketAddr, String> {
     if let [only] = addresses {
@@ -95,7 +92,7 @@ pub(super) fn connectable(addresses: &[SocketAddr], limit: Limit) -> Result<Sock
     let mut problem = io::Error::from(io::ErrorKind::TimedOut);
     for (at, address) in addresses.iter().enumerate() {
         let share_ms = all_until.left_ms() / (addresses.len() - at) as u64;
-        // No time at all would be an error of its own.
+        // A timeout of zero would be another error.
         match TcpStream::connect_timeout(address, Duration::from_millis(share_ms.max(1))) {
             Ok(_) => return Ok(*address),
             Err(error) => problem = error,
@@ -104,7 +101,7 @@ pub(super) fn connectable(addresses: &[SocketAddr], limit: Limit) -> Result<Sock
     Err(format!("none of its {} addresses can be connected to: {problem}", addresses.len()))
 }
 
-/// How long the choice of an address may take.
+/// The time limit for the choice of an address.
 const CONNECT_MS_MAX: u64 = 10_000;
 
 /// The host without the brackets of an IPv6 address.

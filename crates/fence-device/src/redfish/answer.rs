@@ -1,11 +1,10 @@
-//! What the body of an answer says beyond its status: errors, refusals that pass, tasks. Nothing
-//! here is I/O.
+//! The body of an answer: errors, passing refusals, tasks. This module does no I/O.
 //!
-//! A status of success is half of an answer. Services put errors into the body of a 200, and 202
-//! says that a task was made, which may have failed by then. Some also wrap a success into an
-//! `error`. So the messages decide: one that is neither `Success` nor of the severity `OK` makes
-//! the answer a refusal. A resource may carry remarks. One that is critical, or says that the
-//! service is not ready, makes what the resource shows doubtful.
+//! A status of success is half of an answer. Services put errors into the body of a 200, and a 202
+//! announces a task that may have failed meanwhile. Some services also wrap a success into an
+//! `error`. So the messages decide: a message that is neither `Success` nor of the severity `OK`
+//! makes the answer a refusal. A resource may contain remarks. A remark that is critical, or that
+//! reports that the service is not ready, makes the state of the resource doubtful.
 
 use std::borrow::Cow;
 
@@ -14,33 +13,32 @@ use serde_json::Value;
 use super::path::ResourcePath;
 use crate::quoted;
 
-/// A task, as far as its outcome concerns an order.
+/// The outcome of a task, which may carry out an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// It has failed, with these words.
+    /// The task has failed, with these words.
     Failed(String),
-    /// It is not at its end.
+    /// The task has not ended.
     Running,
-    /// It is done.
+    /// The task is done.
     Done,
 }
 
-/// The text of a body. What is no UTF-8 is replaced: it cannot become a word that counts.
+/// The text of a body. A replacement character stands for bytes that are not UTF-8, and matches no
+/// word that counts.
 pub(super) fn text_of(body: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body))
 }
 
-/// What the service says of an error, as a quotation.
+/// The words of an error, as a quotation.
 pub fn error_words(body: &[u8]) -> Option<String> {
     let body = parse(body)?;
-    let of_messages = |holder: &Value| words_of(&messages(holder));
-    match body.get("error").filter(|error| error.is_object()) {
-        Some(error) => of_messages(error).or_else(|| Some(quoted(&text(error, "message")?))),
-        None => of_messages(&body),
-    }
+    let error = body.get("error").filter(|error| error.is_object());
+    let words = words_of(&messages(error.unwrap_or(&body)));
+    words.or_else(|| Some(quoted(&text(error?, "message")?)))
 }
 
-/// Why an answer whose status is a success is none, by its body.
+/// Why an answer with a status of success is a refusal, by its body.
 pub fn refusal(body: &[u8]) -> Option<String> {
     if text_of(body).trim().is_empty() {
         return None;
@@ -48,44 +46,38 @@ pub fn refusal(body: &[u8]) -> Option<String> {
     let Some(parsed) = parse(body) else {
         return Some("the answer is no JSON".to_owned());
     };
-    let words = || error_words(body).unwrap_or_else(|| "the answer holds an error".to_owned());
-    if let Some(error) = parsed.get("error").filter(|error| !error.is_null()) {
-        let mut messages = messages(error);
-        messages.retain(|message| !is_empty(message));
-        let is_benign = if messages.is_empty() {
-            text(error, "code").is_some_and(|code| is_success_id(&code))
-        } else {
-            messages.iter().all(|message| is_benign(message))
-        };
-        return (!is_benign).then(words);
-    }
-    // Beside the members of a resource, messages may be remarks; one that says so is an error.
-    let messages = messages(&parsed);
-    let is_bad = messages.iter().any(|message| !is_benign(message));
-    is_bad.then(words)
+    let error = parsed.get("error").filter(|error| !error.is_null());
+    // Without an `error`, the messages may be remarks on a resource.
+    let mut messages = messages(error.unwrap_or(&parsed));
+    messages.retain(|message| error.is_none() || !is_empty(message));
+    let is_refused = match error {
+        Some(error) if messages.is_empty() => {
+            !text(error, "code").is_some_and(|code| is_success_id(&code))
+        }
+        _ => !messages.into_iter().all(is_benign),
+    };
+    is_refused.then(|| error_words(body).unwrap_or_else(|| "the answer holds an error".to_owned()))
 }
 
-/// Why the power that a resource shows is doubtful, by the messages beside it: one is critical, or
-/// says that the service is not ready. A critical message about other properties alone, such as a
-/// broken fan, is no doubt.
+/// Why the power state of a resource is doubtful, by the messages beside it: one is critical, or
+/// reports that the service is not ready. A critical message about other properties alone, such as
+/// a broken fan, causes no doubt.
 pub(super) fn doubt(beside: &[Option<&Value>]) -> Option<String> {
-    let is_critical = |message: &Value| {
-        let is_of_others =
-            message.get("RelatedProperties").and_then(Value::as_array).is_some_and(|related| {
-                let is_power =
-                    |property: &Value| property.as_str().is_some_and(|p| p.contains("PowerState"));
-                !related.is_empty() && !related.iter().any(is_power)
-            });
-        !is_of_others
-            && severity(message).is_some_and(|severity| severity.eq_ignore_ascii_case("Critical"))
+    let is_power = |property: &Value| property.as_str().is_some_and(|p| p.contains("PowerState"));
+    let may_concern_power = |message: &Value| {
+        let related = message.get("RelatedProperties").and_then(Value::as_array);
+        related.is_none_or(|all| all.is_empty() || all.iter().any(is_power))
     };
     let mut messages: Vec<&Value> = beside.iter().flat_map(|holder| listed(*holder)).collect();
-    messages.retain(|message| is_critical(message) || is_not_ready(message, MESSAGE));
+    messages.retain(|message| {
+        let is_critical = severity(message).is_some_and(|it| is_one_of(&it, &["Critical"]));
+        is_critical && may_concern_power(message) || is_not_ready(message, MESSAGE)
+    });
     let words = || words_of(&messages).unwrap_or_else(|| "it has no words".to_owned());
     (!messages.is_empty()).then(words)
 }
 
-/// Whether the `error` of an answer says nothing at all: `{}`, `""`, or members that say nothing.
+/// Whether the `error` of an answer is empty: `{}`, `""`, or only empty members.
 pub(super) fn is_empty(error: &Value) -> bool {
     match error {
         Value::Null | Value::Bool(false) => true,
@@ -96,7 +88,7 @@ pub(super) fn is_empty(error: &Value) -> bool {
     }
 }
 
-/// Whether the service says that it refuses for a while: it is starting, or has too much to do.
+/// Whether the service refuses only for a while, because it is starting or overloaded.
 pub fn is_passing(status: u16, body: &[u8]) -> bool {
     match status {
         429 | 500 | 502 | 503 | 504 => true,
@@ -105,27 +97,24 @@ pub fn is_passing(status: u16, body: &[u8]) -> bool {
     }
 }
 
-/// Whether the body shows a resource, whatever it remarks on it.
+/// Whether the body is a resource, with any remarks.
 fn is_resource(body: &[u8]) -> bool {
-    let shows =
-        |body: Value| body.get("@odata.id").is_some() && body.get("error").is_none_or(is_empty);
-    parse(body).is_some_and(shows)
+    parse(body).is_some_and(|body| {
+        body.get("@odata.id").is_some() && body.get("error").is_none_or(is_empty)
+    })
 }
 
-/// Whether the body says that the service is not ready, whatever the status.
+/// Whether the body reports that the service is not ready, with any status.
 pub(super) fn says_not_ready(body: &[u8]) -> bool {
     let Some(body) = parse(body) else { return false };
     let error = body.get("error");
+    let mut messages = error.into_iter().chain([&body]).flat_map(messages);
     error.is_some_and(|error| is_not_ready(error, ("code", "message")))
-        || [error, Some(&body)]
-            .into_iter()
-            .flatten()
-            .flat_map(messages)
-            .any(|message| is_not_ready(message, MESSAGE))
+        || messages.any(|message| is_not_ready(message, MESSAGE))
 }
 
-/// Whether an error or a message says that, in the members of these names: its identity and its
-/// words.
+/// Whether an error or a message reports that, in the members with these names: its identity and
+/// its words.
 fn is_not_ready(holder: &Value, (id, words): (&str, &str)) -> bool {
     let words = text(holder, words).unwrap_or_default().to_lowercase();
     text(holder, id).is_some_and(|id| is_not_ready_id(&id))
@@ -141,23 +130,19 @@ pub fn parse_task(body: &[u8]) -> Option<Task> {
         return None;
     }
     let state = state.unwrap_or_default();
-    let has_failed = FAILED_STATES.iter().any(|known| state.eq_ignore_ascii_case(known))
-        || status.as_deref().is_some_and(|status| status.eq_ignore_ascii_case("Critical"));
-    if has_failed {
+    let is_critical = status.as_deref().is_some_and(|status| is_one_of(status, &["Critical"]));
+    if is_critical || is_one_of(&state, &FAILED_STATES) {
         let status = status.map_or(String::new(), |status| format!(", {status}"));
-        let words = words_of(&task_messages(&body));
+        let state = quoted(&format!("{state}{status}"));
+        let words = words_of(&listed(body.get("Messages")));
         let words = words.map_or(String::new(), |words| format!(": {words}"));
-        return Some(Task::Failed(format!(
-            "its task has failed ({}){words}",
-            quoted(&format!("{state}{status}"))
-        )));
+        return Some(Task::Failed(format!("its task has failed ({state}){words}")));
     }
-    let is_done =
-        ["Completed", "CompletedOK"].iter().any(|known| state.eq_ignore_ascii_case(known));
+    let is_done = is_one_of(&state, &["Completed", "CompletedOK"]);
     Some(if is_done { Task::Done } else { Task::Running })
 }
 
-/// Where the task of a body is asked, if the body describes one.
+/// The place of the task that a body describes, if it describes one.
 pub fn task_place(body: &[u8]) -> Option<ResourcePath> {
     let body = parse(body)?;
     let kind = text(&body, "@odata.type").unwrap_or_default();
@@ -169,7 +154,7 @@ pub fn task_place(body: &[u8]) -> Option<ResourcePath> {
     place.as_deref().and_then(ResourcePath::of_url)
 }
 
-fn parse(body: &[u8]) -> Option<Value> {
+pub(super) fn parse(body: &[u8]) -> Option<Value> {
     serde_json::from_str(&text_of(body)).ok()
 }
 
@@ -177,15 +162,12 @@ fn text(holder: &Value, member: &str) -> Option<String> {
     Some(holder.get(member)?.as_str()?.to_owned())
 }
 
-/// The messages of an error or a resource. Some services give one without a list around it.
+/// The messages of an error or a resource.
 fn messages(holder: &Value) -> Vec<&Value> {
     listed(holder.get("@Message.ExtendedInfo"))
 }
 
-fn task_messages(task: &Value) -> Vec<&Value> {
-    listed(task.get("Messages"))
-}
-
+/// The messages in a list. Some services write a single message without a list.
 fn listed(value: Option<&Value>) -> Vec<&Value> {
     match value {
         Some(Value::Array(list)) => list.iter().collect(),
@@ -194,7 +176,7 @@ fn listed(value: Option<&Value>) -> Vec<&Value> {
     }
 }
 
-/// The words of messages, as a quotation; the names of those that have no words, where none has.
+/// The words of messages, as a quotation; their names if no message has words.
 fn words_of(messages: &[&Value]) -> Option<String> {
     let of =
         |member: &'static str| messages.iter().filter_map(move |message| text(message, member));
@@ -207,13 +189,12 @@ fn words_of(messages: &[&Value]) -> Option<String> {
 
 fn is_benign(message: &Value) -> bool {
     let id = text(message, "MessageId").unwrap_or_default();
-    let is_calm = |severity: String| {
-        ["OK", "Informational"].iter().any(|known| severity.eq_ignore_ascii_case(known))
-    };
     let is_success = is_success_id(&id);
     match severity(message) {
-        // iDRAC says of its not being ready that it is informational.
-        Some(severity) => (is_success || is_calm(severity)) && !is_not_ready_id(&id),
+        // iDRAC gives the severity "informational" to its message that it is not ready.
+        Some(severity) => {
+            (is_success || is_one_of(&severity, &["OK", "Informational"])) && !is_not_ready_id(&id)
+        }
         None => is_success || message.as_object().is_some_and(serde_json::Map::is_empty),
     }
 }
@@ -223,14 +204,18 @@ fn severity(message: &Value) -> Option<String> {
 }
 
 fn is_success_id(id: &str) -> bool {
-    SUCCESS_IDS.iter().any(|known| last_part(id).eq_ignore_ascii_case(known))
+    is_one_of(last_part(id), &["Success", "Created", "TaskStarted"])
 }
 
 fn is_not_ready_id(id: &str) -> bool {
-    NOT_READY_IDS.iter().any(|known| last_part(id).eq_ignore_ascii_case(known))
+    is_one_of(last_part(id), &NOT_READY_IDS)
 }
 
-/// The name of a message without its registry and the version of that: `Base.1.8.Success`.
+fn is_one_of(text: &str, known: &[&str]) -> bool {
+    known.iter().any(|known| text.eq_ignore_ascii_case(known))
+}
+
+/// The name of a message without its registry and the registry's version: `Base.1.8.Success`.
 fn last_part(id: &str) -> &str {
     id.rsplit('.').next().unwrap_or(id)
 }
@@ -238,12 +223,8 @@ fn last_part(id: &str) -> &str {
 /// The members of a message: its identity and its words.
 const MESSAGE: (&str, &str) = ("MessageId", "Message");
 
-/// Messages of the standard registries that say yes.
-const SUCCESS_IDS: [&str; 3] = ["Success", "Created", "TaskStarted"];
-
-/// Messages that a service gives until it is ready: those of the standard, and those of iDRAC after
-/// its own restart or its host's. Then those of a service that has no room now: for a session,
-/// above all.
+/// Messages of a service that is not ready: those of the standard, and those of iDRAC after its own
+/// restart or its host's. Then messages of a service without room, mostly for a session.
 const NOT_READY_IDS: [&str; 11] = [
     "ServiceTemporarilyUnavailable",
     "ServiceInUnknownState",
@@ -258,7 +239,7 @@ const NOT_READY_IDS: [&str; 11] = [
     "RAC0218",
 ];
 
-/// What other messages say of that.
+/// The words of other messages with this meaning.
 const NOT_READY_WORDS: [&str; 6] = [
     "not ready",
     "temporarily unavailable",
@@ -268,7 +249,7 @@ const NOT_READY_WORDS: [&str; 6] = [
     "maximum number of sessions",
 ];
 
-/// The states in which a task has ended without success.
+/// The states of a task that has ended without success.
 const FAILED_STATES: [&str; 6] =
     ["Exception", "Killed", "Cancelled", "Cancelling", "Failed", "CompletedWithErrors"];
 

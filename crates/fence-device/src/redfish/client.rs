@@ -1,11 +1,11 @@
-//! HTTP to one BMC: single calls, each with its limit and over a connection of its own.
+//! HTTP to one BMC: single calls, each with its own limit and its own connection.
 //!
-//! The library sends each request once. It follows no redirection, uses no proxy, and looks no name
-//! up: the one address is given, so that all calls of one client go to one machine.
+//! The library sends each request once. It follows no redirection, uses no proxy, and resolves no
+//! name: the caller gives the address, so all calls of one client go to one machine.
 //!
-//! No connection is used twice. Many BMCs close theirs after an answer without saying so, and a
-//! request that is sent into such a connection is lost: nobody knows whether it was taken. Without
-//! a connection, on the other hand, a request was certainly not sent.
+//! No connection is used twice. Many BMCs close a connection after an answer without announcing
+//! this. A request that is sent into such a connection is lost, and nobody knows whether the BMC
+//! received it. Without a connection, the request was certainly not sent.
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
@@ -24,7 +24,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, TcpConnector,
     Transport, TransportAdapter, time,
 };
-use ureq::{Agent, Body, Error, Timeout};
+use ureq::{Agent, AsSendBody as _, Body, Error, Timeout};
 
 use super::address::bare;
 use super::path::ResourcePath;
@@ -32,25 +32,35 @@ use super::pinned::Unusable;
 use super::tls::TlsSettings;
 use crate::{Client as RequestClient, Limit, Secret, Secrets, Subject, boot_ms_now};
 
-/// The error of a connection that is ready for an order for which nobody waits any more.
+/// The error of a connection that is ready for an order whose client does not wait any more.
 const NOBODY_WAITS: &str = "nobody waits for the order any more";
 
 /// A client of one service.
 pub(super) struct Client {
     agent: Agent,
-    base: String,
-    address: SocketAddr,
-    /// The limit of the present call, in milliseconds of `CLOCK_BOOTTIME`.
-    limit: Arc<AtomicU64>,
-    /// Whether the BMC has a short key, so that the connection must be set up for that.
-    has_short_key: Arc<AtomicBool>,
-    /// Whether the present call has a connection that is ready for its request.
-    is_connected: Arc<AtomicBool>,
-    /// Who must still wait when the present call has its connection; nobody for what is no order.
-    waits: Arc<Mutex<Option<RequestClient>>>,
-    login: Option<(&'static str, Secret)>,
-    /// What may stand in no text.
-    secrets: Secrets,
+    /// How the URLs of the service start.
+    pub(super) base: String,
+    /// Where the service is.
+    pub(super) address: SocketAddr,
+    present: Arc<Present>,
+    /// The header that each call sends, once there is a login.
+    pub(super) login: Option<(&'static str, Secret)>,
+    /// The secrets that no text may show.
+    pub(super) secrets: Secrets,
+}
+
+/// The state of the present call, which the client shares with the connection.
+#[derive(Debug, Default)]
+struct Present {
+    /// The limit, in milliseconds of `CLOCK_BOOTTIME`.
+    limit: AtomicU64,
+    /// Whether the BMC has a short key, which needs other settings of the connection.
+    has_short_key: AtomicBool,
+    /// Whether there is a connection that is ready for the request.
+    is_connected: AtomicBool,
+    /// The client that must still wait when the connection is ready; `None` if the call is no
+    /// order.
+    waits: Mutex<Option<RequestClient>>,
 }
 
 /// A request.
@@ -58,6 +68,7 @@ struct Call<'a> {
     method: Method,
     path: &'a ResourcePath,
     body: Option<String>,
+    waits: Option<&'a RequestClient>,
     limit: Limit,
 }
 
@@ -66,7 +77,7 @@ pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
     pub(super) location: Option<String>,
-    /// After how many seconds the service wants to be asked again, where it says so.
+    /// The seconds to wait before the next question, if the service gives them.
     pub(super) retry_after: Option<u64>,
     /// The token of a new session.
     pub(super) token: Option<String>,
@@ -74,17 +85,17 @@ pub(super) struct Reply {
 
 /// Why there is no answer.
 pub(super) enum CallError {
-    /// The one who is there is not the one who should be.
+    /// The certificate is not the expected one.
     Untrusted(String),
-    /// It is the right one, and has a certificate with which nobody can see that.
+    /// The certificate is the expected one, but its key cannot prove that its owner answers.
     Unusable(Unusable),
     /// There is no connection: nothing was sent.
     Unconnected(String),
     /// The connection broke off before it was ready: nothing was sent.
     BrokenOff(String),
-    /// The connection was ready, and nobody waited any more: nothing was sent.
+    /// The connection was ready, but the client did not wait any more: nothing was sent.
     Withdrawn,
-    /// There is no whole answer.
+    /// There is no complete answer.
     Unanswered(String),
 }
 
@@ -105,10 +116,6 @@ impl fmt::Display for CallError {
 impl Client {
     /// A client of the service whose URLs start with `base`, at `address`.
     pub(super) fn new(base: String, address: SocketAddr, tls: Option<TlsSettings>) -> Self {
-        let limit = Arc::new(AtomicU64::new(0));
-        let is_connected = Arc::new(AtomicBool::new(false));
-        let has_short_key = Arc::new(AtomicBool::new(false));
-        let waits: Arc<Mutex<Option<RequestClient>>> = Arc::default();
         let config = Agent::config_builder()
             .proxy(None)
             .max_redirects(0)
@@ -117,88 +124,34 @@ impl Client {
             .timeout_connect(Some(CONNECT_TIME_MAX))
             .user_agent("fence-watcher")
             .accept("application/json")
-            // Some BMCs compress also what nobody can read.
+            // Some BMCs compress an answer although the client cannot read that.
             .accept_encoding("identity")
             .max_idle_connections(0)
             .build();
-        let secured = Secured {
-            tls,
-            limit: Arc::clone(&limit),
-            has_short_key: Arc::clone(&has_short_key),
-            is_connected: Arc::clone(&is_connected),
-            waits: Arc::clone(&waits),
-        };
+        let present = Arc::<Present>::default();
+        let secured = Secured { tls, present: Arc::clone(&present) };
         let connector = ().chain(TcpConnector::default()).chain(secured);
         let agent = Agent::with_parts(config, connector, Known(address));
-        Client {
-            agent,
-            base,
-            address,
-            limit,
-            has_short_key,
-            is_connected,
-            waits,
-            login: None,
-            secrets: Secrets::default(),
-        }
+        Client { agent, base, address, present, login: None, secrets: Secrets::default() }
     }
 
-    /// What the URLs of the service start with.
-    pub(super) fn base(&self) -> &str {
-        &self.base
-    }
-
-    /// Where the service is.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Sends this header with each call from now on.
-    pub(super) fn log_in(&mut self, header: &'static str, value: Secret) {
-        self.login = Some((header, value));
-    }
-
-    /// Shows `secret` to nobody from now on.
-    pub(super) fn hide(&mut self, secret: Secret) {
-        self.secrets.add(secret);
-    }
-
-    /// What may stand in no text.
-    pub(super) fn secrets(&self) -> &Secrets {
-        &self.secrets
-    }
-
-    /// An order and its answer: like [`Client::call`], but nothing is sent if `waits` does not wait
-    /// any more when the connection is ready. That can take 20 s.
-    pub(super) fn call_for(
-        &self,
-        waits: Option<&RequestClient>,
-        path: &ResourcePath,
-        body: String,
-        limit: Limit,
-    ) -> Result<Reply, CallError> {
-        let set = |waits| *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = waits;
-        set(waits.cloned());
-        let called = self.call(Method::POST, path, Some(body), limit);
-        set(None);
-        called
-    }
-
-    /// One request and its answer. With [`CallError::Unanswered`], the request may have been sent
-    /// all the same.
+    /// One request and its answer. After [`CallError::Unanswered`], the service may have received
+    /// the request. An order is not sent if `waits` does not wait any more when the connection is
+    /// ready, which can take 20 s.
     pub(super) fn call(
         &self,
         method: Method,
         path: &ResourcePath,
         body: Option<String>,
+        waits: Option<&RequestClient>,
         limit: Limit,
     ) -> Result<Reply, CallError> {
-        let call = Call { method, path, body, limit };
+        let call = Call { method, path, body, waits, limit };
         match self.call_once(&call) {
-            // The handshake was broken off, so nothing was sent. From now on the connections are
-            // set up for such a key.
+            // The handshake broke off, so nothing was sent. From now on, each connection uses the
+            // settings for a short key.
             Err(CallError::Unusable(Unusable::ShortKey))
-                if !self.has_short_key.swap(true, Ordering::Relaxed) =>
+                if !self.present.has_short_key.swap(true, Ordering::Relaxed) =>
             {
                 self.call_once(&call)
             }
@@ -221,46 +174,43 @@ impl Client {
         called
     }
 
-    fn exchange(&self, Call { method, path, body, limit }: &Call<'_>) -> Result<Reply, CallError> {
-        self.limit.store(limit.not_after_boot_ms, Ordering::Relaxed);
-        self.is_connected.store(false, Ordering::Relaxed);
+    fn exchange(&self, call: &Call<'_>) -> Result<Reply, CallError> {
+        let Call { method, path, body, waits, limit } = call;
+        let present = &self.present;
+        *present.waits.lock().unwrap_or_else(PoisonError::into_inner) = waits.cloned();
+        present.limit.store(limit.not_after_boot_ms, Ordering::Relaxed);
+        present.is_connected.store(false, Ordering::Relaxed);
         let uri = format!("{}{path}", self.base);
         let mut request = Request::builder().method(method.clone()).uri(uri);
         request = request.header("OData-Version", "4.0").header("Connection", "close");
         if let Some((header, value)) = &self.login {
             request = request.header(*header, value.expose());
         }
+        if body.is_some() {
+            request = request.header("Content-Type", "application/json");
+        }
+        let (mut text, mut nothing) = (body.as_deref(), ());
+        let body = text.as_mut().map_or_else(|| nothing.as_body(), |text| text.as_body());
         let timeout = Some(Duration::from_millis(limit.left_ms()));
-        let response = match body {
-            None => request.body(()).map_err(Error::from).and_then(|request| {
-                let request = self.agent.configure_request(request);
-                self.agent.run(request.timeout_global(timeout).build())
-            }),
-            Some(body) => {
-                let request = request.header("Content-Type", "application/json");
-                let request = request.body(body.as_str());
-                request.map_err(Error::from).and_then(|request| {
-                    let request = self.agent.configure_request(request);
-                    self.agent.run(request.timeout_global(timeout).build())
-                })
-            }
-        };
+        let response = request.body(body).map_err(Error::from).and_then(|request| {
+            let request = self.agent.configure_request(request);
+            self.agent.run(request.timeout_global(timeout).build())
+        });
         response.and_then(read).map_err(|error| {
             let is_broken_off = is_broken_off(&error);
+            let is_connected = present.is_connected.load(Ordering::Relaxed);
             match CallError::from(error) {
                 CallError::Unanswered(why) if why == NOBODY_WAITS => CallError::Withdrawn,
-                CallError::Unanswered(why) if !self.is_connected.load(Ordering::Relaxed) => {
-                    let kind =
-                        if is_broken_off { CallError::BrokenOff } else { CallError::Unconnected };
-                    kind(why)
-                }
+                CallError::Unanswered(why) if is_connected => CallError::Unanswered(why),
+                CallError::Unanswered(why) if is_broken_off => CallError::BrokenOff(why),
+                CallError::Unanswered(why) => CallError::Unconnected(why),
                 error => error,
             }
         })
     }
 }
 
-/// Whether the other side ended a connection that was there.
+/// Whether the peer ended an open connection.
 fn is_broken_off(error: &Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
@@ -268,12 +218,9 @@ fn is_broken_off(error: &Error) -> bool {
 }
 
 fn read(mut response: Response<Body>) -> Result<Reply, Error> {
-    let header = |name| {
-        let value = response.headers().get(name)?.to_str().ok()?;
-        Some(value.to_owned())
-    };
+    let header = |name| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
     let (location, token) = (header("Location"), header("X-Auth-Token"));
-    // A date is possible as well, and nobody knows the clock of a BMC.
+    // The header may also contain a date, which is useless: the clock of the BMC is unknown.
     let retry_after = header("Retry-After").and_then(|text| text.trim().parse().ok());
     let body = response.body_mut().with_config().limit(BODY_BYTES_MAX).read_to_vec()?;
     Ok(Reply { status: response.status().as_u16(), body, location, retry_after, token })
@@ -281,37 +228,33 @@ fn read(mut response: Response<Body>) -> Result<Reply, Error> {
 
 impl From<Error> for CallError {
     fn from(error: Error) -> Self {
-        match error {
+        let error = match error {
+            Error::Io(error) => error,
             Error::Timeout(Timeout::Connect) => {
-                CallError::Unanswered("no connection in time".to_owned())
+                return CallError::Unanswered("no connection in time".to_owned());
             }
-            Error::Timeout(_) => CallError::Unanswered("no answer in time".to_owned()),
-            Error::Io(error) => {
-                let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
-                match cause {
-                    Some(rustls::Error::InvalidCertificate(CertificateError::Other(why))) => {
-                        match why.0.downcast_ref::<Unusable>() {
-                            Some(unusable) => CallError::Unusable(unusable.clone()),
-                            None => CallError::Untrusted(why.to_string()),
-                        }
-                    }
-                    Some(rustls::Error::InvalidCertificate(why)) => {
-                        CallError::Untrusted(why.to_string())
-                    }
-                    Some(rustls::Error::AlertReceived(
-                        AlertDescription::HandshakeFailure
-                        | AlertDescription::ProtocolVersion
-                        | AlertDescription::InsufficientSecurity,
-                    )) => CallError::Unanswered(format!("{error}; {TLS_NEEDED}")),
-                    _ => CallError::Unanswered(error.to_string()),
+            Error::Timeout(_) => return CallError::Unanswered("no answer in time".to_owned()),
+            error => return CallError::Unanswered(error.to_string()),
+        };
+        match error.get_ref().and_then(|cause| cause.downcast_ref()) {
+            Some(rustls::Error::InvalidCertificate(CertificateError::Other(why))) => {
+                match why.0.downcast_ref::<Unusable>() {
+                    Some(unusable) => CallError::Unusable(unusable.clone()),
+                    None => CallError::Untrusted(why.to_string()),
                 }
             }
-            error => CallError::Unanswered(error.to_string()),
+            Some(rustls::Error::InvalidCertificate(why)) => CallError::Untrusted(why.to_string()),
+            Some(rustls::Error::AlertReceived(
+                AlertDescription::HandshakeFailure
+                | AlertDescription::ProtocolVersion
+                | AlertDescription::InsufficientSecurity,
+            )) => CallError::Unanswered(format!("{error}; {TLS_NEEDED}")),
+            _ => CallError::Unanswered(error.to_string()),
         }
     }
 }
 
-/// The address, which is known.
+/// Resolves every name to the one address.
 #[derive(Debug)]
 struct Known(SocketAddr);
 
@@ -323,14 +266,11 @@ impl Resolver for Known {
     }
 }
 
-/// Makes a connection ready: encrypted where that is configured, and never after the limit.
+/// Makes a connection ready: encrypted if this is configured, and never after the limit.
 #[derive(Debug)]
 struct Secured {
     tls: Option<TlsSettings>,
-    limit: Arc<AtomicU64>,
-    has_short_key: Arc<AtomicBool>,
-    is_connected: Arc<AtomicBool>,
-    waits: Arc<Mutex<Option<RequestClient>>>,
+    present: Arc<Present>,
 }
 
 impl<In: Transport> Connector<In> for Secured {
@@ -342,27 +282,25 @@ impl<In: Transport> Connector<In> for Secured {
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, Error> {
         let Some(tcp) = chained else { return Ok(None) };
-        let limit = Limit { not_after_boot_ms: self.limit.load(Ordering::Relaxed) };
+        let Present { limit, has_short_key, is_connected, waits } = &*self.present;
+        let limit = Limit { not_after_boot_ms: limit.load(Ordering::Relaxed) };
+        let has_short_key = has_short_key.load(Ordering::Relaxed);
         let transport = match &self.tls {
             None => Either::A(tcp),
-            Some(settings) => {
-                let for_short_key = settings
-                    .for_short_key
-                    .as_ref()
-                    .filter(|_| self.has_short_key.load(Ordering::Relaxed));
-                let config = for_short_key.unwrap_or(&settings.usual);
+            Some(TlsSettings { usual, for_short_key }) => {
+                let config = for_short_key.as_ref().filter(|_| has_short_key).unwrap_or(usual);
                 Either::B(TlsTransport::connect(config, details, tcp, limit)?)
             }
         };
-        let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let waits = waits.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if waits.is_some_and(|client| !client.is_waiting(limit)) {
             return Err(Error::Io(io::Error::other(NOBODY_WAITS)));
         }
-        // Time that the machine slept through counts for the limit, and not for the library.
+        // The limit counts the time for which the machine slept; the library does not.
         if limit.has_passed() {
             return Err(Error::Timeout(Timeout::Global));
         }
-        self.is_connected.store(true, Ordering::Relaxed);
+        is_connected.store(true, Ordering::Relaxed);
         Ok(Some(transport))
     }
 }
@@ -374,8 +312,8 @@ struct TlsTransport<In: Transport> {
 }
 
 impl<In: Transport> TlsTransport<In> {
-    /// Shakes hands over `tcp`. A BMC that hangs still accepts connections, and is silent from here
-    /// on.
+    /// Makes the TLS handshake over `tcp`. A BMC that hangs still accepts connections, but does not
+    /// answer the handshake.
     fn connect(
         config: &Arc<ClientConfig>,
         details: &ConnectionDetails,
@@ -418,7 +356,7 @@ impl<In: Transport> Transport for TlsTransport<In> {
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.stream.sock.set_timeout(timeout);
         let amount = match self.stream.read(self.buffers.input_append_buf()) {
-            // Many a BMC closes without the farewell of TLS. What is cut off shows in the content.
+            // Many BMCs close without TLS's `close_notify`. The content shows a truncation.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
             read => read?,
         };
@@ -435,13 +373,13 @@ impl<In: Transport> Transport for TlsTransport<In> {
     }
 }
 
-/// What a BMC has to offer.
+/// What the TLS of a BMC must support.
 const TLS_NEEDED: &str = "TLS 1.2 with ECDHE or 1.3 is needed, and a key that is RSA (2048 bits), \
                           ECDSA P-256 or P-384, or Ed25519";
 
-/// How long a connection may take, and as long again the handshake of TLS: a BMC that is slow needs
-/// a second or two, and one that needs more is not there.
+/// The time limit for a connection, and again for the TLS handshake. A slow BMC needs a second or
+/// two.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How much of an answer is read. A large one has 100 KiB.
+/// The longest answer that is read. A large answer has 100 KiB.
 const BODY_BYTES_MAX: u64 = 1024 * 1024;

@@ -1,18 +1,22 @@
-//! The one order of a visit: sent, and what its answer is worth.
+//! The one order of a visit, and the judgement of its answer.
 //!
-//! An order is sent once. It is sent again only where the service itself says that it did not carry
-//! it out: to the place that a 307 or 308 names, once; and after "not now" (429, a 503 that says
-//! when to come again, a refusal with a message that the service is not ready), once a look at the
-//! power shows that nothing has happened. A 500, 502 or 504 is no such refusal, whatever its
-//! message says: behind a gateway, the order may be under way. Each time, [`OrderContext::forbids`] is asked
-//! right before, and the client is looked for once more when the connection is ready, which a slow
-//! BMC takes seconds for. A reset that no look can show (`Cycle`) is never sent again.
+//! An order is sent once. It is sent again only if the service reports that it did not carry the
+//! order out:
 //!
-//! An answer of success is not one where its body holds an error or a failed task. A task that is
-//! named is asked until it ends, or the power shows the wanted state, or only enough time is left
-//! to ask for the power: who accepted an order and is still at it has not refused it. No power
-//! decides about a `Cycle`: a reset whose task does not end, or cannot be asked, is not
-//! acknowledged.
+//! - once to the place that a 307 or 308 names;
+//! - after "not now" (429, a 503 with `Retry-After`, a refusal with a message that the service is
+//!   not ready), if a look at the power shows that nothing has happened.
+//!
+//! A 500, 502 or 504 is no such refusal, whatever its message says: behind a gateway, the order may
+//! be under way. Right before each sending, [`OrderContext::forbids`] checks the client, and the
+//! connection checks it once more when it is ready, which takes seconds with a slow BMC. No look
+//! can show a `Cycle`, so it is never sent again.
+//!
+//! A status of success does not count if the body contains an error or a failed task. If the answer
+//! names a task, this module asks for the task until it ends, or the power shows the wanted state,
+//! or only enough time is left to ask for the power. A service that accepted an order and still
+//! works on it has not refused the order. No power state decides about a `Cycle`: a reset whose
+//! task does not end, or cannot be asked, is not acknowledged.
 
 use std::thread;
 use std::time::Duration;
@@ -20,6 +24,7 @@ use std::time::Duration;
 use fence_core::execution::Order;
 use fence_protocol::PowerState;
 use serde_json::json;
+use ureq::http::Method;
 
 use super::answer::{Task, parse_task, refusal, says_not_ready, task_place};
 use super::client::{CallError, Reply};
@@ -43,26 +48,25 @@ pub(super) struct Errand<'a> {
 type Came = (bool, String);
 
 impl Errand<'_> {
-    /// Gives the order to `system`, which was looked at just now.
+    /// Gives the order to `system`, whose state is new.
     pub(super) fn run(&self, system: System) -> Result<Came, Problem> {
         let is_there = self.is_shown_by(&system);
-        let (target, reset_type) = match self.service.reset(self.order, system.reset) {
-            Err(Problem::Failed(why)) if is_there => {
-                return self.leave(format!("{}; nothing was sent: {why}", self.already()));
+        match self.service.reset(self.order, system.reset) {
+            Ok((target, reset_type)) => {
+                let (is_acknowledged, words) = self.send(target, reset_type, is_there)?;
+                Ok((is_acknowledged, format!("{reset_type}: {words}")))
             }
-            found => found?,
-        };
-        let (is_acknowledged, words) = self.send(target, reset_type, is_there)?;
-        Ok((is_acknowledged, format!("{reset_type}: {words}")))
-    }
-
-    /// Counts what is there as done. Whoever asks for the power next must ask this very system.
-    fn leave(&self, words: String) -> Result<Came, Problem> {
-        if let Some(report) = self.job.forbids(self.limit) {
-            return Err(Problem::Forbidden(report));
+            // The present state counts as done. The next question for the power must go to the
+            // same system.
+            Err(Problem::Failed(why)) if is_there => {
+                if let Some(report) = self.job.forbids(self.limit) {
+                    return Err(Problem::Forbidden(report));
+                }
+                self.pin();
+                Ok((true, format!("{}; nothing was sent: {why}", self.already())))
+            }
+            Err(problem) => Err(problem),
         }
-        self.pin();
-        Ok((true, words))
     }
 
     fn send(
@@ -72,23 +76,28 @@ impl Errand<'_> {
         is_there: bool,
     ) -> Result<Came, Problem> {
         let body = json!({ "ResetType": reset_type }).to_string();
+        let post = |target: &ResourcePath| {
+            let (client, body) = (&self.service.client, Some(body.clone()));
+            client.call(Method::POST, target, body, self.job.client, self.limit)
+        };
         let mut is_moved = false;
         let mut refused: Option<String> = None;
         loop {
-            if let Some(report) = self.job.forbids(self.limit) {
-                return refused.map_or(Err(Problem::Forbidden(report)), |words| Ok((false, words)));
-            }
-            let reply = match self.service.send_once(self.job.client, &target, body.clone()) {
-                Ok(reply) => reply,
-                Err(CallError::Unanswered(why)) => {
-                    self.pin();
-                    return Ok((false, why));
-                }
+            let sent = match self.job.forbids(self.limit) {
+                Some(report) => Err(Problem::Forbidden(report)),
+                None => match post(&target) {
+                    Err(CallError::Unanswered(why)) => {
+                        self.pin();
+                        return Ok((false, why));
+                    }
+                    sent => sent.map_err(Problem::from),
+                },
+            };
+            let reply = match (sent, &refused) {
+                (Ok(reply), _) => reply,
                 // Nothing was sent this time.
-                Err(error) => {
-                    let problem = Problem::from(error);
-                    return refused.map_or(Err(problem), |words| Ok((false, words)));
-                }
+                (Err(_), Some(words)) => return Ok((false, words.clone())),
+                (Err(problem), None) => return Err(problem),
             };
             self.pin();
             let moved = self.service.redirected(&target, &reply, &[307, 308]).filter(|_| !is_moved);
@@ -103,7 +112,7 @@ impl Errand<'_> {
                     Ok((_, system)) if self.is_shown_by(&system) => {
                         return Ok((true, format!("{words}; {}", self.already())));
                     }
-                    // Only what shows that nothing has happened lets the order be sent again.
+                    // Only a state that shows that nothing has happened permits another sending.
                     Ok((place, system))
                         if place == self.path && system.power != PowerState::Unknown =>
                     {
@@ -121,7 +130,7 @@ impl Errand<'_> {
         let words = status_words(reply);
         match reply.status {
             200..=299 if refusal(&reply.body).is_none() => self.accepted(reply, words),
-            // A system that is off cannot be told to go off: most services refuse that.
+            // Most services refuse to switch off a system that is off.
             200..=299 | 400 | 405..=499 if is_there => {
                 (true, format!("{words}; {}", self.already()))
             }
@@ -129,14 +138,13 @@ impl Errand<'_> {
         }
     }
 
-    /// What an order that was accepted has come to.
+    /// The result of an order that the service accepted.
     fn accepted(&self, reply: &Reply, words: String) -> Came {
-        let task = parse_task(&reply.body);
-        match &task {
+        let is_running = match parse_task(&reply.body) {
             Some(Task::Failed(why)) => return (false, format!("{words}; {why}")),
             Some(Task::Done) => return (true, words),
-            Some(Task::Running) | None => {}
-        }
+            task => task.is_some(),
+        };
         let location = reply.location.as_deref().and_then(ResourcePath::of_url);
         let is_task = |path: &ResourcePath| {
             let path = path.to_string();
@@ -144,16 +152,16 @@ impl Errand<'_> {
         };
         match location.filter(is_task).or_else(|| task_place(&reply.body)) {
             Some(place) => self.await_task(&place, words),
-            // A task that runs somewhere, or a place that is none: nobody can ask.
-            None if task.is_some() || (reply.status == 202 && reply.location.is_some()) => {
+            // A running task without a place, or an unusable place: nobody can ask for the task.
+            None if is_running || (reply.status == 202 && reply.location.is_some()) => {
                 self.open(&format!("{words}; its task has no place where it can be asked"))
             }
             None => (true, words),
         }
     }
 
-    /// An order whose task has come to no end: the power decides, where it can. No power shows a
-    /// reset.
+    /// The result of an order whose task has not ended: the power decides, except for a reset,
+    /// which no power shows.
     fn open(&self, words: &str) -> Came {
         match self.order {
             Order::Off | Order::On => (true, format!("{words}, the power decides")),
@@ -162,10 +170,10 @@ impl Errand<'_> {
     }
 
     fn await_task(&self, place: &ResourcePath, words: String) -> Came {
-        // Whoever gave the order asks for the power afterwards, and needs time for that.
+        // The plan asks for the power afterwards, and needs time for that.
         let until = self.limit.min(Limit::in_ms(self.limit.left_ms() / 4 * 3));
         let mut pause_ms = TASK_PAUSE_MS.0;
-        let mut seen = None;
+        let (mut is_asked, mut why_unknown) = (false, None);
         while !until.has_passed() {
             let asked = match self.service.follow(place, until) {
                 Ok((_, reply)) if matches!(reply.status, 404 | 410) => {
@@ -174,15 +182,15 @@ impl Errand<'_> {
                 Ok((_, reply)) => task_of(&reply),
                 Err(error) => Err(Problem::from(error).into_text()),
             };
-            match &asked {
+            match asked {
                 Ok(Task::Failed(why)) => return (false, format!("{words}; {why}")),
                 Ok(Task::Done) => return (true, words),
-                Ok(Task::Running) | Err(_) => {}
+                Ok(Task::Running) => why_unknown = None,
+                // A question that the limit cut short says less than the question before it.
+                Err(_) if is_asked && until.has_passed() => {}
+                Err(why) => why_unknown = Some(why),
             }
-            // A question that the end cuts short says less than the one before it.
-            if seen.is_none() || asked.is_ok() || !until.has_passed() {
-                seen = Some(asked);
-            }
+            is_asked = true;
             let shown = self.service.glance(&self.path, until);
             if shown.is_some_and(|system| self.is_shown_by(&system)) {
                 return (true, words);
@@ -190,28 +198,26 @@ impl Errand<'_> {
             thread::sleep(Duration::from_millis(pause_ms.min(until.left_ms())));
             pause_ms = (pause_ms * 2).min(TASK_PAUSE_MS.1);
         }
-        match seen {
-            None | Some(Ok(_)) => self.open(&format!("{words}; its task is still running")),
-            Some(Err(why)) => {
-                let (is_open, words) = self.open(&format!("{words}; its task cannot be asked"));
-                (is_open, format!("{words}: {why}"))
-            }
-        }
+        let Some(why) = why_unknown else {
+            return self.open(&format!("{words}; its task is still running"));
+        };
+        let (is_open, words) = self.open(&format!("{words}; its task cannot be asked"));
+        (is_open, format!("{words}: {why}"))
     }
 
-    /// Whether the service says itself that it did not take the order, and may take it soon.
+    /// Whether the service reports that it did not take the order, and may take it soon.
     fn is_refused_for_now(&self, reply: &Reply) -> bool {
         let is_refused = match reply.status {
             429 => true,
             503 => reply.retry_after.is_some() || says_not_ready(&reply.body),
-            // A gateway, or a service in the midst of the order, may say the same words.
+            // A gateway, or a service that carries the order out, may use the same words.
             200..=399 | 500.. => false,
             _ => says_not_ready(&reply.body),
         };
         is_refused && self.order != Order::Cycle
     }
 
-    /// Whether `system` shows the state that is ordered. On its way there, it is not there.
+    /// Whether `system` shows the ordered state. A system on its way there does not show it.
     fn is_shown_by(&self, system: &System) -> bool {
         match self.order {
             Order::Off => system.power == PowerState::Off,
@@ -225,13 +231,13 @@ impl Errand<'_> {
     }
 
     fn pin(&self) {
-        let (address, system) = (self.service.address(), self.path.clone());
+        let (address, system) = (self.service.client.address, self.path.clone());
         self.job.pin.set(Machine::Redfish { address, system });
     }
 }
 
-/// What an answer for a task says; an error where it says nothing of the order. A task monitor
-/// answers as the order would have been answered, once that is known.
+/// The state of a task by its answer; an error if the answer says nothing about the order. A task
+/// monitor gives the final answer to the order, once that is known.
 fn task_of(reply: &Reply) -> Result<Task, String> {
     match reply.status {
         200..=299 => Ok(match (parse_task(&reply.body), reply.status) {

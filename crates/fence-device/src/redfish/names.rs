@@ -1,9 +1,9 @@
-//! The names that a certificate holds, of any form: X.509 v1, unknown critical extensions.
+//! The names in a certificate of any form: X.509 v1, unknown critical extensions.
 //!
-//! Only for a certificate that is known already, byte for byte. What the names guard against is
-//! that the address of one BMC leads to another one whose certificate is in the same file. So any
-//! name that stands there counts: those for this purpose, and the common name of the subject, which
-//! is all that old certificates have.
+//! Only for a certificate that is already known, byte for byte. The check of the names finds an
+//! address that leads to another BMC whose certificate is in the same file. So all names count: the
+//! alternative names, and the common name of the subject, which is the only name in old
+//! certificates.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
 use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 
-/// Checks that `certificate` holds the name or number by which a service is reached.
+/// Checks that `certificate` contains the configured name or IP address of the service.
 pub(super) fn check(certificate: &[u8], wanted: &ServerName<'_>) -> Result<(), CertificateError> {
     let names = read(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let text = wanted.to_str();
@@ -22,7 +22,7 @@ pub(super) fn check(certificate: &[u8], wanted: &ServerName<'_>) -> Result<(), C
     Err(CertificateError::NotValidForNameContext { expected: wanted.to_owned(), presented: names })
 }
 
-/// Whether `name`, perhaps with a `*` as its first label, is `wanted`.
+/// Whether `name`, which may have a `*` as its first label, matches `wanted`.
 fn is_called(name: &str, wanted: &str) -> bool {
     if let (Ok(name), Ok(wanted)) = (name.parse::<IpAddr>(), wanted.parse::<IpAddr>()) {
         return name == wanted;
@@ -38,7 +38,7 @@ fn is_called(name: &str, wanted: &str) -> bool {
 fn read(certificate: &[u8]) -> der::Result<Vec<String>> {
     let signed = items(AnyRef::from_der(certificate)?)?;
     let mut fields = items(at(&signed, 0)?)?;
-    // The first version does not write its number.
+    // X.509 v1 omits the version.
     if at(&fields, 0)?.tag() == context(true, TagNumber::N0) {
         fields.remove(0);
     }
@@ -63,19 +63,18 @@ fn read(certificate: &[u8]) -> der::Result<Vec<String>> {
     Ok(names)
 }
 
-/// A name of a host, or its number.
+/// A host's name or IP address.
 fn general_name(name: AnyRef<'_>) -> Option<String> {
-    let tag = name.tag();
-    if tag == context(false, TagNumber::N2) {
-        return text_of(name);
-    }
-    if tag != context(false, TagNumber::N7) {
-        return None;
-    }
     let bytes = name.value();
-    let four = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
-    let sixteen = || <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from);
-    four().or_else(sixteen).map(|ip| ip.to_string())
+    match name.tag() {
+        tag if tag == context(false, TagNumber::N2) => text_of(name),
+        tag if tag == context(false, TagNumber::N7) => {
+            let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+            let ip = v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
+            ip.ok().map(|ip| ip.to_string())
+        }
+        _ => None,
+    }
 }
 
 fn text_of(value: AnyRef<'_>) -> Option<String> {
@@ -103,10 +102,10 @@ fn context(constructed: bool, number: TagNumber) -> Tag {
     Tag::ContextSpecific { constructed, number }
 }
 
-/// After the serial number, the signature's kind, the issuer and the dates.
+/// The subject follows the serial number, the signature's kind, the issuer and the dates.
 const SUBJECT_AT: usize = 4;
 
-/// 2.5.29.17 and 2.5.4.3, as DER writes them.
+/// 2.5.29.17 and 2.5.4.3 in DER.
 const SUBJECT_ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 

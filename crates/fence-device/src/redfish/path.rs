@@ -1,4 +1,4 @@
-//! Where a resource is on its service, and which of the places that a service names are its own.
+//! The place of a resource on its service, and the check that a place is on the same service.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,17 +7,16 @@ use std::str::FromStr;
 use super::address::bare;
 use crate::quoted;
 
-/// Where a resource is on its service: an absolute path, so that following it never leads to
-/// another host.
+/// The place of a resource on its service: an absolute path, which never leads to another host.
 #[derive(Clone, Debug)]
 pub struct ResourcePath {
     text: String,
-    /// The service gave it, so that it is quoted in messages.
+    /// Whether the service gave the path, so that messages quote it.
     is_quotation: bool,
 }
 
 impl PartialEq for ResourcePath {
-    /// Whether it is the same place, whoever named it.
+    /// Whether both are the same place, from any source.
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
     }
@@ -26,11 +25,10 @@ impl PartialEq for ResourcePath {
 impl Eq for ResourcePath {}
 
 impl ResourcePath {
-    /// Where a service whose URLs start with `base`, and whose network address is `ip`, sends a
-    /// reader of `from` on to, if that is on itself. Services leave their port out, or name the
-    /// standard one. Under a name that is not the one by which the service is reached, it may be
-    /// another machine: only the resource that was asked for is then looked for here, perhaps with
-    /// another slash at its end.
+    /// The place to which a service redirects from `from`, if it is on the same service. The URLs
+    /// of the service start with `base`, and its network address is `ip`. Services omit their port,
+    /// or give the standard port. A location with another host name may be on another machine: then
+    /// only the requested resource is accepted, also with a different slash at its end.
     pub fn redirected(location: &str, from: &Self, base: &str, ip: Option<IpAddr>) -> Option<Self> {
         let Some((authority, path)) = split_url(location) else {
             return Self::of_service(location);
@@ -44,9 +42,8 @@ impl ResourcePath {
         ((is_own_host && is_own_port) || path.is_same(from)).then_some(path)
     }
 
-    /// The path of a URL by which a service names a resource of its own. Services name themselves
-    /// in many ways, so the host does not count: whatever stands there, the call goes to this very
-    /// service.
+    /// The path of a service's URL for its own resource. Services use many names for themselves, so
+    /// the host does not count: the call always goes to this service.
     pub fn of_url(url: &str) -> Option<Self> {
         Self::of_service(split_url(url).map_or(url, |(_, path)| path))
     }
@@ -56,13 +53,12 @@ impl ResourcePath {
         Some(ResourcePath { is_quotation: true, ..path })
     }
 
-    /// The path for a message: a quotation where the service gave it.
+    /// The path for a message; a quotation if the service gave the path.
     pub(super) fn quoted(&self) -> String {
         if self.is_quotation { quoted(&self.text) } else { self.text.clone() }
     }
 
-    /// The path of a URL by which a service names the next part of a list: here a query is part of
-    /// it.
+    /// The path of a service's URL for the next part of a list, with its query.
     pub(super) fn of_page(url: &str) -> Option<Self> {
         let Some((page, query)) = url.split_once('?') else { return Self::of_url(url) };
         let path = Self::of_url(page)?;
@@ -72,12 +68,12 @@ impl ResourcePath {
             .then_some(ResourcePath { text: whole, is_quotation: true })
     }
 
-    /// Whether both are one resource, as `/S/1` and `/S/1/` are.
+    /// Whether both are one resource, such as `/S/1` and `/S/1/`.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.without_slash() == other.without_slash()
     }
 
-    /// Whether the last part of the path is `name`, as it is for the `Id` of nearly every resource.
+    /// Whether the last part of the path is `name`: for nearly every resource, it is the `Id`.
     pub(super) fn ends_in(&self, name: &str) -> bool {
         self.without_slash().rsplit('/').next() == Some(name)
     }
@@ -88,7 +84,7 @@ impl ResourcePath {
     }
 }
 
-/// The host, perhaps with a port, and the path of a URL.
+/// The host, with the port if there is one, and the path of a URL.
 fn split_url(url: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     let is_http = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
@@ -120,7 +116,7 @@ impl FromStr for ResourcePath {
     }
 }
 
-/// Whether a byte may stand in a path.
+/// Whether a path may contain the byte.
 fn is_allowed(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"\"#<>?\\^`{|}".contains(&byte)
 }
@@ -131,7 +127,7 @@ impl fmt::Display for ResourcePath {
     }
 }
 
-/// The words for a text that is no path.
+/// The message for a text that is no path.
 pub(super) fn no_path(shown: &str) -> String {
     format!("\"{shown}\" is no path of a Redfish resource")
 }

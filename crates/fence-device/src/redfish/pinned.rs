@@ -1,10 +1,9 @@
-//! A certificate that the administrator pinned: its key, and what that key signed.
+//! A certificate that the administrator pinned: its key, and the signatures of that key.
 //!
-//! A pinned certificate is trusted as it is. Who signed it, its version, its extensions and its
-//! dates say nothing that the fingerprint does not say better, and BMCs have certificates that no
-//! authority would sign: X.509 v1, unknown critical extensions, MD5. So nothing but the key is
-//! read. The signature of the handshake is checked with that key, always: it shows that the
-//! certificate's owner is there.
+//! A pinned certificate is trusted as it is. The fingerprint proves more than the issuer, the
+//! version, the extensions and the dates, and BMCs have certificates that no authority would sign:
+//! X.509 v1, unknown critical extensions, MD5. So this module reads only the key. The key always
+//! checks the signature of the handshake, which proves that the certificate's owner answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,32 +11,32 @@ use std::sync::Arc;
 use der::asn1::{AnyRef, BitStringRef, UintRef};
 use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
 use ring::signature::{
-    RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY,
-    UnparsedPublicKey,
+    RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY as SHORT_RSA_SHA256,
+    RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY as SHORT_RSA_SHA512, UnparsedPublicKey,
 };
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::alg_id;
+use rustls::pki_types::{SignatureVerificationAlgorithm, alg_id};
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
 
 /// The public key of a certificate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key<'a> {
-    /// The kind of key, as X.509 writes it.
+    /// The kind of key, in X.509's encoding.
     algorithm: &'a [u8],
     bits: &'a [u8],
 }
 
-/// Why a certificate cannot be used, although it is the right one.
+/// Why the expected certificate cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unusable {
-    /// Its RSA key is so short that only the signatures of TLS 1.2 can be checked with it.
+    /// Its RSA key is so short that the key can check only signatures of TLS 1.2.
     ShortKey,
-    /// For this reason.
+    /// Another reason.
     Because(&'static str),
 }
 
 impl<'a> Key<'a> {
-    /// The key in `certificate`, whatever else stands there.
+    /// The key in `certificate`, with any other content.
     pub(super) fn of(certificate: &'a [u8]) -> Result<Self, Unusable> {
         let unreadable = |_| Unusable::Because("no public key can be read in it");
         Self::read(certificate).map_err(unreadable)
@@ -48,7 +47,7 @@ impl<'a> Key<'a> {
         let mut fields = SliceReader::new(sequence(signed.decode()?)?)?;
         let first: AnyRef<'_> = fields.decode()?;
         let version = Tag::ContextSpecific { constructed: true, number: TagNumber::N0 };
-        // The serial number follows the version, which the first version does not write.
+        // The serial number follows the version, which X.509 v1 omits.
         if first.tag() == version {
             fields.decode::<AnyRef<'_>>()?;
         }
@@ -62,26 +61,19 @@ impl<'a> Key<'a> {
         Ok(Key { algorithm, bits })
     }
 
-    /// Checks that this key's signatures can be checked at all.
+    /// Checks that this program can check the signatures of this key.
     pub(super) fn check(self, known: &WebPkiSupportedAlgorithms) -> Result<(), Unusable> {
-        match self.rsa_bits() {
+        Err(Unusable::Because(match self.rsa_bits() {
             Some(SHORT_RSA_BITS_MIN..RSA_BITS_MIN) => return Err(Unusable::ShortKey),
-            Some(0..SHORT_RSA_BITS_MIN) => {
-                return Err(Unusable::Because("its RSA key has less than 1024 bits"));
-            }
-            Some(RSA_BITS_END..) => {
-                return Err(Unusable::Because("its RSA key has more than 8192 bits"));
-            }
-            _ => {}
-        }
-        let is_mine = |algorithm: &&dyn rustls::pki_types::SignatureVerificationAlgorithm| {
-            algorithm.public_key_alg_id().as_ref() == self.algorithm
-        };
-        if known.all.iter().any(is_mine) {
-            Ok(())
-        } else {
-            Err(Unusable::Because("its key is not RSA, ECDSA P-256, P-384 or Ed25519"))
-        }
+            Some(0..SHORT_RSA_BITS_MIN) => "its RSA key has less than 1024 bits",
+            Some(RSA_BITS_END..) => "its RSA key has more than 8192 bits",
+            _ if known.all.iter().any(|algorithm| self.is_for(*algorithm)) => return Ok(()),
+            _ => "its key is not RSA, ECDSA P-256, P-384 or Ed25519",
+        }))
+    }
+
+    fn is_for(self, algorithm: &dyn SignatureVerificationAlgorithm) -> bool {
+        algorithm.public_key_alg_id().as_ref() == self.algorithm
     }
 
     /// Checks the signature of a handshake.
@@ -95,12 +87,8 @@ impl<'a> Key<'a> {
         let bad = || rustls::Error::InvalidCertificate(CertificateError::BadSignature);
         if self.rsa_bits().is_some_and(|bits| bits < RSA_BITS_MIN) {
             let algorithm = match signed.scheme {
-                SignatureScheme::RSA_PKCS1_SHA256 if !is_tls13 => {
-                    &RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY
-                }
-                SignatureScheme::RSA_PKCS1_SHA512 if !is_tls13 => {
-                    &RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY
-                }
+                SignatureScheme::RSA_PKCS1_SHA256 if !is_tls13 => &SHORT_RSA_SHA256,
+                SignatureScheme::RSA_PKCS1_SHA512 if !is_tls13 => &SHORT_RSA_SHA512,
                 _ => return Err(bad()),
             };
             let key = UnparsedPublicKey::new(algorithm, self.bits);
@@ -109,15 +97,15 @@ impl<'a> Key<'a> {
         let of_scheme = known.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme);
         let algorithms = of_scheme.map_or(&[][..], |(_, algorithms)| algorithms);
         // In TLS 1.3, the scheme names the curve of the key as well.
-        let algorithms = if is_tls13 { &algorithms[..algorithms.len().min(1)] } else { algorithms };
-        let verifies = |algorithm: &&dyn rustls::pki_types::SignatureVerificationAlgorithm| {
-            algorithm.public_key_alg_id().as_ref() == self.algorithm
-                && algorithm.verify_signature(self.bits, message, signed.signature()).is_ok()
-        };
-        algorithms.iter().any(verifies).then_some(()).ok_or_else(bad)
+        let count_max = if is_tls13 { 1 } else { usize::MAX };
+        let mut mine = algorithms.iter().take(count_max).filter(|it| self.is_for(**it));
+        let signature = signed.signature();
+        mine.any(|it| it.verify_signature(self.bits, message, signature).is_ok())
+            .then_some(())
+            .ok_or_else(bad)
     }
 
-    /// The length of the modulus, where this is an RSA key.
+    /// The length of the modulus of an RSA key.
     fn rsa_bits(self) -> Option<usize> {
         if self.algorithm != alg_id::RSA_ENCRYPTION.as_ref() {
             return None;
@@ -132,7 +120,7 @@ impl<'a> Key<'a> {
     }
 }
 
-/// The schemes by which a short RSA key is checked.
+/// The signature schemes for a short RSA key.
 pub(super) const SHORT_KEY_SCHEMES: [SignatureScheme; 2] =
     [SignatureScheme::RSA_PKCS1_SHA256, SignatureScheme::RSA_PKCS1_SHA512];
 
@@ -158,10 +146,10 @@ impl fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
-/// The shortest key that is checked in every version of TLS, in bits.
+/// The shortest RSA key for every version of TLS, in bits.
 const RSA_BITS_MIN: usize = 2048;
 
-/// The shortest key that is checked at all.
+/// The shortest RSA key for TLS 1.2.
 const SHORT_RSA_BITS_MIN: usize = 1024;
 
 /// The first length that is too long.

@@ -1,14 +1,12 @@
-//! One visit to a Redfish service: what is asked. Logging in and out is `session`'s, the one order
-//! `errand`'s.
+//! One visit to a Redfish service: the questions. `session` logs in and out, `errand` sends the one
+//! order.
 //!
-//! A service that is starting, or has too much to do, refuses what it is asked for a while. Asking
-//! is harmless, so a question is repeated until the limit. What only helps (the service root, the
-//! values that an action allows, systems that are not the one that is meant) is asked once, for a
-//! short time.
+//! A service that is starting or overloaded refuses questions for a while. Questions are harmless,
+//! so this module repeats them until the limit. It asks questions that only help once, for a short
+//! time: the service root, the values that an action allows, systems other than the wanted one.
 
 mod session;
 
-use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
@@ -23,21 +21,24 @@ use super::resource::{
     Collection, Reset, System, parse_action_info, parse_collection, parse_system, reset_type,
 };
 use super::systems::{Ambiguity, Member, Systems};
-use crate::{Client as RequestClient, Limit};
+use crate::Limit;
 
 /// A service, from its opening to its closing.
 pub(super) struct Service {
-    client: Client,
+    pub(super) client: Client,
     limit: Limit,
     session: Option<ResourcePath>,
 }
 
-/// Why something was not done. Nothing was ordered.
+/// A system, and the place where it was found.
+pub(super) type Found = (ResourcePath, System);
+
+/// Why a visit failed. No order was sent.
 #[derive(Debug)]
 pub(super) enum Problem {
     Unreachable(String),
     Failed(String),
-    /// It must not be done any more: this is what came of the order.
+    /// The order may not be sent any more; this is its report.
     Forbidden(OrderReport),
 }
 
@@ -75,14 +76,9 @@ impl Service {
         Service { client, limit, session: None }
     }
 
-    /// Where the service is.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.client.address()
-    }
-
-    /// `problem` as it may be shown, with the service that has it.
+    /// `problem` without secrets, with the URL of the service.
     pub(super) fn named(&self, problem: Problem) -> Problem {
-        let named = |text| self.clean(&format!("{}: {text}", self.client.base()));
+        let named = |text| self.clean(&format!("{}: {text}", self.client.base));
         match problem {
             Problem::Unreachable(text) => Problem::Unreachable(named(text)),
             Problem::Failed(text) => Problem::Failed(named(text)),
@@ -90,15 +86,15 @@ impl Service {
         }
     }
 
-    /// `text` as it may be shown: one line, without secrets in what it quotes.
+    /// `text` on one line, without secrets in its quotations.
     pub(super) fn clean(&self, text: &str) -> String {
-        let text = self.client.secrets().shown(text);
+        let text = self.client.secrets.shown(text);
         let words: Vec<&str> = text.split_whitespace().collect();
         bounded(&words.join(" "), TEXT_BYTES_MAX)
     }
 
-    /// The places of all systems. Where a further part of the list cannot be read, its place is
-    /// left as [`Collection::next`].
+    /// The places of all systems. If a further part of the list cannot be read,
+    /// [`Collection::next`] is the place of that part.
     pub(super) fn collection(&self) -> Result<Collection, Problem> {
         let first = self.get_at(&path(SYSTEMS)?)?.1;
         let mut all = parse_collection(&first).map_err(Problem::Failed)?;
@@ -122,20 +118,20 @@ impl Service {
             }
             seen.push(place);
         }
-        // A list that goes on where it was is at its end.
+        // A list whose next part is a part that was read is at its end.
         all.next = None;
         Ok(all)
     }
 
-    /// One further part of the list of systems, asked for a part of the time that is left.
+    /// A further part of the list of systems; the question may take a part of the time left.
     fn page(&self, place: &ResourcePath) -> Result<Collection, String> {
         let reply = self.ask(place, self.hint_limit()).map_err(Problem::into_text)?.1;
         let reply = accepted(reply, "the list of systems").map_err(Problem::into_text)?;
         parse_collection(&reply.body)
     }
 
-    /// The system at `path`, as it is now, and its place, to which the service may have redirected.
-    pub(super) fn system(&self, path: &ResourcePath) -> Result<(ResourcePath, System), Problem> {
+    /// The present system at `path`, and its place, to which the service may have redirected.
+    pub(super) fn system(&self, path: &ResourcePath) -> Result<Found, Problem> {
         let (place, body) = self.get_at(path)?;
         Ok((place, parse_system(&body).map_err(Problem::Failed)?))
     }
@@ -143,11 +139,11 @@ impl Service {
     /// The power of the system at `path`, asked once.
     pub(super) fn glance(&self, path: &ResourcePath, limit: Limit) -> Option<System> {
         let (_, reply) = self.follow(path, limit).ok()?;
-        Some(reply).filter(is_ok).and_then(|reply| parse_system(&reply.body).ok())
+        body_of(reply).and_then(|body| parse_system(&body).ok())
     }
 
-    /// All systems that can be read; first those whose places are called like the `wanted`. Once
-    /// each of the wanted is found by its `Id`, the others get little time.
+    /// All systems that can be read; first those whose places end in a `wanted` name. Once each
+    /// wanted name is found as an `Id`, the other systems get little time.
     pub(super) fn systems(&self, wanted: &[&str]) -> Result<Systems, Problem> {
         let Collection { members: mut paths, unreadable, next } = self.collection()?;
         paths.sort_by_key(|path| !wanted.iter().any(|name| path.ends_in(name)));
@@ -159,46 +155,46 @@ impl Service {
                 is_found = true;
                 until = until.min(Limit::in_ms(OTHERS_MS_MAX));
             }
-            if is_found && until.has_passed() {
-                systems.unreadable.push(format!("{}: there was no time for it", path.quoted()));
-                continue;
-            }
-            // One that is silent must not take the time of the others.
+            // A silent system must not take the time of the others.
             let share_ms = until.left_ms() / (paths.len() - at + 1) as u64;
             let limit = until.min(Limit::in_ms(share_ms.max(MEMBER_MS_MIN)));
-            let problem = match self.again(|| self.follow(path, limit)) {
-                Ok((place, reply)) => {
-                    systems.may_pass |= is_passing(reply.status, &reply.body);
-                    let body = accepted(reply, &path.quoted()).map(|reply| reply.body);
-                    let read = |body: Vec<u8>| parse_system(&body).map_err(Problem::Failed);
-                    match body.and_then(read) {
-                        Ok(system) => {
-                            let member = Member { path: path.clone(), place, system };
-                            systems.members.push(member);
-                            continue;
-                        }
-                        Err(problem) => problem.into_text(),
-                    }
-                }
-                Err(error) => {
-                    systems.may_pass = true;
-                    Problem::from(error).into_text()
-                }
+            let member = if is_found && until.has_passed() {
+                Err("there was no time for it".to_owned())
+            } else {
+                self.member(path, limit, &mut systems.may_pass).map_err(Problem::into_text)
             };
-            systems.unreadable.push(format!("{}: {problem}", path.quoted()));
+            match member {
+                Ok(member) => systems.members.push(member),
+                Err(why) => systems.unreadable.push(format!("{}: {why}", path.quoted())),
+            }
         }
         Ok(systems)
     }
 
-    /// The one system with this `Id` or `Name`. Others that cannot be read do not matter for an
-    /// `Id`.
-    pub(super) fn named_system(&self, name: &str) -> Result<(ResourcePath, System), Problem> {
+    /// The system at `path` of the list. Sets `may_pass` if it may be readable soon.
+    fn member(
+        &self,
+        path: &ResourcePath,
+        limit: Limit,
+        may_pass: &mut bool,
+    ) -> Result<Member, Problem> {
+        let asked = self.again(|| self.follow(path, limit));
+        *may_pass |= asked.as_ref().is_ok_and(|(_, reply)| is_passing(reply.status, &reply.body));
+        *may_pass |= asked.is_err();
+        let (place, reply) = asked?;
+        let reply = accepted(reply, &path.quoted())?;
+        let system = parse_system(&reply.body).map_err(Problem::Failed)?;
+        Ok(Member { path: path.clone(), place, system })
+    }
+
+    /// The one system with this `Id` or `Name`. An `Id` counts also if other systems cannot be
+    /// read.
+    pub(super) fn named_system(&self, name: &str) -> Result<Found, Problem> {
         loop {
             let systems = self.systems(&[name])?;
-            let may_pass = systems.may_pass;
-            let why = match systems.into_named(name) {
-                Ok(Member { place, system, .. }) => return Ok((place, system)),
-                Err((Ambiguity::None | Ambiguity::Unsure, why)) if may_pass => why,
+            let why = match systems.named(name) {
+                Ok(Member { place, system, .. }) => return Ok((place.clone(), system.clone())),
+                Err((Ambiguity::None | Ambiguity::Unsure, why)) if systems.may_pass => why,
                 Err((_, why)) => return Err(Problem::Failed(why)),
             };
             if !self.has_paused(None) {
@@ -207,7 +203,7 @@ impl Service {
         }
     }
 
-    /// Where and how `order` is given to a system.
+    /// The place and the reset type for `order`.
     pub(super) fn reset(
         &self,
         order: Order,
@@ -215,37 +211,24 @@ impl Service {
     ) -> Result<(ResourcePath, &'static str), Problem> {
         let reset = reset.map_err(Problem::Failed)?;
         let allowed = match (reset.allowed, &reset.info) {
-            (None, Some(info)) => self.hint(info),
+            (None, Some(info)) => {
+                let reply = self.follow(info, self.hint_limit()).ok();
+                reply.and_then(|(_, reply)| parse_action_info(&body_of(reply)?))
+            }
             (allowed, _) => allowed,
         };
         let reset_type = reset_type(order, allowed.as_deref()).map_err(Problem::Failed)?;
         Ok((reset.target, reset_type))
     }
 
-    /// The reset types that the description at `info` allows, if it can be read.
-    fn hint(&self, info: &ResourcePath) -> Option<Vec<String>> {
-        let (_, reply) = self.follow(info, self.hint_limit()).ok()?;
-        Some(reply).filter(is_ok).and_then(|reply| parse_action_info(&reply.body))
-    }
-
-    /// How long a question that only helps may take.
+    /// The limit of a question that only helps.
     fn hint_limit(&self) -> Limit {
         let time_ms = (self.limit.left_ms() / 3).min(HINT_MS_MAX);
         self.limit.min(Limit::in_ms(time_ms))
     }
 
-    /// Sends an order, once, if `waits` still waits when its connection is ready.
-    pub(super) fn send_once(
-        &self,
-        waits: Option<&RequestClient>,
-        path: &ResourcePath,
-        body: String,
-    ) -> Result<Reply, CallError> {
-        self.client.call_for(waits, path, body, self.limit)
-    }
-
-    /// The resource at `path`, or where the service says that it is, with its place; asked again
-    /// while the service refuses that for a while.
+    /// The resource at `path`, and its place, to which the service may have redirected. Repeats the
+    /// question while the service is not ready.
     fn get_at(&self, path: &ResourcePath) -> Result<(ResourcePath, Vec<u8>), Problem> {
         let (place, reply) = self.ask(path, self.limit)?;
         if is_passing(reply.status, &reply.body) {
@@ -254,12 +237,21 @@ impl Service {
         Ok((place, accepted(reply, &path.quoted())?.body))
     }
 
-    /// Asks for the resource at `path`, and asks again while the service says that it is not ready.
-    /// Where the limit cuts a question short, the refusal before it says more.
+    /// Asks for the resource at `path`, and repeats the question while the service is not ready.
     fn ask(&self, path: &ResourcePath, until: Limit) -> Result<(ResourcePath, Reply), Problem> {
+        self.until_ready(until, || self.again(|| self.follow(path, until)))
+    }
+
+    /// Calls `ask` until the service is ready. If the limit cuts a call short, the refusal before
+    /// it says more.
+    fn until_ready<T>(
+        &self,
+        until: Limit,
+        mut ask: impl FnMut() -> Result<(T, Reply), CallError>,
+    ) -> Result<(T, Reply), Problem> {
         let mut before = None;
         loop {
-            let (place, reply) = match (self.again(|| self.follow(path, until)), before) {
+            let (place, reply) = match (ask(), before) {
                 (Err(_), Some(refused)) if until.has_passed() => return Ok(refused),
                 (asked, _) => asked?,
             };
@@ -271,8 +263,8 @@ impl Service {
         }
     }
 
-    /// What `ask` brings, which is harmless: asked again where the service breaks the connection
-    /// off, as one does that restarts, or has too many of them.
+    /// The result of `ask`, which must be harmless: repeats it if the service breaks the connection
+    /// off. A service that restarts or has too many connections does that.
     fn again<T>(&self, ask: impl Fn() -> Result<T, CallError>) -> Result<T, CallError> {
         let mut breaks_left = BREAKS_MAX;
         loop {
@@ -287,26 +279,26 @@ impl Service {
         }
     }
 
-    /// Asks for the resource at `path`, once. A redirection to another host is not followed: the
-    /// login is for this one.
+    /// Asks for the resource at `path`, once. It does not follow a redirection to another host: the
+    /// login is for this host.
     pub(super) fn follow(
         &self,
         path: &ResourcePath,
         limit: Limit,
     ) -> Result<(ResourcePath, Reply), CallError> {
         let mut place = path.clone();
-        let mut reply = self.client.call(Method::GET, path, None, limit)?;
+        let mut reply = self.client.call(Method::GET, path, None, None, limit)?;
         for _ in 0..REDIRECTS_MAX {
             let statuses = [301, 302, 303, 307, 308];
             let Some(path) = self.redirected(&place, &reply, &statuses) else { break };
-            reply = self.client.call(Method::GET, &path, None, limit)?;
+            reply = self.client.call(Method::GET, &path, None, None, limit)?;
             place = path;
         }
         Ok((place, reply))
     }
 
-    /// Where the service sends a caller of `from` on to by one of these statuses, if that is on
-    /// itself.
+    /// The place to which a reply with one of these statuses redirects from `from`, if that place
+    /// is on the same service.
     pub(super) fn redirected(
         &self,
         from: &ResourcePath,
@@ -314,12 +306,11 @@ impl Service {
         statuses: &[u16],
     ) -> Option<ResourcePath> {
         let location = reply.location.as_deref().filter(|_| statuses.contains(&reply.status))?;
-        let (base, ip) = (self.client.base(), self.client.address().ip());
-        ResourcePath::redirected(location, from, base, Some(ip))
+        ResourcePath::redirected(location, from, &self.client.base, Some(self.client.address.ip()))
     }
 
-    /// Waits as long as the service wants, or for less: a fence cannot wait for half a minute, and
-    /// many services are ready before. `false` where no time is left.
+    /// Waits as long as the service wants, or less: a fence cannot wait for half a minute, and many
+    /// services are ready earlier. `false` if no time is left.
     pub(super) fn has_paused(&self, retry_after: Option<u64>) -> bool {
         let left_ms = self.limit.left_ms();
         if left_ms < PAUSE_MS.0 {
@@ -332,14 +323,15 @@ impl Service {
     }
 }
 
-/// A service that was not ready as long as there was time.
+/// The service was not ready by the limit.
 fn never_ready(reply: &Reply, what: &str) -> Problem {
     let words = status_words(reply);
     Problem::Unreachable(format!("{what}: {words}; asked again until no time was left"))
 }
 
-fn is_ok(reply: &Reply) -> bool {
-    matches!(reply.status, 200..=299)
+/// The body of an answer with a status of success.
+fn body_of(reply: Reply) -> Option<Vec<u8>> {
+    matches!(reply.status, 200..=299).then_some(reply.body)
 }
 
 fn accepted(reply: Reply, what: &str) -> Result<Reply, Problem> {
@@ -355,45 +347,42 @@ fn accepted(reply: Reply, what: &str) -> Result<Reply, Problem> {
     }
 }
 
-/// What an answer says of an error.
+/// The status of an answer, with the words of its error.
 pub(super) fn status_words(reply: &Reply) -> String {
     let words = match reply.status {
         200..=299 => refusal(&reply.body),
         _ => error_words(&reply.body),
     };
-    match words {
-        Some(words) => format!("HTTP {}: {words}", reply.status),
-        None => format!("HTTP {}", reply.status),
-    }
+    let words = words.map_or(String::new(), |words| format!(": {words}"));
+    format!("HTTP {}{words}", reply.status)
 }
 
 fn path(text: &str) -> Result<ResourcePath, Problem> {
     text.parse().map_err(Problem::Failed)
 }
 
-/// The place of the systems, which the standard fixes.
+/// The place of the systems in the standard.
 const SYSTEMS: &str = "/redfish/v1/Systems";
 
-/// How often one resource may be somewhere else.
+/// The limit of redirections for one question.
 const REDIRECTS_MAX: usize = 3;
 
-/// How often one question is asked again because its connection broke off.
+/// How often a question is repeated because its connection broke off.
 const BREAKS_MAX: usize = 2;
 
-/// The shortest pause before a question is asked again, the usual one, and the longest, in
-/// milliseconds.
+/// The shortest, the usual and the longest pause before a question is repeated, in milliseconds.
 const PAUSE_MS: (u64, u64, u64) = (250, 1_000, 3_000);
 
-/// How long a question that only helps may take, in milliseconds.
+/// The time limit of a question that only helps, in milliseconds.
 const HINT_MS_MAX: u64 = 5_000;
 
-/// How long each of several systems may take at least, in milliseconds.
+/// The least time for each of several systems, in milliseconds.
 const MEMBER_MS_MIN: u64 = 2_000;
 
-/// How long all systems may take together that are not needed, in milliseconds.
+/// The time limit for all systems that are not needed, in milliseconds.
 const OTHERS_MS_MAX: u64 = 3_000;
 
-/// In how many parts a list may come.
+/// The limit of parts in a list.
 const PAGES_MAX: usize = 100;
 
 /// The longest text, in bytes.

@@ -1,4 +1,4 @@
-//! The systems of one service, and which of them has a name.
+//! The systems of one service, and the search for one by its name.
 
 use super::path::ResourcePath;
 use super::resource::System;
@@ -7,12 +7,12 @@ use super::resource::System;
 pub(super) struct Member {
     /// Its path in the list.
     pub(super) path: ResourcePath,
-    /// The path at which it was found.
+    /// The path after redirections.
     pub(super) place: ResourcePath,
     pub(super) system: System,
 }
 
-/// The systems of a service, as far as they can be read.
+/// The systems of a service that can be read.
 pub(super) struct Systems {
     pub(super) members: Vec<Member>,
     /// Why each of the others cannot be read.
@@ -21,45 +21,36 @@ pub(super) struct Systems {
     pub(super) may_pass: bool,
 }
 
-/// Why there is not one system of a name.
+/// Why a name does not lead to one system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ambiguity {
     None,
     Several,
-    /// One that can be read has the name, and one that cannot be read may have it as well.
+    /// One readable system has the name, and an unreadable system may have it as well.
     Unsure,
 }
 
 impl Systems {
-    /// The one system with this `Id` or `Name`.
-    pub(super) fn named(&self, name: &str) -> Result<System, String> {
-        let at = self.position_of(name).map_err(|why| self.without(name, why))?;
-        Ok(self.members[at].system.clone())
-    }
-
-    /// The one system with this `Id` or `Name`.
-    pub(super) fn into_named(mut self, name: &str) -> Result<Member, (Ambiguity, String)> {
-        match self.position_of(name) {
-            Ok(at) => Ok(self.members.swap_remove(at)),
+    /// The one system with this `Id` or `Name`. A `Name` does not count while a system cannot be
+    /// read: two systems may have the same `Name`.
+    pub(super) fn named(&self, name: &str) -> Result<&Member, (Ambiguity, String)> {
+        let is_certain =
+            |at: usize| self.unreadable.is_empty() || self.members[at].system.has_id(name);
+        match position_of(name, &self.members) {
+            Ok(at) if is_certain(at) => Ok(&self.members[at]),
+            Ok(_) => Err((Ambiguity::Unsure, self.without(name, Ambiguity::Unsure))),
             Err(why) => Err((why, self.without(name, why))),
         }
     }
 
-    /// Whether each of these is the `Id` of a system that was read: then the others are not needed.
+    /// Whether each of these names is the `Id` of a system that was read: then the service need not
+    /// show the others.
     pub(super) fn have_ids(&self, names: &[&str]) -> bool {
         let has = |name: &&str| self.members.iter().any(|member| member.system.has_id(name));
         !names.is_empty() && names.iter().all(has)
     }
 
-    /// The place of the one system with this `Id` or `Name`. A `Name` is not believed while a
-    /// system cannot be read: nothing prevents two systems from having one.
-    fn position_of(&self, name: &str) -> Result<usize, Ambiguity> {
-        let at = position_of(name, &self.members)?;
-        let is_certain = self.unreadable.is_empty() || self.members[at].system.has_id(name);
-        if is_certain { Ok(at) } else { Err(Ambiguity::Unsure) }
-    }
-
-    /// Says that no system, or more than one, is called `name`.
+    /// The message that no system, or more than one, has the name.
     fn without(&self, name: &str, why: Ambiguity) -> String {
         let count = self.members.len();
         match why {
@@ -82,7 +73,7 @@ impl Systems {
     }
 }
 
-/// The place of the one system with this `Id` or `Name`.
+/// The index of the one system with this `Id` or `Name`.
 pub(super) fn position_of(name: &str, systems: &[Member]) -> Result<usize, Ambiguity> {
     let mut found = systems.iter().enumerate().filter(|(_, member)| member.system.is_called(name));
     match (found.next(), found.next()) {

@@ -1,9 +1,10 @@
-//! Which BMC is the right one: how its certificate is checked.
+//! The check of a BMC's certificate.
 //!
-//! BMCs rarely have a certificate that a public authority signed. So the administrator says what to
-//! expect: the authority of the site (or the BMC's own certificate) in a file, the fingerprint of
-//! the BMC's certificate, or nothing.
+//! BMCs rarely have a certificate of a public authority. So the administrator configures the
+//! expected certificate: the authority of the site (or the BMC's own certificate) in a file, the
+//! fingerprint of the BMC's certificate, or nothing.
 
+use std::error::Error;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -26,21 +27,22 @@ use rustls::{
 use super::names;
 use super::pinned::{Key, SHORT_KEY_SCHEMES, Unusable};
 
-/// The SHA-256 digest of a certificate, as `openssl x509 -fingerprint -sha256` shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint([u8; 32]);
+/// The SHA-256 digest of a certificate, as `openssl x509 -fingerprint -sha256` shows it; here as
+/// upper-case digits without colons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint(String);
 
-/// What a certificate has to be.
+/// The expected certificate.
 #[derive(Clone, Debug)]
 pub(super) enum Expected {
-    /// One of these, or signed by one of these, as far as these can sign.
+    /// One of these certificates, or one that these sign, if they are authorities.
     Authorities {
         certificates: Vec<CertificateDer<'static>>,
         verifier: Option<Arc<WebPkiServerVerifier>>,
     },
-    /// The one with this fingerprint.
+    /// The certificate with this fingerprint.
     Fingerprint(Fingerprint),
-    /// Any: nobody knows who is there.
+    /// Any certificate: any host may answer.
     Any,
 }
 
@@ -48,34 +50,27 @@ impl FromStr for Fingerprint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let problem = || {
-            let shown = text.escape_debug();
-            format!("'{shown}' is no SHA-256 fingerprint: 64 hexadecimal digits, colons between")
-        };
         let digits: String = text.chars().filter(|c| *c != ':').collect();
-        let mut bytes = [0; 32];
-        if digits.len() != 2 * bytes.len() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(problem());
+        if digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(Fingerprint(digits.to_ascii_uppercase()));
         }
-        for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
-            *byte = u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| problem())?;
-        }
-        Ok(Fingerprint(bytes))
+        let shown = text.escape_debug();
+        Err(format!("'{shown}' is no SHA-256 fingerprint: 64 hexadecimal digits, colons between"))
     }
 }
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes: Vec<String> = self.0.iter().map(|byte| format!("{byte:02X}")).collect();
+        let bytes: Vec<&str> = (0..self.0.len()).step_by(2).map(|at| &self.0[at..at + 2]).collect();
         f.write_str(&bytes.join(":"))
     }
 }
 
 impl Fingerprint {
     fn of(certificate: &CertificateDer<'_>) -> Self {
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest(&SHA256, certificate).as_ref());
-        Fingerprint(bytes)
+        let digest = digest(&SHA256, certificate);
+        let bytes: Vec<String> = digest.as_ref().iter().map(|b| format!("{b:02X}")).collect();
+        Fingerprint(bytes.concat())
     }
 }
 
@@ -86,14 +81,12 @@ impl Expected {
         let bytes = TrustedFile::find(path)
             .and_then(|file| file.read(CA_FILE_BYTES_MAX))
             .map_err(|error| problem(&error.to_string()))?;
-        let mut certificates = Vec::new();
-        for certificate in CertificateDer::pem_slice_iter(&bytes) {
-            let bad = |error| problem(&format!("it holds a bad certificate: {error}"));
-            certificates.push(certificate.map_err(bad)?);
-        }
+        let certificates = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+        let bad = |error| problem(&format!("it holds a bad certificate: {error}"));
+        let certificates = certificates.map_err(bad)?;
         let mut roots = RootCertStore::empty();
-        // A bundle may hold some that are too old to be read as authorities; the others count. A
-        // BMC's own certificate needs no more than a key.
+        // A bundle may contain certificates that are too old for an authority; the others count. A
+        // BMC's own certificate needs only a key.
         let (usable, _) = roots.add_parsable_certificates(certificates.iter().cloned());
         if usable == 0 && !certificates.iter().any(|own| Key::of(own).is_ok()) {
             return Err(problem("it holds no certificate that can be used (PEM is expected)"));
@@ -106,7 +99,7 @@ impl Expected {
         Ok(Expected::Authorities { certificates, verifier })
     }
 
-    /// The settings of connections whose server has to be as expected.
+    /// The settings of connections to the expected server.
     pub(super) fn into_settings(self) -> Result<TlsSettings, String> {
         let for_short_key = match &self {
             Expected::Any => None,
@@ -136,10 +129,9 @@ impl Expected {
 /// The settings of connections to one BMC.
 #[derive(Clone, Debug)]
 pub(super) struct TlsSettings {
-    /// Those to begin with.
+    /// The first choice.
     pub(super) usual: Arc<ClientConfig>,
-    /// Those for a pinned certificate with a short RSA key: the signatures of TLS 1.3 cannot be
-    /// checked with it.
+    /// For a pinned certificate with a short RSA key, which cannot check the signatures of TLS 1.3.
     pub(super) for_short_key: Option<Arc<ClientConfig>>,
 }
 
@@ -147,13 +139,12 @@ pub(super) struct TlsSettings {
 struct Verifier {
     expected: Expected,
     provider: Arc<CryptoProvider>,
-    /// Whether a short RSA key was found, and the connection is set up for it.
+    /// Whether the connection has the settings for a short RSA key.
     has_short_key: bool,
 }
 
 impl Verifier {
-    /// Whether the administrator wrote this very certificate down: then it counts whatever its
-    /// form.
+    /// Whether the administrator configured this exact certificate, which then counts in any form.
     fn is_pinned(&self, certificate: &CertificateDer<'_>) -> bool {
         match &self.expected {
             Expected::Authorities { certificates, .. } => certificates.contains(certificate),
@@ -162,7 +153,7 @@ impl Verifier {
         }
     }
 
-    /// Checks that the signature of a pinned certificate's owner can be checked.
+    /// Checks that the key of a pinned certificate can check signatures.
     fn check_key(&self, certificate: &CertificateDer<'_>) -> Result<(), Unusable> {
         let algorithms = &self.provider.signature_verification_algorithms;
         match Key::of(certificate)?.check(algorithms) {
@@ -173,9 +164,11 @@ impl Verifier {
 
     fn verify_signature(
         &self,
-        signature: Signature<'_>,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+        is_tls13: bool,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let Signature { message, certificate, signed, is_tls13 } = signature;
         let algorithms = &self.provider.signature_verification_algorithms;
         if matches!(self.expected, Expected::Any) {
             return Ok(HandshakeSignatureValid::assertion());
@@ -189,15 +182,6 @@ impl Verifier {
     }
 }
 
-/// What the owner of a certificate signed in a handshake.
-#[derive(Clone, Copy)]
-struct Signature<'a> {
-    message: &'a [u8],
-    certificate: &'a CertificateDer<'a>,
-    signed: &'a DigitallySignedStruct,
-    is_tls13: bool,
-}
-
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -209,16 +193,14 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         match &self.expected {
             Expected::Authorities { .. } if self.is_pinned(end_entity) => {
-                // Many a BMC signs its own certificate as if it were an authority, or has one of
-                // another time: the usual way refuses both. One file may hold the certificates of
-                // several BMCs, so the name counts.
+                // Many BMCs sign their own certificate like an authority, or have an expired one;
+                // the usual check refuses both. One file may contain the certificates of several
+                // BMCs, so the name counts.
                 names::check(end_entity, server_name)?;
                 self.check_key(end_entity)?;
             }
-            Expected::Authorities { verifier: None, .. } => {
-                return Err(CertificateError::UnknownIssuer.into());
-            }
-            Expected::Authorities { verifier: Some(verifier), .. } => {
+            Expected::Authorities { verifier, .. } => {
+                let verifier = verifier.as_ref().ok_or(CertificateError::UnknownIssuer)?;
                 return verifier.verify_server_cert(
                     end_entity,
                     intermediates,
@@ -230,7 +212,8 @@ impl ServerCertVerifier for Verifier {
             Expected::Fingerprint(expected) => {
                 let found = Fingerprint::of(end_entity);
                 if found != *expected {
-                    let wrong = OtherError(Arc::new(WrongFingerprint(found)));
+                    let wrong = format!("its fingerprint is {found}, not the configured one");
+                    let wrong = OtherError(Arc::from(Box::<dyn Error + Send + Sync>::from(wrong)));
                     return Err(CertificateError::Other(wrong).into());
                 }
                 self.check_key(end_entity)?;
@@ -246,7 +229,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verify_signature(Signature { message, certificate, signed, is_tls13: false })
+        self.verify_signature(message, certificate, signed, false)
     }
 
     fn verify_tls13_signature(
@@ -255,7 +238,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verify_signature(Signature { message, certificate, signed, is_tls13: true })
+        self.verify_signature(message, certificate, signed, true)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -266,19 +249,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The certificate that is there has this fingerprint, and should have another.
-#[derive(Debug)]
-struct WrongFingerprint(Fingerprint);
-
-impl fmt::Display for WrongFingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "its fingerprint is {}, not the configured one", self.0)
-    }
-}
-
-impl std::error::Error for WrongFingerprint {}
-
-/// The bundle of all public authorities has a quarter of this.
+/// The bundle of all public authorities has a quarter of this size.
 const CA_FILE_BYTES_MAX: usize = 1024 * 1024;
 
 #[cfg(test)]

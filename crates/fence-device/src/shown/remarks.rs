@@ -1,16 +1,15 @@
-//! What programs write to standard error when all is well, though its words sound otherwise.
+//! Lines on standard error that look like complaints, although all is well.
 //!
-//! Each remark is known as a whole line, word by word as the program has it. What is not known
-//! stays a complaint.
+//! The table has each remark as a whole line, word for word. An unknown line stays a complaint.
 
-/// Whether `line` is a remark that takes no certainty away.
+/// Whether `line` is a known remark.
 pub(super) fn is_remark(line: &str) -> bool {
     let line = line.trim_matches([' ', '\t']);
     REMARKS.iter().any(|remark| is_line(line, remark))
 }
 
-/// Whether the whole line is `remark`, in which each `*` stands for a name: visible characters of
-/// ASCII, at least one, and no blank.
+/// Whether the whole line matches `remark`, in which `*` is a name: visible ASCII characters, at
+/// least one, and no blank.
 fn is_line(line: &str, remark: &str) -> bool {
     let Some((before, after)) = remark.split_once('*') else { return line == remark };
     let Some(rest) = line.strip_prefix(before) else { return false };

@@ -1,4 +1,4 @@
-//! What is read of a service's answers, and what is not.
+//! Which members of a service's answers count.
 
 use super::*;
 use crate::Secrets;
@@ -167,7 +167,10 @@ fn an_order_is_a_reset_type_that_the_service_allows() {
     let gentle = allowed(&["GracefulShutdown", "On"]);
     let problem = reset_type(Order::Off, Some(&gentle)).unwrap_err();
     let problem = Secrets::default().shown(&problem);
-    assert_eq!(problem, "the system cannot be told ForceOff: it allows only GracefulShutdown, On");
+    assert_eq!(
+        problem,
+        "the system does not support ForceOff: it allows only GracefulShutdown, On"
+    );
 
     let lower = allowed(&["on", "FORCEOFF"]);
     assert_eq!(reset_type(Order::Off, Some(&lower)).unwrap(), "ForceOff");

@@ -9,30 +9,28 @@ use super::super::answer::is_passing;
 use super::super::client::{CallError, Reply};
 use super::super::path::ResourcePath;
 use super::super::resource::{parse_place, parse_sessions_place};
-use super::{Problem, REDIRECTS_MAX, Service, accepted, is_ok, never_ready, path};
-use crate::{Limit, Secret};
+use super::{Problem, REDIRECTS_MAX, Service, accepted, body_of, never_ready, path};
+use crate::{Limit, RedfishLogin, Secret};
 
 impl Service {
-    /// Sends the login with each call (HTTP basic authentication).
-    pub(in crate::redfish) fn log_in_each_time(
+    /// Logs in, once for the visit or with each call (HTTP basic authentication).
+    pub(in crate::redfish) fn log_in(
         &mut self,
+        login: RedfishLogin,
         username: &str,
         password: &Secret,
     ) -> Result<(), Problem> {
+        self.client.secrets.add(password.clone());
+        if login == RedfishLogin::Session {
+            return self.open_session(username, password);
+        }
         let login = STANDARD.encode(format!("{username}:{}", password.expose()));
-        self.client.hide(password.clone());
-        self.client.hide(secret(&login)?);
-        self.client.log_in("Authorization", secret(&format!("Basic {login}"))?);
+        self.client.secrets.add(secret(&login)?);
+        self.client.login = Some(("Authorization", secret(&format!("Basic {login}"))?));
         Ok(())
     }
 
-    /// Logs in for this visit.
-    pub(in crate::redfish) fn open_session(
-        &mut self,
-        username: &str,
-        password: &Secret,
-    ) -> Result<(), Problem> {
-        self.client.hide(password.clone());
+    fn open_session(&mut self, username: &str, password: &Secret) -> Result<(), Problem> {
         let login = json!({ "UserName": username, "Password": password.expose() }).to_string();
         let fixed = path(SESSIONS)?;
         let place = self.sessions_place()?.unwrap_or_else(|| fixed.clone());
@@ -46,66 +44,52 @@ impl Service {
             return Err(Problem::Failed(text.to_owned()));
         };
         let token = secret(token)?;
-        self.client.hide(token.clone());
-        self.client.log_in("X-Auth-Token", token);
-        // Without its place, nobody can end the session but the service itself.
+        self.client.secrets.add(token.clone());
+        self.client.login = Some(("X-Auth-Token", token));
+        // Without its place, only the service itself can end the session.
         let place = reply.location.as_deref().and_then(ResourcePath::of_url);
         self.session = place.or_else(|| parse_place(&reply.body));
         Ok(())
     }
 
-    /// Where the service root says that sessions are opened. It is asked before the login.
+    /// The place of the sessions in the service root, which this asks for before the login.
     fn sessions_place(&self) -> Result<Option<ResourcePath>, Problem> {
         match self.follow(&path(ROOT)?, self.hint_limit()) {
-            Ok((_, reply)) => {
-                Ok(Some(reply).filter(is_ok).and_then(|reply| parse_sessions_place(&reply.body)))
-            }
+            Ok((_, reply)) => Ok(body_of(reply).and_then(|body| parse_sessions_place(&body))),
             Err(CallError::Unanswered(_) | CallError::BrokenOff(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// A login. A service that sends it on to another place gets it there: some do that for a slash
-    /// at the end. Whatever host is named, the login goes to this very service.
+    /// Logs in at `place`, or at the place to which the service redirects: some services redirect
+    /// for a slash at the end. The login goes to the same service, whatever host the service names.
     fn log_in_at(&self, place: &ResourcePath, login: &str) -> Result<Reply, Problem> {
         let mut place = place.clone();
         let mut redirects_left = REDIRECTS_MAX;
-        let mut before = None;
-        loop {
-            let asked = self.again(|| {
-                self.client.call(Method::POST, &place, Some(login.to_owned()), self.limit)
-            });
-            let reply = match (asked, before) {
-                // The limit cut this login short: the refusal before it says more.
-                (Err(_), Some(refused)) if self.limit.has_passed() => {
-                    return Err(never_ready(&refused, SESSION_SERVICE));
-                }
-                (asked, _) => asked?,
-            };
+        let ask = || loop {
+            let reply = self.again(|| {
+                self.client.call(Method::POST, &place, Some(login.to_owned()), None, self.limit)
+            })?;
             let location = reply.location.as_deref();
             let location = location.filter(|_| matches!(reply.status, 301 | 302 | 307 | 308));
-            let moved = location.and_then(ResourcePath::of_url);
-            match moved.filter(|_| redirects_left > 0) {
-                Some(moved) => {
-                    place = moved;
-                    redirects_left -= 1;
-                }
-                None if !is_passing(reply.status, &reply.body) => return Ok(reply),
-                None if !self.has_paused(reply.retry_after) => {
-                    return Err(never_ready(&reply, SESSION_SERVICE));
-                }
-                None => {}
+            match location.and_then(ResourcePath::of_url).filter(|_| redirects_left > 0) {
+                Some(moved) => (place, redirects_left) = (moved, redirects_left - 1),
+                None => return Ok(((), reply)),
             }
-            before = Some(reply);
+        };
+        let ((), reply) = self.until_ready(self.limit, ask)?;
+        if is_passing(reply.status, &reply.body) {
+            return Err(never_ready(&reply, SESSION_SERVICE));
         }
+        Ok(reply)
     }
 
-    /// Ends the session, if there is one. Sessions are few, and a forgotten one lasts for half an
-    /// hour; so this is tried also when the limit has passed.
+    /// Ends the session, if there is one, also after the limit. A service has few sessions, and a
+    /// forgotten session lasts for half an hour.
     pub(in crate::redfish) fn close_session(&mut self) {
         if let Some(session) = self.session.take() {
             let limit = Limit::in_ms(LOG_OUT_MS_MAX);
-            let _ = self.client.call(Method::DELETE, &session, None, limit);
+            let _ = self.client.call(Method::DELETE, &session, None, None, limit);
         }
     }
 }
@@ -114,14 +98,14 @@ fn secret(text: &str) -> Result<Secret, Problem> {
     Secret::new(text).map_err(Problem::Failed)
 }
 
-/// What a login is asked of, for people.
+/// The name of the session service in messages.
 const SESSION_SERVICE: &str = "the session service";
 
-/// The places that the standard fixes.
+/// The places in the standard.
 const ROOT: &str = "/redfish/v1/";
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 
-/// How long it may take to end a session, beyond the limit of what was done in it.
+/// The time to end a session, beyond the limit of the visit.
 const LOG_OUT_MS_MAX: u64 = 2_000;
 
 #[cfg(test)]
@@ -136,13 +120,13 @@ mod tests {
         let address = ([127, 0, 0, 1], 1).into();
         let client = || Client::new("https://bmc".into(), address, None);
         let mut service = Service::new(client(), Limit::in_ms(0));
-        service.log_in_each_time("admin", &secret("s3cret").unwrap()).unwrap();
+        service.log_in(RedfishLogin::Basic, "admin", &secret("s3cret").unwrap()).unwrap();
         let said = quoted("s3cret\n YWRtaW46czNjcmV0  x");
         assert_eq!(service.clean(&format!("s3cret: {said}")), "s3cret: *** *** x");
 
         let mut service = Service::new(client(), Limit::in_ms(0));
         let password = secret("a\"b\\").unwrap();
-        assert!(service.open_session("admin", &password).is_err());
+        assert!(service.log_in(RedfishLogin::Session, "admin", &password).is_err());
         let said = quoted(r#"{"Password":"a\"b\\"} a"b\"#);
         assert_eq!(service.clean(&said), r#"{"Password":"***"} ***"#);
         let cut = quoted(&format!("{} {}", "x".repeat(TEXT_BYTES_MAX - 3), password.expose()));
