@@ -1,8 +1,8 @@
-//! The keys of the configuration file: one row for each, which its reader, its manual and the
-//! examples share.
+//! The keys of the configuration file: one row for each. The reader, the manual and the examples share
+//! the rows.
 //!
-//! The rows of `[spool]`, `[log]` and `[service]` are here, those of `[[device]]` in the module
-//! `device`, those of a device type in the module of its name. A key without a row cannot be read.
+//! This module has the rows of `[spool]`, `[log]` and `[service]`, the module `device` those of
+//! `[[device]]`, and the module of a device type those of the type. A key without a row cannot be read.
 
 use super::{DAY, HOUR, MINUTE, SECOND};
 
@@ -13,9 +13,9 @@ pub struct Key {
     pub name: &'static str,
     /// The form of its value.
     pub form: Form,
-    /// Whether it may be left out, and what it is then.
+    /// Whether it may be left out, and its value then.
     pub standing: Standing,
-    /// What it is for, in whole sentences, as Markdown.
+    /// Its purpose, in whole sentences, as Markdown.
     pub help: &'static str,
 }
 
@@ -55,7 +55,7 @@ pub enum Form {
     Program,
     /// A table of names and values.
     Table,
-    /// Who can be fenced: nodes, all, those that the device lists, or a table.
+    /// The targets: nodes, all, those that the device lists, or a table.
     Targets,
     /// A text.
     Text,
@@ -68,11 +68,11 @@ pub enum Form {
 /// Whether a key may be left out. Each text is a value as TOML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It has to be written, for example so.
+    /// It is required; an example.
     Required(&'static str),
-    /// It may be written, for example so.
+    /// It may be left out; an example.
     Optional(&'static str),
-    /// Without it this value counts.
+    /// The value if it is left out.
     Default(&'static str),
 }
 
