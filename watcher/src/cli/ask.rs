@@ -9,8 +9,8 @@ use fence_spool::{ClientSpool, Places};
 use super::table::span;
 use crate::config::SpoolSettings;
 
-/// The answer of the watcher that serves this spool to a question, perhaps about `device`. The watcher
-/// must answer within `patience_ms`.
+/// The answer of the watcher that serves this spool to a question, perhaps about `device`. The
+/// watcher must answer within `patience_ms`.
 pub(super) fn ask(
     spool: &SpoolSettings,
     kind: QueryKind,

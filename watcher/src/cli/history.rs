@@ -1,8 +1,8 @@
 //! `fence-watcher history`: the audit, one row for each fence.
 //!
 //! The audit has a line for the beginning of a fence and one for its end. Operators look for fences
-//! without an end, so these have a row as well. The place of the request in the spool shows whether such
-//! a fence still waits or runs.
+//! without an end, so these have a row as well. The place of the request in the spool shows whether
+//! such a fence still waits or runs.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -36,7 +36,8 @@ pub(super) fn history(
     width: usize,
 ) -> Result<String, HistoryError> {
     let Wanted { node, action, result, since } = wanted;
-    // Result and time belong to a whole fence and not to a line, so they are compared after the join.
+    // Result and time belong to a whole fence and not to a line, so they are compared after the
+    // join.
     let mut fences = join(read(log_dir, Filter { node, action })?);
     fences.retain(|fence| since.is_none_or(|since| fence.time >= since));
     look_up(&mut fences, spool);
@@ -119,9 +120,10 @@ struct Fence {
     request_id: Option<String>,
 }
 
-/// Joins beginnings and ends, in the order of the beginnings. Of several ends, the last one with a known
-/// outcome counts: earlier versions of the agent wrote an end when they gave up, and the watcher another
-/// one. Events without a request's identity belong to one fence if target and action are the same.
+/// Joins beginnings and ends, in the order of the beginnings. Of several ends, the last one with a
+/// known outcome counts: earlier versions of the agent wrote an end when they gave up, and the
+/// watcher another one. Events without a request's identity belong to one fence if target and
+/// action are the same.
 fn join(events: impl Iterator<Item = AuditEvent>) -> Vec<Fence> {
     let mut fences: Vec<Fence> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();

@@ -1,7 +1,7 @@
 //! The command line: the command, its settings, and the exit code.
 //!
-//! 0: the command succeeded and found no problem. 1: it failed, or found a problem. 2: the command line
-//! or the configuration is wrong, and nothing was begun.
+//! 0: the command succeeded and found no problem. 1: it failed, or found a problem. 2: the command
+//! line or the configuration is wrong, and nothing was begun.
 //!
 //! Each command but `run` writes one text at its end. A reader that goes away (`| head`) is not an
 //! error. A standard output that is full or closed is an error.
@@ -234,7 +234,8 @@ struct Input {
 }
 
 impl Input {
-    /// For `check`: as the service on this machine reads it, unless the file is for another machine.
+    /// For `check`: as the service on this machine reads it, unless the file is for another
+    /// machine.
     fn settings_to_check(
         &self,
         node: Option<NodeName>,
@@ -274,8 +275,8 @@ impl Input {
         ConfigError::Problems { path: self.config.clone(), problems }
     }
 
-    /// For the commands that only look. They also serve users of other responders: without the usual
-    /// file, they take the defaults.
+    /// For the commands that only look. They also serve users of other responders: without the
+    /// usual file, they take the defaults.
     fn settings_to_look(&self) -> Result<Settings, ConfigError> {
         let origin = self.origin(None, false);
         match config::load(&origin) {
@@ -286,7 +287,8 @@ impl Input {
         }
     }
 
-    /// The place of the spool, as far as the file can be read: the watcher itself reports what is wrong.
+    /// The place of the spool, as far as the file can be read: the watcher itself reports what is
+    /// wrong.
     fn spool_at_best(&self) -> SpoolSettings {
         config::spool_at_best(&self.origin(None, false))
     }

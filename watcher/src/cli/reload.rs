@@ -1,4 +1,5 @@
-//! `fence-watcher reload`: makes the running watcher read its configuration again, and shows the result.
+//! `fence-watcher reload`: makes the running watcher read its configuration again, and shows the
+//! result.
 //!
 //! The command sends a query and not a signal: the number of a process that has ended may belong to
 //! another process by now, and a signal brings no answer.

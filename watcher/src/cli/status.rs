@@ -174,8 +174,8 @@ fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
 /// How long a running watcher may take to answer.
 const ANSWER_MS_MAX: u64 = 5_000;
 
-const NOT_UNDERSTOOD: &str = "the watcher's answer cannot be understood; if the watcher has another \
-                              version, run `systemctl restart fence-watcher`";
+const NOT_UNDERSTOOD: &str = "the watcher's answer cannot be understood; if the watcher has \
+                              another version, run `systemctl restart fence-watcher`";
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,5 @@
-//! Plain tables: columns as wide as their widest cell, no colours, and one line for each row if it fits.
-//! The free text in the last column wraps inside its column.
+//! Plain tables: columns as wide as their widest cell, no colours, and one line for each row if it
+//! fits. The free text in the last column wraps inside its column.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -34,8 +34,8 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         self.wrapped(usize::MAX)
     }
 
-    /// The same, at most `width` characters wide. Columns without room beside the ones before them move
-    /// below these, in every row; nothing is cut away.
+    /// The same, at most `width` characters wide. Columns without room beside the ones before them
+    /// move below these, in every row; nothing is cut away.
     pub(super) fn wrapped(&self, width: usize) -> String {
         let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
             self.rows.iter().map(|row| length(&row[column])).max().unwrap_or(0)

@@ -1,8 +1,8 @@
 //! The watcher's configuration: one TOML file, read whole, into types that need no further check.
 //!
-//! All problems of a file are reported in one pass, each with its line. Unknown keys are typing errors
-//! and refused. `REQUEST_DIR`, `RESPONSE_DIR` and `LOG_DIR` in the environment override the file, as
-//! they do for the agent.
+//! All problems of a file are reported in one pass, each with its line. Unknown keys are typing
+//! errors and refused. `REQUEST_DIR`, `RESPONSE_DIR` and `LOG_DIR` in the environment override the
+//! file, as they do for the agent.
 //!
 //! - `table`: the keys. `device`: the keys of the devices, and their checks.
 //! - `file`: reading the file safely. `reader`: its tables. `values`: the forms of single values.
@@ -83,7 +83,8 @@ pub struct LogSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogTarget {
-    /// The journal if systemd connects stderr with it, syslog if stderr is `/dev/null`, else stderr.
+    /// The journal if systemd connects stderr with it, syslog if stderr is `/dev/null`, else
+    /// stderr.
     Auto,
     /// Plain lines on stderr.
     Stderr,
@@ -120,8 +121,8 @@ pub struct Origin<'a> {
     pub node: String,
     /// The environment, as [`environment`] reads it.
     pub environment: &'a [(&'static str, Option<String>)],
-    /// Whether each device's program must exist and be executable: false for a file that is checked on
-    /// another machine than its own.
+    /// Whether each device's program must exist and be executable: false for a file that is checked
+    /// on another machine than its own.
     pub programs_must_exist: bool,
 }
 

@@ -157,17 +157,17 @@ impl<'p> Section<'p> {
         }
     }
 
-    /// Notes what is wrong with the table as a whole.
+    /// Notes a problem of the table as a whole.
     pub(super) fn wrong(&self, text: impl Into<String>) {
         self.problems.at(self.offset, text);
     }
 
-    /// Notes what is wrong, in the line of `key`.
+    /// Notes a problem in the line of `key`.
     pub(super) fn at(&self, key: &str, text: impl Into<String>) {
         self.problems.at(self.offset_of(key), text);
     }
 
-    /// Notes what is wrong with the value of `key`.
+    /// Notes a problem of the value of `key`.
     pub(super) fn note(&self, key: &str, text: impl std::fmt::Display) {
         self.at(key, format!("'{key}': {text}"));
     }
@@ -207,8 +207,8 @@ impl<'p> Section<'p> {
         row.or_else(|| self.unfit(key))
     }
 
-    /// Refuses the file if this program reads a key that has no row, or a row of another form: a lost
-    /// value would count as right.
+    /// Refuses the file if this program reads a key that has no row, or a row of another form: a
+    /// lost value would count as right.
     fn unfit<T>(&self, key: &str) -> Option<T> {
         self.wrong(format!(
             "'{key}' is read in a form that its row does not have: report this fault"

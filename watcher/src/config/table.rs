@@ -1,8 +1,9 @@
-//! The keys of the configuration file: one row for each. The reader, the manual and the examples share
-//! the rows.
+//! The keys of the configuration file: one row for each. The reader, the manual and the examples
+//! share the rows.
 //!
 //! This module has the rows of `[spool]`, `[log]` and `[service]`, the module `device` those of
-//! `[[device]]`, and the module of a device type those of the type. A key without a row cannot be read.
+//! `[[device]]`, and the module of a device type those of the type. A key without a row cannot be
+//! read.
 
 use super::{DAY, HOUR, MINUTE, SECOND};
 
@@ -20,13 +21,12 @@ pub struct Key {
 }
 
 impl Key {
-    pub(super) const fn new(
-        name: &'static str,
-        form: Form,
-        standing: Standing,
-        help: &'static str,
-    ) -> Self {
-        Key { name, form, standing, help }
+    pub(super) const fn new(name: &'static str, form: Form, standing: Standing) -> Self {
+        Key { name, form, standing, help: "" }
+    }
+
+    pub(super) const fn help(self, help: &'static str) -> Self {
+        Key { help, ..self }
     }
 }
 
@@ -83,61 +83,34 @@ use Standing::Default;
 pub const TABLES: [(&str, &[Key]); 3] = [("spool", SPOOL), ("log", LOG), ("service", SERVICE)];
 
 pub(super) const SPOOL: &[Key] = &[
-    Key::new(
-        "request_dir",
-        Path,
-        Default("\"/var/run/gfs2-fencing/requests\""),
-        "The directory of the requests. `REQUEST_DIR` in the environment wins over it, as it does \
-         for the agent.",
+    Key::new("request_dir", Path, Default("\"/var/run/gfs2-fencing/requests\"")).help(
+        "The directory of the requests. `REQUEST_DIR` in the environment wins over it, as it \
+         does for the agent.",
     ),
-    Key::new(
-        "response_dir",
-        Path,
-        Default("\"/var/run/gfs2-fencing/responses\""),
-        "The directory of the answers. `RESPONSE_DIR` in the environment wins over it.",
+    Key::new("response_dir", Path, Default("\"/var/run/gfs2-fencing/responses\""))
+        .help("The directory of the answers. `RESPONSE_DIR` in the environment wins over it."),
+    Key::new("default_deadline", Duration(SECOND, DAY), Default("\"60s\"")).help(
+        "How long a request without a deadline may be executed, from the earliest of its \
+         timestamp, the last change of its file and the moment at which the watcher sees it. \
+         Requests of older agents have no deadline.",
     ),
-    Key::new(
-        "default_deadline",
-        Duration(SECOND, DAY),
-        Default("\"60s\""),
-        "How long a request without a deadline may be executed, from the earliest of its timestamp, \
-         the last change of its file and the moment at which the watcher sees it. Requests of older \
-         agents have no deadline.",
-    ),
-    Key::new(
-        "keep_answers",
-        Duration(MINUTE, 3_650 * DAY),
-        Default("\"30d\""),
-        "How long answers are kept. They are the record of who was fenced.",
-    ),
-    Key::new(
-        "keep_answers_max",
-        Number(1, 1_000_000),
-        Default("10000"),
-        "How many answers are kept at most.",
-    ),
+    Key::new("keep_answers", Duration(MINUTE, 3_650 * DAY), Default("\"30d\""))
+        .help("How long answers are kept. They are the record of who was fenced."),
+    Key::new("keep_answers_max", Number(1, 1_000_000), Default("10000"))
+        .help("How many answers are kept at most."),
 ];
 
 pub(super) const LOG: &[Key] = &[
-    Key::new(
-        "log_dir",
-        Path,
-        Default("\"/var/log/gfs2-fencing\""),
-        "The directory of the audit. `LOG_DIR` in the environment wins over it.",
-    ),
-    Key::new(
-        "level",
-        Words(&["error", "warn", "info", "debug", "trace"]),
-        Default("\"info\""),
-        "The least important level that is logged. `\"debug\"` adds each step of a fence, each \
-         command line, each HTTP call and each step of the spool. `\"trace\"` adds each look at \
-         the spool, and each event and effect of the watcher's core. No level shows a password; in \
-         command lines, arguments that are named as secrets are shown as `***`.",
-    ),
-    Key::new(
-        "target",
-        Words(&["auto", "stderr", "syslog", "journal"]),
-        Default("\"auto\""),
+    Key::new("log_dir", Path, Default("\"/var/log/gfs2-fencing\""))
+        .help("The directory of the audit. `LOG_DIR` in the environment wins over it."),
+    Key::new("level", Words(&["error", "warn", "info", "debug", "trace"]), Default("\"info\""))
+        .help(
+            "The least important level that is logged. `\"debug\"` adds each step of a fence, each \
+             command line, each HTTP call and each step of the spool. `\"trace\"` adds each look at \
+             the spool, and each event and effect of the watcher's core. No level shows a password; \
+             in command lines, arguments that are named as secrets are shown as `***`.",
+        ),
+    Key::new("target", Words(&["auto", "stderr", "syslog", "journal"]), Default("\"auto\"")).help(
         "Where the service's own log goes. `\"auto\"` takes the journal if systemd connects \
          standard error with it, syslog if standard error is `/dev/null`, and standard error \
          otherwise.",
@@ -145,23 +118,13 @@ pub(super) const LOG: &[Key] = &[
 ];
 
 pub(super) const SERVICE: &[Key] = &[
-    Key::new(
-        "max_running",
-        Number(1, 10_000),
-        Default("256"),
-        "The most executions at the same time, over all devices.",
-    ),
-    Key::new(
-        "stop_limit",
-        Duration(SECOND, HOUR),
-        Default("\"60s\""),
-        "How long a service that is stopped waits for the fences that still run.",
-    ),
-    Key::new(
-        "rescan",
-        Duration(SECOND, HOUR),
-        Default("\"30s\""),
-        "How often the service looks for requests by itself. inotify reports new requests at once.",
+    Key::new("max_running", Number(1, 10_000), Default("256"))
+        .help("The most executions at the same time, over all devices."),
+    Key::new("stop_limit", Duration(SECOND, HOUR), Default("\"60s\""))
+        .help("How long a service that is stopped waits for the fences that still run."),
+    Key::new("rescan", Duration(SECOND, HOUR), Default("\"30s\"")).help(
+        "How often the service looks for requests by itself. inotify reports new requests at \
+         once.",
     ),
 ];
 

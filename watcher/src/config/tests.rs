@@ -143,7 +143,7 @@ fn names_of_targets_are_for_devices_that_have_them() {
     let table = DEVICE.replace("'n[1-3]'", "{ 'n[1-2]' = '{target}-bmc' }");
     assert_eq!(
         problems(&table),
-        "w.toml:5: 'targets': this type has no names of its own: write a list of nodes"
+        "w.toml:5: 'targets': this type has no other names for targets: write a list of nodes"
     );
 }
 

@@ -1,9 +1,9 @@
-//! `fence-watcher check`: whether the service can start, whether each device can be reached now, and
-//! what may surprise.
+//! `fence-watcher check`: whether the service can start, whether each device can be reached now,
+//! and what may surprise.
 //!
-//! The configuration itself was checked when it was read. Devices get questions, and no orders. If only
-//! the service has the secret of a device, the running watcher asks the device. `crate::probe` has the
-//! questions, `notes` the texts about the answers, and `report` the forms of the output.
+//! The configuration itself was checked when it was read. Devices get questions, and no orders. If
+//! only the service has the secret of a device, the running watcher asks the device. `crate::probe`
+//! has the questions, `notes` the texts about the answers, and `report` the forms of the output.
 
 mod notes;
 mod report;
@@ -72,8 +72,8 @@ pub(super) fn check(settings: &Settings, wanted: Wanted) -> anyhow::Result<(Stri
     Ok((if wanted.json { report.json() } else { report.text() }, is_well))
 }
 
-/// The problems of a configuration that the running watcher has just read: those of the spool and the
-/// logs, and those that the watcher finds when it contacts each device. `check` examines more.
+/// The problems of a configuration that the running watcher has just read: those of the spool and
+/// the logs, and those that the watcher finds when it contacts each device. `check` examines more.
 pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     let mut notes = problems_of_places(settings);
     match ask_watcher(&settings.spool, None, RELOADED_MS_MAX) {
@@ -89,8 +89,8 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     notes::lines(&notes, &settings.devices)
 }
 
-/// Why the service cannot start on its spool, or agents cannot write their logs. The service creates
-/// missing directories; this function creates nothing.
+/// Why the service cannot start on its spool, or agents cannot write their logs. The service
+/// creates missing directories; this function creates nothing.
 fn problems_of_places(settings: &Settings) -> Vec<Note> {
     let SpoolSettings { request_dir, response_dir, .. } = &settings.spool;
     let places = Places::new(request_dir, response_dir);
@@ -152,8 +152,8 @@ fn ask_devices(checked: &mut [Checked], spool: &SpoolSettings) {
         let examined = ask_watcher(spool, Some(&device.name), patience_ms)?;
         let is_it = |one: &Examined| one.name == device.name && one.settings == device.fingerprint;
         examined.into_iter().find(is_it).map(|examined| examined.findings).context(
-            "its configuration has other settings for this device: run `fence-watcher reload`, then \
-             check again",
+            "its configuration has other settings for this device: run `fence-watcher reload`, \
+             then check again",
         )
     });
     for (checked, answer) in services.iter_mut().zip(answers) {
@@ -242,8 +242,8 @@ fn method(device: &ConfiguredDevice) -> &'static str {
 /// How long the watcher may take in addition to the examination.
 const WATCHER_MS_MAX: u64 = 3_000;
 
-/// How long a watcher with a new configuration may take to ask its devices. With the 30 s for reading
-/// the file, this is less than the 90 s that systemd allows for a reload.
+/// How long a watcher with a new configuration may take to ask its devices. With the 30 s for
+/// reading the file, this is less than the 90 s that systemd allows for a reload.
 const RELOADED_MS_MAX: u64 = 45_000;
 
 /// The most questions to the watcher at the same time.

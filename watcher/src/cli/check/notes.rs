@@ -1,4 +1,5 @@
-//! The notes of a check: the problems, and what may surprise. A text about many devices is shown once.
+//! The notes of a check: the problems, and what may surprise. A text about many devices is shown
+//! once.
 
 use std::path::Path;
 
@@ -62,8 +63,8 @@ pub(super) fn notes_of(device: &str, findings: &Findings, has_addresses: bool) -
     notes
 }
 
-/// The notes as lines, each text once with all its `devices`. The texts of devices with one target each
-/// are the same if only the names of the target differ.
+/// The notes as lines, each text once with all its `devices`. The texts of devices with one target
+/// each are the same if only the names of the target differ.
 pub(super) fn lines<'a>(
     notes: impl IntoIterator<Item = &'a Note>,
     devices: &[DeviceSettings],
@@ -97,8 +98,8 @@ pub(super) fn grouped<K: PartialEq, T>(
     groups
 }
 
-/// The problems of places, each with its introduction. Problems with one cause, such as a user without
-/// permissions, are one text with the cause and all places.
+/// The problems of places, each with its introduction. Problems with one cause, such as a user
+/// without permissions, are one text with the cause and all places.
 pub(super) fn once_for_each_cause(problems: &[(&str, String)]) -> Vec<String> {
     let by_cause = problems.iter().enumerate().map(|(index, problem)| {
         let cause = place_and_cause(&problem.1).map(|(_, cause)| cause);

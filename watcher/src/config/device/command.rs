@@ -12,23 +12,19 @@ use crate::config::values::argv;
 
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "off",
-        Program,
-        Optional("[\"/usr/local/sbin/node-power\", \"off\", \"{target}\"]"),
-        "The program that switches a target off. Exit code 0: the device has acknowledged. `off` \
-         or `reboot` is required.",
-    ),
-    Key::new(
-        "on",
-        Program,
-        Optional("[\"/usr/local/sbin/node-power\", \"on\", \"{target}\"]"),
-        "The program that switches a target on. Exit code 0: the device has acknowledged.",
-    ),
+    Key::new("off", Program, Optional("[\"/usr/local/sbin/node-power\", \"off\", \"{target}\"]"))
+        .help(
+            "The program that switches a target off. Exit code 0: the device has acknowledged. \
+             `off` or `reboot` is required.",
+        ),
+    Key::new("on", Program, Optional("[\"/usr/local/sbin/node-power\", \"on\", \"{target}\"]"))
+        .help("The program that switches a target on. Exit code 0: the device has acknowledged."),
     Key::new(
         "reboot",
         Program,
         Optional("[\"/usr/local/sbin/node-power\", \"cycle\", \"{target}\"]"),
+    )
+    .help(
         "The program for the device's own reset, for the method `\"cycle\"`. Exit code 0: the \
          device has acknowledged.",
     ),
@@ -36,23 +32,20 @@ pub(super) const KEYS: &[Key] = &[
         "status",
         Program,
         Optional("[\"/usr/local/sbin/node-power\", \"status\", \"{target}\"]"),
-        "The program that shows the power state by its exit code and its output: see the table in \
-         fence-watcher.toml(5). Without it the exit codes of the other programs have to be \
+    )
+    .help(
+        "The program that shows the power state by its exit code and its output: see the table \
+         in fence-watcher.toml(5). Without it the exit codes of the other programs have to be \
          believed, and answers say `verified: false`.",
     ),
-    Key::new(
-        "list",
-        Program,
-        Optional("[\"/usr/local/sbin/node-power\", \"list\"]"),
-        "The program that shows the targets, one a line. Targets that are `\"discover\"` need it.",
+    Key::new("list", Program, Optional("[\"/usr/local/sbin/node-power\", \"list\"]")).help(
+        "The program that shows the targets, one a line. Targets that are `\"discover\"` need \
+         it.",
     ),
-    Key::new(
-        "monitor",
-        Program,
-        Optional("[\"/usr/local/sbin/node-power\", \"monitor\"]"),
+    Key::new("monitor", Program, Optional("[\"/usr/local/sbin/node-power\", \"monitor\"]")).help(
         "The program that contacts the device. Exit code 0: the device can be reached now. \
-         Pacemaker's monitor asks this, for `monitor_timeout`. Without it `list` is run; without \
-         both the device counts as reachable if its programs are there.",
+         Pacemaker's monitor asks this, for `monitor_timeout`. Without it `list` is run; \
+         without both the device counts as reachable if its programs are there.",
     ),
 ];
 

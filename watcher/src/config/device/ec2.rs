@@ -26,79 +26,48 @@ pub(super) const ABOUT: &str = "\
 
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "instance",
-        Form::PerTarget,
-        Default("\"{target}\""),
+    Key::new("instance", Form::PerTarget, Default("\"{target}\"")).help(
         "The value of the tag of each target's instance, or the id of the instance (`i-…`). \
          Instead of it, `targets` can be the table. Exactly one instance must fit: with none or \
-         several, nothing is done. An instance that is `shutting-down` counts. Instances that are \
-         `terminated` count only if nothing else has the tag, and are off for good.",
+         several, nothing is done. An instance that is `shutting-down` counts. Instances that \
+         are `terminated` count only if nothing else has the tag, and are off for good.",
     ),
-    Key::new(
-        "tag",
-        Text,
-        Default("\"Name\""),
-        "The name of the tag. With `\"discover\"` its values name the nodes: use a tag of your own \
-         then.",
+    Key::new("tag", Text, Default("\"Name\"")).help(
+        "The name of the tag. With `\"discover\"` its values name the nodes: use a tag of your \
+         own then.",
     ),
-    Key::new(
-        "region",
-        Text,
-        Optional("\"eu-central-1\""),
-        "The region, where the environment (`AWS_REGION`), the profile, or the instance that the \
-         watcher runs on does not show it.",
+    Key::new("region", Text, Optional("\"eu-central-1\"")).help(
+        "The region, where the environment (`AWS_REGION`), the profile, or the instance that \
+         the watcher runs on does not show it.",
     ),
     Key::new(
         "endpoint",
         Text,
         Optional("\"https://vpce-0123abcd.ec2.eu-central-1.vpce.amazonaws.com\""),
+    )
+    .help(
         "The URL of EC2, where it is not the usual one: for example a private endpoint. Without \
          this key, `AWS_ENDPOINT_URL_EC2` and the profile count.",
     ),
-    Key::new(
-        "profile",
-        Text,
-        Optional("\"fencing\""),
-        "A profile of AWS's configuration files (`~/.aws/config`, `~/.aws/credentials`). With this \
-         key or `access_key`, no other credentials are tried.",
+    Key::new("profile", Text, Optional("\"fencing\"")).help(
+        "A profile of AWS's configuration files (`~/.aws/config`, `~/.aws/credentials`). With \
+         this key or `access_key`, no other credentials are tried.",
     ),
-    Key::new(
-        "access_key",
-        Text,
-        Optional("\"AKIAIOSFODNN7EXAMPLE\""),
-        "An access key. One of the next three keys says where its secret is.",
-    ),
-    Key::new(
-        "secret_key_file",
-        Form::Path,
-        Optional("\"/etc/gfs2-fencing/aws-secret-key\""),
-        "The file with the secret. A file that others can read is refused: use mode 0600.",
-    ),
-    Key::new(
-        "secret_key_env",
-        Text,
-        Optional("\"FENCE_SECRET_KEY\""),
-        "The secret, instead of `secret_key_file`: a variable of the service's environment.",
-    ),
-    Key::new(
-        "secret_key_credential",
-        Form::Name,
-        Optional("\"aws-secret-key\""),
+    Key::new("access_key", Text, Optional("\"AKIAIOSFODNN7EXAMPLE\""))
+        .help("An access key. One of the next three keys says where its secret is."),
+    Key::new("secret_key_file", Form::Path, Optional("\"/etc/gfs2-fencing/aws-secret-key\""))
+        .help("The file with the secret. A file that others can read is refused: use mode 0600."),
+    Key::new("secret_key_env", Text, Optional("\"FENCE_SECRET_KEY\""))
+        .help("The secret, instead of `secret_key_file`: a variable of the service's environment."),
+    Key::new("secret_key_credential", Form::Name, Optional("\"aws-secret-key\"")).help(
         "The secret, instead of `secret_key_file`: a credential of systemd (`LoadCredential=`).",
     ),
-    Key::new(
-        "skip_os_shutdown",
-        Form::Boolean,
-        Default("true"),
+    Key::new("skip_os_shutdown", Form::Boolean, Default("true")).help(
         "`true`: EC2 does not wait for the guest to shut down. With `false` EC2 waits for 4 \
-         minutes on a guest that hangs. `false` is for services that imitate EC2 and do not know \
-         this option.",
+         minutes on a guest that hangs. `false` is for services that imitate EC2 and do not \
+         know this option.",
     ),
-    Key::new(
-        "helper",
-        Form::Path,
-        Optional("\"/usr/sbin/fence-watcher-ec2\""),
+    Key::new("helper", Form::Path, Optional("\"/usr/sbin/fence-watcher-ec2\"")).help(
         "The program `fence-watcher-ec2`. Without this key the program beside `fence-watcher` \
          is run.",
     ),
@@ -233,10 +202,10 @@ const TAG_BYTES_MAX: usize = 512;
 
 const KEYS_OF_SECRET: &str = "'secret_key_file', 'secret_key_env' or 'secret_key_credential'";
 
-const ONE_FOR_ALL: &str = "an instance is one node, so each needs one of its own";
+const ONE_FOR_ALL: &str = "an instance is one node: give each its own";
 
-const NO_CYCLE: &str = "EC2 has no reset for a fence: its RebootInstances lets a guest that hangs go on \
-                        for minutes, and shows nothing: leave \"onoff\"";
+const NO_CYCLE: &str = "EC2 has no reset for a fence: its RebootInstances lets a guest that hangs go \
+                        on for minutes, and shows nothing: leave \"onoff\"";
 
 #[cfg(test)]
 #[cfg(feature = "ec2")]

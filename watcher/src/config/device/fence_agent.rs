@@ -32,62 +32,37 @@ pub(super) const ABOUT: &str = "\
 
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "agent",
-        Text,
-        Required("\"fence_ipmilan\""),
-        "The agent: a path, or a name that is looked for in /usr/sbin, /sbin and /usr/local/sbin.",
+    Key::new("agent", Text, Required("\"fence_ipmilan\"")).help(
+        "The agent: a path, or a name that is looked for in /usr/sbin, /sbin and \
+         /usr/local/sbin.",
     ),
-    Key::new(
-        "options",
-        Table,
-        Optional("{ username = \"fence\", lanplus = true, cipher = 17 }"),
-        "The agent's options: put here what you would pass to `pcs stonith create`, as texts, \
-         numbers and `true`. Passwords, options that are set for each call (`action`, `plug`, \
-         `method`), and `delay`, which belongs to the cluster's resource, are refused.",
-    ),
-    Key::new(
-        "plug",
-        Form::PerTarget,
-        Default("\"{target}\""),
-        "The agent's name for each target. Instead of it, `targets` can be the table.",
-    ),
-    Key::new(
-        "plug_option",
-        Text,
-        Optional("\"ip\""),
-        "The option that carries the plug. Without it that is `plug`; old agents have `port`. If \
-         each target has its own address, name the option that takes the address.",
+    Key::new("options", Table, Optional("{ username = \"fence\", lanplus = true, cipher = 17 }"))
+        .help(
+            "The agent's options: put here what you would pass to `pcs stonith create`, as texts, \
+             numbers and `true`. Passwords, options that are set for each call (`action`, `plug`, \
+             `method`), and `delay`, which belongs to the cluster's resource, are refused.",
+        ),
+    Key::new("plug", Form::PerTarget, Default("\"{target}\""))
+        .help("The agent's name for each target. Instead of it, `targets` can be the table."),
+    Key::new("plug_option", Text, Optional("\"ip\"")).help(
+        "The option that carries the plug. Without it that is `plug`; old agents have `port`. \
+         If each target has its own address, name the option that takes the address.",
     ),
     PASSWORD_FILE,
     PASSWORD_ENV,
     PASSWORD_CREDENTIAL,
-    Key::new(
-        "password_option",
-        Text,
-        Optional("\"password\""),
-        "The option that carries the password. Without it that is `password`.",
+    Key::new("password_option", Text, Optional("\"password\""))
+        .help("The option that carries the password. Without it that is `password`."),
+    Key::new("secret_files", Table, Optional("{ hexadecimal_kg = \"/etc/gfs2-fencing/ipmi-kg\" }"))
+        .help("Further options that are read from files."),
+    Key::new("actions", Form::List, Optional("[\"off\", \"on\", \"status\", \"monitor\"]")).help(
+        "The actions that may be used, of `off`, `on`, `reboot`, `status`, `list` and \
+         `monitor`. Without it all actions that the agent has may be used. An agent whose \
+         metadata has no `status` is not asked for a state, and its fences are `verified: \
+         false`.",
     ),
-    Key::new(
-        "secret_files",
-        Table,
-        Optional("{ hexadecimal_kg = \"/etc/gfs2-fencing/ipmi-kg\" }"),
-        "Further options that are read from files.",
-    ),
-    Key::new(
-        "actions",
-        Form::List,
-        Optional("[\"off\", \"on\", \"status\", \"monitor\"]"),
-        "The actions that may be used, of `off`, `on`, `reboot`, `status`, `list` and `monitor`. \
-         Without it all actions that the agent has may be used. An agent whose metadata has no \
-         `status` is not asked for a state, and its fences are `verified: false`.",
-    ),
-    Key::new(
-        "env",
-        Table,
-        Optional("{ HTTPS_PROXY = \"http://proxy:3128\" }"),
-        "Variables that the agent needs. It gets nothing else of the service's environment.",
-    ),
+    Key::new("env", Table, Optional("{ HTTPS_PROXY = \"http://proxy:3128\" }"))
+        .help("Variables that the agent needs. It gets nothing else of the service's environment."),
 ];
 
 /// The keys that the example sets.
@@ -274,7 +249,7 @@ fn check_plugs(own: &Own, places: impl Fn(&str) -> Vec<Place>) {
 /// Where fence agents are installed.
 const DIRECTORIES: &[&str] = &["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
-const ONE_FOR_ALL: &str = "a plug controls one node, so each needs one of its own";
+const ONE_FOR_ALL: &str = "a plug controls one node: give each its own";
 
 #[cfg(test)]
 mod tests;

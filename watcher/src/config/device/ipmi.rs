@@ -16,44 +16,28 @@ use crate::config::values::{checked, number, one_of, path, text, wrong};
 
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "address",
-        Form::PerTarget,
-        Required("\"{target}-ipmi\""),
+    Key::new("address", Form::PerTarget, Required("\"{target}-ipmi\"")).help(
         "Where the BMC of each target is: a name or an IP address, perhaps with a port \
          (`10.0.0.1:623`, `[fd00::1]:623`). Instead of it, `targets` can be the table.",
     ),
-    Key::new(
-        "username",
-        Text,
-        Required("\"fence\""),
-        "The user, the same on all BMCs, of at most 16 bytes.",
-    ),
-    Key::new(
-        "password_file",
-        Form::Path,
-        Optional("\"/etc/gfs2-fencing/bmc-password\""),
+    Key::new("username", Text, Required("\"fence\""))
+        .help("The user, the same on all BMCs, of at most 16 bytes."),
+    Key::new("password_file", Form::Path, Optional("\"/etc/gfs2-fencing/bmc-password\"")).help(
         "The file with the password, the same for all BMCs, of at most 20 bytes. A file that \
          others can read is refused: use mode 0600. A password is required: give this or one of \
          the next two keys.",
     ),
     PASSWORD_ENV,
     PASSWORD_CREDENTIAL,
-    Key::new(
-        "cipher",
-        Form::Numbers(CIPHERS),
-        Default("17"),
+    Key::new("cipher", Form::Numbers(CIPHERS), Default("17")).help(
         "The cipher suite: 17, which ipmitool prefers, or 3 for older BMCs. A BMC that has only \
          the other suite refuses the login, and `fence-watcher check` shows that. Suite 0 lets \
          anybody in: forbid it on the BMC.",
     ),
-    Key::new(
-        "privilege",
-        Words(&["administrator", "operator"]),
-        Default("\"administrator\""),
-        "The privilege of the login. `\"operator\"` is enough to switch the power.",
-    ),
-    Key::new("ipmitool", Form::Path, Default("\"/usr/bin/ipmitool\""), "The program ipmitool."),
+    Key::new("privilege", Words(&["administrator", "operator"]), Default("\"administrator\""))
+        .help("The privilege of the login. `\"operator\"` is enough to switch the power."),
+    Key::new("ipmitool", Form::Path, Default("\"/usr/bin/ipmitool\""))
+        .help("The program ipmitool."),
 ];
 
 /// The keys that the example sets.
@@ -132,7 +116,7 @@ const USERNAME_BYTES_MAX: usize = 16;
 /// The port of a BMC if its address has none.
 pub(super) const IPMI_PORT: &str = "623";
 
-const ONE_FOR_ALL: &str = "a BMC switches one node, so each needs an address of its own";
+const ONE_FOR_ALL: &str = "a BMC switches one node: give each its own address";
 
 #[cfg(test)]
 mod tests {
@@ -249,7 +233,7 @@ password_file = '/etc/password'
             assert!(found.starts_with(&format!("w.toml:{expected}")), "{written}: {found}");
         }
         for (pattern, expected) in [
-            ("bmc", "w.toml:5: 'address': a BMC switches one node, so each needs an address"),
+            ("bmc", "w.toml:5: 'address': a BMC switches one node: give each its own"),
             ("{target}:", "w.toml:5: 'address': 'n1:' is no address such as"),
         ] {
             let text = IPMI.replace("n[1-2]", "*").replace("{target}-ipmi", pattern);

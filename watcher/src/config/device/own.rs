@@ -38,8 +38,8 @@ impl Own<'_> {
         }
     }
 
-    /// Notes all targets that share one of their `places`. They have `same` in common, and `why` says
-    /// why two targets must not.
+    /// Notes all targets that share one of their `places`. They have `same` in common, and `why`
+    /// says why two targets must not.
     pub(super) fn check_apart<T: Ord, P: IntoIterator<Item = T>>(
         &self,
         places: impl Fn(&NodeName) -> P,

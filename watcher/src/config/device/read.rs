@@ -70,7 +70,8 @@ impl Common {
         self.targets == Some(Targets::Discover)
     }
 
-    /// The targets that are known to have one of `texts`; none if the device has no list of targets.
+    /// The targets that are known to have one of `texts`; none if the device has no list of
+    /// targets.
     pub(super) fn known_targets(&self, texts: &PerTarget) -> BTreeSet<NodeName> {
         match (&self.targets, texts) {
             (Some(Targets::Nodes(nodes)), _) => nodes.clone(),
@@ -102,7 +103,8 @@ impl Common {
     /// Refuses names of targets, for a type that has none.
     pub(super) fn refuse_names(&self, section: &Section) {
         if self.names.is_some() {
-            section.note("targets", "this type has no names of its own: write a list of nodes");
+            section
+                .note("targets", "this type has no other names for targets: write a list of nodes");
         }
     }
 }
@@ -176,24 +178,18 @@ const METHODS: [(&str, Method); 2] = [("onoff", Method::OnOff), ("cycle", Method
 /// The keys of a password.
 pub(super) const PASSWORD: [&str; 3] = ["password_file", "password_env", "password_credential"];
 
-pub(super) const PASSWORD_FILE: Key = Key::new(
-    "password_file",
-    Form::Path,
-    Standing::Optional("\"/etc/gfs2-fencing/password\""),
-    "The file with the password, in one line. A file that others can read is refused: use mode \
-     0600.",
-);
+pub(super) const PASSWORD_FILE: Key =
+    Key::new("password_file", Form::Path, Standing::Optional("\"/etc/gfs2-fencing/password\""))
+        .help(
+            "The file with the password, in one line. A file that others can read is refused: use \
+             mode 0600.",
+        );
 
-pub(super) const PASSWORD_ENV: Key = Key::new(
-    "password_env",
-    Form::Text,
-    Standing::Optional("\"FENCE_PASSWORD\""),
-    "The password, instead of `password_file`: a variable of the service's environment.",
-);
+pub(super) const PASSWORD_ENV: Key =
+    Key::new("password_env", Form::Text, Standing::Optional("\"FENCE_PASSWORD\""))
+        .help("The password, instead of `password_file`: a variable of the service's environment.");
 
-pub(super) const PASSWORD_CREDENTIAL: Key = Key::new(
-    "password_credential",
-    Form::Name,
-    Standing::Optional("\"fence-password\""),
-    "The password, instead of `password_file`: a credential of systemd (`LoadCredential=`).",
-);
+pub(super) const PASSWORD_CREDENTIAL: Key =
+    Key::new("password_credential", Form::Name, Standing::Optional("\"fence-password\"")).help(
+        "The password, instead of `password_file`: a credential of systemd (`LoadCredential=`).",
+    );

@@ -1,11 +1,11 @@
 //! One machine in two `[[device]]` tables.
 //!
-//! Most files have one table for each node. So this module compares the targets of all tables of one
-//! type, as `twins` compares those of one table. Two targets with one BMC, instance or plug are refused.
-//! One target may have the same place in several tables: for fencing levels, or two users.
+//! Most files have one table for each node. So this module compares the targets of all tables of
+//! one type, as `twins` compares those of one table. Two targets with one BMC, instance or plug are
+//! refused. One target may have the same place in several tables: for fencing levels, or two users.
 //!
-//! Tables of two types are not compared: the configuration does not show whether an IPMI address and a
-//! Redfish address are one BMC.
+//! Tables of two types are not compared: the configuration does not show whether an IPMI address
+//! and a Redfish address are one BMC.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,8 +22,8 @@ use super::twins::{listed, names, place_of_address, strangers};
 /// A place where one machine is reached, as texts that are equal for the same place.
 pub(super) type Place = Vec<String>;
 
-/// For each device, in their order, its targets that are also targets of earlier devices under other
-/// names, as a problem.
+/// For each device, in their order, its targets that are also targets of earlier devices under
+/// other names, as a problem.
 pub(super) fn problems(devices: &[DeviceSettings]) -> Vec<Option<String>> {
     let all: BTreeSet<&NodeName> = devices.iter().flat_map(names).collect();
     let mut earlier: BTreeMap<Place, BTreeMap<usize, BTreeSet<NodeName>>> = BTreeMap::new();
@@ -106,8 +106,8 @@ fn address(text: &str, usual_port: &str) -> String {
     }
 }
 
-/// A BMC without `system` has one system only. If another table names a system of this BMC, it is that
-/// system.
+/// A BMC without `system` has one system only. If another table names a system of this BMC, it is
+/// that system.
 pub(super) fn of_bmc(settings: &RedfishSettings, node: &NodeName) -> Places {
     let Some(text) = settings.address.of(node) else { return Places::default() };
     let address = address(&text, HTTPS_PORT);
@@ -159,8 +159,8 @@ pub(super) fn of_agent(settings: &FenceAgentSettings, node: &NodeName) -> Places
     places.into()
 }
 
-/// The places of `plug`, which `plug_option` carries beside `options`. Each plug of a list is a place.
-/// Options that only say how the device is reached make no difference.
+/// The places of `plug`, which `plug_option` carries beside `options`. Each plug of a list is a
+/// place. Options that only say how the device is reached make no difference.
 pub(super) fn places_of_plug(
     plug: &str,
     plug_option: Option<&str>,
@@ -213,9 +213,9 @@ fn is_about_the_way(name: &str) -> bool {
 const SEPARATOR: &str = "plug_separator";
 
 /// Parts of the names of such options.
-const THE_WAY: &str = "user login passw passphrase secret token key auth priv cipher ssl tls ssh secure \
-    telnet snmp community lanplus identity prompt timeout wait delay sleep retry retries attempts verbose \
-    debug quiet logfile log_ inet separator _path http missing";
+const THE_WAY: &str = "user login passw passphrase secret token key auth priv cipher ssl tls ssh \
+    secure telnet snmp community lanplus identity prompt timeout wait delay sleep retry retries \
+    attempts verbose debug quiet logfile log_ inet separator _path http missing";
 
 /// Variables that every program has, in small letters.
 const SURROUNDINGS: &[&str] = &["home", "path", "lang", "lc_all", "tz", "tmpdir"];
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(
             problem.unwrap_err(),
             "w.toml:12: 'n4' is reached where device 'd0' reaches 'n3': a fence of one would switch \
-             the other, so each target needs an address of its own"
+             the other, so each target needs its own address"
         );
     }
 

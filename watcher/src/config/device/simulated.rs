@@ -17,19 +17,15 @@ pub(super) const ABOUT: &str = "\
 
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "state_file",
-        Path,
-        Required("\"/var/run/gfs2-fencing/simulated.json\""),
-        "The pretended power states, as JSON. A node that is not in the file is on.",
-    ),
-    Key::new("delay", Duration(0, HOUR), Default("\"0s\""), "How long each order takes."),
+    Key::new("state_file", Path, Required("\"/var/run/gfs2-fencing/simulated.json\""))
+        .help("The pretended power states, as JSON. A node that is not in the file is on."),
+    Key::new("delay", Duration(0, HOUR), Default("\"0s\"")).help("How long each order takes."),
     Key::new(
         "fail",
         Words(&["none", "unreachable", "unacknowledged", "device-failure", "lie", "hang"]),
         Default("\"none\""),
-        "How the device fails. `\"lie\"` acknowledges and does nothing.",
-    ),
+    )
+    .help("How the device fails. `\"lie\"` acknowledges and does nothing."),
 ];
 
 /// The keys that the example sets.

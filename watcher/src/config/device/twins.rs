@@ -2,8 +2,8 @@
 //!
 //! Two targets of a device that are reached in one place are one machine. If it is fenced under one
 //! name, its other name still counts as another node, and two orders could reach it at once. So two
-//! targets with one place are refused; `shared` looks for them over all devices. Two names that differ
-//! by letter case or domain alone count as one target everywhere, and are only reported.
+//! targets with one place are refused; `shared` looks for them over all devices. Two names that
+//! differ by letter case or domain alone count as one target everywhere, and are only reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -102,7 +102,8 @@ fn words_for_all(device: &DeviceSettings) -> Vec<String> {
     let hint = |key: &str, name: &NodeName, instead: &str| {
         let device = &device.name;
         format!(
-            "device '{device}': '{name}' in '{key}' is one node with this name; for every node, {instead}"
+            "device '{device}': '{name}' in '{key}' is one node with this name; for every node, \
+             {instead}"
         )
     };
     let targets = targets.map(|name| hint("targets", name, "write targets = \"*\""));

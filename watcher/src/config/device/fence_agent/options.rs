@@ -69,7 +69,8 @@ fn option_value(value: &Spanned<DeValue>) -> Parsed<String> {
         DeValue::Boolean(true) => Ok("1".to_owned()),
         DeValue::Boolean(false) => wrong(
             value,
-            "leave it out: for many agents every given option is true (\"0\" in quotes is passed on)",
+            "leave it out: for many agents every given option is true (\"0\" in quotes is passed \
+             on)",
         ),
         DeValue::Integer(_) => Ok(number(i64::MIN..=i64::MAX)(value)?.to_string()),
         _ => line(value),
@@ -111,8 +112,8 @@ pub(super) fn is_option_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-/// Whether an option or variable of this name, in small letters, holds a secret, and not the path of
-/// one.
+/// Whether an option or variable of this name, in small letters, holds a secret, and not the path
+/// of one.
 fn is_secret(name: &str) -> bool {
     let holds = |part: &&str| name.contains(part);
     let is_place = |end: &&str| name.ends_with(end);
@@ -126,11 +127,12 @@ const PLACES: &[&str] = &["_file", "_script", "_path", "_uri", "_url"];
 /// The two names of the usual option for a plug.
 const PLUGS: &[&str] = &["plug", "port"];
 
-const IN_CLEAR: &str = "a secret does not belong in this file: put it into a file that only root can \
-    read, and name that in 'password_file' (with 'password_option', if the option is not 'password') or \
-    in 'secret_files'";
+const IN_CLEAR: &str = "a secret does not belong in this file: put it into a file that only root \
+    can read, and name that in 'password_file' (with 'password_option', if the option is not \
+    'password') or in 'secret_files'";
 
-const LATE: &str = "the agent would carry out the order later, even if nobody waits for it any more: a delay \
-    belongs to the cluster's resource (pcmk_delay_base, or the option 'delay' of fence_gfs2_recorder)";
+const LATE: &str = "the agent would carry out the order later, even if nobody waits for it any \
+    more: a delay belongs to the cluster's resource (pcmk_delay_base, or the option 'delay' of \
+    fence_gfs2_recorder)";
 
 pub(super) const NO_OPTION: &str = "it is not the name of an option";
