@@ -25,21 +25,21 @@ function __fish_fence_watcher_using_subcommand
 end
 
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -l config -d 'The configuration file' -r -F
-complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -l node -d 'The name of this node, where it differs from `uname -n`' -r
+complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -l node -d 'The name of this node, if it differs from `uname -n`' -r
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -s h -l help -d 'Print help'
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -s V -l version -d 'Print version'
-complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "run" -d 'Serve requests until told to stop (what is done without a command)'
+complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "run" -d 'Serve requests until stopped (the default)'
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "check" -d 'Check the configuration, whether the service can start, and whether each device can be reached now'
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "status" -d 'Show what the running watcher is doing'
-complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "reload" -d 'Have the running watcher read its configuration again: all of it, or nothing if it is wrong'
-complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "history" -d 'Show what was fenced, from the audit log'
+complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "reload" -d 'Make the running watcher read its configuration again: a wrong one changes nothing'
+complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "history" -d 'Show past fences, from the audit log'
 complete -c fence-watcher -n "__fish_fence_watcher_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand run" -l node -d 'The name of this node, where it differs from `uname -n`' -r
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand run" -l node -d 'The name of this node, if it differs from `uname -n`' -r
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand run" -l config -d 'The configuration file' -r -F
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand run" -s h -l help -d 'Print help'
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -l node -d 'The name of this node, where it differs from `uname -n`' -r
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -l node -d 'The name of this node, if it differs from `uname -n`' -r
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -l config -d 'The configuration file' -r -F
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -l offline -d 'Look at nothing but the file: for a file that is meant for another machine'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -l offline -d 'Check the file alone: for a file of another machine'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -l json -d 'As JSON'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand check" -s h -l help -d 'Print help'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand status" -l config -d 'The configuration file' -r -F
@@ -66,14 +66,14 @@ failed\t''
 waiting\t''
 running\t''
 no-end\t''"
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l since -d 'Only fences since then: 30m, 2h, 7d ago, or a date or time, such as 2026-01-31, \'2026-01-31 12:00\' or 12:00 (local) or 2026-01-31T12:00:00Z' -r
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l log-dir -d 'The directory of the audit log, where it is not the configured one' -r -F
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l since -d 'Only fences since this time: 30m, 2h, 7d ago, or a date or time, such as 2026-01-31, \'2026-01-31 12:00\' or 12:00 (local) or 2026-01-31T12:00:00Z' -r
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l log-dir -d 'The directory of the audit log, if it is not the configured one' -r -F
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l config -d 'The configuration file' -r -F
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -l json -d 'As JSON: a list, or an object with a `message` if the audit cannot be read'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand history" -s h -l help -d 'Print help'
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "run" -d 'Serve requests until told to stop (what is done without a command)'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "run" -d 'Serve requests until stopped (the default)'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "check" -d 'Check the configuration, whether the service can start, and whether each device can be reached now'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "status" -d 'Show what the running watcher is doing'
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "reload" -d 'Have the running watcher read its configuration again: all of it, or nothing if it is wrong'
-complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "history" -d 'Show what was fenced, from the audit log'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "reload" -d 'Make the running watcher read its configuration again: a wrong one changes nothing'
+complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "history" -d 'Show past fences, from the audit log'
 complete -c fence-watcher -n "__fish_fence_watcher_using_subcommand help; and not __fish_seen_subcommand_from run check status reload history help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

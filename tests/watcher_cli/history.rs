@@ -198,5 +198,5 @@ fn the_history_of_a_named_directory_needs_no_configuration() {
     let ran = scratch.run(&["history", "--log-dir", log]);
 
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
-    assert!(ran.stdout.starts_with("no fence is recorded in "), "{ran:?}");
+    assert!(ran.stdout.starts_with("no matching fence is recorded in "), "{ran:?}");
 }

@@ -1,42 +1,42 @@
-//! How the file systems of a target were learned, as an event tells it.
+//! How the file systems of a target were found, as a part of an event.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// How the file systems of a target were learned.
+/// How the file systems of a target were found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiscoveryRecord {
-    /// What it came to.
+    /// The result.
     pub outcome: DiscoveryOutcome,
-    /// For each file system, the sources that know of it and how.
+    /// For each file system, the sources that know it and how.
     #[serde(default)]
     pub learned: BTreeMap<String, Vec<String>>,
-    /// What each source did.
+    /// The state of each source.
     #[serde(default)]
     pub sources: BTreeMap<String, SourceRecord>,
 }
 
-/// What looking for a target's file systems came to.
+/// The result of the search for a target's file systems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DiscoveryOutcome {
-    /// It holds some.
+    /// The target holds some.
     Found,
-    /// A source answered, and none knows of any.
+    /// A source answered, and no source knows any.
     None,
-    /// No source could tell.
+    /// No source could answer.
     Unknown,
-    /// Nobody looked, because that is switched off.
+    /// The search is switched off.
     Disabled,
 }
 
-/// What one source did.
+/// The state of one source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRecord {
     /// Whether it answered.
     pub state: SourceState,
-    /// Why not, or what it could not see.
+    /// Why it did not answer, or which part it could not see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -47,14 +47,14 @@ pub struct SourceRecord {
 pub enum SourceState {
     /// It answered.
     Answered,
-    /// It is there and could not tell.
+    /// It exists and could not answer.
     Blind,
-    /// There is no such source on this node.
+    /// This node has no such source.
     Absent,
 }
 
 impl DiscoveryRecord {
-    /// A record of this outcome and nothing else.
+    /// A record of this outcome alone.
     pub fn of(outcome: DiscoveryOutcome) -> Self {
         DiscoveryRecord { outcome, learned: BTreeMap::new(), sources: BTreeMap::new() }
     }

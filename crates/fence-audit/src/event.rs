@@ -1,4 +1,4 @@
-//! One event and its three forms. Each form is one line, whatever the values hold.
+//! One event and its three forms. Each form is one line, whatever characters the values contain.
 
 use std::fmt::Write;
 
@@ -9,19 +9,19 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::DiscoveryRecord;
 
-/// How far a fence is.
+/// The progress of a fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// It was asked for. The first version also wrote `initiated`.
+    /// It was requested. The first version also wrote `initiated`.
     #[serde(alias = "initiated")]
     Requested,
-    /// It was done.
+    /// It succeeded.
     Completed,
-    /// It was not done, or nobody knows.
+    /// It failed, or its outcome is unknown.
     Failed,
-    /// Its agent gave up while a watcher had it: the watcher writes the end. Or, with no result,
-    /// the log was cut before it said more.
+    /// Its agent gave up while a watcher had claimed it: the watcher writes the end. Without a
+    /// result: the line in the log is cut before its status.
     Unknown,
 }
 
@@ -43,35 +43,35 @@ pub struct AuditEvent {
     /// When it happened.
     #[serde(serialize_with = "milliseconds")]
     pub timestamp: DateTime<Utc>,
-    /// What was done or asked for: `off`, `on` or `reboot`.
+    /// The action: `off`, `on` or `reboot`.
     pub action: String,
-    /// For whom.
+    /// The target.
     pub target_node: String,
     /// The GFS2 file systems that the target held, as far as known.
     #[serde(default)]
     pub gfs2_filesystems: Vec<String>,
-    /// How far the fence is.
+    /// The progress of the fence.
     pub status: Status,
-    /// For people: what happened.
+    /// A description for people.
     #[serde(default)]
     pub details: String,
     /// The node on which the agent runs.
     #[serde(default)]
     pub recorder_node: String,
-    /// The action in the cluster manager's word.
+    /// The action in the word of the cluster manager.
     #[serde(default)]
     pub pacemaker_action: String,
-    /// The request's identity; none where no request was written.
+    /// The request's identity; none if no request was written.
     #[serde(default)]
     pub request_id: Option<String>,
-    /// How it ended; none while it is open.
+    /// The result; none while the fence is open.
     #[serde(default)]
     pub result: Option<AuditResult>,
-    /// Milliseconds since the agent started, or, where the watcher writes the end, since the
-    /// request was written; none while it is open.
+    /// Milliseconds since the agent started, or, if the watcher writes the end, since the request
+    /// was written; none while the fence is open.
     #[serde(default)]
     pub duration_ms: Option<u64>,
-    /// How the file systems were learned, or why not; none where nobody had looked yet.
+    /// How the file systems were found, or why not; none before the search.
     #[serde(default)]
     pub gfs2_discovery: Option<DiscoveryRecord>,
 }
@@ -84,8 +84,8 @@ impl AuditEvent {
             Status::Failed | Status::Unknown => "ERROR",
         };
         let (action, target) = (one_line(&self.action), one_line(&self.target_node));
-        let mut line = format!("{} {level} {action} of {target} ", rfc3339(self.timestamp));
-        line.push_str(self.status.as_str());
+        let (time, status) = (rfc3339(self.timestamp), self.status.as_str());
+        let mut line = format!("{time} {level} {action} of {target} {status}");
         if let Some(id) = &self.request_id {
             push(&mut line, format_args!(" (request {})", one_line(id)));
         }
@@ -97,7 +97,7 @@ impl AuditEvent {
     }
 
     /// The line for scripts: `[time] ACTION=… TARGET=… GFS2=[…] STATUS=… DETAILS=…`. Only the last
-    /// value may hold blanks.
+    /// value may contain blanks.
     pub(crate) fn to_readable_line(&self) -> String {
         let filesystems: Vec<String> =
             self.gfs2_filesystems.iter().map(|name| word(name)).collect();
@@ -116,8 +116,8 @@ impl AuditEvent {
     pub(crate) fn to_json_line(&self) -> String {
         let json = serde_json::to_string(self).expect("texts, numbers and lists have a JSON form");
         let mut line = String::with_capacity(json.len() + 1);
-        // JSON itself escapes only the characters below U+0020. The others can stand nowhere but in
-        // a string, so the escape means the same there.
+        // JSON itself escapes only the characters below U+0020. The others occur only in strings,
+        // where an escape has the same meaning.
         for c in json.chars() {
             if is_plain(c) {
                 line.push(c);
@@ -130,7 +130,7 @@ impl AuditEvent {
     }
 }
 
-/// `text` without what separates the values of the readable log.
+/// `text` with escapes for the separators of the readable log.
 fn word(text: &str) -> String {
     let mut word = String::with_capacity(text.len());
     for c in one_line(text).chars() {

@@ -1,4 +1,4 @@
-//! Reading the audit again, with the logs that logrotate(8) has put aside uncompressed.
+//! Reading the audit again, with the logs that logrotate(8) has renamed and not compressed.
 
 use std::fmt;
 use std::fs::File;
@@ -13,17 +13,17 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use serde::Deserializer;
-use serde::de::{DeserializeSeed, MapAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::{AuditEvent, DETAILED_LOG, Status};
 
-/// Which events are wanted; a field that is `None` lets all through.
+/// The wanted events; a field that is `None` admits all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Events about this target.
     pub node: Option<String>,
-    /// Events of this action, in our word or the cluster manager's.
+    /// Events of this action, in our word or in that of the cluster manager.
     pub action: Option<FenceAction>,
 }
 
@@ -58,10 +58,9 @@ impl fmt::Display for HistoryError {
 
 impl std::error::Error for HistoryError {}
 
-/// The wanted events of the JSON logs in `log_dir`, in the order in which they were written; none
-/// where nothing was logged yet. Lines that are no events (written by hand) are passed over; of a
-/// line that a full disk or a crash has cut, what can be read is given, with [`Status::Unknown`]
-/// where its status is not in that.
+/// The wanted events of the JSON logs in `log_dir`, in the order in which they were written. Lines
+/// that are not events (written by hand) are skipped. If a full disk or a crash has cut a line, its
+/// event has the readable members, and [`Status::Unknown`] if its status is not among these.
 pub fn read(
     log_dir: &Path,
     filter: Filter,
@@ -69,13 +68,11 @@ pub fn read(
     let directory = fence_spool::open_log_dir(log_dir).map_err(HistoryError::Place)?;
     let logs = logs(&directory)
         .map_err(|(name, errno)| HistoryError::Open(log_dir.join(name), errno.into()))?;
-    Ok(logs
-        .into_iter()
-        .flat_map(|file| events(BufReader::new(file)))
-        .filter(move |event| filter.admits(event)))
+    let events = logs.into_iter().flat_map(|file| events(BufReader::new(file)));
+    Ok(events.filter(move |event| filter.admits(event)))
 }
 
-/// The JSON logs, the one that was written last at the end; or which cannot be read, and why.
+/// The JSON logs, the last written one at the end; or the one that cannot be read, and why.
 fn logs(directory: &OwnedFd) -> Result<Vec<File>, (String, Errno)> {
     let whole = |errno| (String::new(), errno);
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -89,7 +86,7 @@ fn logs(directory: &OwnedFd) -> Result<Vec<File>, (String, Errno)> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = match openat(directory, name, flags, Mode::empty()) {
             Ok(file) => File::from(file),
-            // It was put aside or removed meanwhile.
+            // It was renamed or removed meanwhile.
             Err(Errno::ENOENT) => continue,
             Err(errno) => return Err((name.to_owned(), errno)),
         };
@@ -100,7 +97,8 @@ fn logs(directory: &OwnedFd) -> Result<Vec<File>, (String, Errno)> {
     Ok(logs.into_iter().map(|(.., file)| file).collect())
 }
 
-/// Whether a file of this name is the log, or was: `….1`, or `…-20260131` with `dateext`.
+/// Whether a file with this name is the log, or an older one: `….1`, or `…-20260131` with
+/// `dateext`.
 fn is_log(name: &str) -> bool {
     name.strip_prefix(DETAILED_LOG).is_some_and(|rest| {
         let number = rest.strip_prefix(['.', '-']).unwrap_or("");
@@ -109,11 +107,11 @@ fn is_log(name: &str) -> bool {
 }
 
 fn events(log: impl BufRead) -> impl Iterator<Item = AuditEvent> {
-    // A read error ends the history: a bad disk would give the same one for ever.
+    // A read error ends the history: a bad disk would return the same error for ever.
     log.split(b'\n').map_while(Result::ok).flat_map(|line| events_in(&line))
 }
 
-/// The events in a line: one, unless something was cut and what came next stands behind it.
+/// The events in a line: one, unless an event was cut and the next one follows in the same line.
 fn events_in(mut line: &[u8]) -> Vec<AuditEvent> {
     if let Ok(event) = serde_json::from_slice(line) {
         return vec![event];
@@ -127,7 +125,7 @@ fn events_in(mut line: &[u8]) -> Vec<AuditEvent> {
             line = &line[values.byte_offset()..];
             continue;
         }
-        // No text in an event looks like the begin of another one: its quotes would be escaped.
+        // No text in an event looks like the beginning of an event: its quotes are escaped.
         let next = begin_of_event(&line[1..]).map_or(line.len(), |next| next + 1);
         events.extend(cut_event(&line[..next]));
         line = &line[next..];
@@ -135,16 +133,16 @@ fn events_in(mut line: &[u8]) -> Vec<AuditEvent> {
     events
 }
 
-/// Where an event begins: every version has written its time first.
+/// Where an event begins: all versions write its time first.
 fn begin_of_event(line: &[u8]) -> Option<usize> {
     line.windows(BEGIN.len()).position(|part| part == BEGIN)
 }
 
-/// What can be read of an event whose end is missing.
+/// The readable part of an event whose end is missing.
 fn cut_event(text: &[u8]) -> Option<AuditEvent> {
     let mut members = Map::new();
     // The error is the cut.
-    let _ = WholeMembers(&mut members).deserialize(&mut serde_json::Deserializer::from_slice(text));
+    let _ = serde_json::Deserializer::from_slice(text).deserialize_map(WholeMembers(&mut members));
     let details = members.get("details").and_then(Value::as_str).unwrap_or_default();
     let separator = if details.is_empty() { "" } else { "; " };
     members.insert("details".to_owned(), format!("{details}{separator}{CUT}").into());
@@ -152,16 +150,8 @@ fn cut_event(text: &[u8]) -> Option<AuditEvent> {
     serde_json::from_value(Value::Object(members)).ok()
 }
 
-/// Takes the members of an object up to the first that is not whole.
+/// Takes the members of an object before the first that is not whole.
 struct WholeMembers<'a>(&'a mut Map<String, Value>);
-
-impl<'de> DeserializeSeed<'de> for WholeMembers<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
 
 impl<'de> Visitor<'de> for WholeMembers<'_> {
     type Value = ();
@@ -180,7 +170,7 @@ impl<'de> Visitor<'de> for WholeMembers<'_> {
 
 const BEGIN: &[u8] = b"{\"timestamp\"";
 
-/// What an event says of itself that was cut.
+/// The remark in the details of an event that was cut.
 const CUT: &str = "the line in the log is cut short: the disk was full, or the node crashed";
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
-//! The audit of fences: what was asked, what came of it, when, and why.
+//! The audit of fences: each request, its result, when, and why.
 //!
 //! One [`AuditEvent`] becomes one line in each of three logs ([`AuditLog`]): for operators, for
 //! scripts that look for `KEY=value`, and as JSON. [`history`] reads the JSON again.
 //!
-//! The audit never decides about a fence: a log that cannot be written is reported, not an error. A
-//! log whose disk hangs must not even delay one, so what fences writes through a [`LogProcess`].
+//! The audit never decides about a fence: a log that cannot be written is reported, and is not an
+//! error. A log on a disk that hangs must not delay a fence, so the programs write through a
+//! [`LogProcess`].
 
 mod discovery;
 mod event;

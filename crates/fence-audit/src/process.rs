@@ -1,17 +1,16 @@
-//! Writing logs from a process of its own.
+//! Writing logs from a separate process.
 //!
-//! A disk that stands still (frozen for a snapshot, dying, served by a host that is gone) holds
-//! whoever writes to it inside the kernel. No signal and no time limit ends such a call, and a
-//! process with a thread in it cannot exit. So the programs that fence touch no log: each starts a
-//! second process of itself, a [`LogProcess`], which takes lines on its standard input and confirms
-//! each one. Its starter waits for a confirmation as long as it likes, and ends when it likes. The
-//! second process writes what it was sent as soon as the disk responds.
+//! A disk that hangs (frozen for a snapshot, dying, on a host that is down) holds every writer
+//! inside the kernel. No signal and no time limit ends such a call, and a process with a thread in
+//! it cannot exit. Therefore the agent and the watcher touch no log. Each starts a second process
+//! of its own program, a [`LogProcess`], which reads lines from its standard input and confirms
+//! each one. The starter limits how long it waits for a confirmation, and can exit at any time. The
+//! second process writes all lines that it received as soon as the disk responds.
 //!
-//! It holds nothing of its starter open, and is in a process group of its own, so that a signal to
-//! the starter's group does not reach it.
+//! The second process holds no file of its starter open. It has its own process group, so a signal
+//! to the starter's group does not reach it.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -27,20 +26,19 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::writer::{DETAILED_LOG, EVENTS_LOG, NOT_WRITTEN, READABLE_LOG, append_line};
+use crate::writer::{LOGS, Log, NOT_WRITTEN};
 use crate::{AuditEvent, AuditLog};
 
-/// What a [`LogProcess`] is for.
+/// The task of a [`LogProcess`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Each line sent is an event for the logs in this directory.
+    /// Writes each line, an event, into the logs in this directory.
     Audit(PathBuf),
-    /// Each line sent is appended to this file.
+    /// Appends each line to this file.
     Lines(PathBuf),
-    /// This directory of logs is made where it is missing. Nothing is sent.
+    /// Creates this directory of logs if it is missing. Takes no lines.
     Directory(PathBuf),
-    /// This directory of logs and the logs in it are looked at, and nothing is made. Nothing is
-    /// sent.
+    /// Examines this directory of logs and its logs, and creates nothing. Takes no lines.
     Look(PathBuf),
 }
 
@@ -57,26 +55,26 @@ impl Task {
 
 /// A process that writes logs, seen from the program that started it.
 ///
-/// Nothing here blocks but [`LogProcess::settle`] and [`LogProcess::finish`], each up to its limit.
+/// Only [`LogProcess::settle`] and [`LogProcess::finish`] block, each up to its limit.
 #[derive(Debug)]
 pub struct LogProcess {
     path: PathBuf,
     is_audit: bool,
-    /// `None` when it cannot be reached any more.
+    /// `None` when the process can no longer be reached.
     to: Option<PipeWriter>,
     /// `None` when the process is gone and was waited for.
     from: Option<PipeReader>,
-    /// What does not fit into the pipe yet.
+    /// The bytes that do not fit into the pipe yet.
     unsent: Vec<u8>,
-    /// A confirmation that has not come whole.
+    /// The part of a confirmation that has arrived.
     received: Vec<u8>,
-    /// How many confirmations are still to come.
+    /// The number of confirmations that are still missing.
     unconfirmed: usize,
     problems: Vec<String>,
 }
 
 impl LogProcess {
-    /// Starts this very program again. A failure is one of [`LogProcess::settle`].
+    /// Starts this program again. [`LogProcess::settle`] reports a failure.
     pub fn start(task: &Task) -> Self {
         Self::start_program("/proc/self/exe".as_ref(), task)
     }
@@ -103,11 +101,12 @@ impl LogProcess {
         process
     }
 
-    /// Starts `command` between two pipes, and lets a thread wait for its end.
+    /// Starts `command` between two pipes. A thread waits for its end.
     ///
-    /// What the caller opens afterwards, the child does not hold: not even between its fork and its
-    /// exec. A lock that another process looks for is such a thing. One exception is left: the kernel
-    /// refuses the thread a table of open files of its own, and the program does not start in time.
+    /// The child holds no file that the caller opens afterwards, not even between its fork and its
+    /// exec: such a file may have a lock that another process looks for. One exception is left: the
+    /// kernel refuses the thread a separate table of open files, and the program does not start in
+    /// time.
     fn run(&mut self, command: Command) -> io::Result<()> {
         let (stdin, to) = io::pipe()?;
         let (from, stdout) = io::pipe()?;
@@ -116,8 +115,8 @@ impl LogProcess {
         let childs_ends = Arc::new((stdin, stdout));
         let threads = Arc::clone(&childs_ends);
         let (reports, reported) = mpsc::channel();
-        // A thread of its own, because the start waits until the program's file was read. Where
-        // there is none to be had, all copies of the pipes' ends close, which says so.
+        // A thread, because the start waits until the program's file is read. If no thread can be
+        // started, all copies of the pipes' ends close, which reports the failure.
         let thread = thread::Builder::new().name("log-process".into());
         let _ = thread.spawn(move || {
             let has_own_files = unshare(CloneFlags::CLONE_FILES).is_ok();
@@ -131,13 +130,14 @@ impl LogProcess {
                 run(command, ends, reports);
             }
         });
-        // An error is the end of a thread that could not copy, or is not there.
+        // An error shows that the thread could not copy, or does not exist.
         if reported.recv() == Ok(false) {
-            // The kernel refuses a table of its own (a container's filter of system calls). Then the
-            // child is waited for until it is its own program; a disk that hangs holds up nobody.
+            // The kernel refuses a separate table (a container's filter of system calls). Then wait
+            // until the child has executed its program, for a limited time because the disk may
+            // hang.
             let _ = reported.recv_timeout(START_TIME_MAX);
         }
-        // The last of its owners: the ends close among the files of this thread.
+        // This is the last owner, so the ends close in the file table of this thread.
         drop(childs_ends);
         (self.to, self.from) = (Some(to), Some(from));
         Ok(())
@@ -148,7 +148,7 @@ impl LogProcess {
         self.send(&event.to_json_line());
     }
 
-    /// Sends a line, which has no line end but at its own end.
+    /// Sends a line. It may end with a line end, and has no other.
     pub fn send(&mut self, line: &str) {
         self.unsent.extend_from_slice(line.trim_end_matches('\n').as_bytes());
         self.unsent.push(b'\n');
@@ -156,14 +156,14 @@ impl LogProcess {
         self.push();
     }
 
-    /// Waits until all that was sent is written, at most for `limit`; gives what went wrong since
-    /// the last time.
+    /// Waits until all lines are written, at most for `limit`. Returns the problems since the last
+    /// call.
     pub fn settle(&mut self, limit: Duration) -> Vec<String> {
         self.wait(limit, |process| process.unconfirmed == 0)
     }
 
-    /// Sends no more, and waits until the process is gone, at most for `limit`; gives what went
-    /// wrong since the last time.
+    /// Sends no more, and waits until the process is gone, at most for `limit`. Returns the
+    /// problems since the last call.
     pub fn finish(mut self, limit: Duration) -> Vec<String> {
         self.push();
         if self.unsent.is_empty() {
@@ -182,7 +182,7 @@ impl LogProcess {
             }
             if self.from.is_none() {
                 self.unconfirmed = 0;
-                // Why it could not be started, it has said.
+                // A problem of its start was already reported.
                 if self.problems.is_empty() {
                     let path = self.path.display();
                     let why = "the process that writes it has ended";
@@ -204,7 +204,7 @@ impl LogProcess {
         std::mem::take(&mut self.problems)
     }
 
-    /// `problem`, with what is not written because of it.
+    /// `problem`, with its effect on the audit.
     fn lacking(&self, problem: &str) -> String {
         if self.is_audit { format!("{NOT_WRITTEN}: {problem}") } else { problem.to_owned() }
     }
@@ -217,14 +217,14 @@ impl LogProcess {
                 .extend(self.to.as_ref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)));
         }
         let timeout = left.map_or(PollTimeout::NONE, |left| {
-            // Rounded up: a rest of less than a millisecond is not spun away.
+            // Rounded up, so that the last part of a millisecond is no busy loop.
             PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
-        // Interrupted or not: what is there is looked at.
+        // After an interruption, the caller looks at the pipes as well.
         let _ = poll(&mut awaited, timeout);
     }
 
-    /// Sends what fits.
+    /// Sends the bytes that fit into the pipe.
     fn push(&mut self) {
         while let Some(to) = &mut self.to
             && !self.unsent.is_empty()
@@ -238,7 +238,7 @@ impl LogProcess {
         }
     }
 
-    /// Takes the confirmations that have come.
+    /// Takes the confirmations that have arrived.
     fn read(&mut self) {
         let mut chunk = [0; 4096];
         while let Some(from) = &mut self.from {
@@ -263,30 +263,30 @@ impl LogProcess {
     }
 }
 
-/// A child's end of its standard input, and two copies of the one of its standard output: the second
-/// is closed when the child is gone, or tells why it did not start.
+/// The child's ends of the pipes: one of its standard input and two of its standard output. The
+/// second closes when the child is gone, or reports why it did not start.
 type Ends = (PipeReader, PipeWriter, PipeWriter);
 
-/// Copies of a child's ends of the pipes. If this thread has a table of open files of its own, nothing
-/// else stays open in it.
+/// Copies of a child's ends of the pipes. If this thread has its own table of open files, no other
+/// file stays open in it.
 fn copies((stdin, stdout): &(PipeReader, PipeWriter), has_own_files: bool) -> io::Result<Ends> {
     let copies = (stdin.try_clone()?, stdout.try_clone()?, stdout.try_clone()?);
     if has_own_files {
-        // A copy of the other end of a pipe would keep its reader waiting.
+        // While a copy of the other end of a pipe is open, its reader waits.
         close_others(&[copies.0.as_raw_fd(), copies.1.as_raw_fd(), copies.2.as_raw_fd()])?;
     }
     Ok(copies)
 }
 
-/// Runs `command` to its end. Drops `reports` when it has become its own program.
+/// Runs `command` to its end. Drops `reports` when the child has executed its program.
 fn run(mut command: Command, (stdin, stdout, mut end): Ends, reports: mpsc::Sender<bool>) {
     let started = command.stdin(stdin).stdout(stdout).spawn();
-    // It holds the process's own ends of the pipes.
+    // The command holds the child's ends of the pipes.
     drop(command);
     drop(reports);
     match started {
         Ok(mut child) => drop(child.wait()),
-        // Its starter may be gone as well.
+        // The starter may be gone as well.
         Err(error) => drop(writeln!(end, "{}", cannot_start(&error))),
     }
 }
@@ -300,19 +300,19 @@ fn do_not_block(pipe: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// What a [`LogProcess`] does, if these arguments, which follow the program's name, start one;
-/// false if not. Call it before anything else.
+/// Runs as a [`LogProcess`] if these arguments, without the program's name, start one; false if
+/// they do not. Call it before anything else.
 pub fn write_logs(arguments: &[OsString]) -> bool {
     let [mode, word, path] = arguments else { return false };
     if mode != MODE {
         return false;
     }
-    // Where the open files cannot be listed, they stay open.
+    // Open files that cannot be listed stay open.
     let _ = close_others(&[]);
     let path = Path::new(path);
     match word.to_str() {
         Some(AUDIT) => {
-            // What cannot be made is reported with the first event.
+            // A failure is reported with the first event.
             let _ = make_directory(path);
             let mut log = AuditLog::open(path);
             confirm_each(|line| match serde_json::from_slice(line) {
@@ -321,8 +321,9 @@ pub fn write_logs(arguments: &[OsString]) -> bool {
             });
         }
         Some(LINES) => {
-            let mut file = fence_spool::open_append(path).map_err(|error| error.to_string());
-            confirm_each(|line| append(&mut file, path, line).err().unwrap_or_default());
+            let log = Log::open(path.to_owned());
+            let append = |line: &[u8]| log.append(&[line, b"\n"].concat());
+            confirm_each(|line| append(line).err().unwrap_or_default());
         }
         Some(DIRECTORY) => confirm(&make_directory(path).err().unwrap_or_default()),
         Some(LOOK) => confirm(&look(path).join("; ")),
@@ -331,12 +332,12 @@ pub fn write_logs(arguments: &[OsString]) -> bool {
     true
 }
 
-/// Does `write` with each whole line of standard input, and confirms each with what went wrong.
+/// Calls `write` for each whole line of standard input, and confirms each line with the problem.
 fn confirm_each(mut write: impl FnMut(&[u8]) -> String) {
     let mut stdin = io::stdin().lock();
     let mut line = Vec::new();
     while stdin.read_until(b'\n', &mut line).is_ok() {
-        // A starter that was killed may have sent half a line.
+        // A killed starter may have sent half a line.
         let Some(whole) = line.strip_suffix(b"\n") else { return };
         confirm(&write(whole));
         line.clear();
@@ -348,12 +349,6 @@ fn confirm(problem: &str) {
     let _ = writeln!(io::stdout(), "{}", shown_line(problem));
 }
 
-fn append(file: &mut Result<File, String>, path: &Path, line: &[u8]) -> Result<(), String> {
-    let file = file.as_ref().map_err(Clone::clone)?;
-    append_line(file, &[line, b"\n"].concat())
-        .map_err(|cause| format!("cannot append to '{}': {cause}", path.display()))
-}
-
 fn make_directory(path: &Path) -> Result<(), String> {
     match fence_spool::open_log_dir(path) {
         Err(PlaceError::Missing { .. }) => {
@@ -363,34 +358,33 @@ fn make_directory(path: &Path) -> Result<(), String> {
     }
 }
 
-/// What keeps the logs in the directory `path` from being written.
+/// Why the logs in the directory `path` cannot be written.
 fn look(path: &Path) -> Vec<String> {
     if let Err(problem) = fence_spool::examine_log_dir(path) {
         return vec![problem.to_string()];
     }
-    let logs = [EVENTS_LOG, READABLE_LOG, DETAILED_LOG].map(|name| path.join(name));
-    let problems = logs.iter().filter_map(|log| fence_spool::examine_log(log).err());
-    // Without the directory there is no log in it.
+    let problems = LOGS.iter().filter_map(|name| fence_spool::examine_log(&path.join(name)).err());
+    // A missing directory has no logs.
     let problems = problems.filter(|problem| !matches!(problem, PlaceError::Missing { .. }));
     problems.map(|problem| problem.to_string()).collect()
 }
 
-/// Closes what is open in this thread, but the standard ones and `kept`. What the starter's own
-/// starter left open is such a thing: a lock or a pipe that somebody waits for must not be held for
-/// as long as a disk stands still.
+/// Closes all files of this thread but the standard ones and `kept`, also those that the starter
+/// has inherited: while a disk hangs, this process must not hold a lock or a pipe that others wait
+/// for.
 fn close_others(kept: &[RawFd]) -> io::Result<()> {
     let entries = std::fs::read_dir("/proc/thread-self/fd")?;
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let others = numbers.filter(|number| *number > 2 && !kept.contains(number));
     for number in others.collect::<Vec<RawFd>>() {
-        // The listing's own is closed by now.
+        // The number of the listing itself is closed by now.
         let _ = nix::unistd::close(number);
     }
     Ok(())
 }
 
-/// How long the start of a process may hold up its starter, where the kernel gives a thread no table of
-/// open files of its own.
+/// How long the start of a process may delay its starter if the kernel refuses a thread a separate
+/// table of open files.
 const START_TIME_MAX: Duration = Duration::from_millis(500);
 
 const CANNOT_START: &str = "cannot start the process that writes logs";

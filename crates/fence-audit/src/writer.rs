@@ -1,7 +1,7 @@
-//! Appending to the logs: one write(2) of one whole line each, so that the lines of agents that run
-//! at the same time never mix.
+//! Appending to the logs: one write(2) for each line, so that the lines of concurrent agents never
+//! mix.
 //!
-//! Any of this can hang with the disk, so it belongs into a [`crate::LogProcess`].
+//! Each of these functions can hang with the disk, so they belong into a [`crate::LogProcess`].
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -19,43 +19,31 @@ pub const READABLE_LOG: &str = "fence-events-readable.log";
 /// The log of JSON lines.
 pub const DETAILED_LOG: &str = "fence-events-detailed.jsonl";
 
-/// How many logs there are.
-const LOGS: usize = 3;
+/// The logs of a directory, in the order in which they are written.
+pub(crate) const LOGS: [&str; 3] = [EVENTS_LOG, READABLE_LOG, DETAILED_LOG];
 
-/// What a fence lacks whose events are in no log.
+/// The words for an event that is in no log.
 pub(crate) const NOT_WRITTEN: &str = "the audit was not written";
 
 /// The three logs of one directory, opened once.
 #[derive(Debug)]
-pub struct AuditLog {
-    events: Log,
-    readable: Log,
-    detailed: Log,
-}
+pub struct AuditLog([Log; LOGS.len()]);
 
 impl AuditLog {
-    /// Opens the logs in `log_dir`, making the files where they are missing. What cannot be opened
-    /// is reported by [`AuditLog::record`].
+    /// Opens the logs in `log_dir`, and creates missing files. [`AuditLog::record`] reports those
+    /// that cannot be opened.
     pub fn open(log_dir: &Path) -> Self {
-        AuditLog {
-            events: Log::open(log_dir.join(EVENTS_LOG)),
-            readable: Log::open(log_dir.join(READABLE_LOG)),
-            detailed: Log::open(log_dir.join(DETAILED_LOG)),
-        }
+        AuditLog(LOGS.map(|name| Log::open(log_dir.join(name))))
     }
 
-    /// Appends `event` to each log, and returns what went wrong, each problem once; the first says
-    /// what the audit lacks.
+    /// Appends `event` to each log, and returns the problems, each once. The first also says what
+    /// the audit lacks.
     pub fn record(&mut self, event: &AuditEvent) -> Vec<String> {
-        let mut problems: Vec<String> = [
-            self.events.append(&event.to_operator_line()),
-            self.readable.append(&event.to_readable_line()),
-            self.detailed.append(&event.to_json_line()),
-        ]
-        .into_iter()
-        .filter_map(Result::err)
-        .collect();
-        let lack = if problems.len() == LOGS { NOT_WRITTEN } else { "the audit is incomplete" };
+        let lines = [event.to_operator_line(), event.to_readable_line(), event.to_json_line()];
+        let appended = self.0.iter().zip(&lines).map(|(log, line)| log.append(line.as_bytes()));
+        let mut problems: Vec<String> = appended.filter_map(Result::err).collect();
+        let lack =
+            if problems.len() == LOGS.len() { NOT_WRITTEN } else { "the audit is incomplete" };
         problems.dedup();
         if let Some(first) = problems.first_mut() {
             first.insert_str(0, &format!("{lack}: "));
@@ -64,38 +52,34 @@ impl AuditLog {
     }
 }
 
+/// A log, opened once; if it cannot be opened, why.
 #[derive(Debug)]
-struct Log {
+pub(crate) struct Log {
     path: PathBuf,
     file: Result<File, String>,
 }
 
 impl Log {
-    fn open(path: PathBuf) -> Self {
+    pub(crate) fn open(path: PathBuf) -> Self {
         let file = fence_spool::open_append(&path).map_err(|error| error.to_string());
         Log { path, file }
     }
 
-    fn append(&mut self, line: &str) -> Result<(), String> {
+    /// Appends `line`, which has its line end, although other processes append to the log as well.
+    ///
+    /// A full disk or a crash can have cut the last line. Then this function writes a line end first,
+    /// so that `line` begins a new line. The lock keeps other writers from cutting a line meanwhile.
+    pub(crate) fn append(&self, line: &[u8]) -> Result<(), String> {
         let file = self.file.as_ref().map_err(Clone::clone)?;
-        append_line(file, line.as_bytes())
-            .map_err(|cause| format!("cannot append to '{}': {cause}", self.path.display()))
+        // A file system without locks is written without a lock.
+        let is_locked = file.lock().is_ok();
+        let before: &[u8] = if ends_in_a_line(file) { b"\n" } else { b"" };
+        let written = write(file, &[before, line].concat());
+        if is_locked {
+            let _ = file.unlock();
+        }
+        written.map_err(|cause| format!("cannot append to '{}': {cause}", self.path.display()))
     }
-}
-
-/// Appends `line`, which has its line end, to a log that others append to as well.
-///
-/// A full disk or a crash can have cut the last line; then this one begins with a line end, so that
-/// it stands alone. The lock lets nobody of ours cut a line in between.
-pub(crate) fn append_line(file: &File, line: &[u8]) -> Result<(), String> {
-    // A file system without locks is written to without one.
-    let is_locked = file.lock().is_ok();
-    let written =
-        if ends_in_a_line(file) { write(file, &[b"\n", line].concat()) } else { write(file, line) };
-    if is_locked {
-        let _ = file.unlock();
-    }
-    written
 }
 
 /// Whether the last line has no end.
@@ -105,7 +89,7 @@ fn ends_in_a_line(file: &File) -> bool {
     size > 0 && file.read_exact_at(&mut last, size - 1).is_ok() && last != *b"\n"
 }
 
-/// Writes all of it, in one call unless the disk gets full in the middle.
+/// Writes all bytes, in one call unless the disk gets full meanwhile.
 fn write(mut file: &File, bytes: &[u8]) -> Result<(), String> {
     let mut written = 0;
     while written < bytes.len() {

@@ -1,9 +1,9 @@
-//! Asking the watcher that runs, through the spool's queries: ask, wait, and look whether it lives.
+//! Queries to the running watcher, through the spool: ask, wait, and check that the watcher runs.
 //!
-//! A watcher that dies answers nothing, so whoever waits for it looks from time to time: a dead one is
-//! told apart from a slow one within a second, however long the answer may take.
+//! A dead watcher never answers. So the client checks regularly, and distinguishes a dead watcher
+//! from a slow one within a second, however long the answer may take.
 //!
-//! What the answer means is the caller's to say, and the files are `fence-spool`'s.
+//! The caller decides what the answer means. `fence-spool` has the files.
 
 use std::error::Error;
 use std::fmt;
@@ -17,32 +17,32 @@ use fence_spool::{ClientSpool, Liveness, SpoolError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// What is asked, and until when the answer is waited for.
+/// A question, and how long the client waits for the answer.
 #[derive(Clone, Copy, Debug)]
 pub struct NewQuery<'a> {
-    /// What is asked.
+    /// The kind of the question.
     pub kind: QueryKind,
-    /// The device meant, if one is.
+    /// The device, if the question is about one.
     pub device: Option<&'a str>,
-    /// The target meant, if one is.
+    /// The target, if the question is about one.
     pub target: Option<&'a NodeName>,
-    /// The instant of `CLOCK_BOOTTIME`, in milliseconds, after which nobody waits.
+    /// The instant of `CLOCK_BOOTTIME`, in milliseconds, after which the client does not wait.
     pub deadline_boot_ms: u64,
 }
 
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum AskError {
-    /// No watcher runs: none ever did, or it has ended, perhaps while it was waited for.
+    /// No watcher runs: it was never started, or has ended, perhaps while the client waited.
     NotRunning(Liveness),
     /// A watcher runs, and gave no answer in time.
     NoAnswer {
-        /// Its process, once it has written it down.
+        /// Its process, if the watcher has already written it.
         pid: Option<u32>,
     },
-    /// The answer cannot be read, and why.
+    /// Why the answer cannot be read.
     Malformed(String),
-    /// The answer is one to another question.
+    /// The answer belongs to another question.
     OtherQuestion,
     /// The question could not be written.
     Spool(SpoolError),
@@ -50,21 +50,19 @@ pub enum AskError {
 
 impl fmt::Display for AskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let not_running = |f: &mut fmt::Formatter<'_>, state: fmt::Arguments<'_>| {
-            write!(
-                f,
-                "no fence-watcher is running on this node ({state}); start it: systemctl start \
-                 fence-watcher"
-            )
-        };
         match self {
-            AskError::NotRunning(Liveness::Never) => {
-                not_running(f, format_args!("it was never started on this spool"))
+            AskError::NotRunning(liveness) => {
+                let state = match liveness {
+                    Liveness::Never => "it was never started on this spool".to_owned(),
+                    Liveness::Dead { pid: Some(pid) } => format!("process {pid} has ended"),
+                    _ => "it has ended".to_owned(),
+                };
+                write!(
+                    f,
+                    "no fence-watcher is running on this node ({state}); start it: systemctl start \
+                     fence-watcher"
+                )
             }
-            AskError::NotRunning(Liveness::Dead { pid: Some(pid) }) => {
-                not_running(f, format_args!("process {pid} has ended"))
-            }
-            AskError::NotRunning(_) => not_running(f, format_args!("it has ended")),
             AskError::NoAnswer { pid: Some(pid) } => {
                 write!(f, "fence-watcher (process {pid}) is running but gave no answer")
             }
@@ -80,8 +78,8 @@ impl fmt::Display for AskError {
 
 impl Error for AskError {}
 
-/// Asks the watcher that serves `spool`, and waits for its answer. The question and its answer are gone
-/// afterwards.
+/// Asks the watcher that serves `spool`, and waits for its answer. Removes the question and its
+/// answer afterwards.
 pub fn ask(spool: &ClientSpool, question: &NewQuery<'_>) -> Result<QueryAnswer, AskError> {
     check_alive(spool)?;
     let query = Query {
@@ -95,8 +93,8 @@ pub fn ask(spool: &ClientSpool, question: &NewQuery<'_>) -> Result<QueryAnswer, 
     };
     let asked = spool.ask(&query).map_err(AskError::Spool)?;
     loop {
-        // The time and the watcher are looked at first: an answer that comes while the time runs out, or
-        // is the last thing that a watcher does, is still taken.
+        // First the time and the watcher, then the answer: an answer at the last moment, or right
+        // before the watcher's end, is still taken.
         let (now, alive) = (boot_ms(), check_alive(spool));
         if let Some(bytes) = spool.answer_of(&asked) {
             return read(&bytes, &query.query_id);
@@ -112,8 +110,8 @@ pub fn ask(spool: &ClientSpool, question: &NewQuery<'_>) -> Result<QueryAnswer, 
     }
 }
 
-/// Fails where no watcher serves `spool`. Gives the process of the one that does, once it has written it
-/// down.
+/// The process of the watcher that serves `spool`, if the watcher has already written it. An error
+/// if no watcher runs.
 pub fn check_alive(spool: &ClientSpool) -> Result<Option<u32>, AskError> {
     match spool.watcher() {
         Liveness::Alive { pid } => Ok(pid),
@@ -128,7 +126,7 @@ pub fn wait<'a>(events: impl IntoIterator<Item = BorrowedFd<'a>>, until_boot_ms:
         events.into_iter().map(|event| PollFd::new(event, PollFlags::POLLIN)).collect();
     match poll(&mut polled, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)) {
         Ok(_) | Err(Errno::EINTR) => {}
-        // The kernel is short of memory: what is looked at next needs none.
+        // The kernel is short of memory. The caller's next look needs none.
         Err(_) => thread::sleep(time.min(Duration::from_millis(100))),
     }
 }
@@ -141,9 +139,8 @@ fn read(bytes: &[u8], query_id: &str) -> Result<QueryAnswer, AskError> {
     }
 }
 
-/// The longest time between two looks for an answer that no event announced, and at whether the watcher
-/// lives.
+/// The longest time between two looks for the answer and for the watcher, without an event.
 const LOOK_INTERVAL_MS: u64 = 500;
 
-/// The same where the system has no watch left to give: then no event announces the answer.
+/// The same if the system has no inotify watch left, so that no event reports the answer.
 const UNWATCHED_INTERVAL_MS: u64 = 20;

@@ -1,10 +1,10 @@
-//! The clocks by which fences are timed, and the boot that they count from.
+//! The clocks for the deadlines of fences, and the identity of the boot.
 //!
-//! Both programs read them here, so both have the same answer to a clock that fails: [`problem`] refuses
-//! to begin with it, and later it reads as the far future, in which every deadline has passed. Nothing
-//! starts then, and nobody goes on waiting.
+//! Both programs read the clocks here, so both treat a failing clock in the same way. At the start,
+//! [`problem`] reports it, and the program does not begin. Later, the clock reads as the far
+//! future: every deadline has passed, so nothing starts and no client waits.
 //!
-//! What an instant means is decided elsewhere: `fence_core` takes it as an argument.
+//! `fence_core` decides what an instant means, and takes it as an argument.
 
 use std::{fs, io};
 
@@ -13,7 +13,7 @@ use fence_core::{Now, clock};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 
-/// Milliseconds of `CLOCK_BOOTTIME`: it runs while the machine sleeps and no one can set it.
+/// Milliseconds of `CLOCK_BOOTTIME`, which runs while the machine sleeps and cannot be set.
 pub fn boot_ms() -> u64 {
     milliseconds(read())
 }
@@ -28,8 +28,8 @@ pub fn boot_id() -> io::Result<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
 }
 
-/// Why this process cannot keep deadlines, if so: it cannot read the clock, or reads another one than the
-/// machine's.
+/// Why this process cannot keep deadlines, if it cannot read the clock, or reads another clock than
+/// that of the machine.
 pub fn problem() -> Option<String> {
     unreadable(read()).or_else(|| {
         clock::shifted(|path| {

@@ -1,10 +1,10 @@
 //! Log lines to syslog, the journal or a terminal.
 //!
-//! A log is the least important thing these programs do: nothing here ever waits for the one who
-//! reads the lines. The agent sends single lines ([`Syslog`]); the watcher installs a logger
-//! ([`init`]) whose lines go through a bounded queue to a thread of its own.
+//! No function here ever waits for the reader of the lines: a log must not delay a fence. The agent
+//! sends single lines ([`Syslog`]). The watcher installs a logger ([`init`]), whose lines go
+//! through a bounded queue to a thread.
 //!
-//! The audit of fences is not here but in `fence-audit`.
+//! The audit of fences is in `fence-audit`.
 
 mod line;
 mod logger;

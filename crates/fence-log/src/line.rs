@@ -1,9 +1,9 @@
-//! Making one line of any text.
+//! Any text as one line.
 
 use std::fmt::Write;
 
-/// `text` as one line: every character that is not plain, and the backslash itself, is written as
-/// an escape, so that a value from outside can neither begin a line nor look like another one.
+/// `text` as one line. Characters that are not plain, and the backslash, become escapes, so a value
+/// from outside can neither begin a line nor imitate another value.
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -17,17 +17,16 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// The same for people, who need not know which text it was: the backslash stays as it is. Texts
-/// that show a value from outside have escapes of their own, and a text may come through several
-/// hands.
+/// The same for people: the backslash stays unchanged. A text that quotes a value from outside
+/// already has escapes, and a text may pass through this function several times.
 pub fn shown_line(text: &str) -> String {
     text.split('\\').map(one_line).collect::<Vec<_>>().join("\\")
 }
 
-/// Whether `c` neither ends a line nor controls how a terminal shows the rest of it.
+/// Whether `c` neither ends a line nor controls how a terminal shows the rest of the line.
 ///
-/// Beside the control characters (C0, DEL, C1 with U+0085) these are the line and paragraph
-/// separators and the marks that turn the direction of writing.
+/// Not plain are the control characters (C0, DEL, C1 with U+0085), the line and paragraph
+/// separators, and the marks that change the direction of writing.
 pub fn is_plain(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,7 +1,7 @@
 //! The watcher's logger: a bounded queue and one thread that writes.
 //!
-//! A journal or a terminal that no longer reads blocks that thread and nobody else. What does not
-//! fit into the queue meanwhile is dropped, counted, and the count is logged.
+//! A journal or a terminal that no longer reads blocks this thread alone. Lines that do not fit
+//! into the queue meanwhile are dropped and counted, and the count is logged.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use crate::{Syslog, shown_line};
 /// The most lines that wait for the writer.
 const QUEUE_LINES_MAX: usize = 1024;
 
-/// How long `log::logger().flush()` waits for a reader that may be stuck.
+/// How long `log::logger().flush()` waits for a reader that may hang.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Where the lines go.
@@ -24,16 +24,16 @@ const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 pub enum LogSink {
     /// Standard error, for people.
     Stderr,
-    /// Standard error that leads to the journal: with priorities (sd-daemon(3)). For a caller that
+    /// Standard error that leads to the journal, with priorities (sd-daemon(3)). For a caller that
     /// finds `JOURNAL_STREAM` in its environment.
     Journal,
-    /// The local syslog; standard error where none listens.
+    /// The local syslog; standard error if no syslog listens.
     Syslog,
 }
 
 /// Makes this program's `log` macros write to `target`. `log::logger().flush()` at the end waits,
-/// for a bounded time, until all lines are out. An error is that there is a logger already, or that
-/// no thread can be started.
+/// for a bounded time, until all lines are written. Fails if a logger exists, or if no thread can
+/// be started.
 pub fn init(program: &'static str, target: LogSink, level: LevelFilter) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
     let writer = Arc::clone(&queue);
@@ -58,7 +58,7 @@ fn sink(program: &'static str, target: LogSink) -> Sink {
         },
         LogSink::Stderr | LogSink::Journal => Box::new(move |level, text| {
             let line = stderr_line(program, target, level, text);
-            // Nobody is left to tell when standard error is gone.
+            // Without standard error, the line is lost.
             let _ = io::stderr().write_all(line.as_bytes());
         }),
     }
@@ -90,8 +90,8 @@ struct Logger {
 }
 
 impl Log for Logger {
-    /// Libraries are not asked: at the level `trace`, one that speaks HTTP writes down what it
-    /// sends, and with that the password.
+    /// Not for libraries: at the level `trace`, an HTTP library logs all that it sends, with the
+    /// password.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level() && metadata.target().starts_with("fence_")
     }
@@ -148,7 +148,7 @@ impl Queue {
         }
     }
 
-    /// All waiting lines, once there are some; the writer counts as busy until it comes back.
+    /// Waits for lines, and takes all. The writer counts as busy until its next call.
     fn take(&self) -> (VecDeque<(Level, String)>, u64) {
         let mut state = self.lock();
         state.writing = false;
@@ -161,7 +161,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere leaves the queue whole: every change of it is a single step.
+        // After a panic elsewhere the queue is still whole: every change of it is a single step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,13 +1,13 @@
-//! Whether anybody gets what is written to standard output.
+//! Whether standard output leads anywhere.
 
 use std::io;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{fstat, stat};
 
-/// Whether the starter closed standard output. Rust's run-time opens `/dev/null` in its place, for
-/// reading and writing; a shell's `>/dev/null` is open for writing alone. A starter
-/// that opens it for both, as Python's `subprocess.DEVNULL` does, cannot be told apart.
+/// Whether the starter closed standard output. Then Rust's run-time opens `/dev/null` instead, for
+/// reading and writing; a shell's `>/dev/null` is open for writing alone. A starter that opens it
+/// for both, as Python's `subprocess.DEVNULL` does, looks the same as a closed output.
 pub fn stdout_was_closed() -> bool {
     let is_null = match (fstat(io::stdout()), stat("/dev/null")) {
         (Ok(stdout), Ok(null)) => stdout.st_rdev == null.st_rdev && null.st_rdev != 0,

@@ -1,4 +1,4 @@
-//! Single lines to the local syslog socket, without ever waiting for its reader.
+//! Single lines to the local syslog socket. Nothing here waits for its reader.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -10,20 +10,20 @@ use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
 
 use crate::shown_line;
 
-/// The longest line sent, in bytes. The socket of a stock Linux takes some 200 KiB; readers cut far
-/// earlier.
+/// The longest line, in bytes. The socket of a usual Linux takes some 200 KiB, but readers cut far
+/// shorter lines.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
 /// A connection to the local syslog.
 ///
-/// The socket does not block: when its reader is stuck and its queue is full, lines are lost.
+/// The socket does not block: if its reader hangs and its queue is full, lines are lost.
 pub struct Syslog {
     path: PathBuf,
     logger: Logger<LoggerBackend, Tag>,
 }
 
 impl Syslog {
-    /// Connects to `/dev/log`; `None` where no syslog listens.
+    /// Connects to `/dev/log`; `None` if no syslog listens.
     pub fn connect(program: &str) -> Option<Self> {
         Self::connect_to(Path::new("/dev/log"), program).ok()
     }
@@ -33,21 +33,18 @@ impl Syslog {
         Ok(Syslog { path: path.to_owned(), logger: Logger::new(dial(path)?, tag) })
     }
 
-    /// Sends `text` as one line. What cannot be sent now is lost, and `false` says so.
+    /// Sends `text` as one line. False if it cannot be sent now, and is lost.
     pub fn send(&mut self, level: Level, text: &str) -> bool {
         let mut line = shown_line(text);
         line.truncate(line.floor_char_boundary(LINE_BYTES_MAX));
         match self.write(level, &line) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            // The syslog daemon was started anew: its socket is another one.
-            Err(_) => match dial(&self.path) {
-                Ok(backend) => {
-                    self.logger.backend = backend;
-                    self.write(level, &line).is_ok()
-                }
-                Err(_) => false,
-            },
+            // The syslog daemon was restarted, so it has another socket.
+            Err(_) => dial(&self.path).is_ok_and(|backend| {
+                self.logger.backend = backend;
+                self.write(level, &line).is_ok()
+            }),
         }
     }
 
@@ -72,8 +69,8 @@ fn dial(path: &Path) -> io::Result<LoggerBackend> {
     Ok(LoggerBackend::Unix(socket))
 }
 
-/// `<priority>program[pid]: text`, without a time: the library's own format writes UTC where local
-/// time is expected, and every local syslog stamps a line without a time itself.
+/// `<priority>program[pid]: text`, without a time. Every local syslog adds the time itself; the
+/// library's own format has UTC, and readers expect local time.
 #[derive(Clone, Debug)]
 struct Tag {
     program: String,

@@ -1,4 +1,4 @@
-//! Asking the running watcher, through the spool's queries.
+//! Queries to the running watcher, through the spool.
 
 use anyhow::anyhow;
 use fence_client::{AskError, NewQuery, check_alive};
@@ -9,17 +9,9 @@ use fence_spool::{ClientSpool, Places};
 use super::table::span;
 use crate::config::SpoolSettings;
 
-/// The answer of the watcher that serves this spool, if there is one within `patience_ms`.
+/// The answer of the watcher that serves this spool to a question, perhaps about `device`. The
+/// watcher must answer within `patience_ms`.
 pub(super) fn ask(
-    spool: &SpoolSettings,
-    query: QueryKind,
-    patience_ms: u64,
-) -> anyhow::Result<QueryAnswer> {
-    ask_about(spool, query, None, patience_ms)
-}
-
-/// The same for a question about `device`.
-pub(super) fn ask_about(
     spool: &SpoolSettings,
     kind: QueryKind,
     device: Option<&str>,

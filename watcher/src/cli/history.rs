@@ -1,8 +1,8 @@
 //! `fence-watcher history`: the audit, one row for each fence.
 //!
-//! The audit has a line for the beginning of a fence and one for its end. A fence without an end is
-//! what an operator looks for, so it has a row of its own too. Whether such a fence still waits or
-//! runs is shown by the place of its request in the spool.
+//! The audit has a line for the beginning of a fence and one for its end. Operators look for fences
+//! without an end, so these have a row as well. The place of the request in the spool shows whether
+//! such a fence still waits or runs.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use super::shown::Shown;
 use super::table::{Table, paragraph, span};
 use crate::config::SpoolSettings;
 
-/// Which fences are wanted; a field that is `None` lets all through.
+/// The wanted fences; a field that is `None` admits all.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub(super) node: Option<String>,
@@ -27,7 +27,7 @@ pub(super) struct Wanted {
     pub(super) since: Option<DateTime<Utc>>,
 }
 
-/// The text of `history`, at most `width` characters wide where it is a table.
+/// The text of `history`. A table is at most `width` characters wide.
 pub(super) fn history(
     log_dir: &Path,
     spool: &SpoolSettings,
@@ -36,7 +36,8 @@ pub(super) fn history(
     width: usize,
 ) -> Result<String, HistoryError> {
     let Wanted { node, action, result, since } = wanted;
-    // Result and time are a whole fence's, not one line's: they are looked at after the joining.
+    // Result and time belong to a whole fence and not to a line, so they are compared after the
+    // join.
     let mut fences = join(read(log_dir, Filter { node, action })?);
     fences.retain(|fence| since.is_none_or(|since| fence.time >= since));
     look_up(&mut fences, spool);
@@ -46,19 +47,19 @@ pub(super) fn history(
         return Ok(json.expect("texts, numbers and lists have a JSON form") + "\n");
     }
     if fences.is_empty() {
-        let nothing = format!("no fence is recorded in '{}' that fits", log_dir.display());
+        let nothing = format!("no matching fence is recorded in '{}'", log_dir.display());
         return Ok(paragraph(&nothing, width) + "\n");
     }
     Ok(text(&fences, width))
 }
 
-/// The object that stands for the list of fences where that cannot be read.
+/// The object instead of the list of fences if the audit cannot be read.
 pub(super) fn unread(message: &str) -> String {
     format!("{:#}\n", serde_json::json!({ "message": message }))
 }
 
-/// The instant that `--since` names: so long ago (`2h`), or a date or time, which is local unless
-/// it has an offset.
+/// The instant of `--since`: a time ago (`2h`), or a date or time, which is local unless it has an
+/// offset.
 pub(super) fn since(text: &str) -> Result<DateTime<Utc>, String> {
     let ago = crate::config::milliseconds(text)
         .and_then(|milliseconds| i64::try_from(milliseconds).ok())
@@ -83,7 +84,7 @@ fn with_offset(text: &str) -> Option<DateTime<Utc>> {
     forms.into_iter().find_map(of).map(|instant| instant.to_utc())
 }
 
-/// A date, a date and time, or a time of `today`, by the clock on the wall.
+/// A date, a date and time, or a time of `today`, in local time.
 fn local(text: &str, today: NaiveDate) -> Option<NaiveDateTime> {
     let date = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0);
     let both = |form| NaiveDateTime::parse_from_str(&text.replacen(' ', "T", 1), form).ok();
@@ -93,14 +94,12 @@ fn local(text: &str, today: NaiveDate) -> Option<NaiveDateTime> {
         .or_else(|| ["%H:%M:%S%.f", "%H:%M"].into_iter().find_map(time))
 }
 
-/// The first instant at which clocks here show this. Where they skip it, the first one after that.
+/// The first instant with this local time. If the clocks skip it, the first instant after that.
 fn instant_here(local: NaiveDateTime) -> Option<DateTime<Utc>> {
     let minutes = (0..=MINUTES_SKIPPED_MAX).map(TimeDelta::minutes);
     let shown = minutes.filter_map(|minutes| local.checked_add_signed(minutes));
-    shown
-        .filter_map(|local| local.and_local_timezone(Local).earliest())
-        .map(|instant| instant.to_utc())
-        .next()
+    let mut instants = shown.filter_map(|local| local.and_local_timezone(Local).earliest());
+    instants.next().map(|instant| instant.to_utc())
 }
 
 /// One fence: its beginning and its end.
@@ -121,16 +120,16 @@ struct Fence {
     request_id: Option<String>,
 }
 
-/// Puts ends to beginnings, in the order of the beginnings. Of several ends the last one holds that
-/// knows the outcome: earlier versions of the agent wrote one where they gave up, and the watcher
-/// another one. Events without a request's identity belong to the same
-/// fence when they concern the same target and action.
+/// Joins beginnings and ends, in the order of the beginnings. Of several ends, the last one with a
+/// known outcome counts: earlier versions of the agent wrote an end when they gave up, and the
+/// watcher another one. Events without a request's identity belong to one fence if target and
+/// action are the same.
 fn join(events: impl Iterator<Item = AuditEvent>) -> Vec<Fence> {
     let mut fences: Vec<Fence> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     for event in events {
         let key = match &event.request_id {
-            // The case of an identity's letters means nothing.
+            // Identities are equal in upper and lower case.
             Some(id) => id.to_ascii_lowercase(),
             None => format!("{}\n{}", event.target_node, event.action),
         };
@@ -157,7 +156,7 @@ fn join(events: impl Iterator<Item = AuditEvent>) -> Vec<Fence> {
 }
 
 fn begun(event: AuditEvent) -> Fence {
-    // One whose agent gave up says so.
+    // The event of an agent that gave up has a result.
     let result = event.result.filter(|_| event.status == Status::Unknown);
     Fence {
         time: event.timestamp,
@@ -186,8 +185,7 @@ fn end(fence: &mut Fence, event: AuditEvent) {
     fence.details = event.details;
 }
 
-/// Takes over that the agent gave up, unless the end is known. A cut line says nothing of a fence
-/// that is known.
+/// Notes that the agent gave up, unless the end is known. A cut line adds nothing to a known fence.
 fn give_up(fence: &mut Fence, event: AuditEvent) {
     if let Some(result) = event.result.filter(|_| !fence.is_ended) {
         fence.result = Shown::Ended(result);
@@ -196,12 +194,12 @@ fn give_up(fence: &mut Fence, event: AuditEvent) {
     }
 }
 
-/// Tells of the fences without an end which of them wait or run.
+/// Finds out which fences without an end wait or run.
 fn look_up(fences: &mut [Fence], spool: &SpoolSettings) {
     if fences.iter().all(|fence| fence.is_ended) {
         return;
     }
-    // Without a spool nothing waits, and the audit is shown all the same.
+    // Without a spool nothing waits, and the audit can still be shown.
     let Ok(spool) = ClientSpool::open(&Places::new(&spool.request_dir, &spool.response_dir)) else {
         return;
     };
@@ -210,7 +208,7 @@ fn look_up(fences: &mut [Fence], spool: &SpoolSettings) {
         let stages = names(fence).into_iter().filter_map(|name| spool.stage(&name).ok());
         let mut results = stages.filter_map(|stage| match stage {
             Stage::Pending => Some(Shown::Waiting),
-            // What a watcher left behind that died does not run: the next one answers it.
+            // A request that a dead watcher claimed does not run: the next watcher answers it.
             Stage::Claimed => is_served.then_some(Shown::Running),
             Stage::Elsewhere => None,
         });
@@ -220,7 +218,7 @@ fn look_up(fences: &mut [Fence], spool: &SpoolSettings) {
     }
 }
 
-/// The names that the request of `fence` may have in the spool.
+/// The possible names of the request of `fence` in the spool.
 fn names(fence: &Fence) -> Vec<RecordName> {
     let id = fence.request_id.as_deref().and_then(|id| id.parse::<RequestId>().ok());
     let Some(id) = id else { return Vec::new() };
@@ -229,14 +227,11 @@ fn names(fence: &Fence) -> Vec<RecordName> {
     std::iter::once(RecordName::of_id(&id)).chain(by_target).collect()
 }
 
-/// The details without the result, which has a column of its own.
+/// The details without the result, which the table shows in another column.
 fn details(fence: &Fence) -> &str {
-    let result = fence.result.as_str();
-    let words = result.replace('-', " ");
-    let rest = [result, &words]
-        .into_iter()
-        .find_map(|result| fence.details.strip_prefix(result)?.strip_prefix(": "));
-    rest.unwrap_or(&fence.details)
+    let (details, result) = (&fence.details, fence.result.as_str());
+    let without = |result: &str| details.strip_prefix(result)?.strip_prefix(": ");
+    without(result).or_else(|| without(&result.replace('-', " "))).unwrap_or(details)
 }
 
 fn text(fences: &[Fence], width: usize) -> String {
@@ -258,7 +253,7 @@ fn as_rfc3339<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::O
     serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-/// The longest time that clocks skip at once: a day, where a date line was moved.
+/// The longest time that clocks skip at once: a day, when a country crosses the date line.
 const MINUTES_SKIPPED_MAX: i64 = 24 * 60;
 
 #[cfg(test)]

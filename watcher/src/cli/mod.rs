@@ -1,11 +1,10 @@
-//! The command line: which command, with which settings, and the exit code.
+//! The command line: the command, its settings, and the exit code.
 //!
-//! 0: done, and all is well. 1: it failed, or something is not well. 2: the command line or the
-//! configuration is wrong, and nothing was begun.
+//! 0: the command succeeded and found no problem. 1: it failed, or found a problem. 2: the command
+//! line or the configuration is wrong, and nothing was begun.
 //!
-//! Each command but `run` makes a text, which is written at once at the end: a reader that goes
-//! away (`| head`) is no error. A text that cannot be written is one: standard output is full, or
-//! closed.
+//! Each command but `run` writes one text at its end. A reader that goes away (`| head`) is not an
+//! error. A standard output that is full or closed is an error.
 
 mod ask;
 mod check;
@@ -33,9 +32,9 @@ use crate::config::{self, ConfigError, Origin, Problem, SpoolSettings, WatcherCo
 use crate::daemon;
 use check::Wanted;
 
-/// Does what the command line says.
+/// Carries out the command line.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    // The executor must start from a fresh process, so it comes before everything else.
+    // Before everything else: the executor must start from a fresh process.
     if let [_, mode, lock_file] = &arguments[..]
         && mode == EXECUTOR_MODE
     {
@@ -47,24 +46,21 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     match Arguments::try_parse_from(arguments) {
         Ok(arguments) => execute(arguments),
         Err(error) if error.use_stderr() => {
-            // Nobody is left to tell when standard error is gone.
+            // Without standard error, the error cannot be reported.
             let _ = error.print();
             WRONG_INPUT.into()
         }
         // The help or the version.
-        Err(text) => match written(|| text.print()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => done(Err(error)),
-        },
+        Err(text) => done(written(|| text.print())),
     }
 }
 
-/// The whole command line, for what is made from it: the manual and the completions.
+/// The whole command line, for the manual and the completions.
 pub fn command() -> clap::Command {
     Arguments::command()
 }
 
-/// Answers fence requests: takes them from the spool, drives fence devices, writes what came of it.
+/// Answers fence requests: takes them from the spool, drives fence devices, writes the results
 #[derive(Debug, Parser)]
 #[command(name = "fence-watcher", version)]
 struct Arguments {
@@ -79,21 +75,21 @@ struct Arguments {
 
 #[derive(Debug, clap::Args)]
 struct RunArguments {
-    /// The name of this node, where it differs from `uname -n`
+    /// The name of this node, if it differs from `uname -n`
     #[arg(long, value_name = "NAME")]
     node: Option<NodeName>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve requests until told to stop (what is done without a command)
+    /// Serve requests until stopped (the default)
     Run(RunArguments),
     /// Check the configuration, whether the service can start, and whether each device can be
     /// reached now
     Check {
         #[command(flatten)]
         node: RunArguments,
-        /// Look at nothing but the file: for a file that is meant for another machine
+        /// Check the file alone: for a file of another machine
         #[arg(long)]
         offline: bool,
         /// As JSON
@@ -106,9 +102,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Have the running watcher read its configuration again: all of it, or nothing if it is wrong
+    /// Make the running watcher read its configuration again: a wrong one changes nothing
     Reload,
-    /// Show what was fenced, from the audit log
+    /// Show past fences, from the audit log
     History {
         /// Only fences of this node
         #[arg(long, value_name = "NAME")]
@@ -119,14 +115,14 @@ enum Command {
         /// Only fences with this result
         #[arg(long, value_name = "RESULT", value_parser = shown::result_values())]
         result: Option<shown::Shown>,
-        /// Only fences since then: 30m, 2h, 7d ago, or a date or time, such as 2026-01-31,
+        /// Only fences since this time: 30m, 2h, 7d ago, or a date or time, such as 2026-01-31,
         /// '2026-01-31 12:00' or 12:00 (local) or 2026-01-31T12:00:00Z
         #[arg(long, value_name = "WHEN", value_parser = history::since)]
         since: Option<DateTime<Utc>>,
         /// As JSON: a list, or an object with a `message` if the audit cannot be read
         #[arg(long)]
         json: bool,
-        /// The directory of the audit log, where it is not the configured one
+        /// The directory of the audit log, if it is not the configured one
         #[arg(long, value_name = "DIR")]
         log_dir: Option<PathBuf>,
     },
@@ -150,50 +146,49 @@ fn execute(arguments: Arguments) -> ExitCode {
         }
         Command::Status { json } => match input.settings_to_look() {
             Ok(settings) => show(status::status(&settings.spool, json, table::width())),
-            Err(error) => {
-                refuse_as(json.then(|| status::unknown(&error.lines().join("\n"))), &error)
-            }
+            Err(error) => refuse_as(json, status::unknown, &error),
         },
         Command::Reload => reload_watcher(&input),
         Command::History { node, action, result, since, json, log_dir } => {
-            let log_dir = log_dir.map_or_else(
-                || input.settings_to_look().map(|settings| settings.log.log_dir),
-                |directory| Ok(std::path::absolute(&directory).unwrap_or(directory)),
-            );
             let wanted = history::Wanted { node, action, result, since };
-            let spool = input.spool_at_best();
-            match log_dir {
-                Ok(log_dir) => {
-                    match history::history(&log_dir, &spool, wanted, json, table::width()) {
-                        Ok(text) => show(Ok((text, true))),
-                        Err(error) => {
-                            if json {
-                                say(&history::unread(&error.to_string()));
-                            }
-                            done(Err(error.into()))
-                        }
-                    }
-                }
-                Err(error) => {
-                    refuse_as(json.then(|| history::unread(&error.lines().join("\n"))), &error)
-                }
-            }
+            show_history(&input, log_dir, wanted, json)
         }
     }
 }
 
 fn check(input: &Input, node: Option<NodeName>, wanted: Wanted) -> ExitCode {
-    let error = match input.settings_to_check(node.clone(), wanted.offline) {
-        Ok(settings) => return show(check::check(&settings, wanted)),
-        Err(error) => error,
+    match input.settings_to_check(node.clone(), wanted.offline) {
+        Ok(settings) => show(check::check(&settings, wanted)),
+        Err(error) => {
+            let node = input.origin(node, false).node;
+            refuse_as(wanted.json, |_| check::refused(&node, &error.lines()), &error)
+        }
+    }
+}
+
+fn show_history(
+    input: &Input,
+    log_dir: Option<PathBuf>,
+    wanted: history::Wanted,
+    json: bool,
+) -> ExitCode {
+    let log_dir = match log_dir {
+        Some(directory) => std::path::absolute(&directory).unwrap_or(directory),
+        None => match input.settings_to_look() {
+            Ok(settings) => settings.log.log_dir,
+            Err(error) => return refuse_as(json, history::unread, &error),
+        },
     };
-    let node = input.origin(node, false).node;
-    refuse_as(wanted.json.then(|| check::refused(&node, &error.lines())), &error)
+    let text = history::history(&log_dir, &input.spool_at_best(), wanted, json, table::width());
+    if let (Err(error), true) = (&text, json) {
+        say(&history::unread(&error.to_string()));
+    }
+    show(text.map(|text| (text, true)).map_err(Into::into))
 }
 
 fn reload_watcher(input: &Input) -> ExitCode {
     let spool = input.spool_at_best();
-    match reload::reload(&spool) {
+    let error = match reload::reload(&spool) {
         Ok(Ok(text)) => {
             let shown = show(Ok((text, true)));
             if let Ok(settings) = input.settings_to_look() {
@@ -201,50 +196,37 @@ fn reload_watcher(input: &Input) -> ExitCode {
                     complain(&format!("warning: {warning}"));
                 }
             }
-            shown
+            return shown;
         }
         Ok(Err(problems)) => {
             for problem in problems {
                 complain(&problem);
             }
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
-        Err(error) => {
-            let places = format!(
-                "'{}' and '{}' (a change of these needs a restart)",
-                spool.request_dir.display(),
-                spool.response_dir.display()
-            );
-            // A watcher may run all the same: a wrong configuration does not lead to it.
-            done(Err(match input.settings_to_look() {
-                Ok(_) => {
-                    error.context(format!("no watcher that serves {places} has read it again"))
-                }
-                Err(wrong) => {
-                    refuse(&wrong);
-                    let correct =
-                        "correct the configuration, then run `fence-watcher reload` again";
-                    let is_missing = matches!(
-                        error.downcast_ref(),
-                        Some(SpoolError::Place(PlaceError::Missing { .. }))
-                    );
-                    if is_missing || matches!(error.downcast_ref(), Some(AskError::NotRunning(_))) {
-                        anyhow!(
-                            "nothing was read again: no watcher was found that serves {places}; {correct}"
-                        )
-                    } else {
-                        // It may run, and read the file yet.
-                        error.context(format!(
-                            "no watcher that serves {places} has read it again; {correct}"
-                        ))
-                    }
-                }
-            }))
-        }
-    }
+        Err(error) => error,
+    };
+    let places = format!(
+        "'{}' and '{}' (a change of these needs a restart)",
+        spool.request_dir.display(),
+        spool.response_dir.display()
+    );
+    let not_read = format!("no watcher on {places} has read the configuration again");
+    // A watcher may run all the same: a wrong configuration does not lead to it.
+    let Err(wrong) = input.settings_to_look() else { return done(Err(error.context(not_read))) };
+    refuse(&wrong);
+    let correct = "correct the configuration, then run `fence-watcher reload` again";
+    let is_missing =
+        matches!(error.downcast_ref(), Some(SpoolError::Place(PlaceError::Missing { .. })));
+    done(Err(if is_missing || matches!(error.downcast_ref(), Some(AskError::NotRunning(_))) {
+        anyhow!("nothing was read again: no watcher was found on {places}; {correct}")
+    } else {
+        // A watcher may run, and still read the file.
+        error.context(format!("{not_read}; {correct}"))
+    }))
 }
 
-/// From where settings come.
+/// The sources of the settings.
 struct Input {
     config: PathBuf,
     node: Option<NodeName>,
@@ -252,16 +234,8 @@ struct Input {
 }
 
 impl Input {
-    fn settings(
-        &self,
-        node: Option<NodeName>,
-        programs_must_exist: bool,
-    ) -> Result<WatcherConfig, ConfigError> {
-        config::load(&self.origin(node, programs_must_exist))
-    }
-
-    /// For a look at the configuration: as the service would take it on this machine, unless it is
-    /// meant for another one.
+    /// For `check`: as the service on this machine reads it, unless the file is for another
+    /// machine.
     fn settings_to_check(
         &self,
         node: Option<NodeName>,
@@ -271,41 +245,38 @@ impl Input {
             return self.settings_to_serve(node);
         }
         let is_for_a_node = node.is_some() || self.node.is_some();
-        let settings = self.settings(node, false)?;
-        // Without a name, it may be meant for any node.
+        let settings = config::load(&self.origin(node, false))?;
+        // Without a name, the file may be for any node.
         if is_for_a_node { self.with_a_device_here(settings) } else { Ok(settings) }
     }
 
-    fn on_this_clock(&self, settings: WatcherConfig) -> Result<WatcherConfig, ConfigError> {
-        match fence_clock::problem() {
-            None => Ok(settings),
-            Some(text) => {
-                let problems = vec![Problem { line: None, text }];
-                Err(ConfigError::Problems { path: self.config.clone(), problems })
-            }
-        }
-    }
-
-    /// For the service, which is of no use on a node that no device is for.
+    /// For the service, which needs the clock and a device for its node.
     fn settings_to_serve(&self, node: Option<NodeName>) -> Result<WatcherConfig, ConfigError> {
-        self.with_a_device_here(self.on_this_clock(self.settings(node, true)?)?)
+        let settings = config::load(&self.origin(node, true))?;
+        match fence_clock::problem() {
+            Some(text) => Err(self.problem(text)),
+            None => self.with_a_device_here(settings),
+        }
     }
 
     fn with_a_device_here(&self, settings: WatcherConfig) -> Result<WatcherConfig, ConfigError> {
         if settings.devices.iter().any(|device| device.applies_to(&settings.node)) {
             return Ok(settings);
         }
-        let text = format!(
+        Err(self.problem(format!(
             "no [[device]] is for this node, '{}': add it to `nodes` of one, or give its name with \
              --node",
             settings.node
-        );
-        let problems = vec![Problem { line: None, text }];
-        Err(ConfigError::Problems { path: self.config.clone(), problems })
+        )))
     }
 
-    /// For the commands that only look, which serve other responders' users too: without the usual
-    /// file, the usual places.
+    fn problem(&self, text: String) -> ConfigError {
+        let problems = vec![Problem { line: None, text }];
+        ConfigError::Problems { path: self.config.clone(), problems }
+    }
+
+    /// For the commands that only look. They also serve users of other responders: without the
+    /// usual file, they take the defaults.
     fn settings_to_look(&self) -> Result<WatcherConfig, ConfigError> {
         let origin = self.origin(None, false);
         match config::load(&origin) {
@@ -316,7 +287,8 @@ impl Input {
         }
     }
 
-    /// Where the spool lies, as far as the file can be read: the watcher is to tell what is wrong.
+    /// The place of the spool, as far as the file can be read: the watcher itself reports what is
+    /// wrong.
     fn spool_at_best(&self) -> SpoolSettings {
         config::spool_at_best(&self.origin(None, false))
     }
@@ -338,7 +310,7 @@ impl Input {
     }
 }
 
-/// Writes a command's text; the exit code says whether all is well.
+/// Writes a command's text. The exit code shows whether the command found no problem.
 fn show(result: anyhow::Result<(String, bool)>) -> ExitCode {
     let (text, is_well) = match result {
         Ok(result) => result,
@@ -351,7 +323,7 @@ fn show(result: anyhow::Result<(String, bool)>) -> ExitCode {
     }
 }
 
-/// What came of writing to standard output. A reader that goes away is no error.
+/// Writes to standard output. A reader that goes away is not an error.
 fn written(write: impl FnOnce() -> io::Result<()>) -> anyhow::Result<()> {
     let written = if stdout_was_closed() {
         Err(io::Error::other("it is closed"))
@@ -383,21 +355,21 @@ fn refuse(error: &ConfigError) -> ExitCode {
     WRONG_INPUT.into()
 }
 
-/// The same with `json` on standard output, for a program that reads there.
-fn refuse_as(json: Option<String>, error: &ConfigError) -> ExitCode {
-    if let Some(json) = json {
-        say(&json);
+/// The same, with the error as an object on standard output if the caller reads JSON.
+fn refuse_as(json: bool, object: impl FnOnce(&str) -> String, error: &ConfigError) -> ExitCode {
+    if json {
+        say(&object(&error.lines().join("\n")));
     }
     refuse(error)
 }
 
-/// Writes what goes with an exit code that says more: a reader that has gone is no other failure.
+/// Writes a text besides the exit code, which says more: a reader that has gone is not an error.
 fn say(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
 fn complain(text: &str) {
-    // Nobody is left to tell when standard error is gone.
+    // Without standard error, the text cannot be reported.
     let _ = writeln!(io::stderr(), "fence-watcher: {text}");
 }
 

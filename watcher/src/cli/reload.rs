@@ -1,8 +1,8 @@
-//! `fence-watcher reload`: has the running watcher read its configuration again, and tells what
-//! came of it.
+//! `fence-watcher reload`: makes the running watcher read its configuration again, and shows the
+//! result.
 //!
-//! The watcher is asked, not signalled: the number of a process that has just ended may be somebody
-//! else's by now, and a signal brings no answer.
+//! The command sends a query and not a signal: the number of a process that has ended may belong to
+//! another process by now, and a signal brings no answer.
 
 use fence_log::shown_line;
 use fence_protocol::{QueryAnswer, QueryCode, QueryKind};
@@ -10,23 +10,22 @@ use fence_protocol::{QueryAnswer, QueryCode, QueryKind};
 use super::ask::ask;
 use crate::config::SpoolSettings;
 
-/// The text of `reload`, or all that is wrong with the configuration.
+/// The text of `reload`, or all problems of the configuration.
 pub(super) fn reload(spool: &SpoolSettings) -> anyhow::Result<Result<String, Vec<String>>> {
-    let answer = ask(spool, QueryKind::Reload, ANSWER_MS_MAX)?;
+    let answer = ask(spool, QueryKind::Reload, None, ANSWER_MS_MAX)?;
     if answer.code == QueryCode::Yes {
         return Ok(Ok(shown_line(&answer.message) + "\n"));
     }
     Ok(Err(problems(&answer)))
 }
 
-/// What is wrong, line by line.
+/// The problems, line by line.
 fn problems(answer: &QueryAnswer) -> Vec<String> {
     let texts = answer.problems.iter().chain([&answer.message]);
     texts.flat_map(|text| text.lines()).map(shown_line).collect()
 }
 
-/// How long a watcher may take to read its configuration: looking for the programs that it names
-/// can be slow.
+/// How long a watcher may take to read its configuration: to look for the programs can be slow.
 const ANSWER_MS_MAX: u64 = 30_000;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The words of a fence in `history`: its action and its result, on the command line and in a row.
+//! The action and the result of a fence in `history`, as words on the command line and in a row.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use fence_audit::Status;
@@ -8,28 +8,24 @@ use serde::{Serialize, Serializer};
 /// The values of `--action`.
 pub(super) fn action_values() -> impl TypedValueParser<Value = FenceAction> {
     let actions = [FenceAction::Off, FenceAction::On, FenceAction::Reboot];
-    one_of(actions.into_iter().map(|action| (PossibleValue::new(action.as_str()), action)))
+    one_of(actions.map(|action| (PossibleValue::new(action.as_str()), action)))
 }
 
 /// The values of `--result`.
 pub(super) fn result_values() -> impl TypedValueParser<Value = Shown> {
-    one_of(Shown::known().map(|shown| {
-        let value = match shown {
-            // In the table and in JSON it stands with blanks, which are no use on a command line.
-            Shown::Open => PossibleValue::new(NO_END).alias(OPEN),
-            _ => PossibleValue::new(shown.as_str().to_owned()),
-        };
-        (value, shown)
+    one_of(Shown::known().map(|shown| match shown {
+        // The word in the table and in JSON has blanks, which are inconvenient on a command line.
+        Shown::Open => (PossibleValue::new(NO_END).alias(OPEN), shown),
+        _ => (PossibleValue::new(shown.as_str().to_owned()), shown),
     }))
 }
 
-/// A parser of the values of `known`, which refuses any other with all of them.
+/// A parser that accepts the values of `known`, and lists them if it refuses another value.
 fn one_of<T: Clone + Send + Sync + 'static>(
-    known: impl Iterator<Item = (PossibleValue, T)>,
+    known: impl IntoIterator<Item = (PossibleValue, T)>,
 ) -> impl TypedValueParser<Value = T> {
-    let known: Vec<_> = known.collect();
-    let words: Vec<_> = known.iter().map(|(word, _)| word.clone()).collect();
-    PossibleValuesParser::new(words).try_map(move |text| {
+    let known: Vec<_> = known.into_iter().collect();
+    PossibleValuesParser::new(known.iter().map(|(word, _)| word.clone())).try_map(move |text| {
         let meant = known.iter().find(|(word, _)| word.matches(&text, false));
         meant.map(|(_, value)| value.clone()).ok_or("it is none of the known words")
     })
@@ -40,7 +36,7 @@ fn one_of<T: Clone + Send + Sync + 'static>(
 pub(super) enum Shown {
     /// The result in the audit.
     Ended(AuditResult),
-    /// The status: logs of the first version say no more.
+    /// The status: logs of the first version have no result.
     Status(Status),
     /// The fence waits for its turn.
     Waiting,
@@ -51,7 +47,7 @@ pub(super) enum Shown {
 }
 
 impl Shown {
-    /// All but the words of other responders.
+    /// All results but the words of other responders.
     fn known() -> impl Iterator<Item = Self> {
         let others = [Status::Completed, Status::Failed].map(Shown::Status);
         let without_end = [Shown::Waiting, Shown::Running, Shown::Open];
@@ -78,5 +74,5 @@ impl Serialize for Shown {
 /// [`Shown::Open`] in a table and in JSON.
 pub(super) const OPEN: &str = "no end recorded";
 
-/// The same as a value of `--result`.
+/// [`Shown::Open`] as a value of `--result`.
 const NO_END: &str = "no-end";

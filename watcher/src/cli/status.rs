@@ -1,6 +1,6 @@
-//! `fence-watcher status`: what the running watcher says of itself.
+//! `fence-watcher status`: the state of the running watcher.
 //!
-//! The watcher is asked; nothing here reads its files behind its back.
+//! The watcher reports its state itself: this module reads none of its files.
 
 use std::fmt::Write;
 
@@ -15,16 +15,16 @@ use serde_json::{Value, json};
 use super::ask::{LOOK_AT_LOG, ask};
 use super::table::{Table, paragraph, span};
 use crate::config::SpoolSettings;
-use crate::state::{Device, Last, Queued, Running, State};
+use crate::state::{Job, Last, State};
 
-/// The text of `status`, at most `width` characters wide where it is a table, and whether there is
-/// a state to show. As JSON, a watcher that says nothing is an object as well.
+/// The text of `status`, and whether the watcher has a state to show. Tables are at most `width`
+/// characters wide. As JSON, a watcher that reports nothing is an object as well.
 pub(super) fn status(
     spool: &SpoolSettings,
     json: bool,
     width: usize,
 ) -> anyhow::Result<(String, bool)> {
-    let state = ask(spool, QueryKind::State, ANSWER_MS_MAX).and_then(|answer| {
+    let state = ask(spool, QueryKind::State, None, ANSWER_MS_MAX).and_then(|answer| {
         let refused =
             || anyhow!("fence-watcher refused: {}; {LOOK_AT_LOG}", one_line(&answer.message));
         answer.state.ok_or_else(refused)
@@ -39,24 +39,23 @@ pub(super) fn status(
     Ok((state.text(width), true))
 }
 
-/// The object for a configuration that does not say where a watcher would be.
+/// The object for a configuration that does not show the place of a watcher.
 pub(super) fn unknown(message: &str) -> String {
     silence(None, message)
 }
 
-/// Whether a watcher serves `spool`; `None` where that cannot be known.
+/// Whether a watcher serves `spool`; `None` if that is unknown.
 fn liveness(spool: &SpoolSettings) -> Option<Liveness> {
     let places = Places::new(&spool.request_dir, &spool.response_dir);
     match ClientSpool::open(&places) {
         Ok(spool) => Some(spool.watcher()),
-        // A watcher makes its directories at its start.
+        // A watcher creates its directories at its start.
         Err(SpoolError::Place(PlaceError::Missing { .. })) => Some(Liveness::Never),
         Err(_) => None,
     }
 }
 
-/// The object that stands for the state of a watcher that says nothing. A running one has a list in
-/// `running`, so this has `false` or `null` there.
+/// The object for a watcher that reports no state: `running` is `false` or `null`, and not a list.
 fn silence(liveness: Option<Liveness>, message: &str) -> String {
     let (running, pid, last_pid) = match liveness {
         Some(Liveness::Dead { pid }) => (Value::from(false), None, pid),
@@ -66,18 +65,6 @@ fn silence(liveness: Option<Liveness>, message: &str) -> String {
     };
     let value = json!({ "running": running, "pid": pid, "last_pid": last_pid, "message": message });
     format!("{value:#}\n")
-}
-
-impl Device {
-    /// What runs, and how much may. A limit of each address says nothing about their sum.
-    fn room(&self) -> String {
-        let Device { running, max_concurrent, .. } = self;
-        if self.per_address {
-            running.to_string()
-        } else {
-            format!("{running} of {max_concurrent}")
-        }
-    }
 }
 
 impl State {
@@ -131,20 +118,19 @@ impl State {
                 Some(false) => "NO",
                 None => "unknown",
             };
-            let queued = device.queued.to_string();
-            table.row([
-                &device.name,
-                &device.r#type,
-                reachable,
-                &device.room(),
-                &queued,
-                &device.targets,
-            ]);
+            // A limit of each address says nothing about their sum.
+            let running = if device.per_address {
+                device.running.to_string()
+            } else {
+                format!("{} of {}", device.running, device.max_concurrent)
+            };
+            let (queued, targets) = (device.queued.to_string(), &device.targets);
+            table.row([&device.name, &device.r#type, reachable, &running, &queued, targets]);
         }
         table
     }
 
-    /// What came of the last fence of each device that had one.
+    /// The last fence of each device that had one, with its result.
     fn last_results(&self) -> Table<6> {
         let mut table = Table::new(["TIME", "DEVICE", "TARGET", "ACTION", "RESULT", "DETAILS"]);
         for device in &self.devices {
@@ -156,25 +142,23 @@ impl State {
     }
 
     fn running(&self) -> Table<5> {
-        let mut table = Table::new(["TARGET", "ACTION", "DEVICE", "FOR", "REQUEST"]);
-        for Running { job, since_ms } in &self.running {
-            let since = span(*since_ms);
-            table.row([&job.target, &job.action, &job.device, &since, &job.request_id]);
-        }
-        table
+        jobs("FOR", self.running.iter().map(|running| (&running.job, running.since_ms)))
     }
 
     fn queued(&self) -> Table<5> {
-        let mut table = Table::new(["TARGET", "ACTION", "DEVICE", "TIME LEFT", "REQUEST"]);
-        for Queued { job, deadline_in_ms } in &self.queued {
-            let left = span(*deadline_in_ms);
-            table.row([&job.target, &job.action, &job.device, &left, &job.request_id]);
-        }
-        table
+        jobs("TIME LEFT", self.queued.iter().map(|queued| (&queued.job, queued.deadline_in_ms)))
     }
 }
 
-/// A time of the watcher's without what is below a second.
+fn jobs<'a>(time: &str, jobs: impl Iterator<Item = (&'a Job, u64)>) -> Table<5> {
+    let mut table = Table::new(["TARGET", "ACTION", "DEVICE", time, "REQUEST"]);
+    for (job, time_ms) in jobs {
+        table.row([&job.target, &job.action, &job.device, &span(time_ms), &job.request_id]);
+    }
+    table
+}
+
+/// A time of the watcher in whole seconds.
 fn seconds(time: &str) -> String {
     let instant = DateTime::parse_from_rfc3339(time);
     instant.map_or_else(
@@ -187,11 +171,11 @@ fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
     text.write_fmt(more).expect("a String takes every text");
 }
 
-/// How long a watcher that lives may take to answer.
+/// How long a running watcher may take to answer.
 const ANSWER_MS_MAX: u64 = 5_000;
 
-const NOT_UNDERSTOOD: &str = "the watcher's answer is not understood; if it is of another \
-                              version, run `systemctl restart fence-watcher`";
+const NOT_UNDERSTOOD: &str = "the watcher's answer cannot be understood; if the watcher has \
+                              another version, run `systemctl restart fence-watcher`";
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,5 @@
-//! Plain tables: columns as wide as their widest cell, no colours, one line for each row as long as
-//! that fits; free text in the last column wraps under itself.
+//! Plain tables: columns as wide as their widest cell, no colours, and one line for each row if it
+//! fits. The free text in the last column wraps inside its column.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -18,13 +18,13 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         Table { rows: vec![headings.map(str::to_owned)] }
     }
 
-    /// Adds a row. Whatever a cell holds, it stays on its line; an empty one shows as "-".
+    /// Adds a row. Each cell becomes one line; an empty cell becomes "-".
     pub(super) fn row(&mut self, cells: [&str; COLUMNS]) {
         self.rows
             .push(cells.map(|cell| if cell.is_empty() { "-".into() } else { shown_line(cell) }));
     }
 
-    /// Whether there is nothing below the headings.
+    /// Whether the table has no row below the headings.
     pub(super) fn is_empty(&self) -> bool {
         self.rows.len() == 1
     }
@@ -34,8 +34,8 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         self.wrapped(usize::MAX)
     }
 
-    /// The same, at most `width` characters wide. Columns that have no room beside the ones before
-    /// them stand below these, in every row; nothing is cut away.
+    /// The same, at most `width` characters wide. Columns without room beside the ones before them
+    /// move below these, in every row; nothing is cut away.
     pub(super) fn wrapped(&self, width: usize) -> String {
         let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
             self.rows.iter().map(|row| length(&row[column])).max().unwrap_or(0)
@@ -81,23 +81,23 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
     }
 }
 
-/// How wide a text may be: as the terminal, or as the usual one.
+/// The width of the terminal, or the usual width.
 pub(super) fn width() -> usize {
     let terminal = terminal_size::terminal_size_of(std::io::stdout());
     let width = terminal.map(|(terminal_size::Width(width), _)| usize::from(width));
-    // A terminal that does not know its width says 0.
+    // A terminal that does not know its width reports 0.
     width.filter(|width| *width > 0).unwrap_or(WIDTH)
 }
 
-/// `text` in lines of at most `width` characters: cut after a blank, or after a comma of a list, if
-/// possible not between brackets; in a word only if it is longer than a line.
+/// `text` in lines of at most `width` characters, cut after a blank or after a comma of a list, if
+/// possible outside brackets. Only a word that is longer than a line is cut itself.
 pub(super) fn lines(text: &str, width: usize) -> Vec<&str> {
     let width = width.max(1);
     let mut lines = Vec::new();
     let mut rest = text;
     while let Some((end, _)) = rest.char_indices().nth(width) {
         let commas = || rest[..end].rmatch_indices(',').map(|(comma, _)| comma);
-        // A blank may stand right behind the line.
+        // A blank may follow the line directly.
         let blank = if rest[end..].starts_with(' ') { Some(end) } else { rest[..end].rfind(' ') };
         let cut = blank
             .or_else(|| commas().find(|comma| !is_in_brackets(rest, *comma)).map(|comma| comma + 1))
@@ -131,7 +131,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether the next bracket behind `at` closes one.
+/// Whether the next bracket after `at` is a closing one.
 fn is_in_brackets(text: &str, at: usize) -> bool {
     text[at..].chars().find(|character| "[]".contains(*character)) == Some(']')
 }
@@ -140,13 +140,13 @@ fn length(text: &str) -> usize {
     text.chars().count()
 }
 
-/// The width of the usual terminal, and of what is written to a file.
+/// The width of the usual terminal, and of a text in a file.
 const WIDTH: usize = 80;
 
-/// How much room free text needs beside the other columns.
+/// The least room for free text beside the other columns.
 const FREE_TEXT_MIN: usize = 24;
 
-/// How far columns are moved to the right that stand below others.
+/// The indent of columns that move below others.
 const INDENT: usize = 4;
 
 /// The blanks between two columns.

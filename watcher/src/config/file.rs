@@ -1,4 +1,4 @@
-//! The configuration file: whether it may be believed, and its text.
+//! The configuration file: whether it can be trusted, and its text.
 
 use std::path::Path;
 

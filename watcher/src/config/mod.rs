@@ -1,13 +1,13 @@
 //! The watcher's configuration: one TOML file, read whole, into types that need no further check.
 //!
-//! An administrator who mends a file wants to hear everything that is wrong with it at once, so
-//! nothing here stops at the first problem; each carries the line it stands on. Unknown keys are
-//! typing errors and refused. The environment's `REQUEST_DIR`, `RESPONSE_DIR` and `LOG_DIR` win over
-//! the file, as they do for the agent.
+//! All problems of a file are reported in one pass, each with its line. Unknown keys are typing
+//! errors and refused. `REQUEST_DIR`, `RESPONSE_DIR` and `LOG_DIR` in the environment override the
+//! file, as they do for the agent.
 //!
-//! Which keys there are is the module `table`. Reading the file safely is `file`, taking TOML apart
-//! is `reader`, the forms of single values are `values`. Nothing here looks at a device or at the
-//! spool.
+//! - `table`: the keys. `device`: the keys of the devices, and their checks.
+//! - `file`: reading the file safely. `reader`: its tables. `values`: the forms of single values.
+//!
+//! Nothing here looks at a device or at the spool.
 
 mod device;
 mod file;
@@ -20,6 +20,7 @@ mod values;
 use std::path::{Path, PathBuf};
 
 use fence_spool::Places;
+use serde::Deserialize;
 
 pub use device::{DEVICE, DeviceKind, DeviceSettings, TYPES, Type};
 pub use problems::{ConfigError, Problem};
@@ -32,21 +33,21 @@ pub(crate) use values::milliseconds;
 use problems::Problems;
 use reader::Section;
 use table::{LOG, SERVICE, SPOOL};
-use values::{one_of, path};
+use values::path;
 
 /// The configuration that is read unless `--config` names another.
 pub const DEFAULT_FILE: &str = "/etc/gfs2-fencing/fence-watcher.toml";
 
-/// Everything that the watcher is told, checked.
+/// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatcherConfig {
     /// `[spool]`: the directories and how long things stay there.
     pub spool: SpoolSettings,
-    /// `[log]`: what is written down, and where.
+    /// `[log]`: what is logged, and where.
     pub log: LogSettings,
     /// `[service]`: the bounds of the daemon itself.
     pub service: ServiceSettings,
-    /// The `[[device]]` tables in their order, those for other nodes included.
+    /// The `[[device]]` tables in their order, also those for other nodes.
     pub devices: Vec<DeviceSettings>,
     /// The name of the node that this watcher serves.
     pub node: String,
@@ -57,9 +58,9 @@ pub struct WatcherConfig {
 pub struct SpoolSettings {
     /// Where requests arrive.
     pub request_dir: PathBuf,
-    /// Where answers are left.
+    /// Where answers are written.
     pub response_dir: PathBuf,
-    /// How long after its timestamp a request without a deadline is still waited for.
+    /// How long after its timestamp a request without a deadline may be executed.
     pub default_deadline_ms: u64,
     /// How long an answer is kept.
     pub keep_answers_ms: u64,
@@ -72,16 +73,17 @@ pub struct SpoolSettings {
 pub struct LogSettings {
     /// The directory of the event logs.
     pub log_dir: PathBuf,
-    /// The least important level that is still written.
+    /// The least important level that is logged.
     pub level: log::LevelFilter,
     /// Where the daemon's own lines go.
     pub target: LogTarget,
 }
 
 /// Where the daemon's own lines go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogTarget {
-    /// The journal where systemd connects stderr with it, syslog where stderr is `/dev/null`, else
+    /// The journal if systemd connects stderr with it, syslog if stderr is `/dev/null`, else
     /// stderr.
     Auto,
     /// Plain lines on stderr.
@@ -97,91 +99,84 @@ pub enum LogTarget {
 pub struct ServiceSettings {
     /// The most executions at the same time, over all devices.
     pub max_running: usize,
-    /// How long a stopping watcher waits for what still runs.
+    /// How long a stopping watcher waits for the fences that still run.
     pub stop_limit_ms: u64,
-    /// How often the spool is looked through, whatever inotify says.
+    /// How often the watcher looks through the spool without an event of inotify.
     pub rescan_ms: u64,
 }
 
-impl WatcherConfig {
-    /// What is no fault and may surprise: names that mean one target.
+impl Settings {
+    /// Names of one target: no fault, but perhaps a surprise.
     pub fn reports(&self) -> Vec<String> {
         device::reports(&self.devices)
     }
 }
 
-/// What the settings are made from.
+/// The sources of the settings.
 #[derive(Debug)]
 pub struct Origin<'a> {
     /// The configuration file.
     pub file: &'a Path,
     /// The local node's name.
     pub node: String,
-    /// The environment, as `std::env::var` shows it.
+    /// The environment, as [`environment`] reads it.
     pub environment: &'a [(&'static str, Option<String>)],
-    /// Whether each device's program must be there and executable: not so where a file is checked
-    /// on another machine than the one it is written for.
+    /// Whether each device's program must exist and be executable: false for a file that is checked
+    /// on another machine than its own.
     pub programs_must_exist: bool,
 }
 
-/// The variables that win over the file.
+/// The variables that override the file.
 pub const VARIABLES: [&str; 3] = ["REQUEST_DIR", "RESPONSE_DIR", "LOG_DIR"];
 
-/// The values of [`VARIABLES`]; an empty one counts as not set.
+/// The values of [`VARIABLES`]; an empty value counts as not set.
 pub fn environment() -> [(&'static str, Option<String>); 3] {
     VARIABLES.map(|name| (name, std::env::var(name).ok().filter(|value| !value.is_empty())))
 }
 
-/// The name that this machine gives itself (`uname -n`).
+/// The name of this machine (`uname -n`).
 pub fn local_node() -> String {
     nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Reads and checks the configuration file.
 pub fn load(origin: &Origin) -> Result<WatcherConfig, ConfigError> {
-    let text = file::read(origin.file)?;
-    parse(&text, origin)
+    parse(&file::read(origin.file)?, origin)
 }
 
 /// Checks the text of a configuration file.
 pub fn parse(text: &str, origin: &Origin) -> Result<WatcherConfig, ConfigError> {
     let problems = Problems::of(text);
     let mut root = reader::parse(text, &problems);
-    let mut settings = general(&mut root, &problems, origin);
-    settings.devices = device::read_all(&mut root, &problems, origin.programs_must_exist);
+    let mut settings = general(&mut root, origin);
+    settings.devices = device::read_all(&mut root, origin.programs_must_exist);
     root.finish();
     problems.into_result(origin.file).map(|()| settings)
 }
 
-/// The settings where there is no configuration file, for the commands that only look.
+/// The settings without a configuration file, for the commands that only look.
 pub fn without_file(origin: &Origin) -> Result<WatcherConfig, ConfigError> {
     let problems = Problems::of("");
-    let settings = general(&mut reader::parse("", &problems), &problems, origin);
+    let settings = general(&mut reader::parse("", &problems), origin);
     problems.into_result(origin.file).map(|()| settings)
 }
 
-/// `[spool]` as far as it can be read, whatever is wrong with the file: to find a watcher that runs.
+/// `[spool]` as far as it can be read, even from a wrong file: to find a running watcher.
 pub fn spool_at_best(origin: &Origin) -> SpoolSettings {
     let text = file::read(origin.file).unwrap_or_default();
     let problems = Problems::of(&text);
-    let mut root = reader::parse(&text, &problems);
-    spool(root.section("spool", SPOOL), &problems, origin)
+    spool(&mut reader::parse(&text, &problems), origin)
 }
 
-fn general(root: &mut Section, problems: &Problems, origin: &Origin) -> WatcherConfig {
-    let spool = spool(root.section("spool", SPOOL), problems, origin);
-    let log = log(root.section("log", LOG), problems, origin);
-    let service = service(root.section("service", SERVICE));
-    WatcherConfig { spool, log, service, devices: Vec::new(), node: origin.node.clone() }
+fn general(root: &mut Section, origin: &Origin) -> Settings {
+    let (spool, log, service) = (spool(root, origin), log(root, origin), service(root));
+    Settings { spool, log, service, devices: Vec::new(), node: origin.node.clone() }
 }
 
-fn spool(mut section: Section, problems: &Problems, origin: &Origin) -> SpoolSettings {
-    let mut directory = |key, variable| {
-        let written = section.get(key, path);
-        from_environment(origin, variable, problems).or(written).unwrap_or_default()
-    };
-    let request_dir = directory("request_dir", "REQUEST_DIR");
-    let response_dir = directory("response_dir", "RESPONSE_DIR");
+fn spool(root: &mut Section, origin: &Origin) -> SpoolSettings {
+    let mut section = root.section("spool", SPOOL);
+    let request_dir = directory(&mut section, "request_dir", origin, "REQUEST_DIR");
+    let response_dir = directory(&mut section, "response_dir", origin, "RESPONSE_DIR");
     let places = Places::new(&request_dir, &response_dir);
     if [&places.requests, &places.queries].contains(&&response_dir) || places.queries == request_dir
     {
@@ -200,31 +195,20 @@ fn spool(mut section: Section, problems: &Problems, origin: &Origin) -> SpoolSet
     settings
 }
 
-fn log(mut section: Section, problems: &Problems, origin: &Origin) -> LogSettings {
-    let levels = [
-        ("error", log::LevelFilter::Error),
-        ("warn", log::LevelFilter::Warn),
-        ("info", log::LevelFilter::Info),
-        ("debug", log::LevelFilter::Debug),
-        ("trace", log::LevelFilter::Trace),
-    ];
-    let targets = [
-        ("auto", LogTarget::Auto),
-        ("stderr", LogTarget::Stderr),
-        ("syslog", LogTarget::Syslog),
-        ("journal", LogTarget::Journal),
-    ];
-    let log_dir = section.get("log_dir", path);
+fn log(root: &mut Section, origin: &Origin) -> LogSettings {
+    let mut section = root.section("log", LOG);
+    let level = section.word::<String>("level").and_then(|level| level.parse().ok());
     let settings = LogSettings {
-        log_dir: from_environment(origin, "LOG_DIR", problems).or(log_dir).unwrap_or_default(),
-        level: section.get("level", one_of(&levels)).unwrap_or(log::LevelFilter::Info),
-        target: section.get("target", one_of(&targets)).unwrap_or(LogTarget::Auto),
+        log_dir: directory(&mut section, "log_dir", origin, "LOG_DIR"),
+        level: level.unwrap_or(log::LevelFilter::Info),
+        target: section.word("target").unwrap_or(LogTarget::Auto),
     };
     section.finish();
     settings
 }
 
-fn service(mut section: Section) -> ServiceSettings {
+fn service(root: &mut Section) -> ServiceSettings {
+    let mut section = root.section("service", SERVICE);
     let settings = ServiceSettings {
         max_running: section.number("max_running").unwrap_or_default(),
         stop_limit_ms: section.duration("stop_limit").unwrap_or_default(),
@@ -234,12 +218,16 @@ fn service(mut section: Section) -> ServiceSettings {
     settings
 }
 
-fn from_environment(origin: &Origin, variable: &str, problems: &Problems) -> Option<PathBuf> {
-    let (_, value) = origin.environment.iter().find(|(name, _)| *name == variable)?;
-    let value = value.as_deref()?;
-    values::absolute(value)
-        .map_err(|text| problems.anywhere(format!("{variable} in the environment: {text}")))
-        .ok()
+/// The directory in `variable` of the environment, else the one in `key`.
+fn directory(section: &mut Section, key: &str, origin: &Origin, variable: &str) -> PathBuf {
+    let written = section.get(key, path);
+    let variable = origin.environment.iter().find(|(name, _)| *name == variable);
+    let overriding = variable.and_then(|(name, value)| {
+        let problem = |text| format!("{name} in the environment: {text}");
+        let read = values::absolute(value.as_deref()?);
+        read.map_err(|text| section.problems.anywhere(problem(text))).ok()
+    });
+    overriding.or(written).unwrap_or_default()
 }
 
 const SECOND: u64 = 1_000;

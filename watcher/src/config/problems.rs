@@ -1,4 +1,4 @@
-//! What is wrong with a configuration file, collected with the lines it stands on.
+//! The problems of a configuration file, collected with their lines.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -6,10 +6,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// The line in the file, from 1; `None` for what does not come from the file.
+    /// The line in the file, from 1; `None` if the problem is not in the file.
     pub line: Option<usize>,
     /// What is wrong, and what to write instead.
     pub text: String,
@@ -25,26 +25,26 @@ impl Problem {
     }
 }
 
-/// Why there are no settings.
+/// Why a configuration gives no settings.
 #[derive(Debug)]
 pub enum ConfigError {
-    /// There is no such file.
+    /// The file does not exist.
     Missing(PathBuf),
-    /// The file lies there but must not be believed: its owner, its mode or its place is wrong.
+    /// The file must not be trusted: its owner, its mode or its place is wrong.
     Refused(PathBuf, String),
     /// The file cannot be read.
     Unreadable(PathBuf, io::Error),
-    /// The content is wrong, in these places.
+    /// The content is wrong.
     Problems {
         /// The file.
         path: PathBuf,
-        /// All that is wrong, by line; at least one.
+        /// All problems by line, at least one.
         problems: Vec<Problem>,
     },
 }
 
 impl ConfigError {
-    /// All that is wrong, each with its place.
+    /// All problems, each with its place.
     pub fn lines(&self) -> Vec<String> {
         match self {
             ConfigError::Problems { path, problems } => {
@@ -60,8 +60,8 @@ impl fmt::Display for ConfigError {
         match self {
             ConfigError::Missing(path) => write!(
                 f,
-                "there is no configuration file '{}', and without one no device is known that \
-                 could fence anything.\n{HOW_TO_START}",
+                "there is no configuration file '{}', so the watcher knows no fence device.\n\
+                 {HOW_TO_START}",
                 path.display()
             ),
             ConfigError::Refused(path, why) => write!(f, "'{}' is refused: {why}", path.display()),
@@ -75,11 +75,11 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The problems found so far. It is shared by all that read one file, hence the cell.
+/// The problems found so far. All readers of one file share them, hence the cells.
 #[derive(Debug)]
 pub(super) struct Problems {
     line_starts: Vec<usize>,
-    /// Lines that are no TOML: what else seems wrong with them follows from that.
+    /// Lines that are not TOML: all other problems of such a line are its consequences.
     broken_lines: RefCell<BTreeSet<usize>>,
     found: RefCell<Vec<Problem>>,
 }
@@ -94,18 +94,18 @@ impl Problems {
         }
     }
 
-    /// The line, from 1, on which the byte at `offset` stands.
+    /// The line, from 1, of the byte at `offset`.
     pub(super) fn line(&self, offset: usize) -> usize {
         self.line_starts.partition_point(|start| *start <= offset) + 1
     }
 
-    /// Notes what the TOML parser says.
+    /// Notes an error of the TOML parser.
     pub(super) fn syntax(&self, offset: usize, text: &str) {
         self.at(offset, text);
         self.broken_lines.borrow_mut().insert(self.line(offset));
     }
 
-    /// Notes what is wrong at `offset`.
+    /// Notes a problem at `offset`.
     pub(super) fn at(&self, offset: usize, text: impl Into<String>) {
         let line = self.line(offset);
         if !self.broken_lines.borrow().contains(&line) {
@@ -113,7 +113,7 @@ impl Problems {
         }
     }
 
-    /// Notes what is wrong outside the file.
+    /// Notes a problem outside the file.
     pub(super) fn anywhere(&self, text: String) {
         self.found.borrow_mut().push(Problem { line: None, text });
     }
@@ -131,7 +131,7 @@ impl Problems {
 }
 
 const HOW_TO_START: &str = "\
-Write one that says which device fences which nodes, for example
+Write a file with a device and the nodes that it fences, for example
 
     [[device]]
     name = \"power\"
@@ -141,5 +141,5 @@ Write one that says which device fences which nodes, for example
     on = [\"/usr/local/sbin/node-power\", \"on\", \"{target}\"]
     status = [\"/usr/local/sbin/node-power\", \"status\", \"{target}\"]
 
-and test it with 'fence-watcher check'. To try the watcher out without hardware, write a device of
-type \"simulated\": it says so in every answer.";
+and test it with 'fence-watcher check'. To try the watcher without hardware, write a device of type
+\"simulated\": every answer of it contains this word.";

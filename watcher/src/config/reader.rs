@@ -1,25 +1,29 @@
-//! TOML tables, taken apart key by key.
+//! TOML tables, read key by key.
 //!
-//! A [`Section`] has a row for each of its keys, and hands out each value once, by its form. A key
-//! that is left over when it is finished is unknown. A value of the wrong form is noted and counts
-//! as absent, so that reading goes on.
+//! A [`Section`] has a row for each of its keys, and gives each value once, in the form of its row.
+//! When the section is finished, each key that was not read is unknown. A value of a wrong form is
+//! noted and counts as absent, so that reading goes on.
+
+use std::collections::BTreeMap;
 
 use fence_protocol::nearest;
+use serde::de::DeserializeOwned;
+use serde::de::value::{Error, StrDeserializer};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
 use super::table::{Form, Key, Standing};
-use super::values::{duration, number};
+use super::values::{duration, number, one_of};
 
-/// What is wrong with a value: where, and the words.
+/// What is wrong with a value, and where.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) offset: usize,
     pub(super) text: String,
 }
 
-/// What a value turns out to be; a list may be wrong in several places.
+/// A checked value, or its faults: a list may be wrong in several places.
 pub(super) type Parsed<T> = Result<T, Vec<Fault>>;
 
 /// Reads `text` as far as it is TOML, and notes where it is not.
@@ -28,27 +32,43 @@ pub(super) fn parse<'p>(text: &'p str, problems: &'p Problems) -> Section<'p> {
     for error in &errors {
         problems.syntax(error.span().map_or(0, |span| span.start), error.message());
     }
-    let complete = errors.is_empty();
-    let (table, rows, known) = (table.into_inner(), Vec::new(), Vec::new());
-    Section { offset: 0, table, rows, known, complete, problems }
+    Section::new(0, table.into_inner(), &[], errors.is_empty(), problems)
 }
 
 /// One table of the file.
 #[derive(Debug)]
 pub(super) struct Section<'p> {
     offset: usize,
+    /// The values that were not read yet.
     table: DeTable<'p>,
+    /// Where the value of each key of the file is, also after it was read.
+    offsets: BTreeMap<String, usize>,
     /// The keys that can be read.
     rows: Vec<&'static Key>,
-    /// The names that may be written here, for hints.
-    known: Vec<&'static str>,
-    /// The file is TOML throughout, so that what is absent was not written.
+    /// The names of the tables in this one.
+    tables: Vec<&'static str>,
+    /// The whole file is TOML, so a key that is absent was not written.
     complete: bool,
-    problems: &'p Problems,
+    pub(super) problems: &'p Problems,
 }
 
 impl<'p> Section<'p> {
-    /// The value of `key`, if `form` takes it, else the default of its row.
+    fn new(
+        offset: usize,
+        table: DeTable<'p>,
+        rows: &'static [Key],
+        complete: bool,
+        problems: &'p Problems,
+    ) -> Self {
+        let offset_of = |(key, value): (&Spanned<_>, &Spanned<DeValue>)| {
+            (AsRef::<str>::as_ref(key.get_ref()).to_owned(), value.span().start)
+        };
+        let offsets = table.iter().map(offset_of).collect();
+        let (rows, tables) = (rows.iter().collect(), Vec::new());
+        Section { offset, table, offsets, rows, tables, complete, problems }
+    }
+
+    /// The value of `key`, if `form` accepts it, else the default of its row.
     pub(super) fn get<T>(
         &mut self,
         key: &str,
@@ -61,10 +81,9 @@ impl<'p> Section<'p> {
         }
         let found = written.and_then(|value| self.noted(key, form(&value)));
         let Standing::Default(default) = row.standing else { return found };
-        found.or_else(|| {
-            let fault = |text: String| vec![Fault { offset: self.offset, text }];
-            let default = DeValue::parse(default).map_err(|error| fault(error.to_string()));
-            self.noted(key, default.and_then(|value| form(&value)))
+        found.or_else(|| match DeValue::parse(default) {
+            Ok(value) => self.noted(key, form(&value)),
+            Err(_) => self.unfit(key),
         })
     }
 
@@ -80,81 +99,103 @@ impl<'p> Section<'p> {
         T::try_from(self.get(key, number(least..=most))?).ok()
     }
 
-    /// The table `[key]`, empty when it is not there, with its keys.
+    /// One of the words of its row, as the variant with this name.
+    pub(super) fn word<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+        let Form::Words(words) = self.row(key)?.form else { return self.unfit(key) };
+        let words: Vec<_> = words.iter().map(|word| (*word, *word)).collect();
+        let word = self.get(key, one_of(&words))?;
+        T::deserialize(StrDeserializer::<Error>::new(word)).ok().or_else(|| self.unfit(key))
+    }
+
+    /// The table `[key]` with these keys, empty if the file does not have it.
     pub(super) fn section(&mut self, key: &'static str, rows: &'static [Key]) -> Section<'p> {
-        self.known.push(key);
-        let Some(value) = self.table.remove(key) else {
-            return self.part(self.offset, DeTable::new(), rows);
+        self.tables.push(key);
+        let offset = self.offset_of(key);
+        let table = match self.table.remove(key).map(Spanned::into_inner) {
+            Some(DeValue::Table(table)) => table,
+            None => DeTable::new(),
+            Some(_) => {
+                self.at(key, format!("'{key}' must be a table: write [{key}]"));
+                DeTable::new()
+            }
         };
-        let offset = value.span().start;
-        let DeValue::Table(table) = value.into_inner() else {
-            self.problems.at(offset, format!("'{key}' must be a table: write [{key}]"));
-            return self.part(offset, DeTable::new(), rows);
-        };
-        self.part(offset, table, rows)
+        Section::new(offset, table, rows, self.complete, self.problems)
     }
 
     /// The tables `[[key]]`, each with these keys.
     pub(super) fn sections(&mut self, key: &'static str, rows: &'static [Key]) -> Vec<Section<'p>> {
-        self.known.push(key);
-        let Some(value) = self.table.remove(key) else { return Vec::new() };
-        let offset = value.span().start;
-        let DeValue::Array(items) = value.into_inner() else {
-            self.problems.at(offset, format!("'{key}' must be a list: write [[{key}]]"));
-            return Vec::new();
-        };
-        let mut parts = Vec::new();
-        for item in items {
-            let offset = item.span().start;
-            match item.into_inner() {
-                DeValue::Table(table) => parts.push(self.part(offset, table, rows)),
-                _ => self.problems.at(offset, format!("'{key}' must hold tables: write [[{key}]]")),
+        self.tables.push(key);
+        let items = match self.table.remove(key).map(Spanned::into_inner) {
+            Some(DeValue::Array(items)) => items,
+            None => return Vec::new(),
+            Some(_) => {
+                self.at(key, format!("'{key}' must be a list: write [[{key}]]"));
+                return Vec::new();
             }
-        }
-        parts
+        };
+        let section = |item: Spanned<DeValue<'p>>| {
+            let offset = item.span().start;
+            let DeValue::Table(table) = item.into_inner() else {
+                self.problems.at(offset, format!("'{key}' must hold tables: write [[{key}]]"));
+                return None;
+            };
+            Some(Section::new(offset, table, rows, self.complete, self.problems))
+        };
+        items.into_iter().filter_map(section).collect()
     }
 
-    /// Has these keys as well.
+    /// Adds keys that can be read.
     pub(super) fn allow(&mut self, rows: &'static [Key]) {
         self.rows.extend(rows);
-        self.known.extend(rows.iter().map(|row| row.name));
     }
 
-    /// Accepts these keys unread, where it is unknown what they should hold.
+    /// Accepts these keys with any value.
     pub(super) fn ignore(&mut self, rows: &'static [Key]) {
+        self.allow(rows);
         for row in rows {
-            self.known.push(row.name);
             self.table.remove(row.name);
         }
     }
 
-    /// Notes what is wrong with the table as a whole.
+    /// Notes a problem of the table as a whole.
     pub(super) fn wrong(&self, text: impl Into<String>) {
         self.problems.at(self.offset, text);
     }
 
-    /// Notes that something is not there; in a file that is no TOML it may well be.
+    /// Notes a problem in the line of `key`.
+    pub(super) fn at(&self, key: &str, text: impl Into<String>) {
+        self.problems.at(self.offset_of(key), text);
+    }
+
+    /// Notes a problem of the value of `key`.
+    pub(super) fn note(&self, key: &str, text: impl std::fmt::Display) {
+        self.at(key, format!("'{key}': {text}"));
+    }
+
+    /// Notes that something is absent, unless the file is not TOML: then it may exist.
     pub(super) fn absent(&self, text: impl Into<String>) {
         if self.complete {
             self.wrong(text);
         }
     }
 
-    /// Whether `key` is written and not yet taken.
+    /// Whether the file has `key` here.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.table.contains_key(key)
+        self.offsets.contains_key(key)
     }
 
-    /// Where the value of `key` stands, not yet taken; where it is absent, the table's place.
+    /// Where the value of `key` is; if it is absent, where the table is.
     pub(super) fn offset_of(&self, key: &str) -> usize {
-        self.table.get(key).map_or(self.offset, |value| value.span().start)
+        self.offsets.get(key).copied().unwrap_or(self.offset)
     }
 
-    /// Notes every key that nobody asked for.
+    /// Notes every key that was not read.
     pub(super) fn finish(self) {
+        let names = self.rows.iter().map(|row| row.name);
+        let known: Vec<&str> = names.chain(self.tables).collect();
         for (key, _) in &self.table {
             let (name, offset) = (key.get_ref().as_ref(), key.span().start);
-            let hint = nearest(name, &self.known)
+            let hint = nearest(name, &known)
                 .map(|known| format!(" (did you mean '{known}'?)"))
                 .unwrap_or_default();
             self.problems.at(offset, format!("unknown key '{}'{hint}", name.escape_debug()));
@@ -166,53 +207,17 @@ impl<'p> Section<'p> {
         row.or_else(|| self.unfit(key))
     }
 
-    /// Refuses a file whose reader asks for a key that has no row, or one of another form: a value that
-    /// is lost here would count as right.
+    /// Refuses the file if this program reads a key that has no row, or a row of another form: a
+    /// lost value would count as right.
     fn unfit<T>(&self, key: &str) -> Option<T> {
-        let text =
-            format!("'{key}' is read in a form that its row does not have: report this fault");
-        self.problems.at(self.offset, text);
+        self.wrong(format!(
+            "'{key}' is read in a form that its row does not have: report this fault"
+        ));
         None
     }
 
     fn noted<T>(&self, key: &str, parsed: Parsed<T>) -> Option<T> {
         let note = |Fault { offset, text }| self.problems.at(offset, format!("'{key}': {text}"));
         parsed.map_err(|faults| faults.into_iter().for_each(note)).ok()
-    }
-
-    fn part(&self, offset: usize, table: DeTable<'p>, rows: &'static [Key]) -> Section<'p> {
-        let (complete, problems) = (self.complete, self.problems);
-        let mut part =
-            Section { offset, table, rows: Vec::new(), known: Vec::new(), complete, problems };
-        part.allow(rows);
-        part
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::super::values::text;
-    use super::*;
-
-    #[test]
-    fn a_key_without_a_row_cannot_be_read() {
-        const ROWS: &[Key] = &[Key::new("known", Form::Text, Standing::Default("'x'"), "A text.")];
-        let source = "[t]\nknown = 'a'\nknowm = 'b'";
-        let problems = Problems::of(source);
-        let mut root = parse(source, &problems);
-        let mut section = root.section("t", ROWS);
-
-        assert_eq!(section.get("known", text).as_deref(), Some("a"));
-        assert_eq!(section.get("knowm", text), None);
-        section.finish();
-
-        let error = problems.into_result(Path::new("w.toml")).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "w.toml:1: 'knowm' is read in a form that its row does not have: report this fault\n\
-             w.toml:3: unknown key 'knowm' (did you mean 'known'?)"
-        );
     }
 }

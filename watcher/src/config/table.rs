@@ -1,8 +1,9 @@
-//! The keys of the configuration file: one row for each, which its reader, its manual and the
-//! examples share.
+//! The keys of the configuration file: one row for each. The reader, the manual and the examples
+//! share the rows.
 //!
-//! The rows of `[spool]`, `[log]` and `[service]` are here, those of `[[device]]` in the module
-//! `device`, those of a device type in the module of its name. A key without a row cannot be read.
+//! This module has the rows of `[spool]`, `[log]` and `[service]`, the module `device` those of
+//! `[[device]]`, and the module of a device type those of the type. A key without a row cannot be
+//! read.
 
 use super::{DAY, HOUR, MINUTE, SECOND};
 
@@ -13,20 +14,19 @@ pub struct Key {
     pub name: &'static str,
     /// The form of its value.
     pub form: Form,
-    /// Whether it may be left out, and what it is then.
+    /// Whether it may be left out, and its value then.
     pub standing: Standing,
-    /// What it is for, in whole sentences, as Markdown.
+    /// Its purpose, in whole sentences, as Markdown.
     pub help: &'static str,
 }
 
 impl Key {
-    pub(super) const fn new(
-        name: &'static str,
-        form: Form,
-        standing: Standing,
-        help: &'static str,
-    ) -> Self {
-        Key { name, form, standing, help }
+    pub(super) const fn new(name: &'static str, form: Form, standing: Standing) -> Self {
+        Key { name, form, standing, help: "" }
+    }
+
+    pub(super) const fn help(self, help: &'static str) -> Self {
+        Key { help, ..self }
     }
 }
 
@@ -55,7 +55,7 @@ pub enum Form {
     Program,
     /// A table of names and values.
     Table,
-    /// Who can be fenced: nodes, all, those that the device lists, or a table.
+    /// The targets: nodes, all, those that the device lists, or a table.
     Targets,
     /// A text.
     Text,
@@ -68,11 +68,11 @@ pub enum Form {
 /// Whether a key may be left out. Each text is a value as TOML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It has to be written, for example so.
+    /// It is required; an example.
     Required(&'static str),
-    /// It may be written, for example so.
+    /// It may be left out; an example.
     Optional(&'static str),
-    /// Without it this value counts.
+    /// The value if it is left out.
     Default(&'static str),
 }
 
@@ -83,61 +83,34 @@ use Standing::Default;
 pub const TABLES: [(&str, &[Key]); 3] = [("spool", SPOOL), ("log", LOG), ("service", SERVICE)];
 
 pub(super) const SPOOL: &[Key] = &[
-    Key::new(
-        "request_dir",
-        Path,
-        Default("\"/var/run/gfs2-fencing/requests\""),
-        "The directory of the requests. `REQUEST_DIR` in the environment wins over it, as it does \
-         for the agent.",
+    Key::new("request_dir", Path, Default("\"/var/run/gfs2-fencing/requests\"")).help(
+        "The directory of the requests. `REQUEST_DIR` in the environment wins over it, as it \
+         does for the agent.",
     ),
-    Key::new(
-        "response_dir",
-        Path,
-        Default("\"/var/run/gfs2-fencing/responses\""),
-        "The directory of the answers. `RESPONSE_DIR` in the environment wins over it.",
+    Key::new("response_dir", Path, Default("\"/var/run/gfs2-fencing/responses\""))
+        .help("The directory of the answers. `RESPONSE_DIR` in the environment wins over it."),
+    Key::new("default_deadline", Duration(SECOND, DAY), Default("\"60s\"")).help(
+        "How long a request without a deadline may be executed, from the earliest of its \
+         timestamp, the last change of its file and the moment at which the watcher sees it. \
+         Requests of older agents have no deadline.",
     ),
-    Key::new(
-        "default_deadline",
-        Duration(SECOND, DAY),
-        Default("\"60s\""),
-        "How long a request without a deadline may be executed, from the earliest of its timestamp, \
-         the last change of its file and the moment at which the watcher sees it. Requests of older \
-         agents have no deadline.",
-    ),
-    Key::new(
-        "keep_answers",
-        Duration(MINUTE, 3_650 * DAY),
-        Default("\"30d\""),
-        "How long answers are kept. They are the record of who was fenced.",
-    ),
-    Key::new(
-        "keep_answers_max",
-        Number(1, 1_000_000),
-        Default("10000"),
-        "How many answers are kept at most.",
-    ),
+    Key::new("keep_answers", Duration(MINUTE, 3_650 * DAY), Default("\"30d\""))
+        .help("How long answers are kept. They are the record of who was fenced."),
+    Key::new("keep_answers_max", Number(1, 1_000_000), Default("10000"))
+        .help("How many answers are kept at most."),
 ];
 
 pub(super) const LOG: &[Key] = &[
-    Key::new(
-        "log_dir",
-        Path,
-        Default("\"/var/log/gfs2-fencing\""),
-        "The directory of the audit. `LOG_DIR` in the environment wins over it.",
-    ),
-    Key::new(
-        "level",
-        Words(&["error", "warn", "info", "debug", "trace"]),
-        Default("\"info\""),
-        "The least important level that is logged. `\"debug\"` adds each step of a fence, each \
-         command line, each HTTP call and each step of the spool. `\"trace\"` adds each look at \
-         the spool, and each event and effect of the watcher's core. No level shows a password; in \
-         command lines, arguments that are named as secrets are shown as `***`.",
-    ),
-    Key::new(
-        "target",
-        Words(&["auto", "stderr", "syslog", "journal"]),
-        Default("\"auto\""),
+    Key::new("log_dir", Path, Default("\"/var/log/gfs2-fencing\""))
+        .help("The directory of the audit. `LOG_DIR` in the environment wins over it."),
+    Key::new("level", Words(&["error", "warn", "info", "debug", "trace"]), Default("\"info\""))
+        .help(
+            "The least important level that is logged. `\"debug\"` adds each step of a fence, each \
+             command line, each HTTP call and each step of the spool. `\"trace\"` adds each look at \
+             the spool, and each event and effect of the watcher's core. No level shows a password; \
+             in command lines, arguments that are named as secrets are shown as `***`.",
+        ),
+    Key::new("target", Words(&["auto", "stderr", "syslog", "journal"]), Default("\"auto\"")).help(
         "Where the service's own log goes. `\"auto\"` takes the journal if systemd connects \
          standard error with it, syslog if standard error is `/dev/null`, and standard error \
          otherwise.",
@@ -145,23 +118,13 @@ pub(super) const LOG: &[Key] = &[
 ];
 
 pub(super) const SERVICE: &[Key] = &[
-    Key::new(
-        "max_running",
-        Number(1, 10_000),
-        Default("256"),
-        "The most executions at the same time, over all devices.",
-    ),
-    Key::new(
-        "stop_limit",
-        Duration(SECOND, HOUR),
-        Default("\"60s\""),
-        "How long a service that is stopped waits for the fences that still run.",
-    ),
-    Key::new(
-        "rescan",
-        Duration(SECOND, HOUR),
-        Default("\"30s\""),
-        "How often the service looks for requests by itself. inotify reports new requests at once.",
+    Key::new("max_running", Number(1, 10_000), Default("256"))
+        .help("The most executions at the same time, over all devices."),
+    Key::new("stop_limit", Duration(SECOND, HOUR), Default("\"60s\""))
+        .help("How long a service that is stopped waits for the fences that still run."),
+    Key::new("rescan", Duration(SECOND, HOUR), Default("\"30s\"")).help(
+        "How often the service looks for requests by itself. inotify reports new requests at \
+         once.",
     ),
 ];
 

@@ -1,19 +1,26 @@
-//! Which nodes a device can fence.
+//! The nodes that a device can fence.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use fence_protocol::{NodeName, fold_hostlist};
 
-/// Which nodes a device can fence.
+/// The nodes that a device can fence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Targets {
-    /// Any (`"*"`): the device itself refuses what it does not know.
+    /// Any (`"*"`): the device itself refuses a target that it does not know.
     Any,
     /// These.
     Nodes(BTreeSet<NodeName>),
     /// Those that the device lists (`"discover"`).
     Discover,
+}
+
+impl Targets {
+    /// The nodes, if the file names them.
+    pub fn nodes(&self) -> Option<&BTreeSet<NodeName>> {
+        if let Targets::Nodes(nodes) = self { Some(nodes) } else { None }
+    }
 }
 
 impl fmt::Display for Targets {

@@ -47,7 +47,7 @@ stop_limit = "2d"
         problems(text),
         r#"w.toml:2: 'request_dir': 'requests' is not an absolute path
 w.toml:3: 'default_deadline': write a unit: "60s" for seconds (units: ms, s, m, h, d)
-w.toml:4: 'keep_answers': "1 month" is no duration such as "45s" (units: ms, s, m, h, d)
+w.toml:4: 'keep_answers': "1 month" is not a duration such as "45s" (units: ms, s, m, h, d)
 w.toml:5: unknown key 'keep_anwsers_max' (did you mean 'keep_answers_max'?)
 w.toml:7: 'level': "loud" is none of "error", "warn", "info", "debug", "trace"
 w.toml:8: 'target': expected a text in quotes, not a number
@@ -118,7 +118,7 @@ w.toml:19: 'targets': "discover" needs a program for 'list'
 w.toml:20: 'nodes': bad hostlist "-n1": "-n1" is not a node name: it starts with '-'
 w.toml:21: 'method': "onoff" needs programs for 'off' and 'on'
 w.toml:24: 'targets' is missing
-w.toml:25: 'name': '../b' is no name: it starts with '.'
+w.toml:25: 'name': '../b' is not a name: it starts with '.'
 w.toml:26: 'type': "smart" is none of "command", "ec2", "fence-agent", "ipmi", "redfish", "simulated"
 w.toml:30: 'name' is missing
 w.toml:30: 'state_file' is missing
@@ -143,7 +143,7 @@ fn names_of_targets_are_for_devices_that_have_them() {
     let table = DEVICE.replace("'n[1-3]'", "{ 'n[1-2]' = '{target}-bmc' }");
     assert_eq!(
         problems(&table),
-        "w.toml:5: 'targets': this type has no names of its own: write a list of nodes"
+        "w.toml:5: 'targets': this type has no other names for targets: write a list of nodes"
     );
 }
 

@@ -1,6 +1,6 @@
 //! The forms of single values: durations, numbers, paths, words, command lines, node lists.
 //!
-//! Each form is a function from a TOML value to a checked value or to what is wrong with it.
+//! Each form is a function from a TOML value to a checked value, or to the faults of the value.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -11,19 +11,28 @@ use fence_device::{SecretSource, placeholders};
 use fence_log::shown_line;
 use fence_protocol::{NodeName, expand_hostlist};
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
-use super::problems::Problems;
 use super::reader::{Fault, Parsed, Section};
 
 /// A text.
 pub(super) fn text(value: &Spanned<DeValue>) -> Parsed<String> {
     match value.get_ref() {
-        // No path and no argument of a program can hold one.
+        // Neither a path nor an argument of a program can contain it.
         DeValue::String(text) if text.contains('\0') => wrong(value, "it contains a NUL character"),
         DeValue::String(text) => Ok(text.clone().into_owned()),
-        other => wrong(value, format!("expected a text in quotes, not {}", kind(other))),
+        _ => expected(value, "a text in quotes"),
     }
+}
+
+/// A text that `is_right`; `problem` says why others are not.
+pub(super) fn checked(
+    value: &Spanned<DeValue>,
+    is_right: impl Fn(&str) -> bool,
+    problem: &str,
+) -> Parsed<String> {
+    let text = text(value)?;
+    if is_right(&text) { Ok(text) } else { wrong(value, problem) }
 }
 
 /// A name such as a device's: the rules of a node's name.
@@ -31,7 +40,7 @@ pub(super) fn name(value: &Spanned<DeValue>) -> Parsed<String> {
     let name = text(value)?;
     match name.parse::<NodeName>() {
         Ok(_) => Ok(name),
-        Err(error) => wrong(value, format!("'{}' is no name: {error}", name.escape_debug())),
+        Err(error) => wrong(value, format!("'{}' is not a name: {error}", name.escape_debug())),
     }
 }
 
@@ -40,7 +49,7 @@ pub(super) fn path(value: &Spanned<DeValue>) -> Parsed<PathBuf> {
     absolute(&text(value)?).or_else(|problem| wrong(value, problem))
 }
 
-/// An absolute path, of wherever.
+/// An absolute path from any source.
 pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
     if Path::new(text).is_absolute() {
         Ok(PathBuf::from(text))
@@ -64,27 +73,19 @@ pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Spanned<DeValue>)
 
 /// Yes or no.
 pub(super) fn boolean(value: &Spanned<DeValue>) -> Parsed<bool> {
-    match value.get_ref() {
-        DeValue::Boolean(yes) => Ok(*yes),
-        other => wrong(value, format!("expected true or false, not {}", kind(other))),
-    }
+    value.get_ref().as_bool().map_or_else(|| expected(value, "true or false"), Ok)
 }
 
 /// A whole number within bounds.
-pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&Spanned<DeValue>) -> Parsed<T>
-where
-    T: TryFrom<i64> + PartialOrd + std::fmt::Display,
-{
-    move |value| match value.get_ref() {
-        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-            .ok()
-            .and_then(|number| T::try_from(number).ok())
-            .filter(|number| range.contains(number))
-            .map_or_else(
-                || wrong(value, format!("must be {} to {}", range.start(), range.end())),
-                Ok,
-            ),
-        other => wrong(value, format!("expected a whole number, not {}", kind(other))),
+pub(super) fn number(range: RangeInclusive<i64>) -> impl Fn(&Spanned<DeValue>) -> Parsed<i64> {
+    move |value| {
+        let DeValue::Integer(integer) = value.get_ref() else {
+            return expected(value, "a whole number");
+        };
+        match i64::from_str_radix(integer.as_str(), integer.radix()) {
+            Ok(number) if range.contains(&number) => Ok(number),
+            _ => wrong(value, format!("must be {} to {}", range.start(), range.end())),
+        }
     }
 }
 
@@ -99,35 +100,28 @@ pub(super) fn duration(range: RangeInclusive<u64>) -> impl Fn(&Spanned<DeValue>)
             }
             None => {
                 let text = text.escape_debug();
-                wrong(value, format!("\"{text}\" is no duration such as \"45s\" ({UNITS_TEXT})"))
+                wrong(value, format!("\"{text}\" is not a duration such as \"45s\" ({UNITS_TEXT})"))
             }
         },
         DeValue::Integer(integer) => {
             let number = integer.as_str();
             wrong(value, format!("write a unit: \"{number}s\" for seconds ({UNITS_TEXT})"))
         }
-        other => wrong(value, format!("expected a duration such as \"45s\", not {}", kind(other))),
+        _ => expected(value, "a duration such as \"45s\""),
     }
 }
 
-/// A program and its arguments, one text each. Of placeholders, it may hold those of `known`.
+/// A program and its arguments, one text each, with no placeholders but those of `known`.
 pub(super) fn argv(value: &Spanned<DeValue>, known: &[&str]) -> Parsed<Vec<String>> {
-    let DeValue::Array(items) = value.get_ref() else {
-        let found = kind(value.get_ref());
-        return wrong(
-            value,
-            format!("expected a list such as [\"/usr/sbin/program\", \"{{target}}\"], not {found}"),
-        );
+    let Some(items) = value.get_ref().as_array() else {
+        return expected(value, "a list such as [\"/usr/sbin/program\", \"{target}\"]");
     };
     let arguments = collect(items.iter().map(text))?;
     let Some(program) = arguments.first() else {
         return wrong(value, "the list is empty: it must start with a program");
     };
     absolute(program).or_else(|problem| wrong(value, format!("the program {problem}")))?;
-    let all = items.iter().zip(&arguments);
-    let faults: Vec<Fault> =
-        all.flat_map(|(item, argument)| unknown_placeholders(item, argument, known)).collect();
-    if faults.is_empty() { Ok(arguments) } else { Err(faults) }
+    collect(items.iter().map(|item| template(item, known)))
 }
 
 /// A hostlist expression or a list of them.
@@ -136,56 +130,50 @@ pub(super) fn nodes(value: &Spanned<DeValue>) -> Parsed<BTreeSet<NodeName>> {
         DeValue::Array(items) if items.is_empty() => wrong(value, "the list is empty"),
         DeValue::Array(items) => collect(items.iter().map(hostlist)),
         DeValue::String(_) => hostlist(value).map(|names| vec![names]),
-        other => wrong(
-            value,
-            format!(
-                "expected node names such as \"n[1-4]\" or a list of them, not {}",
-                kind(other)
-            ),
-        ),
+        _ => expected(value, "node names such as \"n[1-4]\" or a list of them"),
     }?;
     Ok(names.into_iter().flatten().collect())
 }
 
 fn hostlist(value: &Spanned<DeValue>) -> Parsed<Vec<NodeName>> {
-    let expression = text(value)?;
-    expand_hostlist(&expression).or_else(|error| {
-        wrong(value, format!("bad hostlist \"{}\": {error}", shown_line(&expression)))
-    })
+    expand(&text(value)?).or_else(|problem| wrong(value, problem))
 }
 
-/// What a device calls its targets: a text with `{target}` for all of them, or a table with one for
-/// each. `written` is what stands with the targets themselves.
+fn expand(expression: &str) -> Result<Vec<NodeName>, String> {
+    expand_hostlist(expression)
+        .map_err(|error| format!("bad hostlist \"{}\": {error}", shown_line(expression)))
+}
+
+/// The device's names for its targets: a text with `{target}` for all of them, or a table with one
+/// name for each target. `written` are the names in the key `targets`.
 pub(super) fn per_target(
     section: &mut Section,
     key: &str,
     written: Option<&BTreeMap<NodeName, String>>,
-    problems: &Problems,
 ) -> Option<PerTarget> {
     let form = |value: &Spanned<DeValue>| match value.get_ref() {
-        DeValue::Table(_) => names_of_targets(value).map(PerTarget::Map),
+        DeValue::Table(table) => names_of_targets(value, table).map(PerTarget::Map),
         _ => name_of_target(value).map(PerTarget::Pattern),
     };
     let Some(names) = written else { return section.get(key, form) };
     if section.has(key) {
-        let offset = section.offset_of(key);
         section.get(key, form);
-        problems.at(offset, format!("'{key}' is also written with the targets: keep one"));
+        section.at(key, format!("'{key}' is also written with the targets: keep one"));
         return None;
     }
     Some(PerTarget::Map(names.clone()))
 }
 
-/// A table of node names, hostlist expressions among them, with what a device calls each node.
-pub(super) fn names_of_targets(value: &Spanned<DeValue>) -> Parsed<BTreeMap<NodeName, String>> {
-    let DeValue::Table(table) = value.get_ref() else {
-        return wrong(value, "expected a table such as { n1 = \"plug 1\" }");
-    };
+/// A table of node names or hostlist expressions, with the device's name for each node.
+pub(super) fn names_of_targets(
+    value: &Spanned<DeValue>,
+    table: &DeTable,
+) -> Parsed<BTreeMap<NodeName, String>> {
     let (mut names, mut faults) = (BTreeMap::new(), Vec::new());
     for (key, value) in table {
         let fault = |text| Fault { offset: key.span().start, text };
-        let expression = key.get_ref().as_ref();
-        match (expand_hostlist(expression), name_of_target(value)) {
+        let nodes = expand(key.get_ref()).map_err(|problem| vec![fault(problem)]);
+        match (nodes, name_of_target(value)) {
             (Ok(nodes), Ok(pattern)) => {
                 let pattern = PerTarget::Pattern(pattern);
                 for node in nodes {
@@ -195,12 +183,7 @@ pub(super) fn names_of_targets(value: &Spanned<DeValue>) -> Parsed<BTreeMap<Node
                     }
                 }
             }
-            (Err(error), other) => {
-                let shown = shown_line(expression);
-                faults.push(fault(format!("bad hostlist \"{shown}\": {error}")));
-                faults.extend(other.err().into_iter().flatten());
-            }
-            (_, Err(more)) => faults.extend(more),
+            (nodes, name) => faults.extend(nodes.err().into_iter().chain(name.err()).flatten()),
         }
     }
     if names.is_empty() && faults.is_empty() {
@@ -209,24 +192,16 @@ pub(super) fn names_of_targets(value: &Spanned<DeValue>) -> Parsed<BTreeMap<Node
     if faults.is_empty() { Ok(names) } else { Err(faults) }
 }
 
-/// What a device calls a target, or all of them with `{target}` in it.
+/// The device's name for a target, or for all of them with `{target}` in it.
 fn name_of_target(value: &Spanned<DeValue>) -> Parsed<String> {
-    let name = text(value)?;
-    if name.is_empty() || name.contains(char::is_control) {
-        return wrong(value, "it is empty or has control characters");
-    }
-    let faults = unknown_placeholders(value, &name, &["target"]);
-    if faults.is_empty() { Ok(name) } else { Err(faults) }
+    let is_right = |name: &str| !name.is_empty() && !name.contains(char::is_control);
+    checked(value, is_right, "it is empty or has control characters")?;
+    template(value, &["target"])
 }
 
-/// A secret: `password_file`, `password_env` or `password_credential`, at most one of them. The keys
-/// are given, as some devices have several secrets.
-pub(super) fn secret(
-    section: &mut Section,
-    keys: [&str; 3],
-    problems: &Problems,
-) -> Option<SecretSource> {
-    let offset = section.offset_of(keys.into_iter().find(|key| section.has(key)).unwrap_or(""));
+/// A secret in a file, a variable or a credential, which the three `keys` name. At most one of them
+/// may be written.
+pub(super) fn secret(section: &mut Section, keys: [&str; 3]) -> Option<SecretSource> {
     let [file, environment, credential] = keys;
     let sources = [
         section.get(file, path).map(SecretSource::File),
@@ -236,16 +211,15 @@ pub(super) fn secret(
     let mut given = sources.into_iter().flatten();
     let source = given.next();
     if given.next().is_some() {
-        let [first, second, third] = keys;
-        problems.at(offset, format!("give only one of '{first}', '{second}', '{third}'"));
+        let first = keys.into_iter().find(|key| section.has(key)).unwrap_or_default();
+        section.at(first, format!("give only one of '{file}', '{environment}', '{credential}'"));
     }
     source
 }
 
 /// The name of an environment variable.
 fn variable(value: &Spanned<DeValue>) -> Parsed<String> {
-    let name = text(value)?;
-    if is_variable(&name) { Ok(name) } else { wrong(value, NO_VARIABLE) }
+    checked(value, is_variable, NO_VARIABLE)
 }
 
 /// Whether an environment variable may have this name.
@@ -259,34 +233,28 @@ pub(super) fn list<T>(
     value: &Spanned<DeValue>,
     form: impl Fn(&Spanned<DeValue>) -> Parsed<T>,
 ) -> Parsed<Vec<T>> {
-    match value.get_ref() {
-        DeValue::Array(items) => collect(items.iter().map(form)),
-        other => wrong(value, format!("expected a list, not {}", kind(other))),
+    match value.get_ref().as_array() {
+        Some(items) => collect(items.iter().map(form)),
+        None => expected(value, "a list"),
     }
 }
 
-/// A table of any keys whose values have this form, which is told the key as well.
+/// A table with any keys. `form` checks each value, with its key.
 pub(super) fn table<T>(
     value: &Spanned<DeValue>,
     form: impl Fn(&str, &Spanned<DeValue>) -> Parsed<T>,
 ) -> Parsed<BTreeMap<String, T>> {
-    let DeValue::Table(entries) = value.get_ref() else {
-        let found = kind(value.get_ref());
-        return wrong(
-            value,
-            format!("expected a table such as {{ name = \"value\" }}, not {found}"),
-        );
+    let Some(entries) = value.get_ref().as_table() else {
+        return expected(value, "a table such as { name = \"value\" }");
     };
     let entries = entries.iter().map(|(key, value)| {
-        let key = key.get_ref().as_ref();
+        let key: &str = key.get_ref();
         let named = |fault: Fault| Fault {
             text: format!("'{}': {}", key.escape_debug(), fault.text),
             ..fault
         };
-        match form(key, value) {
-            Ok(parsed) => Ok((key.to_owned(), parsed)),
-            Err(faults) => Err(faults.into_iter().map(named).collect()),
-        }
+        let parsed = form(key, value).map(|parsed| (key.to_owned(), parsed));
+        parsed.map_err(|faults| faults.into_iter().map(named).collect())
     });
     Ok(collect(entries)?.into_iter().collect())
 }
@@ -303,17 +271,19 @@ fn collect<T>(items: impl Iterator<Item = Parsed<T>>) -> Parsed<Vec<T>> {
     if faults.is_empty() { Ok(values) } else { Err(faults) }
 }
 
-/// The placeholders in `text`, which is `value`, that nothing will be put in for.
-fn unknown_placeholders(value: &Spanned<DeValue>, text: &str, known: &[&str]) -> Vec<Fault> {
-    let unknown = placeholders(text).into_iter().filter(|name| !known.contains(name));
+/// A text with no placeholders but those of `known`.
+fn template(value: &Spanned<DeValue>, known: &[&str]) -> Parsed<String> {
+    let text = text(value)?;
+    let unknown = placeholders(&text).into_iter().filter(|name| !known.contains(name));
     let fault = |name| Fault {
         offset: value.span().start,
         text: format!("unknown placeholder '{{{name}}}' (known: {{{}}})", known.join("} {")),
     };
-    unknown.map(fault).collect()
+    let faults: Vec<Fault> = unknown.map(fault).collect();
+    if faults.is_empty() { Ok(text) } else { Err(faults) }
 }
 
-/// The duration that `text` is, such as "45s", in milliseconds.
+/// The milliseconds of a duration such as "45s".
 pub(crate) fn milliseconds(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
@@ -326,16 +296,13 @@ pub fn in_words(milliseconds: u64) -> String {
     if milliseconds == 0 {
         return "0s".into();
     }
-    let (unit, factor) = UNITS
-        .iter()
-        .rev()
-        .find(|(_, factor)| milliseconds.is_multiple_of(*factor))
-        .unwrap_or(&UNITS[0]);
+    let divides = |unit: &&(&str, u64)| milliseconds.is_multiple_of(unit.1);
+    let (unit, factor) = UNITS.iter().rfind(divides).unwrap_or(&UNITS[0]);
     format!("{}{unit}", milliseconds / factor)
 }
 
-fn kind(value: &DeValue) -> &'static str {
-    match value {
+fn expected<T>(value: &Spanned<DeValue>, form: &str) -> Parsed<T> {
+    let found = match value.get_ref() {
         DeValue::String(_) => "a text",
         DeValue::Integer(_) => "a number",
         DeValue::Float(_) => "a fraction",
@@ -343,19 +310,22 @@ fn kind(value: &DeValue) -> &'static str {
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
-    }
+    };
+    wrong(value, format!("expected {form}, not {found}"))
 }
 
-/// What is wrong with `value`.
+/// The fault of `value`.
 pub(super) fn wrong<T>(value: &Spanned<DeValue>, text: impl Into<String>) -> Parsed<T> {
     Err(vec![Fault { offset: value.span().start, text: text.into() }])
 }
 
 const UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
 const UNITS_TEXT: &str = "units: ms, s, m, h, d";
-/// What is said of a text that should be one.
-pub(super) const NO_VARIABLE: &str = "it is no name of an environment variable";
+
+/// The problem of a text that is not the name of a variable.
+pub(super) const NO_VARIABLE: &str = "it is not the name of an environment variable";
 
 #[cfg(test)]
 mod tests {
@@ -382,9 +352,10 @@ mod tests {
 
     #[test]
     fn only_words_in_braces_are_placeholders() {
-        let value = DeValue::parse("''").unwrap();
         let unknown = |argument: &str| {
-            let faults = unknown_placeholders(&value, argument, &["target"]);
+            let text = format!("'{argument}'");
+            let read = template(&DeValue::parse(&text).unwrap(), &["target"]);
+            let faults = read.err().unwrap_or_default();
             faults.into_iter().map(|fault| fault.text).collect::<Vec<_>>().join("; ")
         };
 

@@ -1,10 +1,9 @@
-//! `fence-watcher check`: whether the service would start, every device, whether it can be reached
-//! now, and what may surprise.
+//! `fence-watcher check`: whether the service can start, whether each device can be reached now,
+//! and what may surprise.
 //!
-//! The configuration itself was checked when it was read. Devices are asked, never told anything. A
-//! device whose secret is given to the service alone is asked by the watcher that runs. What is
-//! asked is `crate::probe`'s, what is said of it the module `notes`'s, and how it is shown
-//! `report`'s.
+//! The configuration itself was checked when it was read. Devices get questions, and no orders. If
+//! only the service has the secret of a device, the running watcher asks the device. `crate::probe`
+//! has the questions, `notes` the texts about the answers, and `report` the forms of the output.
 
 mod notes;
 mod report;
@@ -13,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use fence_audit::{LogProcess, Task};
 use fence_core::watcher::Coverage;
 use fence_core::{execution, watcher as core};
@@ -24,25 +23,25 @@ use fence_spool::Places;
 use serde::Deserialize;
 
 use super::EXECUTOR_MODE;
-use super::ask::ask_about;
+use super::ask::ask;
 use crate::config::{DeviceKind, SpoolSettings, WatcherConfig, local_node};
 use crate::devices::{ConfiguredDevice, Devices};
 use crate::probe::{self, Depth, Examined, Findings};
 use notes::{Note, notes_of};
 pub(super) use report::refused;
 
-/// How `check` is to be done.
+/// The options of `check`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
-    /// Nothing is asked and nothing looked at but the configuration.
+    /// The configuration alone is checked.
     pub(super) offline: bool,
     /// As JSON.
     pub(super) json: bool,
 }
 
-/// The text of `check`, and whether all is well.
+/// The text of `check`, and whether it found no problem.
 pub(super) fn check(settings: &WatcherConfig, wanted: Wanted) -> anyhow::Result<(String, bool)> {
-    // No watcher has to wait for this executor's end, so it locks what nobody looks at.
+    // No watcher has to wait for the end of this executor, so its lock has no meaning.
     let lock = Path::new("/dev/null");
     let executor = ExecutorClient::start(Path::new("/proc/self/exe"), &[EXECUTOR_MODE], lock)
         .context("cannot start the helper process that runs commands")?;
@@ -63,7 +62,7 @@ pub(super) fn check(settings: &WatcherConfig, wanted: Wanted) -> anyhow::Result<
         .collect();
     let mut general = Vec::new();
     if !wanted.offline {
-        ask(&mut checked, &settings.spool);
+        ask_devices(&mut checked, &settings.spool);
         general = problems_of_places(settings);
     }
     let mut notes = notes(&checked, settings, wanted.offline);
@@ -73,8 +72,8 @@ pub(super) fn check(settings: &WatcherConfig, wanted: Wanted) -> anyhow::Result<
     Ok((if wanted.json { report.json() } else { report.text() }, is_well))
 }
 
-/// The problems of a configuration that was just taken over: those of the spool, the logs and the
-/// settings, and the contact to each device, as the running watcher sees it. `check` examines more.
+/// The problems of a configuration that the running watcher has just read: those of the spool and
+/// the logs, and those that the watcher finds when it contacts each device. `check` examines more.
 pub(super) fn warnings(settings: &WatcherConfig) -> Vec<String> {
     let mut notes = problems_of_places(settings);
     match ask_watcher(&settings.spool, None, RELOADED_MS_MAX) {
@@ -90,16 +89,16 @@ pub(super) fn warnings(settings: &WatcherConfig) -> Vec<String> {
     notes::lines(&notes, &settings.devices)
 }
 
-/// Why the service would not start on its spool, or agents could not write their logs. The service
-/// makes what is missing; nothing is made here.
+/// Why the service cannot start on its spool, or agents cannot write their logs. The service
+/// creates missing directories; this function creates nothing.
 fn problems_of_places(settings: &WatcherConfig) -> Vec<Note> {
     let SpoolSettings { request_dir, response_dir, .. } = &settings.spool;
     let places = Places::new(request_dir, response_dir);
     let spool = fence_spool::examine_places(&places);
-    // A directory that is refused as a whole was named above.
+    // The problems above include a directory that is refused as a whole.
     let answers = spool.is_empty().then(|| fence_spool::check_answers(&places).err()).flatten();
     let answers = answers.map(|problem| ("no answer could be written: ", problem.to_string()));
-    // A disk that stands still holds whoever looks at it.
+    // A process looks, because a disk that hangs holds it.
     let look = LogProcess::start(&Task::Look(settings.log.log_dir.clone()));
     let log = look.finish(LOG_PATIENCE).into_iter();
     let log = log.map(|problem| ("fences cannot be written into the logs: ", problem));
@@ -109,18 +108,18 @@ fn problems_of_places(settings: &WatcherConfig) -> Vec<Note> {
     all.map(|problem| Note::general(problem).into_problem()).collect()
 }
 
-/// What is known of a device.
+/// A device and the findings about it.
 struct Checked {
     device: Arc<ConfiguredDevice>,
     is_simulated: bool,
-    /// A secret that it needs and that only the service can read, as people call it.
+    /// The name of a secret that it needs, if only the service can read it.
     services_secret: Option<String>,
     asked_by: Option<&'static str>,
     findings: Findings,
 }
 
 impl Checked {
-    /// What the core has to know of it.
+    /// The device for the core, with the targets that it listed.
     fn facts(&self) -> core::Device {
         let mut facts = self.device.facts();
         if let Some(nodes) = self.listed() {
@@ -137,7 +136,7 @@ impl Checked {
 }
 
 /// Asks the devices of this node, many at once.
-fn ask(checked: &mut [Checked], spool: &SpoolSettings) {
+fn ask_devices(checked: &mut [Checked], spool: &SpoolSettings) {
     let here = checked.iter_mut().filter(|checked| checked.device.here);
     let (mut services, mut own): (Vec<_>, Vec<_>) =
         here.partition(|checked| checked.services_secret.is_some());
@@ -151,14 +150,11 @@ fn ask(checked: &mut [Checked], spool: &SpoolSettings) {
         let device = &checked.device;
         let patience_ms = probe::time_max_ms([device]) + WATCHER_MS_MAX;
         let examined = ask_watcher(spool, Some(&device.name), patience_ms)?;
-        let examined = examined.into_iter().find(|one| one.name == device.name);
-        match examined {
-            Some(examined) if examined.settings == device.fingerprint => Ok(examined.findings),
-            _ => Err(anyhow!(
-                "the configuration that it runs with has other settings for this device: run \
-                 `fence-watcher reload`, then check again"
-            )),
-        }
+        let is_it = |one: &Examined| one.name == device.name && one.settings == device.fingerprint;
+        examined.into_iter().find(is_it).map(|examined| examined.findings).context(
+            "its configuration has other settings for this device: run `fence-watcher reload`, \
+             then check again",
+        )
     });
     for (checked, answer) in services.iter_mut().zip(answers) {
         let secret = checked.services_secret.as_deref().unwrap_or_default();
@@ -169,26 +165,26 @@ fn ask(checked: &mut [Checked], spool: &SpoolSettings) {
             }
             Err(error) => {
                 checked.findings.problems = vec![format!(
-                    "only the running fence-watcher can ask it, because {secret} is given to the \
-                     service alone: {error:#}"
+                    "only the running fence-watcher can ask it, because only the service has \
+                     {secret}: {error:#}"
                 )];
             }
         }
     }
 }
 
-/// What the watcher that runs finds when it asks `device`, or all its devices.
+/// The findings of the running watcher about `device`, or about all its devices.
 fn ask_watcher(
     spool: &SpoolSettings,
     device: Option<&str>,
     patience_ms: u64,
 ) -> anyhow::Result<Vec<Examined>> {
-    let answer = ask_about(spool, QueryKind::Check, device, patience_ms)?;
+    let answer = ask(spool, QueryKind::Check, device, patience_ms)?;
     if answer.code != QueryCode::Yes {
         bail!("{}", one_line(&answer.message));
     }
     let state = answer.state.context("the watcher's answer has no findings")?;
-    Vec::deserialize(state).context("the watcher's answer is not understood")
+    Vec::deserialize(state).context("the watcher's answer cannot be understood")
 }
 
 fn notes(checked: &[Checked], settings: &WatcherConfig, offline: bool) -> Vec<Note> {
@@ -207,38 +203,35 @@ fn notes(checked: &[Checked], settings: &WatcherConfig, offline: bool) -> Vec<No
         }
         notes.extend(unable(device));
     }
+    let node = &settings.node;
     if !checked.iter().any(|checked| checked.device.here) {
-        let text =
-            format!("no device is for this node, '{}': nothing can be fenced", settings.node);
+        let text = format!("no device is for this node, '{node}': nothing can be fenced");
         notes.push(Note::general(text));
     }
     notes.extend(settings.reports().into_iter().map(Note::general));
-    if !offline && settings.node != local_node() {
-        notes.push(Note::general(format!(
-            "asked from this machine, '{}': '{}' may reach other devices",
-            local_node(),
-            settings.node
-        )));
+    let machine = local_node();
+    if !offline && *node != machine {
+        let text =
+            format!("asked from this machine, '{machine}': '{node}' may reach other devices");
+        notes.push(Note::general(text));
     }
     notes
 }
 
-/// What the device cannot do, so that nobody learns it from a fence.
+/// The abilities that the device lacks, so that nobody learns about them from a fence.
 fn unable(device: &ConfiguredDevice) -> Vec<Note> {
     let (name, abilities) = (&device.name, device.driver.abilities());
-    let mut notes: Vec<Note> = [FenceAction::Off, FenceAction::On, FenceAction::Reboot]
-        .into_iter()
-        .filter(|action| !abilities.serve(*action, device.method()))
-        .map(|action| format!(" has no way to do '{action}': it refuses such requests"))
-        .map(|text| Note::of(name, text))
-        .collect();
+    let actions = [FenceAction::Off, FenceAction::On, FenceAction::Reboot].into_iter();
+    let lacking = actions.filter(|action| !abilities.serve(*action, device.method()));
+    let text = |action| format!(" has no way to do '{action}': it refuses such requests");
+    let mut notes: Vec<Note> = lacking.map(|action| Note::of(name, text(action))).collect();
     if !abilities.power {
-        notes.push(Note::of(name, " has no 'status': that it did a fence has to be believed"));
+        notes.push(Note::of(name, " has no 'status': its fences cannot be verified"));
     }
     notes
 }
 
-/// How a reboot is done, as it is shown.
+/// The word for how a reboot is done.
 fn method(device: &ConfiguredDevice) -> &'static str {
     match device.method() {
         execution::Method::OnOff => "onoff",
@@ -246,14 +239,14 @@ fn method(device: &ConfiguredDevice) -> &'static str {
     }
 }
 
-/// How long the watcher may take beside the examination itself.
+/// How long the watcher may take in addition to the examination.
 const WATCHER_MS_MAX: u64 = 3_000;
 
-/// How long a watcher that has a new configuration may take to ask its devices: less than the 90 s
-/// that systemd gives a reload, with the 30 s of the reading.
+/// How long a watcher with a new configuration may take to ask its devices. With the 30 s for
+/// reading the file, this is less than the 90 s that systemd allows for a reload.
 const RELOADED_MS_MAX: u64 = 45_000;
 
-/// How many devices the watcher is asked about at the same time.
+/// The most questions to the watcher at the same time.
 const ASKED_AT_ONCE: usize = 16;
 
 /// How long the disk of the logs may take to respond.

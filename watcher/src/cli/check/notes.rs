@@ -1,4 +1,4 @@
-//! The notes of a check: what is wrong, and what may surprise. What is true of many devices is said
+//! The notes of a check: the problems, and what may surprise. A text about many devices is shown
 //! once.
 
 use std::path::Path;
@@ -7,17 +7,17 @@ use fence_device::{Called, TARGET, without_names};
 use fence_log::one_line;
 use fence_protocol::{NodeName, fold_hostlist};
 
-use crate::config::{DeviceSettings, Targets};
+use crate::config::DeviceSettings;
 use crate::probe::Findings;
 
-/// One thing that is said, of a device or of the whole.
+/// One note, about a device or in general.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Note {
-    /// The device; `None` where it concerns no single one.
+    /// The device, if the note is about one.
     pub(super) device: Option<String>,
-    /// What is said. It follows the device's name.
+    /// The text after the name of the device.
     pub(super) text: String,
-    /// Whether all is not well because of it.
+    /// Whether the check fails because of it.
     pub(super) is_problem: bool,
 }
 
@@ -35,7 +35,7 @@ impl Note {
     }
 }
 
-/// What the findings say of `device`. Words that say no more than another note are left out.
+/// The notes about the findings for `device`. A text that repeats another note is left out.
 pub(super) fn notes_of(device: &str, findings: &Findings, has_addresses: bool) -> Vec<Note> {
     let Findings { reachable, words, is_partial, problems, remarks, unlisted, .. } = findings;
     let mut notes = Vec::new();
@@ -63,69 +63,68 @@ pub(super) fn notes_of(device: &str, findings: &Findings, has_addresses: bool) -
     notes
 }
 
-/// The notes as lines, each text once with all of `devices` of which it is true. Devices with one
-/// target each have the same text where nothing but what the target is called differs.
+/// The notes as lines, each text once with all its `devices`. The texts of devices with one target
+/// each are the same if only the names of the target differ.
 pub(super) fn lines<'a>(
     notes: impl IntoIterator<Item = &'a Note>,
     devices: &[DeviceSettings],
 ) -> Vec<String> {
-    let mut groups: Vec<(String, Vec<Member<'_>>)> = Vec::new();
-    for note in notes {
-        let settings =
-            note.device.as_deref().and_then(|name| devices.iter().find(|d| d.name == name));
+    let notes = notes.into_iter().map(|note| {
+        let named = |device: &&DeviceSettings| Some(&device.name) == note.device.as_ref();
+        let settings = devices.iter().find(named);
         let target = settings.and_then(only_target);
         let called = settings.map(called).unwrap_or_default();
         let common = match target {
             Some(target) => without_names(target, &note.text, called),
             None => note.text.clone(),
         };
-        let is_same = |(text, members): &&mut (String, Vec<Member<'_>>)| {
-            *text == common && members[0].0.device.is_some() == note.device.is_some()
-        };
-        match groups.iter_mut().find(is_same) {
-            Some((_, members)) => members.push((note, target)),
-            None => groups.push((common, vec![(note, target)])),
-        }
-    }
-    groups.iter().map(|(common, members)| one_line(&line(common, members))).collect()
+        ((common, note.device.is_some()), (note, target))
+    });
+    let groups = grouped(notes).into_iter();
+    groups.map(|((common, _), members)| one_line(&line(&common, &members))).collect()
 }
 
-/// The problems of places, each with its introduction. Of those that have one cause, such as a user
-/// who may do nothing, the cause is said once with all places.
-pub(super) fn once_for_each_cause(problems: &[(&str, String)]) -> Vec<String> {
-    let mut groups: Vec<Vec<&(&str, String)>> = Vec::new();
-    for problem in problems {
-        let cause = place_and_cause(&problem.1).map(|(_, cause)| cause);
-        let has_it = |group: &&mut Vec<&(&str, String)>| {
-            cause.is_some() && place_and_cause(&group[0].1).map(|(_, cause)| cause) == cause
-        };
-        match groups.iter_mut().find(has_it) {
-            Some(group) => group.push(problem),
-            None => groups.push(vec![problem]),
+/// The items with equal keys, in the order of their first ones.
+pub(super) fn grouped<K: PartialEq, T>(
+    items: impl IntoIterator<Item = (K, T)>,
+) -> Vec<(K, Vec<T>)> {
+    let mut groups: Vec<(K, Vec<T>)> = Vec::new();
+    for (key, item) in items {
+        match groups.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, group)) => group.push(item),
+            None => groups.push((key, vec![item])),
         }
     }
-    let said = |group: Vec<&(&str, String)>| {
+    groups
+}
+
+/// The problems of places, each with its introduction. Problems with one cause, such as a user
+/// without permissions, are one text with the cause and all places.
+pub(super) fn once_for_each_cause(problems: &[(&str, String)]) -> Vec<String> {
+    let by_cause = problems.iter().enumerate().map(|(index, problem)| {
+        let cause = place_and_cause(&problem.1).map(|(_, cause)| cause);
+        (cause.ok_or(index), problem)
+    });
+    let said = |(cause, group): (Result<&str, usize>, Vec<&(&str, String)>)| {
+        let (Ok(cause), true) = (cause, group.len() > 1) else {
+            return group.iter().map(|(intro, text)| (*intro).to_owned() + text).collect();
+        };
         let mut places: Vec<&str> = Vec::new();
         for (place, _) in group.iter().filter_map(|(_, text)| place_and_cause(text)) {
             if !places.iter().any(|above| Path::new(place).starts_with(above)) {
                 places.push(place);
             }
         }
-        match (&group[..], place_and_cause(&group[0].1)) {
-            ([_, _, ..], Some((_, cause))) => {
-                let intros = group.iter().map(|(intro, _)| intro.trim_end_matches(": "));
-                let mut follows: Vec<&str> = intros.filter(|intro| !intro.is_empty()).collect();
-                follows.dedup();
-                let follows = match &follows[..] {
-                    [] => String::new(),
-                    _ => format!(" ({})", follows.join("; ")),
-                };
-                format!("cannot use '{}': {cause}{follows}", places.join("', '"))
-            }
-            _ => group[0].0.to_owned() + &group[0].1,
-        }
+        let intros = group.iter().map(|(intro, _)| intro.trim_end_matches(": "));
+        let mut follows: Vec<&str> = intros.filter(|intro| !intro.is_empty()).collect();
+        follows.dedup();
+        let follows = match &follows[..] {
+            [] => String::new(),
+            _ => format!(" ({})", follows.join("; ")),
+        };
+        format!("cannot use '{}': {cause}{follows}", places.join("', '"))
     };
-    groups.into_iter().map(said).collect()
+    grouped(by_cause).into_iter().map(said).collect()
 }
 
 /// The parts of "cannot do something with 'place': cause".
@@ -133,28 +132,23 @@ fn place_and_cause(problem: &str) -> Option<(&str, &str)> {
     problem.strip_prefix("cannot ")?.split_once(" '")?.1.split_once("': ")
 }
 
-/// A note, and the target of its device where that has no other.
+/// A note, and the target of its device if the device has one target.
 type Member<'a> = (&'a Note, Option<&'a NodeName>);
 
 fn line(common: &str, members: &[Member<'_>]) -> String {
     let text = match members {
         [(only, _)] => only.text.clone(),
         several => {
-            let targets: Vec<&NodeName> =
-                several.iter().filter_map(|(_, target)| *target).collect();
+            let targets: Vec<_> = several.iter().filter_map(|(_, target)| *target).collect();
             common.replace(TARGET, &fold_hostlist(targets))
         }
     };
-    let devices: Vec<&str> =
-        members.iter().filter_map(|(note, _)| note.device.as_deref()).collect();
+    let devices: Vec<_> = members.iter().filter_map(|(note, _)| note.device.as_deref()).collect();
     if devices.is_empty() { text } else { format!("'{}'{text}", fold_hostlist(devices)) }
 }
 
 fn only_target(device: &DeviceSettings) -> Option<&NodeName> {
-    match &device.targets {
-        Targets::Nodes(nodes) if nodes.len() == 1 => nodes.first(),
-        _ => None,
-    }
+    device.targets.nodes().filter(|nodes| nodes.len() == 1)?.first()
 }
 
 fn called(device: &DeviceSettings) -> Called<'_> {

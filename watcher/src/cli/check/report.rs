@@ -1,4 +1,4 @@
-//! How the findings of a check are shown: tables for people, JSON for programs.
+//! The output of a check: tables for people, JSON for programs.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -12,7 +12,7 @@ use super::{Checked, method};
 use crate::cli::table::Table;
 use crate::config::WatcherConfig;
 
-/// All that a check found.
+/// All findings of a check.
 pub(super) struct Report<'a> {
     pub(super) settings: &'a WatcherConfig,
     pub(super) checked: &'a [Checked],
@@ -20,11 +20,11 @@ pub(super) struct Report<'a> {
     pub(super) is_well: bool,
 }
 
-/// Who fences some targets.
+/// The devices that fence some targets.
 struct Fencers {
     /// The targets; `None` for all that no device names.
     targets: Option<String>,
-    /// The devices that can, first the one that is used.
+    /// The devices, first the one that is used.
     by: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ impl Report<'_> {
         let mut text = devices(self.checked).text();
         let mut table = Table::new(["TARGETS", "FENCED BY", "OR, IF NAMED, BY"]);
         let fencers = self.fencers();
-        // Whose names are not written are the others, where some are.
+        // If the table names some targets, the rest are the others.
         let rest = if fencers.len() > 1 { "all others" } else { "all" };
         for Fencers { targets, by } in &fencers {
             if let Some((used, others)) = by.split_first() {
@@ -91,10 +91,10 @@ impl Report<'_> {
             "problems": said(None, true),
             "notes": said(None, false),
         });
-        written(&value)
+        format!("{value:#}\n")
     }
 
-    /// Who fences what, as the devices of this node cover it.
+    /// The devices of this node that fence each target.
     fn fencers(&self) -> Vec<Fencers> {
         let devices: Vec<core::Device> = self.checked.iter().map(Checked::facts).collect();
         let listed: BTreeSet<&NodeName> = devices
@@ -108,17 +108,11 @@ impl Report<'_> {
             .collect();
         let mut in_order: Vec<&NodeName> = listed.iter().copied().collect();
         in_order.sort_by(|one, other| natural_order(one.as_str(), other.as_str()));
-        let mut groups: Vec<(Vec<String>, Vec<&NodeName>)> = Vec::new();
-        for target in in_order {
-            let by = serving(&devices, target);
-            match groups.iter_mut().find(|(known, _)| *known == by) {
-                Some((_, targets)) => targets.push(target),
-                None => groups.push((by, vec![target])),
-            }
-        }
+        let by_devices = in_order.into_iter().map(|target| (serving(&devices, target), target));
+        let groups = notes::grouped(by_devices).into_iter();
         let fencers =
             |(by, targets): (_, Vec<_>)| Fencers { targets: Some(fold_hostlist(targets)), by };
-        let mut all: Vec<Fencers> = groups.into_iter().map(fencers).collect();
+        let mut all: Vec<Fencers> = groups.map(fencers).collect();
         let mut other = (0..).filter_map(|n| format!("any-other-{n}").parse::<NodeName>().ok());
         if let Some(other) = other.find(|name| !listed.contains(name)) {
             all.push(Fencers { targets: None, by: serving(&devices, &other) });
@@ -127,20 +121,17 @@ impl Report<'_> {
     }
 }
 
-/// The report about a configuration that is refused, each problem with its place.
+/// The report about a refused configuration, with all problems and their places.
 pub(in crate::cli) fn refused(node: &str, problems: &[String]) -> String {
     let empty: [Value; 0] = [];
-    written(&json!({
+    let value = json!({
         "well": false,
         "node": node,
         "devices": empty,
         "fenced_by": empty,
         "problems": problems,
         "notes": empty,
-    }))
-}
-
-fn written(value: &Value) -> String {
+    });
     format!("{value:#}\n")
 }
 
@@ -175,7 +166,7 @@ fn devices(checked: &[Checked]) -> Table<7> {
     table
 }
 
-/// The devices of this node that can fence `target`, first the one that is used for it.
+/// The devices of this node that can fence `target`, first the one that is used.
 fn serving(devices: &[core::Device], target: &NodeName) -> Vec<String> {
     let by = |named: Option<&str>| match route(devices, named, target, FenceAction::Off) {
         Ok(device) => Some(device.name.clone()),
@@ -188,7 +179,7 @@ fn serving(devices: &[core::Device], target: &NodeName) -> Vec<String> {
     used.iter().cloned().chain(others).collect()
 }
 
-/// The targets, as they are written or as they were listed.
+/// The targets of the configuration, or those that the device listed.
 fn targets_in_full(checked: &Checked) -> String {
     match (checked.device.fixed_targets(), checked.listed()) {
         (Some(nodes), _) => fold_hostlist(nodes),
@@ -197,7 +188,7 @@ fn targets_in_full(checked: &Checked) -> String {
     }
 }
 
-/// The same, or their number where the list would fill the screen and the other table names them.
+/// The same, or their number if the list is long and the other table names them.
 fn targets_in_short(checked: &Checked) -> String {
     let text = targets_in_full(checked);
     if text.len() <= TARGETS_WIDTH_MAX || !checked.device.here {

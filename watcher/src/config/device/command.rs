@@ -1,10 +1,7 @@
 //! `type = "command"`: a program for each action.
 
-use std::path::Path;
-
 use fence_core::execution::Method;
 use fence_device::{CommandSettings, known_placeholders};
-use fence_spool::program_problem;
 
 use super::read::Common;
 use crate::config::reader::Section;
@@ -15,23 +12,19 @@ use crate::config::values::argv;
 
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "off",
-        Program,
-        Optional("[\"/usr/local/sbin/node-power\", \"off\", \"{target}\"]"),
-        "The program that switches a target off. Exit code 0: the device has acknowledged. `off` \
-         or `reboot` is required.",
-    ),
-    Key::new(
-        "on",
-        Program,
-        Optional("[\"/usr/local/sbin/node-power\", \"on\", \"{target}\"]"),
-        "The program that switches a target on. Exit code 0: the device has acknowledged.",
-    ),
+    Key::new("off", Program, Optional("[\"/usr/local/sbin/node-power\", \"off\", \"{target}\"]"))
+        .help(
+            "The program that switches a target off. Exit code 0: the device has acknowledged. \
+             `off` or `reboot` is required.",
+        ),
+    Key::new("on", Program, Optional("[\"/usr/local/sbin/node-power\", \"on\", \"{target}\"]"))
+        .help("The program that switches a target on. Exit code 0: the device has acknowledged."),
     Key::new(
         "reboot",
         Program,
         Optional("[\"/usr/local/sbin/node-power\", \"cycle\", \"{target}\"]"),
+    )
+    .help(
         "The program for the device's own reset, for the method `\"cycle\"`. Exit code 0: the \
          device has acknowledged.",
     ),
@@ -39,27 +32,24 @@ pub(super) const KEYS: &[Key] = &[
         "status",
         Program,
         Optional("[\"/usr/local/sbin/node-power\", \"status\", \"{target}\"]"),
-        "The program that shows the power state by its exit code and its output: see the table in \
-         fence-watcher.toml(5). Without it the exit codes of the other programs have to be \
+    )
+    .help(
+        "The program that shows the power state by its exit code and its output: see the table \
+         in fence-watcher.toml(5). Without it the exit codes of the other programs have to be \
          believed, and answers say `verified: false`.",
     ),
-    Key::new(
-        "list",
-        Program,
-        Optional("[\"/usr/local/sbin/node-power\", \"list\"]"),
-        "The program that shows the targets, one a line. Targets that are `\"discover\"` need it.",
+    Key::new("list", Program, Optional("[\"/usr/local/sbin/node-power\", \"list\"]")).help(
+        "The program that shows the targets, one a line. Targets that are `\"discover\"` need \
+         it.",
     ),
-    Key::new(
-        "monitor",
-        Program,
-        Optional("[\"/usr/local/sbin/node-power\", \"monitor\"]"),
+    Key::new("monitor", Program, Optional("[\"/usr/local/sbin/node-power\", \"monitor\"]")).help(
         "The program that contacts the device. Exit code 0: the device can be reached now. \
-         Pacemaker's monitor asks this, for `monitor_timeout`. Without it `list` is run; without \
-         both the device counts as reachable if its programs are there.",
+         Pacemaker's monitor asks this, for `monitor_timeout`. Without it `list` is run; \
+         without both the device counts as reachable if its programs are there.",
     ),
 ];
 
-/// What the example has written.
+/// The keys that the example sets.
 pub(super) const WRITTEN: &[(&str, &str)] = &[
     ("off", "[\"/usr/local/sbin/node-power\", \"off\", \"{target}\"]"),
     ("on", "[\"/usr/local/sbin/node-power\", \"on\", \"{target}\"]"),
@@ -69,51 +59,43 @@ pub(super) const WRITTEN: &[(&str, &str)] = &[
 
 /// The device that `section` describes.
 pub(super) fn read(section: &mut Section, common: &Common) -> CommandSettings {
-    common.refuse_names();
+    common.refuse_names(section);
     check_abilities(section, common);
-    let commands = commands(section, common);
-    CommandSettings { name: common.name.clone(), timeout_ms: common.timeout_ms, ..commands }
-}
-
-/// Notes what a device of type `command` is told to do and has no program for.
-fn check_abilities(section: &Section, common: &Common) {
-    let has = |key| section.has(key);
-    if !has("off") && !has("reboot") {
-        section.absent("neither 'off' nor 'reboot' is given: the device could not fence");
-    }
-    let needs = |text: &str| common.problems.at(common.method_at, format!("'method': {text}"));
-    match common.method {
-        Some(Method::Cycle) if !has("reboot") => needs("\"cycle\" needs a program for 'reboot'"),
-        Some(Method::OnOff) if !has("off") || !has("on") => {
-            needs("\"onoff\" needs programs for 'off' and 'on'");
-        }
-        _ => {}
-    }
-    if common.discovers() && !has("list") {
-        let text = "'targets': \"discover\" needs a program for 'list'";
-        common.problems.at(common.targets_at, text);
-    }
-}
-
-/// The command lines; the device's name and time limit are its own.
-fn commands(section: &mut Section, common: &Common) -> CommandSettings {
     let mut command = |key| {
-        let offset = section.offset_of(key);
         let argv = section.get(key, |value| argv(value, known_placeholders(key)))?;
-        if common.programs_must_exist
-            && let Some(problem) = program_problem(Path::new(&argv[0]))
-        {
-            common.problems.at(offset, format!("'{key}': {problem}"));
+        if let Some(problem) = common.program_problem(argv[0].as_ref()) {
+            section.note(key, problem);
         }
         Some(argv)
     };
     CommandSettings {
+        name: common.name.clone(),
+        timeout_ms: common.timeout_ms,
         off: command("off"),
         on: command("on"),
         reboot: command("reboot"),
         status: command("status"),
         list: command("list"),
         monitor: command("monitor"),
-        ..CommandSettings::default()
+    }
+}
+
+/// Notes each ability that the configuration asks for without a program for it.
+fn check_abilities(section: &Section, common: &Common) {
+    let has = |key| section.has(key);
+    if !has("off") && !has("reboot") {
+        section.absent("neither 'off' nor 'reboot' is given: the device could not fence");
+    }
+    match common.method {
+        Some(Method::Cycle) if !has("reboot") => {
+            section.note("method", "\"cycle\" needs a program for 'reboot'");
+        }
+        Some(Method::OnOff) if !has("off") || !has("on") => {
+            section.note("method", "\"onoff\" needs programs for 'off' and 'on'");
+        }
+        _ => {}
+    }
+    if common.discovers() && !has("list") {
+        section.note("targets", "\"discover\" needs a program for 'list'");
     }
 }

@@ -1,4 +1,4 @@
-//! `type = "ec2"`: which instance is whose, and how AWS is reached.
+//! `type = "ec2"`: the instance of each target, and how AWS is reached.
 
 use std::path::PathBuf;
 
@@ -6,17 +6,15 @@ use fence_core::PerTarget;
 use fence_core::execution::Method;
 use fence_device::{Ec2Settings, SecretSource};
 use fence_protocol::NodeName;
-use fence_spool::program_problem;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::own::Own;
 use super::read::Common;
 use crate::config::reader::{Parsed, Section};
 use crate::config::table::Form::{self, Text};
 use crate::config::table::Key;
 use crate::config::table::Standing::{Default, Optional};
-use crate::config::values::{boolean, path, per_target, secret, text, wrong};
+use crate::config::values::{boolean, checked, path, secret, text, wrong};
 
 pub(super) const ABOUT: &str = "\
     fence-watcher that stops and starts instances of AWS EC2. Credentials come from the places \
@@ -28,85 +26,54 @@ pub(super) const ABOUT: &str = "\
 
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "instance",
-        Form::PerTarget,
-        Default("\"{target}\""),
+    Key::new("instance", Form::PerTarget, Default("\"{target}\"")).help(
         "The value of the tag of each target's instance, or the id of the instance (`i-…`). \
          Instead of it, `targets` can be the table. Exactly one instance must fit: with none or \
-         several, nothing is done. An instance that is `shutting-down` counts. Instances that are \
-         `terminated` count only if nothing else has the tag, and are off for good.",
+         several, nothing is done. An instance that is `shutting-down` counts. Instances that \
+         are `terminated` count only if nothing else has the tag, and are off for good.",
     ),
-    Key::new(
-        "tag",
-        Text,
-        Default("\"Name\""),
-        "The name of the tag. With `\"discover\"` its values name the nodes: use a tag of your own \
-         then.",
+    Key::new("tag", Text, Default("\"Name\"")).help(
+        "The name of the tag. With `\"discover\"` its values name the nodes: use a tag of your \
+         own then.",
     ),
-    Key::new(
-        "region",
-        Text,
-        Optional("\"eu-central-1\""),
-        "The region, where the environment (`AWS_REGION`), the profile, or the instance that the \
-         watcher runs on does not show it.",
+    Key::new("region", Text, Optional("\"eu-central-1\"")).help(
+        "The region, where the environment (`AWS_REGION`), the profile, or the instance that \
+         the watcher runs on does not show it.",
     ),
     Key::new(
         "endpoint",
         Text,
         Optional("\"https://vpce-0123abcd.ec2.eu-central-1.vpce.amazonaws.com\""),
+    )
+    .help(
         "The URL of EC2, where it is not the usual one: for example a private endpoint. Without \
          this key, `AWS_ENDPOINT_URL_EC2` and the profile count.",
     ),
-    Key::new(
-        "profile",
-        Text,
-        Optional("\"fencing\""),
-        "A profile of AWS's configuration files (`~/.aws/config`, `~/.aws/credentials`). With this \
-         key or `access_key`, no other credentials are tried.",
+    Key::new("profile", Text, Optional("\"fencing\"")).help(
+        "A profile of AWS's configuration files (`~/.aws/config`, `~/.aws/credentials`). With \
+         this key or `access_key`, no other credentials are tried.",
     ),
-    Key::new(
-        "access_key",
-        Text,
-        Optional("\"AKIAIOSFODNN7EXAMPLE\""),
-        "An access key. One of the next three keys says where its secret is.",
-    ),
-    Key::new(
-        "secret_key_file",
-        Form::Path,
-        Optional("\"/etc/gfs2-fencing/aws-secret-key\""),
-        "The file with the secret. A file that others can read is refused: use mode 0600.",
-    ),
-    Key::new(
-        "secret_key_env",
-        Text,
-        Optional("\"FENCE_SECRET_KEY\""),
-        "The secret, instead of `secret_key_file`: a variable of the service's environment.",
-    ),
-    Key::new(
-        "secret_key_credential",
-        Form::Name,
-        Optional("\"aws-secret-key\""),
+    Key::new("access_key", Text, Optional("\"AKIAIOSFODNN7EXAMPLE\""))
+        .help("An access key. One of the next three keys says where its secret is."),
+    Key::new("secret_key_file", Form::Path, Optional("\"/etc/gfs2-fencing/aws-secret-key\""))
+        .help("The file with the secret. A file that others can read is refused: use mode 0600."),
+    Key::new("secret_key_env", Text, Optional("\"FENCE_SECRET_KEY\""))
+        .help("The secret, instead of `secret_key_file`: a variable of the service's environment."),
+    Key::new("secret_key_credential", Form::Name, Optional("\"aws-secret-key\"")).help(
         "The secret, instead of `secret_key_file`: a credential of systemd (`LoadCredential=`).",
     ),
-    Key::new(
-        "skip_os_shutdown",
-        Form::Boolean,
-        Default("true"),
+    Key::new("skip_os_shutdown", Form::Boolean, Default("true")).help(
         "`true`: EC2 does not wait for the guest to shut down. With `false` EC2 waits for 4 \
-         minutes on a guest that hangs. `false` is for services that imitate EC2 and do not know \
-         this option.",
+         minutes on a guest that hangs. `false` is for services that imitate EC2 and do not \
+         know this option.",
     ),
-    Key::new(
-        "helper",
-        Form::Path,
-        Optional("\"/usr/sbin/fence-watcher-ec2\""),
+    Key::new("helper", Form::Path, Optional("\"/usr/sbin/fence-watcher-ec2\"")).help(
         "The program `fence-watcher-ec2`. Without this key the program beside `fence-watcher` \
          is run.",
     ),
 ];
 
-/// What the example has written.
+/// The keys that the example sets.
 pub(super) const WRITTEN: &[(&str, &str)] = &[
     ("name", "\"aws\""),
     ("targets", "\"n[1-4]\""),
@@ -121,17 +88,16 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<Ec2Settings
         section.wrong("'type': this fence-watcher was built without its feature 'ec2'");
     }
     if common.method == Some(Method::Cycle) {
-        common.problems.at(common.method_at, NO_CYCLE);
+        section.note("method", NO_CYCLE);
     }
     let instance = instance(section, common);
     let tag = section.get("tag", tag);
     let region = section.get("region", region);
     let endpoint = section.get("endpoint", endpoint);
-    let profile_at = section.offset_of("profile");
     let profile = section.get("profile", word);
-    let access_key = access_key(section, common);
+    let access_key = access_key(section);
     if profile.is_some() && access_key.is_some() {
-        common.problems.at(profile_at, "'profile' and 'access_key': give only one of them");
+        section.at("profile", "'profile' and 'access_key': give only one of them");
     }
     let skip_os_shutdown = section.get("skip_os_shutdown", boolean);
     Some(Ec2Settings {
@@ -148,17 +114,15 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<Ec2Settings
 
 /// Each target's instance: the value of its tag, or its id.
 fn instance(section: &mut Section, common: &Common) -> Option<PerTarget> {
-    let at = common.place_of(section, "instance");
-    let instance = per_target(section, "instance", common.names.as_ref(), common.problems)?;
+    let instance = common.per_target(section, "instance")?;
+    let own = common.own(section, "instance", &instance);
     if common.discovers() && matches!(instance, PerTarget::Map(_)) {
-        let text = "'instance': a table is for targets that are written: not for \"discover\"";
-        common.problems.at(at, text);
+        own.note("a table is for targets that are written: not for \"discover\"");
         return Some(instance);
     }
-    let own = Own { key: "instance", texts: &instance, at };
-    own.check_each(common, |_| None);
+    own.check_each(|_| None);
     let place = |target: &NodeName| instance.of(target).map(|name| meant(&name));
-    own.check_apart(common, place, "the same", ONE_FOR_ALL);
+    own.check_apart(place, "the same", ONE_FOR_ALL);
     Some(instance)
 }
 
@@ -174,72 +138,63 @@ pub(super) fn is_id(name: &str) -> bool {
     !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The key that is written here, with where its secret is.
-fn access_key(section: &mut Section, common: &Common) -> Option<(String, SecretSource)> {
+/// The access key, with the place of its secret.
+fn access_key(section: &mut Section) -> Option<(String, SecretSource)> {
     let keys = ["secret_key_file", "secret_key_env", "secret_key_credential"];
-    let id_at = section.has("access_key").then(|| section.offset_of("access_key"));
-    let secret_at = keys.into_iter().find(|key| section.has(key)).map(|key| section.offset_of(key));
-    match (id_at, secret_at) {
-        (Some(at), None) => common.problems.at(at, format!("'access_key' needs {KEYS_OF_SECRET}")),
-        (None, Some(at)) => common.problems.at(at, "'access_key' is missing"),
+    match (section.has("access_key"), keys.into_iter().find(|key| section.has(key))) {
+        (true, None) => section.at("access_key", format!("'access_key' needs {KEYS_OF_SECRET}")),
+        (false, Some(secret)) => section.at(secret, "'access_key' is missing"),
         _ => {}
     }
     let id = section.get("access_key", word);
-    id.zip(secret(section, keys, common.problems))
+    id.zip(secret(section, keys))
 }
 
-/// The program that speaks to AWS. It lies beside this one.
+/// The program that speaks to AWS: by default the one beside this program.
 fn helper(section: &mut Section, common: &Common) -> PathBuf {
-    let at = section.offset_of("helper");
     let helper = section.get("helper", path).unwrap_or_else(|| {
         std::env::current_exe().unwrap_or_default().with_file_name("fence-watcher-ec2")
     });
-    if common.programs_must_exist
-        && let Some(problem) = program_problem(&helper)
-    {
-        let text = format!("{problem}; install it beside fence-watcher, or name it with 'helper'");
-        common.problems.at(at, text);
+    if let Some(problem) = common.program_problem(&helper) {
+        let hint = "install it beside fence-watcher, or name it with 'helper'";
+        section.at("helper", format!("{problem}; {hint}"));
     }
     helper
 }
 
 /// The name of a tag.
 fn tag(value: &Spanned<DeValue>) -> Parsed<String> {
-    let tag = text(value)?;
-    if tag.is_empty() || tag.len() > TAG_BYTES_MAX || tag.contains(char::is_control) {
-        return wrong(value, "it is empty, too long, or has control characters");
-    }
-    Ok(tag)
+    let is_right = |tag: &str| (1..=TAG_BYTES_MAX).contains(&tag.len()) && !has_control(tag);
+    checked(value, is_right, "it is empty, too long, or has control characters")
 }
 
 fn region(value: &Spanned<DeValue>) -> Parsed<String> {
     let region = text(value)?;
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if region.is_empty() || !region.bytes().all(is_allowed) {
-        return wrong(
-            value,
-            format!("\"{}\" is no region such as \"eu-central-1\"", region.escape_debug()),
-        );
+        let region = region.escape_debug();
+        return wrong(value, format!("\"{region}\" is not a region such as \"eu-central-1\""));
     }
     Ok(region)
 }
 
 fn endpoint(value: &Spanned<DeValue>) -> Parsed<String> {
-    let url = word(value)?;
-    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    if host.is_some_and(|host| !host.is_empty() && !host.starts_with('/')) {
-        return Ok(url);
-    }
-    wrong(value, "expected a URL such as \"https://ec2.eu-central-1.amazonaws.com\"")
+    let is_url = |url: &str| {
+        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        host.is_some_and(|host| !host.is_empty() && !host.starts_with('/'))
+    };
+    word(value)?;
+    checked(value, is_url, "expected a URL such as \"https://ec2.eu-central-1.amazonaws.com\"")
 }
 
 /// A text without blanks.
 fn word(value: &Spanned<DeValue>) -> Parsed<String> {
-    let word = text(value)?;
-    if word.is_empty() || word.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return wrong(value, "it is empty, or has blanks");
-    }
-    Ok(word)
+    let is_word = |word: &str| !word.is_empty() && !word.contains(char::is_whitespace);
+    checked(value, |word| is_word(word) && !has_control(word), "it is empty, or has blanks")
+}
+
+fn has_control(text: &str) -> bool {
+    text.contains(char::is_control)
 }
 
 /// The longest name of a tag that AWS allows.
@@ -247,10 +202,10 @@ const TAG_BYTES_MAX: usize = 512;
 
 const KEYS_OF_SECRET: &str = "'secret_key_file', 'secret_key_env' or 'secret_key_credential'";
 
-const ONE_FOR_ALL: &str = "an instance is one node, so each needs one of its own";
+const ONE_FOR_ALL: &str = "an instance is one node: give each its own";
 
-const NO_CYCLE: &str = "'method': EC2 has no reset for a fence: its RebootInstances lets a guest that \
-                        hangs go on for minutes, and shows nothing: leave \"onoff\"";
+const NO_CYCLE: &str = "EC2 has no reset for a fence: its RebootInstances lets a guest that hangs go \
+                        on for minutes, and shows nothing: leave \"onoff\"";
 
 #[cfg(test)]
 #[cfg(feature = "ec2")]

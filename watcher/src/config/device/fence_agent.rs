@@ -1,14 +1,13 @@
-//! `type = "fence-agent"`: one of ClusterLabs' fence agents, or one that speaks as they do.
+//! `type = "fence-agent"`: one of ClusterLabs' fence agents, or another with their interface.
 
 mod options;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use fence_core::execution::Method;
 use fence_device::{AgentAction, FenceAgentSettings, SecretSource};
 use fence_protocol::NodeName;
-use fence_spool::{FileError, TrustedFile, program_problem};
+use fence_spool::{FileError, TrustedFile};
 
 use super::own::Own;
 use super::read::{Common, PASSWORD, PASSWORD_CREDENTIAL, PASSWORD_ENV, PASSWORD_FILE};
@@ -18,7 +17,7 @@ use crate::config::reader::Section;
 use crate::config::table::Form::{self, Table, Text};
 use crate::config::table::Key;
 use crate::config::table::Standing::{Default, Optional, Required};
-use crate::config::values::{absolute, list, one_of, path, per_target, secret, table, text, wrong};
+use crate::config::values::{list, one_of, path, secret, table, text, wrong};
 pub(super) use options::spelling;
 use options::{
     NO_OPTION, Reserved, environment, is_option_name, option_name, options, set_otherwise,
@@ -33,65 +32,40 @@ pub(super) const ABOUT: &str = "\
 
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "agent",
-        Text,
-        Required("\"fence_ipmilan\""),
-        "The agent: a path, or a name that is looked for in /usr/sbin, /sbin and /usr/local/sbin.",
+    Key::new("agent", Text, Required("\"fence_ipmilan\"")).help(
+        "The agent: a path, or a name that is looked for in /usr/sbin, /sbin and \
+         /usr/local/sbin.",
     ),
-    Key::new(
-        "options",
-        Table,
-        Optional("{ username = \"fence\", lanplus = true, cipher = 17 }"),
-        "The agent's options: put here what you would pass to `pcs stonith create`, as texts, \
-         numbers and `true`. Passwords, options that are set for each call (`action`, `plug`, \
-         `method`), and `delay`, which belongs to the cluster's resource, are refused.",
-    ),
-    Key::new(
-        "plug",
-        Form::PerTarget,
-        Default("\"{target}\""),
-        "The agent's name for each target. Instead of it, `targets` can be the table.",
-    ),
-    Key::new(
-        "plug_option",
-        Text,
-        Optional("\"ip\""),
-        "The option that carries the plug. Without it that is `plug`; old agents have `port`. If \
-         each target has its own address, name the option that takes the address.",
+    Key::new("options", Table, Optional("{ username = \"fence\", lanplus = true, cipher = 17 }"))
+        .help(
+            "The agent's options: put here what you would pass to `pcs stonith create`, as texts, \
+             numbers and `true`. Passwords, options that are set for each call (`action`, `plug`, \
+             `method`), and `delay`, which belongs to the cluster's resource, are refused.",
+        ),
+    Key::new("plug", Form::PerTarget, Default("\"{target}\""))
+        .help("The agent's name for each target. Instead of it, `targets` can be the table."),
+    Key::new("plug_option", Text, Optional("\"ip\"")).help(
+        "The option that carries the plug. Without it that is `plug`; old agents have `port`. \
+         If each target has its own address, name the option that takes the address.",
     ),
     PASSWORD_FILE,
     PASSWORD_ENV,
     PASSWORD_CREDENTIAL,
-    Key::new(
-        "password_option",
-        Text,
-        Optional("\"password\""),
-        "The option that carries the password. Without it that is `password`.",
+    Key::new("password_option", Text, Optional("\"password\""))
+        .help("The option that carries the password. Without it that is `password`."),
+    Key::new("secret_files", Table, Optional("{ hexadecimal_kg = \"/etc/gfs2-fencing/ipmi-kg\" }"))
+        .help("Further options that are read from files."),
+    Key::new("actions", Form::List, Optional("[\"off\", \"on\", \"status\", \"monitor\"]")).help(
+        "The actions that may be used, of `off`, `on`, `reboot`, `status`, `list` and \
+         `monitor`. Without it all actions that the agent has may be used. An agent whose \
+         metadata has no `status` is not asked for a state, and its fences are `verified: \
+         false`.",
     ),
-    Key::new(
-        "secret_files",
-        Table,
-        Optional("{ hexadecimal_kg = \"/etc/gfs2-fencing/ipmi-kg\" }"),
-        "Further options that are read from files.",
-    ),
-    Key::new(
-        "actions",
-        Form::List,
-        Optional("[\"off\", \"on\", \"status\", \"monitor\"]"),
-        "The actions that may be used, of `off`, `on`, `reboot`, `status`, `list` and `monitor`. \
-         Without it all actions that the agent has may be used. An agent whose metadata has no \
-         `status` is not asked for a state, and its fences are `verified: false`.",
-    ),
-    Key::new(
-        "env",
-        Table,
-        Optional("{ HTTPS_PROXY = \"http://proxy:3128\" }"),
-        "Variables that the agent needs. It gets nothing else of the service's environment.",
-    ),
+    Key::new("env", Table, Optional("{ HTTPS_PROXY = \"http://proxy:3128\" }"))
+        .help("Variables that the agent needs. It gets nothing else of the service's environment."),
 ];
 
-/// What the example has written.
+/// The keys that the example sets.
 pub(super) const WRITTEN: &[(&str, &str)] = &[
     ("name", "\"ipmi\""),
     ("options", "{ username = \"fence\", lanplus = true, cipher = 17 }"),
@@ -137,19 +111,17 @@ power_timeout = 45
 /// The device that `section` describes.
 pub(super) fn read(section: &mut Section, common: &Common) -> Option<FenceAgentSettings> {
     let agent = agent(section, common);
-    let plug_at = common.place_of(section, "plug");
-    let plug = per_target(section, "plug", common.names.as_ref(), common.problems);
+    let plug = common.per_target(section, "plug");
     let plug_option = section.get("plug_option", option_name);
-    let secrets = secrets(section, common);
+    let secrets = secrets(section);
     let reserved =
         Reserved { plug_option: plug_option.as_deref().unwrap_or("plug"), secrets: &secrets };
-    let options = section.get("options", |value| options(value, &reserved));
+    let options = section.get("options", |value| options(value, &reserved)).unwrap_or_default();
     let env = section.get("env", environment).unwrap_or_default();
     let (actions, needed) = actions(section, common);
-    let options = options.unwrap_or_default();
     if let Some(plug) = &plug {
-        let own = Own { key: "plug", texts: plug, at: plug_at };
-        check_plugs(&own, common, |plug| places_of_plug(plug, plug_option.as_deref(), &options));
+        let own = common.own(section, "plug", plug);
+        check_plugs(&own, |plug| places_of_plug(plug, plug_option.as_deref(), &options));
     }
     Some(FenceAgentSettings {
         agent: agent?,
@@ -158,22 +130,18 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<FenceAgentS
         env,
         plug: plug?,
         plug_option,
-        targets: match &common.targets {
-            Some(Targets::Nodes(nodes)) => nodes.clone(),
-            _ => BTreeSet::new(),
-        },
+        targets: common.targets.as_ref().and_then(Targets::nodes).cloned().unwrap_or_default(),
         actions,
         needed,
     })
 }
 
-/// The program: a path, or the name of an agent where those are installed.
+/// The program: a path, or the name of an agent in one of the usual directories.
 fn agent(section: &mut Section, common: &Common) -> Option<String> {
-    let offset = section.offset_of("agent");
     let written = section.get("agent", |value| {
         let name = text(value)?;
         if name.contains('/') {
-            absolute(&name).or_else(|problem| wrong(value, problem))?;
+            path(value)?;
         } else if !is_option_name(&name) {
             return wrong(value, "it is neither a path nor the name of an agent");
         }
@@ -184,62 +152,47 @@ fn agent(section: &mut Section, common: &Common) -> Option<String> {
     } else {
         DIRECTORIES.iter().map(|directory| format!("{directory}/{written}")).collect()
     };
-    if !common.programs_must_exist {
-        return places.into_iter().next();
-    }
-    let is_sound = |place: &&String| program_problem(Path::new(place)).is_none();
+    let is_sound = |place: &&String| common.program_problem(place.as_ref()).is_none();
     if let Some(place) = places.iter().find(is_sound) {
         return Some(place.clone());
     }
     let is_there =
-        |place: &&String| !matches!(TrustedFile::find(Path::new(place)), Err(FileError::Missing));
+        |place: &&String| !matches!(TrustedFile::find(place.as_ref()), Err(FileError::Missing));
     let there: Vec<&String> = places.iter().filter(is_there).collect();
     if there.is_empty() {
-        common.problems.at(offset, absent(&places));
+        let text = format!(
+            "there is no program '{}': install it (most are in the package fence-agents), or \
+             correct 'agent'",
+            places.join("' or '")
+        );
+        section.note("agent", text);
     }
-    for place in there {
-        let problem = program_problem(Path::new(place)).unwrap_or_default();
-        common.problems.at(offset, format!("'agent': {problem}"));
+    for problem in there.into_iter().filter_map(|place| common.program_problem(place.as_ref())) {
+        section.note("agent", problem);
     }
     None
 }
 
-/// Says in one line that the agent is in none of these places.
-fn absent(places: &[String]) -> String {
-    let places: Vec<String> = places.iter().map(|place| format!("'{place}'")).collect();
-    format!(
-        "'agent': there is no program {}: install it (most are in the package fence-agents), or correct \
-         'agent'",
-        places.join(" or ")
-    )
-}
-
 /// The secrets by the option that carries each.
-fn secrets(section: &mut Section, common: &Common) -> BTreeMap<String, SecretSource> {
-    let password = secret(section, PASSWORD, common.problems);
-    let offset = section.offset_of("password_option");
+fn secrets(section: &mut Section) -> BTreeMap<String, SecretSource> {
+    let password = secret(section, PASSWORD);
     let option = section.get("password_option", option_name);
-    let mut secrets = section
-        .get("secret_files", |value| {
-            table(value, |name, value| match set_otherwise(name) {
-                _ if !is_option_name(name) => wrong(value, NO_OPTION),
-                Some(problem) => wrong(value, problem),
-                None => path(value).map(SecretSource::File),
-            })
+    let files = section.get("secret_files", |value| {
+        table(value, |name, value| match set_otherwise(name) {
+            _ if !is_option_name(name) => wrong(value, NO_OPTION),
+            Some(problem) => wrong(value, problem),
+            None => path(value).map(SecretSource::File),
         })
-        .unwrap_or_default();
-    match (password, option) {
-        (Some(source), option) => {
-            let option = option.unwrap_or_else(|| "password".to_owned());
-            if secrets.insert(option.clone(), source).is_some() {
-                let text = format!("'{option}' is also in 'secret_files': keep one");
-                common.problems.at(offset, text);
-            }
+    });
+    let mut secrets = files.unwrap_or_default();
+    if let Some(source) = password {
+        let option = option.unwrap_or_else(|| "password".to_owned());
+        if secrets.insert(option.clone(), source).is_some() {
+            let text = format!("'{option}' is also in 'secret_files': keep one");
+            section.at("password_option", text);
         }
-        (None, Some(_)) => {
-            common.problems.at(offset, "'password_option' needs a 'password_file'");
-        }
-        (None, None) => {}
+    } else if option.is_some() {
+        section.at("password_option", "'password_option' needs a 'password_file'");
     }
     secrets
 }
@@ -250,7 +203,6 @@ fn actions(
     common: &Common,
 ) -> (Option<BTreeSet<AgentAction>>, BTreeSet<AgentAction>) {
     use AgentAction::{List, Monitor, Off, On, Reboot};
-    let offset = section.offset_of("actions");
     let words = AgentAction::ALL.map(|action| (action.as_str(), action));
     let Some(given) = section.get("actions", |value| list(value, one_of(&words))) else {
         let mut needed = BTreeSet::from([Off, On, Monitor]);
@@ -259,46 +211,45 @@ fn actions(
         return (None, needed);
     };
     let given: BTreeSet<AgentAction> = given.into_iter().collect();
-    let lacks = |is_needed: bool, needs: &[AgentAction], text: &str| {
-        if is_needed && !needs.iter().all(|action| given.contains(action)) {
-            common.problems.at(offset, format!("'actions': {text}"));
+    let has = |action| given.contains(&action);
+    let is_method = |method| common.method == Some(method);
+    for (is_lacking, text) in [
+        (
+            !has(Off) && !has(Reboot),
+            "neither \"off\" nor \"reboot\" is there: the device could not fence",
+        ),
+        (is_method(Method::Cycle) && !has(Reboot), "'method' \"cycle\" needs \"reboot\""),
+        (
+            is_method(Method::OnOff) && !(has(Off) && has(On)),
+            "'method' \"onoff\" needs \"off\" and \"on\"",
+        ),
+        (common.discovers() && !has(List), "'targets' \"discover\" needs \"list\""),
+    ] {
+        if is_lacking {
+            section.note("actions", text);
         }
-    };
-    let can_fence = given.contains(&Off) || given.contains(&Reboot);
-    lacks(
-        !can_fence,
-        &[Off],
-        "neither \"off\" nor \"reboot\" is there: the device could not fence",
-    );
-    lacks(common.method == Some(Method::Cycle), &[Reboot], "'method' \"cycle\" needs \"reboot\"");
-    lacks(
-        common.method == Some(Method::OnOff),
-        &[Off, On],
-        "'method' \"onoff\" needs \"off\" and \"on\"",
-    );
-    lacks(common.discovers(), &[List], "'targets' \"discover\" needs \"list\"");
+    }
     (Some(given.clone()), given)
 }
 
 /// Notes targets that have no plug, and those that would share one by mistake.
-fn check_plugs(own: &Own, common: &Common, places: impl Fn(&str) -> Vec<Place>) {
-    own.check_each(common, |_| None);
+fn check_plugs(own: &Own, places: impl Fn(&str) -> Vec<Place>) {
+    own.check_each(|_| None);
     if let Some(plug) = own.texts.of_all()
-        && common.known_targets(own.texts).len() != 1
+        && own.common.known_targets(own.texts).len() != 1
     {
-        let text = format!(
-            "'plug': \"{plug}\" is the same for all targets: write {{target}} in it, or a table"
-        );
-        return common.problems.at(own.at, text);
+        return own.note(&format!(
+            "\"{plug}\" is the same for all targets: write {{target}} in it, or a table"
+        ));
     }
     let places = |node: &NodeName| own.texts.of(node).map(|plug| places(&plug)).unwrap_or_default();
-    own.check_apart(common, places, "the same", ONE_FOR_ALL);
+    own.check_apart(places, "the same", ONE_FOR_ALL);
 }
 
 /// Where fence agents are installed.
 const DIRECTORIES: &[&str] = &["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
-const ONE_FOR_ALL: &str = "a plug controls one node, so each needs one of its own";
+const ONE_FOR_ALL: &str = "a plug controls one node: give each its own";
 
 #[cfg(test)]
 mod tests;

@@ -1,93 +1,70 @@
 //! `type = "ipmi"`: the BMC of each target, and how ipmitool logs in there.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-
 use fence_core::PerTarget;
 use fence_device::{BmcAddress, IpmiPrivilege, IpmiSettings};
 use fence_protocol::NodeName;
-use fence_spool::program_problem;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::own::Own;
 use super::read::{Common, PASSWORD_CREDENTIAL, PASSWORD_ENV, password};
 use super::twins::place_of_address;
 use crate::config::reader::{Parsed, Section};
 use crate::config::table::Form::{self, Text, Words};
 use crate::config::table::Key;
 use crate::config::table::Standing::{Default, Optional, Required};
-use crate::config::values::{absolute, number, one_of, per_target, text, wrong};
+use crate::config::values::{checked, number, one_of, path, text, wrong};
 
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "address",
-        Form::PerTarget,
-        Required("\"{target}-ipmi\""),
+    Key::new("address", Form::PerTarget, Required("\"{target}-ipmi\"")).help(
         "Where the BMC of each target is: a name or an IP address, perhaps with a port \
          (`10.0.0.1:623`, `[fd00::1]:623`). Instead of it, `targets` can be the table.",
     ),
-    Key::new(
-        "username",
-        Text,
-        Required("\"fence\""),
-        "The user, the same on all BMCs, of at most 16 bytes.",
-    ),
-    Key::new(
-        "password_file",
-        Form::Path,
-        Optional("\"/etc/gfs2-fencing/bmc-password\""),
+    Key::new("username", Text, Required("\"fence\""))
+        .help("The user, the same on all BMCs, of at most 16 bytes."),
+    Key::new("password_file", Form::Path, Optional("\"/etc/gfs2-fencing/bmc-password\"")).help(
         "The file with the password, the same for all BMCs, of at most 20 bytes. A file that \
          others can read is refused: use mode 0600. A password is required: give this or one of \
          the next two keys.",
     ),
     PASSWORD_ENV,
     PASSWORD_CREDENTIAL,
-    Key::new(
-        "cipher",
-        Form::Numbers(CIPHERS),
-        Default("17"),
+    Key::new("cipher", Form::Numbers(CIPHERS), Default("17")).help(
         "The cipher suite: 17, which ipmitool prefers, or 3 for older BMCs. A BMC that has only \
          the other suite refuses the login, and `fence-watcher check` shows that. Suite 0 lets \
          anybody in: forbid it on the BMC.",
     ),
-    Key::new(
-        "privilege",
-        Words(&["administrator", "operator"]),
-        Default("\"administrator\""),
-        "The privilege of the login. `\"operator\"` is enough to switch the power.",
-    ),
-    Key::new("ipmitool", Form::Path, Default("\"/usr/bin/ipmitool\""), "The program ipmitool."),
+    Key::new("privilege", Words(&["administrator", "operator"]), Default("\"administrator\""))
+        .help("The privilege of the login. `\"operator\"` is enough to switch the power."),
+    Key::new("ipmitool", Form::Path, Default("\"/usr/bin/ipmitool\""))
+        .help("The program ipmitool."),
 ];
 
-/// What the example has written.
+/// The keys that the example sets.
 pub(super) const WRITTEN: &[(&str, &str)] =
     &[("name", "\"bmc\""), ("password_file", "\"/etc/gfs2-fencing/bmc-password\"")];
 
 /// The device that `section` describes.
 pub(super) fn read(section: &mut Section, common: &Common) -> Option<IpmiSettings> {
     if common.discovers() {
-        let text = "'targets': \"discover\": a BMC knows no list of nodes: write the nodes here";
-        common.problems.at(common.targets_at, text);
+        let text = "\"discover\": a BMC knows no list of nodes: write the nodes here";
+        section.note("targets", text);
     }
-    let (address, known_targets) = address(section, common).unzip();
+    let address = address(section, common);
     let username = section.get("username", username);
-    let password = password(section, common);
+    let password = password(section);
     let cipher = section.get("cipher", cipher);
     let privilege = section.get("privilege", one_of(&PRIVILEGES));
-    let program_at = section.offset_of("ipmitool");
-    let program = section.get("ipmitool", program);
-    if common.programs_must_exist
-        && let Some(program) = &program
-        && let Some(problem) = program_problem(Path::new(program))
-    {
+    let program = section.get("ipmitool", |value| path(value).and_then(|_| text(value)));
+    let problem = program.as_ref().and_then(|program| common.program_problem(program.as_ref()));
+    if let Some(problem) = problem {
         let hint = "install ipmitool, or name it with 'ipmitool'";
-        common.problems.at(program_at, format!("{problem}; {hint}"));
+        section.at("ipmitool", format!("{problem}; {hint}"));
     }
+    let address = address?;
     Some(IpmiSettings {
-        address: address?,
-        known_targets: known_targets?,
+        known_targets: common.known_targets(&address),
+        address,
         username: username?,
         password: password?,
         cipher: cipher?,
@@ -96,30 +73,27 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<IpmiSetting
     })
 }
 
-/// Where the BMCs are, and the targets that are known to have one.
-fn address(section: &mut Section, common: &Common) -> Option<(PerTarget, BTreeSet<NodeName>)> {
-    let at = common.place_of(section, "address");
-    let address = per_target(section, "address", common.names.as_ref(), common.problems)?;
-    let own = Own { key: "address", texts: &address, at };
-    own.check_each(common, |text| BmcAddress::parse(text).err());
+/// The addresses of the BMCs.
+fn address(section: &mut Section, common: &Common) -> Option<PerTarget> {
+    let address = common.per_target(section, "address")?;
+    let own = common.own(section, "address", &address);
+    own.check_each(|text| BmcAddress::parse(text).err());
     let place = |target: &NodeName| Some(place_of_address(&address.of(target)?, IPMI_PORT));
-    own.check_apart(common, place, "the same", ONE_FOR_ALL);
-    let targets = common.known_targets(&address);
-    Some((address, targets))
+    own.check_apart(place, "the same", ONE_FOR_ALL);
+    Some(address)
 }
 
 fn username(value: &Spanned<DeValue>) -> Parsed<String> {
-    let name = text(value)?;
-    if name.len() > USERNAME_BYTES_MAX || name.contains(char::is_control) {
-        let most = USERNAME_BYTES_MAX;
-        return wrong(value, format!("more than the {most} bytes of IPMI, or control characters"));
-    }
-    Ok(name)
+    let is_right =
+        |name: &str| name.len() <= USERNAME_BYTES_MAX && !name.contains(char::is_control);
+    let most = USERNAME_BYTES_MAX;
+    let problem = format!("more than the {most} bytes of IPMI, or control characters");
+    checked(value, is_right, &problem)
 }
 
-/// A cipher suite that ipmitool knows and that protects what is sent from being changed.
+/// A cipher suite of ipmitool that keeps messages from being changed on their way.
 fn cipher(value: &Spanned<DeValue>) -> Parsed<u8> {
-    let written: i64 = number(i64::MIN..=i64::MAX)(value)?;
+    let written = number(i64::MIN..=i64::MAX)(value)?;
     if let Some(cipher) = CIPHERS.iter().find(|cipher| i64::from(**cipher) == written) {
         return Ok(*cipher);
     }
@@ -128,12 +102,6 @@ fn cipher(value: &Spanned<DeValue>) -> Parsed<u8> {
         _ => "must be 17 or 3 (or 2, 7, 8, 16): others leave answers unprotected or unknown",
     };
     wrong(value, text)
-}
-
-fn program(value: &Spanned<DeValue>) -> Parsed<String> {
-    let program = text(value)?;
-    absolute(&program).or_else(|problem| wrong(value, problem))?;
-    Ok(program)
 }
 
 const PRIVILEGES: [(&str, IpmiPrivilege); 2] =
@@ -145,13 +113,15 @@ const CIPHERS: &[u8] = &[2, 3, 7, 8, 16, 17];
 /// The longest name of a user in IPMI.
 const USERNAME_BYTES_MAX: usize = 16;
 
-/// The port that a BMC has unless another one is written.
+/// The port of a BMC if its address has none.
 pub(super) const IPMI_PORT: &str = "623";
 
-const ONE_FOR_ALL: &str = "a BMC switches one node, so each needs an address of its own";
+const ONE_FOR_ALL: &str = "a BMC switches one node: give each its own address";
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use fence_device::SecretSource;
 
     use super::*;
@@ -263,7 +233,7 @@ password_file = '/etc/password'
             assert!(found.starts_with(&format!("w.toml:{expected}")), "{written}: {found}");
         }
         for (pattern, expected) in [
-            ("bmc", "w.toml:5: 'address': a BMC switches one node, so each needs an address"),
+            ("bmc", "w.toml:5: 'address': a BMC switches one node: give each its own"),
             ("{target}:", "w.toml:5: 'address': 'n1:' is no address such as"),
         ] {
             let text = IPMI.replace("n[1-2]", "*").replace("{target}-ipmi", pattern);

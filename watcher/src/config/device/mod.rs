@@ -1,8 +1,8 @@
 //! `[[device]]`: one fence device, its targets, and how it is driven.
 //!
-//! [`TYPES`] has a row for each type; its keys and their reader are the module of its name.
-//! [`DEVICE`] are the keys that all types have, which `read` reads. In `own` and `twins` is what
-//! would make two targets of one machine, in `shared` the same over all devices.
+//! [`TYPES`] has a row for each type. The module of its name has its keys and their reader.
+//! [`DEVICE`] has the keys of all types, which `read` reads. `own` and `twins` find two targets that
+//! are one machine, `shared` does so over all devices.
 
 mod command;
 mod ec2;
@@ -40,46 +40,46 @@ use shared::{Places, of_agent, of_bmc, of_instance, of_ipmi};
 pub struct DeviceSettings {
     /// Its name, unique in the file.
     pub name: String,
-    /// What it is, with the settings of that kind.
+    /// Its kind, with the settings of the kind.
     pub kind: DeviceKind,
-    /// Which nodes it can fence.
+    /// The nodes that it can fence.
     pub targets: Targets,
-    /// On which nodes it may be used; `None` on all.
+    /// The nodes on which it may be used; `None` for all.
     pub nodes: Option<BTreeSet<NodeName>>,
     /// How long one order may take.
     pub timeout_ms: u64,
     /// How long the device may take to show that it can be reached.
     pub monitor_timeout_ms: u64,
-    /// How many orders may be under way at once.
+    /// The most orders that may run at once.
     pub max_concurrent: usize,
-    /// How a reboot is done; `None` leaves it to what the device is able to do.
+    /// How a reboot is done; `None` lets the abilities of the device decide.
     pub method: Option<Method>,
-    /// How often an order is tried while the device cannot be reached.
+    /// The number of attempts to give an order while the device cannot be reached.
     pub attempts: u32,
-    /// Whether DLM is told once the device has shown that a target is off.
+    /// Whether the watcher reports a target to DLM once the device has shown that it is off.
     pub acknowledge_dlm: bool,
 }
 
-/// What a device is.
+/// The kind of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
     /// A program for each action.
     Command(CommandSettings),
     /// Instances of AWS EC2.
     Ec2(Ec2Settings),
-    /// A program that speaks as fence agents do.
+    /// A program with the interface of fence agents.
     FenceAgent(FenceAgentSettings),
     /// The management controller of each target, over IPMI.
     Ipmi(IpmiSettings),
-    /// BMCs that speak Redfish.
+    /// BMCs with Redfish.
     Redfish(RedfishSettings),
-    /// Nothing real: for demonstrations and tests.
+    /// No real device: for demonstrations and tests.
     Simulated(SimulatedSettings),
 }
 
 impl DeviceKind {
-    /// Where targets are reached, for types that have an address for each: executions at one address
-    /// are kept apart there, and do not wait for those at others.
+    /// The addresses of the targets, for types with an address for each target. Each address has its
+    /// own queue: its executions do not wait for those at other addresses.
     pub fn addresses(&self) -> Option<&PerTarget> {
         match self {
             DeviceKind::Ipmi(settings) => Some(&settings.address),
@@ -89,8 +89,7 @@ impl DeviceKind {
         }
     }
 
-    /// A secret of the device that is given to another process, the service, and that this one cannot
-    /// read; as people call it.
+    /// The name of a secret that only another process, the service, can read.
     pub fn secret_out_of_reach(&self) -> Option<String> {
         let secrets: Vec<&SecretSource> = match self {
             DeviceKind::Ec2(settings) => {
@@ -104,7 +103,7 @@ impl DeviceKind {
         secrets.into_iter().find(|secret| secret.is_for_another()).map(ToString::to_string)
     }
 
-    /// What the device calls its targets at their address, if not by their names.
+    /// The device's names for its targets at their addresses, if they differ from the node names.
     pub fn plugs(&self) -> Option<&PerTarget> {
         match self {
             DeviceKind::Ec2(settings) => Some(&settings.instance),
@@ -114,7 +113,7 @@ impl DeviceKind {
         }
     }
 
-    /// Where `node` is reached: two nodes with one place would be one machine.
+    /// The places where `node` is reached: two nodes with one place would be one machine.
     fn places_of(&self, node: &NodeName) -> Places {
         match self {
             DeviceKind::Ec2(settings) => of_instance(settings, node),
@@ -125,14 +124,14 @@ impl DeviceKind {
         }
     }
 
-    /// What each target needs for itself.
+    /// The thing that no two targets may share.
     fn own(&self) -> &'static str {
         match self {
-            DeviceKind::Ec2(_) => "an instance of its own",
-            DeviceKind::FenceAgent(_) => "a plug of its own",
-            DeviceKind::Redfish(_) => "a BMC or a 'system' of its own",
+            DeviceKind::Ec2(_) => "its own instance",
+            DeviceKind::FenceAgent(_) => "its own plug",
+            DeviceKind::Redfish(_) => "its own BMC or 'system'",
             DeviceKind::Ipmi(_) | DeviceKind::Command(_) | DeviceKind::Simulated(_) => {
-                "an address of its own"
+                "its own address"
             }
         }
     }
@@ -146,10 +145,10 @@ impl DeviceSettings {
         format!("{:016x}", hasher.finish())
     }
 
-    /// Whether the device may be used on the machine that calls itself `host`.
+    /// Whether the device may be used on the machine with the name `host`.
     ///
-    /// Cluster nodes are named by the host's full name or by the part before the first dot. A listed
-    /// full name also fits a machine that knows only its short one; two full names must be equal.
+    /// The name of a cluster node is the host's full name or its part before the first dot. A listed
+    /// full name also matches a machine that knows only its short name. Two full names must be equal.
     pub fn applies_to(&self, host: &str) -> bool {
         let Some(nodes) = &self.nodes else { return true };
         let short = short_name(host);
@@ -168,11 +167,11 @@ fn short_name(host: &str) -> &str {
 pub struct Type {
     /// Its name in the file.
     pub name: &'static str,
-    /// What it is, at the head of its example.
+    /// Its description, at the head of its example.
     pub about: &'static str,
-    /// The keys that it has besides [`DEVICE`].
+    /// Its keys besides [`DEVICE`].
     pub keys: &'static [Key],
-    /// What its example has written, as TOML, besides the required keys.
+    /// The keys that its example sets besides the required ones, with values as TOML.
     pub written: &'static [(&'static str, &'static str)],
     /// Other devices of the type, at the end of its example.
     pub further: &'static str,
@@ -233,83 +232,55 @@ pub const TYPES: &[Type] = &[
     },
 ];
 
-/// The keys that all types have.
+/// The keys of all types.
 pub const DEVICE: &[Key] = &[
-    Key::new(
-        "name",
-        Form::Name,
-        Standing::Required("\"power\""),
-        "The device's name, unique in the file.",
-    ),
-    Key::new("type", Form::Type, Standing::Required("\"command\""), "The type of the device."),
-    Key::new(
-        "targets",
-        Form::Targets,
-        Standing::Required("\"compute-node-[1-16]\""),
+    Key::new("name", Form::Name, Standing::Required("\"power\""))
+        .help("The device's name, unique in the file."),
+    Key::new("type", Form::Type, Standing::Required("\"command\"")).help("The type of the device."),
+    Key::new("targets", Form::Targets, Standing::Required("\"compute-node-[1-16]\"")).help(
         "The nodes that the device can fence: a list, `\"*\"` for any node, or `\"discover\"`. \
          With `\"discover\"` Pacemaker's `list` asks the device for its list, and so does a \
          request: once, and again (at most every 5 seconds) for a target that the list lacks. \
-         Types with names of their own for targets also take a table, `{ node1 = \"name\" }`. Two \
-         targets with one plug, address or instance are refused, in one table or in several of one \
-         type, however it is written: they would be one machine under two names. Names that differ \
-         by letter case or domain alone (`n3`, `N3`, `n3.example.com`) count as one node and are \
-         reported. `fence-watcher check` shows which device fences which node.",
+         Types with names of their own for targets also take a table, `{ node1 = \"name\" }`. \
+         Two targets with one plug, address or instance are refused, in one table or in several \
+         of one type, however it is written: they would be one machine under two names. Names \
+         that differ by letter case or domain alone (`n3`, `N3`, `n3.example.com`) count as one \
+         node and are reported. `fence-watcher check` shows which device fences which node.",
     ),
-    Key::new(
-        "nodes",
-        Form::Nodes,
-        Standing::Optional("[\"head-node-1\", \"head-node-2\"]"),
-        "The nodes on which the device may be used, so that one file serves all nodes. Without it \
-         the device may be used on every node.",
+    Key::new("nodes", Form::Nodes, Standing::Optional("[\"head-node-1\", \"head-node-2\"]")).help(
+        "The nodes on which the device may be used, so that one file serves all nodes. Without \
+         it the device may be used on every node.",
     ),
-    Key::new(
-        "timeout",
-        Form::Duration(SECOND, HOUR),
-        Standing::Default("\"45s\""),
-        "How long one order may take, with its confirmation. The watcher asks for the state after \
-         an order that failed for up to 15 seconds more. The `on` of a reboot has 10 seconds at \
-         most.",
+    Key::new("timeout", Form::Duration(SECOND, HOUR), Standing::Default("\"45s\"")).help(
+        "How long one order may take, with its confirmation. The watcher asks for the state \
+         after an order that failed for up to 15 seconds more. The `on` of a reboot has 10 \
+         seconds at most.",
     ),
-    Key::new(
-        "max_concurrent",
-        Form::Number(1, 10_000),
-        Standing::Default("1"),
+    Key::new("max_concurrent", Form::Number(1, 10_000), Standing::Default("1")).help(
         "How many fences may be under way on the device at once. If the type has an address for \
          each target, the number counts at each address.",
     ),
-    Key::new(
-        "method",
-        Form::Words(&["onoff", "cycle"]),
-        Standing::Optional("\"onoff\""),
-        "How a reboot is done: `\"onoff\"` (off, confirmed, on) or `\"cycle\"` (the device's own \
-         reset, which nothing confirms). The default is `\"onoff\"`, or `\"cycle\"` for a device that \
-         has a reset and cannot be asked for the state.",
+    Key::new("method", Form::Words(&["onoff", "cycle"]), Standing::Optional("\"onoff\"")).help(
+        "How a reboot is done: `\"onoff\"` (off, confirmed, on) or `\"cycle\"` (the device's \
+         own reset, which nothing confirms). The default is `\"onoff\"`, or `\"cycle\"` for a \
+         device that has a reset and cannot be asked for the state.",
     ),
-    Key::new(
-        "monitor_timeout",
-        Form::Duration(SECOND, HOUR),
-        Standing::Default("\"10s\""),
+    Key::new("monitor_timeout", Form::Duration(SECOND, HOUR), Standing::Default("\"10s\"")).help(
         "How long the device may take to show that it can be reached. A device that does not \
          answer in time counts as reachable while it was reached in the last 150 seconds. The \
          agent waits 15 seconds for a monitor: a longer time counts for `fence-watcher check` \
          alone.",
     ),
-    Key::new(
-        "attempts",
-        Form::Number(1, 10),
-        Standing::Default("1"),
+    Key::new("attempts", Form::Number(1, 10), Standing::Default("1")).help(
         "How often an order is given while the device cannot be reached. An order is never \
-         repeated for another reason, because it would be executed again, and never for a client \
-         that is gone. The type `command` cannot show that a device was not reached, so the key \
-         changes nothing for it; for `fence-agent` it concerns only the list that is read before an \
-         order.",
+         repeated for another reason, because it would be executed again, and never for a \
+         client that is gone. The type `command` cannot show that a device was not reached, so \
+         the key changes nothing for it; for `fence-agent` it concerns only the list that is \
+         read before an order.",
     ),
-    Key::new(
-        "acknowledge_dlm",
-        Form::Boolean,
-        Standing::Default("false"),
-        "`true`: tell DLM (`dlm_tool fence_ack`) of each target that the device has *shown* to be \
-         off. DLM believes it without asking anybody.",
+    Key::new("acknowledge_dlm", Form::Boolean, Standing::Default("false")).help(
+        "`true`: tell DLM (`dlm_tool fence_ack`) of each target that the device has *shown* to \
+         be off. DLM believes it without asking anybody.",
     ),
 ];
 

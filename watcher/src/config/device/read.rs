@@ -1,6 +1,8 @@
-//! What all types of device have in common, read from a `[[device]]` table.
+//! The keys that all types of device have, read from a `[[device]]` table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::path::Path;
 
 use fence_core::PerTarget;
 use fence_core::execution::Method;
@@ -9,76 +11,67 @@ use fence_protocol::NodeName;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::own::Own;
 use super::{DEVICE, DeviceSettings, TYPES, Type, shared};
 use crate::config::Targets;
-use crate::config::problems::Problems;
 use crate::config::reader::{Parsed, Section};
 use crate::config::table::{Form, Key, Standing};
-use crate::config::values::{boolean, name, names_of_targets, nodes, one_of, secret};
+use crate::config::values::{boolean, name, names_of_targets, nodes, one_of, per_target, secret};
 
 /// Takes all `[[device]]` tables out of the file.
 pub(in crate::config) fn read_all(
     root: &mut Section,
-    problems: &Problems,
     programs_must_exist: bool,
 ) -> Vec<DeviceSettings> {
     if !root.has("device") {
         root.absent("no [[device]]: without one nothing can be fenced");
     }
-    let sections = root.sections("device", DEVICE);
     let mut first_lines = BTreeMap::new();
     let (mut devices, mut targets_at) = (Vec::new(), Vec::new());
-    for mut section in sections {
-        let offset = section.offset_of("name");
+    for mut section in root.sections("device", DEVICE) {
         let at = section.offset_of("targets");
         let name = section.get("name", name);
         if let Some(name) = &name {
-            let first = *first_lines.entry(name.clone()).or_insert(offset);
-            if first != offset {
-                let first = problems.line(first);
-                problems.at(offset, format!("a second device '{name}'; the first: line {first}"));
+            match first_lines.entry(name.clone()) {
+                Entry::Vacant(entry) => drop(entry.insert(section.offset_of("name"))),
+                Entry::Occupied(entry) => {
+                    let first = section.problems.line(*entry.get());
+                    section
+                        .at("name", format!("a second device '{name}'; the first: line {first}"));
+                }
             }
         }
-        let device = read(name.unwrap_or_default(), section, problems, programs_must_exist);
+        let device = read(name.unwrap_or_default(), section, programs_must_exist);
         targets_at.extend(device.is_some().then_some(at));
         devices.extend(device);
     }
     for (at, problem) in targets_at.into_iter().zip(shared::problems(&devices)) {
         if let Some(text) = problem {
-            problems.at(at, text);
+            root.problems.at(at, text);
         }
     }
     devices
 }
 
-/// What the types have to know of a device when they read their own keys.
-pub(super) struct Common<'p> {
+/// The facts of a device that the types need when they read their own keys.
+pub(super) struct Common {
     pub(super) name: String,
     pub(super) timeout_ms: u64,
     pub(super) targets: Option<Targets>,
-    /// What the device calls its targets, where that is written with them.
+    /// The device's names for its targets, if they are written with the targets.
     pub(super) names: Option<BTreeMap<NodeName, String>>,
-    /// Where the targets are written.
-    pub(super) targets_at: usize,
-    /// How a reboot is done, where that is configured.
+    /// How a reboot is done, if that is configured.
     pub(super) method: Option<Method>,
-    /// Where that is written.
-    pub(super) method_at: usize,
-    pub(super) programs_must_exist: bool,
-    pub(super) problems: &'p Problems,
+    programs_must_exist: bool,
 }
 
-impl Common<'_> {
+impl Common {
     pub(super) fn discovers(&self) -> bool {
         self.targets == Some(Targets::Discover)
     }
 
-    /// Where `key` is written, or the targets where it may be written with them.
-    pub(super) fn place_of(&self, section: &Section, key: &str) -> usize {
-        if section.has(key) { section.offset_of(key) } else { self.targets_at }
-    }
-
-    /// The targets that are known to have one of `texts`; none where any may come.
+    /// The targets that are known to have one of `texts`; none if the device has no list of
+    /// targets.
     pub(super) fn known_targets(&self, texts: &PerTarget) -> BTreeSet<NodeName> {
         match (&self.targets, texts) {
             (Some(Targets::Nodes(nodes)), _) => nodes.clone(),
@@ -87,38 +80,46 @@ impl Common<'_> {
         }
     }
 
+    /// The device's names for its targets, from `key` or from the targets.
+    pub(super) fn per_target(&self, section: &mut Section, key: &str) -> Option<PerTarget> {
+        per_target(section, key, self.names.as_ref())
+    }
+
+    /// The checks of `texts`, the value of `key`.
+    pub(super) fn own<'a>(
+        &'a self,
+        section: &'a Section<'a>,
+        key: &'static str,
+        texts: &'a PerTarget,
+    ) -> Own<'a> {
+        Own { section, common: self, key, texts }
+    }
+
+    /// Why `program` cannot be run, unless the file is for another machine.
+    pub(super) fn program_problem(&self, program: &Path) -> Option<String> {
+        if self.programs_must_exist { fence_spool::program_problem(program) } else { None }
+    }
+
     /// Refuses names of targets, for a type that has none.
-    pub(super) fn refuse_names(&self) {
+    pub(super) fn refuse_names(&self, section: &Section) {
         if self.names.is_some() {
-            let text = "'targets': this type has no names of its own: write a list of nodes";
-            self.problems.at(self.targets_at, text);
+            section
+                .note("targets", "this type has no other names for targets: write a list of nodes");
         }
     }
 }
 
-/// One device; `None` where something that has no default is missing or wrong, which is then noted.
-fn read(
-    name: String,
-    mut section: Section,
-    problems: &Problems,
-    programs_must_exist: bool,
-) -> Option<DeviceSettings> {
+/// One device; `None` if a value without a default is missing or wrong, which is then noted.
+fn read(name: String, mut section: Section, programs_must_exist: bool) -> Option<DeviceSettings> {
     let timeout_ms = section.duration("timeout");
-    let targets_at = section.offset_of("targets");
     let (targets, names) = section.get("targets", targets).unzip();
-    let names = names.flatten();
-    let method_at = section.offset_of("method");
-    let method = section.get("method", one_of(&METHODS));
     let common = Common {
         name,
         timeout_ms: timeout_ms.unwrap_or_default(),
         targets,
-        names,
-        targets_at,
-        method,
-        method_at,
+        names: names.flatten(),
+        method: section.get("method", one_of(&METHODS)),
         programs_must_exist,
-        problems,
     };
     let types: Vec<(&str, &Type)> = TYPES.iter().map(|of_type| (of_type.name, of_type)).collect();
     let kind = if let Some(of_type) = section.get("type", one_of(&types)) {
@@ -151,20 +152,19 @@ fn read(
 }
 
 /// The password of a device that has one login.
-pub(super) fn password(section: &mut Section, common: &Common) -> Option<SecretSource> {
-    let keys = PASSWORD;
-    if !keys.iter().any(|key| section.has(key)) {
+pub(super) fn password(section: &mut Section) -> Option<SecretSource> {
+    if !PASSWORD.iter().any(|key| section.has(key)) {
         section
             .absent("no password: give 'password_file', 'password_env' or 'password_credential'");
     }
-    secret(section, keys, common.problems)
+    secret(section, PASSWORD)
 }
 
-/// Who can be fenced, and what the device calls them where that is written with it.
+/// The targets, with the device's names for them if they are written in a table.
 fn targets(value: &Spanned<DeValue>) -> Parsed<(Targets, Option<BTreeMap<NodeName, String>>)> {
     match value.get_ref() {
-        DeValue::Table(_) => {
-            let names = names_of_targets(value)?;
+        DeValue::Table(table) => {
+            let names = names_of_targets(value, table)?;
             Ok((Targets::Nodes(names.keys().cloned().collect()), Some(names)))
         }
         DeValue::String(text) if text == "*" => Ok((Targets::Any, None)),
@@ -178,24 +178,18 @@ const METHODS: [(&str, Method); 2] = [("onoff", Method::OnOff), ("cycle", Method
 /// The keys of a password.
 pub(super) const PASSWORD: [&str; 3] = ["password_file", "password_env", "password_credential"];
 
-pub(super) const PASSWORD_FILE: Key = Key::new(
-    "password_file",
-    Form::Path,
-    Standing::Optional("\"/etc/gfs2-fencing/password\""),
-    "The file with the password, in one line. A file that others can read is refused: use mode \
-     0600.",
-);
+pub(super) const PASSWORD_FILE: Key =
+    Key::new("password_file", Form::Path, Standing::Optional("\"/etc/gfs2-fencing/password\""))
+        .help(
+            "The file with the password, in one line. A file that others can read is refused: use \
+             mode 0600.",
+        );
 
-pub(super) const PASSWORD_ENV: Key = Key::new(
-    "password_env",
-    Form::Text,
-    Standing::Optional("\"FENCE_PASSWORD\""),
-    "The password, instead of `password_file`: a variable of the service's environment.",
-);
+pub(super) const PASSWORD_ENV: Key =
+    Key::new("password_env", Form::Text, Standing::Optional("\"FENCE_PASSWORD\""))
+        .help("The password, instead of `password_file`: a variable of the service's environment.");
 
-pub(super) const PASSWORD_CREDENTIAL: Key = Key::new(
-    "password_credential",
-    Form::Name,
-    Standing::Optional("\"fence-password\""),
-    "The password, instead of `password_file`: a credential of systemd (`LoadCredential=`).",
-);
+pub(super) const PASSWORD_CREDENTIAL: Key =
+    Key::new("password_credential", Form::Name, Standing::Optional("\"fence-password\"")).help(
+        "The password, instead of `password_file`: a credential of systemd (`LoadCredential=`).",
+    );

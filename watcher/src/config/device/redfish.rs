@@ -1,4 +1,4 @@
-//! `type = "redfish"`: BMCs, in process over HTTPS.
+//! `type = "redfish"`: BMCs, which this process reaches over HTTPS.
 
 use fence_core::PerTarget;
 use fence_core::execution::Method;
@@ -6,7 +6,6 @@ use fence_device::redfish::{Address, Fingerprint, ResourcePath};
 use fence_device::{RedfishLogin, RedfishSettings, RedfishTrust};
 use fence_protocol::NodeName;
 
-use super::own::Own;
 use super::read::{Common, PASSWORD_CREDENTIAL, PASSWORD_ENV, PASSWORD_FILE, password};
 use super::twins::place_of_address;
 use crate::config::reader::Section;
@@ -17,68 +16,49 @@ use crate::config::values::{boolean, one_of, path, per_target, text};
 
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "address",
-        Each,
-        Required("\"https://{target}-bmc\""),
-        "Where the BMC of each target is, or the service that serves several of them. Instead of \
-         it, `targets` can be the table. Numbers keep fencing independent of the name service. \
-         `http://` needs `insecure`.",
+    Key::new("address", Each, Required("\"https://{target}-bmc\"")).help(
+        "Where the BMC of each target is, or the service that serves several of them. Instead \
+         of it, `targets` can be the table. Numbers keep fencing independent of the name \
+         service. `http://` needs `insecure`.",
     ),
-    Key::new(
-        "system",
-        Each,
-        Optional("\"/redfish/v1/Systems/{target}\""),
+    Key::new("system", Each, Optional("\"/redfish/v1/Systems/{target}\"")).help(
         "Which system of a service is whose, where one service has several systems: a path (the \
-         fastest), an `Id` or a `Name`. A blade or slot that is switched as a chassis has the path \
-         of that chassis, such as `/redfish/v1/Chassis/Perif7`. Two systems may have one `Name`, \
-         so a `Name` is not used while another system of the service cannot be read; an `Id` is. \
-         Without this key a service must have exactly one system: none is ever guessed.",
+         fastest), an `Id` or a `Name`. A blade or slot that is switched as a chassis has the \
+         path of that chassis, such as `/redfish/v1/Chassis/Perif7`. Two systems may have one \
+         `Name`, so a `Name` is not used while another system of the service cannot be read; an \
+         `Id` is. Without this key a service must have exactly one system: none is ever \
+         guessed.",
     ),
-    Key::new(
-        "username",
-        Form::Text,
-        Required("\"fence\""),
-        "The user, the same on all BMCs. A password is required: give one of the next three keys.",
+    Key::new("username", Form::Text, Required("\"fence\"")).help(
+        "The user, the same on all BMCs. A password is required: give one of the next three \
+         keys.",
     ),
     PASSWORD_FILE,
     PASSWORD_ENV,
     PASSWORD_CREDENTIAL,
-    Key::new(
-        "auth",
-        Words(&["basic", "session"]),
-        Default("\"basic\""),
-        "How the watcher logs in. `\"basic\"` sends the login with each call. `\"session\"` opens \
-         and ends a session for each fence and each question, where the service root says; a BMC \
-         has only a few sessions.",
+    Key::new("auth", Words(&["basic", "session"]), Default("\"basic\"")).help(
+        "How the watcher logs in. `\"basic\"` sends the login with each call. `\"session\"` \
+         opens and ends a session for each fence and each question, where the service root \
+         says; a BMC has only a few sessions.",
     ),
-    Key::new(
-        "ca_file",
-        Form::Path,
-        Optional("\"/etc/gfs2-fencing/bmc-ca.pem\""),
-        "The authorities that signed the BMCs' certificates, or the BMCs' own certificates (PEM). \
-         The certificates must hold the name or number of `address`. Exactly one of `ca_file`, \
-         `fingerprint` and `insecure` is required.",
+    Key::new("ca_file", Form::Path, Optional("\"/etc/gfs2-fencing/bmc-ca.pem\"")).help(
+        "The authorities that signed the BMCs' certificates, or the BMCs' own certificates \
+         (PEM). The certificates must hold the name or number of `address`. Exactly one of \
+         `ca_file`, `fingerprint` and `insecure` is required.",
     ),
-    Key::new(
-        "fingerprint",
-        Each,
-        Optional(PIN_EXAMPLE),
-        "The SHA-256 fingerprint of each BMC's certificate, as `openssl s_client -connect HOST:443 \
-         </dev/null | openssl x509 -noout -fingerprint -sha256` shows it; a table where there are \
-         several BMCs. The certificate is trusted whatever its form. A fingerprint also notices a \
-         BMC in a wrong place.",
+    Key::new("fingerprint", Each, Optional(PIN_EXAMPLE)).help(
+        "The SHA-256 fingerprint of each BMC's certificate, as `openssl s_client -connect \
+         HOST:443 </dev/null | openssl x509 -noout -fingerprint -sha256` shows it; a table \
+         where there are several BMCs. The certificate is trusted whatever its form. A \
+         fingerprint also notices a BMC in a wrong place.",
     ),
-    Key::new(
-        "insecure",
-        Boolean,
-        Default("false"),
-        "`true` disables certificate checks: any host at the address receives the password and is \
-         believed.",
+    Key::new("insecure", Boolean, Default("false")).help(
+        "`true` disables certificate checks: any host at the address receives the password and \
+         is believed.",
     ),
 ];
 
-/// What the example has written.
+/// The keys that the example sets.
 pub(super) const WRITTEN: &[(&str, &str)] = &[
     ("name", "\"bmc\""),
     ("password_file", "\"/etc/gfs2-fencing/bmc-password\""),
@@ -109,15 +89,13 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<RedfishSett
     let trust = trust(section, common);
     let (address, system) = places(section, common, trust.as_ref());
     let login = section.get("auth", one_of(&LOGINS));
-    let username_at = section.offset_of("username");
     let username = section.get("username", text);
     if login == Some(RedfishLogin::Basic)
         && username.as_ref().is_some_and(|name| name.contains(':'))
     {
-        let text = "'username': with a colon in it, 'auth' must be \"session\"";
-        common.problems.at(username_at, text);
+        section.note("username", "with a colon in it, 'auth' must be \"session\"");
     }
-    let password = password(section, common);
+    let password = password(section);
     let address = address?;
     Some(RedfishSettings {
         known_targets: common.known_targets(&address),
@@ -131,33 +109,28 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<RedfishSett
     })
 }
 
-/// What a BMC's certificate has to be. Nothing is taken for granted: nearly all BMCs sign their own.
+/// How a BMC's certificate is checked. There is no default: nearly all BMCs sign their own.
 fn trust(section: &mut Section, common: &Common) -> Option<RedfishTrust> {
     let keys = "'ca_file', 'fingerprint' or 'insecure = true'";
-    let (file_at, fingerprint_at) =
-        (section.offset_of("ca_file"), section.offset_of("fingerprint"));
-    let (has_file, has_fingerprint) = (section.has("ca_file"), section.has("fingerprint"));
     let file = section.get("ca_file", path);
-    let fingerprints = per_target(section, "fingerprint", None, common.problems);
+    let fingerprints = per_target(section, "fingerprint", None);
     let is_insecure = section.get("insecure", boolean).unwrap_or(false);
     if let Some(fingerprints) = &fingerprints {
-        let own = Own { key: "fingerprint", texts: fingerprints, at: fingerprint_at };
-        own.check_each(common, |text| text.parse::<Fingerprint>().err());
+        let own = common.own(section, "fingerprint", fingerprints);
+        own.check_each(|text| text.parse::<Fingerprint>().err());
         if common.discovers() && fingerprints.of_all().is_none() {
-            let text =
-                "'fingerprint': with targets = \"discover\" there is one BMC, and so one text";
-            common.problems.at(fingerprint_at, text);
+            own.note("with targets = \"discover\" there is one BMC, and so one text");
         }
     }
-    match (has_file, has_fingerprint, is_insecure) {
+    match (section.has("ca_file"), section.has("fingerprint"), is_insecure) {
         (false, false, false) => {
             let text = format!("nothing says how the BMCs' certificates are checked: give {keys}");
             section.absent(text);
         }
         (true, false, false) | (false, true, false) | (false, false, true) => {}
-        _ => {
-            let offset = if has_file { file_at } else { fingerprint_at };
-            common.problems.at(offset, format!("give only one of {keys}"));
+        (has_file, ..) => {
+            let key = if has_file { "ca_file" } else { "fingerprint" };
+            section.at(key, format!("give only one of {keys}"));
         }
     }
     let file = file.map(RedfishTrust::CaFile);
@@ -165,39 +138,36 @@ fn trust(section: &mut Section, common: &Common) -> Option<RedfishTrust> {
         .or(is_insecure.then_some(RedfishTrust::Insecure))
 }
 
-/// Where the BMCs are, and which system of a BMC is whose.
+/// The addresses of the BMCs, and the system of each target.
 fn places(
     section: &mut Section,
     common: &Common,
     trust: Option<&RedfishTrust>,
 ) -> (Option<PerTarget>, Option<PerTarget>) {
-    let at = common.place_of(section, "address");
-    let addresses = per_target(section, "address", common.names.as_ref(), common.problems);
-    let system_at = section.offset_of("system");
-    let systems = per_target(section, "system", None, common.problems);
+    let addresses = common.per_target(section, "address");
+    let systems = per_target(section, "system", None);
     if let Some(systems) = &systems {
-        Own { key: "system", texts: systems, at: system_at }.check_each(common, system_problem);
+        common.own(section, "system", systems).check_each(system_problem);
     }
     let Some(addresses) = addresses else { return (None, systems) };
     let is_insecure = trust.is_none_or(|trust| *trust == RedfishTrust::Insecure);
-    let own = Own { key: "address", texts: &addresses, at };
-    own.check_each(common, |text| address_problem(text, is_insecure));
+    let own = common.own(section, "address", &addresses);
+    own.check_each(|text| address_problem(text, is_insecure));
     if common.discovers() && addresses.of_all().is_none() {
-        let text = "'address': with targets = \"discover\" it must be one for all";
-        common.problems.at(at, text);
+        own.note("with targets = \"discover\" it must be one for all");
     } else {
-        // To fence one system of a BMC would be to fence all targets that are it.
+        // An order to one system of a BMC fences all targets that are this system.
         let place = |node: &NodeName| {
             let system = systems.as_ref().and_then(|systems| systems.of(node));
             let address = place_of_address(&addresses.of(node)?, HTTPS_PORT);
             Some((address, system.map(|system| path_of(&system))))
         };
-        own.check_apart(common, place, "the same BMC", ONE_BMC);
+        own.check_apart(place, "the same BMC", ONE_BMC);
     }
     (Some(addresses), systems)
 }
 
-/// The path of a system, which has its name at the end unless the BMC is odd.
+/// The path of a system. On nearly all BMCs it ends in the name of the system.
 pub(super) fn path_of(system: &str) -> String {
     let system = system.trim().trim_end_matches('/');
     if system.starts_with('/') {
@@ -224,7 +194,7 @@ fn system_problem(text: &str) -> Option<String> {
     })
 }
 
-/// The port that a BMC has unless another one is written.
+/// The port of a BMC if its address has none.
 pub(super) const HTTPS_PORT: &str = "443";
 
 const LOGINS: [(&str, RedfishLogin); 2] =

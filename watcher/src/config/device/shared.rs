@@ -1,11 +1,11 @@
 //! One machine in two `[[device]]` tables.
 //!
-//! Usually each node has a table of its own, so what `twins` looks for within a table is looked for here
-//! over all tables of one type. Two targets with one BMC, instance or plug are refused. One target may
-//! have the same place in several tables: levels, or two users.
+//! Most files have one table for each node. So this module compares the targets of all tables of
+//! one type, as `twins` compares those of one table. Two targets with one BMC, instance or plug are
+//! refused. One target may have the same place in several tables: for fencing levels, or two users.
 //!
-//! Tables of two types are not compared: whether an IPMI address and a Redfish address are one BMC, the
-//! configuration does not show.
+//! Tables of two types are not compared: the configuration does not show whether an IPMI address
+//! and a Redfish address are one BMC.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,13 +18,12 @@ use super::fence_agent::spelling;
 use super::ipmi::IPMI_PORT;
 use super::redfish::{HTTPS_PORT, path_of};
 use super::twins::{listed, names, place_of_address, strangers};
-use crate::config::Targets;
 
 /// A place where one machine is reached, as texts that are equal for the same place.
 pub(super) type Place = Vec<String>;
 
-/// For each device, in their order, which of its targets are also targets of earlier devices under
-/// other names, if any are.
+/// For each device, in their order, its targets that are also targets of earlier devices under
+/// other names, as a problem.
 pub(super) fn problems(devices: &[DeviceSettings]) -> Vec<Option<String>> {
     let all: BTreeSet<&NodeName> = devices.iter().flat_map(names).collect();
     let mut earlier: BTreeMap<Place, BTreeMap<usize, BTreeSet<NodeName>>> = BTreeMap::new();
@@ -57,8 +56,7 @@ pub(super) fn problems(devices: &[DeviceSettings]) -> Vec<Option<String>> {
     devices.iter().enumerate().map(problem_of).collect()
 }
 
-/// Says which of `nodes` are reached where `device` reaches which of `others`, if these are not the
-/// same.
+/// The `nodes` that are reached where `device` reaches other nodes among `others`, as a text.
 fn meeting(
     nodes: &BTreeSet<NodeName>,
     device: &str,
@@ -66,21 +64,23 @@ fn meeting(
 ) -> Option<String> {
     let (here, there) = (strangers(nodes, others), strangers(others, nodes));
     let are = if here.len() > 1 { "are" } else { "is" };
-    (!here.is_empty()).then(|| {
-        let (here, there) = (listed(&here), listed(&there));
-        format!("{here} {are} reached where device '{device}' reaches {there}")
-    })
+    let text = || {
+        format!(
+            "{} {are} reached where device '{device}' reaches {}",
+            listed(&here),
+            listed(&there)
+        )
+    };
+    (!here.is_empty()).then(text)
 }
 
-/// The targets of `device`; where any may come, those that the file names anywhere.
+/// The targets of `device`; if it has no list of targets, all targets in the file.
 fn may_fence(device: &DeviceSettings, all: &BTreeSet<&NodeName>) -> BTreeSet<NodeName> {
-    match &device.targets {
-        Targets::Nodes(nodes) => nodes.clone(),
-        Targets::Any | Targets::Discover => all.iter().copied().cloned().collect(),
-    }
+    let any = || all.iter().copied().cloned().collect();
+    device.targets.nodes().cloned().unwrap_or_else(any)
 }
 
-/// Where a target is reached, and in which places another target would be the same machine.
+/// The places of a target, and the places in which another target would be the same machine.
 #[derive(Default)]
 pub(super) struct Places {
     own: Vec<Place>,
@@ -106,7 +106,8 @@ fn address(text: &str, usual_port: &str) -> String {
     }
 }
 
-/// Without a `system` the BMC has one system only, which is then the one that another table names.
+/// A BMC without `system` has one system only. If another table names a system of this BMC, it is
+/// that system.
 pub(super) fn of_bmc(settings: &RedfishSettings, node: &NodeName) -> Places {
     let Some(text) = settings.address.of(node) else { return Places::default() };
     let address = address(&text, HTTPS_PORT);
@@ -123,7 +124,7 @@ pub(super) fn of_bmc(settings: &RedfishSettings, node: &NodeName) -> Places {
     }
 }
 
-/// An id is unique; a tag's value is so for one account in one region.
+/// An id is unique everywhere, the value of a tag in one account and one region.
 pub(super) fn of_instance(settings: &Ec2Settings, node: &NodeName) -> Places {
     let Some(instance) = settings.instance.of(node) else { return Places::default() };
     let instance = meant(&instance);
@@ -146,7 +147,7 @@ pub(super) fn of_agent(settings: &FenceAgentSettings, node: &NodeName) -> Places
     let Some(plug) = settings.plug.of(node) else { return Places::default() };
     let plug_option = settings.plug_option.as_deref();
     let mut places = places_of_plug(&plug, plug_option, &settings.options);
-    // One directory with two names, on most systems.
+    // On most systems, /usr/sbin and /sbin are one directory.
     let agent = settings.agent.strip_prefix("/usr").unwrap_or(&settings.agent);
     let env = settings.env.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
     let env = env.filter(|(name, _)| !is_about_the_way(name) && !SURROUNDINGS.contains(&&**name));
@@ -158,8 +159,8 @@ pub(super) fn of_agent(settings: &FenceAgentSettings, node: &NodeName) -> Places
     places.into()
 }
 
-/// The places that `plug` names, in the option that carries it beside `options`: each plug of a list is
-/// one. Options that say how the device is reached, and not what is switched, make no difference.
+/// The places of `plug`, which `plug_option` carries beside `options`. Each plug of a list is a
+/// place. Options that only say how the device is reached make no difference.
 pub(super) fn places_of_plug(
     plug: &str,
     plug_option: Option<&str>,
@@ -172,12 +173,11 @@ pub(super) fn places_of_plug(
         .map(|(name, value)| (name, value.as_str()))
         .collect();
     fixed.insert(carrier.clone(), plug);
-    let separator = separator_of(&fixed);
-    fixed.remove(SEPARATOR);
+    let separator = fixed.remove(SEPARATOR).unwrap_or(",");
     let plugs = match fixed.remove("plug") {
         // Agents cut the blanks off.
         Some(plugs) if separator.is_empty() => vec![Some(plugs.trim())],
-        Some(plugs) => plugs.split(&*separator).map(|plug| Some(plug.trim())).collect(),
+        Some(plugs) => plugs.split(separator).map(|plug| Some(plug.trim())).collect(),
         None => vec![None],
     };
     let fixed: Place = fixed
@@ -191,15 +191,11 @@ pub(super) fn places_of_plug(
         let plug = plug.map(|plug| format!("plug={plug}"));
         fixed.iter().cloned().chain(plug).collect()
     };
-    // A separator too many names no plug.
+    // The empty text at a superfluous separator is not a plug.
     plugs.into_iter().filter(|plug| *plug != Some("")).map(place).collect()
 }
 
-fn separator_of(options: &BTreeMap<String, &str>) -> String {
-    options.get(SEPARATOR).map_or_else(|| ",".to_owned(), |text| (*text).to_owned())
-}
-
-/// The name of an option, of those that agents take for the same.
+/// The one name of an option that has several.
 fn canonical(name: &str) -> String {
     match spelling(name).as_str() {
         "port" => "plug".to_owned(),
@@ -208,54 +204,18 @@ fn canonical(name: &str) -> String {
     }
 }
 
-/// Whether an option of this name says how the device is reached or asked, and not what is switched.
+/// Whether an option of this name says how the device is reached, and not what is switched.
 fn is_about_the_way(name: &str) -> bool {
-    name != SEPARATOR && THE_WAY.iter().any(|part| name.contains(part))
+    name != SEPARATOR && THE_WAY.split(' ').any(|part| name.contains(part))
 }
 
 /// The option with the text that separates several plugs.
 const SEPARATOR: &str = "plug_separator";
 
-/// What the names of such options contain.
-const THE_WAY: &[&str] = &[
-    "user",
-    "login",
-    "passw",
-    "passphrase",
-    "secret",
-    "token",
-    "key",
-    "auth",
-    "priv",
-    "cipher",
-    "ssl",
-    "tls",
-    "ssh",
-    "secure",
-    "telnet",
-    "snmp",
-    "community",
-    "lanplus",
-    "identity",
-    "prompt",
-    "timeout",
-    "wait",
-    "delay",
-    "sleep",
-    "retry",
-    "retries",
-    "attempts",
-    "verbose",
-    "debug",
-    "quiet",
-    "logfile",
-    "log_",
-    "inet",
-    "separator",
-    "_path",
-    "http",
-    "missing",
-];
+/// Parts of the names of such options.
+const THE_WAY: &str = "user login passw passphrase secret token key auth priv cipher ssl tls ssh \
+    secure telnet snmp community lanplus identity prompt timeout wait delay sleep retry retries \
+    attempts verbose debug quiet logfile log_ inet separator _path http missing";
 
 /// Variables that every program has, in small letters.
 const SURROUNDINGS: &[&str] = &["home", "path", "lang", "lc_all", "tz", "tmpdir"];
@@ -327,7 +287,7 @@ mod tests {
         assert_eq!(
             problem.unwrap_err(),
             "w.toml:12: 'n4' is reached where device 'd0' reaches 'n3': a fence of one would switch \
-             the other, so each target needs an address of its own"
+             the other, so each target needs its own address"
         );
     }
 

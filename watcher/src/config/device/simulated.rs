@@ -1,7 +1,6 @@
 //! `type = "simulated"`: a device that is a file.
 
-use fence_device::{SimulatedFailure, SimulatedSettings};
-use fence_protocol::FenceResult;
+use fence_device::SimulatedSettings;
 
 use super::read::Common;
 use crate::config::HOUR;
@@ -9,7 +8,7 @@ use crate::config::reader::Section;
 use crate::config::table::Form::{Duration, Path, Words};
 use crate::config::table::Key;
 use crate::config::table::Standing::{Default, Required};
-use crate::config::values::{one_of, path};
+use crate::config::values::path;
 
 pub(super) const ABOUT: &str = "\
     fence-watcher without hardware: for trying it out, and for tests. NOTHING IS REALLY FENCED: \
@@ -18,38 +17,26 @@ pub(super) const ABOUT: &str = "\
 
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "state_file",
-        Path,
-        Required("\"/var/run/gfs2-fencing/simulated.json\""),
-        "The pretended power states, as JSON. A node that is not in the file is on.",
-    ),
-    Key::new("delay", Duration(0, HOUR), Default("\"0s\""), "How long each order takes."),
+    Key::new("state_file", Path, Required("\"/var/run/gfs2-fencing/simulated.json\""))
+        .help("The pretended power states, as JSON. A node that is not in the file is on."),
+    Key::new("delay", Duration(0, HOUR), Default("\"0s\"")).help("How long each order takes."),
     Key::new(
         "fail",
         Words(&["none", "unreachable", "unacknowledged", "device-failure", "lie", "hang"]),
         Default("\"none\""),
-        "How the device fails. `\"lie\"` acknowledges and does nothing.",
-    ),
+    )
+    .help("How the device fails. `\"lie\"` acknowledges and does nothing."),
 ];
 
-/// What the example has written.
+/// The keys that the example sets.
 pub(super) const WRITTEN: &[(&str, &str)] =
     &[("name", "\"demo\""), ("targets", "\"*\""), ("delay", "\"1s\"")];
 
 /// The device that `section` describes.
 pub(super) fn read(section: &mut Section, common: &Common) -> Option<SimulatedSettings> {
-    common.refuse_names();
-    let fail_modes = [
-        ("none", SimulatedFailure::None),
-        (FenceResult::Unreachable.as_str(), SimulatedFailure::Unreachable),
-        (FenceResult::Unacknowledged.as_str(), SimulatedFailure::Unacknowledged),
-        (FenceResult::DeviceFailure.as_str(), SimulatedFailure::DeviceFailure),
-        ("lie", SimulatedFailure::Lie),
-        ("hang", SimulatedFailure::Hang),
-    ];
+    common.refuse_names(section);
     let state_file = section.get("state_file", path);
     let delay = section.duration("delay");
-    let fail = section.get("fail", one_of(&fail_modes));
+    let fail = section.word("fail");
     Some(SimulatedSettings { state_file: state_file?, delay_ms: delay?, fail: fail? })
 }

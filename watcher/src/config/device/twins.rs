@@ -1,9 +1,9 @@
 //! One machine under two names.
 //!
-//! Two targets of a device that are reached in one place are one machine. Fenced under one name it
-//! would count as another node under the other, and two orders could reach it at once. So two targets
-//! with one place are refused; `shared` looks for them over all devices. Two names that differ by letter
-//! case or domain alone are taken for one target everywhere, and only reported.
+//! Two targets of a device that are reached in one place are one machine. If it is fenced under one
+//! name, its other name still counts as another node, and two orders could reach it at once. So two
+//! targets with one place are refused; `shared` looks for them over all devices. Two names that
+//! differ by letter case or domain alone count as one target everywhere, and are only reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,10 +12,8 @@ use fence_core::PerTarget;
 use fence_protocol::{NodeName, fold_hostlist};
 
 use super::DeviceSettings;
-use crate::config::Targets;
 
-/// Those of `targets` that are reached in one of the same `places` as another one, and are not two
-/// names of one target: a list for each place.
+/// The targets that share a place: a list for each place. Two names of one target do not count.
 pub(super) fn in_one_place<T: Ord, P: IntoIterator<Item = T>>(
     targets: impl IntoIterator<Item = NodeName>,
     places: impl Fn(&NodeName) -> P,
@@ -30,13 +28,13 @@ pub(super) fn in_one_place<T: Ord, P: IntoIterator<Item = T>>(
     lists.filter(|nodes| !nodes.is_empty()).collect()
 }
 
-/// Those of `nodes` that are not another name of each of `others`.
+/// The `nodes` that are not a name of each of `others`.
 pub(super) fn strangers(nodes: &BTreeSet<NodeName>, others: &BTreeSet<NodeName>) -> Vec<NodeName> {
     let is_one = |node: &&NodeName| others.iter().any(|other| !other.may_be(node));
     nodes.iter().filter(is_one).cloned().collect()
 }
 
-/// All these names in quotes; as a hostlist where they are many.
+/// All these names in quotes; many names as a hostlist.
 pub(super) fn listed(nodes: &[NodeName]) -> String {
     let names: Vec<String> = nodes.iter().map(|node| format!("'{node}'")).collect();
     match names.split_last() {
@@ -47,11 +45,11 @@ pub(super) fn listed(nodes: &[NodeName]) -> String {
     }
 }
 
-/// How many names are listed one by one.
+/// The most names that are listed one by one.
 const NAMES_MAX: usize = 8;
 
-/// The place that an address means, however it is written: letter case, blanks around it, the forms
-/// of an IP address, the dot at the end of a full name, and the usual port make no difference.
+/// The place of an address. Letter case, blanks around the address, the forms of an IP address, the
+/// dot at the end of a full name, and the usual port make no difference.
 pub(super) fn place_of_address(text: &str, usual_port: &str) -> (String, Option<String>) {
     let text = text.trim().to_ascii_lowercase();
     let (rest, usual_port) = match text.split_once("://") {
@@ -75,7 +73,7 @@ pub(super) fn place_of_address(text: &str, usual_port: &str) -> (String, Option<
     (host, port.map(str::to_owned))
 }
 
-/// What is to be reported of names that mean one target, over all devices.
+/// The reports about names of one target, over all devices.
 pub(in crate::config) fn reports(devices: &[DeviceSettings]) -> Vec<String> {
     let names: BTreeSet<&NodeName> = devices.iter().flat_map(names).collect();
     let mut machines: BTreeMap<String, Vec<&NodeName>> = BTreeMap::new();
@@ -94,42 +92,34 @@ pub(in crate::config) fn reports(devices: &[DeviceSettings]) -> Vec<String> {
     twins.chain(devices.iter().flat_map(words_for_all)).collect()
 }
 
-/// Node names that were probably meant to be every node.
+/// The reports about node names that were probably meant to be every node.
 fn words_for_all(device: &DeviceSettings) -> Vec<String> {
     let is_word = |name: &&NodeName| {
         WORDS_FOR_ALL.iter().any(|word| name.as_str().eq_ignore_ascii_case(word))
     };
-    let targets = match &device.targets {
-        Targets::Nodes(nodes) => Some(nodes),
-        Targets::Any | Targets::Discover => None,
-    };
-    let targets = targets.into_iter().flatten().filter(is_word);
+    let targets = device.targets.nodes().into_iter().flatten().filter(is_word);
     let nodes = device.nodes.iter().flatten().filter(is_word);
     let hint = |key: &str, name: &NodeName, instead: &str| {
         let device = &device.name;
         format!(
-            "device '{device}': '{name}' in '{key}' is one node of this name; for every node, {instead}"
+            "device '{device}': '{name}' in '{key}' is one node with this name; for every node, \
+             {instead}"
         )
     };
     let targets = targets.map(|name| hint("targets", name, "write targets = \"*\""));
     targets.chain(nodes.map(|name| hint("nodes", name, "leave 'nodes' out"))).collect()
 }
 
-/// Words that other programs have for every node.
+/// Words for every node in other programs.
 const WORDS_FOR_ALL: [&str; 2] = ["all", "any"];
 
 /// The targets that a device names.
 pub(super) fn names(device: &DeviceSettings) -> Vec<&NodeName> {
-    let listed = match &device.targets {
-        Targets::Nodes(nodes) => Some(nodes),
-        Targets::Any | Targets::Discover => None,
-    };
-    let called = device.kind.addresses().or(device.kind.plugs());
-    let called = match called {
+    let called = match device.kind.addresses().or(device.kind.plugs()) {
         Some(PerTarget::Map(called)) => Some(called.keys()),
         _ => None,
     };
-    listed.into_iter().flatten().chain(called.into_iter().flatten()).collect()
+    device.targets.nodes().into_iter().flatten().chain(called.into_iter().flatten()).collect()
 }
 
 #[cfg(test)]
@@ -204,7 +194,7 @@ mod tests {
             assert_eq!(
                 found,
                 [format!(
-                    "device 'd': '{word}' in 'targets' is one node of this name; for every node, \
+                    "device 'd': '{word}' in 'targets' is one node with this name; for every node, \
                      write targets = \"*\""
                 )]
             );

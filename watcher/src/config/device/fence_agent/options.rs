@@ -1,4 +1,4 @@
-//! The options that a fence agent is given: which may be written, and how each is read.
+//! The options of a fence agent: which may be written, and how each is passed on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,14 +9,14 @@ use toml::de::DeValue;
 use crate::config::reader::Parsed;
 use crate::config::values::{NO_VARIABLE, is_variable, number, table, text, wrong};
 
-/// The options that have places of their own.
+/// The options that other keys of the device set.
 pub(super) struct Reserved<'a> {
     pub(super) plug_option: &'a str,
     pub(super) secrets: &'a BTreeMap<String, SecretSource>,
 }
 
 impl Reserved<'_> {
-    /// Why `name` is none of the table of options, if that is so.
+    /// Why the table of options must not contain `name`.
     fn problem(&self, name: &str) -> Option<&'static str> {
         let spelling = spelling(name);
         let is = |other: &str| self::spelling(other) == spelling;
@@ -31,24 +31,24 @@ impl Reserved<'_> {
     }
 }
 
-/// Why `name` is nothing to be configured, if that is so.
+/// Why `name` must not be configured.
 pub(super) fn set_otherwise(name: &str) -> Option<&'static str> {
     match spelling(name).as_str() {
         "action" | "option" | "nodename" => Some("it is set for each call"),
         "delay" => Some(LATE),
         "method" => Some("write the device's own key 'method'"),
         "port_as_ip" => Some("write plug_option = \"ip\" for the device"),
-        "help" | "version" => Some("with it the agent does nothing, and calls that a success"),
+        "help" | "version" => Some("with it the agent does nothing, and reports success"),
         _ => None,
     }
 }
 
-/// Agents take both for the same.
+/// The one spelling of a name: agents accept `-` for `_`.
 pub(in crate::config::device) fn spelling(name: &str) -> String {
     name.replace('-', "_")
 }
 
-/// The options, each as the agent is to read it.
+/// The options, each in the form that the agent reads.
 pub(super) fn options(
     value: &Spanned<DeValue>,
     reserved: &Reserved,
@@ -59,11 +59,8 @@ pub(super) fn options(
         None => option_value(value),
     })?;
     let mut spellings = BTreeSet::new();
-    let twice: Vec<String> = options
-        .keys()
-        .filter(|name| !spellings.insert(spelling(name)))
-        .map(|name| format!("'{name}' is written twice"))
-        .collect();
+    let again = options.keys().filter(|name| !spellings.insert(spelling(name)));
+    let twice: Vec<String> = again.map(|name| format!("'{name}' is written twice")).collect();
     if twice.is_empty() { Ok(options) } else { wrong(value, twice.join(", ")) }
 }
 
@@ -72,18 +69,15 @@ fn option_value(value: &Spanned<DeValue>) -> Parsed<String> {
         DeValue::Boolean(true) => Ok("1".to_owned()),
         DeValue::Boolean(false) => wrong(
             value,
-            "leave it out: many agents take an option as true whenever it is given (\"0\" in quotes is \
-             passed on)",
+            "leave it out: for many agents every given option is true (\"0\" in quotes is passed \
+             on)",
         ),
-        DeValue::Integer(_) => {
-            let number = number(i64::MIN..=i64::MAX)(value)?;
-            Ok(number.to_string())
-        }
+        DeValue::Integer(_) => Ok(number(i64::MIN..=i64::MAX)(value)?.to_string()),
         _ => line(value),
     }
 }
 
-/// A text that arrives as it is: agents read lines, and cut blanks off their ends.
+/// A text that the agent receives unchanged: agents read lines, and cut blanks off their ends.
 fn line(value: &Spanned<DeValue>) -> Parsed<String> {
     let text = text(value)?;
     if text.contains(char::is_control) {
@@ -103,12 +97,12 @@ pub(super) fn environment(value: &Spanned<DeValue>) -> Parsed<BTreeMap<String, S
     })
 }
 
-/// The name of an option that carries something of ours.
+/// The name of an option that carries a value of another key.
 pub(super) fn option_name(value: &Spanned<DeValue>) -> Parsed<String> {
     let name = text(value)?;
     match set_otherwise(&name) {
         _ if !is_option_name(&name) => wrong(value, NO_OPTION),
-        // Some agents know their target by this name alone.
+        // Some agents have no other option for their target.
         Some(problem) if name != "nodename" => wrong(value, problem),
         _ => Ok(name),
     }
@@ -118,8 +112,8 @@ pub(super) fn is_option_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-/// Whether an option or variable of this name, in small letters, holds a secret itself, and not the
-/// place of one.
+/// Whether an option or variable of this name, in small letters, holds a secret, and not the path
+/// of one.
 fn is_secret(name: &str) -> bool {
     let holds = |part: &&str| name.contains(part);
     let is_place = |end: &&str| name.ends_with(end);
@@ -133,11 +127,12 @@ const PLACES: &[&str] = &["_file", "_script", "_path", "_uri", "_url"];
 /// The two names of the usual option for a plug.
 const PLUGS: &[&str] = &["plug", "port"];
 
-const IN_CLEAR: &str = "a secret does not belong in this file: put it into a file that only root can \
-    read, and name that in 'password_file' (with 'password_option', if the option is not 'password') or \
-    in 'secret_files'";
+const IN_CLEAR: &str = "a secret does not belong in this file: put it into a file that only root \
+    can read, and name that in 'password_file' (with 'password_option', if the option is not \
+    'password') or in 'secret_files'";
 
-const LATE: &str = "the agent would wait with an order that was given, and give it whoever waits by then: a delay \
-    belongs to the cluster's resource (pcmk_delay_base, or the option 'delay' of fence_gfs2_recorder)";
+const LATE: &str = "the agent would carry out the order later, even if nobody waits for it any \
+    more: a delay belongs to the cluster's resource (pcmk_delay_base, or the option 'delay' of \
+    fence_gfs2_recorder)";
 
-pub(super) const NO_OPTION: &str = "it is no name of an option";
+pub(super) const NO_OPTION: &str = "it is not the name of an option";

@@ -2,6 +2,8 @@
 
 use fence_core::PerTarget;
 
+use std::path::Path;
+
 use super::*;
 use crate::config::{ConfigError, DeviceKind, Origin, parse};
 use AgentAction::{Monitor, Off, On, Status};
@@ -127,25 +129,25 @@ token_file = "/token"
     let lines = [
         "4: 'agent': '../fence' is not an absolute path",
         "6: 'plug' is also written with the targets: keep one",
-        "7: 'plug_option': it is no name of an option",
+        "7: 'plug_option': it is not the name of an option",
         "8: 'actions': \"diag\" is none of \"off\", \"on\", \"reboot\", \"status\", \"list\", \"monitor\"",
         "9: 'password_option': it is set for each call",
         "10: 'secret_files': 'b': 'c' is not an absolute path",
         "10: 'secret_files': 'method': write the device's own key 'method'",
-        "12: 'env': '1A': it is no name of an environment variable",
+        "12: 'env': '1A': it is not the name of an environment variable",
         "13: 'env': 'API_TOKEN': a secret does not belong in this file",
-        "15: 'options': 'a b': it is no name of an option",
+        "15: 'options': 'a b': it is not the name of an option",
         "16: 'options': 'plug': it carries the target: write the device's own key 'plug'",
         "17: 'options': 'port': it carries the target: write the device's own key 'plug'",
         "18: 'options': 'action': it is set for each call",
         "19: 'options': 'nodename': it is set for each call",
         "20: 'options': 'method': write the device's own key 'method'",
         "21: 'options': 'port_as_ip': write plug_option = \"ip\" for the device",
-        "22: 'options': 'version': with it the agent does nothing, and calls that a success",
+        "22: 'options': 'version': with it the agent does nothing, and reports success",
         &format!("23: 'options': 'passwd': {secret}"),
         &format!("24: 'options': 'snmp-priv-passwd': {secret}"),
-        "25: 'options': 'lanplus': leave it out: many agents take an option as true whenever it is \
-         given (\"0\" in quotes is passed on)",
+        "25: 'options': 'lanplus': leave it out: for many agents every given option is true (\"0\" in \
+         quotes is passed on)",
         "26: 'options': 'login': it has more than one line, or control characters",
         "27: 'options': 'user': it begins or ends with a blank",
         "28: 'options': 'list': expected a text in quotes, not a list",
