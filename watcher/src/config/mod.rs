@@ -105,7 +105,7 @@ pub struct ServiceSettings {
     pub rescan_ms: u64,
 }
 
-impl Settings {
+impl WatcherConfig {
     /// Names of one target: no fault, but perhaps a surprise.
     pub fn reports(&self) -> Vec<String> {
         device::reports(&self.devices)
@@ -168,9 +168,9 @@ pub fn spool_at_best(origin: &Origin) -> SpoolSettings {
     spool(&mut reader::parse(&text, &problems), origin)
 }
 
-fn general(root: &mut Section, origin: &Origin) -> Settings {
+fn general(root: &mut Section, origin: &Origin) -> WatcherConfig {
     let (spool, log, service) = (spool(root, origin), log(root, origin), service(root));
-    Settings { spool, log, service, devices: Vec::new(), node: origin.node.clone() }
+    WatcherConfig { spool, log, service, devices: Vec::new(), node: origin.node.clone() }
 }
 
 fn spool(root: &mut Section, origin: &Origin) -> SpoolSettings {
