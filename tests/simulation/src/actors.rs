@@ -10,7 +10,7 @@ use fence_core::Now;
 use fence_core::agent::{self, Expected, ResponderKind, Waiting};
 use fence_core::execution::{Method, Plan};
 use fence_core::watcher::{self as core, Claim, Content, Effect, Event, Job, Sight, Watcher};
-use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError};
+use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError, RequestId};
 
 use crate::action::{Config, Mutation};
 use crate::disk::{Dir, Disk};
@@ -124,6 +124,8 @@ fn after(mut waiting: Waiting, event: agent::Event, now: Now) -> Place {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Todo {
     Recover(RecordName),
+    /// The record of a target that was to be brought back.
+    Left(String),
     Scan,
     Look(RecordName),
     Effect(Box<Effect>),
@@ -156,6 +158,8 @@ pub(crate) struct WatcherProcess {
     /// Steps that follow from each other; nothing else happens in the process before they are done.
     pub(crate) todo: VecDeque<Todo>,
     pub(crate) executions: BTreeMap<RecordName, Execution>,
+    /// The orders that bring targets back, by the requests that made them off.
+    pub(crate) returns: BTreeMap<RequestId, Execution>,
     pub(crate) finished: VecDeque<(RecordName, fence_core::execution::Verdict)>,
     /// Devices that are being asked for their targets.
     pub(crate) asked: VecDeque<String>,
@@ -195,6 +199,10 @@ pub(crate) enum Deed {
     /// The execution of this record has a thread of its own from now on.
     Begun(RecordName),
     Answered(RecordName, Option<Box<Answer>>),
+    /// The target of this request is ordered back.
+    PoweredOn(RequestId),
+    /// What became of the power-on of this request was noted.
+    Returned(RequestId),
 }
 
 impl WatcherProcess {
@@ -202,12 +210,14 @@ impl WatcherProcess {
         let claimed = disk.list(Dir::Claimed);
         let recover = claimed.iter().filter_map(|name| RecordName::from_file_name(name));
         let mut todo: VecDeque<_> = recover.map(Todo::Recover).collect();
+        todo.extend(disk.list(Dir::Returning).into_iter().map(Todo::Left));
         todo.push_back(Todo::Scan);
         WatcherProcess {
             core: Watcher::new(settings(boot), devices(config, setup)),
             setup,
             todo,
             executions: BTreeMap::new(),
+            returns: BTreeMap::new(),
             finished: VecDeque::new(),
             asked: VecDeque::new(),
             seen: BTreeMap::new(),
@@ -246,6 +256,12 @@ impl WatcherProcess {
             Todo::Recover(name) => {
                 let sight = claimed_sight(disk, &name);
                 self.first(Event::Recovered(name, sight), now);
+            }
+            Todo::Left(file_name) => {
+                let file = disk.file(Dir::Returning, &file_name);
+                if let Some(Ok(request)) = file.map(|file| Request::parse(&file.bytes)) {
+                    self.first(Event::LeftReturning(request), now);
+                }
             }
             Todo::Scan => {
                 for name in disk.list(Dir::Requests) {
@@ -356,6 +372,31 @@ impl WatcherProcess {
             Effect::RemoveClaimed(name) => {
                 disk.unlink(Dir::Claimed, &name.file_name());
             }
+            Effect::KeepReturning(name, id) => {
+                let kept = format!("{id}.json");
+                disk.rename(Dir::Claimed, &name.file_name(), Dir::Returning, &kept);
+            }
+            Effect::PowerOn(job) => {
+                let id = job.request.request_id.clone();
+                let mut plan = Plan::power_on(ABLE, 40_000, now.boot_ms);
+                let step = plan.next(fence_core::execution::Report::Begin, now.boot_ms);
+                let execution = Execution {
+                    job,
+                    setup: self.setup,
+                    plan,
+                    step,
+                    has_begun: false,
+                    has_proof: false,
+                    until_boot_ms: now.boot_ms,
+                };
+                self.returns.insert(id.clone(), execution);
+                return Deed::PoweredOn(id);
+            }
+            Effect::EndPowerOn(id) => drop(self.returns.remove(&id)),
+            Effect::Returned(request, _) => return Deed::Returned(request.request_id),
+            Effect::ForgetReturning(id) => {
+                disk.unlink(Dir::Returning, &format!("{id}.json"));
+            }
             Effect::RemovePending(name) | Effect::SetAside(name, _) => {
                 disk.unlink(Dir::Requests, &name.file_name());
             }
@@ -378,7 +419,8 @@ impl WatcherProcess {
     pub(crate) fn forgotten(&self) -> Option<&Job> {
         let may_begin = |job: &&Job| {
             let device = self.core.devices().iter().find(|device| device.name == job.lane.device);
-            let running = || self.core.running().map(|(_, job, _)| job);
+            let running =
+                || self.core.running().map(|(_, job, _)| job).chain(self.core.returning());
             running().count() < RUNNING_MAX
                 && running().all(|other| other.machines.iter().all(|m| !job.machines.contains(m)))
                 && running().filter(|other| other.lane == job.lane).count()
@@ -454,11 +496,20 @@ fn is_answered(disk: &Disk, name: &RecordName, request: &Request) -> bool {
 
 fn claimed_sight(disk: &Disk, name: &RecordName) -> Sight {
     let Some(file) = disk.file(Dir::Claimed, &name.file_name()) else { return Sight::Gone };
-    if disk.has(Dir::Responses, &name.file_name()) {
-        return Sight::Answered;
-    }
     let parsed = Request::parse(&file.bytes);
+    if let Some(answer) = disk.file(Dir::Responses, &name.file_name()) {
+        return match parsed {
+            Ok(request) if is_off_of_reboot(&answer.bytes) => Sight::OffAnswered(Box::new(request)),
+            _ => Sight::Answered,
+        };
+    }
     Sight::Content(Box::new(Content { parsed, changed: (file.bytes.len() as u64, file.mtime_ms) }))
+}
+
+/// Whether an answer says that a reboot has made its target off.
+pub(crate) fn is_off_of_reboot(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    text.contains("\"action\":\"reboot\"") && text.contains("\"action_performed\":\"off\"")
 }
 
 fn sight(disk: &Disk, dir: Dir, name: &RecordName) -> Sight {

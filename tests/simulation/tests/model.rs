@@ -49,6 +49,7 @@ const WORLD: Config = Config {
     watchers: 1,
     lock: true,
     is_small: true,
+    has_reboots: false,
     patience_ms: 20_000,
     budget: Budget {
         agents: 0,

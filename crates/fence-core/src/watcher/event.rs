@@ -14,6 +14,9 @@ pub enum Sight {
     Gone,
     /// An answer to it exists already, under its own name or one that its client reads too.
     Answered,
+    /// Of a claimed one: it is a reboot that was answered when its target was off. The target was to be
+    /// brought back after that.
+    OffAnswered(Box<Request>),
     /// It must not be read, for this reason.
     Untrusted(String),
     /// It was read.

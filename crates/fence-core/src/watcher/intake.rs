@@ -5,8 +5,8 @@ use fence_protocol::{
 };
 
 use super::{
-    Effect, Job, Sight, State, Then, WRITE_GRACE_MS, WRITE_LIMIT_MS, WRITE_LOOK_MS, Watcher,
-    refusal_of, route,
+    Effect, Job, OnResult, Sight, State, Then, WRITE_GRACE_MS, WRITE_LIMIT_MS, WRITE_LOOK_MS,
+    Watcher, refusal_of, route,
 };
 use crate::Now;
 use crate::clock::other_boot;
@@ -18,6 +18,11 @@ impl Watcher {
         let parsed = match sight {
             Sight::Gone => return,
             Sight::Answered => {
+                effects.push(Effect::RemoveClaimed(name));
+                return;
+            }
+            Sight::OffAnswered(request) => {
+                effects.push(Effect::Returned(*request, OnResult::Unknown));
                 effects.push(Effect::RemoveClaimed(name));
                 return;
             }
@@ -68,7 +73,7 @@ impl Watcher {
             Sight::Gone => {
                 self.forget_sight(&name);
             }
-            Sight::Answered => {
+            Sight::Answered | Sight::OffAnswered(_) => {
                 self.forget_sight(&name);
                 let why = "an answer to it exists already: it is removed, not run".to_owned();
                 effects.push(Effect::Note(name.clone(), why));

@@ -48,10 +48,9 @@ enum Phase {
 }
 
 impl Watcher {
-    /// What is brought back, and has been ordered so.
+    /// What is off by a reboot and is to be brought back: its lane and its machine are taken.
     pub fn returning(&self) -> impl Iterator<Item = &Job> {
-        let is_ordered = |returning: &&Returning| returning.phase != Phase::Answering;
-        self.returning.values().filter(is_ordered).map(|returning| &returning.job)
+        self.returning.values().map(|returning| &returning.job)
     }
 
     /// The target of `job`, whose lane and machine stay taken, comes back after the answer.
