@@ -158,6 +158,8 @@ pub(crate) struct WatcherProcess {
     /// Steps that follow from each other; nothing else happens in the process before they are done.
     pub(crate) todo: VecDeque<Todo>,
     pub(crate) executions: BTreeMap<RecordName, Execution>,
+    /// The configuration under which each request was begun.
+    pub(crate) begun_under: BTreeMap<RequestId, Setup>,
     /// The orders that bring targets back, by the requests that made them off.
     pub(crate) returns: BTreeMap<RequestId, Execution>,
     pub(crate) finished: VecDeque<(RecordName, fence_core::execution::Verdict)>,
@@ -174,6 +176,8 @@ pub(crate) struct WatcherProcess {
     /// What ran when it was told to stop, and when that was.
     pub(crate) stopping: Option<BTreeSet<RecordName>>,
     pub(crate) stopped_boot_ms: u64,
+    /// It decided to bring a target back after it was told to stop.
+    pub(crate) brings_back_late: bool,
 }
 
 /// A target that a watcher has made off.
@@ -217,6 +221,7 @@ impl WatcherProcess {
             setup,
             todo,
             executions: BTreeMap::new(),
+            begun_under: BTreeMap::new(),
             returns: BTreeMap::new(),
             finished: VecDeque::new(),
             asked: VecDeque::new(),
@@ -226,6 +231,7 @@ impl WatcherProcess {
             joining: BTreeSet::new(),
             stopping: None,
             stopped_boot_ms: 0,
+            brings_back_late: false,
         }
     }
 
@@ -245,8 +251,15 @@ impl WatcherProcess {
     }
 
     pub(crate) fn feed(&mut self, event: Event, now: Now) {
-        let effects = self.core.handle(event, now);
+        let effects = self.handle(event, now);
         self.todo.extend(effects.into_iter().map(|effect| Todo::Effect(Box::new(effect))));
+    }
+
+    fn handle(&mut self, event: Event, now: Now) -> Vec<Effect> {
+        let effects = self.core.handle(event, now);
+        self.brings_back_late |= self.stopping.is_some()
+            && effects.iter().any(|effect| matches!(effect, Effect::PowerOn(_)));
+        effects
     }
 
     /// Carries out the first step that is to be done.
@@ -317,7 +330,7 @@ impl WatcherProcess {
 
     /// Feeds the core; what it wants is done before anything else.
     fn first(&mut self, event: Event, now: Now) {
-        let effects = self.core.handle(event, now);
+        let effects = self.handle(event, now);
         for effect in effects.into_iter().rev() {
             self.todo.push_front(Todo::Effect(Box::new(effect)));
         }
@@ -352,6 +365,7 @@ impl WatcherProcess {
                 };
                 execution.step =
                     execution.plan.next(fence_core::execution::Report::Begin, now.boot_ms);
+                self.begun_under.insert(execution.job.request.request_id.clone(), self.setup);
                 self.executions.insert(name.clone(), execution);
                 return Deed::Begun(name);
             }
@@ -382,7 +396,7 @@ impl WatcherProcess {
                 let step = plan.next(fence_core::execution::Report::Begin, now.boot_ms);
                 let execution = Execution {
                     job,
-                    setup: self.setup,
+                    setup: self.begun_under.get(&id).copied().unwrap_or(self.setup),
                     plan,
                     step,
                     has_begun: false,

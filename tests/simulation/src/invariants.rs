@@ -100,7 +100,10 @@ impl World {
             && is_own
             && let Some(Ok(request)) = claimed.map(|file| Request::parse(&file.bytes))
         {
-            self.ledger.on_due.insert(request.request_id);
+            let id = request.request_id;
+            if !self.ledger.on_noted.contains(&id) {
+                self.ledger.on_due.insert(id);
+            }
         }
     }
 
@@ -113,9 +116,9 @@ impl World {
             other.action != FenceAction::On
                 && other.machines.iter().any(|machine| job.machines.contains(machine))
         };
-        let found = if !self.ledger.on_due.contains(id) {
-            format!("S6: {id} is brought back before its answer is on the disk")
-        } else if watcher.stopping.is_some() {
+        // Somebody else's answer may lie under its name.
+        self.ledger.on_due.insert(id.clone());
+        let found = if watcher.brings_back_late {
             format!("stop: {id} is brought back by a watcher that stops")
         } else if let Some(other) = watcher.core.queued().find(is_fence) {
             format!("S6: {id} is brought back though {} waits", other.request.request_id)

@@ -45,6 +45,8 @@ pub(crate) struct Ledger {
     pub(crate) checked: BTreeSet<RecordName>,
     /// Reboots that are answered, and of whose power-on nothing was noted yet.
     pub(crate) on_due: BTreeSet<RequestId>,
+    /// Reboots of whose power-on it was noted what became of it.
+    pub(crate) on_noted: BTreeSet<RequestId>,
 }
 
 /// Everything.
@@ -339,6 +341,7 @@ impl World {
             Deed::Returned(id) => {
                 if self.config.mutation != Some(Mutation::OnForgottenWhenAnswered) {
                     self.ledger.on_due.remove(&id);
+                    self.ledger.on_noted.insert(id);
                 }
             }
         }

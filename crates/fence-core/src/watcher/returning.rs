@@ -37,10 +37,12 @@ pub(super) struct Returning {
     phase: Phase,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// The answer is not on the disk yet.
     Answering,
+    /// So it is, and the order will not be given, for this reason: the lane and the machine are free.
+    Dropped(String),
     /// The order is on its way to the device.
     Ordered,
     /// The order was given; the device is asked whether the target is on.
@@ -50,7 +52,8 @@ enum Phase {
 impl Watcher {
     /// What is off by a reboot and is to be brought back: its lane and its machine are taken.
     pub fn returning(&self) -> impl Iterator<Item = &Job> {
-        self.returning.values().map(|returning| &returning.job)
+        let is_due = |returning: &&Returning| !matches!(returning.phase, Phase::Dropped(_));
+        self.returning.values().filter(is_due).map(|returning| &returning.job)
     }
 
     /// The target of `job`, whose lane and machine stay taken, comes back after the answer.
@@ -67,12 +70,17 @@ impl Watcher {
         id: &RequestId,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        let Some(returning) = self.returning.get_mut(id) else { return false };
+        let Some(mut returning) = self.returning.remove(id) else { return false };
+        if let Phase::Dropped(why) = returning.phase {
+            // Before the claimed file goes: should the watcher end in between, the next one sees it.
+            effects.push(Effect::Returned(returning.job.request, OnResult::NotOrdered(why)));
+            return false;
+        }
         returning.phase = Phase::Ordered;
-        let job = returning.job.clone();
-        self.note_begin(&job);
+        self.note_begin(&returning.job);
         effects.push(Effect::KeepReturning(name.clone(), id.clone()));
-        effects.push(Effect::PowerOn(job));
+        effects.push(Effect::PowerOn(returning.job.clone()));
+        self.returning.insert(id.clone(), returning);
         true
     }
 
@@ -105,15 +113,19 @@ impl Watcher {
         let mut any = false;
         for id in ids {
             let Some(returning) = self.returning.get(&id) else { continue };
+            if matches!(returning.phase, Phase::Ordered | Phase::Dropped(_)) {
+                continue;
+            }
             let Some(why) = self.why_yield(&returning.job) else { continue };
-            let result = match returning.phase {
-                Phase::Ordered => continue,
-                Phase::Answering => OnResult::NotOrdered(why),
-                Phase::Confirming => OnResult::NotConfirmed(why),
-            };
-            if let Some(returning) = self.returning.remove(&id) {
-                self.end_return(returning, result, effects);
-                any = true;
+            let Some(mut returning) = self.returning.remove(&id) else { continue };
+            any = true;
+            if returning.phase == Phase::Answering {
+                self.queue.release(&returning.job.lane, &returning.job.machines);
+                returning.phase = Phase::Dropped(why);
+                self.returning.insert(id, returning);
+            } else {
+                effects.push(Effect::EndPowerOn(id));
+                self.end_return(returning, OnResult::NotConfirmed(why), effects);
             }
         }
         any
@@ -132,7 +144,9 @@ impl Watcher {
                 || other.machines.iter().any(|machine| job.machines.contains(machine))
         };
         let fences = self.records.values().filter_map(|(state, _)| match state {
-            State::Queued(other) if other.action != FenceAction::On => Some(other),
+            State::Queued(other) | State::Stalled(other) if other.action != FenceAction::On => {
+                Some(other)
+            }
             // Its client was told, or will be, that the target stays off.
             State::Joining(other, _) if other.action == FenceAction::Off => Some(other),
             _ => None,
@@ -142,16 +156,11 @@ impl Watcher {
     }
 
     fn end_return(&mut self, returning: Returning, result: OnResult, effects: &mut Vec<Effect>) {
-        let Returning { job, phase } = returning;
+        let Returning { job, .. } = returning;
         let id = job.request.request_id.clone();
         self.queue.release(&job.lane, &job.machines);
-        if phase == Phase::Confirming && matches!(result, OnResult::NotConfirmed(_)) {
-            effects.push(Effect::EndPowerOn(id.clone()));
-        }
         effects.push(Effect::Returned(job.request, result));
-        if phase != Phase::Answering {
-            effects.push(Effect::ForgetReturning(id));
-        }
+        effects.push(Effect::ForgetReturning(id));
     }
 }
 
