@@ -406,7 +406,10 @@ impl WatcherProcess {
                 self.returns.insert(id.clone(), execution);
                 return Deed::PoweredOn(id);
             }
-            Effect::EndPowerOn(id) => drop(self.returns.remove(&id)),
+            // An order that is on its way cannot be called back.
+            Effect::EndPowerOn(id) => {
+                self.returns.retain(|other, on| *other != id || !on.has_begun)
+            }
             Effect::Returned(request, _) => return Deed::Returned(request.request_id),
             Effect::ForgetReturning(id) => {
                 disk.unlink(Dir::Returning, &format!("{id}.json"));
