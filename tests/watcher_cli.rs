@@ -4,6 +4,8 @@
 
 #[path = "common/executable.rs"]
 mod executable;
+#[path = "common/left_out.rs"]
+mod left_out;
 
 #[path = "watcher_cli/check.rs"]
 mod check;

@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod end;
+#[path = "../common/executable.rs"]
+mod executable;
 mod fence;
 mod input;
 #[path = "../common/left_out.rs"]

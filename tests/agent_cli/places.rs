@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use crate::executable::write_executable;
 use crate::left_out::left_out;
 use crate::rig::{AGENT, Spool, Watcher, assert_failure, assert_success, await_lines, start};
 
@@ -15,7 +16,7 @@ fn someone_who_may_not_use_the_spool_is_told_to_be_root() {
     }
     let spool = Spool::new();
     let agent = spool.path("agent");
-    fs::copy(AGENT, &agent).unwrap();
+    write_executable(&agent, fs::read(AGENT).unwrap());
     for path in [&spool.root, &agent] {
         fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
     }

@@ -166,7 +166,10 @@ fn a_controller_that_is_silent_gets_nothing_and_does_not_take_the_others_away() 
     signal(&bmcs.file(1, "bmc.pid"), Signal::SIGSTOP);
 
     let answer = rig.answer("off", "n1", "unacknowledged");
-    assert!(answer["message"].as_str().unwrap().contains("was killed at its limit"), "{answer}");
+    // Whoever comes first: the agent gives up by itself, or the watcher ends it.
+    let message = answer["message"].as_str().unwrap();
+    let ends = ["Connection timed out", "was killed at its limit"];
+    assert!(ends.iter().any(|end| message.contains(end)), "{answer}");
     rig.await_contact();
     rig.succeeds("off", "n2");
 

@@ -61,7 +61,7 @@ fn each_level_shows_more_of_what_is_done_and_never_a_password() {
         "look whether the client still waits",
         "target=n1 device=a the order was acknowledged: ",
         "target=n1 device=a the device shows off: ",
-        "target=n2 device=i the order was not sent: ",
+        "target=n2 device=i the order failed, nothing was done: ",
         "/agent (an order, at most ",
         "ipmitool -I lanplus -H 127.0.0.1 ",
         " exit code 1 after ",

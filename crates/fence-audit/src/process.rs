@@ -106,7 +106,8 @@ impl LogProcess {
     /// Starts `command` between two pipes, and lets a thread wait for its end.
     ///
     /// What the caller opens afterwards, the child does not hold: not even between its fork and its
-    /// exec. A lock that another process looks for is such a thing.
+    /// exec. A lock that another process looks for is such a thing. One exception is left: the kernel
+    /// refuses the thread a table of open files of its own, and the program does not start in time.
     fn run(&mut self, command: Command) -> io::Result<()> {
         let (stdin, to) = io::pipe()?;
         let (from, stdout) = io::pipe()?;

@@ -417,8 +417,9 @@ impl Plan {
         match report.state {
             PowerState::On => *shown = Shown::On,
             PowerState::Off => *shown = Shown::Off,
-            // The last question may have been cut short: what was shown before says more.
             PowerState::Unknown if matches!(shown, Shown::On | Shown::Off) => {}
+            // The limit may have cut this question short: the reason before it says more.
+            PowerState::Unknown if now >= self.limit_boot_ms && *shown != Shown::NotAsked => {}
             PowerState::Unknown => *shown = Shown::Nothing(report.detail.clone()),
         }
         let left = self.limit_boot_ms.saturating_sub(now);

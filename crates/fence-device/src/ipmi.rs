@@ -239,14 +239,16 @@ impl Bmc<'_> {
     /// that was asked last. Where an order has pinned an address, only that one is asked. A BMC
     /// that has no time is asked again.
     fn reach(&self, pin: &Pin, client: Option<&Client>, limit: Limit) -> (String, Ran) {
+        let mut before = None;
         loop {
-            let (host, ran) = self.reach_once(pin, limit);
+            let (host, ran) = not_cut_short(self.reach_once(pin, limit), before);
             if !ran.is_busy() || !paused(limit) {
                 return (host, ran);
             }
             if client.is_some_and(|client| !client.is_waiting(limit)) {
                 return (host, self.ran(RunOutcome::Withdrawn));
             }
+            before = Some((host, ran));
         }
     }
 
@@ -254,12 +256,14 @@ impl Bmc<'_> {
     /// order that is not waited for: a BMC that answers no question may take the order all the
     /// same.
     fn ask(&self, pin: &Pin, limit: Limit) -> (String, Ran) {
+        let mut before = None;
         loop {
-            let (host, ran) = self.reach(pin, None, limit);
+            let (host, ran) = not_cut_short(self.reach(pin, None, limit), before);
             let passes = matches!(&ran, Ran::Said(said) if said.what == What::Later);
             if !passes || !paused(limit) {
                 return (host, ran);
             }
+            before = Some((host, ran));
         }
     }
 
@@ -362,6 +366,15 @@ impl Bmc<'_> {
                 Ran::Ended(outcome, words)
             }
         }
+    }
+}
+
+/// What came of asking a BMC again: a question that the limit cut short says less than the BMC's own
+/// answer `before` it.
+fn not_cut_short(asked: (String, Ran), before: Option<(String, Ran)>) -> (String, Ran) {
+    match (asked, before) {
+        ((_, Ran::Ended(RunOutcome::TimedOut { .. }, _)), Some(before)) => before,
+        (asked, _) => asked,
     }
 }
 

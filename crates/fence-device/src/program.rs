@@ -23,7 +23,7 @@ pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 
 impl Command {
     /// A call of the program and the arguments in `argv`, which is started before `limit` or never,
-    /// and killed at it. Its environment is [`PATH`].
+    /// and killed at it. Its environment is `PATH` alone.
     pub fn new(argv: Vec<String>, limit: Limit) -> Self {
         Command {
             argv,

@@ -49,6 +49,27 @@ const FORGOTTEN: &str = "RAKP 2 message indicates an error : inactive session ID
 const NODE_BUSY: &str = "Set Chassis Power Control to Down/Off failed: Node busy";
 
 #[test]
+fn a_question_that_the_limit_cuts_short_hides_nothing_that_the_bmc_said_before() {
+    for words in [NO_ROOM, "Get Chassis Power Status failed: Node busy"] {
+        let rig = Rig::new();
+        let script = format!(
+            "cd '{}'; echo call >>calls; [ $(grep -c . calls) = 1 ] || exec sleep 60; \
+             echo '{words}' >&2; exit 1",
+            rig.directory.path("").display()
+        );
+        let program = rig.directory.script("ipmitool", &script);
+        let settings = ipmi_settings(&rig.directory, program);
+        let device = IpmiDevice::new(settings, rig.executor.clone());
+
+        let shown = device.power(&node(), &Pin::default(), Limit::in_ms(6_000));
+
+        assert_eq!((shown.state, rig.calls().len()), (PowerState::Unknown, 2));
+        let expected = words.lines().next().unwrap();
+        assert!(shown.detail.contains(expected), "{expected:?}: {}", shown.detail);
+    }
+}
+
+#[test]
 fn a_bmc_that_has_no_time_is_asked_and_told_again() {
     for (question, order) in [(NO_ROOM, FORGOTTEN), (FORGOTTEN, NODE_BUSY)] {
         let rig = Rig::new();

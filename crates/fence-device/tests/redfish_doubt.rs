@@ -16,8 +16,8 @@ use fence_protocol::PowerState;
 
 #[test]
 fn a_reset_whose_task_comes_to_no_end_is_not_acknowledged() {
-    let directory = Directory::new();
     let check = |accepted: String, asked: String| {
+        let directory = Directory::new();
         let bmc =
             Bmc::start(&[(ONE, &[system("On", "")]), (RESET, &[accepted]), ("GET /T/7", &[asked])]);
         let report = |what| order_for(&device(&directory, &bmc), what, None, Limit::in_ms(4_000));

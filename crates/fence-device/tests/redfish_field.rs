@@ -7,6 +7,7 @@ mod common;
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::sync::mpsc;
 use std::{fs, thread};
 
 use common::bmc::{
@@ -211,6 +212,26 @@ fn a_service_that_never_gets_ready_was_not_reached() {
     assert_text(&text, "HTTP 503");
     assert!(bmc.count(ONE) > 1);
     assert_eq!(bmc.orders(), 0);
+}
+
+#[test]
+fn a_question_that_the_limit_cuts_short_hides_no_refusal_before_it() {
+    let directory = Directory::new();
+    let (end, ended) = mpsc::channel::<()>();
+    let mut asked = 0;
+    let bmc = Bmc::start_with(&[(ONE, &[answer_of("503 Later", "")])], move |_| {
+        asked += 1;
+        if asked > 1 {
+            // Silent until the test ends.
+            let _ = ended.recv();
+        }
+    });
+
+    let shown = device(&directory, &bmc).power(&node(), &Pin::default(), Limit::in_ms(4_000));
+
+    assert_eq!((shown.state, bmc.count(ONE)), (PowerState::Unknown, 2));
+    assert_text(&shown.detail, "HTTP 503");
+    drop(end);
 }
 
 #[test]

@@ -240,13 +240,20 @@ async fn describe(session: &Session, query: Query) -> Result<Vec<Instance>, Trou
 async fn ask(session: &Session, query: &Query) -> Result<Reply, Trouble> {
     let mut pause_ms = PAUSE_MS.0;
     let mut was_lost = false;
+    let mut before = None;
     loop {
-        let reply = match session.send(query, QUESTION_MS_MAX).await {
-            Ok(reply) => reply,
+        let reply = match (session.send(query, QUESTION_MS_MAX).await, before) {
+            (Ok(reply), _) => reply,
+            // The limit cut this question short: the refusal before it says more.
+            (Err(_), Some(words)) if session.limit().has_passed() => {
+                return Err(Trouble::Unreachable(words));
+            }
             // A connection may break once.
-            Err(lost) if lost.is_late || was_lost => return Err(Trouble::Unreachable(lost.text)),
-            Err(_) => {
-                was_lost = true;
+            (Err(lost), _) if lost.is_late || was_lost => {
+                return Err(Trouble::Unreachable(lost.text));
+            }
+            (Err(_), words) => {
+                (was_lost, before) = (true, words);
                 continue;
             }
         };
@@ -257,6 +264,7 @@ async fn ask(session: &Session, query: &Query) -> Result<Reply, Trouble> {
                 if !paused(session.limit(), &mut pause_ms).await {
                     return Err(Trouble::Unreachable(words));
                 }
+                before = Some(words);
             }
         }
     }

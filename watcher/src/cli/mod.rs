@@ -27,6 +27,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use fence_client::AskError;
 use fence_log::stdout_was_closed;
 use fence_protocol::{FenceAction, NodeName};
+use fence_spool::{PlaceError, SpoolError};
 
 use crate::config::{self, ConfigError, Origin, Problem, Settings, SpoolSettings};
 use crate::daemon;
@@ -223,13 +224,19 @@ fn reload_watcher(input: &Input) -> ExitCode {
                     refuse(&wrong);
                     let correct =
                         "correct the configuration, then run `fence-watcher reload` again";
-                    match error.downcast_ref() {
-                        Some(AskError::NotRunning(_)) => anyhow!(
+                    let is_missing = matches!(
+                        error.downcast_ref(),
+                        Some(SpoolError::Place(PlaceError::Missing { .. }))
+                    );
+                    if is_missing || matches!(error.downcast_ref(), Some(AskError::NotRunning(_))) {
+                        anyhow!(
                             "nothing was read again: no watcher was found that serves {places}; {correct}"
-                        ),
-                        _ => error.context(format!(
+                        )
+                    } else {
+                        // It may run, and read the file yet.
+                        error.context(format!(
                             "no watcher that serves {places} has read it again; {correct}"
-                        )),
+                        ))
                     }
                 }
             }))

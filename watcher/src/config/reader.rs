@@ -209,6 +209,10 @@ mod tests {
         section.finish();
 
         let error = problems.into_result(Path::new("w.toml")).unwrap_err();
-        assert_eq!(error.to_string(), "w.toml:3: unknown key 'knowm' (did you mean 'known'?)");
+        assert_eq!(
+            error.to_string(),
+            "w.toml:1: 'knowm' is read in a form that its row does not have: report this fault\n\
+             w.toml:3: unknown key 'knowm' (did you mean 'known'?)"
+        );
     }
 }

@@ -109,6 +109,31 @@ fn an_unknown_power_state_never_confirms() {
 }
 
 #[test]
+fn the_last_question_cut_short_by_the_limit_hides_no_reason_that_the_device_gave_before() {
+    let unknown = |detail: &str| {
+        Report::Power(PowerReport { state: PowerState::Unknown, detail: detail.to_owned() })
+    };
+    let end_of = |questions: [(&str, u64); 2]| {
+        let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
+        run(&mut plan, [acknowledged()]);
+        for (detail, now) in questions {
+            if let Step::Done(verdict) = plan.next(unknown(detail), now) {
+                return verdict.message;
+            }
+            plan.next(Report::Paused, now);
+        }
+        panic!("not done");
+    };
+    let cut = "got no answer by the limit";
+    let message = end_of([("Unspecified error", 3_000), (cut, 45_000)]);
+    assert!(message.contains("Unspecified error") && !message.contains(cut), "{message}");
+
+    // Without another reason, that one is told.
+    let message = end_of([(cut, 45_000), ("", 45_000)]);
+    assert!(message.contains(cut), "{message}");
+}
+
+#[test]
 fn a_failed_order_is_looked_into_and_off_shown_counts_as_success() {
     let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
     let verdict = verdict(run(&mut plan, [unacknowledged(), power(PowerState::Off)]));

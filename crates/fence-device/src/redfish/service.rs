@@ -129,16 +129,9 @@ impl Service {
 
     /// One further part of the list of systems, asked for a part of the time that is left.
     fn page(&self, place: &ResourcePath) -> Result<Collection, String> {
-        let until = self.hint_limit();
-        loop {
-            let reply = self.again(|| self.follow(place, until));
-            let reply = reply.map_err(|error| Problem::from(error).into_text())?.1;
-            let is_passing = is_passing(reply.status, &reply.body) && !until.has_passed();
-            if !(is_passing && self.has_paused(reply.retry_after)) {
-                let reply = accepted(reply, "the list of systems").map_err(Problem::into_text)?;
-                return parse_collection(&reply.body);
-            }
-        }
+        let reply = self.ask(place, self.hint_limit()).map_err(Problem::into_text)?.1;
+        let reply = accepted(reply, "the list of systems").map_err(Problem::into_text)?;
+        parse_collection(&reply.body)
     }
 
     /// The system at `path`, as it is now, and its place, to which the service may have redirected.
@@ -254,12 +247,27 @@ impl Service {
     /// The resource at `path`, or where the service says that it is, with its place; asked again
     /// while the service refuses that for a while.
     fn get_at(&self, path: &ResourcePath) -> Result<(ResourcePath, Vec<u8>), Problem> {
+        let (place, reply) = self.ask(path, self.limit)?;
+        if is_passing(reply.status, &reply.body) {
+            return Err(never_ready(&reply, &path.quoted()));
+        }
+        Ok((place, accepted(reply, &path.quoted())?.body))
+    }
+
+    /// Asks for the resource at `path`, and asks again while the service says that it is not ready.
+    /// Where the limit cuts a question short, the refusal before it says more.
+    fn ask(&self, path: &ResourcePath, until: Limit) -> Result<(ResourcePath, Reply), Problem> {
+        let mut before = None;
         loop {
-            let (place, reply) = self.again(|| self.follow(path, self.limit))?;
-            if !is_passing(reply.status, &reply.body) {
-                return Ok((place, accepted(reply, &path.quoted())?.body));
+            let (place, reply) = match (self.again(|| self.follow(path, until)), before) {
+                (Err(_), Some(refused)) if until.has_passed() => return Ok(refused),
+                (asked, _) => asked?,
+            };
+            let may_pass = is_passing(reply.status, &reply.body) && !until.has_passed();
+            if !(may_pass && self.has_paused(reply.retry_after)) {
+                return Ok((place, reply));
             }
-            self.pause(&reply, &path.quoted())?;
+            before = Some((place, reply));
         }
     }
 
@@ -310,15 +318,6 @@ impl Service {
         ResourcePath::redirected(location, from, base, Some(ip))
     }
 
-    /// Waits before a question is asked again; an error where no time is left for that.
-    fn pause(&self, reply: &Reply, what: &str) -> Result<(), Problem> {
-        if self.has_paused(reply.retry_after) {
-            return Ok(());
-        }
-        let words = status_words(reply);
-        Err(Problem::Unreachable(format!("{what}: {words}; asked again until no time was left")))
-    }
-
     /// Waits as long as the service wants, or for less: a fence cannot wait for half a minute, and
     /// many services are ready before. `false` where no time is left.
     pub(super) fn has_paused(&self, retry_after: Option<u64>) -> bool {
@@ -331,6 +330,12 @@ impl Service {
         thread::sleep(Duration::from_millis(pause_ms));
         true
     }
+}
+
+/// A service that was not ready as long as there was time.
+fn never_ready(reply: &Reply, what: &str) -> Problem {
+    let words = status_words(reply);
+    Problem::Unreachable(format!("{what}: {words}; asked again until no time was left"))
 }
 
 fn is_ok(reply: &Reply) -> bool {

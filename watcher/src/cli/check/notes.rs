@@ -113,9 +113,14 @@ pub(super) fn once_for_each_cause(problems: &[(&str, String)]) -> Vec<String> {
         }
         match (&group[..], place_and_cause(&group[0].1)) {
             ([_, _, ..], Some((_, cause))) => {
-                let mut intros: Vec<&str> = group.iter().map(|(intro, _)| *intro).collect();
-                intros.dedup();
-                format!("{}cannot use '{}': {cause}", intros.concat(), places.join("', '"))
+                let intros = group.iter().map(|(intro, _)| intro.trim_end_matches(": "));
+                let mut follows: Vec<&str> = intros.filter(|intro| !intro.is_empty()).collect();
+                follows.dedup();
+                let follows = match &follows[..] {
+                    [] => String::new(),
+                    _ => format!(" ({})", follows.join("; ")),
+                };
+                format!("cannot use '{}': {cause}{follows}", places.join("', '"))
             }
             _ => group[0].0.to_owned() + &group[0].1,
         }
@@ -194,7 +199,7 @@ mod tests {
         assert_eq!(
             once_for_each_cause(&problems),
             [
-                &format!("cannot use '/r', '/l': {denied}"),
+                &format!("cannot use '/r', '/l': {denied} (no log)"),
                 "'/q' is not a directory: remove it",
                 "no answer: cannot write to '/a': No space",
             ]

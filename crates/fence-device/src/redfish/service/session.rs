@@ -9,7 +9,7 @@ use super::super::answer::is_passing;
 use super::super::client::{CallError, Reply};
 use super::super::path::ResourcePath;
 use super::super::resource::{parse_place, parse_sessions_place};
-use super::{Problem, REDIRECTS_MAX, Service, accepted, is_ok, path};
+use super::{Problem, REDIRECTS_MAX, Service, accepted, is_ok, never_ready, path};
 use crate::{Limit, Secret};
 
 impl Service {
@@ -70,10 +70,18 @@ impl Service {
     fn log_in_at(&self, place: &ResourcePath, login: &str) -> Result<Reply, Problem> {
         let mut place = place.clone();
         let mut redirects_left = REDIRECTS_MAX;
+        let mut before = None;
         loop {
-            let reply = self.again(|| {
+            let asked = self.again(|| {
                 self.client.call(Method::POST, &place, Some(login.to_owned()), self.limit)
-            })?;
+            });
+            let reply = match (asked, before) {
+                // The limit cut this login short: the refusal before it says more.
+                (Err(_), Some(refused)) if self.limit.has_passed() => {
+                    return Err(never_ready(&refused, SESSION_SERVICE));
+                }
+                (asked, _) => asked?,
+            };
             let location = reply.location.as_deref();
             let location = location.filter(|_| matches!(reply.status, 301 | 302 | 307 | 308));
             let moved = location.and_then(ResourcePath::of_url);
@@ -83,8 +91,12 @@ impl Service {
                     redirects_left -= 1;
                 }
                 None if !is_passing(reply.status, &reply.body) => return Ok(reply),
-                None => self.pause(&reply, "the session service")?,
+                None if !self.has_paused(reply.retry_after) => {
+                    return Err(never_ready(&reply, SESSION_SERVICE));
+                }
+                None => {}
             }
+            before = Some(reply);
         }
     }
 
@@ -101,6 +113,9 @@ impl Service {
 fn secret(text: &str) -> Result<Secret, Problem> {
     Secret::new(text).map_err(Problem::Failed)
 }
+
+/// What a login is asked of, for people.
+const SESSION_SERVICE: &str = "the session service";
 
 /// The places that the standard fixes.
 const ROOT: &str = "/redfish/v1/";
