@@ -19,6 +19,8 @@ pub struct FenceEnding {
     pub details: String,
     /// How the agent ends.
     pub ending: Ending,
+    /// A reboot whose target is off, and is brought back by our watcher after the answer.
+    pub on_follows: bool,
 }
 
 /// What `outcome` means, after `waited` since the agent's start, and with the watcher as it is now.
@@ -31,7 +33,15 @@ pub fn fence_ending(
     match outcome {
         Outcome::Success(answer) => {
             let ending = done(settings.action, answer.action_performed.as_deref());
-            FenceEnding { result: FenceResult::Success.into(), details: told(&answer), ending }
+            let performed = answer.action_performed.as_deref();
+            FenceEnding {
+                result: FenceResult::Success.into(),
+                details: told(&answer),
+                ending,
+                on_follows: settings.responder == Responder::FenceWatcher
+                    && settings.action == FenceAction::Reboot
+                    && performed == Some(FenceAction::Off.as_str()),
+            }
         }
         Outcome::Failure(answer) => {
             let result = result_of(&answer);
@@ -92,7 +102,7 @@ pub fn fence_ending(
 pub fn nothing_to_do() -> FenceEnding {
     let details = "nothing requested: responder nnf takes every request for a fence".to_owned();
     let ending = Ending::success("Success: Nothing to do, nnf-sos does not switch nodes on\n");
-    FenceEnding { result: FenceResult::Success.into(), details, ending }
+    FenceEnding { result: FenceResult::Success.into(), details, ending, on_follows: false }
 }
 
 /// Whether nnf-sos says that the target had nothing to lose: that is what it says of a node that it does not
@@ -129,14 +139,24 @@ fn done(action: FenceAction, performed: Option<&str>) -> Ending {
     Ending::success(match (action, performed) {
         (FenceAction::Off, _) | (FenceAction::Reboot, Some("off")) => "Success: Powered OFF\n",
         (FenceAction::On, _) => "Success: Powered ON\n",
-        (FenceAction::Reboot, _) => "Success: Rebooted\n",
+        (FenceAction::Reboot, _) => return rebooted(),
     })
+}
+
+/// The end of a reboot whose target is on again.
+pub fn rebooted() -> Ending {
+    Ending::success("Success: Rebooted\n")
 }
 
 /// The end of a fence that failed for the reason `why`.
 pub fn failed(settings: &FenceSettings, result: impl Into<AuditResult>, why: &str) -> FenceEnding {
     let text = format!("{} of '{}' failed: {why}", settings.action, settings.target);
-    FenceEnding { result: result.into(), ending: Ending::failure(&text), details: why.to_owned() }
+    FenceEnding {
+        result: result.into(),
+        ending: Ending::failure(&text),
+        details: why.to_owned(),
+        on_follows: false,
+    }
 }
 
 fn gave_up(
@@ -158,7 +178,8 @@ fn gave_up(
             let why = format!("no answer within {seconds:.1} s; {seen}{rest}");
             let text = format!("{} of '{}' timed out: {why}", settings.action, settings.target);
             let ending = Ending::failure_as_said(&text);
-            return FenceEnding { result, details: format!("timed out: {why}"), ending };
+            let details = format!("timed out: {why}");
+            return FenceEnding { result, details, ending, on_follows: false };
         }
     };
     failed(settings, result, &why)

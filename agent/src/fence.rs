@@ -25,12 +25,13 @@ use log::Level;
 use crate::clock::{self, boot_id, boot_ms};
 use crate::discovery::{self, Discovery, Naming};
 use crate::ending::{
-    FenceEnding, failed, fence_ending, found_nothing, nothing_to_do, nothing_was_fenced,
+    FenceEnding, failed, fence_ending, found_nothing, nothing_to_do, nothing_was_fenced, rebooted,
 };
 use crate::invocation::{FenceSettings, Responder};
 use crate::outcome::Ending;
 use crate::parameters::AGENT;
 use crate::progress::Progress;
+use crate::returning;
 use crate::signals::Signals;
 use crate::target;
 
@@ -42,7 +43,7 @@ pub(crate) fn run(settings: &FenceSettings, start_boot_ms: u64) -> Ending {
     // Whoever gave up no longer holds its request while a log hangs. One that is done is dropped after
     // the audit, which leaves the kernel the time to forget its watch.
     let _request = request.filter(|_| end.ending.is_success());
-    attempt.conclude(end)
+    attempt.conclude(end, &signals)
 }
 
 /// One fence on its way.
@@ -335,7 +336,7 @@ impl<'a> Attempt<'a> {
         until.min(boot_ms().saturating_add(1000))
     }
 
-    fn conclude(mut self, end: FenceEnding) -> Ending {
+    fn conclude(mut self, end: FenceEnding, signals: &Signals) -> Ending {
         let status = if end.ending.is_success() {
             Status::Completed
         } else if self.is_left_to_watcher {
@@ -352,7 +353,16 @@ impl<'a> Attempt<'a> {
             }
         }
         self.problems.extend(self.progress.settle(self.budget.log(boot_ms()).min(limit)));
-        end.ending.with_problems(&self.problems)
+        let may_show = end.on_follows && self.settings.is_by_hand && self.progress.is_watched();
+        let ending = match &self.request_id {
+            Some(id)
+                if may_show && returning::show(self.settings, id, signals, &mut self.progress) =>
+            {
+                rebooted()
+            }
+            _ => end.ending,
+        };
+        ending.with_problems(&self.problems)
     }
 
     fn audit(&mut self) -> &mut LogProcess {
@@ -376,6 +386,7 @@ impl<'a> Attempt<'a> {
             result: result.cloned(),
             duration_ms,
             gfs2_discovery: self.discovery.as_ref().map(Discovery::to_record),
+            on_result: None,
         };
         self.audit().record(&event);
         let level = match status {

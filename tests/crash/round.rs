@@ -396,7 +396,10 @@ impl Round {
         let places = Places::new(&spool.requests, &spool.responses);
         WatcherSpool::open(&places, false).unwrap().prune_answers(i64::MAX, 0).unwrap();
         for (directory, kept) in [
-            (&spool.requests, &[".claimed", ".rejected", ".running.lock", ".watcher.lock"][..]),
+            (
+                &spool.requests,
+                &[".claimed", ".rejected", ".returning", ".running.lock", ".watcher.lock"][..],
+            ),
             (&spool.requests.join(".claimed"), &[".running.lock"]),
             (&spool.requests.join(".rejected"), &[]),
             (&spool.responses, &[".started"]),

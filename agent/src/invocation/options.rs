@@ -160,6 +160,7 @@ impl Options<'_> {
                 .transpose()?,
             cluster: self.search(CLUSTER_TIME_MAX),
             ignored: self.ignored(),
+            is_by_hand: self.input.is_typed,
             telling: self.telling(),
             // Last: without a target, all else has been looked at.
             target: self.target_for(action.as_str(), responder)?,

@@ -3,7 +3,8 @@
 //! An agent writes down that it asked, and what came of it. Pacemaker kills one that takes longer
 //! than it is allowed to, with SIGKILL: what became of its request only the watcher knows. An agent
 //! that gives up on a request that a watcher has taken leaves the end to the watcher as well, and
-//! notes only that it gave up. So each request has one end.
+//! notes only that it gave up. So each request has one end. What became of the power-on of a reboot,
+//! which follows its answer, is an event of its own of the same request.
 //!
 //! A disk of logs that hangs would keep a watcher that touches it from ending, and with it the lock
 //! that the next watcher waits for. So a process of its own writes each end, and one thread waits
@@ -17,7 +18,8 @@ use std::time::Duration;
 use chrono::Utc;
 use fence_audit::{AuditEvent, LogProcess, Status, Task};
 use fence_core::Now;
-use fence_protocol::{Answer, FenceResult, Request, Requested};
+use fence_core::watcher::OnResult;
+use fence_protocol::{Answer, FenceAction, FenceResult, Request, Requested};
 use fence_spool::Abandoned;
 use log::warn;
 
@@ -56,8 +58,8 @@ pub(super) fn make_log_dir_meanwhile(log_dir: &Path) {
 /// Where ends are handed in.
 pub(super) struct Desk {
     boot_id: String,
-    /// With each its request, which the agent cannot take back before the end is written.
-    events: SyncSender<(PathBuf, AuditEvent, Abandoned)>,
+    /// With an end its request, which the agent cannot take back before the end is written.
+    events: SyncSender<(PathBuf, AuditEvent, Option<Abandoned>)>,
     /// Disconnected when the last end is written.
     done: Receiver<()>,
 }
@@ -87,7 +89,19 @@ impl Desk {
         now: Now,
     ) {
         let duration_ms = duration_ms(&request, answer, now, &self.boot_id);
-        let Some(event) = end(request, answer, duration_ms) else { return };
+        if let Some(event) = end(request, answer, duration_ms) {
+            self.record(log_dir, event, Some(abandoned));
+        }
+    }
+
+    /// Records in `log_dir` what became of the target of a reboot after its answer.
+    pub(super) fn record_return(&self, log_dir: &Path, request: Request, result: &OnResult) {
+        if let Some(event) = return_of(request, result) {
+            self.record(log_dir, event, None);
+        }
+    }
+
+    fn record(&self, log_dir: &Path, event: AuditEvent, abandoned: Option<Abandoned>) {
         if self.events.try_send((log_dir.to_owned(), event, abandoned)).is_err() {
             lacks(&format!("too many others wait for '{}'", log_dir.display()));
         }
@@ -110,7 +124,7 @@ fn write(log_dir: PathBuf, event: &AuditEvent) {
 }
 
 fn lacks(problem: &str) {
-    warn!("the audit lacks the end of a fence whose agent is gone: {problem}");
+    warn!("the audit lacks the end of a fence whose agent is gone, or of a power-on: {problem}");
 }
 
 fn end(request: Request, answer: &Answer, duration_ms: Option<u64>) -> Option<AuditEvent> {
@@ -129,6 +143,31 @@ fn end(request: Request, answer: &Answer, duration_ms: Option<u64>) -> Option<Au
         request_id: Some(request.request_id.as_str().to_owned()),
         result: Some(answer.result.into()),
         duration_ms,
+        on_result: None,
+    })
+}
+
+fn return_of(request: Request, result: &OnResult) -> Option<AuditEvent> {
+    Some(AuditEvent {
+        timestamp: Utc::now(),
+        action: FenceAction::On.as_str().to_owned(),
+        target_node: request.target_node?.as_str().to_owned(),
+        gfs2_filesystems: request.gfs2_filesystems,
+        gfs2_discovery: None,
+        status: match result {
+            OnResult::On(_) => Status::Completed,
+            OnResult::Unknown => Status::Unknown,
+            OnResult::NotConfirmed(_) | OnResult::Failed(_) | OnResult::NotOrdered(_) => {
+                Status::Failed
+            }
+        },
+        details: format!("power-on after the answer: {result}"),
+        recorder_node: request.recorder_node,
+        pacemaker_action: request.action.as_str().to_owned(),
+        request_id: Some(request.request_id.as_str().to_owned()),
+        result: None,
+        duration_ms: None,
+        on_result: Some(result.as_str().to_owned()),
     })
 }
 

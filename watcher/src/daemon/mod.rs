@@ -33,7 +33,7 @@ mod wake;
 mod words;
 mod worker;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
@@ -43,7 +43,7 @@ use fence_clock::{boot_id, now};
 use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
-use fence_protocol::{FenceResult, NodeName, RecordName};
+use fence_protocol::{FenceAction, FenceResult, NodeName, RecordName, RequestId};
 use fence_spool::{Places, WatcherLock, WatcherSpool};
 use log::{info, trace, warn};
 
@@ -70,6 +70,10 @@ pub(crate) enum Wake {
     LookAgain,
     /// An execution is over.
     Finished(RecordName, Verdict),
+    /// A device has reacted to the order that brings the target of this request back.
+    OnOrdered(RequestId),
+    /// That is over.
+    OnOver(RequestId, Verdict),
     /// A question that came as a request has its answer.
     Inquired(RecordName, bool, String),
     /// A device listed its targets, or did not.
@@ -196,6 +200,8 @@ struct Daemon {
     queries: queries::Desk,
     manager: Manager,
     wake: Sender<Wake>,
+    /// With what each reboot under way is told to bring its target back.
+    power_ons: BTreeMap<RequestId, Sender<()>>,
     /// The longest time between two rounds, whatever the settings say.
     period_max_ms: u64,
     next_round_boot_ms: u64,
@@ -230,6 +236,7 @@ impl Daemon {
             reloader,
             devices,
             wake,
+            power_ons: BTreeMap::new(),
             period_max_ms: u64::MAX,
             next_round_boot_ms: now().boot_ms,
             ending: None,
@@ -275,9 +282,14 @@ impl Daemon {
             Wake::Finished(name, verdict) => {
                 if let Some(job) = self.core.executed(&name) {
                     self.reporter.finished(job, &verdict);
+                    if !verdict.on_follows {
+                        self.power_ons.remove(&job.request.request_id);
+                    }
                 }
                 self.feed(Event::Finished(name, verdict));
             }
+            Wake::OnOrdered(id) => self.feed(Event::OnOrdered(id)),
+            Wake::OnOver(id, verdict) => self.feed(Event::OnOver(id, verdict)),
             Wake::Inquired(name, reached, words) => {
                 self.feed(Event::Inquired(name, reached, words));
             }
@@ -326,6 +338,13 @@ impl Daemon {
                                outcome is unknown";
                 let verdict = Verdict::failure(FenceResult::Interrupted, message.to_owned());
                 self.feed(Event::Finished(name, verdict));
+            }
+            let jobs = self.core.returning();
+            let ids: Vec<_> = jobs.map(|job| job.request.request_id.clone()).collect();
+            for id in ids {
+                let message = "the watcher was stopped while it brought the target back";
+                let verdict = Verdict::failure(FenceResult::Interrupted, message.to_owned());
+                self.feed(Event::OnOver(id, verdict));
             }
             // Stopping anyway, or to be started anew: no program may run on beside its successor.
             return self.ending.take().map(|(end, _)| match end {
@@ -397,6 +416,10 @@ impl Daemon {
             warn!("request {name}: was under way when the previous watcher ended");
             self.feed(Event::Recovered(name, sight));
         }
+        let left = self.spooler.left_returning(|id| !self.core.brings_back(id));
+        for request in left {
+            self.feed(Event::LeftReturning(request));
+        }
     }
 
     fn query(&mut self, file_name: &str) {
@@ -437,10 +460,35 @@ impl Daemon {
                     "begun: request={} target={} action={} device={}",
                     job.request.request_id, job.target, job.action, job.lane.device
                 );
-                let request_json = job.request.to_json();
                 let spool = &self.spooler.spool;
                 let device = self.devices.get(&job.lane.device).cloned();
-                worker::execute(device, spool, name, job, request_json, &self.wake);
+                let (power_on, powered_on) = mpsc::channel();
+                if job.action == FenceAction::Reboot {
+                    self.power_ons.insert(job.request.request_id.clone(), power_on);
+                }
+                worker::execute(device, spool, name, job, powered_on, &self.wake);
+                None
+            }
+            Effect::PowerOn(job) => {
+                info!(
+                    "power-on: request={} target={} device={}",
+                    job.request.request_id, job.target, job.lane.device
+                );
+                let id = job.request.request_id;
+                let is_told = self.power_ons.get(&id).is_some_and(|thread| thread.send(()).is_ok());
+                let lost = "the thread that drove the device is gone";
+                let verdict = || Verdict::failure(FenceResult::DeviceFailure, lost.to_owned());
+                (!is_told).then(|| Event::OnOver(id, verdict()))
+            }
+            Effect::EndPowerOn(id) => {
+                self.power_ons.remove(&id);
+                None
+            }
+            Effect::Returned(request, result) => {
+                self.power_ons.remove(&request.request_id);
+                report::log_return(&request, &result);
+                self.reporter.returned(&request.request_id, &result);
+                self.audit.record_return(&self.settings.log.log_dir, request, &result);
                 None
             }
             Effect::Inquire(name, request) => {

@@ -7,8 +7,11 @@ use std::thread;
 
 use chrono::Utc;
 use fence_core::Now;
-use fence_core::watcher::{Claim, Content, Effect, Event, Sight};
-use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError, RequestId};
+use fence_core::watcher::{Claim, Content, Effect, Event, NOT_FENCED_AGAIN, Sight};
+use fence_protocol::{
+    Answer, FenceAction, NodeName, ReceivedAnswer, RecordName, Rejection, Request, RequestError,
+    RequestId, Requested,
+};
 use fence_spool::{Claim as SpoolClaim, Places, Sight as SpoolSight, SpoolError, WatcherSpool};
 use log::{debug, error, info, trace, warn};
 
@@ -117,10 +120,59 @@ impl Spooler {
                 // Only an answer of its own name: what was begun has other traces without being
                 // answered.
                 let is_answered = |_: Option<&_>, _: Option<&_>| self.spool.has_answer(&name);
-                let sight = self.sight_of(&name, self.spool.inspect_claimed(&name), is_answered)?;
+                let found = self.spool.inspect_claimed(&name);
+                let request = request_in(&found);
+                let sight = match (self.sight_of(&name, found, is_answered)?, request) {
+                    (Sight::Answered, Some(request)) if self.is_off_by(&name, &request) => {
+                        Sight::OffAnswered(Box::new(request))
+                    }
+                    (sight, _) => sight,
+                };
                 Some((name, sight))
             })
             .collect()
+    }
+
+    /// Whether the answer under `name` says that the reboot `request` has made its target off, by an
+    /// execution of its own.
+    fn is_off_by(&self, name: &RecordName, request: &Request) -> bool {
+        let SpoolSight::Content { bytes, .. } = self.spool.inspect_answer(name) else {
+            return false;
+        };
+        let Ok(answer) = ReceivedAnswer::parse(&bytes) else { return false };
+        request.action == Requested::Fence(FenceAction::Reboot)
+            && answer.success == Some(true)
+            && answer.action_performed.as_deref() == Some(FenceAction::Off.as_str())
+            && !answer.message.starts_with(NOT_FENCED_AGAIN)
+    }
+
+    /// The requests whose targets the watcher before us was to bring back, as its records say; of each
+    /// identity that is `wanted`.
+    pub(super) fn left_returning(&self, wanted: impl Fn(&RequestId) -> bool) -> Vec<Request> {
+        let names = self.spool.returning().unwrap_or_else(|problem| {
+            self.report("cannot look through the targets to be brought back", &problem);
+            Vec::new()
+        });
+        let of_name = |name: RecordName| {
+            if name.as_str().parse().is_ok_and(|id| !wanted(&id)) {
+                return None;
+            }
+            let found = self.spool.inspect_returning(&name);
+            let request = request_in(&found);
+            match found {
+                SpoolSight::Gone => {}
+                SpoolSight::Failed(problem) => self.report(&format!("request {name}"), &problem),
+                _ if request.is_some() => {}
+                _ => {
+                    warn!(
+                        "the record '{name}' of a target to be brought back cannot be read: removed"
+                    );
+                    self.told(&name, self.spool.forget_returning(&name));
+                }
+            }
+            request
+        };
+        names.into_iter().filter_map(of_name).collect()
     }
 
     pub(super) fn answer(&self, name: RecordName, answer: &Answer) -> Event {
@@ -154,6 +206,19 @@ impl Spooler {
                 debug!("spool: remove the claimed request {name}");
                 self.told(&name, self.spool.remove_claimed(&name))
             }
+            Effect::KeepReturning(name, id) => {
+                debug!("spool: keep the claimed request {name} until its target is back");
+                let kept = self.spool.keep_returning(&name, &id);
+                // It must not be taken for one that was not answered.
+                self.told(
+                    &name,
+                    kept.or_else(|problem| self.spool.remove_claimed(&name).and(Err(problem))),
+                )
+            }
+            Effect::ForgetReturning(id) => {
+                let name = RecordName::of_id(&id);
+                self.told(&name, self.spool.forget_returning(&name))
+            }
             Effect::RemovePending(name) => {
                 debug!("spool: remove the pending request {name}");
                 self.told(&name, self.spool.remove_pending(&name))
@@ -169,6 +234,9 @@ impl Spooler {
             Effect::Execute(..)
             | Effect::Inquire(..)
             | Effect::AskTargets(_)
+            | Effect::PowerOn(_)
+            | Effect::EndPowerOn(_)
+            | Effect::Returned(..)
             | Effect::Answer(..) => {
                 unreachable!("the daemon itself carries these out")
             }
@@ -279,6 +347,14 @@ impl Spooler {
             self.report(&format!("request {name}"), &problem);
         }
         None
+    }
+}
+
+/// The request that was read, if it is one.
+fn request_in(found: &SpoolSight) -> Option<Request> {
+    match found {
+        SpoolSight::Content { bytes, .. } => Request::parse(bytes).ok(),
+        _ => None,
     }
 }
 

@@ -27,6 +27,7 @@ use fence_protocol::{Answer, FenceAction, NodeName, RecordName, Request, Request
 use crate::Now;
 use answering::{refusal, refusal_of};
 pub use event::{Claim, Content, Effect, Event, Sight};
+pub use fenced::NOT_FENCED_AGAIN;
 use fenced::{Fenced, FirstSeen};
 use lists::Asked;
 use queue::Queue;
@@ -272,6 +273,11 @@ impl Watcher {
             State::Queued(job) | State::Stalled(job) => Some(job),
             _ => None,
         })
+    }
+
+    /// Whether the target of the request `id` is off by it, and is to be brought back.
+    pub fn brings_back(&self, id: &RequestId) -> bool {
+        self.returning.contains_key(id)
     }
 
     /// How many outcomes wait to be written.

@@ -9,6 +9,8 @@
 //! What became of it is always told. A record on the disk says that it is due, so that the next watcher
 //! can say so after a crash.
 
+use std::fmt;
+
 use fence_protocol::{FenceAction, RecordName, Request, RequestId};
 
 use super::{Effect, Job, State, Watcher};
@@ -189,5 +191,18 @@ impl OnResult {
             OnResult::NotOrdered(_) => "not ordered",
             OnResult::Unknown => "unknown",
         }
+    }
+}
+
+impl fmt::Display for OnResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = match self {
+            OnResult::On(words)
+            | OnResult::NotConfirmed(words)
+            | OnResult::Failed(words)
+            | OnResult::NotOrdered(words) => words,
+            OnResult::Unknown => "the watcher ended before it was over",
+        };
+        write!(f, "{}: {words}", self.as_str())
     }
 }
