@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use fence_core::agent::{Outcome, Reason, Serving};
+use fence_core::watcher::NOT_FENCED_AGAIN;
 use fence_protocol::{AuditResult, FenceAction, FenceResult, ReceivedAnswer, bounded};
 
 use crate::invocation::{FenceSettings, Responder};
@@ -32,16 +33,17 @@ pub fn fence_ending(
 ) -> FenceEnding {
     match outcome {
         Outcome::Success(answer) => {
-            let ending = done(settings.action, answer.action_performed.as_deref());
             let performed = answer.action_performed.as_deref();
-            FenceEnding {
-                result: FenceResult::Success.into(),
-                details: told(&answer),
-                ending,
-                on_follows: settings.responder == Responder::FenceWatcher
-                    && settings.action == FenceAction::Reboot
-                    && performed == Some(FenceAction::Off.as_str()),
-            }
+            let on_follows = settings.responder == Responder::FenceWatcher
+                && settings.action == FenceAction::Reboot
+                && performed == Some(FenceAction::Off.as_str())
+                && !answer.message.starts_with(NOT_FENCED_AGAIN);
+            let ending = match on_follows {
+                true => Ending::success("Success: Powered OFF, the power-on follows\n"),
+                false => done(settings.action, performed),
+            };
+            let details = told(&answer);
+            FenceEnding { result: FenceResult::Success.into(), details, ending, on_follows }
         }
         Outcome::Failure(answer) => {
             let result = result_of(&answer);
@@ -361,14 +363,17 @@ mod tests {
 
     #[test]
     fn a_reboot_that_was_answered_with_off_is_not_called_one() {
-        for (performed, words) in [
-            (Some("off"), "Success: Powered OFF"),
-            (Some("reboot"), "Success: Rebooted"),
-            (None, "Success: Rebooted"),
+        let not_again = format!("{NOT_FENCED_AGAIN}: for another");
+        for (performed, message, words, may_follow) in [
+            (Some("off"), "x", "Success: Powered OFF", true),
+            (Some("off"), &not_again, "Success: Powered OFF\\n", false),
+            (Some("reboot"), "x", "Success: Rebooted", false),
+            (None, "x", "Success: Rebooted", false),
         ] {
             for responder in ["fence-watcher", "script", "nnf"] {
                 let performed = performed.map(str::to_owned);
-                let answer = ReceivedAnswer { action_performed: performed, ..answer("x", None) };
+                let answer =
+                    ReceivedAnswer { action_performed: performed, ..answer(message, None) };
                 let outcome = Outcome::Success(answer);
                 let end = fence_ending(
                     &settings(responder),
@@ -376,7 +381,10 @@ mod tests {
                     Duration::from_secs(9),
                     Serving::Alive,
                 );
+                let follows = may_follow && responder == "fence-watcher";
                 assert!(stderr(&end).contains(words), "{end:?}");
+                assert_eq!(end.on_follows, follows, "{end:?}");
+                assert_eq!(stderr(&end).contains("the power-on follows"), follows, "{end:?}");
             }
         }
     }
