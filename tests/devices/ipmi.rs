@@ -106,8 +106,7 @@ fn secret(site: &Site, name: &str, text: &str) -> String {
 /// Has the agent fence, and gives its end and the answer to its request.
 fn fence(site: &Site, options: &str) -> (Ended, Value) {
     let ended = site.agent(options).wait();
-    let event = site.audit().pop().unwrap();
-    let answer = site.spool.await_answer(event["request_id"].as_str().unwrap());
+    let answer = site.spool.await_answer(&site.last_request());
     (ended, answer)
 }
 
@@ -155,7 +154,8 @@ fn each_order_is_carried_out_once_and_each_question_is_answered() {
     assert_fences(&site, "action=on\nplug=node1", &["Chassis Power Control: Up/On"]);
     assert!(bmcs.is_on(1));
     let booted = bmcs.read(1, "boots").lines().count();
-    assert_fences(&site, "action=reboot\nplug=node1", &["off: ", "; on: "]);
+    assert_fences(&site, "action=reboot\nplug=node1", &["off: "]);
+    assert_eq!(site.await_on_result(&site.last_request()).0, "on");
     assert!(bmcs.is_on(1));
     assert_eq!(bmcs.read(1, "boots").lines().count(), booted + 1);
     let orders = ["power 0", "power 0", "power 1", "power 0", "power 1"];
@@ -269,6 +269,7 @@ fn a_late_answer_and_a_late_deed_are_waited_for() {
     // A reboot does not turn it on before it is off.
     bmcs.fault(3, "slow-set", "1");
     assert_fences(&site, "action=reboot\nplug=node3", &["off: the device shows it"]);
+    assert_eq!(site.await_on_result(&site.last_request()).0, "on");
     assert_eq!(bmcs.orders(3), ["power 0", "power 1"]);
     wait_for("the second boot", || bmcs.is_on(3));
     assert_eq!(bmcs.read(3, "boots").lines().count(), 2);

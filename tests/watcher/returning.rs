@@ -41,22 +41,6 @@ fn await_call(site: &Site, call: &str) {
     wait_for(call, || site.lines("calls").iter().any(|made| made == call));
 }
 
-/// What the audit says of the power-on of the request `id`, once it does.
-fn await_on_result(site: &Site, id: &str) -> (String, String) {
-    let mut found = None;
-    wait_for("what became of the power-on", || {
-        let is_it = |event: &Value| event["request_id"] == id && !event["on_result"].is_null();
-        let mut events = site.audit().into_iter().filter(is_it);
-        found = events.next();
-        assert_eq!(events.next(), None, "one end for each power-on");
-        found.is_some()
-    });
-    let event = found.unwrap();
-    assert_eq!((&event["action"], &event["pacemaker_action"]), (&json!("on"), &json!("reboot")));
-    let text = |member: &str| event[member].as_str().unwrap().to_owned();
-    (text("on_result"), text("details"))
-}
-
 fn records(site: &Site) -> Vec<String> {
     names(&site.spool.requests.join(".returning"))
 }
@@ -82,7 +66,7 @@ fn a_reboot_is_answered_when_its_target_is_off_and_what_becomes_of_the_power_on_
 
     site.release();
 
-    let (result, details) = await_on_result(&site, &id);
+    let (result, details) = site.await_on_result(&id);
     assert_eq!(result, "on");
     assert!(details.contains("the device shows it"), "{details}");
     wait_for("the end of the record", || records(&site).is_empty());
@@ -110,7 +94,7 @@ fn a_fence_waits_for_the_order_that_brings_its_target_back_and_for_no_confirmati
         site.release();
 
         site.spool.await_result(&second, "success");
-        let (result, details) = await_on_result(&site, &first);
+        let (result, details) = site.await_on_result(&first);
         assert_eq!(result, "not confirmed");
         assert!(details.contains(&format!("off of '{target}' waits")), "{details}");
         let calls = site.lines("calls");
@@ -128,7 +112,7 @@ fn a_power_on_that_fails_is_told_and_not_tried_again() {
     let id = submit(&site, "reboot", "n1");
 
     site.spool.await_result(&id, "success");
-    let (result, details) = await_on_result(&site, &id);
+    let (result, details) = site.await_on_result(&id);
     assert_eq!(result, "not confirmed");
     assert!(details.contains("exited with 1") && details.contains("showed off"), "{details}");
     watcher.await_log(&format!("returned: request={id} target=n1 not confirmed: "));
@@ -154,7 +138,7 @@ fn a_watcher_that_is_told_to_stop_brings_no_target_back() {
 
     assert_eq!(watcher.wait().code(), Some(0), "{}", watcher.log());
     site.spool.await_result(&id, "success");
-    let (result, details) = await_on_result(&site, &id);
+    let (result, details) = site.await_on_result(&id);
     assert_eq!(result, "not ordered");
     assert!(details.contains("the watcher stops"), "{details}");
     assert_eq!(site.lines("calls"), ["off n1", "status n1"]);
@@ -176,7 +160,7 @@ fn a_watcher_that_is_told_to_stop_finishes_an_order_and_waits_for_no_confirmatio
     site.release();
 
     assert_eq!(watcher.wait().code(), Some(0), "{}", watcher.log());
-    assert_eq!(await_on_result(&site, &id).0, "not confirmed");
+    assert_eq!(site.await_on_result(&id).0, "not confirmed");
     assert_eq!(records(&site), [""; 0]);
 }
 
@@ -193,7 +177,7 @@ fn the_next_watcher_tells_that_it_is_unknown_what_became_of_a_power_on() {
     assert_eq!(records(&site), [format!("{id}.json")]);
     let next = site.start();
 
-    assert_eq!(await_on_result(&site, &id).0, "unknown");
+    assert_eq!(site.await_on_result(&id).0, "unknown");
     next.await_log(&format!("returned: request={id} target=n1 unknown: the watcher ended"));
     wait_for("the end of the record", || records(&site).is_empty());
     let calls = site.lines("calls");
@@ -224,7 +208,7 @@ fn an_answered_reboot_that_is_still_claimed_has_a_target_that_was_not_brought_ba
         assert_eq!(site.spool.all_claimed(), [""; 0]);
         assert_eq!(site.audit().len(), expected, "{message}: {:?}", site.audit());
         if expected == 1 {
-            assert_eq!(await_on_result(&site, &id).0, "unknown");
+            assert_eq!(site.await_on_result(&id).0, "unknown");
         }
         assert_eq!(site.lines("calls"), [""; 0]);
     }

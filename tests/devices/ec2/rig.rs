@@ -201,8 +201,7 @@ pub(super) fn assert_unusable(site: &Site, device: &str, words: &str) {
 /// Has the agent fence, and gives its end and the answer to its request.
 pub(super) fn fence(site: &Site, action: &str, target: &str) -> (Ended, Value) {
     let ended = site.agent(&format!("action={action}\nplug={target}")).wait();
-    let event = site.audit().pop().unwrap();
-    let answer = site.spool.await_answer(event["request_id"].as_str().unwrap());
+    let answer = site.spool.await_answer(&site.last_request());
     (ended, answer)
 }
 

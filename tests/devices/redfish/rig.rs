@@ -132,9 +132,11 @@ pub(super) fn device(site: &Site, name: &str, more: &str) -> String {
 /// Has the agent do `action` to `target` with the device `name`; gives the answer as well.
 pub(super) fn fence(site: &Site, name: &str, action: &str, target: &str) -> Value {
     let ended = site.agent(&format!("action={action}\nplug={target}\ndevice={name}")).wait();
-    let event = site.audit().pop().unwrap();
+    let id = site.last_request();
+    let is_own = |event: &Value| event["request_id"] == id && event["on_result"].is_null();
+    let event = site.audit().into_iter().rfind(is_own).unwrap();
     assert_eq!(event["status"] == "completed", ended.code == Some(0), "{ended:?} {event}");
-    site.spool.answer(event["request_id"].as_str().unwrap()).unwrap()
+    site.spool.answer(&id).unwrap()
 }
 
 pub(super) fn assert_answer(answer: &Value, result: &str, words: &str) {

@@ -187,6 +187,10 @@ fn begun(event: AuditEvent) -> Fence {
 /// Takes over what became of the power-on after the answer. That is no end: the fence may have one, or get
 /// it later.
 fn power_on(fence: &mut Fence, event: AuditEvent) {
+    // A watcher that was killed when it had written the result is followed by one that knows none.
+    if fence.on_result.is_some() && event.status == Status::Unknown {
+        return;
+    }
     fence.on_result = event.on_result;
     fence.on_details = event.details;
 }

@@ -11,6 +11,7 @@
 //! for that process.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::Duration;
@@ -19,8 +20,8 @@ use chrono::Utc;
 use fence_audit::{AuditEvent, LogProcess, Status, Task};
 use fence_core::Now;
 use fence_core::watcher::OnResult;
-use fence_protocol::{Answer, FenceAction, FenceResult, Request, Requested};
-use fence_spool::Abandoned;
+use fence_protocol::{Answer, FenceAction, FenceResult, RecordName, Request, RequestId, Requested};
+use fence_spool::{Abandoned, WatcherSpool};
 use log::warn;
 
 /// How many ends may wait for a disk that hangs.
@@ -55,29 +56,47 @@ pub(super) fn make_log_dir_meanwhile(log_dir: &Path) {
     }
 }
 
+/// What is handed in; each is dealt with before the next.
+enum Entry {
+    /// An event for the logs in this directory. With an end its request, which the agent cannot take back
+    /// before the end is written.
+    Event(PathBuf, Box<AuditEvent>, Option<Abandoned>),
+    /// The record of a power-on, to be removed when what became of it is written.
+    Record(Arc<WatcherSpool>, RecordName),
+}
+
 /// Where ends are handed in.
 pub(super) struct Desk {
     boot_id: String,
-    /// With an end its request, which the agent cannot take back before the end is written.
-    events: SyncSender<(PathBuf, AuditEvent, Option<Abandoned>)>,
+    entries: SyncSender<Entry>,
     /// Disconnected when the last end is written.
     done: Receiver<()>,
 }
 
 impl Desk {
     pub(super) fn open(boot_id: &str) -> Self {
-        let (events, received) = mpsc::sync_channel(WAITING_MAX);
+        let (entries, received) = mpsc::sync_channel(WAITING_MAX);
         let (alive, done) = mpsc::sync_channel(0);
         let spawned = thread::Builder::new().name("audit".into()).spawn(move || {
-            for (log_dir, event, _abandoned) in received {
-                write(log_dir, &event);
+            let mut is_written = true;
+            for entry in received {
+                match entry {
+                    Entry::Event(log_dir, event, _abandoned) => is_written = write(log_dir, &event),
+                    // It follows what became of the power-on. The next watcher writes what is lacking.
+                    Entry::Record(spool, name) if is_written => {
+                        if let Err(problem) = spool.forget_returning(&name) {
+                            warn!("request {name}: {problem}");
+                        }
+                    }
+                    Entry::Record(..) => {}
+                }
             }
             drop(alive);
         });
         if let Err(problem) = spawned {
             warn!("the audit will lack the ends of fences whose agents are gone: {problem}");
         }
-        Desk { boot_id: boot_id.to_owned(), events, done }
+        Desk { boot_id: boot_id.to_owned(), entries, done }
     }
 
     /// Records in `log_dir` what a request, whose agent is gone, was answered.
@@ -101,26 +120,37 @@ impl Desk {
         }
     }
 
+    /// Removes the record of the power-on of the request `id` when all that was recorded before is written:
+    /// a watcher that is killed in between leaves it to the next one, which says so.
+    pub(super) fn forget_return(&self, spool: &Arc<WatcherSpool>, id: &RequestId) {
+        // Where too many wait, the next watcher removes it.
+        let _ = self.entries.try_send(Entry::Record(Arc::clone(spool), RecordName::of_id(id)));
+    }
+
     fn record(&self, log_dir: &Path, event: AuditEvent, abandoned: Option<Abandoned>) {
-        if self.events.try_send((log_dir.to_owned(), event, abandoned)).is_err() {
+        let entry = Entry::Event(log_dir.to_owned(), Box::new(event), abandoned);
+        if self.entries.try_send(entry).is_err() {
             lacks(&format!("too many others wait for '{}'", log_dir.display()));
         }
     }
 
     /// Takes no more, and leaves what is handed in a moment to be written.
     pub(super) fn close(self) {
-        drop(self.events);
+        drop(self.entries);
         if self.done.recv_timeout(END_PATIENCE) == Err(RecvTimeoutError::Timeout) {
             warn!("the audit may lack the ends of fences whose agents are gone: the disk is slow");
         }
     }
 }
 
-fn write(log_dir: PathBuf, event: &AuditEvent) {
+/// Writes `event`; whether all went well.
+fn write(log_dir: PathBuf, event: &AuditEvent) -> bool {
     let mut log = LogProcess::start(&Task::Audit(log_dir));
     log.record(event);
-    log.settle(PATIENCE).iter().for_each(|problem| lacks(problem));
-    log.finish(Duration::MAX).iter().for_each(|problem| lacks(problem));
+    let mut problems = log.settle(PATIENCE);
+    problems.extend(log.finish(Duration::MAX));
+    problems.iter().for_each(|problem| lacks(problem));
+    problems.is_empty()
 }
 
 fn lacks(problem: &str) {

@@ -202,6 +202,8 @@ struct Daemon {
     wake: Sender<Wake>,
     /// With what each reboot under way is told to bring its target back.
     power_ons: BTreeMap<RequestId, Sender<()>>,
+    /// The targets that the watcher before us was to bring back are known.
+    has_seen_returning: bool,
     /// The longest time between two rounds, whatever the settings say.
     period_max_ms: u64,
     next_round_boot_ms: u64,
@@ -237,6 +239,7 @@ impl Daemon {
             devices,
             wake,
             power_ons: BTreeMap::new(),
+            has_seen_returning: false,
             period_max_ms: u64::MAX,
             next_round_boot_ms: now().boot_ms,
             ending: None,
@@ -416,9 +419,15 @@ impl Daemon {
             warn!("request {name}: was under way when the previous watcher ended");
             self.feed(Event::Recovered(name, sight));
         }
-        let left = self.spooler.left_returning(|id| !self.core.brings_back(id));
-        for request in left {
-            self.feed(Event::LeftReturning(request));
+        if !self.has_seen_returning
+            && let Some(left) = self.spooler.left_returning()
+        {
+            self.has_seen_returning = true;
+            let left =
+                left.into_iter().filter(|request| !self.core.brings_back(&request.request_id));
+            for request in left.collect::<Vec<_>>() {
+                self.feed(Event::LeftReturning(request));
+            }
         }
     }
 
@@ -489,6 +498,10 @@ impl Daemon {
                 report::log_return(&request, &result);
                 self.reporter.returned(&request.request_id, &result);
                 self.audit.record_return(&self.settings.log.log_dir, request, &result);
+                None
+            }
+            Effect::ForgetReturning(id) => {
+                self.audit.forget_return(&self.spooler.spool, &id);
                 None
             }
             Effect::Inquire(name, request) => {

@@ -146,33 +146,29 @@ impl Spooler {
             && !answer.message.starts_with(NOT_FENCED_AGAIN)
     }
 
-    /// The requests whose targets the watcher before us was to bring back, as its records say; of each
-    /// identity that is `wanted`.
-    pub(super) fn left_returning(&self, wanted: impl Fn(&RequestId) -> bool) -> Vec<Request> {
-        let names = self.spool.returning().unwrap_or_else(|problem| {
+    /// The requests whose targets the watcher before us was to bring back, as its records say; `None` where
+    /// not all of them can be read at the moment.
+    pub(super) fn left_returning(&self) -> Option<Vec<Request>> {
+        let names = self.spool.returning().map_err(|problem| {
             self.report("cannot look through the targets to be brought back", &problem);
-            Vec::new()
         });
-        let of_name = |name: RecordName| {
-            if name.as_str().parse().is_ok_and(|id| !wanted(&id)) {
-                return None;
-            }
+        let mut requests = Vec::new();
+        for name in names.ok()? {
             let found = self.spool.inspect_returning(&name);
-            let request = request_in(&found);
-            match found {
-                SpoolSight::Gone => {}
-                SpoolSight::Failed(problem) => self.report(&format!("request {name}"), &problem),
-                _ if request.is_some() => {}
-                _ => {
-                    warn!(
-                        "the record '{name}' of a target to be brought back cannot be read: removed"
-                    );
+            match (request_in(&found), found) {
+                (Some(request), _) => requests.push(request),
+                (None, SpoolSight::Gone) => {}
+                (None, SpoolSight::Failed(problem)) => {
+                    self.report(&format!("request {name}"), &problem);
+                    return None;
+                }
+                (None, _) => {
+                    warn!("the record {name} of a target to be brought back is none; removed");
                     self.told(&name, self.spool.forget_returning(&name));
                 }
             }
-            request
-        };
-        names.into_iter().filter_map(of_name).collect()
+        }
+        Some(requests)
     }
 
     pub(super) fn answer(&self, name: RecordName, answer: &Answer) -> Event {
@@ -215,10 +211,6 @@ impl Spooler {
                     kept.or_else(|problem| self.spool.remove_claimed(&name).and(Err(problem))),
                 )
             }
-            Effect::ForgetReturning(id) => {
-                let name = RecordName::of_id(&id);
-                self.told(&name, self.spool.forget_returning(&name))
-            }
             Effect::RemovePending(name) => {
                 debug!("spool: remove the pending request {name}");
                 self.told(&name, self.spool.remove_pending(&name))
@@ -237,6 +229,7 @@ impl Spooler {
             | Effect::PowerOn(_)
             | Effect::EndPowerOn(_)
             | Effect::Returned(..)
+            | Effect::ForgetReturning(_)
             | Effect::Answer(..) => {
                 unreachable!("the daemon itself carries these out")
             }

@@ -117,7 +117,7 @@ pub enum Effect {
     EndPowerOn(RequestId),
     /// Note what became of the target of this request, which was made off by it.
     Returned(Request, OnResult),
-    /// Remove the record of [`Effect::KeepReturning`].
+    /// Remove the record of [`Effect::KeepReturning`], once what was noted last is certain to last.
     ForgetReturning(RequestId),
     /// Remove the pending file, whose answer is on the disk or not due.
     RemovePending(RecordName),

@@ -5,8 +5,8 @@ use fence_protocol::{
 };
 
 use super::{
-    Effect, Job, OnResult, Sight, State, Then, WRITE_GRACE_MS, WRITE_LIMIT_MS, WRITE_LOOK_MS,
-    Watcher, refusal_of, route,
+    Effect, Job, Sight, State, Then, WRITE_GRACE_MS, WRITE_LIMIT_MS, WRITE_LOOK_MS, Watcher,
+    refusal_of, route,
 };
 use crate::Now;
 use crate::clock::other_boot;
@@ -22,9 +22,8 @@ impl Watcher {
                 return;
             }
             Sight::OffAnswered(request) => {
-                effects.push(Effect::Returned(*request, OnResult::Unknown));
-                effects.push(Effect::RemoveClaimed(name));
-                return;
+                effects.push(Effect::KeepReturning(name, request.request_id.clone()));
+                return Self::left_returning(*request, effects);
             }
             Sight::Untrusted(why) => {
                 Err(Rejection::of(RequestError::Member { member: "file", problem: why }))

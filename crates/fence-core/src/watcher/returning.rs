@@ -65,7 +65,8 @@ impl Watcher {
     }
 
     /// The answer to the request `id`, claimed as `name`, is on the disk. Gives whether its claimed file
-    /// is kept as the record of the order, which is given now.
+    /// is kept as the record of a power-on: of the order, which is given now, or until it is noted that
+    /// there is none.
     pub(super) fn order_on(
         &mut self,
         name: &RecordName,
@@ -73,14 +74,14 @@ impl Watcher {
         effects: &mut Vec<Effect>,
     ) -> bool {
         let Some(mut returning) = self.returning.remove(id) else { return false };
+        effects.push(Effect::KeepReturning(name.clone(), id.clone()));
         if let Phase::Dropped(why) = returning.phase {
-            // Before the claimed file goes: should the watcher end in between, the next one sees it.
             effects.push(Effect::Returned(returning.job.request, OnResult::NotOrdered(why)));
-            return false;
+            effects.push(Effect::ForgetReturning(id.clone()));
+            return true;
         }
         returning.phase = Phase::Ordered;
         self.note_begin(&returning.job);
-        effects.push(Effect::KeepReturning(name.clone(), id.clone()));
         effects.push(Effect::PowerOn(returning.job.clone()));
         self.returning.insert(id.clone(), returning);
         true

@@ -267,8 +267,8 @@ pub const DEVICE: &[Key] = &[
         Form::Duration(SECOND, HOUR),
         Standing::Default("\"45s\""),
         "How long one order may take, with its confirmation. The watcher asks for the state after \
-         an order that failed for up to 15 seconds more. The `on` of a reboot has 10 seconds at \
-         most.",
+         an order that failed for up to 15 seconds more. The `on` of a reboot follows the answer, \
+         and has this time again.",
     ),
     Key::new(
         "max_concurrent",

@@ -101,7 +101,11 @@ fn a_power_on_that_is_not_ordered_is_dropped_for_a_fence_that_waits() {
 
         let effects = answered(&mut watcher, &first);
         assert_eq!((results(&effects), powers_on(&effects)), (vec!["not ordered"], false));
-        assert!(effects.contains(&Effect::RemoveClaimed(name(&first))), "{effects:?}");
+        // What is noted must not be lost with this watcher: the record goes after that.
+        let id = first.request_id.clone();
+        let kept = Effect::KeepReturning(name(&first), id.clone());
+        assert_eq!(effects.first(), Some(&kept));
+        assert!(effects.contains(&Effect::ForgetReturning(id)), "{effects:?}");
     }
 }
 
