@@ -32,19 +32,7 @@ pub fn fence_ending(
     watcher: Serving,
 ) -> FenceEnding {
     match outcome {
-        Outcome::Success(answer) => {
-            let performed = answer.action_performed.as_deref();
-            let on_follows = settings.responder == Responder::FenceWatcher
-                && settings.action == FenceAction::Reboot
-                && performed == Some(FenceAction::Off.as_str())
-                && !answer.message.starts_with(NOT_FENCED_AGAIN);
-            let ending = match on_follows {
-                true => Ending::success("Success: Powered OFF, the power-on follows\n"),
-                false => done(settings.action, performed),
-            };
-            let details = told(&answer);
-            FenceEnding { result: FenceResult::Success.into(), details, ending, on_follows }
-        }
+        Outcome::Success(answer) => fenced(settings, &answer),
         Outcome::Failure(answer) => {
             let result = result_of(&answer);
             let advice = advice(&result, &answer.message, settings);
@@ -97,6 +85,22 @@ pub fn fence_ending(
             gave_up(settings, &reason, waited, AuditResult::Unknown, &rest)
         }
     }
+}
+
+/// The end of a fence that was answered with success.
+fn fenced(settings: &FenceSettings, answer: &ReceivedAnswer) -> FenceEnding {
+    let performed = answer.action_performed.as_deref();
+    let on_follows = settings.responder == Responder::FenceWatcher
+        && settings.action == FenceAction::Reboot
+        && performed == Some(FenceAction::Off.as_str())
+        && !answer.message.starts_with(NOT_FENCED_AGAIN);
+    let ending = if on_follows {
+        Ending::success("Success: Powered OFF, the power-on follows\n")
+    } else {
+        done(settings.action, performed)
+    };
+    let result = FenceResult::Success.into();
+    FenceEnding { result, details: told(answer), ending, on_follows }
 }
 
 /// The end of an `on` that nnf-sos is not asked for. It would take the request for a fence; to give the

@@ -34,9 +34,10 @@ pub(crate) fn show(
             }
             Some(PowerOn::Over(result)) => {
                 let is_on = result.starts_with("on:");
-                progress.say(&match is_on {
-                    true => format!("'{target}' is on"),
-                    false => format!("'{target}' is off; its power-on: {result}"),
+                progress.say(&if is_on {
+                    format!("'{target}' is on")
+                } else {
+                    format!("'{target}' is off; its power-on: {result}")
                 });
                 return is_on;
             }

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::common::{Site, names, output_of, wait_for};
 use crate::sim::free_ports;
 
-mod rig;
+pub(crate) mod rig;
 
 use rig::*;
 

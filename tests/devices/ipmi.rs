@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 use crate::common::{Ended, Site, Watcher, is_alive, names, output_of, wait_for};
 use crate::sim::{Simulator, free_ports};
 
-const PASSWORD: &str = "s3cret";
+pub(crate) const PASSWORD: &str = "s3cret";
 
 /// BMCs of `node1`, `node2`, … on ports of their own, one after the other.
-struct Bmcs {
+pub(crate) struct Bmcs {
     simulator: Simulator,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Bmcs {
-    fn start(count: u16, mode: &str) -> Self {
+    pub(crate) fn start(count: u16, mode: &str) -> Self {
         // A second port for each, 100 further, is what startcmd mode needs.
         let port = free_ports(100 + count);
         let variables = [
@@ -31,7 +31,7 @@ impl Bmcs {
         Bmcs { simulator: Simulator::start("ipmi", &variables), port }
     }
 
-    fn path(&self, node: u16, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, node: u16, name: &str) -> std::path::PathBuf {
         self.simulator.directory().join(format!("node{node}/{name}"))
     }
 
@@ -40,7 +40,7 @@ impl Bmcs {
     }
 
     /// Has a BMC fail: see `ipmi-power`.
-    fn fault(&self, node: u16, name: &str, text: &str) {
+    pub(crate) fn fault(&self, node: u16, name: &str, text: &str) {
         fs::write(self.path(node, name), text).unwrap();
     }
 
@@ -86,7 +86,7 @@ impl Bmcs {
     }
 
     /// A site with these BMCs, and its running watcher.
-    fn site(&self, count: u16, more: &str) -> (Site, Watcher) {
+    pub(crate) fn site(&self, count: u16, more: &str) -> (Site, Watcher) {
         let site = Site::new();
         // No level of the log may hold a secret.
         site.configure(&format!("level = 'trace'\n{}", self.device(&site, "bmc", count, more)));

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::common::{holds_within, output_of, wait_for};
 
-mod rig;
+pub(crate) mod rig;
 
 use rig::*;
 

@@ -305,8 +305,7 @@ impl Plan {
     pub fn next(&mut self, report: Report, now_boot_ms: u64) -> Step {
         match report {
             Report::Begin if self.is_for_client => Step::LookForClient,
-            Report::Begin => self.start_order(now_boot_ms),
-            Report::Client(true) => self.start_order(now_boot_ms),
+            Report::Begin | Report::Client(true) => self.start_order(now_boot_ms),
             Report::Client(false) => self.abandoned(),
             Report::Order(report) => self.after_order(report, now_boot_ms),
             Report::Power(report) => self.after_power(&report, now_boot_ms),
@@ -348,7 +347,7 @@ impl Plan {
                 self.confirm(false, words, now)
             }
             OrderReport::Unacknowledged(words) => {
-                self.failed(FenceResult::Unacknowledged, with_words("not acknowledged", &words))
+                Self::failed(FenceResult::Unacknowledged, with_words("not acknowledged", &words))
             }
             OrderReport::Unreachable(words) => {
                 let has_time = now.saturating_add(RETRY_PAUSE_MS) < self.deadline_boot_ms;
@@ -356,14 +355,15 @@ impl Plan {
                     self.phase = Phase::Ordering { unreached: Some(words) };
                     return Step::Pause(RETRY_PAUSE_MS);
                 }
-                self.failed(FenceResult::Unreachable, with_words("device not reached", &words))
+                Self::failed(FenceResult::Unreachable, with_words("device not reached", &words))
             }
             OrderReport::Failed(words) => {
-                self.failed(FenceResult::DeviceFailure, with_words("nothing was sent", &words))
+                Self::failed(FenceResult::DeviceFailure, with_words("nothing was sent", &words))
             }
-            OrderReport::TooLate => {
-                self.failed(FenceResult::Expired, "not started: the deadline had passed".to_owned())
-            }
+            OrderReport::TooLate => Self::failed(
+                FenceResult::Expired,
+                "not started: the deadline had passed".to_owned(),
+            ),
             OrderReport::Withdrawn => self.abandoned(),
         }
     }
@@ -377,7 +377,7 @@ impl Plan {
             _ => "nothing was ordered: its client is gone, nobody holds the request any more"
                 .to_owned(),
         };
-        self.failed(FenceResult::Withdrawn, text)
+        Self::failed(FenceResult::Withdrawn, text)
     }
 
     fn confirm(&mut self, acknowledged: bool, words: String, now: u64) -> Step {
@@ -399,7 +399,7 @@ impl Plan {
             false => format!("not acknowledged, and not confirmed: {shown}"),
         };
         let text = with_words(&text, words);
-        self.failed(FenceResult::Unacknowledged, text)
+        Self::failed(FenceResult::Unacknowledged, text)
     }
 
     fn after_power(&mut self, report: &PowerReport, now: u64) -> Step {
@@ -443,9 +443,10 @@ impl Plan {
             verified: how.verified,
             on_followed: is_cycle,
         };
-        let (performed, message) = match on_follows {
-            true => ("off", format!("off: {}; the power-on follows", how.text)),
-            false => (self.action.as_str(), how.text),
+        let (performed, message) = if on_follows {
+            ("off", format!("off: {}; the power-on follows", how.text))
+        } else {
+            (self.action.as_str(), how.text)
         };
         Step::Done(Verdict {
             result: FenceResult::Success,
@@ -458,7 +459,7 @@ impl Plan {
     }
 
     /// The present order did not come to its end.
-    fn failed(&self, result: FenceResult, text: String) -> Step {
+    fn failed(result: FenceResult, text: String) -> Step {
         Step::Done(Verdict::failure(result, text))
     }
 }

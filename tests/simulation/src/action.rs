@@ -23,7 +23,8 @@ pub struct Config {
     pub lock: bool,
     /// A small world has reboots.
     pub has_reboots: bool,
-    /// Keeps a small world small: pauses between two looks at the power take no time, older clients are whole ones, and a look at the directory is a look at each file.
+    /// Keeps a small world small: pauses between two looks at the power take no time, older clients are
+    /// whole ones, and a look at the directory is a look at each file.
     pub is_small: bool,
     /// How long an agent waits, in milliseconds.
     pub patience_ms: u64,

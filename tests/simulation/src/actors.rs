@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use chrono::DateTime;
 use fence_core::Now;
 use fence_core::agent::{self, Expected, ResponderKind, Waiting};
-use fence_core::execution::{Method, Plan};
-use fence_core::watcher::{self as core, Claim, Content, Effect, Event, Job, Sight, Watcher};
-use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError, RequestId};
+use fence_core::execution::{Method, Plan, Report};
+use fence_core::watcher::{self as core, Claim, Effect, Event, Job, Sight, Watcher};
+use fence_protocol::{Answer, NodeName, RecordName, Request, RequestId};
 
 use crate::action::{Config, Mutation};
 use crate::disk::{Dir, Disk};
 use crate::setup::{self, Setup};
+use crate::sights::{claimed_sight, rest_of_claim, sight};
 use crate::world::ABLE;
 
 /// Where an agent stands.
@@ -148,6 +149,14 @@ pub(crate) struct Execution {
     /// The device showed the state that proves success.
     pub(crate) has_proof: bool,
     pub(crate) until_boot_ms: u64,
+}
+
+impl Execution {
+    fn begin(job: Job, setup: Setup, mut plan: Plan, now: Now) -> Self {
+        let step = plan.next(Report::Begin, now.boot_ms);
+        let until_boot_ms = now.boot_ms;
+        Execution { job, setup, plan, step, has_begun: false, has_proof: false, until_boot_ms }
+    }
 }
 
 /// One watcher process.
@@ -354,19 +363,8 @@ impl WatcherProcess {
             Effect::Execute(name, job) => {
                 let plan =
                     Plan::new(job.action, ABLE, Method::OnOff, 2, 40_000, job.deadline_boot_ms);
-                let mut execution = Execution {
-                    job: job.clone(),
-                    setup: self.setup,
-                    plan,
-                    step: fence_core::execution::Step::Pause(0),
-                    has_begun: false,
-                    has_proof: false,
-                    until_boot_ms: now.boot_ms,
-                };
-                execution.step =
-                    execution.plan.next(fence_core::execution::Report::Begin, now.boot_ms);
-                self.begun_under.insert(execution.job.request.request_id.clone(), self.setup);
-                self.executions.insert(name.clone(), execution);
+                self.begun_under.insert(job.request.request_id.clone(), self.setup);
+                self.executions.insert(name.clone(), Execution::begin(job, self.setup, plan, now));
                 return Deed::Begun(name);
             }
             Effect::Inquire(name, _) => {
@@ -392,23 +390,14 @@ impl WatcherProcess {
             }
             Effect::PowerOn(job) => {
                 let id = job.request.request_id.clone();
-                let mut plan = Plan::power_on(ABLE, 40_000, now.boot_ms);
-                let step = plan.next(fence_core::execution::Report::Begin, now.boot_ms);
-                let execution = Execution {
-                    job,
-                    setup: self.begun_under.get(&id).copied().unwrap_or(self.setup),
-                    plan,
-                    step,
-                    has_begun: false,
-                    has_proof: false,
-                    until_boot_ms: now.boot_ms,
-                };
-                self.returns.insert(id.clone(), execution);
+                let plan = Plan::power_on(ABLE, 40_000, now.boot_ms);
+                let setup = self.begun_under.get(&id).copied().unwrap_or(self.setup);
+                self.returns.insert(id.clone(), Execution::begin(job, setup, plan, now));
                 return Deed::PoweredOn(id);
             }
             // An order that is on its way cannot be called back.
             Effect::EndPowerOn(id) => {
-                self.returns.retain(|other, on| *other != id || !on.has_begun)
+                self.returns.retain(|other, on| *other != id || !on.has_begun);
             }
             Effect::Returned(request, _) => return Deed::Returned(request.request_id),
             Effect::ForgetReturning(id) => {
@@ -470,71 +459,3 @@ fn settings(boot: u32) -> core::Settings {
 
 /// The most executions of a watcher, over all devices.
 const RUNNING_MAX: usize = 3;
-
-fn rest_of_claim(disk: &mut Disk, name: &RecordName, now: Now) -> Claim {
-    let file = disk.file(Dir::Claimed, &name.file_name());
-    let client_gone = file.is_none_or(|file| file.held_by.is_none());
-    let parsed = file.map_or_else(
-        || Err(Rejection::of(RequestError::Incomplete)),
-        |file| Request::parse(&file.bytes),
-    );
-    let begun_before = parsed.as_ref().is_ok_and(|request| was_begun(disk, name, request, now));
-    Claim::Claimed { parsed, client_gone, begun_before }
-}
-
-/// As `fence_spool::WatcherSpool::was_begun`.
-fn was_begun(disk: &mut Disk, name: &RecordName, request: &Request, now: Now) -> bool {
-    if is_answered(disk, name, request) {
-        return true;
-    }
-    let id = request.request_id.canonical();
-    let of_id = format!("{id}.json");
-    if name.file_name() == of_id {
-        return false;
-    }
-    let is_new = disk.create(Dir::Started, &id, Vec::new(), now.wall_ms, None, true);
-    disk.sync(Dir::Started);
-    !is_new || disk.has(Dir::Claimed, &of_id)
-}
-
-/// The names under which an answer is looked for.
-fn shown_by(request: &Request) -> Vec<String> {
-    let id = request.request_id.canonical();
-    let of_target = request.target_node.as_ref().map(|target| format!("{target}-{id}.json"));
-    [Some(format!("{id}.json")), of_target].into_iter().flatten().collect()
-}
-
-/// As `fence_spool::WatcherSpool::answered`.
-fn is_answered(disk: &Disk, name: &RecordName, request: &Request) -> bool {
-    disk.has(Dir::Responses, &name.file_name())
-        || shown_by(request).iter().any(|other| disk.has(Dir::Responses, other))
-        || disk.has(Dir::Started, &request.request_id.canonical())
-}
-
-fn claimed_sight(disk: &Disk, name: &RecordName) -> Sight {
-    let Some(file) = disk.file(Dir::Claimed, &name.file_name()) else { return Sight::Gone };
-    let parsed = Request::parse(&file.bytes);
-    if let Some(answer) = disk.file(Dir::Responses, &name.file_name()) {
-        return match parsed {
-            Ok(request) if is_off_of_reboot(&answer.bytes) => Sight::OffAnswered(Box::new(request)),
-            _ => Sight::Answered,
-        };
-    }
-    Sight::Content(Box::new(Content { parsed, changed: (file.bytes.len() as u64, file.mtime_ms) }))
-}
-
-/// Whether an answer says that a reboot has made its target off.
-pub(crate) fn is_off_of_reboot(answer: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(answer);
-    text.contains("\"action\":\"reboot\"") && text.contains("\"action_performed\":\"off\"")
-}
-
-fn sight(disk: &Disk, dir: Dir, name: &RecordName) -> Sight {
-    let Some(file) = disk.file(dir, &name.file_name()) else { return Sight::Gone };
-    let parsed = Request::parse(&file.bytes);
-    let known = parsed.as_ref().is_ok_and(|request| is_answered(disk, name, request));
-    if disk.has(Dir::Responses, &name.file_name()) || known {
-        return Sight::Answered;
-    }
-    Sight::Content(Box::new(Content { parsed, changed: (file.bytes.len() as u64, file.mtime_ms) }))
-}

@@ -6,9 +6,10 @@ use fence_core::watcher::{Event, Job, route};
 use fence_protocol::{Answer, FenceAction, NodeName, RecordName, Request, RequestId};
 
 use crate::action::Mutation;
-use crate::actors::{Execution, Made, WatcherProcess, is_off_of_reboot};
+use crate::actors::{Execution, Made, WatcherProcess};
 use crate::disk::Dir;
 use crate::setup::Setup;
+use crate::sights::is_off_of_reboot;
 use crate::world::{STOP_MS, World};
 
 impl World {
@@ -94,10 +95,8 @@ impl World {
     /// The answer under `name` is on the disk.
     pub(crate) fn note_answered(&mut self, name: &RecordName) {
         let Some(answer) = self.disk.file(Dir::Responses, &name.file_name()) else { return };
-        let is_own = !String::from_utf8_lossy(&answer.bytes).contains("not fenced again");
         let claimed = self.disk.file(Dir::Claimed, &name.file_name());
         if is_off_of_reboot(&answer.bytes)
-            && is_own
             && let Some(Ok(request)) = claimed.map(|file| Request::parse(&file.bytes))
         {
             let id = request.request_id;

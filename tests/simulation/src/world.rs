@@ -142,9 +142,7 @@ impl World {
                     self.check_joins(*index);
                 }
             }
-            Action::StopWatcher(index) => {
-                self.stop_watcher(*index);
-            }
+            Action::StopWatcher(index) => self.stop_watcher(*index),
             Action::KillWatcher(index) => self.watchers[*index] = None,
             Action::Device(index, name, reaction) => self.device(*index, name, *reaction),
             Action::PowerOn(index, id, reaction) => self.power_on(*index, id, *reaction),

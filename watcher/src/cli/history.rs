@@ -184,10 +184,9 @@ fn begun(event: AuditEvent) -> Fence {
     }
 }
 
-/// Takes over what became of the power-on after the answer. That is no end: the fence may have one, or get
-/// it later.
+/// Takes over what became of the power-on after the answer, which is no end of the fence.
 fn power_on(fence: &mut Fence, event: AuditEvent) {
-    // A watcher that was killed when it had written the result is followed by one that knows none.
+    // One watcher was killed when it had written this, and the next one knew nothing of it.
     if fence.on_result.is_some() && event.status == Status::Unknown {
         return;
     }

@@ -149,7 +149,9 @@ fn write(log_dir: PathBuf, event: &AuditEvent) -> bool {
     log.record(event);
     let mut problems = log.settle(PATIENCE);
     problems.extend(log.finish(Duration::MAX));
-    problems.iter().for_each(|problem| lacks(problem));
+    for problem in &problems {
+        lacks(problem);
+    }
     problems.is_empty()
 }
 

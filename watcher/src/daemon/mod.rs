@@ -14,6 +14,7 @@
 //! - `manager` tells the service manager how the service is.
 //! - `reload` reads the configuration again.
 //! - `wake` turns inotify and signals into events.
+//! - `returning` brings the targets of reboots back, and tells what came of it.
 //! - `report` describes all this for `fence-watcher status`.
 //! - `words` says for the log what the core is told and wants.
 //! - `audit` writes the end of a fence whose agent cannot write it any more.
@@ -27,13 +28,14 @@ mod manager;
 mod queries;
 mod reload;
 mod report;
+mod returning;
 mod setup;
 mod spooler;
 mod wake;
 mod words;
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
@@ -43,7 +45,7 @@ use fence_clock::{boot_id, now};
 use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
-use fence_protocol::{FenceAction, FenceResult, NodeName, RecordName, RequestId};
+use fence_protocol::{FenceResult, NodeName, RecordName, RequestId};
 use fence_spool::{Places, WatcherLock, WatcherSpool};
 use log::{info, trace, warn};
 
@@ -53,6 +55,7 @@ use manager::Manager;
 use reload::Reloader;
 pub use reload::Source;
 use report::Reporter;
+use returning::Returns;
 use spooler::Spooler;
 
 /// What wakes the loop.
@@ -200,10 +203,7 @@ struct Daemon {
     queries: queries::Desk,
     manager: Manager,
     wake: Sender<Wake>,
-    /// With what each reboot under way is told to bring its target back.
-    power_ons: BTreeMap<RequestId, Sender<()>>,
-    /// The targets that the watcher before us was to bring back are known.
-    has_seen_returning: bool,
+    returns: Returns,
     /// The longest time between two rounds, whatever the settings say.
     period_max_ms: u64,
     next_round_boot_ms: u64,
@@ -238,8 +238,7 @@ impl Daemon {
             reloader,
             devices,
             wake,
-            power_ons: BTreeMap::new(),
-            has_seen_returning: false,
+            returns: Returns::default(),
             period_max_ms: u64::MAX,
             next_round_boot_ms: now().boot_ms,
             ending: None,
@@ -285,9 +284,7 @@ impl Daemon {
             Wake::Finished(name, verdict) => {
                 if let Some(job) = self.core.executed(&name) {
                     self.reporter.finished(job, &verdict);
-                    if !verdict.on_follows {
-                        self.power_ons.remove(&job.request.request_id);
-                    }
+                    self.returns.finished(job, &verdict);
                 }
                 self.feed(Event::Finished(name, verdict));
             }
@@ -342,13 +339,7 @@ impl Daemon {
                 let verdict = Verdict::failure(FenceResult::Interrupted, message.to_owned());
                 self.feed(Event::Finished(name, verdict));
             }
-            let jobs = self.core.returning();
-            let ids: Vec<_> = jobs.map(|job| job.request.request_id.clone()).collect();
-            for id in ids {
-                let message = "the watcher was stopped while it brought the target back";
-                let verdict = Verdict::failure(FenceResult::Interrupted, message.to_owned());
-                self.feed(Event::OnOver(id, verdict));
-            }
+            self.give_up_returns();
             // Stopping anyway, or to be started anew: no program may run on beside its successor.
             return self.ending.take().map(|(end, _)| match end {
                 End::SpoolReplaced => End::Overran,
@@ -413,21 +404,13 @@ impl Daemon {
     }
 
     fn recover(&mut self) {
+        // First: what is claimed may become such a record.
+        self.recover_returns();
         let is_news = |(name, _): &(RecordName, _)| !self.core.knows(name);
         for (name, sight) in self.spooler.claimed().into_iter().filter(is_news).collect::<Vec<_>>()
         {
             warn!("request {name}: was under way when the previous watcher ended");
             self.feed(Event::Recovered(name, sight));
-        }
-        if !self.has_seen_returning
-            && let Some(left) = self.spooler.left_returning()
-        {
-            self.has_seen_returning = true;
-            let left =
-                left.into_iter().filter(|request| !self.core.brings_back(&request.request_id));
-            for request in left.collect::<Vec<_>>() {
-                self.feed(Event::LeftReturning(request));
-            }
         }
     }
 
@@ -471,39 +454,14 @@ impl Daemon {
                 );
                 let spool = &self.spooler.spool;
                 let device = self.devices.get(&job.lane.device).cloned();
-                let (power_on, powered_on) = mpsc::channel();
-                if job.action == FenceAction::Reboot {
-                    self.power_ons.insert(job.request.request_id.clone(), power_on);
-                }
-                worker::execute(device, spool, name, job, powered_on, &self.wake);
+                let power_on = self.returns.begin(&job);
+                worker::execute(device, spool, name, job, power_on, &self.wake);
                 None
             }
-            Effect::PowerOn(job) => {
-                info!(
-                    "power-on: request={} target={} device={}",
-                    job.request.request_id, job.target, job.lane.device
-                );
-                let id = job.request.request_id;
-                let is_told = self.power_ons.get(&id).is_some_and(|thread| thread.send(()).is_ok());
-                let lost = "the thread that drove the device is gone";
-                let verdict = || Verdict::failure(FenceResult::DeviceFailure, lost.to_owned());
-                (!is_told).then(|| Event::OnOver(id, verdict()))
-            }
-            Effect::EndPowerOn(id) => {
-                self.power_ons.remove(&id);
-                None
-            }
-            Effect::Returned(request, result) => {
-                self.power_ons.remove(&request.request_id);
-                report::log_return(&request, &result);
-                self.reporter.returned(&request.request_id, &result);
-                self.audit.record_return(&self.settings.log.log_dir, request, &result);
-                None
-            }
-            Effect::ForgetReturning(id) => {
-                self.audit.forget_return(&self.spooler.spool, &id);
-                None
-            }
+            Effect::PowerOn(_)
+            | Effect::EndPowerOn(_)
+            | Effect::Returned(..)
+            | Effect::ForgetReturning(_) => self.carry_out_return(effect),
             Effect::Inquire(name, request) => {
                 self.queries.inquire(name, request, self.core.devices());
                 None

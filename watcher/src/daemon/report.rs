@@ -7,8 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use fence_core::Now;
 use fence_core::execution::Verdict;
 use fence_core::watcher::{Coverage, Job, OnResult, Watcher};
-use fence_protocol::{FenceResult, Request, RequestId, fold_hostlist};
-use log::{info, warn};
+use fence_protocol::{FenceResult, RequestId, fold_hostlist};
 
 use crate::devices::{ConfiguredDevice, Devices};
 use crate::state::{self, Last, Queued, Running, State};
@@ -134,16 +133,6 @@ fn shown(job: &Job) -> state::Job {
         action: job.action.to_string(),
         device: job.lane.device.clone(),
         address: job.lane.address.clone(),
-    }
-}
-
-/// Tells people what became of a target after the answer to its reboot.
-pub(super) fn log_return(request: &Request, result: &OnResult) {
-    let target = request.target_node.as_ref().map_or("", |target| target.as_str());
-    let line = format!("returned: request={} target={target} {result}", request.request_id);
-    match result {
-        OnResult::On(_) => info!("{line}"),
-        _ => warn!("{line}"),
     }
 }
 
