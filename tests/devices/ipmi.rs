@@ -96,7 +96,7 @@ impl Bmcs {
 }
 
 /// A file that only we can read; gives its path.
-fn secret(site: &Site, name: &str, text: &str) -> String {
+pub(crate) fn secret(site: &Site, name: &str, text: &str) -> String {
     let path = site.path(name);
     fs::write(&path, format!("{text}\n")).unwrap();
     fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();

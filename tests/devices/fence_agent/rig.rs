@@ -147,7 +147,7 @@ impl Rig {
 }
 
 /// Installs the agents, once.
-pub(super) fn install_agents() {
+pub(crate) fn install_agents() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| drop(Simulator::start("fence-agents", &[])));
 }
