@@ -323,7 +323,7 @@ fn what_is_refused_or_only_said_is_no_success(aws: &Aws) {
     aws.fault("StartInstances", &error);
     assert_fences(&site, "reboot", "node12", &["off: the device shows it"]);
     let (result, details) = site.await_on_result(&site.last_request());
-    assert!(result == "failed" && details.contains("Insufficient"), "{result}: {details}");
+    assert!(result == "not confirmed" && details.contains("Insufficient"), "{result}: {details}");
     assert_eq!(aws.executed("node12"), ["stop"]);
 
     let error = json!({ "error": { "code": "IncorrectInstanceState", "status": 400 } });
