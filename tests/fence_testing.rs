@@ -67,7 +67,7 @@ fn each_sequence_of_actions_ends_with_the_codes_of_a_fence_agent() {
                 let expected = match (*action, code) {
                     ("on", _) => "Success: Powered ON\n",
                     ("off", _) => "Success: Powered OFF\n",
-                    ("reboot", _) => "Success: Rebooted\n",
+                    ("reboot", _) => "Success: Powered OFF, the power-on follows\n",
                     ("status", 0) => "Status: ON\n",
                     ("status", _) => "Status: OFF\n",
                     // The plug that is given with it alone.

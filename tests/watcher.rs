@@ -16,6 +16,7 @@
 //! - `places`: the directories and lost events; full disks (`disks`).
 //! - `queries`: questions that cannot be understood, or that are still being written.
 //! - `reload`: a new configuration while it runs.
+//! - `returning`: the power-on that follows the answer to a reboot.
 //! - `service`: the configuration, and what the service tells of itself.
 //! - `shortage`: what a passing lack of descriptors delays, and for how long.
 
@@ -45,6 +46,8 @@ mod places;
 mod queries;
 #[path = "watcher/reload.rs"]
 mod reload;
+#[path = "watcher/returning.rs"]
+mod returning;
 #[path = "watcher/service.rs"]
 mod service;
 #[path = "watcher/shortage.rs"]

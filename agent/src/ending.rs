@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use fence_core::agent::{Outcome, Reason, Serving};
+use fence_core::watcher::NOT_FENCED_AGAIN;
 use fence_protocol::{AuditResult, FenceAction, FenceResult, ReceivedAnswer, bounded};
 
 use crate::invocation::{FenceSettings, Responder};
@@ -19,6 +20,8 @@ pub struct FenceEnding {
     pub details: String,
     /// How the agent ends.
     pub ending: Ending,
+    /// A reboot whose target is off, and is brought back by our watcher after the answer.
+    pub on_follows: bool,
 }
 
 /// The end for `outcome`, reached `waited` after the agent's start; `watcher` is the watcher's
@@ -30,10 +33,7 @@ pub fn fence_ending(
     watcher: Serving,
 ) -> FenceEnding {
     match outcome {
-        Outcome::Success(answer) => {
-            let ending = done(settings.action, answer.action_performed.as_deref());
-            FenceEnding { result: FenceResult::Success.into(), details: in_words(&answer), ending }
-        }
+        Outcome::Success(answer) => fenced(settings, &answer),
         Outcome::Failure(answer) => {
             let result = result_of(&answer);
             let advice = advice(&result, &answer.message, settings);
@@ -85,12 +85,28 @@ pub fn fence_ending(
     }
 }
 
+/// The end of a fence that was answered with success.
+fn fenced(settings: &FenceSettings, answer: &ReceivedAnswer) -> FenceEnding {
+    let performed = answer.action_performed.as_deref();
+    let on_follows = settings.responder == Responder::FenceWatcher
+        && settings.action == FenceAction::Reboot
+        && performed == Some(FenceAction::Off.as_str())
+        && !answer.message.starts_with(NOT_FENCED_AGAIN);
+    let ending = if on_follows {
+        Ending::success("Success: Powered OFF, the power-on follows\n")
+    } else {
+        done(settings.action, performed)
+    };
+    let result = FenceResult::Success.into();
+    FenceEnding { result, details: in_words(answer), ending, on_follows }
+}
+
 /// The end of an `on` with nnf-sos, which would take the request for a fence. The administrator
 /// gives the node its storage back.
 pub fn nothing_to_do() -> FenceEnding {
     let details = "nothing requested: responder nnf takes every request for a fence".to_owned();
     let ending = Ending::success("Success: Nothing to do, nnf-sos does not switch nodes on\n");
-    FenceEnding { result: FenceResult::Success.into(), details, ending }
+    FenceEnding { result: FenceResult::Success.into(), details, ending, on_follows: false }
 }
 
 /// Whether nnf-sos says that the target had nothing to lose. nnf-sos says so of a node that it does
@@ -128,14 +144,24 @@ fn done(action: FenceAction, performed: Option<&str>) -> Ending {
     Ending::success(match (action, performed) {
         (FenceAction::Off, _) | (FenceAction::Reboot, Some("off")) => "Success: Powered OFF\n",
         (FenceAction::On, _) => "Success: Powered ON\n",
-        (FenceAction::Reboot, _) => "Success: Rebooted\n",
+        (FenceAction::Reboot, _) => return rebooted(),
     })
+}
+
+/// The end of a reboot whose target is on again.
+pub fn rebooted() -> Ending {
+    Ending::success("Success: Rebooted\n")
 }
 
 /// The end of a fence that failed because of `why`.
 pub fn failed(settings: &FenceSettings, result: impl Into<AuditResult>, why: &str) -> FenceEnding {
     let text = format!("{} of '{}' failed: {why}", settings.action, settings.target);
-    FenceEnding { result: result.into(), ending: Ending::failure(&text), details: why.to_owned() }
+    FenceEnding {
+        result: result.into(),
+        ending: Ending::failure(&text),
+        details: why.to_owned(),
+        on_follows: false,
+    }
 }
 
 fn gave_up(
@@ -157,7 +183,8 @@ fn gave_up(
             let why = format!("no answer within {seconds:.1} s; {seen}{rest}");
             let text = format!("{} of '{}' timed out: {why}", settings.action, settings.target);
             let ending = Ending::failure_as_said(&text);
-            return FenceEnding { result, details: format!("timed out: {why}"), ending };
+            let details = format!("timed out: {why}");
+            return FenceEnding { result, details, ending, on_follows: false };
         }
     };
     failed(settings, result, &why)
@@ -336,14 +363,17 @@ mod tests {
 
     #[test]
     fn a_reboot_that_was_answered_with_off_is_not_called_one() {
-        for (performed, words) in [
-            (Some("off"), "Success: Powered OFF"),
-            (Some("reboot"), "Success: Rebooted"),
-            (None, "Success: Rebooted"),
+        let not_again = format!("{NOT_FENCED_AGAIN}: for another");
+        for (performed, message, words, may_follow) in [
+            (Some("off"), "x", "Success: Powered OFF", true),
+            (Some("off"), &not_again, "Success: Powered OFF\\n", false),
+            (Some("reboot"), "x", "Success: Rebooted", false),
+            (None, "x", "Success: Rebooted", false),
         ] {
             for responder in ["fence-watcher", "script", "nnf"] {
                 let performed = performed.map(str::to_owned);
-                let answer = ReceivedAnswer { action_performed: performed, ..answer("x", None) };
+                let answer =
+                    ReceivedAnswer { action_performed: performed, ..answer(message, None) };
                 let outcome = Outcome::Success(answer);
                 let end = fence_ending(
                     &settings(responder),
@@ -351,7 +381,10 @@ mod tests {
                     Duration::from_secs(9),
                     Serving::Alive,
                 );
+                let follows = may_follow && responder == "fence-watcher";
                 assert!(stderr(&end).contains(words), "{end:?}");
+                assert_eq!(end.on_follows, follows, "{end:?}");
+                assert_eq!(stderr(&end).contains("the power-on follows"), follows, "{end:?}");
             }
         }
     }

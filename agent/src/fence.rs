@@ -25,12 +25,13 @@ use log::Level;
 use crate::clock::{self, boot_id, boot_ms};
 use crate::discovery::{self, Discovery, Naming};
 use crate::ending::{
-    FenceEnding, failed, fence_ending, found_nothing, nothing_to_do, nothing_was_fenced,
+    FenceEnding, failed, fence_ending, found_nothing, nothing_to_do, nothing_was_fenced, rebooted,
 };
 use crate::invocation::{FenceSettings, Responder};
 use crate::outcome::Ending;
 use crate::parameters::AGENT;
 use crate::progress::Progress;
+use crate::returning;
 use crate::signals::Signals;
 use crate::target;
 
@@ -45,7 +46,7 @@ pub(crate) fn run(settings: &FenceSettings, start_boot_ms: u64) -> Ending {
     // An agent that gave up no longer holds its request while a log hangs. After a success the
     // request is dropped after the audit: the kernel needs this time to forget the watch.
     let _request = request.filter(|_| end.ending.is_success());
-    attempt.conclude(end)
+    attempt.conclude(end, &signals)
 }
 
 /// One fence under way.
@@ -320,7 +321,7 @@ impl<'a> Attempt<'a> {
         until.min(boot_ms().saturating_add(1000))
     }
 
-    fn conclude(mut self, end: FenceEnding) -> Ending {
+    fn conclude(mut self, end: FenceEnding, signals: &Signals) -> Ending {
         let status = if end.ending.is_success() {
             Status::Completed
         } else if self.is_left_to_watcher {
@@ -337,7 +338,16 @@ impl<'a> Attempt<'a> {
             }
         }
         self.problems.extend(self.progress.settle(self.budget.log(boot_ms()).min(limit)));
-        end.ending.with_problems(&self.problems)
+        let may_show = end.on_follows && self.settings.is_by_hand && self.progress.is_watched();
+        let ending = match &self.request_id {
+            Some(id)
+                if may_show && returning::show(self.settings, id, signals, &mut self.progress) =>
+            {
+                rebooted()
+            }
+            _ => end.ending,
+        };
+        ending.with_problems(&self.problems)
     }
 
     fn audit(&mut self) -> &mut LogProcess {
@@ -361,6 +371,7 @@ impl<'a> Attempt<'a> {
             result: result.cloned(),
             duration_ms,
             gfs2_discovery: self.discovery.as_ref().map(Discovery::to_record),
+            on_result: None,
         };
         self.audit().record(&event);
         let level = match status {

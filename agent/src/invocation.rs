@@ -117,6 +117,8 @@ pub struct FenceSettings {
     pub cluster: Search,
     /// The values that are ignored.
     pub ignored: Vec<Ignored>,
+    /// The options come from a command line, and not from a cluster manager.
+    pub is_by_hand: bool,
     /// What to report on the way.
     pub telling: Telling,
 }

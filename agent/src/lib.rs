@@ -20,6 +20,7 @@ pub mod parameters;
 mod prefix;
 mod probe;
 mod progress;
+mod returning;
 mod signals;
 pub mod target;
 

@@ -76,6 +76,14 @@ impl Progress {
         }
     }
 
+    /// Tells something that stays on the terminal.
+    pub(crate) fn say(&mut self, text: &str) {
+        if self.terminal {
+            self.erase();
+            tell(&format!("{AGENT}: {}\n", without_read_words(&shown_line(text))), Duration::ZERO);
+        }
+    }
+
     fn erase(&mut self) {
         if self.shown {
             tell("\r\x1b[K", Duration::ZERO);

@@ -11,6 +11,7 @@
     reason = "each test program uses its part of this module"
 )]
 
+mod audit;
 mod executable;
 mod left_out;
 mod programs;
@@ -323,12 +324,6 @@ impl Site {
             written => written.unwrap(),
         }
         Agent { child: Some(child) }
-    }
-
-    /// The events that the agents wrote down.
-    pub fn audit(&self) -> Vec<Value> {
-        let lines = self.lines("log/fence-events-detailed.jsonl");
-        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 

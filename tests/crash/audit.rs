@@ -1,6 +1,6 @@
 //! What must hold after whatever crashes, once a watcher has had the time to settle everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -32,6 +32,10 @@ pub(crate) struct Remains {
     pub(crate) clients: Vec<Client>,
     /// `target request_id` of each execution.
     pub(crate) executions: Vec<(String, String)>,
+    /// The same of each order that followed the answer to a reboot.
+    pub(crate) power_ons: Vec<(String, String)>,
+    /// The requests of which the audit says what became of the power-on, or a record that it is due.
+    pub(crate) returns: BTreeSet<String>,
     /// What executions noted of others that ran when they began, and must not have.
     pub(crate) overlaps: Vec<String>,
     /// The answers, by file name.
@@ -102,7 +106,34 @@ pub(crate) fn audit(remains: &Remains) -> Vec<String> {
             findings.push(format!("an execution that nobody asked for: {target} {id}"));
         }
     }
+    findings.extend(audit_power_ons(remains));
     findings.extend(remains.overlaps.iter().map(|noted| format!("S6: {noted}")));
+    findings
+}
+
+/// A target comes back once, after its reboot was answered with success, and what became of that is told.
+fn audit_power_ons(remains: &Remains) -> Vec<String> {
+    let is_off = |answer: &Value| {
+        answer["action"] == "reboot"
+            && answer["result"] == "success"
+            && answer["action_performed"] == "off"
+    };
+    let mut findings = Vec::new();
+    for (at, (target, id)) in remains.power_ons.iter().enumerate() {
+        if remains.power_ons[..at].iter().any(|(_, other)| other == id) {
+            findings.push(format!("S2: {target} is powered on more than once by {id}"));
+        }
+        let of_id = |answer: &&Value| answer["request_id"] == id.as_str();
+        if !remains.answers.values().any(|answer| of_id(&answer) && is_off(answer)) {
+            findings.push(format!("{target} is powered on by {id}, which is not answered so"));
+        }
+    }
+    for answer in remains.answers.values().filter(|answer| is_off(answer)) {
+        let id = answer["request_id"].as_str().unwrap_or_default();
+        if !remains.is_settled(answer) && !remains.returns.contains(id) {
+            findings.push(format!("audit: nothing tells what became of the power-on of {answer}"));
+        }
+    }
     findings
 }
 
@@ -178,8 +209,8 @@ mod tests {
         Remains {
             clients: vec![Client { target: "n1".to_owned(), id: None, fate }],
             executions: vec![("n1".to_owned(), "i".to_owned()); executions],
-            overlaps: Vec::new(),
             answers: answers.collect(),
+            ..Remains::default()
         }
     }
 
@@ -237,6 +268,30 @@ mod tests {
         assert_eq!(audit(&overlapping), ["S6: n1"]);
         assert!(audit_log("events.log", "half").is_some());
         assert!(audit_log("events-detailed", "{\"half\n").is_some());
+    }
+
+    #[test]
+    fn a_power_on_that_is_lost_repeated_or_not_answered_is_found() {
+        let reboot = |performed: &str| {
+            let mut remains = remains(Fate::Foreign, 1, &["success"]);
+            let answer = remains.answers.get_mut("i-0").unwrap();
+            answer["action"] = json!("reboot");
+            answer["action_performed"] = json!(performed);
+            remains
+        };
+        let order = || ("n1".to_owned(), "i".to_owned());
+        let (lost, mut told) = (reboot("off"), reboot("off"));
+        assert!(audit(&lost)[0].contains("nothing tells"), "{:?}", audit(&lost));
+        told.returns.insert("i".to_owned());
+        assert_eq!(audit(&told), [""; 0]);
+        told.power_ons = vec![order()];
+        assert_eq!(audit(&told), [""; 0]);
+        told.power_ons.push(order());
+        assert!(audit(&told)[0].contains("more than once"), "{:?}", audit(&told));
+        let mut cycle = reboot("reboot");
+        assert_eq!(audit(&cycle), [""; 0]);
+        cycle.power_ons.push(order());
+        assert!(audit(&cycle)[0].contains("is not answered so"), "{:?}", audit(&cycle));
     }
 
     #[test]

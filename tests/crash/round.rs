@@ -1,6 +1,6 @@
 //! One round: a private spool, one kill after another, a last watcher that nobody kills, the audit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::ExitStatusExt;
@@ -236,7 +236,8 @@ impl Round {
     fn traced_agent(&mut self, kill: &Kill, known: Known) -> bool {
         let target = self.next_target('n');
         let command = kill.upon(&Command::new(agent_program()), &self.next_path("trace"));
-        let mut agent = self.site.agent_as(command, &format!("action=off\nplug={target}\n"));
+        let mut agent =
+            self.site.agent_as(command, &format!("action={}\nplug={target}\n", action(&target)));
         if known == Known::Unseen {
             let requests = self.site.spool.requests.clone();
             let is_its = |name: &String| {
@@ -260,7 +261,8 @@ impl Round {
         for device in ['n', 's'] {
             let target = self.next_target(device);
             self.submit(&target);
-            let options = format!("action=off\nplug={target}\nfence_timeout=60");
+            let action = action(&target);
+            let options = format!("action={action}\nplug={target}\nfence_timeout=60");
             let agent = self.site.agent(&options);
             self.clients.push(Client { target, who: Who::Agent(agent, Known::Seen) });
         }
@@ -273,7 +275,7 @@ impl Round {
     fn submit(&mut self, target: &str) {
         let id = new_id();
         let name = if target.starts_with('n') { id.clone() } else { format!("{target}-{id}") };
-        self.site.spool.submit(&name, &request(&id, "off", target));
+        self.site.spool.submit(&name, &request(&id, action(target), target));
         self.clients.push(Client { target: target.to_owned(), who: Who::Foreign(name, id) });
     }
 
@@ -362,8 +364,13 @@ impl Round {
         let lines = [(self.site.executed(), 1), (self.site.lines("state.orders"), 3)];
         for (line, at) in lines.iter().flat_map(|(lines, at)| lines.iter().map(move |l| (l, *at))) {
             let words: Vec<&str> = line.split(' ').collect();
-            remains.executions.push((words[at].to_owned(), words[at + 1].to_owned()));
+            let of_order = match words[at - 1] {
+                "on" => &mut remains.power_ons,
+                _ => &mut remains.executions,
+            };
+            of_order.push((words[at].to_owned(), words[at + 1].to_owned()));
         }
+        remains.returns = self.returns();
         for (name, bytes) in &self.kept {
             let answer: Value = serde_json::from_slice(bytes).unwrap();
             let result = answer["result"].as_str().unwrap_or_default().to_owned();
@@ -378,6 +385,16 @@ impl Round {
         }
         self.audit_logs();
         self.audit_leftovers();
+    }
+
+    /// The requests of which the audit says what became of the power-on, or a record that it is due.
+    fn returns(&self) -> BTreeSet<String> {
+        let log = self.site.read("log/fence-events-detailed.jsonl");
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let told = events.filter(|event| !event["on_result"].is_null());
+        let told = told.filter_map(|event| Some(event["request_id"].as_str()?.to_owned()));
+        let records = names(&self.site.spool.requests.join(".returning")).into_iter();
+        told.chain(records.map(|name| name.trim_end_matches(".json").to_owned())).collect()
     }
 
     fn audit_logs(&mut self) {
@@ -396,7 +413,10 @@ impl Round {
         let places = Places::new(&spool.requests, &spool.responses);
         WatcherSpool::open(&places, false).unwrap().prune_answers(i64::MAX, 0).unwrap();
         for (directory, kept) in [
-            (&spool.requests, &[".claimed", ".rejected", ".running.lock", ".watcher.lock"][..]),
+            (
+                &spool.requests,
+                &[".claimed", ".rejected", ".returning", ".running.lock", ".watcher.lock"][..],
+            ),
             (&spool.requests.join(".claimed"), &[".running.lock"]),
             (&spool.requests.join(".rejected"), &[]),
             (&spool.responses, &[".started"]),
@@ -437,6 +457,12 @@ fn exclusive(site: &Site) -> String {
          [ $slot != none ] || echo 'more than {AT_ONCE} run on the device' >>'{path}overlaps'\n\
          sleep 0.01\n"
     )
+}
+
+/// What is asked for `target`: the same by all of its clients.
+fn action(target: &str) -> &'static str {
+    let number: usize = target[1..].parse().unwrap();
+    if number.is_multiple_of(2) { "reboot" } else { "off" }
 }
 
 /// How an agent ended, and whether it was killed.

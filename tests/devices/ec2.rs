@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::common::{Site, names, output_of, wait_for};
 use crate::sim::free_ports;
 
-mod rig;
+pub(crate) mod rig;
 
 use rig::*;
 
@@ -54,7 +54,8 @@ fn each_order_is_carried_out_once_and_each_question_is_answered(aws: &Aws) {
     assert_fences(&site, "off", "node1", &["from stopped"]);
     assert_fences(&site, "on", "node1", &["StartInstances i-", "from stopped to pending"]);
     assert_eq!(status(&site, "node1"), Some(0));
-    assert_fences(&site, "reboot", "node1", &["off: the device shows it", "; on: "]);
+    assert_fences(&site, "reboot", "node1", &["off: the device shows it"]);
+    assert_eq!(site.await_on_result(&site.last_request()).0, "on");
     assert_eq!(status(&site, "node1"), Some(0));
     assert_eq!(aws.executed("node1"), ["stop", "stop", "start", "stop", "start"]);
     assert!(aws.executed("node2").is_empty());
@@ -320,7 +321,9 @@ fn what_is_refused_or_only_said_is_no_success(aws: &Aws) {
     // Off is what the cluster waits for.
     let error = json!({ "error": { "code": "InsufficientInstanceCapacity", "status": 500 } });
     aws.fault("StartInstances", &error);
-    assert_fences(&site, "reboot", "node12", &["on failed, the target stays off", "Insufficient"]);
+    assert_fences(&site, "reboot", "node12", &["off: the device shows it"]);
+    let (result, details) = site.await_on_result(&site.last_request());
+    assert!(result == "not confirmed" && details.contains("Insufficient"), "{result}: {details}");
     assert_eq!(aws.executed("node12"), ["stop"]);
 
     let error = json!({ "error": { "code": "IncorrectInstanceState", "status": 400 } });

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::common::{is_alive, new_id, our_request, output_of, wait_for};
 use crate::sim::{Simulator, free_ports};
 
-mod rig;
+pub(crate) mod rig;
 
 use rig::*;
 

@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 use crate::common::{Ended, Site, Watcher, is_alive, names, output_of, wait_for};
 use crate::sim::{Simulator, free_ports};
 
-const PASSWORD: &str = "s3cret";
+pub(crate) const PASSWORD: &str = "s3cret";
 
 /// BMCs of `node1`, `node2`, … on ports of their own, one after the other.
-struct Bmcs {
+pub(crate) struct Bmcs {
     simulator: Simulator,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Bmcs {
-    fn start(count: u16, mode: &str) -> Self {
+    pub(crate) fn start(count: u16, mode: &str) -> Self {
         // A second port for each, 100 further, is what startcmd mode needs.
         let port = free_ports(100 + count);
         let variables = [
@@ -31,7 +31,7 @@ impl Bmcs {
         Bmcs { simulator: Simulator::start("ipmi", &variables), port }
     }
 
-    fn path(&self, node: u16, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, node: u16, name: &str) -> std::path::PathBuf {
         self.simulator.directory().join(format!("node{node}/{name}"))
     }
 
@@ -40,7 +40,7 @@ impl Bmcs {
     }
 
     /// Has a BMC fail: see `ipmi-power`.
-    fn fault(&self, node: u16, name: &str, text: &str) {
+    pub(crate) fn fault(&self, node: u16, name: &str, text: &str) {
         fs::write(self.path(node, name), text).unwrap();
     }
 
@@ -86,7 +86,7 @@ impl Bmcs {
     }
 
     /// A site with these BMCs, and its running watcher.
-    fn site(&self, count: u16, more: &str) -> (Site, Watcher) {
+    pub(crate) fn site(&self, count: u16, more: &str) -> (Site, Watcher) {
         let site = Site::new();
         // No level of the log may hold a secret.
         site.configure(&format!("level = 'trace'\n{}", self.device(&site, "bmc", count, more)));
@@ -96,7 +96,7 @@ impl Bmcs {
 }
 
 /// A file that only we can read; gives its path.
-fn secret(site: &Site, name: &str, text: &str) -> String {
+pub(crate) fn secret(site: &Site, name: &str, text: &str) -> String {
     let path = site.path(name);
     fs::write(&path, format!("{text}\n")).unwrap();
     fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
@@ -106,8 +106,7 @@ fn secret(site: &Site, name: &str, text: &str) -> String {
 /// Has the agent fence, and gives its end and the answer to its request.
 fn fence(site: &Site, options: &str) -> (Ended, Value) {
     let ended = site.agent(options).wait();
-    let event = site.audit().pop().unwrap();
-    let answer = site.spool.await_answer(event["request_id"].as_str().unwrap());
+    let answer = site.spool.await_answer(&site.last_request());
     (ended, answer)
 }
 
@@ -155,7 +154,8 @@ fn each_order_is_carried_out_once_and_each_question_is_answered() {
     assert_fences(&site, "action=on\nplug=node1", &["Chassis Power Control: Up/On"]);
     assert!(bmcs.is_on(1));
     let booted = bmcs.read(1, "boots").lines().count();
-    assert_fences(&site, "action=reboot\nplug=node1", &["off: ", "; on: "]);
+    assert_fences(&site, "action=reboot\nplug=node1", &["off: "]);
+    assert_eq!(site.await_on_result(&site.last_request()).0, "on");
     assert!(bmcs.is_on(1));
     assert_eq!(bmcs.read(1, "boots").lines().count(), booted + 1);
     let orders = ["power 0", "power 0", "power 1", "power 0", "power 1"];
@@ -269,6 +269,7 @@ fn a_late_answer_and_a_late_deed_are_waited_for() {
     // A reboot does not turn it on before it is off.
     bmcs.fault(3, "slow-set", "1");
     assert_fences(&site, "action=reboot\nplug=node3", &["off: the device shows it"]);
+    assert_eq!(site.await_on_result(&site.last_request()).0, "on");
     assert_eq!(bmcs.orders(3), ["power 0", "power 1"]);
     wait_for("the second boot", || bmcs.is_on(3));
     assert_eq!(bmcs.read(3, "boots").lines().count(), 2);

@@ -17,3 +17,4 @@ mod ipmi;
 mod redfish;
 #[allow(dead_code, reason = "each device's tests use their part")]
 mod sim;
+mod speed;

@@ -251,7 +251,7 @@ fn other_directories_of_the_spool_that_vanish_are_made_again() {
     site.configure(&format!("[service]\nrescan = '1s'\n{device}"));
     let watcher = site.start();
     let beside = site.path("queries");
-    let inside = [".claimed", ".rejected"].map(|name| site.spool.requests.join(name));
+    let inside = [".claimed", ".rejected", ".returning"].map(|name| site.spool.requests.join(name));
     for directory in [&site.spool.responses, &beside, &inside[0], &inside[1]] {
         replace(directory, "removed");
         wait_for(&format!("{} to be there", directory.display()), || directory.is_dir());

@@ -16,6 +16,9 @@ pub(crate) struct State {
     pub(crate) version: String,
     pub(crate) devices: Vec<Device>,
     pub(crate) running: Vec<Running>,
+    /// Reboots that are answered, and whose targets are being brought back.
+    #[serde(default)]
+    pub(crate) returning: Vec<Job>,
     pub(crate) queued: Vec<Queued>,
     /// How often each result was answered.
     pub(crate) counts: BTreeMap<String, u64>,
@@ -49,6 +52,9 @@ pub(crate) struct Last {
     pub(crate) action: String,
     pub(crate) result: String,
     pub(crate) message: String,
+    /// Of a reboot: what became of the power-on after its answer; `None` before that is known.
+    #[serde(default)]
+    pub(crate) on_result: Option<String>,
 }
 
 /// A request that runs or waits.
@@ -104,10 +110,10 @@ mod tests {
                 "max_concurrent": 1, "per_address": false, "targets": "n[1-3]",
                 "last": {
                     "time": "2026-11-21T20:01:00.000Z", "request_id": "c", "target": "n1",
-                    "action": "off", "result": "success", "message": "n1 is off",
+                    "action": "off", "result": "success", "message": "n1 is off", "on_result": null,
                 },
             }],
-            "running": [running], "queued": [queued], "counts": {"success": 1},
+            "running": [running], "returning": [job("d")], "queued": [queued], "counts": {"success": 1},
             "answers_waiting_for_disk": 0,
         });
 

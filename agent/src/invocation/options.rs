@@ -144,6 +144,7 @@ impl<'a> Options<'a> {
             naming: self.naming(responder == Responder::Nnf && action != FenceAction::On)?,
             cluster: self.search(CLUSTER_TIME_MAX),
             ignored: self.ignored(),
+            is_by_hand: self.input.is_typed,
             telling: self.telling(),
             // Last: if only the target is missing, all else is checked.
             target: self.target_for(action.as_str(), responder)?,

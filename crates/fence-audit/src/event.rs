@@ -74,6 +74,10 @@ pub struct AuditEvent {
     /// How the file systems were found, or why not; none before the search.
     #[serde(default)]
     pub gfs2_discovery: Option<DiscoveryRecord>,
+    /// Only of the event that tells what became of the power-on after the answer to a reboot: `on`,
+    /// `not confirmed`, `failed`, `not ordered` or `unknown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_result: Option<String>,
 }
 
 impl AuditEvent {
@@ -176,6 +180,7 @@ pub(crate) mod tests {
             result: Some(FenceResult::Unreachable.into()),
             duration_ms: Some(1234),
             gfs2_discovery: Some(discovery("dlm")),
+            on_result: None,
         }
     }
 

@@ -200,6 +200,7 @@ fn event(details: &str) -> AuditEvent {
         result: None,
         duration_ms: None,
         gfs2_discovery: None,
+        on_result: None,
     }
 }
 

@@ -72,11 +72,12 @@ prop_compose! {
         result in proptest::option::of(text().prop_map(AuditResult::from)),
         duration_ms: Option<u64>,
         gfs2_discovery in proptest::option::of(discovery()),
+        on_result in proptest::option::of(text()),
     ) -> AuditEvent {
         AuditEvent {
             timestamp: DateTime::from_timestamp_millis(milliseconds).expect("a common year"),
             action, target_node, gfs2_filesystems, status, details, recorder_node,
-            pacemaker_action, request_id, result, duration_ms, gfs2_discovery,
+            pacemaker_action, request_id, result, duration_ms, gfs2_discovery, on_result,
         }
     }
 }

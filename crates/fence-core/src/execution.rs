@@ -94,6 +94,8 @@ pub struct Verdict {
     pub message: String,
     /// The target's last time off, as far as this execution made certain of it.
     pub off: Option<Off>,
+    /// A reboot whose target is off: the order that brings it back follows the answer.
+    pub on_follows: bool,
 }
 
 /// A target that was off, by an order that counts as done.
@@ -105,14 +107,21 @@ pub struct Off {
     pub at_boot_ms: u64,
     /// The device showed it.
     pub verified: bool,
-    /// An order to bring the target back followed, and may have been carried out.
+    /// The same order brings the target back: a reset by the device itself.
     pub on_followed: bool,
 }
 
 impl Verdict {
     /// That nothing was achieved, as far as anybody knows.
     pub fn failure(result: FenceResult, message: String) -> Self {
-        Verdict { result, verified: false, performed: "none", message, off: None }
+        Verdict {
+            result,
+            verified: false,
+            performed: "none",
+            message,
+            off: None,
+            on_follows: false,
+        }
     }
 
     /// Whether the device *showed* that the target was off, after an off or in the midst of a reboot.
@@ -179,19 +188,15 @@ pub enum Report {
 /// come back, and the late order hit it then.
 const DOUBT_MS: u64 = 15_000;
 
-/// How long the `on` of a reboot may take with its confirmation, in milliseconds. The target is known
-/// to be off by then, and until the answer is written the cluster does not recover its file systems.
-const ON_AFTER_OFF_MS: u64 = 10_000;
-
-/// How long before the deadline the `on` of a reboot ends, in milliseconds (a quarter of what is left
-/// where that is less): the answer has to arrive.
-const ANSWER_RESERVE_MS: u64 = 2_000;
-
 /// The pause before an order is given again to a device that was not reached, in milliseconds.
 const RETRY_PAUSE_MS: u64 = 1_000;
 
-/// The first and the longest pause between two looks at the power, in milliseconds.
-const POLL_MS: (u64, u64) = (50, 1_000);
+/// The first pause between two looks at the power, in milliseconds. Each further one is twice as long.
+const POLL_MS_MIN: u64 = 50;
+
+/// The longest pause between two looks at a device whose last answer came within this time, and at any
+/// other, in milliseconds. A slow one is busy with each look.
+const POLL_MS_MAX: (u64, u64) = (250, 1_000);
 
 /// One execution: feed it with reports, do what it says, until it is done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -207,9 +212,12 @@ pub struct Plan {
     ordered_boot_ms: u64,
     /// The instant by which the present order, with its confirmation, must be over.
     limit_boot_ms: u64,
+    /// The next pause between two looks at the power.
     poll_ms: u64,
-    /// Set once the target is known to be off in a reboot: from then on the fence has succeeded.
-    off: Option<(Off, String)>,
+    /// When the power was asked for.
+    asked_boot_ms: u64,
+    /// Each order is given only while the client waits.
+    is_for_client: bool,
 }
 
 /// How an order came to count as done.
@@ -278,16 +286,26 @@ impl Plan {
             phase: Phase::Ordering { unreached: None },
             ordered_boot_ms: 0,
             limit_boot_ms: 0,
-            poll_ms: POLL_MS.0,
-            off: None,
+            poll_ms: POLL_MS_MIN,
+            asked_boot_ms: 0,
+            is_for_client: true,
         }
+    }
+
+    /// The plan for the order that brings a target back after the off of a reboot, beginning now. It is
+    /// given once and for nobody: the fence has been answered, and a target that was fenced comes back.
+    pub fn power_on(abilities: Abilities, timeout_ms: u64, now_boot_ms: u64) -> Self {
+        let deadline_boot_ms = now_boot_ms.saturating_add(timeout_ms);
+        let plan =
+            Plan::new(FenceAction::On, abilities, Method::OnOff, 1, timeout_ms, deadline_boot_ms);
+        Plan { is_for_client: false, ..plan }
     }
 
     /// Takes what came of the last step at `now_boot_ms` and says what is next.
     pub fn next(&mut self, report: Report, now_boot_ms: u64) -> Step {
         match report {
-            Report::Begin => Step::LookForClient,
-            Report::Client(true) => self.start_order(now_boot_ms),
+            Report::Begin if self.is_for_client => Step::LookForClient,
+            Report::Begin | Report::Client(true) => self.start_order(now_boot_ms),
             Report::Client(false) => self.abandoned(),
             Report::Order(report) => self.after_order(report, now_boot_ms),
             Report::Power(report) => self.after_power(&report, now_boot_ms),
@@ -296,44 +314,22 @@ impl Plan {
         }
     }
 
-    /// Whether the present order is given only while its client waits: each but the `on` of a reboot.
-    /// That one brings back a node that was fenced, which can hit nobody.
+    /// Whether its orders are given only while the client waits.
     pub fn is_for_client(&self) -> bool {
-        self.off.is_none()
+        self.is_for_client
     }
 
     fn start_order(&mut self, now: u64) -> Step {
         if now >= self.deadline_boot_ms {
             return self.after_order(OrderReport::TooLate, now);
         }
-        let (span, end) = if self.off.is_none() {
-            (self.timeout_ms, self.deadline_boot_ms)
-        } else {
-            // The cluster is waiting for what is already certain.
-            let reserve = ANSWER_RESERVE_MS.min((self.deadline_boot_ms - now) / 4);
-            (self.timeout_ms.min(ON_AFTER_OFF_MS), self.deadline_boot_ms - reserve)
-        };
         self.ordered_boot_ms = now;
-        self.limit_boot_ms = now.saturating_add(span).min(end);
+        self.limit_boot_ms = now.saturating_add(self.timeout_ms).min(self.deadline_boot_ms);
         self.attempts_left -= 1;
-        self.note_on(true);
         Step::Order(self.order, self.limit_boot_ms)
     }
 
-    /// Whether the order that follows the off of a reboot may have been carried out.
-    fn note_on(&mut self, may_be_on: bool) {
-        if let Some((off, _)) = &mut self.off {
-            off.on_followed = may_be_on;
-        }
-    }
-
     fn after_order(&mut self, report: OrderReport, now: u64) -> Step {
-        if matches!(
-            report,
-            OrderReport::Unreachable(_) | OrderReport::Failed(_) | OrderReport::TooLate
-        ) {
-            self.note_on(false);
-        }
         match report {
             OrderReport::Acknowledged(words) if self.can_ask && self.order != Order::Cycle => {
                 self.confirm(true, words, now)
@@ -345,30 +341,29 @@ impl Plan {
                 };
                 self.achieved(Confirmed { verified: false, text: with_words(text, &words) }, now)
             }
-            OrderReport::Unacknowledged(words)
-                if self.can_ask && self.order != Order::Cycle && self.off.is_none() =>
-            {
+            OrderReport::Unacknowledged(words) if self.can_ask && self.order != Order::Cycle => {
                 self.limit_boot_ms =
                     now.saturating_add(DOUBT_MS.min(self.timeout_ms)).min(self.deadline_boot_ms);
                 self.confirm(false, words, now)
             }
             OrderReport::Unacknowledged(words) => {
-                self.failed(FenceResult::Unacknowledged, with_words("not acknowledged", &words))
+                Self::failed(FenceResult::Unacknowledged, with_words("not acknowledged", &words))
             }
             OrderReport::Unreachable(words) => {
                 let has_time = now.saturating_add(RETRY_PAUSE_MS) < self.deadline_boot_ms;
-                if self.attempts_left > 0 && has_time && self.off.is_none() {
+                if self.attempts_left > 0 && has_time {
                     self.phase = Phase::Ordering { unreached: Some(words) };
                     return Step::Pause(RETRY_PAUSE_MS);
                 }
-                self.failed(FenceResult::Unreachable, with_words("device not reached", &words))
+                Self::failed(FenceResult::Unreachable, with_words("device not reached", &words))
             }
             OrderReport::Failed(words) => {
-                self.failed(FenceResult::DeviceFailure, with_words("nothing was sent", &words))
+                Self::failed(FenceResult::DeviceFailure, with_words("nothing was sent", &words))
             }
-            OrderReport::TooLate => {
-                self.failed(FenceResult::Expired, "not started: the deadline had passed".to_owned())
-            }
+            OrderReport::TooLate => Self::failed(
+                FenceResult::Expired,
+                "not started: the deadline had passed".to_owned(),
+            ),
             OrderReport::Withdrawn => self.abandoned(),
         }
     }
@@ -382,17 +377,18 @@ impl Plan {
             _ => "nothing was ordered: its client is gone, nobody holds the request any more"
                 .to_owned(),
         };
-        self.failed(FenceResult::Withdrawn, text)
+        Self::failed(FenceResult::Withdrawn, text)
     }
 
     fn confirm(&mut self, acknowledged: bool, words: String, now: u64) -> Step {
-        self.poll_ms = POLL_MS.0;
+        self.poll_ms = POLL_MS_MIN;
         self.phase = Phase::Confirming { acknowledged, words, shown: Shown::NotAsked };
         self.ask(now)
     }
 
     fn ask(&mut self, now: u64) -> Step {
         if now < self.limit_boot_ms {
+            self.asked_boot_ms = now;
             return Step::AskPower(self.limit_boot_ms);
         }
         let Phase::Confirming { acknowledged, words, shown } = &self.phase else {
@@ -403,7 +399,7 @@ impl Plan {
             false => format!("not acknowledged, and not confirmed: {shown}"),
         };
         let text = with_words(&text, words);
-        self.failed(FenceResult::Unacknowledged, text)
+        Self::failed(FenceResult::Unacknowledged, text)
     }
 
     fn after_power(&mut self, report: &PowerReport, now: u64) -> Step {
@@ -430,57 +426,41 @@ impl Plan {
         if left == 0 {
             return self.ask(now);
         }
-        let pause = self.poll_ms.min(left);
-        self.poll_ms = (self.poll_ms * 2).min(POLL_MS.1);
+        let took = now.saturating_sub(self.asked_boot_ms);
+        let longest = if took <= POLL_MS_MAX.0 { POLL_MS_MAX.0 } else { POLL_MS_MAX.1 };
+        let pause = self.poll_ms.min(longest).min(left);
+        self.poll_ms = (self.poll_ms * 2).min(POLL_MS_MAX.1);
         Step::Pause(pause)
     }
 
-    /// The present order counts as done.
-    fn achieved(&mut self, how: Confirmed, now: u64) -> Step {
+    /// The present order counts as done. A reboot by off and on is a success then: the cluster waits for
+    /// nothing more.
+    fn achieved(&self, how: Confirmed, now: u64) -> Step {
         let is_cycle = self.order == Order::Cycle;
+        let on_follows = self.action == FenceAction::Reboot && !is_cycle;
         let off = Off {
             at_boot_ms: if is_cycle { self.ordered_boot_ms } else { now },
             verified: how.verified,
             on_followed: is_cycle,
         };
-        match (self.action, self.order, &self.off) {
-            (FenceAction::Reboot, Order::Off, _) => {
-                self.off = Some((off, how.text));
-                self.order = Order::On;
-                self.phase = Phase::Ordering { unreached: None };
-                self.attempts_left = self.attempts_left.max(1);
-                self.start_order(now)
-            }
-            (FenceAction::Reboot, Order::On, Some((off, text))) => Step::Done(Verdict {
-                result: FenceResult::Success,
-                verified: off.verified,
-                performed: "reboot",
-                message: format!("off: {text}; on: {}", how.text),
-                off: Some(*off),
-            }),
-            (action, order, _) => Step::Done(Verdict {
-                result: FenceResult::Success,
-                verified: how.verified,
-                performed: action.as_str(),
-                message: how.text,
-                off: (order != Order::On).then_some(off),
-            }),
-        }
+        let (performed, message) = if on_follows {
+            ("off", format!("off: {}; the power-on follows", how.text))
+        } else {
+            (self.action.as_str(), how.text)
+        };
+        Step::Done(Verdict {
+            result: FenceResult::Success,
+            verified: how.verified,
+            performed,
+            message,
+            off: (self.order != Order::On).then_some(off),
+            on_follows,
+        })
     }
 
     /// The present order did not come to its end.
-    fn failed(&self, result: FenceResult, text: String) -> Step {
-        match &self.off {
-            // The target is cut off, and that is what the cluster waits for.
-            Some((off, how)) => Step::Done(Verdict {
-                result: FenceResult::Success,
-                verified: off.verified,
-                performed: "off",
-                message: format!("off: {how}; on failed, the target stays off: {text}"),
-                off: Some(*off),
-            }),
-            None => Step::Done(Verdict::failure(result, text)),
-        }
+    fn failed(result: FenceResult, text: String) -> Step {
+        Step::Done(Verdict::failure(result, text))
     }
 }
 

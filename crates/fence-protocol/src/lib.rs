@@ -24,7 +24,7 @@ pub use hostlist::{HostlistError, NODES_MAX, expand_hostlist};
 pub use json::json_problem;
 pub use names::{NameError, NodeName, RecordName, RequestId};
 pub use nearest::nearest;
-pub use query::{PowerState, Query, QueryAnswer, QueryCode, QueryKind};
+pub use query::{PowerOn, PowerState, Query, QueryAnswer, QueryCode, QueryKind};
 pub use request::{Rejection, Request, RequestError};
 pub use result::{AuditResult, FenceResult};
 

@@ -168,10 +168,32 @@ impl QueryAnswer {
         read_record(bytes)
     }
 
+    /// What a state says about the power-on that follows the answer to the reboot `id`; `None` where the
+    /// watcher does not know of one.
+    pub fn power_on(&self, id: &RequestId) -> Option<PowerOn> {
+        let state = self.state.as_ref()?;
+        let is_it = |job: &&Value| job["request_id"] == id.as_str();
+        if state["returning"].as_array()?.iter().any(|job| is_it(&job)) {
+            return Some(PowerOn::UnderWay);
+        }
+        let devices = state["devices"].as_array()?;
+        let last = devices.iter().map(|device| &device["last"]).find(is_it)?;
+        Some(PowerOn::Over(last["on_result"].as_str()?.to_owned()))
+    }
+
     /// The content of the answer's file.
     pub fn to_json(&self) -> Vec<u8> {
         line(self)
     }
+}
+
+/// The power-on that follows the answer to a reboot, as the watcher's state shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PowerOn {
+    /// The target is being brought back.
+    UnderWay,
+    /// That is over: what became of it, and why.
+    Over(String),
 }
 
 /// One of the known words. The parser would take an object as well, and blame the text for other types.
@@ -189,6 +211,27 @@ fn optional_word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_power_on_is_under_way_then_over_and_another_requests_is_neither() {
+        let id = RequestId::random();
+        let of = |returning: &str, on_result: Value| {
+            let last = json!({"request_id": id.as_str(), "on_result": on_result});
+            let state = json!({
+                "returning": [{"request_id": returning, "target": "n3"}],
+                "devices": [{"last": null}, {"last": last}],
+            });
+            QueryAnswer { state: Some(state), ..QueryAnswer::new("q", QueryCode::Yes, "") }
+        };
+        assert_eq!(of(id.as_str(), Value::Null).power_on(&id), Some(PowerOn::UnderWay));
+        let over = of("x", json!("on: the device shows it"));
+        assert_eq!(over.power_on(&id), Some(PowerOn::Over("on: the device shows it".to_owned())));
+        assert_eq!(over.power_on(&RequestId::random()), None);
+        assert_eq!(of("x", Value::Null).power_on(&id), None);
+        let older = QueryAnswer { state: Some(json!({})), ..over };
+        assert_eq!(older.power_on(&id), None);
+    }
 
     #[test]
     fn queries_and_their_answers_survive_the_way_through_a_file() {

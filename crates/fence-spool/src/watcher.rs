@@ -27,6 +27,7 @@ pub struct WatcherSpool {
     pub(crate) rejected: Dir,
     pub(crate) responses: Dir,
     pub(crate) started: Dir,
+    pub(crate) returning: Dir,
     pub(crate) queries: Dir,
 }
 
@@ -76,13 +77,15 @@ impl WatcherSpool {
     /// that a user can choose are made as well.
     pub fn open(places: &Places, create: bool) -> Result<Self, SpoolError> {
         let open = if create { Dir::create } else { Dir::open };
-        let [requests, responses, queries, claimed, rejected, started] = directories(places);
+        let [requests, responses, queries, claimed, rejected, started, returning] =
+            directories(places);
         let spool = WatcherSpool {
             requests: open(&requests)?,
             responses: open(&responses)?,
             claimed: Dir::create(&claimed)?,
             rejected: Dir::create(&rejected)?,
             started: Dir::create(&started)?,
+            returning: Dir::create(&returning)?,
             queries: Dir::create(&queries)?,
         };
         refuse_to_use_twice(&[&spool.requests, &spool.responses, &spool.queries])?;
@@ -112,8 +115,10 @@ impl WatcherSpool {
     /// Whether all paths still lead to the directories that are open. They do not when a directory
     /// was removed and made again.
     pub fn is_current(&self) -> bool {
-        let Self { requests, claimed, rejected, responses, started, queries } = self;
-        [requests, claimed, rejected, responses, started, queries].into_iter().all(Dir::is_current)
+        let Self { requests, claimed, rejected, responses, started, returning, queries } = self;
+        [requests, claimed, rejected, responses, started, returning, queries]
+            .into_iter()
+            .all(Dir::is_current)
     }
 
     /// The file names of what is pending, in no order. It lists the whole directory.
@@ -124,6 +129,13 @@ impl WatcherSpool {
     /// The names of what is claimed, in no order.
     pub fn claimed(&self) -> Result<Vec<RecordName>, SpoolError> {
         let names = self.claimed.names()?;
+        Ok(names.iter().filter_map(|name| RecordName::from_file_name(name)).collect())
+    }
+
+    /// The names of the records of targets that a reboot has made off, in no order; see
+    /// [`WatcherSpool::keep_returning`].
+    pub fn returning(&self) -> Result<Vec<RecordName>, SpoolError> {
+        let names = self.returning.names()?;
         Ok(names.iter().filter_map(|name| RecordName::from_file_name(name)).collect())
     }
 
@@ -140,6 +152,11 @@ impl WatcherSpool {
     /// Reads a claimed request, one that a watcher left behind.
     pub fn inspect_claimed(&self, name: &RecordName) -> Sight {
         record::inspect(&self.claimed, &name.file_name()).0
+    }
+
+    /// Reads the record of a target that a reboot has made off.
+    pub fn inspect_returning(&self, name: &RecordName) -> Sight {
+        record::inspect(&self.returning, &name.file_name()).0
     }
 
     /// Takes a request out of its client's reach. With `sync` the claim outlives a crash of the
@@ -220,6 +237,11 @@ impl WatcherSpool {
         self.responses.has(&name.file_name())
     }
 
+    /// Reads the answer of this very name.
+    pub fn inspect_answer(&self, name: &RecordName) -> Sight {
+        record::inspect(&self.responses, &name.file_name()).0
+    }
+
     /// Whether the request `id`, just claimed as `name`, was begun before: under another name, or
     /// by another watcher that should not be there. To be asked between the claim and the start.
     ///
@@ -276,6 +298,21 @@ impl WatcherSpool {
         self.claimed.unlink(&name.file_name()).map(drop)
     }
 
+    /// Keeps the claimed request `name`, a reboot that is answered, as the record that its target is
+    /// to be brought back; under its identity, because a client may use its name again.
+    pub fn keep_returning(&self, name: &RecordName, id: &RequestId) -> Result<(), SpoolError> {
+        let (file_name, kept) = (name.file_name(), RecordName::of_id(id).file_name());
+        match self.claimed.rename(&file_name, &self.returning, &kept) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(self.claimed.rename_error("keep", &file_name, errno)),
+        }
+    }
+
+    /// Removes the record of [`WatcherSpool::keep_returning`], if it is there.
+    pub fn forget_returning(&self, name: &RecordName) -> Result<(), SpoolError> {
+        self.returning.unlink(&name.file_name()).map(drop)
+    }
+
     /// What a query's file holds, if it may be read. The error is one that may pass.
     pub fn read_query(&self, file_name: &str) -> Result<Option<QueryText>, SpoolError> {
         if !is_plain(file_name) {
@@ -329,11 +366,11 @@ pub fn is_claim_held(path: &Path) -> Result<Option<bool>, SpoolError> {
 }
 
 /// All directories of a spool: first the three that clients know.
-fn directories(places: &Places) -> [PathBuf; 6] {
+fn directories(places: &Places) -> [PathBuf; 7] {
     let Places { requests, responses, queries } = places.clone();
     let (claimed, rejected) = (requests.join(CLAIMED), requests.join(".rejected"));
-    let started = responses.join(".started");
-    [requests, responses, queries, claimed, rejected, started]
+    let (started, returning) = (responses.join(".started"), requests.join(".returning"));
+    [requests, responses, queries, claimed, rejected, started, returning]
 }
 
 /// An answer in the directory of requests could be read as a request.

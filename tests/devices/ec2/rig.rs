@@ -12,16 +12,16 @@ use crate::common::{
 use crate::sim::{Simulator, free_ports};
 
 /// EC2 with the instances `node1` to `node12` and `watcher`, and the proxy before it.
-pub(super) struct Aws {
-    pub(super) moto: Simulator,
-    pub(super) _microburst: Simulator,
-    pub(super) port: u16,
+pub(crate) struct Aws {
+    pub(crate) moto: Simulator,
+    pub(crate) _microburst: Simulator,
+    pub(crate) port: u16,
     /// The access key that may fence, and its secret.
-    pub(super) key: (String, String),
+    pub(crate) key: (String, String),
 }
 
 impl Aws {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         built("fence-watcher-ec2", "fence-watcher-ec2");
         let port = free_ports(3);
         let ports = [port, port + 1, port + 2].map(|port| port.to_string());
@@ -47,26 +47,26 @@ impl Aws {
         Aws { moto, _microburst: microburst, port, key }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    pub(super) fn tls_url(&self) -> String {
+    pub(crate) fn tls_url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port + 1)
     }
 
-    pub(super) fn microburst_url(&self) -> String {
+    pub(crate) fn microburst_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port + 2)
     }
 
-    pub(super) fn id_of(&self, name: &str) -> String {
+    pub(crate) fn id_of(&self, name: &str) -> String {
         let instances = fs::read_to_string(self.moto.directory().join("instances")).unwrap();
         let mut instances = instances.lines().filter_map(|line| line.split_once(' '));
         instances.find(|(_, found)| *found == name).unwrap().0.to_owned()
     }
 
     /// What was really done to the instance.
-    pub(super) fn executed(&self, name: &str) -> Vec<String> {
+    pub(crate) fn executed(&self, name: &str) -> Vec<String> {
         let (log, id) =
             (fs::read_to_string(self.moto.directory().join("log")).unwrap(), self.id_of(name));
         let orders = log.lines().filter_map(|line| line.strip_prefix("executed "));
@@ -75,27 +75,27 @@ impl Aws {
     }
 
     /// How often an order to stop this instance was taken without being carried out.
-    pub(super) fn lies_about(&self, id: &str) -> usize {
+    pub(crate) fn lies_about(&self, id: &str) -> usize {
         let log = fs::read_to_string(self.moto.directory().join("log")).unwrap();
         log.lines().filter(|line| *line == format!("lied stop {id}")).count()
     }
 
     /// Lets the next calls pass unchecked, or checks them again.
-    pub(super) fn check_signatures(&self, is_checked: bool) {
+    pub(crate) fn check_signatures(&self, is_checked: bool) {
         let count = if is_checked { "0" } else { "1000000" };
         let url = format!("{}/moto-api/reset-auth", self.url());
         curl(&["-H", "Content-Type: text/plain", "-d", count, &url]);
     }
 
     /// Tells moto something with a call of ours, while signatures are not checked.
-    pub(super) fn call(&self, form: &str) {
+    pub(crate) fn call(&self, form: &str) {
         let scope = "Authorization: AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/ec2/aws4_request, \
                      SignedHeaders=host, Signature=0";
         curl(&["-H", scope, "-d", &format!("Version=2016-11-15&{form}"), &self.url()]);
     }
 
     /// Has the calls of this operation fail so, and of no other, through the proxy.
-    pub(super) fn fault(&self, operation: &str, fault: &Value) {
+    pub(crate) fn fault(&self, operation: &str, fault: &Value) {
         let rules = format!("{}/_microburst/rules", self.microburst_url());
         let mut rule = json!({ "service": "ec2", "operation": operation });
         rule.as_object_mut().unwrap().extend(fault.as_object().unwrap().clone());
@@ -103,23 +103,23 @@ impl Aws {
     }
 
     /// How often the proxy has made a call fail, so far.
-    pub(super) fn fired(&self) -> usize {
+    pub(crate) fn fired(&self) -> usize {
         let fired = curl(&[&format!("{}/_microburst/fired", self.microburst_url())]);
         serde_json::from_str::<Vec<Value>>(&fired).unwrap().len()
     }
 
     /// The usual environment of a watcher: the key, the region, the endpoint.
-    pub(super) fn environment(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         Aws::environment_of(&self.key.0, &self.key.1, self.url())
     }
 
     /// The same through the proxy.
-    pub(super) fn environment_with_faults(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn environment_with_faults(&self) -> Vec<(&'static str, String)> {
         Aws::environment_of(&self.key.0, &self.key.1, self.microburst_url())
     }
 
     /// The same with another key or another endpoint.
-    pub(super) fn environment_of(
+    pub(crate) fn environment_of(
         id: &str,
         secret: &str,
         url: String,
@@ -133,20 +133,20 @@ impl Aws {
     }
 }
 
-pub(super) fn curl(arguments: &[&str]) -> String {
+pub(crate) fn curl(arguments: &[&str]) -> String {
     let output = output_of(Command::new("curl").args(["-sSf", "-m", "30"]).args(arguments));
     assert!(output.status.success(), "curl {arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// A device for all nodes, with what `more` adds.
-pub(super) fn device(more: &str) -> String {
+pub(crate) fn device(more: &str) -> String {
     format!("[[device]]\nname = 'aws'\ntype = 'ec2'\n{more}\n")
 }
 
 /// A site with this device whose watcher runs in this environment. The metadata service of the machine
 /// that the tests run on is nobody's business.
-pub(super) fn site(device: &str, environment: &[(&str, String)]) -> (Site, Watcher) {
+pub(crate) fn site(device: &str, environment: &[(&str, String)]) -> (Site, Watcher) {
     let site = Site::new();
     site.configure(device);
     let mut command = site.watcher_command(SERVICE);
@@ -157,7 +157,7 @@ pub(super) fn site(device: &str, environment: &[(&str, String)]) -> (Site, Watch
 }
 
 /// `fence-watcher check` of this device, in this environment.
-pub(super) fn check(device: &str, environment: &[(&str, String)]) -> Output {
+pub(crate) fn check(device: &str, environment: &[(&str, String)]) -> Output {
     let site = Site::new();
     site.configure(device);
     let mut command = site.watcher_command(&["check", "--node", "n1"]);
@@ -167,13 +167,13 @@ pub(super) fn check(device: &str, environment: &[(&str, String)]) -> Output {
 
 /// Checks that the device can be reached so. On a busy machine not every contact comes to its end in
 /// time.
-pub(super) fn assert_reachable(device: &str, environment: &[(&str, String)]) {
+pub(crate) fn assert_reachable(device: &str, environment: &[(&str, String)]) {
     let is_reached = || check(device, environment).status.success();
     wait_for(&format!("contact: {device} {environment:?}"), is_reached);
 }
 
 /// Checks that it cannot, for a reason with these words.
-pub(super) fn assert_unreachable(device: &str, environment: &[(&str, String)], words: &str) {
+pub(crate) fn assert_unreachable(device: &str, environment: &[(&str, String)], words: &str) {
     let mut shown = String::new();
     let is_shown = holds_within(PATIENCE, || {
         let output = check(device, environment);
@@ -185,12 +185,12 @@ pub(super) fn assert_unreachable(device: &str, environment: &[(&str, String)], w
 }
 
 /// Checks that the agent finds the device usable.
-pub(super) fn assert_usable(site: &Site) {
+pub(crate) fn assert_usable(site: &Site) {
     wait_for("success of monitor", || site.agent("action=monitor").wait().code == Some(0));
 }
 
 /// Checks that it does not, for a reason with these words.
-pub(super) fn assert_unusable(site: &Site, device: &str, words: &str) {
+pub(crate) fn assert_unusable(site: &Site, device: &str, words: &str) {
     wait_for(&format!("failure of monitor with {words:?}"), || {
         let ended = site.agent(&format!("action=monitor\ndevice={device}")).wait();
         ended.assert_failure(&[]);
@@ -199,15 +199,14 @@ pub(super) fn assert_unusable(site: &Site, device: &str, words: &str) {
 }
 
 /// Has the agent fence, and gives its end and the answer to its request.
-pub(super) fn fence(site: &Site, action: &str, target: &str) -> (Ended, Value) {
+pub(crate) fn fence(site: &Site, action: &str, target: &str) -> (Ended, Value) {
     let ended = site.agent(&format!("action={action}\nplug={target}")).wait();
-    let event = site.audit().pop().unwrap();
-    let answer = site.spool.await_answer(event["request_id"].as_str().unwrap());
+    let answer = site.spool.await_answer(&site.last_request());
     (ended, answer)
 }
 
 /// Checks that the fence succeeds and was seen to, with all of these words in its answer.
-pub(super) fn assert_fences(site: &Site, action: &str, target: &str, words: &[&str]) {
+pub(crate) fn assert_fences(site: &Site, action: &str, target: &str, words: &[&str]) {
     let (ended, answer) = fence(site, action, target);
     ended.assert_success();
     let expected = (&json!("success"), &json!(0), &json!(true));
@@ -216,7 +215,7 @@ pub(super) fn assert_fences(site: &Site, action: &str, target: &str, words: &[&s
 }
 
 /// Checks that the fence fails so, with all of these words in its answer, and that the agent says so.
-pub(super) fn assert_fails(
+pub(crate) fn assert_fails(
     site: &Site,
     action: &str,
     target: &str,
@@ -229,25 +228,25 @@ pub(super) fn assert_fails(
     assert_words(&answer, words);
 }
 
-pub(super) fn assert_words(answer: &Value, words: &[&str]) {
+pub(crate) fn assert_words(answer: &Value, words: &[&str]) {
     let message = answer["message"].as_str().unwrap();
     for word in words {
         assert!(message.contains(word), "no {word:?} in {message:?}");
     }
 }
 
-pub(super) fn status(site: &Site, target: &str) -> Option<i32> {
+pub(crate) fn status(site: &Site, target: &str) -> Option<i32> {
     site.agent(&format!("action=status\nplug={target}")).wait().code
 }
 
 /// A file that only we can read; gives its path.
-pub(super) fn private_file(site: &Site, name: &str, text: &str) -> String {
+pub(crate) fn private_file(site: &Site, name: &str, text: &str) -> String {
     let path = site.path(name);
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
     path.display().to_string()
 }
 
-pub(super) const UNREACHABLE: (&str, u8) = ("unreachable", 1);
-pub(super) const UNACKNOWLEDGED: (&str, u8) = ("unacknowledged", 2);
-pub(super) const FAILED: (&str, u8) = ("device-failure", 3);
+pub(crate) const UNREACHABLE: (&str, u8) = ("unreachable", 1);
+pub(crate) const UNACKNOWLEDGED: (&str, u8) = ("unacknowledged", 2);
+pub(crate) const FAILED: (&str, u8) = ("device-failure", 3);

@@ -76,8 +76,11 @@ impl Rig {
         let answer = self.answer("reboot", target, "success");
         assert_eq!(
             (&answer["verified"], &answer["action_performed"]),
-            (&json!(true), &json!("reboot"))
+            (&json!(true), &json!("off"))
         );
+        let id = answer["request_id"].as_str().unwrap();
+        let (result, details) = self.site.await_on_result(id);
+        assert_eq!(result, "on", "{details}");
         assert_eq!(self.status(target), Some(0));
         self.await_contact();
     }
@@ -144,7 +147,7 @@ impl Rig {
 }
 
 /// Installs the agents, once.
-pub(super) fn install_agents() {
+pub(crate) fn install_agents() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| drop(Simulator::start("fence-agents", &[])));
 }

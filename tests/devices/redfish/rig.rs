@@ -11,28 +11,28 @@ use serde_json::Value;
 use crate::common::{Site, names, output_of};
 use crate::sim::{Simulator, free_ports};
 
-pub(super) const PASSWORD: &str = "s3cret";
+pub(crate) const PASSWORD: &str = "s3cret";
 
 /// sushy-emulator.
-pub(super) struct Sushy {
-    pub(super) simulator: Simulator,
-    pub(super) address: String,
+pub(crate) struct Sushy {
+    pub(crate) simulator: Simulator,
+    pub(crate) address: String,
 }
 
 impl Sushy {
-    pub(super) fn start(variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(variables: &[(&str, &str)]) -> Self {
         let port = free_ports(1).to_string();
         let variables = [&[("REDFISH_PORT", port.as_str())], variables].concat();
         let simulator = Simulator::start("redfish", &variables);
         Sushy { simulator, address: format!("https://127.0.0.1:{port}") }
     }
 
-    pub(super) fn certificate(&self) -> PathBuf {
+    pub(crate) fn certificate(&self) -> PathBuf {
         self.simulator.directory().join("ca.pem")
     }
 
     /// The orders that it got: the system's number and the answer's status.
-    pub(super) fn orders(&self) -> Vec<String> {
+    pub(crate) fn orders(&self) -> Vec<String> {
         let log = fs::read_to_string(self.simulator.directory().join("log")).unwrap();
         // 127.0.0.1 - - [TIME] "POST PATH HTTP/1.1" STATUS -, with colours.
         let order = |line: &str| {
@@ -43,63 +43,63 @@ impl Sushy {
         log.lines().filter_map(order).collect()
     }
 
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         signal_to(&self.simulator.directory(), signal);
     }
 }
 
 /// BMCs of our own, with one system each.
-pub(super) struct Bmcs {
-    pub(super) simulator: Simulator,
-    pub(super) port: u16,
+pub(crate) struct Bmcs {
+    pub(crate) simulator: Simulator,
+    pub(crate) port: u16,
 }
 
 impl Bmcs {
-    pub(super) fn start(count: u16) -> Self {
+    pub(crate) fn start(count: u16) -> Self {
         let port = free_ports(count);
         let (first, nodes) = (port.to_string(), count.to_string());
         let variables = [("REDFISH_PORT", first.as_str()), ("DEVSIM_NODES", &nodes)];
         Bmcs { simulator: Simulator::start("redfish-bmc", &variables), port }
     }
 
-    pub(super) fn directory(&self, number: u16) -> PathBuf {
+    pub(crate) fn directory(&self, number: u16) -> PathBuf {
         self.simulator.directory().join(format!("node{number}"))
     }
 
-    pub(super) fn address(&self, number: u16) -> String {
+    pub(crate) fn address(&self, number: u16) -> String {
         format!("127.0.0.1:{}", self.port + number - 1)
     }
 
     /// As `openssl` shows it.
-    pub(super) fn fingerprint(&self, number: u16) -> String {
+    pub(crate) fn fingerprint(&self, number: u16) -> String {
         fingerprint(&self.directory(number).join("cert.pem"))
     }
 
-    pub(super) fn behave(&self, number: u16, words: &str) {
+    pub(crate) fn behave(&self, number: u16, words: &str) {
         fs::write(self.directory(number).join("behave"), words).unwrap();
     }
 
     /// The orders that it got.
-    pub(super) fn orders(&self, number: u16) -> Vec<String> {
+    pub(crate) fn orders(&self, number: u16) -> Vec<String> {
         let calls = fs::read_to_string(self.directory(number).join("calls")).unwrap_or_default();
         let orders = calls.lines().filter(|line| line.starts_with("POST "));
         orders.map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
     }
 
     /// How many sessions are open; `None` when there never was one.
-    pub(super) fn sessions(&self, number: u16) -> Option<String> {
+    pub(crate) fn sessions(&self, number: u16) -> Option<String> {
         let text = fs::read_to_string(self.directory(number).join("sessions")).ok()?;
         Some(text.trim().to_owned())
     }
 }
 
-pub(super) fn signal_to(directory: &Path, signal: Signal) {
+pub(crate) fn signal_to(directory: &Path, signal: Signal) {
     let text = fs::read_to_string(directory.join("pid")).unwrap();
     let pid = text.split(' ').next().unwrap().parse().unwrap();
     kill(Pid::from_raw(pid), signal).unwrap();
 }
 
-pub(super) fn fingerprint(certificate: &Path) -> String {
+pub(crate) fn fingerprint(certificate: &Path) -> String {
     let mut openssl = std::process::Command::new("openssl");
     openssl.args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(certificate);
     let shown = String::from_utf8(output_of(&mut openssl).stdout).unwrap();
@@ -107,21 +107,21 @@ pub(super) fn fingerprint(certificate: &Path) -> String {
 }
 
 /// A site with the right password, and a wrong one, in files.
-pub(super) fn site() -> Site {
+pub(crate) fn site() -> Site {
     let site = Site::new();
     secret_file(&site, "password", PASSWORD);
     secret_file(&site, "wrong-password", "s3crets");
     site
 }
 
-pub(super) fn secret_file(site: &Site, name: &str, text: &str) {
+pub(crate) fn secret_file(site: &Site, name: &str, text: &str) {
     let mut options = fs::OpenOptions::new();
     let file = options.create_new(true).write(true).mode(0o600).open(site.path(name));
     std::io::Write::write_all(&mut file.unwrap(), text.as_bytes()).unwrap();
 }
 
 /// A device that logs in as it should, and has what `more` says.
-pub(super) fn device(site: &Site, name: &str, more: &str) -> String {
+pub(crate) fn device(site: &Site, name: &str, more: &str) -> String {
     let mut password = String::new();
     if !more.contains("password_file") {
         password = format!("password_file = '{}'\n", site.path("password").display());
@@ -130,20 +130,22 @@ pub(super) fn device(site: &Site, name: &str, more: &str) -> String {
 }
 
 /// Has the agent do `action` to `target` with the device `name`; gives the answer as well.
-pub(super) fn fence(site: &Site, name: &str, action: &str, target: &str) -> Value {
+pub(crate) fn fence(site: &Site, name: &str, action: &str, target: &str) -> Value {
     let ended = site.agent(&format!("action={action}\nplug={target}\ndevice={name}")).wait();
-    let event = site.audit().pop().unwrap();
+    let id = site.last_request();
+    let is_own = |event: &Value| event["request_id"] == id && event["on_result"].is_null();
+    let event = site.audit().into_iter().rfind(is_own).unwrap();
     assert_eq!(event["status"] == "completed", ended.code == Some(0), "{ended:?} {event}");
-    site.spool.answer(event["request_id"].as_str().unwrap()).unwrap()
+    site.spool.answer(&id).unwrap()
 }
 
-pub(super) fn assert_answer(answer: &Value, result: &str, words: &str) {
+pub(crate) fn assert_answer(answer: &Value, result: &str, words: &str) {
     assert_eq!(answer["result"], result, "{answer}");
     assert!(answer["message"].as_str().unwrap().contains(words), "no {words:?}: {answer}");
 }
 
 /// Checks that the password is in no file of the site but its own, and in no command line.
-pub(super) fn assert_secret_is_kept(site: &Site, more: &[String]) {
+pub(crate) fn assert_secret_is_kept(site: &Site, more: &[String]) {
     let login = "YWRtaW46czNjcmV0"; // admin:s3cret, as basic authentication sends it
     let assert_clean = |place: &str, text: &str| {
         for secret in [PASSWORD, login] {
@@ -180,7 +182,7 @@ pub(super) fn assert_secret_is_kept(site: &Site, more: &[String]) {
 }
 
 /// What `fence-watcher` writes when it is called so.
-pub(super) fn said(site: &Site, arguments: &[&str]) -> String {
+pub(crate) fn said(site: &Site, arguments: &[&str]) -> String {
     let output = output_of(&mut site.watcher_command(arguments));
     format!(
         "{}{}",
@@ -189,6 +191,6 @@ pub(super) fn said(site: &Site, arguments: &[&str]) -> String {
     )
 }
 
-pub(super) fn status_code(site: &Site, target: &str) -> Option<i32> {
+pub(crate) fn status_code(site: &Site, target: &str) -> Option<i32> {
     site.agent(&format!("action=status\nplug={target}")).wait().code
 }

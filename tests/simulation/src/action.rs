@@ -21,8 +21,10 @@ pub struct Config {
     pub watchers: usize,
     /// The watchers respect the lock that keeps them apart. Without it only S1 to S4 can hold.
     pub lock: bool,
-    /// Keeps a small world small: pauses between two looks at the power take no time, there is no
-    /// reboot, older clients are whole ones, and a look at the directory is a look at each file.
+    /// A small world has reboots.
+    pub has_reboots: bool,
+    /// Keeps a small world small: pauses between two looks at the power take no time, older clients are
+    /// whole ones, and a look at the directory is a look at each file.
     pub is_small: bool,
     /// How long an agent waits, in milliseconds.
     pub patience_ms: u64,
@@ -102,6 +104,10 @@ pub enum Mutation {
     DeviceLimitForgotten,
     /// A watcher takes no notice of the one that runs.
     WatcherLockIgnored,
+    /// What became of the power-on of a reboot is in no log.
+    OnForgottenWhenAnswered,
+    /// A fence begins while the order that brings its target back is on its way.
+    FenceBesideItsOn,
 }
 
 /// One thing that can happen.
@@ -135,6 +141,8 @@ pub enum Action {
     Device(usize, String, Reaction),
     /// A device that was asked for its targets lists all of them, or fails to.
     List(usize, bool),
+    /// The device does something about the power-on of a reboot, which is named by its request.
+    PowerOn(usize, String, Reaction),
     /// A watcher learns that an execution is over.
     Finish(usize),
     /// The host crashes and boots; the bits tell what of the unsynced is left.

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use chrono::DateTime;
 use fence_core::Now;
 use fence_core::agent::{self, Expected, ResponderKind, Waiting};
-use fence_core::execution::{Method, Plan};
-use fence_core::watcher::{self as core, Claim, Content, Effect, Event, Job, Sight, Watcher};
-use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError};
+use fence_core::execution::{Method, Plan, Report};
+use fence_core::watcher::{self as core, Claim, Effect, Event, Job, Sight, Watcher};
+use fence_protocol::{Answer, NodeName, RecordName, Request, RequestId};
 
 use crate::action::{Config, Mutation};
 use crate::disk::{Dir, Disk};
 use crate::setup::{self, Setup};
+use crate::sights::{claimed_sight, rest_of_claim, sight};
 use crate::world::ABLE;
 
 /// Where an agent stands.
@@ -124,6 +125,8 @@ fn after(mut waiting: Waiting, event: agent::Event, now: Now) -> Place {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Todo {
     Recover(RecordName),
+    /// The record of a target that was to be brought back.
+    Left(String),
     Scan,
     Look(RecordName),
     Effect(Box<Effect>),
@@ -148,6 +151,14 @@ pub(crate) struct Execution {
     pub(crate) until_boot_ms: u64,
 }
 
+impl Execution {
+    fn begin(job: Job, setup: Setup, mut plan: Plan, now: Now) -> Self {
+        let step = plan.next(Report::Begin, now.boot_ms);
+        let until_boot_ms = now.boot_ms;
+        Execution { job, setup, plan, step, has_begun: false, has_proof: false, until_boot_ms }
+    }
+}
+
 /// One watcher process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct WatcherProcess {
@@ -156,6 +167,10 @@ pub(crate) struct WatcherProcess {
     /// Steps that follow from each other; nothing else happens in the process before they are done.
     pub(crate) todo: VecDeque<Todo>,
     pub(crate) executions: BTreeMap<RecordName, Execution>,
+    /// The configuration under which each request was begun.
+    pub(crate) begun_under: BTreeMap<RequestId, Setup>,
+    /// The orders that bring targets back, by the requests that made them off.
+    pub(crate) returns: BTreeMap<RequestId, Execution>,
     pub(crate) finished: VecDeque<(RecordName, fence_core::execution::Verdict)>,
     /// Devices that are being asked for their targets.
     pub(crate) asked: VecDeque<String>,
@@ -170,6 +185,8 @@ pub(crate) struct WatcherProcess {
     /// What ran when it was told to stop, and when that was.
     pub(crate) stopping: Option<BTreeSet<RecordName>>,
     pub(crate) stopped_boot_ms: u64,
+    /// It decided to bring a target back after it was told to stop.
+    pub(crate) brings_back_late: bool,
 }
 
 /// A target that a watcher has made off.
@@ -195,6 +212,10 @@ pub(crate) enum Deed {
     /// The execution of this record has a thread of its own from now on.
     Begun(RecordName),
     Answered(RecordName, Option<Box<Answer>>),
+    /// The target of this request is ordered back.
+    PoweredOn(RequestId),
+    /// What became of the power-on of this request was noted.
+    Returned(RequestId),
 }
 
 impl WatcherProcess {
@@ -202,12 +223,15 @@ impl WatcherProcess {
         let claimed = disk.list(Dir::Claimed);
         let recover = claimed.iter().filter_map(|name| RecordName::from_file_name(name));
         let mut todo: VecDeque<_> = recover.map(Todo::Recover).collect();
+        todo.extend(disk.list(Dir::Returning).into_iter().map(Todo::Left));
         todo.push_back(Todo::Scan);
         WatcherProcess {
             core: Watcher::new(settings(boot), devices(config, setup)),
             setup,
             todo,
             executions: BTreeMap::new(),
+            begun_under: BTreeMap::new(),
+            returns: BTreeMap::new(),
             finished: VecDeque::new(),
             asked: VecDeque::new(),
             seen: BTreeMap::new(),
@@ -216,6 +240,7 @@ impl WatcherProcess {
             joining: BTreeSet::new(),
             stopping: None,
             stopped_boot_ms: 0,
+            brings_back_late: false,
         }
     }
 
@@ -235,8 +260,15 @@ impl WatcherProcess {
     }
 
     pub(crate) fn feed(&mut self, event: Event, now: Now) {
-        let effects = self.core.handle(event, now);
+        let effects = self.handle(event, now);
         self.todo.extend(effects.into_iter().map(|effect| Todo::Effect(Box::new(effect))));
+    }
+
+    fn handle(&mut self, event: Event, now: Now) -> Vec<Effect> {
+        let effects = self.core.handle(event, now);
+        self.brings_back_late |= self.stopping.is_some()
+            && effects.iter().any(|effect| matches!(effect, Effect::PowerOn(_)));
+        effects
     }
 
     /// Carries out the first step that is to be done.
@@ -246,6 +278,12 @@ impl WatcherProcess {
             Todo::Recover(name) => {
                 let sight = claimed_sight(disk, &name);
                 self.first(Event::Recovered(name, sight), now);
+            }
+            Todo::Left(file_name) => {
+                let file = disk.file(Dir::Returning, &file_name);
+                if let Some(Ok(request)) = file.map(|file| Request::parse(&file.bytes)) {
+                    self.first(Event::LeftReturning(request), now);
+                }
             }
             Todo::Scan => {
                 for name in disk.list(Dir::Requests) {
@@ -301,7 +339,7 @@ impl WatcherProcess {
 
     /// Feeds the core; what it wants is done before anything else.
     fn first(&mut self, event: Event, now: Now) {
-        let effects = self.core.handle(event, now);
+        let effects = self.handle(event, now);
         for effect in effects.into_iter().rev() {
             self.todo.push_front(Todo::Effect(Box::new(effect)));
         }
@@ -325,18 +363,8 @@ impl WatcherProcess {
             Effect::Execute(name, job) => {
                 let plan =
                     Plan::new(job.action, ABLE, Method::OnOff, 2, 40_000, job.deadline_boot_ms);
-                let mut execution = Execution {
-                    job: job.clone(),
-                    setup: self.setup,
-                    plan,
-                    step: fence_core::execution::Step::Pause(0),
-                    has_begun: false,
-                    has_proof: false,
-                    until_boot_ms: now.boot_ms,
-                };
-                execution.step =
-                    execution.plan.next(fence_core::execution::Report::Begin, now.boot_ms);
-                self.executions.insert(name.clone(), execution);
+                self.begun_under.insert(job.request.request_id.clone(), self.setup);
+                self.executions.insert(name.clone(), Execution::begin(job, self.setup, plan, now));
                 return Deed::Begun(name);
             }
             Effect::Inquire(name, _) => {
@@ -355,6 +383,25 @@ impl WatcherProcess {
             }
             Effect::RemoveClaimed(name) => {
                 disk.unlink(Dir::Claimed, &name.file_name());
+            }
+            Effect::KeepReturning(name, id) => {
+                let kept = format!("{id}.json");
+                disk.rename(Dir::Claimed, &name.file_name(), Dir::Returning, &kept);
+            }
+            Effect::PowerOn(job) => {
+                let id = job.request.request_id.clone();
+                let plan = Plan::power_on(ABLE, 40_000, now.boot_ms);
+                let setup = self.begun_under.get(&id).copied().unwrap_or(self.setup);
+                self.returns.insert(id.clone(), Execution::begin(job, setup, plan, now));
+                return Deed::PoweredOn(id);
+            }
+            // An order that is on its way cannot be called back.
+            Effect::EndPowerOn(id) => {
+                self.returns.retain(|other, on| *other != id || !on.has_begun);
+            }
+            Effect::Returned(request, _) => return Deed::Returned(request.request_id),
+            Effect::ForgetReturning(id) => {
+                disk.unlink(Dir::Returning, &format!("{id}.json"));
             }
             Effect::RemovePending(name) | Effect::SetAside(name, _) => {
                 disk.unlink(Dir::Requests, &name.file_name());
@@ -378,7 +425,8 @@ impl WatcherProcess {
     pub(crate) fn forgotten(&self) -> Option<&Job> {
         let may_begin = |job: &&Job| {
             let device = self.core.devices().iter().find(|device| device.name == job.lane.device);
-            let running = || self.core.running().map(|(_, job, _)| job);
+            let running =
+                || self.core.running().map(|(_, job, _)| job).chain(self.core.returning());
             running().count() < RUNNING_MAX
                 && running().all(|other| other.machines.iter().all(|m| !job.machines.contains(m)))
                 && running().filter(|other| other.lane == job.lane).count()
@@ -411,62 +459,3 @@ fn settings(boot: u32) -> core::Settings {
 
 /// The most executions of a watcher, over all devices.
 const RUNNING_MAX: usize = 3;
-
-fn rest_of_claim(disk: &mut Disk, name: &RecordName, now: Now) -> Claim {
-    let file = disk.file(Dir::Claimed, &name.file_name());
-    let client_gone = file.is_none_or(|file| file.held_by.is_none());
-    let parsed = file.map_or_else(
-        || Err(Rejection::of(RequestError::Incomplete)),
-        |file| Request::parse(&file.bytes),
-    );
-    let begun_before = parsed.as_ref().is_ok_and(|request| was_begun(disk, name, request, now));
-    Claim::Claimed { parsed, client_gone, begun_before }
-}
-
-/// As `fence_spool::WatcherSpool::was_begun`.
-fn was_begun(disk: &mut Disk, name: &RecordName, request: &Request, now: Now) -> bool {
-    if is_answered(disk, name, request) {
-        return true;
-    }
-    let id = request.request_id.canonical();
-    let of_id = format!("{id}.json");
-    if name.file_name() == of_id {
-        return false;
-    }
-    let is_new = disk.create(Dir::Started, &id, Vec::new(), now.wall_ms, None, true);
-    disk.sync(Dir::Started);
-    !is_new || disk.has(Dir::Claimed, &of_id)
-}
-
-/// The names under which an answer is looked for.
-fn shown_by(request: &Request) -> Vec<String> {
-    let id = request.request_id.canonical();
-    let of_target = request.target_node.as_ref().map(|target| format!("{target}-{id}.json"));
-    [Some(format!("{id}.json")), of_target].into_iter().flatten().collect()
-}
-
-/// As `fence_spool::WatcherSpool::answered`.
-fn is_answered(disk: &Disk, name: &RecordName, request: &Request) -> bool {
-    disk.has(Dir::Responses, &name.file_name())
-        || shown_by(request).iter().any(|other| disk.has(Dir::Responses, other))
-        || disk.has(Dir::Started, &request.request_id.canonical())
-}
-
-fn claimed_sight(disk: &Disk, name: &RecordName) -> Sight {
-    let Some(file) = disk.file(Dir::Claimed, &name.file_name()) else { return Sight::Gone };
-    if disk.has(Dir::Responses, &name.file_name()) {
-        return Sight::Answered;
-    }
-    let parsed = Request::parse(&file.bytes);
-    Sight::Content(Box::new(Content { parsed, changed: (file.bytes.len() as u64, file.mtime_ms) }))
-}
-
-fn sight(disk: &Disk, dir: Dir, name: &RecordName) -> Sight {
-    let Some(file) = disk.file(dir, &name.file_name()) else { return Sight::Gone };
-    let parsed = Request::parse(&file.bytes);
-    let known = parsed.as_ref().is_ok_and(|request| is_answered(disk, name, request));
-    if disk.has(Dir::Responses, &name.file_name()) || known {
-        return Sight::Answered;
-    }
-    Sight::Content(Box::new(Content { parsed, changed: (file.bytes.len() as u64, file.mtime_ms) }))
-}

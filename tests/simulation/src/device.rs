@@ -1,7 +1,7 @@
 //! The device: what it does about an order or a question, and what an execution makes of that.
 
 use fence_core::execution::{Order, OrderReport, PowerReport, Report, Step, Verdict};
-use fence_core::watcher::{Job, is_awaited};
+use fence_core::watcher::{Event, Job, is_awaited};
 use fence_protocol::{FenceAction, FenceResult, PowerState, RecordName, RequestId};
 
 use crate::action::{Mutation, Reaction};
@@ -39,6 +39,7 @@ impl World {
                 performed: job.action.as_str(),
                 message: String::new(),
                 off: None,
+                on_follows: false,
             }),
             _ => execution.plan.next(report, now),
         };
@@ -48,6 +49,51 @@ impl World {
         };
         if execution.has_begun && !had_begun {
             self.check_start(&name, &job);
+        }
+    }
+
+    /// The device does something about the power-on of the request `id`.
+    pub(crate) fn power_on(&mut self, index: usize, id: &str, reaction: Reaction) {
+        let Ok(id) = id.parse::<RequestId>() else { return };
+        let power = self.power.clone();
+        let now = self.now.boot_ms;
+        let Some(watcher) = &mut self.watchers[index] else { return };
+        let Some(execution) = watcher.returns.get_mut(&id) else { return };
+        let target = execution.job.target.clone();
+        let until = |limit: u64| if reaction == Reaction::Hangs { limit.max(now) } else { now };
+        let (report, then) = match execution.step.clone() {
+            Step::Done(verdict) => {
+                watcher.returns.remove(&id);
+                return self.feed(index, Event::OnOver(id, verdict));
+            }
+            Step::Pause(_) => (Report::Paused, now),
+            Step::LookForClient => (Report::Client(true), now),
+            Step::Order(_, limit) => {
+                let (is_done, report) = ordered(reaction);
+                if is_done {
+                    self.power.insert(target.clone(), PowerState::On);
+                }
+                (Report::Order(report), until(limit))
+            }
+            Step::AskPower(limit) => {
+                let state = match reaction {
+                    Reaction::Honest => power.get(&target).copied().unwrap_or(PowerState::On),
+                    _ => PowerState::Unknown,
+                };
+                let report = PowerReport { state, detail: String::new() };
+                (Report::Power(report), until(limit))
+            }
+        };
+        let is_order = matches!(report, Report::Order(_));
+        execution.step = execution.plan.next(report, then);
+        execution.until_boot_ms = match execution.step {
+            Step::Pause(span_ms) => then + span_ms,
+            _ => then,
+        };
+        execution.has_begun |= is_order;
+        if is_order {
+            self.note_on(index, &target);
+            self.feed(index, Event::OnOrdered(id));
         }
     }
 

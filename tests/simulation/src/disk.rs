@@ -1,4 +1,4 @@
-//! A pretended spool: four directories of files, of which a crash of the host leaves what was synced,
+//! A pretended spool: five directories of files, of which a crash of the host leaves what was synced,
 //! and of the rest any part.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +10,7 @@ pub(crate) enum Dir {
     Claimed,
     Responses,
     Started,
+    Returning,
 }
 
 /// A file without its names.

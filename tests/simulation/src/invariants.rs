@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use fence_core::watcher::{Job, route};
-use fence_protocol::{Answer, FenceAction, NodeName, RecordName, Request};
+use fence_core::watcher::{Event, Job, route};
+use fence_protocol::{Answer, FenceAction, NodeName, RecordName, Request, RequestId};
 
+use crate::action::Mutation;
 use crate::actors::{Execution, Made, WatcherProcess};
 use crate::disk::Dir;
 use crate::setup::Setup;
+use crate::sights::is_off_of_reboot;
 use crate::world::{STOP_MS, World};
 
 impl World {
@@ -61,6 +63,9 @@ impl World {
             other.job.target == job.target || machines(other).iter().any(|m| own.contains(m))
         };
         let same_machine = watcher.executions.values().filter(is_same).count();
+        // An order to bring it back is on its way.
+        let is_returning = |other: &&Execution| !other.has_begun && is_same(other);
+        let returning = watcher.returns.values().find(is_returning);
         let is_late = watcher.stopping.as_ref().is_some_and(|ran| {
             !ran.contains(name) && !watcher.core.begun().any(|begun| ran.contains(begun))
         });
@@ -70,6 +75,8 @@ impl World {
         let named = named.or(may_be_any.then_some(job.lane.device.as_str()));
         let found = if is_late {
             format!("stop: {name} is begun and nothing keeps the watcher from ending")
+        } else if returning.is_some() {
+            format!("S6: {} is acted on while it is brought back", job.target)
         } else if same_machine > 1 || (self.config.lock && elsewhere > 1) {
             format!("S6: {} is acted on twice at the same time", job.target)
         } else if device.is_some_and(|device| same_lane > device.max_concurrent) {
@@ -80,6 +87,44 @@ impl World {
         {
             format!("S6: {name} is executed in {:?}, not where it belongs", job.lane)
         } else {
+            return;
+        };
+        self.broken(found);
+    }
+
+    /// The answer under `name` is on the disk.
+    pub(crate) fn note_answered(&mut self, name: &RecordName) {
+        let Some(answer) = self.disk.file(Dir::Responses, &name.file_name()) else { return };
+        let claimed = self.disk.file(Dir::Claimed, &name.file_name());
+        if is_off_of_reboot(&answer.bytes)
+            && let Some(Ok(request)) = claimed.map(|file| Request::parse(&file.bytes))
+        {
+            let id = request.request_id;
+            if !self.ledger.on_noted.contains(&id) {
+                self.ledger.on_due.insert(id);
+            }
+        }
+    }
+
+    /// The target of the request `id` is ordered back.
+    pub(crate) fn check_power_on(&mut self, index: usize, id: &RequestId) {
+        let Some(watcher) = &mut self.watchers[index] else { return };
+        let Some(execution) = watcher.returns.get(id) else { return };
+        let job = execution.job.clone();
+        let is_fence = |other: &&Job| {
+            other.action != FenceAction::On
+                && other.machines.iter().any(|machine| job.machines.contains(machine))
+        };
+        // Somebody else's answer may lie under its name.
+        self.ledger.on_due.insert(id.clone());
+        let found = if watcher.brings_back_late {
+            format!("stop: {id} is brought back by a watcher that stops")
+        } else if let Some(other) = watcher.core.queued().find(is_fence) {
+            format!("S6: {id} is brought back though {} waits", other.request.request_id)
+        } else {
+            if self.config.mutation == Some(Mutation::FenceBesideItsOn) {
+                self.feed(index, Event::OnOrdered(id.clone()));
+            }
             return;
         };
         self.broken(found);
@@ -200,6 +245,10 @@ impl World {
         let left = self.disk.list(Dir::Claimed);
         if !left.is_empty() {
             return self.broken(format!("S5: {left:?} were claimed and are not answered"));
+        }
+        if let Some(id) = self.ledger.on_due.first() {
+            let what = format!("audit: nothing is noted of the power-on of {id}");
+            return self.broken(what);
         }
         let disk = &self.disk;
         let unanswered = self

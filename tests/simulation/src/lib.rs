@@ -9,6 +9,7 @@
 //! - `device`: the fence devices. `setup`: which of them a watcher is configured with.
 //! - `disk`: the spool, and what a crash of the host leaves of it.
 //! - `actors`: agents and watchers, step by step: their shells, written once more for this world.
+//!   `sights`: what they see on the disk.
 //! - `action`: how a world is made, what can happen in it, which bugs can be put in.
 //! - `possible`: what can happen next.
 //! - `world`: what happens. `foreign`: clients and responders of other makes. `invariants`: what must
@@ -24,6 +25,7 @@ mod invariants;
 mod possible;
 mod run;
 mod setup;
+mod sights;
 mod world;
 
 use std::fmt::Display;

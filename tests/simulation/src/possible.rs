@@ -56,7 +56,12 @@ impl World {
             return;
         };
         for (name, execution) in &watcher.executions {
-            self.device_actions(index, name, &execution.step, calm, actions);
+            let act = |reaction| Action::Device(index, name.as_str().to_owned(), reaction);
+            self.device_actions(execution, act, calm, actions);
+        }
+        for (id, execution) in &watcher.returns {
+            let act = |reaction| Action::PowerOn(index, id.as_str().to_owned(), reaction);
+            self.device_actions(execution, act, calm, actions);
         }
         if !watcher.todo.is_empty() {
             actions.push(Action::WatcherStep(index));
@@ -90,21 +95,16 @@ impl World {
 
     fn device_actions(
         &self,
-        index: usize,
-        name: &RecordName,
-        step: &Step,
+        execution: &Execution,
+        act: impl Fn(Reaction) -> Action,
         calm: bool,
         actions: &mut Vec<Action>,
     ) {
-        let mut push = |reaction| {
-            actions.push(Action::Device(index, name.as_str().to_owned(), reaction));
-        };
+        let mut push = |reaction| actions.push(act(reaction));
+        let step = &execution.step;
         match step {
             Step::Pause(_) | Step::Done(_) => {
-                let execution = self.watchers[index].as_ref().and_then(|w| w.executions.get(name));
-                let is_over =
-                    |e: &Execution| self.config.is_small || self.now.boot_ms >= e.until_boot_ms;
-                if execution.is_some_and(is_over) {
+                if self.config.is_small || self.now.boot_ms >= execution.until_boot_ms {
                     push(Reaction::Honest);
                 }
             }
@@ -134,7 +134,7 @@ impl World {
         for target in 0..self.config.targets {
             if budget.agents > 0 {
                 actions.push(Action::NewAgent(target, FenceAction::Off));
-                if !self.config.is_small {
+                if !self.config.is_small || self.config.has_reboots {
                     actions.push(Action::NewAgent(target, FenceAction::Reboot));
                 }
             }
@@ -193,7 +193,8 @@ impl World {
         }
         let agents = self.agents.iter().filter(|a| a.is_alive()).map(|a| a.stop_boot_ms);
         let watchers = self.watchers.iter().flatten().flat_map(|watcher| {
-            let pausing = watcher.executions.values().filter(|_| !self.config.is_small);
+            let executions = watcher.executions.values().chain(watcher.returns.values());
+            let pausing = executions.filter(|_| !self.config.is_small);
             let pauses = pausing.map(|execution| execution.until_boot_ms);
             watcher.core.next_tick_boot_ms().into_iter().chain(pauses).collect::<Vec<_>>()
         });

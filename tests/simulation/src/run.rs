@@ -94,6 +94,7 @@ fn config(random: &mut Random) -> Config {
         watchers: 1 + usize::from(some(1)),
         lock: some(3) != 0,
         is_small: false,
+        has_reboots: true,
         patience_ms: 20_000,
         budget,
         mutation: None,

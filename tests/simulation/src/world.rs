@@ -43,6 +43,10 @@ pub(crate) struct Ledger {
     pub(crate) taken: BTreeSet<RequestId>,
     pub(crate) claimed: BTreeSet<RecordName>,
     pub(crate) checked: BTreeSet<RecordName>,
+    /// Reboots that are answered, and of whose power-on nothing was noted yet.
+    pub(crate) on_due: BTreeSet<RequestId>,
+    /// Reboots of whose power-on it was noted what became of it.
+    pub(crate) on_noted: BTreeSet<RequestId>,
 }
 
 /// Everything.
@@ -138,11 +142,10 @@ impl World {
                     self.check_joins(*index);
                 }
             }
-            Action::StopWatcher(index) => {
-                self.stop_watcher(*index);
-            }
+            Action::StopWatcher(index) => self.stop_watcher(*index),
             Action::KillWatcher(index) => self.watchers[*index] = None,
             Action::Device(index, name, reaction) => self.device(*index, name, *reaction),
+            Action::PowerOn(index, id, reaction) => self.power_on(*index, id, *reaction),
             Action::Finish(index) => {
                 let finished = self.watchers[*index].as_mut().and_then(|w| w.finished.pop_front());
                 if let Some((name, mut verdict)) = finished {
@@ -217,7 +220,9 @@ impl World {
             Action::StepClock(_) => &mut budget.clock_steps,
             Action::ForeignRequest(..) => &mut budget.foreign_requests,
             Action::ForeignAnswer(..) | Action::ForeignTakes(_) => &mut budget.foreign_answers,
-            Action::Device(.., reaction) if *reaction != Reaction::Honest => {
+            Action::Device(.., reaction) | Action::PowerOn(.., reaction)
+                if *reaction != Reaction::Honest =>
+            {
                 &mut budget.device_faults
             }
             Action::Advance(7_000) => &mut budget.idle_spans,
@@ -297,7 +302,7 @@ impl World {
         }
     }
 
-    fn feed(&mut self, index: usize, event: Event) {
+    pub(crate) fn feed(&mut self, index: usize, event: Event) {
         let now = self.watcher_now();
         if let Some(watcher) = &mut self.watchers[index] {
             watcher.feed(event, now);
@@ -324,11 +329,17 @@ impl World {
                 self.ledger.checked.insert(name);
             }
             Deed::Begun(name) => self.check_begin(index, &name),
-            Deed::Answered(name, answer) => {
-                if let Some(answer) = answer
-                    && answer.result == FenceResult::Success
-                {
+            Deed::Answered(name, Some(answer)) => {
+                if answer.result == FenceResult::Success {
                     self.check_success(index, &name, &answer);
+                }
+            }
+            Deed::Answered(name, None) => self.note_answered(&name),
+            Deed::PoweredOn(id) => self.check_power_on(index, &id),
+            Deed::Returned(id) => {
+                if self.config.mutation != Some(Mutation::OnForgottenWhenAnswered) {
+                    self.ledger.on_due.remove(&id);
+                    self.ledger.on_noted.insert(id);
                 }
             }
         }
@@ -416,6 +427,8 @@ impl World {
             self.ledger.claimed.retain(|name| disk.has(Dir::Claimed, &name.file_name()));
         }
         self.ledger.checked.clear();
+        // What was noted of the power-ons may be lost with the logs.
+        self.ledger.on_due.clear();
         self.half_written.clear();
         self.boot += 1;
         self.now.boot_ms = 10_000;

@@ -49,6 +49,7 @@ const WORLD: Config = Config {
     watchers: 1,
     lock: true,
     is_small: true,
+    has_reboots: false,
     patience_ms: 20_000,
     budget: Budget {
         agents: 0,
@@ -135,6 +136,20 @@ fn two_agents_and_a_new_configuration() {
     check("two agents, a reload", Config { targets: 2, budget, ..WORLD });
 }
 
+#[test]
+fn a_reboot_whose_target_comes_back_after_the_answer() {
+    let budget = Budget { agents: 1, watcher_kills: 1, watcher_stops: 1, ..WORLD.budget };
+    check("a reboot, each end of the watcher", Config { has_reboots: true, budget, ..WORLD });
+    let faults = Budget { agents: 1, watcher_kills: 1, device_faults: 1, ..WORLD.budget };
+    check("a reboot, a fault of the device", Config { has_reboots: true, budget: faults, ..WORLD });
+}
+
+#[test]
+fn a_fence_that_waits_for_the_power_on_of_a_reboot() {
+    let budget = Budget { agents: 2, ..WORLD.budget };
+    check("two agents, reboots", Config { has_reboots: true, budget, ..WORLD });
+}
+
 /// Takes half an hour, so it must be asked for. Each has up to ten million distinct states;
 /// with a second watcher as well there would be too many to wait for.
 #[test]
@@ -210,6 +225,11 @@ fn the_checker_finds_each_bug_that_is_put_in() {
         ),
         (Mutation::DeviceLimitForgotten, Config { targets: 2, ..one(agents) }),
         (Mutation::WatcherLockIgnored, Config { watchers: 2, ..one(agents) }),
+        (Mutation::OnForgottenWhenAnswered, Config { has_reboots: true, ..one(agent) }),
+        (
+            Mutation::FenceBesideItsOn,
+            Config { has_reboots: true, ..one(Budget { idle_spans: 1, ..agents }) },
+        ),
     ] {
         let model = builder(Config { mutation: Some(mutation), ..config });
         let checker = model.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();

@@ -108,3 +108,13 @@ fn a_device_that_is_given_too_much_at_once_is_found() {
 fn two_watchers_that_know_nothing_of_each_other_are_found() {
     is_found(Mutation::WatcherLockIgnored, "S6");
 }
+
+#[test]
+fn a_power_on_of_which_nothing_is_noted_is_found() {
+    is_found(Mutation::OnForgottenWhenAnswered, "audit");
+}
+
+#[test]
+fn a_fence_beside_the_power_on_of_its_target_is_found() {
+    is_found(Mutation::FenceBesideItsOn, "S6");
+}

@@ -118,6 +118,11 @@ struct Fence {
     gfs2_discovery: Option<DiscoveryRecord>,
     recorder_node: String,
     request_id: Option<String>,
+    /// Of a reboot: what became of the power-on after its answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_result: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    on_details: String,
 }
 
 /// Joins beginnings and ends, in the order of the beginnings. Of several ends, the last one with a
@@ -134,6 +139,9 @@ fn join(events: impl Iterator<Item = AuditEvent>) -> Vec<Fence> {
             None => format!("{}\n{}", event.target_node, event.action),
         };
         match (event.status, known.get(&key).copied()) {
+            (_, Some(position)) if event.on_result.is_some() => {
+                power_on(&mut fences[position], event);
+            }
             (Status::Requested, _) | (Status::Unknown, None) => {
                 known.insert(key, fences.len());
                 fences.push(begun(event));
@@ -170,7 +178,19 @@ fn begun(event: AuditEvent) -> Fence {
         gfs2_discovery: event.gfs2_discovery,
         recorder_node: event.recorder_node,
         request_id: event.request_id,
+        on_result: event.on_result,
+        on_details: String::new(),
     }
+}
+
+/// Takes over what became of the power-on after the answer, which is no end of the fence.
+fn power_on(fence: &mut Fence, event: AuditEvent) {
+    // One watcher was killed when it had written this, and the next one knew nothing of it.
+    if fence.on_result.is_some() && event.status == Status::Unknown {
+        return;
+    }
+    fence.on_result = event.on_result;
+    fence.on_details = event.details;
 }
 
 fn end(fence: &mut Fence, event: AuditEvent) {
@@ -228,10 +248,15 @@ fn names(fence: &Fence) -> Vec<RecordName> {
 }
 
 /// The details without the result, which the table shows in another column.
-fn details(fence: &Fence) -> &str {
+fn details(fence: &Fence) -> String {
     let (details, result) = (&fence.details, fence.result.as_str());
     let without = |result: &str| details.strip_prefix(result)?.strip_prefix(": ");
-    without(result).or_else(|| without(&result.replace('-', " "))).unwrap_or(details)
+    let details = without(result).or_else(|| without(&result.replace('-', " "))).unwrap_or(details);
+    if fence.on_details.is_empty() {
+        details.to_owned()
+    } else {
+        format!("{details}; {}", fence.on_details)
+    }
 }
 
 fn text(fences: &[Fence], width: usize) -> String {
@@ -243,7 +268,7 @@ fn text(fences: &[Fence], width: usize) -> String {
             &fence.action,
             fence.result.as_str(),
             &fence.duration_ms.map(span).unwrap_or_default(),
-            details(fence),
+            &details(fence),
         ]);
     }
     table.wrapped(width)
@@ -275,7 +300,28 @@ mod tests {
             result: result.map(|word| word.to_owned().into()),
             duration_ms: result.map(|_| 1_500),
             gfs2_discovery: None,
+            on_result: None,
         }
+    }
+
+    #[test]
+    fn what_became_of_a_power_on_belongs_to_its_reboot_and_is_no_end() {
+        let power_on = |second| AuditEvent {
+            action: "on".into(),
+            on_result: Some("not confirmed".into()),
+            ..event(second, Some("a"), Status::Failed, None)
+        };
+        let begin = || event(0, Some("a"), Status::Requested, None);
+        let end = || event(1, Some("a"), Status::Completed, Some("success"));
+        for events in [[begin(), end(), power_on(2)], [begin(), power_on(2), end()]] {
+            let fences = join(events.into_iter());
+
+            assert_eq!((fences.len(), fences[0].result.as_str()), (1, "success"));
+            assert_eq!(fences[0].on_result.as_deref(), Some("not confirmed"));
+            assert_eq!(details(&fences[0]), "second 1; second 2");
+        }
+        let open = join([begin(), power_on(2)].into_iter());
+        assert_eq!(open[0].result.as_str(), OPEN);
     }
 
     #[test]

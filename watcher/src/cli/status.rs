@@ -83,6 +83,11 @@ impl State {
             let note = format!("'{}' has not been reachable since {since}", one_line(&device.name));
             put(&mut text, format_args!("{}\n", paragraph(&one_line(&note), width)));
         }
+        let returning = self.returning();
+        if !returning.is_empty() {
+            let heading = "off by a reboot, being brought back";
+            put(&mut text, format_args!("\n{heading}:\n{}", returning.wrapped(width)));
+        }
         for (heading, table) in [("running", self.running()), ("queued", self.queued())] {
             if table.is_empty() {
                 put(&mut text, format_args!("\nnothing is {heading}\n"));
@@ -135,8 +140,18 @@ impl State {
         let mut table = Table::new(["TIME", "DEVICE", "TARGET", "ACTION", "RESULT", "DETAILS"]);
         for device in &self.devices {
             let Some(last) = &device.last else { continue };
-            let Last { time, target, action, result, message, .. } = last;
-            table.row([&seconds(time), &device.name, target, action, result, message]);
+            let Last { time, target, action, result, message, on_result, .. } = last;
+            let power_on = on_result.iter().map(|came| format!("; power-on: {came}"));
+            let details = message.clone() + &power_on.collect::<String>();
+            table.row([&seconds(time), &device.name, target, action, result, &details]);
+        }
+        table
+    }
+
+    fn returning(&self) -> Table<3> {
+        let mut table = Table::new(["TARGET", "DEVICE", "REQUEST"]);
+        for job in &self.returning {
+            table.row([&job.target, &job.device, &job.request_id]);
         }
         table
     }

@@ -3,13 +3,15 @@
 //! An agent writes its request and the outcome. Pacemaker kills an agent that takes too long with
 //! SIGKILL: then only the watcher knows the outcome. An agent that gives up a claimed request
 //! leaves the end to the watcher as well, and writes only that it gave up. So each request has one
-//! end.
+//! end. The outcome of the power-on that follows the answer to a reboot is another event of the same
+//! request.
 //!
 //! If the disk of the logs hangs, a watcher that touches it cannot end, and keeps the lock for
 //! which the next watcher waits. So a separate process writes each end, and one thread waits for
 //! that process.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::Duration;
@@ -17,8 +19,9 @@ use std::time::Duration;
 use chrono::Utc;
 use fence_audit::{AuditEvent, LogProcess, Status, Task};
 use fence_core::Now;
-use fence_protocol::{Answer, FenceResult, Request, Requested};
-use fence_spool::Abandoned;
+use fence_core::watcher::OnResult;
+use fence_protocol::{Answer, FenceAction, FenceResult, RecordName, Request, RequestId, Requested};
+use fence_spool::{Abandoned, WatcherSpool};
 use log::warn;
 
 /// How many ends may wait for a disk that hangs.
@@ -53,29 +56,47 @@ pub(super) fn make_log_dir_meanwhile(log_dir: &Path) {
     }
 }
 
+/// An entry of the audit. Each is handled before the next.
+enum Entry {
+    /// An event for the logs in this directory. An end comes with its request: the agent cannot take
+    /// the request back before the end is written.
+    Event(PathBuf, Box<AuditEvent>, Option<Abandoned>),
+    /// The record of a power-on. It is removed after the outcome is written.
+    Record(Arc<WatcherSpool>, RecordName),
+}
+
 /// Takes the ends of fences.
 pub(super) struct Desk {
     boot_id: String,
-    /// Each end with its request. The agent cannot take the request back before the end is written.
-    events: SyncSender<(PathBuf, AuditEvent, Abandoned)>,
+    entries: SyncSender<Entry>,
     /// Disconnected after the last end is written.
     done: Receiver<()>,
 }
 
 impl Desk {
     pub(super) fn open(boot_id: &str) -> Self {
-        let (events, received) = mpsc::sync_channel(WAITING_MAX);
+        let (entries, received) = mpsc::sync_channel(WAITING_MAX);
         let (alive, done) = mpsc::sync_channel(0);
         let spawned = thread::Builder::new().name("audit".into()).spawn(move || {
-            for (log_dir, event, _abandoned) in received {
-                write(log_dir, &event);
+            let mut is_written = true;
+            for entry in received {
+                match entry {
+                    Entry::Event(log_dir, event, _abandoned) => is_written = write(log_dir, &event),
+                    // It follows what became of the power-on. The next watcher writes what is lacking.
+                    Entry::Record(spool, name) if is_written => {
+                        if let Err(problem) = spool.forget_returning(&name) {
+                            warn!("request {name}: {problem}");
+                        }
+                    }
+                    Entry::Record(..) => {}
+                }
             }
             drop(alive);
         });
         if let Err(problem) = spawned {
             warn!("the audit will lack the ends of fences whose agents are gone: {problem}");
         }
-        Desk { boot_id: boot_id.to_owned(), events, done }
+        Desk { boot_id: boot_id.to_owned(), entries, done }
     }
 
     /// Records in `log_dir` the answer to a request whose agent is gone.
@@ -87,30 +108,55 @@ impl Desk {
         now: Now,
     ) {
         let duration_ms = duration_ms(&request, answer, now, &self.boot_id);
-        let Some(event) = end(request, answer, duration_ms) else { return };
-        if self.events.try_send((log_dir.to_owned(), event, abandoned)).is_err() {
+        if let Some(event) = end(request, answer, duration_ms) {
+            self.record(log_dir, event, Some(abandoned));
+        }
+    }
+
+    /// Records in `log_dir` what became of the target of a reboot after its answer.
+    pub(super) fn record_return(&self, log_dir: &Path, request: Request, result: &OnResult) {
+        if let Some(event) = return_of(request, result) {
+            self.record(log_dir, event, None);
+        }
+    }
+
+    /// Removes the record of the power-on of the request `id` when all that was recorded before is written:
+    /// a watcher that is killed in between leaves it to the next one, which says so.
+    pub(super) fn forget_return(&self, spool: &Arc<WatcherSpool>, id: &RequestId) {
+        // Where too many wait, the next watcher removes it.
+        let _ = self.entries.try_send(Entry::Record(Arc::clone(spool), RecordName::of_id(id)));
+    }
+
+    fn record(&self, log_dir: &Path, event: AuditEvent, abandoned: Option<Abandoned>) {
+        let entry = Entry::Event(log_dir.to_owned(), Box::new(event), abandoned);
+        if self.entries.try_send(entry).is_err() {
             lacks(&format!("too many others wait for '{}'", log_dir.display()));
         }
     }
 
     /// Takes no more ends, and waits a moment for those that are still to be written.
     pub(super) fn close(self) {
-        drop(self.events);
+        drop(self.entries);
         if self.done.recv_timeout(END_PATIENCE) == Err(RecvTimeoutError::Timeout) {
             warn!("the audit may lack the ends of fences whose agents are gone: the disk is slow");
         }
     }
 }
 
-fn write(log_dir: PathBuf, event: &AuditEvent) {
+/// Writes `event`; whether all went well.
+fn write(log_dir: PathBuf, event: &AuditEvent) -> bool {
     let mut log = LogProcess::start(&Task::Audit(log_dir));
     log.record(event);
-    log.settle(PATIENCE).iter().for_each(|problem| lacks(problem));
-    log.finish(Duration::MAX).iter().for_each(|problem| lacks(problem));
+    let mut problems = log.settle(PATIENCE);
+    problems.extend(log.finish(Duration::MAX));
+    for problem in &problems {
+        lacks(problem);
+    }
+    problems.is_empty()
 }
 
 fn lacks(problem: &str) {
-    warn!("the audit lacks the end of a fence whose agent is gone: {problem}");
+    warn!("the audit lacks the end of a fence whose agent is gone, or of a power-on: {problem}");
 }
 
 fn end(request: Request, answer: &Answer, duration_ms: Option<u64>) -> Option<AuditEvent> {
@@ -129,6 +175,31 @@ fn end(request: Request, answer: &Answer, duration_ms: Option<u64>) -> Option<Au
         request_id: Some(request.request_id.as_str().to_owned()),
         result: Some(answer.result.into()),
         duration_ms,
+        on_result: None,
+    })
+}
+
+fn return_of(request: Request, result: &OnResult) -> Option<AuditEvent> {
+    Some(AuditEvent {
+        timestamp: Utc::now(),
+        action: FenceAction::On.as_str().to_owned(),
+        target_node: request.target_node?.as_str().to_owned(),
+        gfs2_filesystems: request.gfs2_filesystems,
+        gfs2_discovery: None,
+        status: match result {
+            OnResult::On(_) => Status::Completed,
+            OnResult::Unknown => Status::Unknown,
+            OnResult::NotConfirmed(_) | OnResult::Failed(_) | OnResult::NotOrdered(_) => {
+                Status::Failed
+            }
+        },
+        details: format!("power-on after the answer: {result}"),
+        recorder_node: request.recorder_node,
+        pacemaker_action: request.action.as_str().to_owned(),
+        request_id: Some(request.request_id.as_str().to_owned()),
+        result: None,
+        duration_ms: None,
+        on_result: Some(result.as_str().to_owned()),
     })
 }
 

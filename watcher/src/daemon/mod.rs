@@ -14,6 +14,7 @@
 //! - `manager` reports the state of the service to the service manager.
 //! - `reload` reads the configuration again.
 //! - `wake` turns inotify and signals into events.
+//! - `returning` powers the targets of reboots on, and reports the outcomes.
 //! - `report` describes the service for `fence-watcher status`.
 //! - `words` describes the core's events and effects for the log.
 //! - `audit` writes the end of a fence whose agent can no longer write it.
@@ -27,6 +28,7 @@ mod manager;
 mod queries;
 mod reload;
 mod report;
+mod returning;
 mod setup;
 mod spooler;
 mod wake;
@@ -43,7 +45,7 @@ use fence_clock::{boot_id, now};
 use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
-use fence_protocol::{Answer, FenceResult, NodeName, RecordName, Request};
+use fence_protocol::{Answer, FenceResult, NodeName, RecordName, Request, RequestId};
 use fence_spool::{Places, SpoolError, WatcherLock, WatcherSpool};
 use log::{error, info, trace, warn};
 
@@ -53,6 +55,7 @@ use manager::Manager;
 use reload::Reloader;
 pub use reload::Source;
 use report::Reporter;
+use returning::Returns;
 use spooler::Spooler;
 
 /// What wakes the loop.
@@ -70,6 +73,10 @@ pub(crate) enum Wake {
     LookAgain,
     /// An execution is over.
     Finished(RecordName, Verdict),
+    /// A device has reacted to the order that brings the target of this request back.
+    OnOrdered(RequestId),
+    /// That is over.
+    OnOver(RequestId, Verdict),
     /// A question that came as a request has its answer.
     Inquired(RecordName, bool, String),
     /// A device listed its targets, or did not.
@@ -196,6 +203,7 @@ struct Daemon {
     queries: queries::Desk,
     manager: Manager,
     wake: Sender<Wake>,
+    returns: Returns,
     /// The longest time between two rounds, whatever the settings say.
     period_max_ms: u64,
     next_round_boot_ms: u64,
@@ -230,6 +238,7 @@ impl Daemon {
             reloader,
             devices,
             wake,
+            returns: Returns::default(),
             period_max_ms: u64::MAX,
             next_round_boot_ms: now().boot_ms,
             ending: None,
@@ -275,9 +284,12 @@ impl Daemon {
             Wake::Finished(name, verdict) => {
                 if let Some(job) = self.core.executed(&name) {
                     self.reporter.finished(job, &verdict);
+                    self.returns.finished(job, &verdict);
                 }
                 self.feed(Event::Finished(name, verdict));
             }
+            Wake::OnOrdered(id) => self.feed(Event::OnOrdered(id)),
+            Wake::OnOver(id, verdict) => self.feed(Event::OnOver(id, verdict)),
             Wake::Inquired(name, reached, words) => {
                 self.feed(Event::Inquired(name, reached, words));
             }
@@ -330,6 +342,7 @@ impl Daemon {
                 let verdict = Verdict::failure(FenceResult::Interrupted, message.to_owned());
                 self.feed(Event::Finished(name, verdict));
             }
+            self.give_up_returns();
             // The process ends in any case: no program may run beside the next watcher.
             return self.ending.take().map(|(end, _)| match end {
                 End::SpoolReplaced => End::Overran,
@@ -389,6 +402,8 @@ impl Daemon {
     }
 
     fn recover(&mut self) {
+        // First: what is claimed may become such a record.
+        self.recover_returns();
         let is_news = |(name, _): &(RecordName, _)| !self.core.knows(name);
         for (name, sight) in self.spooler.claimed().into_iter().filter(is_news).collect::<Vec<_>>()
         {
@@ -445,13 +460,19 @@ impl Daemon {
                     job.request.request_id, job.target, job.action, job.lane.device
                 );
                 let device = self.devices.get(&job.lane.device).cloned();
-                worker::execute(device, &self.spooler.spool, name, job, &self.wake);
+                let power_on = self.returns.begin(&job);
+                worker::execute(device, &self.spooler.spool, name, job, power_on, &self.wake);
             }
+            Effect::PowerOn(_)
+            | Effect::EndPowerOn(_)
+            | Effect::Returned(..)
+            | Effect::ForgetReturning(_) => return self.carry_out_return(effect),
             Effect::Inquire(name, request) => {
                 self.queries.inquire(name, request, self.core.devices());
             }
             Effect::AskTargets(device) => self.queries.list(device),
             Effect::RemoveClaimed(name) => self.spooler.remove_claimed(&name),
+            Effect::KeepReturning(name, id) => self.spooler.keep_returning(&name, &id),
             Effect::RemovePending(name) => self.spooler.remove_pending(&name),
             Effect::SetAside(name, why) => self.spooler.set_aside(&name, &why),
             Effect::Note(name, text) => warn!("request {name}: {text}"),

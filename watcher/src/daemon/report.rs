@@ -6,8 +6,8 @@ use std::sync::Arc;
 use chrono::{DateTime, SecondsFormat, Utc};
 use fence_core::Now;
 use fence_core::execution::Verdict;
-use fence_core::watcher::{Coverage, Job, Watcher};
-use fence_protocol::{FenceResult, fold_hostlist};
+use fence_core::watcher::{Coverage, Job, OnResult, Watcher};
+use fence_protocol::{FenceResult, RequestId, fold_hostlist};
 
 use crate::devices::{ConfiguredDevice, Devices};
 use crate::state::{self, Last, Queued, Running, State};
@@ -68,7 +68,16 @@ impl Reporter {
             action: job.action.to_string(),
             result: verdict.result.to_string(),
             message: verdict.message.clone(),
+            on_result: None,
         });
+    }
+
+    /// What became of the target of the reboot `id` after its answer.
+    pub(super) fn returned(&mut self, id: &RequestId, result: &OnResult) {
+        let lasts = self.devices.values_mut().filter_map(|story| story.last.as_mut());
+        for last in lasts.filter(|last| last.request_id == id.as_str()) {
+            last.on_result = Some(result.to_string());
+        }
     }
 
     pub(super) fn state(&self, core: &Watcher, devices: &Devices, now: Now) -> State {
@@ -109,6 +118,7 @@ impl Reporter {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             devices: devices.here().map(device).collect(),
             running: running_jobs.collect(),
+            returning: core.returning().map(shown).collect(),
             queued: queued_jobs.collect(),
             counts: counts.collect(),
             answers_waiting_for_disk: core.unanswered(),

@@ -7,8 +7,11 @@ use std::thread;
 
 use chrono::Utc;
 use fence_core::Now;
-use fence_core::watcher::{Claim, Content, Event, Sight};
-use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestError, RequestId};
+use fence_core::watcher::{Claim, Content, Event, NOT_FENCED_AGAIN, Sight};
+use fence_protocol::{
+    Answer, FenceAction, NodeName, ReceivedAnswer, RecordName, Rejection, Request, RequestError,
+    RequestId, Requested,
+};
 use fence_spool::{ClaimOutcome, Places, Sight as SpoolSight, SpoolError, WatcherSpool};
 use log::{debug, error, info, trace, warn};
 
@@ -104,10 +107,58 @@ impl Spooler {
                 // Only an answer of its own name counts: a request that was begun has other traces
                 // without an answer.
                 let is_answered = |_: Option<&_>, _: Option<&_>| self.spool.has_answer(&name);
-                let sight = self.sight_of(&name, self.spool.inspect_claimed(&name), is_answered)?;
+                let found = self.spool.inspect_claimed(&name);
+                let request = request_in(&found);
+                let sight = match (self.sight_of(&name, found, is_answered)?, request) {
+                    (Sight::Answered, Some(request)) if self.is_off_by(&name, &request) => {
+                        Sight::OffAnswered(Box::new(request))
+                    }
+                    (sight, _) => sight,
+                };
                 Some((name, sight))
             })
             .collect()
+    }
+
+    /// Whether the answer under `name` says that the reboot `request` has made its target off, by an
+    /// execution of its own.
+    fn is_off_by(&self, name: &RecordName, request: &Request) -> bool {
+        let SpoolSight::Content { bytes, .. } = self.spool.inspect_answer(name) else {
+            return false;
+        };
+        let Ok(answer) = ReceivedAnswer::parse(&bytes) else { return false };
+        request.action == Requested::Fence(FenceAction::Reboot)
+            && answer.success == Some(true)
+            && answer.action_performed.as_deref() == Some(FenceAction::Off.as_str())
+            && !answer.message.starts_with(NOT_FENCED_AGAIN)
+    }
+
+    /// The requests whose targets the watcher before us was to bring back, as its records say; `None` where
+    /// not all of them can be read at the moment.
+    pub(super) fn left_returning(&self) -> Option<Vec<Request>> {
+        let names = self.spool.returning().map_err(|problem| {
+            self.report("cannot look through the targets to be brought back", &problem);
+        });
+        let mut requests = Vec::new();
+        for name in names.ok()? {
+            let found = self.spool.inspect_returning(&name);
+            match (request_in(&found), found) {
+                (Some(request), _) => requests.push(request),
+                (None, SpoolSight::Gone) => {}
+                (None, SpoolSight::Failed(problem)) => {
+                    self.report(&format!("request {name}"), &problem);
+                    return None;
+                }
+                (None, _) => {
+                    warn!("the record {name} of a target to be brought back is none; removed");
+                    self.note_failure(
+                        &format!("request {name}"),
+                        self.spool.forget_returning(&name),
+                    );
+                }
+            }
+        }
+        Some(requests)
     }
 
     pub(super) fn answer(&self, name: RecordName, answer: &Answer) -> Event {
@@ -132,6 +183,15 @@ impl Spooler {
     pub(super) fn remove_claimed(&self, name: &RecordName) {
         debug!("spool: remove the claimed request {name}");
         self.note_failure(&format!("request {name}"), self.spool.remove_claimed(name));
+    }
+
+    /// Keeps a claimed request as the record of its power-on. If that fails, it is removed: a claimed
+    /// request would count as one without an answer.
+    pub(super) fn keep_returning(&self, name: &RecordName, id: &RequestId) {
+        debug!("spool: keep the claimed request {name} until its target is back");
+        let kept = self.spool.keep_returning(name, id);
+        let kept = kept.or_else(|problem| self.spool.remove_claimed(name).and(Err(problem)));
+        self.note_failure(&format!("request {name}"), kept);
     }
 
     /// Removes a pending request that is not to be executed.
@@ -246,6 +306,14 @@ impl Spooler {
                 None
             }
         }
+    }
+}
+
+/// The request that was read, if it is one.
+fn request_in(found: &SpoolSight) -> Option<Request> {
+    match found {
+        SpoolSight::Content { bytes, .. } => Request::parse(bytes).ok(),
+        _ => None,
     }
 }
 

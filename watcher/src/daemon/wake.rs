@@ -127,7 +127,9 @@ fn is_directory(path: &Path, places: &Places) -> bool {
 /// Whether it is one of the watcher's own directories beside the requests.
 fn is_ours(path: &Path, places: &Places) -> bool {
     path.parent() == Some(&places.requests)
-        && path.file_name().is_some_and(|name| name == ".claimed" || name == ".rejected")
+        && path.file_name().is_some_and(|name| {
+            [".claimed", ".rejected", ".returning"].iter().any(|own| name == *own)
+        })
 }
 
 fn is_lock(path: &Path, places: &Places) -> bool {
@@ -184,7 +186,9 @@ mod tests {
     fn a_directory_of_the_watchers_own_that_is_removed_is_noticed() {
         let moved = EventKind::Modify(ModifyKind::Name(RenameMode::From));
         for kind in [EventKind::Remove(RemoveKind::Folder), moved] {
-            for directory in ["/s/requests/.claimed", "/s/requests/.rejected"] {
+            for directory in
+                ["/s/requests/.claimed", "/s/requests/.rejected", "/s/requests/.returning"]
+            {
                 assert_eq!(woken_by(kind, directory), "[LookAgain]");
             }
         }

@@ -14,6 +14,13 @@ pub(super) fn of_event(event: &Event) -> String {
         Event::Finished(name, verdict) => {
             format!("finished request {name}: {}: {}", verdict.result, verdict.message)
         }
+        Event::OnOrdered(id) => format!("the device reacted to the power-on of request {id}"),
+        Event::OnOver(id, verdict) => {
+            format!("the power-on of request {id} is over: {}: {}", verdict.result, verdict.message)
+        }
+        Event::LeftReturning(request) => {
+            format!("found the record of a power-on: request {}", request.request_id)
+        }
         Event::Inquired(name, true, words) => format!("asked for request {name}: {words}"),
         Event::Inquired(name, false, words) => format!("asked in vain for request {name}: {words}"),
         Event::Answered(name, Ok(())) => format!("answered request {name}"),
@@ -50,6 +57,15 @@ pub(super) fn of_effect(effect: &Effect) -> String {
             format!("answer request {name}: {}: {}", answer.result, answer.message)
         }
         Effect::RemoveClaimed(name) => format!("remove claimed request {name}"),
+        Effect::KeepReturning(name, _) => format!("keep claimed request {name} for its power-on"),
+        Effect::PowerOn(job) => {
+            format!("power on the target of request {}", job.request.request_id)
+        }
+        Effect::EndPowerOn(id) => format!("let go of the power-on of request {id}"),
+        Effect::Returned(request, result) => {
+            format!("note the power-on of request {}: {result}", request.request_id)
+        }
+        Effect::ForgetReturning(id) => format!("remove the record of the power-on of request {id}"),
         Effect::RemovePending(name) => format!("remove pending request {name}"),
         Effect::SetAside(name, why) => format!("set request {name} aside: {why}"),
         Effect::Note(name, text) => format!("note of request {name}: {text}"),
@@ -62,6 +78,7 @@ pub(super) fn of_sight(sight: &Sight) -> String {
     match sight {
         Sight::Gone => "it is gone".to_owned(),
         Sight::Answered => "it is answered".to_owned(),
+        Sight::OffAnswered(_) => "it is answered, and its target was to be brought back".to_owned(),
         Sight::Untrusted(why) => format!("it is not trusted: {why}"),
         Sight::Content(content) => match &content.parsed {
             Ok(_) => "a request".to_owned(),

@@ -1,14 +1,14 @@
 //! Drives one execution: carries out the steps of its plan on its device, in a separate thread.
 
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
 use fence_clock::boot_ms;
 use fence_core::execution::{OrderReport, Plan, PowerReport, Report, Step, Verdict};
 use fence_core::watcher::Job;
-use fence_device::{self as device, Client, Limit, Pin, Subject};
+use fence_device::{Client, HELPER_STACK_BYTES, Limit, OrderContext, Pin, Subject};
 use fence_protocol::{FenceResult, PowerState, RecordName};
 use fence_spool::WatcherSpool;
 use log::debug;
@@ -17,30 +17,46 @@ use super::{Wake, dlm};
 use crate::devices::ConfiguredDevice;
 
 /// Executes `job` on `device`, and sends [`Wake::Finished`] in each case.
+///
+/// If the power-on of a reboot follows the answer, the same thread orders it after a message on
+/// `power_on`, and sends [`Wake::OnOrdered`] and [`Wake::OnOver`]. The thread ends when the sender of
+/// `power_on` is dropped.
 pub(super) fn execute(
     device: Option<Arc<ConfiguredDevice>>,
     spool: &Arc<WatcherSpool>,
     name: RecordName,
     job: Job,
+    power_on: Receiver<()>,
     wake: &Sender<Wake>,
 ) {
     let (spool, sender, record) = (Arc::clone(spool), wake.clone(), name.clone());
     let spawned = thread::Builder::new()
         .name(format!("fence {}", job.target))
-        .stack_size(device::HELPER_STACK_BYTES)
+        .stack_size(HELPER_STACK_BYTES)
         .spawn(move || {
+            // The receiver is gone only when the daemon is.
+            let tell = |event| drop(sender.send(event));
             let client = Client::new(spool.claimed_path(&record), job.request.held);
             Subject::new("request", &job.request.request_id).within(|| {
-                let missing =
-                    || failure(format!("not started: there is no device '{}'", job.lane.device));
-                let drive = |device: &Arc<_>| drive(device, &job, &client);
-                let verdict = device.as_ref().map_or_else(missing, drive);
-                let shows_off = verdict.shows_off();
-                // The receiver is gone only when the daemon is.
-                let _ = sender.send(Wake::Finished(record, verdict));
-                let dlm = device.as_ref().and_then(|device| device.dlm.as_ref());
-                if let Some(executor) = dlm.filter(|_| shows_off) {
+                let Some(device) = device else {
+                    let why = format!("not started: there is no device '{}'", job.lane.device);
+                    return tell(Wake::Finished(record, failure(why)));
+                };
+                let request_json = job.request.to_json();
+                let pin = Pin::default();
+                let execution = Execution { device: &device, job: &job, request_json, client, pin };
+                let verdict = execution.fence();
+                let (shows_off, on_follows) = (verdict.shows_off(), verdict.on_follows);
+                tell(Wake::Finished(record, verdict));
+                // Before the target can come back.
+                if let Some(executor) = device.dlm.as_ref().filter(|_| shows_off) {
                     dlm::acknowledge(executor, &job);
+                }
+                if on_follows && power_on.recv().is_ok() {
+                    let id = &job.request.request_id;
+                    let verdict =
+                        execution.power_on(&power_on, || tell(Wake::OnOrdered(id.clone())));
+                    tell(Wake::OnOver(id.clone(), verdict));
                 }
             });
         });
@@ -53,50 +69,90 @@ pub(super) fn execute(
     }
 }
 
-fn drive(device: &ConfiguredDevice, job: &Job, client: &Client) -> Verdict {
-    // The device's abilities may be known only after this.
-    device.driver.prepare(Limit { not_after_boot_ms: job.deadline_boot_ms });
-    let mut plan = Plan::new(
-        job.action,
-        device.driver.abilities(),
-        device.method(),
-        device.attempts,
-        device.timeout_ms,
-        job.deadline_boot_ms,
-    );
-    let (pin, request_json) = (Pin::default(), job.request.to_json());
-    let order_job = |client| device::OrderContext {
-        target: &job.target,
-        action: job.action,
-        request_id: &job.request.request_id,
-        pin: &pin,
-        gfs2_filesystems: &job.request.gfs2_filesystems,
-        request_json: &request_json,
-        client,
-    };
-    let mut report = Report::Begin;
-    loop {
+/// One request on its device.
+struct Execution<'a> {
+    device: &'a ConfiguredDevice,
+    job: &'a Job,
+    request_json: Vec<u8>,
+    client: Client,
+    pin: Pin,
+}
+
+impl Execution<'_> {
+    fn fence(&self) -> Verdict {
+        let (device, deadline_boot_ms) = (self.device, self.job.deadline_boot_ms);
+        // The device's abilities may be known only after this.
+        device.driver.prepare(Limit { not_after_boot_ms: deadline_boot_ms });
+        let mut plan = Plan::new(
+            self.job.action,
+            device.driver.abilities(),
+            device.method(),
+            device.attempts,
+            device.timeout_ms,
+            deadline_boot_ms,
+        );
+        let mut report = Report::Begin;
+        loop {
+            report = match self.next(&mut plan, report) {
+                Ok(report) => report,
+                Err(verdict) => return verdict,
+            };
+        }
+    }
+
+    /// Orders the target back, calls `ordered` when the device has reacted to that, and then asks for the
+    /// power as long as the other half of `wanted` is held.
+    fn power_on(&self, wanted: &Receiver<()>, ordered: impl Fn()) -> Verdict {
+        let (abilities, timeout_ms) = (self.device.driver.abilities(), self.device.timeout_ms);
+        let mut plan = Plan::power_on(abilities, timeout_ms, boot_ms());
+        let mut report = Report::Begin;
+        loop {
+            report = match self.next(&mut plan, report) {
+                Ok(report) => report,
+                Err(verdict) => return verdict,
+            };
+            if matches!(report, Report::Order(_)) {
+                ordered();
+            }
+            if wanted.try_recv() == Err(TryRecvError::Disconnected) {
+                return Verdict::failure(FenceResult::Interrupted, "not asked any more".to_owned());
+            }
+        }
+    }
+
+    /// Does the next step of `plan` and gives what came of it, or the plan's end.
+    fn next(&self, plan: &mut Plan, report: Report) -> Result<Report, Verdict> {
+        let (driver, target) = (&self.device.driver, &self.job.target);
         let step = plan.next(report, boot_ms());
-        log_step(job, &step_words(&step));
-        report = match step {
+        log_step(self.job, &step_words(&step));
+        let report = match step {
             Step::Order(order, not_after_boot_ms) => {
-                let limit = Limit { not_after_boot_ms };
-                let job = order_job(plan.is_for_client().then_some(client));
-                Report::Order(device.driver.order(order, &job, limit))
+                let context = OrderContext {
+                    target,
+                    action: self.job.action,
+                    request_id: &self.job.request.request_id,
+                    pin: &self.pin,
+                    gfs2_filesystems: &self.job.request.gfs2_filesystems,
+                    request_json: &self.request_json,
+                    client: plan.is_for_client().then_some(&self.client),
+                };
+                Report::Order(driver.order(order, &context, Limit { not_after_boot_ms }))
             }
             Step::AskPower(not_after_boot_ms) => {
-                Report::Power(device.driver.power(&job.target, &pin, Limit { not_after_boot_ms }))
+                Report::Power(driver.power(target, &self.pin, Limit { not_after_boot_ms }))
             }
             Step::Pause(ms) => {
                 thread::sleep(Duration::from_millis(ms));
                 Report::Paused
             }
             Step::LookForClient => {
-                Report::Client(client.is_waiting(Limit { not_after_boot_ms: job.deadline_boot_ms }))
+                let limit = Limit { not_after_boot_ms: self.job.deadline_boot_ms };
+                Report::Client(self.client.is_waiting(limit))
             }
-            Step::Done(verdict) => return verdict,
+            Step::Done(verdict) => return Err(verdict),
         };
-        log_step(job, &report_words(&report));
+        log_step(self.job, &report_words(&report));
+        Ok(report)
     }
 }
 

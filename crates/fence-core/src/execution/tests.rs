@@ -63,16 +63,15 @@ fn a_target_was_shown_to_be_off_only_after_a_verified_off() {
     };
     let (off, on) = (power(PowerState::Off), power(PowerState::On));
     let unreachable = || Report::Order(OrderReport::Unreachable(String::new()));
-    let reboot = [acknowledged(), off.clone(), acknowledged(), on.clone()];
+    let reboot = [acknowledged(), off.clone()];
     let onoff = Method::OnOff;
 
     assert!(end(FenceAction::Off, ASKABLE, onoff, &[acknowledged(), off.clone()]));
     assert!(end(FenceAction::Off, ASKABLE, onoff, &[unacknowledged(), off.clone()]));
     assert!(end(FenceAction::Reboot, ASKABLE, onoff, &reboot));
-    assert!(end(FenceAction::Reboot, ASKABLE, onoff, &[acknowledged(), off, unreachable()]));
     assert!(!end(FenceAction::On, ASKABLE, onoff, &[acknowledged(), on]));
     assert!(!end(FenceAction::Off, MUTE, onoff, &[acknowledged()]));
-    assert!(!end(FenceAction::Reboot, MUTE, onoff, &[acknowledged(), acknowledged()]));
+    assert!(!end(FenceAction::Reboot, MUTE, onoff, &[acknowledged()]));
     assert!(!end(FenceAction::Reboot, ASKABLE, Method::Cycle, &[acknowledged()]));
     assert!(!end(FenceAction::Off, ASKABLE, onoff, &[unreachable()]));
 }
@@ -168,54 +167,72 @@ fn a_failed_order_of_a_device_that_cannot_be_asked_is_unacknowledged() {
 }
 
 #[test]
-fn a_reboot_is_off_confirmed_and_then_on() {
+fn a_reboot_is_a_success_as_soon_as_its_off_is_confirmed() {
     let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::OnOff);
     assert!(matches!(begin(&mut plan, 0), Step::Order(Order::Off, _)));
     assert!(plan.is_for_client());
     assert!(matches!(plan.next(acknowledged(), 1), Step::AskPower(_)));
-    assert!(matches!(plan.next(power(PowerState::Off), 2), Step::Order(Order::On, _)));
-    assert!(!plan.is_for_client());
-    assert!(matches!(plan.next(acknowledged(), 3), Step::AskPower(_)));
-    let verdict = verdict(plan.next(power(PowerState::On), 4));
-    assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "reboot"));
-    assert!(verdict.verified);
-    assert_eq!(verdict.off, Some(Off { at_boot_ms: 2, verified: true, on_followed: true }));
-}
-
-#[test]
-fn a_reboot_whose_on_fails_has_still_cut_the_target_off() {
-    for report in [
-        OrderReport::Unreachable(String::new()),
-        OrderReport::Failed(String::new()),
-        OrderReport::TooLate,
-    ] {
-        let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::OnOff);
-        let steps = [acknowledged(), power(PowerState::Off), Report::Order(report)];
-        let verdict = verdict(run(&mut plan, steps));
-        assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "off"));
-        assert!(verdict.off.is_some_and(|off| !off.on_followed));
-    }
-}
-
-#[test]
-fn an_on_that_hangs_does_not_hold_back_a_confirmed_off() {
-    let mut plan = plan(FenceAction::Reboot, ASKABLE, Method::OnOff);
-    let step = run(&mut plan, [acknowledged(), power(PowerState::Off)]);
-    assert_eq!(step, Step::Order(Order::On, 2_000 + ON_AFTER_OFF_MS));
-    let verdict = verdict(plan.next(unacknowledged(), 2_000 + ON_AFTER_OFF_MS));
+    let verdict = verdict(plan.next(power(PowerState::Off), 2));
     assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "off"));
-    assert!(verdict.off.is_some_and(|off| off.on_followed));
+    assert!(verdict.verified && verdict.on_follows);
+    assert_eq!(verdict.off, Some(Off { at_boot_ms: 2, verified: true, on_followed: false }));
+    assert!(verdict.message.ends_with("; the power-on follows"), "{}", verdict.message);
+}
 
-    for (deadline, end) in [(11_000, 11_000 - ANSWER_RESERVE_MS), (3_000, 2_750), (2_001, 2_001)] {
-        let mut late = Plan::new(FenceAction::Reboot, ASKABLE, Method::OnOff, 1, 45_000, deadline);
-        let step = run(&mut late, [acknowledged(), power(PowerState::Off)]);
-        assert_eq!(step, Step::Order(Order::On, end));
+#[test]
+fn nothing_but_a_reboot_by_off_and_on_has_a_power_on_that_follows() {
+    for (action, abilities, method) in [
+        (FenceAction::Off, MUTE, Method::OnOff),
+        (FenceAction::On, MUTE, Method::OnOff),
+        (FenceAction::Reboot, MUTE, Method::Cycle),
+    ] {
+        let verdict = verdict(run(&mut plan(action, abilities, method), [acknowledged()]));
+        assert!(!verdict.on_follows, "{action} {method:?}");
     }
+    let mut failed = plan(FenceAction::Reboot, MUTE, Method::OnOff);
+    assert!(!verdict(run(&mut failed, [unacknowledged()])).on_follows);
+}
 
-    let mut twice = Plan::new(FenceAction::Reboot, ASKABLE, Method::OnOff, 3, 45_000, 58_000);
-    run(&mut twice, [acknowledged(), power(PowerState::Off)]);
-    let unreachable = Report::Order(OrderReport::Unreachable(String::new()));
-    assert!(matches!(twice.next(unreachable, 3_000), Step::Done(_)));
+#[test]
+fn a_power_on_is_ordered_once_and_for_nobody_and_has_the_devices_own_time() {
+    let mut plan = Plan::power_on(ASKABLE, 45_000, 5_000);
+    assert!(!plan.is_for_client());
+    assert_eq!(plan.next(Report::Begin, 5_000), Step::Order(Order::On, 50_000));
+    assert!(matches!(plan.next(acknowledged(), 5_001), Step::AskPower(50_000)));
+    let verdict = verdict(plan.next(power(PowerState::On), 5_002));
+    assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "on"));
+
+    let mut unreached = Plan::power_on(ASKABLE, 45_000, 5_000);
+    unreached.next(Report::Begin, 5_000);
+    let report = Report::Order(OrderReport::Unreachable(String::new()));
+    assert!(matches!(unreached.next(report, 5_001), Step::Done(_)), "it is not repeated");
+}
+
+#[test]
+fn a_device_that_answers_fast_is_asked_again_soon_and_a_slow_one_seldom() {
+    let pauses = |takes_ms: u64| {
+        let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
+        let mut now = 1_000;
+        let mut step = run(&mut plan, [acknowledged()]);
+        let mut pauses = Vec::new();
+        while pauses.len() < 8 {
+            step = match step {
+                Step::AskPower(_) => {
+                    now += takes_ms;
+                    plan.next(power(PowerState::On), now)
+                }
+                Step::Pause(ms) => {
+                    pauses.push(ms);
+                    now += ms;
+                    plan.next(Report::Paused, now)
+                }
+                other => panic!("{other:?}"),
+            };
+        }
+        pauses
+    };
+    assert_eq!(pauses(20), [50, 100, 200, 250, 250, 250, 250, 250]);
+    assert_eq!(pauses(400), [50, 100, 200, 400, 800, 1_000, 1_000, 1_000]);
 }
 
 #[test]

@@ -18,7 +18,12 @@ impl Watcher {
             Some(State::Running(job, since)) => (job, since),
             other => return self.put_back(name, other),
         };
-        self.released(&name, &job);
+        if verdict.on_follows {
+            self.note_return(job.clone());
+            self.ended(&name);
+        } else {
+            self.released(&name, &job);
+        }
         let answer = Answer {
             request_id: Some(job.request.request_id.clone()),
             target_node: Some(job.target.clone()),
@@ -70,7 +75,12 @@ impl Watcher {
             self.ids.remove(id);
         }
         self.forget_sight(&name);
+        // A power-on that a fence waits for is dropped before it is ordered.
+        self.yield_returns(effects);
+        let is_kept =
+            answer.request_id.as_ref().is_some_and(|id| self.order_on(&name, id, effects));
         effects.push(match then {
+            Then::RemoveClaimed if is_kept => return effects.push(Effect::Look(name)),
             Then::RemoveClaimed => Effect::RemoveClaimed(name.clone()),
             Then::RemovePending => Effect::RemovePending(name.clone()),
             Then::SetAside => Effect::SetAside(name.clone(), answer.message),

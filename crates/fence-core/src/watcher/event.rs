@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request};
+use fence_protocol::{Answer, NodeName, RecordName, Rejection, Request, RequestId};
 
-use super::{Device, Job, Settings};
+use super::{Device, Job, OnResult, Settings};
 use crate::execution::Verdict;
 
 /// What the disk shows under the name of a pending request.
@@ -14,6 +14,9 @@ pub enum Sight {
     Gone,
     /// An answer to it exists already, under its own name or one that its client reads too.
     Answered,
+    /// Of a claimed one: it is a reboot that was answered when its target was off. The target was to be
+    /// brought back after that.
+    OffAnswered(Box<Request>),
     /// It must not be read, for this reason.
     Untrusted(String),
     /// It was read.
@@ -66,6 +69,13 @@ pub enum Event {
     /// A device listed its targets, or did not: because of [`Effect::AskTargets`], or because somebody
     /// else wanted to know.
     Targets(String, Option<BTreeSet<NodeName>>),
+    /// Of [`Effect::PowerOn`]: the device has reacted to the order of this request.
+    OnOrdered(RequestId),
+    /// Of [`Effect::PowerOn`]: whether the target is on.
+    OnOver(RequestId, Verdict),
+    /// At the start, the record of a target that was to be brought back: see
+    /// [`Effect::KeepReturning`].
+    LeftReturning(Request),
     /// Time has passed.
     Tick,
     /// The configuration is another one now. The claims before it have been reported.
@@ -98,6 +108,17 @@ pub enum Effect {
     Answer(RecordName, Answer, Option<Request>),
     /// Remove the claimed file, whose answer is on the disk.
     RemoveClaimed(RecordName),
+    /// Keep the claimed file, whose answer is on the disk, as the record of this request's target, which
+    /// is to be brought back.
+    KeepReturning(RecordName, RequestId),
+    /// Order the target back, once, and report [`Event::OnOrdered`], then [`Event::OnOver`].
+    PowerOn(Job),
+    /// Ask the device no more whether the target of this request is on.
+    EndPowerOn(RequestId),
+    /// Note what became of the target of this request, which was made off by it.
+    Returned(Request, OnResult),
+    /// Remove the record of [`Effect::KeepReturning`], once what was noted last is certain to last.
+    ForgetReturning(RequestId),
     /// Remove the pending file, whose answer is on the disk or not due.
     RemovePending(RecordName),
     /// Move the pending file to where people can look at it.

@@ -12,6 +12,9 @@ use fence_protocol::{Answer, FenceAction, FenceResult, NodeName, RecordName, Req
 use super::{Effect, Job, Lane, Machine, State, Watcher};
 use crate::execution::{Off, Verdict};
 
+/// How the message of an answer begins whose request was not executed: another execution has dealt with it.
+pub const NOT_FENCED_AGAIN: &str = "not fenced again";
+
 /// The last time that a target was off, by an execution of this watcher.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Fenced {
@@ -91,7 +94,7 @@ impl Fenced {
             verified: self.off.verified,
             device: Some(self.lane.device.clone()),
             message: format!(
-                "not fenced again: for request {} the device {known} after this one was seen",
+                "{NOT_FENCED_AGAIN}: for request {} the device {known} after this one was seen",
                 self.request_id
             ),
             duration_ms: 0,

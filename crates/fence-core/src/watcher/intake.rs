@@ -21,6 +21,10 @@ impl Watcher {
                 effects.push(Effect::RemoveClaimed(name));
                 return;
             }
+            Sight::OffAnswered(request) => {
+                effects.push(Effect::KeepReturning(name, request.request_id.clone()));
+                return Self::left_returning(*request, effects);
+            }
             Sight::Untrusted(why) => {
                 Err(Rejection::of(RequestError::Member { member: "file", problem: why }))
             }
@@ -68,7 +72,7 @@ impl Watcher {
             Sight::Gone => {
                 self.forget_sight(&name);
             }
-            Sight::Answered => {
+            Sight::Answered | Sight::OffAnswered(_) => {
                 self.forget_sight(&name);
                 let why = "an answer to it exists already: it is removed, not run".to_owned();
                 effects.push(Effect::Note(name.clone(), why));

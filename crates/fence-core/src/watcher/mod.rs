@@ -17,6 +17,7 @@ mod intake;
 mod lists;
 mod queue;
 mod reload;
+mod returning;
 mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,10 +27,13 @@ use fence_protocol::{Answer, FenceAction, NodeName, RecordName, Request, Request
 use crate::Now;
 use answering::{refusal, refusal_of};
 pub use event::{Claim, Content, Effect, Event, Sight};
+pub use fenced::NOT_FENCED_AGAIN;
 use fenced::{Fenced, FirstSeen};
 use lists::Asked;
 use queue::Queue;
 pub use queue::{Lane, Machine};
+pub use returning::OnResult;
+use returning::Returning;
 pub use route::{Coverage, Device, Unroutable, outdated, route, unlisted};
 
 /// What a watcher has to know besides its devices.
@@ -145,6 +149,8 @@ pub struct Watcher {
     first_seen: FirstSeen,
     /// The machines that were made off since the first of what waits was seen.
     fenced: BTreeMap<String, Fenced>,
+    /// The targets that are to be brought back, by the request that made them off.
+    returning: BTreeMap<RequestId, Returning>,
     next_seq: u64,
     stopping: Option<Stopping>,
 }
@@ -173,6 +179,7 @@ impl Watcher {
             queued_for: BTreeMap::new(),
             first_seen: FirstSeen::default(),
             fenced: BTreeMap::new(),
+            returning: BTreeMap::new(),
             next_seq: 0,
             stopping: None,
         }
@@ -196,8 +203,14 @@ impl Watcher {
                 self.reconfigured(settings, devices, &mut effects);
             }
             Event::Stop(serve_until) => self.stop(serve_until, now),
+            Event::OnOrdered(id) => self.on_ordered(&id),
+            Event::OnOver(id, verdict) => self.on_over(&id, &verdict, &mut effects),
+            Event::LeftReturning(request) => Self::left_returning(request, &mut effects),
         }
         if self.may_begin(now) {
+            self.begin(now, &mut effects);
+        }
+        if self.yield_returns(&mut effects) && self.may_begin(now) {
             self.begin(now, &mut effects);
         }
         effects
@@ -213,14 +226,15 @@ impl Watcher {
         self.records.contains_key(name)
     }
 
-    /// Whether nothing is being claimed, executed or answered.
+    /// Whether nothing is being claimed, executed or answered, and no target is being brought back.
     pub fn is_idle(&self) -> bool {
-        self.records.values().all(|(state, _)| {
-            matches!(
-                state,
-                State::Young { .. } | State::Unlisted | State::Queued(_) | State::Stalled(_)
-            )
-        })
+        self.returning.is_empty()
+            && self.records.values().all(|(state, _)| {
+                matches!(
+                    state,
+                    State::Young { .. } | State::Unlisted | State::Queued(_) | State::Stalled(_)
+                )
+            })
     }
 
     /// What is being executed, and since when (milliseconds of `CLOCK_BOOTTIME`).
@@ -261,6 +275,11 @@ impl Watcher {
         })
     }
 
+    /// Whether the target of the request `id` is off by it, and is to be brought back.
+    pub fn brings_back(&self, id: &RequestId) -> bool {
+        self.returning.contains_key(id)
+    }
+
     /// How many outcomes wait to be written.
     pub fn unanswered(&self) -> usize {
         self.records.values().filter(|(state, _)| matches!(state, State::Answering(..))).count()
@@ -289,6 +308,11 @@ impl Watcher {
     /// What was begun under `name` is over.
     fn released(&mut self, name: &RecordName, job: &Job) {
         self.queue.release(&job.lane, &job.machines);
+        self.ended(name);
+    }
+
+    /// What was begun under `name` keeps the watcher from its end no more.
+    fn ended(&mut self, name: &RecordName) {
         if let Some(stopping) = &mut self.stopping {
             stopping.running.remove(name);
         }

@@ -118,6 +118,17 @@ impl Queue {
         None
     }
 
+    /// Whether nothing more may begin anywhere.
+    pub(super) fn is_full(&self) -> bool {
+        self.running >= self.running_max
+    }
+
+    /// Whether nothing more may begin in `lane`.
+    pub(super) fn is_lane_full(&self, lane: &Lane) -> bool {
+        let running = self.lanes.get(lane).map_or(0, |waiting| waiting.running);
+        running >= self.lane_max.get(&lane.device).copied().unwrap_or(0)
+    }
+
     /// Gives back what [`Queue::take_next`] took.
     pub(super) fn release(&mut self, lane: &Lane, machines: &[Machine]) {
         self.running -= 1;

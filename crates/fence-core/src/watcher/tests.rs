@@ -5,6 +5,7 @@ mod lists;
 mod queue;
 mod reload;
 mod requests;
+mod returning;
 
 use chrono::DateTime;
 use fence_protocol::{FenceResult, Rejection, RequestError, Requested};
@@ -71,7 +72,14 @@ pub(super) fn claimed(request: &Request) -> Claim {
 }
 
 fn verdict(result: FenceResult) -> Verdict {
-    Verdict { result, verified: true, performed: "off", message: String::new(), off: None }
+    Verdict {
+        result,
+        verified: true,
+        performed: "off",
+        message: String::new(),
+        off: None,
+        on_follows: false,
+    }
 }
 
 pub(super) fn answer_in(effects: &[Effect]) -> &Answer {

@@ -17,7 +17,7 @@ fn a_submitted_request_lies_there_whole_private_and_held() {
     assert_eq!(submitted.name(), &name("n"));
     assert_eq!(fs::read(pair.request("n.json")).unwrap(), b"{}\n");
     assert_eq!(mode(&pair.request("n.json")), 0o600);
-    assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", "n.json"]);
+    assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", ".returning", "n.json"]);
     let file = File::open(pair.request("n.json")).unwrap();
     assert!(matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));
     drop(submitted);
@@ -43,7 +43,7 @@ fn a_linked_request_is_seen_by_who_looks_for_creation_or_for_closing_alone_and_i
         assert_eq!(names_of(&inotify), ["n.json"], "{event:?}");
         assert_eq!(fs::read(pair.request("n.json")).unwrap(), b"{}\n");
         assert_eq!(mode(&pair.request("n.json")), 0o600);
-        assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", "n.json"]);
+        assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", ".returning", "n.json"]);
         let file = File::open(pair.request("n.json")).unwrap();
         assert!(matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)), "held");
         assert!(!is_ready(submitted.wait_fd().unwrap(), 0), "submitting itself is no news");
@@ -63,7 +63,7 @@ fn a_linked_request_replaces_none() {
     assert!(pair.client.submit_as(&name("n"), b"{}", Showing::Link).is_err());
 
     assert_eq!(fs::read(pair.request("n.json")).unwrap(), b"another one");
-    assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", "n.json"]);
+    assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", ".returning", "n.json"]);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_try_shows_no_name_that_could_be_a_request_and_leaves_nothing() {
         assert!(
             names_seen.all(|name| name.starts_with('.') && name.strip_suffix(".tmp").is_some())
         );
-        assert_eq!(names(&pair.places.requests), [".claimed", ".rejected"]);
+        assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", ".returning"]);
     }
 }
 
@@ -126,7 +126,7 @@ fn a_request_that_cannot_be_submitted_leaves_nothing_behind() {
 
     assert!(error.contains(pair.request("n.json").to_str().unwrap()), "{error}");
     assert_eq!(fs::read(pair.request("n.json")).unwrap(), b"another one");
-    assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", "n.json"]);
+    assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", ".returning", "n.json"]);
 }
 
 #[test]
@@ -340,5 +340,5 @@ fn a_query_id_that_is_a_path_is_refused() {
     assert!(pair.client.ask(&query).is_err());
 
     assert_eq!(names(&pair.places.queries), [""; 0]);
-    assert_eq!(names(&pair.places.requests), [".claimed", ".rejected"]);
+    assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", ".returning"]);
 }

@@ -437,7 +437,7 @@ fn trying_how_files_are_renamed_leaves_nothing_behind_and_makes_nothing() {
 
     check_renames(&pair.places).unwrap();
 
-    assert_eq!(names(&pair.places.requests), [".claimed", ".rejected"]);
+    assert_eq!(names(&pair.places.requests), [".claimed", ".rejected", ".returning"]);
     assert_eq!(names(&pair.places.responses), [".started"]);
     assert_eq!(names(&pair.places.queries), [""; 0]);
     fs::remove_dir(&pair.places.queries).unwrap();

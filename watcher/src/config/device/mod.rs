@@ -253,8 +253,8 @@ pub const DEVICE: &[Key] = &[
     ),
     Key::new("timeout", Form::Duration(SECOND, HOUR), Standing::Default("\"45s\"")).help(
         "How long one order may take, with its confirmation. The watcher asks for the state \
-         after an order that failed for up to 15 seconds more. The `on` of a reboot has 10 \
-         seconds at most.",
+         after an order that failed for up to 15 seconds more. The `on` of a reboot follows the \
+         answer, and has this time again.",
     ),
     Key::new("max_concurrent", Form::Number(1, 10_000), Standing::Default("1")).help(
         "How many fences may be under way on the device at once. If the type has an address for \

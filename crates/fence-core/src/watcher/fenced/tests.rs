@@ -21,6 +21,7 @@ fn off_at(at_boot_ms: u64, performed: &'static str) -> Verdict {
         performed,
         message: String::new(),
         off: Some(Off { at_boot_ms, verified: true, on_followed: performed == "reboot" }),
+        on_follows: false,
     }
 }
 

@@ -1,0 +1,103 @@
+//! Bringing the targets of reboots back, after the answer.
+//!
+//! The thread that made a target off waits for the word to bring it back (see `worker`). It gives up when
+//! nobody can say that word any more.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use fence_core::execution::Verdict;
+use fence_core::watcher::{Effect, Event, Job, OnResult};
+use fence_protocol::{FenceAction, FenceResult, Request, RequestId};
+use log::{info, warn};
+
+use super::Daemon;
+
+/// The reboots under way.
+#[derive(Default)]
+pub(super) struct Returns {
+    /// With what the thread of each is told to bring its target back.
+    threads: BTreeMap<RequestId, Sender<()>>,
+    /// The records of the watcher before us were read.
+    has_recovered: bool,
+}
+
+impl Returns {
+    /// What the thread that executes `job` waits for after a reboot.
+    pub(super) fn begin(&mut self, job: &Job) -> Receiver<()> {
+        let (word, awaited) = mpsc::channel();
+        if job.action == FenceAction::Reboot {
+            self.threads.insert(job.request.request_id.clone(), word);
+        }
+        awaited
+    }
+
+    /// The execution of `job` has ended so.
+    pub(super) fn finished(&mut self, job: &Job, verdict: &Verdict) {
+        if !verdict.on_follows {
+            self.threads.remove(&job.request.request_id);
+        }
+    }
+}
+
+impl Daemon {
+    /// Carries out an effect that concerns a target that comes back.
+    pub(super) fn carry_out_return(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::PowerOn(job) => {
+                let id = job.request.request_id;
+                info!("power-on: request={id} target={} device={}", job.target, job.lane.device);
+                let thread = self.returns.threads.get(&id);
+                let is_told = thread.is_some_and(|thread| thread.send(()).is_ok());
+                let lost = "the thread that drove the device is gone";
+                let verdict = || Verdict::failure(FenceResult::DeviceFailure, lost.to_owned());
+                return (!is_told).then(|| Event::OnOver(id, verdict()));
+            }
+            Effect::EndPowerOn(id) => drop(self.returns.threads.remove(&id)),
+            Effect::Returned(request, result) => {
+                self.returns.threads.remove(&request.request_id);
+                log_return(&request, &result);
+                self.reporter.returned(&request.request_id, &result);
+                self.audit.record_return(&self.settings.log.log_dir, request, &result);
+            }
+            Effect::ForgetReturning(id) => self.audit.forget_return(&self.spooler.spool, &id),
+            _ => unreachable!("the other effects concern no target that comes back"),
+        }
+        None
+    }
+
+    /// Tells the core of the targets that the watcher before us was to bring back.
+    pub(super) fn recover_returns(&mut self) {
+        if self.returns.has_recovered {
+            return;
+        }
+        let Some(left) = self.spooler.left_returning() else { return };
+        self.returns.has_recovered = true;
+        for request in left {
+            if !self.core.brings_back(&request.request_id) {
+                self.feed(Event::LeftReturning(request));
+            }
+        }
+    }
+
+    /// The time to stop is over: what is being brought back is not waited for.
+    pub(super) fn give_up_returns(&mut self) {
+        let jobs = self.core.returning();
+        let ids: Vec<RequestId> = jobs.map(|job| job.request.request_id.clone()).collect();
+        for id in ids {
+            let message = "the watcher was stopped while it brought the target back";
+            let verdict = Verdict::failure(FenceResult::Interrupted, message.to_owned());
+            self.feed(Event::OnOver(id, verdict));
+        }
+    }
+}
+
+/// Tells people what became of a target after the answer to its reboot.
+fn log_return(request: &Request, result: &OnResult) {
+    let target = request.target_node.as_ref().map_or("", |target| target.as_str());
+    let line = format!("returned: request={} target={target} {result}", request.request_id);
+    match result {
+        OnResult::On(_) => info!("{line}"),
+        _ => warn!("{line}"),
+    }
+}
