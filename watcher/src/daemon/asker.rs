@@ -73,8 +73,8 @@ impl Asker {
                 Ok((code == QueryCode::Yes, format!("not a fence, only asked: {words}")))
             }
             (Requested::Inquiry("list"), _) => self.targets(named, limits).map(|(targets, _)| {
-                let names: Vec<_> = targets.iter().map(NodeName::as_str).collect();
-                (true, names.join("\n"))
+                let listed: Vec<_> = targets.iter().map(NodeName::as_str).collect();
+                (true, listed.join("\n"))
             }),
             _ => self.reachable(named, limits),
         };

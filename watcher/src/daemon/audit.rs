@@ -18,11 +18,14 @@ use std::time::Duration;
 
 use chrono::Utc;
 use fence_audit::{AuditEvent, LogProcess, Status, Task};
+use fence_clock::now;
 use fence_core::Now;
-use fence_core::watcher::OnResult;
+use fence_core::watcher::{Event, OnResult};
 use fence_protocol::{Answer, FenceAction, FenceResult, RecordName, Request, RequestId, Requested};
 use fence_spool::{Abandoned, WatcherSpool};
 use log::warn;
+
+use super::Daemon;
 
 /// How many ends may wait for a disk that hangs.
 const WAITING_MAX: usize = 1_000;
@@ -140,6 +143,32 @@ impl Desk {
         if self.done.recv_timeout(END_PATIENCE) == Err(RecvTimeoutError::Timeout) {
             warn!("the audit may lack the ends of fences whose agents are gone: the disk is slow");
         }
+    }
+}
+
+impl Daemon {
+    /// Writes an answer, and records the end of its request if the agent cannot.
+    pub(super) fn answer(
+        &mut self,
+        name: &RecordName,
+        answer: &Answer,
+        request: Option<Request>,
+    ) -> Event {
+        let held = request.filter(|request| request.held);
+        let left = || held.as_ref().and_then(|_| self.spooler.spool.abandoned(name));
+        // An agent that ends because of the answer writes the end itself: it waited before the
+        // answer was written, and has not handed its request over by now.
+        let abandoned = left();
+        let written = self.spooler.answer(name.clone(), answer);
+        if matches!(written, Event::Answered(_, Ok(()))) {
+            self.reporter.answered(answer.result);
+            let left = abandoned.or_else(|| left().filter(|left| left.is_handed_over));
+            if let Some((request, left)) = held.zip(left) {
+                let log_dir = &self.settings.log.log_dir;
+                self.audit.record_end(log_dir, (request, left), answer, now());
+            }
+        }
+        written
     }
 }
 

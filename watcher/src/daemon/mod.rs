@@ -45,7 +45,7 @@ use fence_clock::{boot_id, now};
 use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
-use fence_protocol::{Answer, FenceResult, NodeName, RecordName, Request, RequestId};
+use fence_protocol::{FenceResult, NodeName, RecordName, RequestId};
 use fence_spool::{Places, SpoolError, WatcherLock, WatcherSpool};
 use log::{error, info, trace, warn};
 
@@ -452,7 +452,7 @@ impl Daemon {
                 return Some(Event::Claim(name, claim));
             }
             Effect::Answer(name, answer, request) => {
-                return Some(self.answer(name, &answer, request));
+                return Some(self.answer(&name, &answer, request));
             }
             Effect::Execute(name, job) => {
                 info!(
@@ -478,24 +478,6 @@ impl Daemon {
             Effect::Note(name, text) => warn!("request {name}: {text}"),
         }
         None
-    }
-
-    fn answer(&mut self, name: RecordName, answer: &Answer, request: Option<Request>) -> Event {
-        let held = request.filter(|request| request.held);
-        let left = || held.as_ref().and_then(|_| self.spooler.spool.abandoned(&name));
-        // An agent that ends because of the answer writes the end itself: it waited before the
-        // answer was written, and has not handed its request over by now.
-        let abandoned = left();
-        let written = self.spooler.answer(name.clone(), answer);
-        if matches!(written, Event::Answered(_, Ok(()))) {
-            self.reporter.answered(answer.result);
-            let left = abandoned.or_else(|| left().filter(|left| left.is_handed_over));
-            if let Some((request, left)) = held.zip(left) {
-                let log_dir = &self.settings.log.log_dir;
-                self.audit.record_end(log_dir, (request, left), answer, now());
-            }
-        }
-        written
     }
 }
 
