@@ -235,7 +235,7 @@ fn a_complaint_that_would_keep_off_from_counting_is_found_while_the_machine_is_o
     }
     let found = lack("echo on; echo 'config: no such key' >&2").unwrap();
     assert!(
-        found.contains("no \"off\" counts") && found.ends_with("config: no such key"),
+        found.contains("invalidates every \"off\"") && found.ends_with("config: no such key"),
         "{found}"
     );
     assert!(lack("echo lost >&2; exit 1").unwrap().ends_with("exited with 1: lost"));

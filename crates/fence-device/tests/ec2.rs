@@ -166,7 +166,7 @@ fn where_nobody_knows_which_instance_was_ordered_its_state_is_unknown() {
         let report = rig.power_in(&pin);
 
         assert_eq!(report.state, PowerState::Unknown, "{ordered}");
-        assert!(report.detail.contains("not known which instance"), "{report:?}");
+        assert!(report.detail.contains("the instance of the order is not known"), "{report:?}");
     }
     for outcome in ["Unreachable", "Failed", "TooLate"] {
         let answer =

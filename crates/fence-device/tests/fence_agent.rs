@@ -162,7 +162,10 @@ fn a_complaint_of_the_status_is_found_while_the_machine_is_on() {
     assert_eq!(lack("echo 'Status: ON'"), None);
     assert_eq!(lack("echo '2026-01-31 12:00:00,123 DEBUG: error 0' >&2"), None);
     let found = lack("echo '2026-01-31 12:00:00,123 ERROR: retried' >&2").unwrap();
-    assert!(found.contains("no \"off\" counts") && found.ends_with("ERROR: retried"), "{found}");
+    assert!(
+        found.contains("invalidates every \"off\"") && found.ends_with("ERROR: retried"),
+        "{found}"
+    );
 }
 
 /// As `fence_virt`: every machine that it does not know is off.

@@ -84,36 +84,36 @@ pub const TABLES: [(&str, &[Key]); 3] = [("spool", SPOOL), ("log", LOG), ("servi
 
 pub(super) const SPOOL: &[Key] = &[
     Key::new("request_dir", Path, Default("\"/var/run/gfs2-fencing/requests\"")).help(
-        "The directory of the requests. `REQUEST_DIR` in the environment wins over it, as it \
-         does for the agent.",
+        "The directory of the requests. `REQUEST_DIR` in the environment overrides it, also for \
+         the agent.",
     ),
     Key::new("response_dir", Path, Default("\"/var/run/gfs2-fencing/responses\""))
-        .help("The directory of the answers. `RESPONSE_DIR` in the environment wins over it."),
+        .help("The directory of the answers. `RESPONSE_DIR` in the environment overrides it."),
     Key::new("default_deadline", Duration(SECOND, DAY), Default("\"60s\"")).help(
-        "How long a request without a deadline may be executed, from the earliest of its \
-         timestamp, the last change of its file and the moment at which the watcher sees it. \
-         Requests of older agents have no deadline.",
+        "How long a request without a deadline may be executed. The time begins at the earliest \
+         of its timestamp, the last change of its file and the moment at which the watcher sees \
+         it. Requests of older agents have no deadline.",
     ),
     Key::new("keep_answers", Duration(MINUTE, 3_650 * DAY), Default("\"30d\""))
-        .help("How long answers are kept. They are the record of who was fenced."),
+        .help("How long answers are kept. They are the record of all fences."),
     Key::new("keep_answers_max", Number(1, 1_000_000), Default("10000"))
-        .help("How many answers are kept at most."),
+        .help("The most answers that are kept."),
 ];
 
 pub(super) const LOG: &[Key] = &[
     Key::new("log_dir", Path, Default("\"/var/log/gfs2-fencing\""))
-        .help("The directory of the audit. `LOG_DIR` in the environment wins over it."),
+        .help("The directory of the audit. `LOG_DIR` in the environment overrides it."),
     Key::new("level", Words(&["error", "warn", "info", "debug", "trace"]), Default("\"info\""))
         .help(
             "The least important level that is logged. `\"debug\"` adds each step of a fence, each \
-             command line, each HTTP call and each step of the spool. `\"trace\"` adds each look at \
-             the spool, and each event and effect of the watcher's core. No level shows a password; \
-             in command lines, arguments that are named as secrets are shown as `***`.",
+             command line, each HTTP call and each step of the spool. `\"trace\"` adds each look \
+             at the spool, and each event and effect of the watcher's core. No level shows a \
+             password; in command lines, arguments with the name of a secret are shown as `***`.",
         ),
     Key::new("target", Words(&["auto", "stderr", "syslog", "journal"]), Default("\"auto\"")).help(
-        "Where the service's own log goes. `\"auto\"` takes the journal if systemd connects \
-         standard error with it, syslog if standard error is `/dev/null`, and standard error \
-         otherwise.",
+        "The destination of the service's own log. `\"auto\"` takes the journal if systemd \
+         connects standard error with it, syslog if standard error is `/dev/null`, and standard \
+         error otherwise.",
     ),
 ];
 
@@ -121,10 +121,10 @@ pub(super) const SERVICE: &[Key] = &[
     Key::new("max_running", Number(1, 10_000), Default("256"))
         .help("The most executions at the same time, over all devices."),
     Key::new("stop_limit", Duration(SECOND, HOUR), Default("\"60s\""))
-        .help("How long a service that is stopped waits for the fences that still run."),
+        .help("How long a stopping service waits for the fences that still run."),
     Key::new("rescan", Duration(SECOND, HOUR), Default("\"30s\"")).help(
-        "How often the service looks for requests by itself. inotify reports new requests at \
-         once.",
+        "How often the service looks for requests without an event. inotify reports new \
+         requests at once.",
     ),
 ];
 

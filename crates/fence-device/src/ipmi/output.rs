@@ -269,7 +269,7 @@ mod tests {
             What::Unreachable,
             "its name is not known here (Address lookup for n1-ipmi failed)",
         ),
-        ("Could not open socket!", What::Unreachable, "no way to it"),
+        ("Could not open socket!", What::Unreachable, "no route to it"),
         ("something new", What::NotLetIn, "Unable to establish"),
         (
             "RAKP 2 message indicates an error : inactive session ID",
@@ -321,7 +321,7 @@ mod tests {
             ("a x b y c", "a * b * c", true),
             ("a x b y", "a * b * c", false),
         ] {
-            assert_eq!(is_line(line, pattern), expected, "{line:?}, {pattern:?}");
+            assert_eq!(is_line(bare(line), pattern), expected, "{line:?}, {pattern:?}");
         }
     }
 

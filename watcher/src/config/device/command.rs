@@ -35,17 +35,17 @@ pub(super) const KEYS: &[Key] = &[
     )
     .help(
         "The program that shows the power state by its exit code and its output: see the table \
-         in fence-watcher.toml(5). Without it the exit codes of the other programs have to be \
-         believed, and answers say `verified: false`.",
+         in fence-watcher.toml(5). Without it only the exit codes of the other programs count, \
+         and answers contain `verified: false`.",
     ),
     Key::new("list", Program, Optional("[\"/usr/local/sbin/node-power\", \"list\"]")).help(
-        "The program that shows the targets, one a line. Targets that are `\"discover\"` need \
+        "The program that lists the targets, one in each line. `targets = \"discover\"` needs \
          it.",
     ),
     Key::new("monitor", Program, Optional("[\"/usr/local/sbin/node-power\", \"monitor\"]")).help(
         "The program that contacts the device. Exit code 0: the device can be reached now. \
-         Pacemaker's monitor asks this, for `monitor_timeout`. Without it `list` is run; \
-         without both the device counts as reachable if its programs are there.",
+         Pacemaker's monitor runs it, for at most `monitor_timeout`. Without it the watcher \
+         runs `list`; without both the device counts as reachable if its programs exist.",
     ),
 ];
 

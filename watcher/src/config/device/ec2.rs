@@ -28,17 +28,17 @@ pub(super) const ABOUT: &str = "\
 pub(super) const KEYS: &[Key] = &[
     Key::new("instance", Form::PerTarget, Default("\"{target}\"")).help(
         "The value of the tag of each target's instance, or the id of the instance (`i-…`). \
-         Instead of it, `targets` can be the table. Exactly one instance must fit: with none or \
+         `targets` can be this table instead. Exactly one instance must match: with none or \
          several, nothing is done. An instance that is `shutting-down` counts. Instances that \
          are `terminated` count only if nothing else has the tag, and are off for good.",
     ),
     Key::new("tag", Text, Default("\"Name\"")).help(
-        "The name of the tag. With `\"discover\"` its values name the nodes: use a tag of your \
-         own then.",
+        "The name of the tag. With `\"discover\"` its values are the names of the nodes: then \
+         use a separate tag.",
     ),
     Key::new("region", Text, Optional("\"eu-central-1\"")).help(
-        "The region, where the environment (`AWS_REGION`), the profile, or the instance that \
-         the watcher runs on does not show it.",
+        "The region, if neither the environment (`AWS_REGION`) nor the profile nor the \
+         watcher's own instance shows it.",
     ),
     Key::new(
         "endpoint",
@@ -46,15 +46,15 @@ pub(super) const KEYS: &[Key] = &[
         Optional("\"https://vpce-0123abcd.ec2.eu-central-1.vpce.amazonaws.com\""),
     )
     .help(
-        "The URL of EC2, where it is not the usual one: for example a private endpoint. Without \
-         this key, `AWS_ENDPOINT_URL_EC2` and the profile count.",
+        "The URL of EC2, if it is not the usual one: for example a private endpoint. Without \
+         this key, `AWS_ENDPOINT_URL_EC2` and the profile apply.",
     ),
     Key::new("profile", Text, Optional("\"fencing\"")).help(
         "A profile of AWS's configuration files (`~/.aws/config`, `~/.aws/credentials`). With \
          this key or `access_key`, no other credentials are tried.",
     ),
     Key::new("access_key", Text, Optional("\"AKIAIOSFODNN7EXAMPLE\""))
-        .help("An access key. One of the next three keys says where its secret is."),
+        .help("An access key. One of the next three keys is required for its secret."),
     Key::new("secret_key_file", Form::Path, Optional("\"/etc/gfs2-fencing/aws-secret-key\""))
         .help("The file with the secret. A file that others can read is refused: use mode 0600."),
     Key::new("secret_key_env", Text, Optional("\"FENCE_SECRET_KEY\""))

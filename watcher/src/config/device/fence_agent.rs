@@ -32,10 +32,8 @@ pub(super) const ABOUT: &str = "\
 
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
-    Key::new("agent", Text, Required("\"fence_ipmilan\"")).help(
-        "The agent: a path, or a name that is looked for in /usr/sbin, /sbin and \
-         /usr/local/sbin.",
-    ),
+    Key::new("agent", Text, Required("\"fence_ipmilan\""))
+        .help("The agent: a path, or the name of a file in /usr/sbin, /sbin or /usr/local/sbin."),
     Key::new("options", Table, Optional("{ username = \"fence\", lanplus = true, cipher = 17 }"))
         .help(
             "The agent's options: put here what you would pass to `pcs stonith create`, as texts, \
@@ -43,26 +41,26 @@ pub(super) const KEYS: &[Key] = &[
              `method`), and `delay`, which belongs to the cluster's resource, are refused.",
         ),
     Key::new("plug", Form::PerTarget, Default("\"{target}\""))
-        .help("The agent's name for each target. Instead of it, `targets` can be the table."),
+        .help("The agent's name for each target. `targets` can be this table instead."),
     Key::new("plug_option", Text, Optional("\"ip\"")).help(
-        "The option that carries the plug. Without it that is `plug`; old agents have `port`. \
-         If each target has its own address, name the option that takes the address.",
+        "The option that carries the plug. The default is `plug`; old agents have `port`. If \
+         each target has its own address, name the option that takes the address.",
     ),
     PASSWORD_FILE,
     PASSWORD_ENV,
     PASSWORD_CREDENTIAL,
     Key::new("password_option", Text, Optional("\"password\""))
-        .help("The option that carries the password. Without it that is `password`."),
+        .help("The option that carries the password. The default is `password`."),
     Key::new("secret_files", Table, Optional("{ hexadecimal_kg = \"/etc/gfs2-fencing/ipmi-kg\" }"))
-        .help("Further options that are read from files."),
+        .help("Further options, each read from a file."),
     Key::new("actions", Form::List, Optional("[\"off\", \"on\", \"status\", \"monitor\"]")).help(
-        "The actions that may be used, of `off`, `on`, `reboot`, `status`, `list` and \
-         `monitor`. Without it all actions that the agent has may be used. An agent whose \
-         metadata has no `status` is not asked for a state, and its fences are `verified: \
-         false`.",
+        "The actions that may be used, some of `off`, `on`, `reboot`, `status`, `list` and \
+         `monitor`. Without this key all actions of the agent may be used. An agent whose \
+         metadata has no `status` is not asked for a state, and its fences are `verified: false`.",
     ),
-    Key::new("env", Table, Optional("{ HTTPS_PROXY = \"http://proxy:3128\" }"))
-        .help("Variables that the agent needs. It gets nothing else of the service's environment."),
+    Key::new("env", Table, Optional("{ HTTPS_PROXY = \"http://proxy:3128\" }")).help(
+        "The agent's environment. The agent receives no variable of the service's environment.",
+    ),
 ];
 
 /// The keys that the example sets.

@@ -17,8 +17,8 @@ use crate::config::values::{checked, number, one_of, path, text, wrong};
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
     Key::new("address", Form::PerTarget, Required("\"{target}-ipmi\"")).help(
-        "Where the BMC of each target is: a name or an IP address, perhaps with a port \
-         (`10.0.0.1:623`, `[fd00::1]:623`). Instead of it, `targets` can be the table.",
+        "The address of each target's BMC: a name or an IP address, perhaps with a port \
+         (`10.0.0.1:623`, `[fd00::1]:623`). `targets` can be this table instead.",
     ),
     Key::new("username", Text, Required("\"fence\""))
         .help("The user, the same on all BMCs, of at most 16 bytes."),
@@ -30,9 +30,9 @@ pub(super) const KEYS: &[Key] = &[
     PASSWORD_ENV,
     PASSWORD_CREDENTIAL,
     Key::new("cipher", Form::Numbers(CIPHERS), Default("17")).help(
-        "The cipher suite: 17, which ipmitool prefers, or 3 for older BMCs. A BMC that has only \
-         the other suite refuses the login, and `fence-watcher check` shows that. Suite 0 lets \
-         anybody in: forbid it on the BMC.",
+        "The cipher suite: 17, which ipmitool prefers, or 3 for older BMCs. A BMC with only the \
+         other suite refuses the login, which `fence-watcher check` reports. Suite 0 accepts \
+         any password: forbid it on the BMC.",
     ),
     Key::new("privilege", Words(&["administrator", "operator"]), Default("\"administrator\""))
         .help("The privilege of the login. `\"operator\"` is enough to switch the power."),

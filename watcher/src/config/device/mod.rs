@@ -182,7 +182,7 @@ pub struct Type {
 pub const TYPES: &[Type] = &[
     Type {
         name: "command",
-        about: "fence-watcher with programs of your own.",
+        about: "fence-watcher with your own programs.",
         keys: command::KEYS,
         written: command::WRITTEN,
         further: "",
@@ -239,26 +239,26 @@ pub const DEVICE: &[Key] = &[
     Key::new("type", Form::Type, Standing::Required("\"command\"")).help("The type of the device."),
     Key::new("targets", Form::Targets, Standing::Required("\"compute-node-[1-16]\"")).help(
         "The nodes that the device can fence: a list, `\"*\"` for any node, or `\"discover\"`. \
-         With `\"discover\"` Pacemaker's `list` asks the device for its list, and so does a \
-         request: once, and again (at most every 5 seconds) for a target that the list lacks. \
-         Types with names of their own for targets also take a table, `{ node1 = \"name\" }`. \
+         With `\"discover\"` the watcher asks the device for its list: for Pacemaker's `list`, \
+         for the first request, and again (at most every 5 seconds) for a target that the list \
+         lacks. Types with other names for targets also accept a table, `{ node1 = \"name\" }`. \
          Two targets with one plug, address or instance are refused, in one table or in several \
-         of one type, however it is written: they would be one machine under two names. Names \
-         that differ by letter case or domain alone (`n3`, `N3`, `n3.example.com`) count as one \
-         node and are reported. `fence-watcher check` shows which device fences which node.",
+         of one type, in any spelling: they would be one machine under two names. Names that \
+         differ by letter case or domain alone (`n3`, `N3`, `n3.example.com`) count as one node \
+         and are reported. `fence-watcher check` shows which device fences which node.",
     ),
     Key::new("nodes", Form::Nodes, Standing::Optional("[\"head-node-1\", \"head-node-2\"]")).help(
         "The nodes on which the device may be used, so that one file serves all nodes. Without \
-         it the device may be used on every node.",
+         this key the device may be used on every node.",
     ),
     Key::new("timeout", Form::Duration(SECOND, HOUR), Standing::Default("\"45s\"")).help(
-        "How long one order may take, with its confirmation. The watcher asks for the state \
-         after an order that failed for up to 15 seconds more. The `on` of a reboot follows the \
-         answer, and has this time again.",
+        "The time limit of one order with its confirmation. After an order that failed, the \
+         watcher asks for the state for up to 15 seconds more. The `on` of a reboot follows the \
+         answer, and has the same limit.",
     ),
     Key::new("max_concurrent", Form::Number(1, 10_000), Standing::Default("1")).help(
-        "How many fences may be under way on the device at once. If the type has an address for \
-         each target, the number counts at each address.",
+        "The most fences that may run on the device at once. If the type has an address for \
+         each target, the limit applies to each address.",
     ),
     Key::new("method", Form::Words(&["onoff", "cycle"]), Standing::Optional("\"onoff\"")).help(
         "How a reboot is done: `\"onoff\"` (off, confirmed, on) or `\"cycle\"` (the device's \
@@ -266,21 +266,20 @@ pub const DEVICE: &[Key] = &[
          device that has a reset and cannot be asked for the state.",
     ),
     Key::new("monitor_timeout", Form::Duration(SECOND, HOUR), Standing::Default("\"10s\"")).help(
-        "How long the device may take to show that it can be reached. A device that does not \
-         answer in time counts as reachable while it was reached in the last 150 seconds. The \
-         agent waits 15 seconds for a monitor: a longer time counts for `fence-watcher check` \
-         alone.",
+        "The time limit for the device to show that it can be reached. A device that does not \
+         answer in time counts as reachable if it was reached in the last 150 seconds. The \
+         agent waits 15 seconds for a monitor: only `fence-watcher check` uses a longer limit.",
     ),
     Key::new("attempts", Form::Number(1, 10), Standing::Default("1")).help(
-        "How often an order is given while the device cannot be reached. An order is never \
-         repeated for another reason, because it would be executed again, and never for a \
-         client that is gone. The type `command` cannot show that a device was not reached, so \
-         the key changes nothing for it; for `fence-agent` it concerns only the list that is \
-         read before an order.",
+        "The number of attempts to give an order while the device cannot be reached. An order \
+         is never repeated for another reason, because the device would execute it again, and \
+         never for a client that is gone. The type `command` cannot show that a device was not \
+         reached, so the key has no effect. For `fence-agent` it applies only to the list that \
+         is read before an order.",
     ),
     Key::new("acknowledge_dlm", Form::Boolean, Standing::Default("false")).help(
-        "`true`: tell DLM (`dlm_tool fence_ack`) of each target that the device has *shown* to \
-         be off. DLM believes it without asking anybody.",
+        "`true`: report each target that the device has *shown* to be off to DLM (`dlm_tool \
+         fence_ack`). DLM trusts this report without a check.",
     ),
 ];
 

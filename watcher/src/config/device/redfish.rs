@@ -17,17 +17,16 @@ use crate::config::values::{boolean, one_of, path, per_target, text};
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
     Key::new("address", Each, Required("\"https://{target}-bmc\"")).help(
-        "Where the BMC of each target is, or the service that serves several of them. Instead \
-         of it, `targets` can be the table. Numbers keep fencing independent of the name \
+        "The address of each target's BMC, or of the service that serves several targets. \
+         `targets` can be this table instead. IP addresses keep fencing independent of the name \
          service. `http://` needs `insecure`.",
     ),
     Key::new("system", Each, Optional("\"/redfish/v1/Systems/{target}\"")).help(
-        "Which system of a service is whose, where one service has several systems: a path (the \
-         fastest), an `Id` or a `Name`. A blade or slot that is switched as a chassis has the \
-         path of that chassis, such as `/redfish/v1/Chassis/Perif7`. Two systems may have one \
-         `Name`, so a `Name` is not used while another system of the service cannot be read; an \
-         `Id` is. Without this key a service must have exactly one system: none is ever \
-         guessed.",
+        "The system of each target, if one service has several systems: a path (the fastest), \
+         an `Id` or a `Name`. A blade or slot that is switched as a chassis has the path of \
+         that chassis, such as `/redfish/v1/Chassis/Perif7`. Two systems may have one `Name`, \
+         so a `Name` is not used while another system of the service cannot be read; an `Id` \
+         is. Without this key a service must have exactly one system.",
     ),
     Key::new("username", Form::Text, Required("\"fence\"")).help(
         "The user, the same on all BMCs. A password is required: give one of the next three \
@@ -38,23 +37,23 @@ pub(super) const KEYS: &[Key] = &[
     PASSWORD_CREDENTIAL,
     Key::new("auth", Words(&["basic", "session"]), Default("\"basic\"")).help(
         "How the watcher logs in. `\"basic\"` sends the login with each call. `\"session\"` \
-         opens and ends a session for each fence and each question, where the service root \
-         says; a BMC has only a few sessions.",
+         opens and ends a session for each fence and each question, at the place that the \
+         service root names; a BMC has only a few sessions.",
     ),
     Key::new("ca_file", Form::Path, Optional("\"/etc/gfs2-fencing/bmc-ca.pem\"")).help(
         "The authorities that signed the BMCs' certificates, or the BMCs' own certificates \
-         (PEM). The certificates must hold the name or number of `address`. Exactly one of \
-         `ca_file`, `fingerprint` and `insecure` is required.",
+         (PEM). The certificates must contain the name or IP address of `address`. Exactly one \
+         of `ca_file`, `fingerprint` and `insecure` is required.",
     ),
     Key::new("fingerprint", Each, Optional(PIN_EXAMPLE)).help(
         "The SHA-256 fingerprint of each BMC's certificate, as `openssl s_client -connect \
-         HOST:443 </dev/null | openssl x509 -noout -fingerprint -sha256` shows it; a table \
-         where there are several BMCs. The certificate is trusted whatever its form. A \
-         fingerprint also notices a BMC in a wrong place.",
+         HOST:443 </dev/null | openssl x509 -noout -fingerprint -sha256` shows it; a table if \
+         there are several BMCs. The certificate is trusted in any form. A fingerprint also \
+         detects a BMC in a wrong place.",
     ),
     Key::new("insecure", Boolean, Default("false")).help(
         "`true` disables certificate checks: any host at the address receives the password and \
-         is believed.",
+         is trusted.",
     ),
 ];
 

@@ -18,7 +18,7 @@ pub(super) const ABOUT: &str = "\
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
     Key::new("state_file", Path, Required("\"/var/run/gfs2-fencing/simulated.json\""))
-        .help("The pretended power states, as JSON. A node that is not in the file is on."),
+        .help("The simulated power states, as JSON. A node that is not in the file is on."),
     Key::new("delay", Duration(0, HOUR), Default("\"0s\"")).help("How long each order takes."),
     Key::new(
         "fail",
