@@ -67,8 +67,9 @@ impl Log {
 
     /// Appends `line`, which has its line end, although other processes append to the log as well.
     ///
-    /// A full disk or a crash can have cut the last line. Then this function writes a line end first,
-    /// so that `line` begins a new line. The lock keeps other writers from cutting a line meanwhile.
+    /// A full disk or a crash can have cut the last line. Then this function writes a line end
+    /// first, so that `line` begins a new line. The lock keeps other writers from cutting a line
+    /// meanwhile.
     pub(crate) fn append(&self, line: &[u8]) -> Result<(), String> {
         let file = self.file.as_ref().map_err(Clone::clone)?;
         // A file system without locks is written without a lock.

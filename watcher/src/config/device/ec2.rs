@@ -204,8 +204,8 @@ const KEYS_OF_SECRET: &str = "'secret_key_file', 'secret_key_env' or 'secret_key
 
 const ONE_FOR_ALL: &str = "an instance is one node: give each its own";
 
-const NO_CYCLE: &str = "EC2 has no reset for a fence: its RebootInstances lets a guest that hangs go \
-                        on for minutes, and shows nothing: leave \"onoff\"";
+const NO_CYCLE: &str = "EC2 has no reset for a fence: its RebootInstances lets a guest that hangs \
+                        go on for minutes, and shows nothing: leave \"onoff\"";
 
 #[cfg(test)]
 #[cfg(feature = "ec2")]

@@ -1,8 +1,8 @@
 //! `[[device]]`: one fence device, its targets, and how it is driven.
 //!
 //! [`TYPES`] has a row for each type. The module of its name has its keys and their reader.
-//! [`DEVICE`] has the keys of all types, which `read` reads. `own` and `twins` find two targets that
-//! are one machine, `shared` does so over all devices.
+//! [`DEVICE`] has the keys of all types, which `read` reads. `own` and `twins` find two targets
+//! that are one machine, `shared` does so over all devices.
 
 mod command;
 mod ec2;
@@ -78,8 +78,8 @@ pub enum DeviceKind {
 }
 
 impl DeviceKind {
-    /// The addresses of the targets, for types with an address for each target. Each address has its
-    /// own queue: its executions do not wait for those at other addresses.
+    /// The addresses of the targets, for types with an address for each target. Each address has
+    /// its own queue: its executions do not wait for those at other addresses.
     pub fn addresses(&self) -> Option<&PerTarget> {
         match self {
             DeviceKind::Ipmi(settings) => Some(&settings.address),
@@ -147,8 +147,9 @@ impl DeviceSettings {
 
     /// Whether the device may be used on the machine with the name `host`.
     ///
-    /// The name of a cluster node is the host's full name or its part before the first dot. A listed
-    /// full name also matches a machine that knows only its short name. Two full names must be equal.
+    /// The name of a cluster node is the host's full name or its part before the first dot. A
+    /// listed full name also matches a machine that knows only its short name. Two full names must
+    /// be equal.
     pub fn applies_to(&self, host: &str) -> bool {
         let Some(nodes) = &self.nodes else { return true };
         let short = short_name(host);
