@@ -197,7 +197,8 @@ fn cibadmin_is_asked_only_if_it_can_name_more_than_the_files() {
             let name = directory.trim_start_matches("/mnt/");
             lockspace(&tree, name, &[1, 2]);
             table(&tree, &format!("c:{name}"), &format!("8:{number}"));
-            mountinfo += &format!("9 1 8:{number} / {directory} rw - gfs2 /dev/x rw\n");
+            let line = ["9 1 8:", &number.to_string(), " / ", directory, " rw - gfs2 /dev/x rw\n"];
+            mountinfo += &line.concat();
         }
         tree.write("proc/self/mountinfo", &mountinfo);
         if let Some(directories) = in_cib {
