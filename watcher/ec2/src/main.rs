@@ -1,6 +1,6 @@
 //! `fence-watcher-ec2`: one call to AWS EC2 for fence-watcher.
 //!
-//! The program reads one [`Ec2Call`] as JSON from standard input, writes one [`Ec2Answer`] as a
+//! The program reads one [`Ec2Call`] as JSON from standard input, writes one `Ec2Answer` as a
 //! line of JSON to standard output, and exits with 0. If it cannot read the call, it does nothing,
 //! writes the reason to standard error, and exits with 2. It takes no arguments and keeps no files.
 //! The driver, `fence_device`'s module `ec2`, decides what an answer means for a fence.
