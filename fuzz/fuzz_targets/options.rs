@@ -52,7 +52,7 @@ fn given_target(text: &str) -> Option<&str> {
 }
 
 fn check_probe(probe: &Probe, text: &str) {
-    if let ProbeKind::Status(target) = &probe.question {
+    if let ProbeKind::Status(target) = &probe.kind {
         assert!(text.contains(target.as_str()));
     }
     assert!(probe.places.requests.is_absolute() && probe.places.responses.is_absolute());
