@@ -2,7 +2,7 @@
 //! request can hold.
 #![no_main]
 
-use gfs2_discovery::{Cib, Evidence, Mount, Mounts, Finding, Reading, Target, conclude};
+use gfs2_discovery::{Cib, Evidence, Finding, Mount, Mounts, Reading, Target, conclude};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
