@@ -8,6 +8,8 @@ mod common;
 mod ends;
 #[path = "together/questions.rs"]
 mod questions;
+#[path = "together/terminal.rs"]
+mod terminal;
 #[path = "together/watchers.rs"]
 mod watchers;
 
