@@ -32,9 +32,7 @@ impl Discovery {
         let Some(search) = search else { return (Discovery(None), None) };
         let evidence = gather(target, &within(search, time_max));
         // Without time for programs nobody read the CIB, and a short time may have cut it off.
-        let is_final = evidence.is_cib_asked
-            && !search.time_max.is_zero()
-            && !matches!(evidence.cib, Reading::Blind(_));
+        let is_final = !search.time_max.is_zero() && !matches!(evidence.cib, Reading::Blind(_));
         let nodes = is_final.then(|| ClusterNodes::of(&evidence.corosync, &evidence.cib));
         (Discovery(Some(conclude(target, &evidence))), nodes)
     }

@@ -14,7 +14,6 @@ fuzz_target!(|text: &str| {
         lockspaces: Reading::Absent(absent()),
         mounts: Mounts(vec![mount]),
         cib: Reading::Got(cib),
-        is_cib_asked: true,
         storages: Reading::Absent(absent()),
     };
     for plug in ["node2", "n1", ""] {

@@ -13,7 +13,7 @@ use roxmltree::{Document, Node, ParsingOptions};
 use crate::attributes::{Named, Parameters, Where};
 use crate::history::was_active;
 use crate::names::{self, Known};
-use crate::{Held, Lockspaces, Mounts, Report, Target};
+use crate::{Held, Mounts, Report, Target};
 
 /// The parts of the CIB that discovery needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,22 +121,6 @@ impl Cib {
     /// The directories of all file systems, on whatever node.
     pub(crate) fn directories(&self) -> impl Iterator<Item = &str> {
         self.filesystems.iter().flat_map(|system| system.parameters.values("directory"))
-    }
-
-    /// Whether no resource is a GFS2 file system.
-    pub(crate) fn has_no_filesystem(&self) -> bool {
-        self.filesystems.is_empty()
-    }
-
-    /// Whether this node has mounted each of the file systems, and knows who else has.
-    pub(crate) fn is_known_by(&self, lockspaces: &Lockspaces, mounts: &Mounts) -> bool {
-        let is_known = |directory: &str| {
-            mounts.table_at(directory).is_some_and(|table| lockspaces.knows_members_of(table))
-        };
-        self.filesystems.iter().all(|system| {
-            let mut directories = system.parameters.values("directory").peekable();
-            directories.peek().is_some() && directories.all(is_known)
-        })
     }
 
     /// Number, or a remote node's name, and name of each node; a node that came back with another

@@ -33,13 +33,6 @@ impl Lockspaces {
         table.map(String::as_str)
     }
 
-    /// Whether the members of this lock table's lockspace are known.
-    pub(crate) fn knows_members_of(&self, table: &str) -> bool {
-        table.split_once(':').is_some_and(|(_, name)| {
-            self.table(name) == Some(table) && matches!(self.members.get(name), Some(Ok(_)))
-        })
-    }
-
     /// What the node with the number `id` holds.
     pub(crate) fn report(&self, id: u32) -> Report {
         if !self.members.keys().any(|name| self.table(name).is_some()) {

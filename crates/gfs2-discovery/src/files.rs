@@ -2,16 +2,14 @@
 //! a safe walk.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use fence_spool::{FileError, TrustedFile};
-use nix::fcntl::OFlag;
 
 use crate::mounts::{Point, points};
-use crate::{Cib, Corosync, Lockspaces, Mounts, Reading};
+use crate::{Corosync, Lockspaces, Mounts, Reading};
 
 /// The contents of the files.
 pub(crate) struct Files {
@@ -35,24 +33,6 @@ impl Files {
                 self.mounts.add_link(directory, &to);
             }
         }
-    }
-}
-
-impl Files {
-    /// The configuration that Pacemaker keeps on this node's disk: without the status, and with each
-    /// change a moment later than in the cluster. `None` if it cannot be read.
-    pub(crate) fn configured_cib(&self, root: &Path) -> Option<Cib> {
-        let directory = Path::new("/").join(CIB);
-        if !is_local(&self.points, directory.parent()?.to_str()?) {
-            return None;
-        }
-        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(root.join(CIB)).ok()?;
-        let mut text = String::new();
-        let size = file.take(CIB_BYTES_MAX).read_to_string(&mut text).ok()?;
-        Cib::parse(&text)
-            .ok()
-            .filter(|_| u64::try_from(size).is_ok_and(|size| size < CIB_BYTES_MAX))
     }
 }
 
@@ -182,7 +162,6 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     names.collect()
 }
 
-const CIB: &str = "var/lib/pacemaker/cib/cib.xml";
 const COROSYNC_CONF: &str = "etc/corosync/corosync.conf";
 const DLM_CLUSTER: &str = "sys/kernel/config/dlm/cluster";
 const GFS2: &str = "sys/fs/gfs2";
@@ -194,5 +173,4 @@ const LOCAL: &[&str] = &[
 ];
 /// As many links as the kernel follows.
 const LINKS_MAX: usize = 40;
-const CIB_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const CONF_BYTES_MAX: usize = 1024 * 1024;

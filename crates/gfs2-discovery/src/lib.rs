@@ -41,7 +41,6 @@ pub use cluster::ClusterNodes;
 pub use corosync::{ClusterNode, Corosync};
 pub use discovery::{Discovery, Finding, Held, Report, Source};
 pub use dlm::Lockspaces;
-use files::Files;
 pub use mounts::{Mount, Mounts};
 pub use nnf::NodeStorages;
 pub use programs::{Kubernetes, find_program, kubernetes_nodes};
@@ -85,8 +84,6 @@ pub struct Evidence {
     pub mounts: Mounts,
     /// Pacemaker's configuration and status.
     pub cib: Reading<Cib>,
-    /// `cibadmin` was asked for it. Without that, remote nodes may be missing.
-    pub is_cib_asked: bool,
     /// Near Node Flash's objects.
     pub storages: Reading<NodeStorages>,
 }
@@ -112,37 +109,13 @@ pub fn discover(target: Target<'_>, search: &Search) -> Discovery {
 }
 
 /// Reads all that [`conclude`] needs for `target`, within the same time.
-///
-/// `cibadmin` takes longer than everything else together. It is not asked if it can name nothing more:
-/// if Pacemaker's configuration has no GFS2 file system, or if this node has mounted all of them, so
-/// that DLM knows who holds them.
 pub fn gather(target: Target<'_>, search: &Search) -> Evidence {
-    let mut files = files::read(&search.root);
-    let configured = files.configured_cib(&search.root);
-    if let Some(cib) = &configured {
-        files.follow(&search.root, cib.directories());
-    }
-    let unasked = configured.and_then(|cib| without_cibadmin(target, &files, cib));
-    let is_cib_asked = unasked.is_none();
-    let (cib, storages) = programs::ask(target, search, unasked);
+    let (cib, storages, mut files) = programs::ask(target, search, || files::read(&search.root));
     if let Reading::Got(cib) = &cib {
         files.follow(&search.root, cib.directories());
     }
     let files::Files { corosync, lockspaces, mounts, .. } = files;
-    Evidence { corosync, lockspaces, mounts, cib, is_cib_asked, storages }
-}
-
-/// What the CIB says about the file systems of `target`, as far as its `configured` part shows this.
-fn without_cibadmin(target: Target<'_>, files: &Files, configured: Cib) -> Option<Reading<Cib>> {
-    if configured.has_no_filesystem() {
-        return Some(Reading::Got(configured));
-    }
-    let has_number = files.corosync.result().and_then(|known| known.node_id(target)).is_ok();
-    let lockspaces = files.lockspaces.result().ok().filter(|_| has_number)?;
-    configured.is_known_by(lockspaces, &files.mounts).then(|| {
-        let why = "not asked: this node has mounted each GFS2 file system of Pacemaker";
-        Reading::Absent(why.to_owned())
-    })
+    Evidence { corosync, lockspaces, mounts, cib, storages }
 }
 
 /// The nodes of the cluster: by corosync's configuration, and where that is not enough, by the CIB

@@ -36,32 +36,29 @@ pub struct Kubernetes {
     pub home: Option<PathBuf>,
 }
 
-/// Runs the programs that know file systems: but for `cibadmin`, if there is a `known_cib`.
-pub(crate) fn ask(
+/// Runs the programs that know file systems, and `meanwhile` beside them.
+pub(crate) fn ask<T>(
     target: Target<'_>,
     search: &Search,
-    known_cib: Option<Reading<Cib>>,
-) -> (Reading<Cib>, Reading<NodeStorages>) {
+    meanwhile: impl FnOnce() -> T,
+) -> (Reading<Cib>, Reading<NodeStorages>, T) {
     if search.time_max.is_zero() {
         let why = || "no time is given for programs".to_owned();
-        return (known_cib.unwrap_or(Reading::Absent(why())), Reading::Absent(why()));
+        return (Reading::Absent(why()), Reading::Absent(why()), meanwhile());
     }
     let until = Instant::now() + search.time_max;
     let (label, value) = nnf::LABEL;
     let selector = format!("--selector={label}={value}");
     let namespace = format!("--namespace={}", target.plug);
     let mut storages = start_kubectl(search, &[nnf::STORAGE_KINDS, "--all-namespaces", &selector]);
-    let mut cib = match known_cib {
-        Some(known) => Err(known),
-        None => Ok(start_cibadmin(search)),
-    };
+    let mut cib = start_cibadmin(search);
     let mut mounts = start_kubectl(search, &[nnf::MOUNT_KIND, &namespace]);
-    let programs = cib.as_mut().ok().into_iter().chain([&mut storages, &mut mounts]);
-    read_all(&mut programs.collect::<Vec<_>>(), until);
-    let cib = cib.map_or_else(|known| known, |cib| cib.then(|program| program.cib(until)));
+    let value = meanwhile();
+    read_all(&mut [&mut cib, &mut storages, &mut mounts], until);
+    let cib = cib.then(|program| program.cib(until));
     let storages = storages.then(|program| program.list(until));
     let mounts = mounts.then(|program| program.list(until));
-    (cib, storages.then(|objects| Ok(NodeStorages::new(objects, mounts))))
+    (cib, storages.then(|objects| Ok(NodeStorages::new(objects, mounts))), value)
 }
 
 /// What `cibadmin` alone writes in `search.time_max`.

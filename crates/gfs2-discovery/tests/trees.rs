@@ -172,59 +172,6 @@ fn mounted_at(directory: &str) -> String {
     )
 }
 
-/// Pacemaker's configuration on this node's disk, with these GFS2 file systems.
-fn configured(tree: &Tree, directories: &[&str]) {
-    let primitives = directories.iter().enumerate().map(|(number, directory)| {
-        format!(
-            "<primitive id=\"f{number}\" type=\"Filesystem\"><instance_attributes id=\"a{number}\">\
-             <nvpair id=\"t{number}\" name=\"fstype\" value=\"gfs2\"/>\
-             <nvpair id=\"d{number}\" name=\"directory\" value=\"{directory}\"/>\
-             </instance_attributes></primitive>"
-        )
-    });
-    let resources: String = primitives.collect();
-    let cib =
-        format!("<cib><configuration><resources>{resources}</resources></configuration></cib>");
-    tree.write("var/lib/pacemaker/cib/cib.xml", &cib);
-}
-
-#[test]
-fn cibadmin_is_asked_only_if_it_can_name_more_than_the_files() {
-    let calls = |mounted: &[&str], in_cib: Option<&[&str]>, node: &str| {
-        let tree = cluster("c");
-        let mut mountinfo = String::new();
-        for (number, directory) in mounted.iter().enumerate() {
-            let name = directory.trim_start_matches("/mnt/");
-            lockspace(&tree, name, &[1, 2]);
-            table(&tree, &format!("c:{name}"), &format!("8:{number}"));
-            let line = ["9 1 8:", &number.to_string(), " / ", directory, " rw - gfs2 /dev/x rw\n"];
-            mountinfo += &line.concat();
-        }
-        tree.write("proc/self/mountinfo", &mountinfo);
-        if let Some(directories) = in_cib {
-            configured(&tree, directories);
-        }
-        let called = tree.path("called");
-        tree.program("cibadmin", &format!("echo >>'{}'; echo '<cib/>'", called.display()));
-        let names = tree.discover(node).names();
-        (names, called.exists())
-    };
-    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-
-    // Without a file of Pacemaker's, or with one that cannot be read, it is asked.
-    assert_eq!(calls(&["/mnt/a"], None, "n2"), (names(&["a"]), true));
-    assert_eq!(calls(&["/mnt/a"], Some(&[]), "n2"), (names(&["a"]), false));
-    assert_eq!(calls(&[], Some(&[]), "n2"), (names(&[]), false));
-    let (a, both) = (&["/mnt/a"][..], &["/mnt/a", "/mnt/b"][..]);
-    assert_eq!(calls(both, Some(both), "n2"), (names(&["a", "b"]), false));
-    assert_eq!(calls(both, Some(a), "n2"), (names(&["a", "b"]), false));
-    // One that is not mounted here.
-    assert_eq!(calls(a, Some(both), "n2"), (names(&["a"]), true));
-    assert_eq!(calls(&[], Some(a), "n2"), (names(&[]), true));
-    // Without its number, DLM's files say nothing of the target.
-    assert_eq!(calls(a, Some(a), "n9"), (names(&[]), true));
-}
-
 #[test]
 fn a_directory_that_leads_to_a_mount_by_links_is_the_same_file_system() {
     let tree = cluster("c");
