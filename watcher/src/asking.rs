@@ -4,6 +4,7 @@
 //! threads that all questions share ([`fence_device::ask_some`]). A device that does not respond
 //! delays the answer of no other device.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -46,6 +47,32 @@ impl Limits {
     }
 }
 
+/// The threads that ask, whether somebody still waits for them or not: one that hangs in the kernel
+/// never ends.
+static THREADS: Places = Places { taken: AtomicUsize::new(0), max: 2 * ASKING_MAX };
+
+/// A bounded number of places.
+struct Places {
+    taken: AtomicUsize,
+    max: usize,
+}
+
+/// One of them, taken for as long as this value lives.
+struct Place(&'static Places);
+
+impl Places {
+    fn take(&'static self) -> Option<Place> {
+        let next = |taken| (taken < self.max).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).ok().map(|_| Place(self))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Puts `question` to each of `items`, to many at the same time. Returns the answers in the order
 /// of `items`: `None` if an item was not asked, or did not answer in time.
 pub(crate) fn ask<T: Clone + Send + Sync + 'static, A: Send + 'static>(
@@ -54,6 +81,8 @@ pub(crate) fn ask<T: Clone + Send + Sync + 'static, A: Send + 'static>(
     question: impl Fn(&T) -> A + Send + Sync + 'static,
 ) -> Vec<Option<A>> {
     let mut answers: Vec<Option<A>> = items.iter().map(|_| None).collect();
+    let Some(place) = THREADS.take() else { return answers };
+    let place = Arc::new(place);
     let (sender, receiver) = mpsc::channel();
     let numbered: Vec<(usize, T)> = items.iter().cloned().enumerate().collect();
     let run = Arc::new(move || {
@@ -66,7 +95,14 @@ pub(crate) fn ask<T: Clone + Send + Sync + 'static, A: Send + 'static>(
     });
     let (subject, running) = (Subject::of_this_thread(), Arc::clone(&run));
     let thread = thread::Builder::new().name("ask".to_owned()).stack_size(HELPER_STACK_BYTES);
-    if thread.spawn(move || subject.within(|| running())).is_err() {
+    let of_thread = Arc::clone(&place);
+    let asking = move || {
+        subject.within(|| running());
+        drop(of_thread);
+    };
+    let spawned = thread.spawn(asking);
+    drop(place);
+    if spawned.is_err() {
         // Without a thread, this thread asks one item after the other.
         run();
     }
@@ -102,6 +138,17 @@ mod tests {
 
         assert_eq!(ask(&[0, 1, 2], within(3_000), question), [Some(0), None, Some(4)]);
         drop(gate);
+    }
+
+    #[test]
+    fn there_are_so_many_places_and_one_that_is_given_back_is_taken_again() {
+        static PLACES: Places = Places { taken: AtomicUsize::new(0), max: 2 };
+        let (first, second) = (PLACES.take(), PLACES.take());
+        assert!(first.is_some() && second.is_some() && PLACES.take().is_none());
+
+        drop(first);
+
+        assert!(PLACES.take().is_some());
     }
 
     #[test]

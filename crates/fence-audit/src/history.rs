@@ -30,7 +30,9 @@ pub struct Filter {
 impl Filter {
     /// Whether `event` is wanted.
     pub fn admits(&self, event: &AuditEvent) -> bool {
-        let words = [&event.action, &event.pacemaker_action];
+        // The power-on after a reboot is a part of the reboot.
+        let own = if event.on_result.is_some() { &event.pacemaker_action } else { &event.action };
+        let words = [own, &event.pacemaker_action];
         self.node.as_ref().is_none_or(|node| *node == event.target_node)
             && self.action.is_none_or(|action| words.iter().any(|word| *word == action.as_str()))
     }

@@ -294,8 +294,16 @@ impl Plan {
 
     /// The plan for the order that brings a target back after the off of a reboot, beginning now. It is
     /// given once and for nobody: the fence has been answered, and a target that was fenced comes back.
-    pub fn power_on(abilities: Abilities, timeout_ms: u64, now_boot_ms: u64) -> Self {
-        let deadline_boot_ms = now_boot_ms.saturating_add(timeout_ms);
+    /// After `fence_until_boot_ms`, the deadline of the reboot, it is not given: the cluster may have had
+    /// the target fenced elsewhere by then, and this order would undo that.
+    pub fn power_on(
+        abilities: Abilities,
+        timeout_ms: u64,
+        fence_until_boot_ms: u64,
+        now_boot_ms: u64,
+    ) -> Self {
+        let is_in_time = now_boot_ms < fence_until_boot_ms;
+        let deadline_boot_ms = if is_in_time { now_boot_ms.saturating_add(timeout_ms) } else { 0 };
         let plan =
             Plan::new(FenceAction::On, abilities, Method::OnOff, 1, timeout_ms, deadline_boot_ms);
         Plan { is_for_client: false, ..plan }

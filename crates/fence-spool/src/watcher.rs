@@ -303,7 +303,9 @@ impl WatcherSpool {
     pub fn keep_returning(&self, name: &RecordName, id: &RequestId) -> Result<(), SpoolError> {
         let (file_name, kept) = (name.file_name(), RecordName::of_id(id).file_name());
         match self.claimed.rename(&file_name, &self.returning, &kept) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Ok(()) => Ok(()),
+            // The same error tells that the directory of the records is gone.
+            Err(Errno::ENOENT) if self.claimed.lacks(&file_name) => Ok(()),
             Err(errno) => Err(self.claimed.rename_error("keep", &file_name, errno)),
         }
     }

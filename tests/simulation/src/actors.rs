@@ -146,6 +146,8 @@ pub(crate) struct Execution {
     pub(crate) step: fence_core::execution::Step,
     /// The device was given an order.
     pub(crate) has_begun: bool,
+    /// That order was not acknowledged, and may still be carried out.
+    pub(crate) is_in_doubt: bool,
     /// The device showed the state that proves success.
     pub(crate) has_proof: bool,
     pub(crate) until_boot_ms: u64,
@@ -155,7 +157,8 @@ impl Execution {
     fn begin(job: Job, setup: Setup, mut plan: Plan, now: Now) -> Self {
         let step = plan.next(Report::Begin, now.boot_ms);
         let until_boot_ms = now.boot_ms;
-        Execution { job, setup, plan, step, has_begun: false, has_proof: false, until_boot_ms }
+        let (has_begun, is_in_doubt, has_proof) = (false, false, false);
+        Execution { job, setup, plan, step, has_begun, is_in_doubt, has_proof, until_boot_ms }
     }
 }
 
@@ -390,14 +393,14 @@ impl WatcherProcess {
             }
             Effect::PowerOn(job) => {
                 let id = job.request.request_id.clone();
-                let plan = Plan::power_on(ABLE, 40_000, now.boot_ms);
+                let plan = Plan::power_on(ABLE, 40_000, job.deadline_at(now), now.boot_ms);
                 let setup = self.begun_under.get(&id).copied().unwrap_or(self.setup);
                 self.returns.insert(id.clone(), Execution::begin(job, setup, plan, now));
                 return Deed::PoweredOn(id);
             }
             // An order that is on its way cannot be called back.
             Effect::EndPowerOn(id) => {
-                self.returns.retain(|other, on| *other != id || !on.has_begun);
+                self.returns.retain(|other, on| *other != id || !on.has_begun || on.is_in_doubt);
             }
             Effect::Returned(request, _) => return Deed::Returned(request.request_id),
             Effect::ForgetReturning(id) => {

@@ -85,15 +85,20 @@ impl World {
             }
         };
         let is_order = matches!(report, Report::Order(_));
+        // One that was not acknowledged may still be carried out.
+        let is_certain = !matches!(report, Report::Order(OrderReport::Unacknowledged(_)));
         execution.step = execution.plan.next(report, then);
         execution.until_boot_ms = match execution.step {
             Step::Pause(span_ms) => then + span_ms,
             _ => then,
         };
         execution.has_begun |= is_order;
+        execution.is_in_doubt |= is_order && !is_certain;
         if is_order {
             self.note_on(index, &target);
-            self.feed(index, Event::OnOrdered(id));
+            if is_certain {
+                self.feed(index, Event::OnOrdered(id));
+            }
         }
     }
 

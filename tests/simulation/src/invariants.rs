@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use fence_core::execution::Step;
 use fence_core::watcher::{Event, Job, route};
 use fence_protocol::{Answer, FenceAction, NodeName, RecordName, Request, RequestId};
 
@@ -67,7 +68,9 @@ impl World {
         let is_returning = |other: &&Execution| !other.has_begun && is_same(other);
         let returning = watcher.returns.values().find(is_returning);
         let is_late = watcher.stopping.as_ref().is_some_and(|ran| {
-            !ran.contains(name) && !watcher.core.begun().any(|begun| ran.contains(begun))
+            !ran.contains(name)
+                && !watcher.core.begun().any(|begun| ran.contains(begun))
+                && watcher.returns.is_empty()
         });
         // Whose list came first decides where devices list their targets.
         let may_be_any = watcher.setup == Setup::Listing;
@@ -108,6 +111,7 @@ impl World {
 
     /// The target of the request `id` is ordered back.
     pub(crate) fn check_power_on(&mut self, index: usize, id: &RequestId) {
+        let now = self.watcher_now();
         let Some(watcher) = &mut self.watchers[index] else { return };
         let Some(execution) = watcher.returns.get(id) else { return };
         let job = execution.job.clone();
@@ -117,8 +121,12 @@ impl World {
         };
         // Somebody else's answer may lie under its name.
         self.ledger.on_due.insert(id.clone());
+        let is_ordered = matches!(execution.step, Step::Order(..));
+        let is_late = is_ordered && job.deadline_at(now) <= now.boot_ms;
         let found = if watcher.brings_back_late {
             format!("stop: {id} is brought back by a watcher that stops")
+        } else if is_late {
+            format!("S4: {id} is brought back after its deadline")
         } else if let Some(other) = watcher.core.queued().find(is_fence) {
             format!("S6: {id} is brought back though {} waits", other.request.request_id)
         } else {

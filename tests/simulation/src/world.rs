@@ -295,7 +295,7 @@ impl World {
     }
 
     /// The time as the watcher sees it.
-    fn watcher_now(&self) -> Now {
+    pub(crate) fn watcher_now(&self) -> Now {
         match self.config.mutation {
             Some(Mutation::NoDeadlineCheck) => Now { boot_ms: 10_000, ..self.now },
             _ => self.now,

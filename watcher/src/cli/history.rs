@@ -139,8 +139,11 @@ fn join(events: impl Iterator<Item = AuditEvent>) -> Vec<Fence> {
             None => format!("{}\n{}", event.target_node, event.action),
         };
         match (event.status, known.get(&key).copied()) {
-            (_, Some(position)) if event.on_result.is_some() => {
-                power_on(&mut fences[position], event);
+            (_, position) if event.on_result.is_some() => {
+                // Without its reboot, which was in a log that is gone, it is no fence of its own.
+                if let Some(position) = position {
+                    power_on(&mut fences[position], event);
+                }
             }
             (Status::Requested, _) | (Status::Unknown, None) => {
                 known.insert(key, fences.len());

@@ -12,7 +12,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::thread;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use fence_audit::{AuditEvent, LogProcess, Status, Task};
 use fence_clock::now;
 use fence_core::Now;
 use fence_core::watcher::{Event, OnResult};
-use fence_protocol::{Answer, FenceAction, FenceResult, RecordName, Request, RequestId, Requested};
+use fence_protocol::{Answer, FenceAction, FenceResult, RecordName, Request, Requested};
 use fence_spool::{Abandoned, WatcherSpool};
 use log::warn;
 
@@ -63,9 +63,10 @@ pub(super) fn make_log_dir_meanwhile(log_dir: &Path) {
 enum Entry {
     /// An event for the logs in this directory. An end comes with its request: the agent cannot take
     /// the request back before the end is written.
-    Event(PathBuf, Box<AuditEvent>, Option<Abandoned>),
-    /// The record of a power-on. It is removed after the outcome is written.
-    Record(Arc<WatcherSpool>, RecordName),
+    End(PathBuf, Box<AuditEvent>, Abandoned),
+    /// The outcome of a power-on, and its record. The record is removed after the outcome is
+    /// written: until then, the next watcher reports the power-on.
+    Return(PathBuf, Box<AuditEvent>, Arc<WatcherSpool>, RecordName),
 }
 
 /// Takes the ends of fences.
@@ -81,17 +82,18 @@ impl Desk {
         let (entries, received) = mpsc::sync_channel(WAITING_MAX);
         let (alive, done) = mpsc::sync_channel(0);
         let spawned = thread::Builder::new().name("audit".into()).spawn(move || {
-            let mut is_written = true;
             for entry in received {
                 match entry {
-                    Entry::Event(log_dir, event, _abandoned) => is_written = write(log_dir, &event),
-                    // It follows what became of the power-on. The next watcher writes what is lacking.
-                    Entry::Record(spool, name) if is_written => {
-                        if let Err(problem) = spool.forget_returning(&name) {
+                    Entry::End(log_dir, event, _abandoned) => {
+                        write(log_dir, &event);
+                    }
+                    Entry::Return(log_dir, event, spool, name) => {
+                        if write(log_dir, &event)
+                            && let Err(problem) = spool.forget_returning(&name)
+                        {
                             warn!("request {name}: {problem}");
                         }
                     }
-                    Entry::Record(..) => {}
                 }
             }
             drop(alive);
@@ -112,27 +114,29 @@ impl Desk {
     ) {
         let duration_ms = duration_ms(&request, answer, now, &self.boot_id);
         if let Some(event) = end(request, answer, duration_ms) {
-            self.record(log_dir, event, Some(abandoned));
+            self.record(Entry::End(log_dir.to_owned(), Box::new(event), abandoned));
         }
     }
 
-    /// Records in `log_dir` what became of the target of a reboot after its answer.
-    pub(super) fn record_return(&self, log_dir: &Path, request: Request, result: &OnResult) {
+    /// Records in `log_dir` the outcome of the power-on after a reboot, and then removes its record.
+    pub(super) fn record_return(
+        &self,
+        log_dir: &Path,
+        spool: &Arc<WatcherSpool>,
+        request: Request,
+        result: &OnResult,
+    ) {
+        let record = RecordName::of_id(&request.request_id);
         if let Some(event) = return_of(request, result) {
-            self.record(log_dir, event, None);
+            let (log_dir, spool) = (log_dir.to_owned(), Arc::clone(spool));
+            self.record(Entry::Return(log_dir, Box::new(event), spool, record));
         }
     }
 
-    /// Removes the record of the power-on of the request `id` when all that was recorded before is written:
-    /// a watcher that is killed in between leaves it to the next one, which says so.
-    pub(super) fn forget_return(&self, spool: &Arc<WatcherSpool>, id: &RequestId) {
-        // Where too many wait, the next watcher removes it.
-        let _ = self.entries.try_send(Entry::Record(Arc::clone(spool), RecordName::of_id(id)));
-    }
-
-    fn record(&self, log_dir: &Path, event: AuditEvent, abandoned: Option<Abandoned>) {
-        let entry = Entry::Event(log_dir.to_owned(), Box::new(event), abandoned);
-        if self.entries.try_send(entry).is_err() {
+    fn record(&self, entry: Entry) {
+        if let Err(TrySendError::Full(Entry::End(log_dir, ..) | Entry::Return(log_dir, ..))) =
+            self.entries.try_send(entry)
+        {
             lacks(&format!("too many others wait for '{}'", log_dir.display()));
         }
     }

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use fence_core::execution::Verdict;
 use fence_core::watcher::{Effect, Event, Job, OnResult};
-use fence_protocol::{FenceAction, FenceResult, Request, RequestId};
+use fence_protocol::{FenceAction, FenceResult, RecordName, Request, RequestId};
 use log::{info, warn};
 
 use super::Daemon;
@@ -18,8 +18,8 @@ use super::Daemon;
 pub(super) struct Returns {
     /// With what the thread of each is told to bring its target back.
     threads: BTreeMap<RequestId, Sender<()>>,
-    /// The records of the watcher before us were read.
-    has_recovered: bool,
+    /// The records of the watcher before us that are still to be read; `None` before they are listed.
+    left: Option<Vec<RecordName>>,
 }
 
 impl Returns {
@@ -58,9 +58,11 @@ impl Daemon {
                 self.returns.threads.remove(&request.request_id);
                 log_return(&request, &result);
                 self.reporter.returned(&request.request_id, &result);
-                self.audit.record_return(&self.settings.log.log_dir, request, &result);
+                let log_dir = &self.settings.log.log_dir;
+                self.audit.record_return(log_dir, &self.spooler.spool, request, &result);
             }
-            Effect::ForgetReturning(id) => self.audit.forget_return(&self.spooler.spool, &id),
+            // The audit removes the record after it has written the outcome.
+            Effect::ForgetReturning(_) => {}
             _ => unreachable!("the other effects concern no target that comes back"),
         }
         None
@@ -68,16 +70,19 @@ impl Daemon {
 
     /// Tells the core of the targets that the watcher before us was to bring back.
     pub(super) fn recover_returns(&mut self) {
-        if self.returns.has_recovered {
-            return;
-        }
-        let Some(left) = self.spooler.left_returning() else { return };
-        self.returns.has_recovered = true;
-        for request in left {
-            if !self.core.brings_back(&request.request_id) {
-                self.feed(Event::LeftReturning(request));
+        let listed = self.returns.left.take().or_else(|| self.spooler.returning());
+        let Some(mut left) = listed else { return };
+        left.retain(|name| match self.spooler.left_returning(name) {
+            Ok(None) => false,
+            Ok(Some(request)) => {
+                if !self.core.brings_back(&request.request_id) {
+                    self.feed(Event::LeftReturning(request));
+                }
+                false
             }
-        }
+            Err(()) => true,
+        });
+        self.returns.left = Some(left);
     }
 
     /// The time to stop is over: what is being brought back is not waited for.

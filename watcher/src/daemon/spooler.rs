@@ -133,32 +133,31 @@ impl Spooler {
             && !answer.message.starts_with(NOT_FENCED_AGAIN)
     }
 
-    /// The requests whose targets the watcher before us was to bring back, as its records say; `None` where
-    /// not all of them can be read at the moment.
-    pub(super) fn left_returning(&self) -> Option<Vec<Request>> {
-        let names = self.spool.returning().map_err(|problem| {
-            self.report("cannot look through the targets to be brought back", &problem);
-        });
-        let mut requests = Vec::new();
-        for name in names.ok()? {
-            let found = self.spool.inspect_returning(&name);
-            match (request_in(&found), found) {
-                (Some(request), _) => requests.push(request),
-                (None, SpoolSight::Gone) => {}
-                (None, SpoolSight::Failed(problem)) => {
-                    self.report(&format!("request {name}"), &problem);
-                    return None;
-                }
-                (None, _) => {
-                    warn!("the record {name} of a target to be brought back is none; removed");
-                    self.note_failure(
-                        &format!("request {name}"),
-                        self.spool.forget_returning(&name),
-                    );
-                }
+    /// The records of the power-ons that the previous watcher left; `None` if they cannot be listed at
+    /// the moment.
+    pub(super) fn returning(&self) -> Option<Vec<RecordName>> {
+        let names = self.spool.returning();
+        names.map_err(|problem| self.report("cannot list the records of power-ons", &problem)).ok()
+    }
+
+    /// The request of such a record, if there is one; an error if it cannot be read at the moment.
+    pub(super) fn left_returning(&self, name: &RecordName) -> Result<Option<Request>, ()> {
+        let found = self.spool.inspect_returning(name);
+        let is_its = |request: &Request| RecordName::of_id(&request.request_id) == *name;
+        match (request_in(&found).filter(is_its), found) {
+            (Some(request), _) => Ok(Some(request)),
+            (None, SpoolSight::Gone) => Ok(None),
+            (None, SpoolSight::Failed(problem)) => {
+                self.report(&format!("request {name}"), &problem);
+                Err(())
+            }
+            (None, _) => {
+                warn!("the record {name} is not one of a power-on; removed");
+                let removed = self.spool.forget_returning(name);
+                self.note_failure(&format!("request {name}"), removed);
+                Ok(None)
             }
         }
-        Some(requests)
     }
 
     pub(super) fn answer(&self, name: RecordName, answer: &Answer) -> Event {

@@ -100,22 +100,30 @@ impl Execution<'_> {
         }
     }
 
-    /// Orders the target back, calls `ordered` when the device has reacted to that, and then asks for the
-    /// power as long as the other half of `wanted` is held.
+    /// Powers the target on, and calls `ordered` when the order is no longer on its way. After the
+    /// sender of `wanted` is dropped, this does not order, and asks no more: but for an order that was
+    /// not acknowledged, which may still be carried out.
     fn power_on(&self, wanted: &Receiver<()>, ordered: impl Fn()) -> Verdict {
         let (abilities, timeout_ms) = (self.device.driver.abilities(), self.device.timeout_ms);
-        let mut plan = Plan::power_on(abilities, timeout_ms, boot_ms());
-        let mut report = Report::Begin;
+        let is_wanted = || wanted.try_recv() != Err(TryRecvError::Disconnected);
+        if !is_wanted() {
+            return Verdict::failure(FenceResult::Withdrawn, "it was called back".to_owned());
+        }
+        let mut plan = Plan::power_on(abilities, timeout_ms, self.job.deadline_boot_ms, boot_ms());
+        let (mut report, mut is_in_doubt) = (Report::Begin, false);
         loop {
             report = match self.next(&mut plan, report) {
                 Ok(report) => report,
                 Err(verdict) => return verdict,
             };
-            if matches!(report, Report::Order(_)) {
-                ordered();
-            }
-            if wanted.try_recv() == Err(TryRecvError::Disconnected) {
-                return Verdict::failure(FenceResult::Interrupted, "not asked any more".to_owned());
+            match report {
+                Report::Order(OrderReport::Unacknowledged(_)) => is_in_doubt = true,
+                Report::Order(_) => ordered(),
+                _ if !is_in_doubt && !is_wanted() => {
+                    let why = "not asked any more".to_owned();
+                    return Verdict::failure(FenceResult::Interrupted, why);
+                }
+                _ => {}
             }
         }
     }

@@ -195,14 +195,17 @@ fn nothing_but_a_reboot_by_off_and_on_has_a_power_on_that_follows() {
 
 #[test]
 fn a_power_on_is_ordered_once_and_for_nobody_and_has_the_devices_own_time() {
-    let mut plan = Plan::power_on(ASKABLE, 45_000, 5_000);
+    let mut late = Plan::power_on(ASKABLE, 45_000, 5_000, 5_000);
+    assert_eq!(verdict(late.next(Report::Begin, 5_000)).result, FenceResult::Expired);
+
+    let mut plan = Plan::power_on(ASKABLE, 45_000, 9_000, 5_000);
     assert!(!plan.is_for_client());
     assert_eq!(plan.next(Report::Begin, 5_000), Step::Order(Order::On, 50_000));
     assert!(matches!(plan.next(acknowledged(), 5_001), Step::AskPower(50_000)));
     let verdict = verdict(plan.next(power(PowerState::On), 5_002));
     assert_eq!((verdict.result, verdict.performed), (FenceResult::Success, "on"));
 
-    let mut unreached = Plan::power_on(ASKABLE, 45_000, 5_000);
+    let mut unreached = Plan::power_on(ASKABLE, 45_000, 9_000, 5_000);
     unreached.next(Report::Begin, 5_000);
     let report = Report::Order(OrderReport::Unreachable(String::new()));
     assert!(matches!(unreached.next(report, 5_001), Step::Done(_)), "it is not repeated");

@@ -19,7 +19,7 @@ impl Watcher {
             other => return self.put_back(name, other),
         };
         if verdict.on_follows {
-            self.note_return(job.clone());
+            self.note_return(name.clone(), job.clone());
             self.ended(&name);
         } else {
             self.released(&name, &job);
@@ -78,7 +78,7 @@ impl Watcher {
         // A power-on that a fence waits for is dropped before it is ordered.
         self.yield_returns(effects);
         let is_kept =
-            answer.request_id.as_ref().is_some_and(|id| self.order_on(&name, id, effects));
+            answer.request_id.as_ref().is_some_and(|id| self.order_on(&name, id, now, effects));
         effects.push(match then {
             Then::RemoveClaimed if is_kept => return effects.push(Effect::Look(name)),
             Then::RemoveClaimed => Effect::RemoveClaimed(name.clone()),

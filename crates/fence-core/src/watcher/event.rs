@@ -69,7 +69,8 @@ pub enum Event {
     /// A device listed its targets, or did not: because of [`Effect::AskTargets`], or because somebody
     /// else wanted to know.
     Targets(String, Option<BTreeSet<NodeName>>),
-    /// Of [`Effect::PowerOn`]: the device has reacted to the order of this request.
+    /// Of [`Effect::PowerOn`]: the device has taken or refused the order of this request. An order that
+    /// it did not acknowledge may still be carried out: then this does not happen.
     OnOrdered(RequestId),
     /// Of [`Effect::PowerOn`]: whether the target is on.
     OnOver(RequestId, Verdict),
@@ -113,7 +114,7 @@ pub enum Effect {
     KeepReturning(RecordName, RequestId),
     /// Order the target back, once, and report [`Event::OnOrdered`], then [`Event::OnOver`].
     PowerOn(Job),
-    /// Ask the device no more whether the target of this request is on.
+    /// Order the target of this request back no more, or ask the device no more whether it is on.
     EndPowerOn(RequestId),
     /// Note what became of the target of this request, which was made off by it.
     Returned(Request, OnResult),

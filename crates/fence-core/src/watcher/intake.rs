@@ -22,8 +22,12 @@ impl Watcher {
                 return;
             }
             Sight::OffAnswered(request) => {
+                let is_ours = self.brings_back(&request.request_id);
                 effects.push(Effect::KeepReturning(name, request.request_id.clone()));
-                return Self::left_returning(*request, effects);
+                if !is_ours {
+                    Self::left_returning(*request, effects);
+                }
+                return;
             }
             Sight::Untrusted(why) => {
                 Err(Rejection::of(RequestError::Member { member: "file", problem: why }))

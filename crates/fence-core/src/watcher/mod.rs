@@ -72,7 +72,7 @@ pub struct Job {
 
 impl Job {
     /// Its deadline as it is now: a wall clock that was set forward meanwhile brings it closer.
-    fn deadline_at(&self, now: Now) -> u64 {
+    pub fn deadline_at(&self, now: Now) -> u64 {
         let by_wall = self.deadline_wall_ms.map(|deadline| {
             let left = deadline.saturating_sub(now.wall_ms);
             now.boot_ms.saturating_add(u64::try_from(left).unwrap_or(0))
@@ -301,7 +301,8 @@ impl Watcher {
     /// what ran when it was told so: nobody else can serve the free lanes before it has ended.
     fn may_begin(&self, now: Now) -> bool {
         self.stopping.as_ref().is_none_or(|stopping| {
-            !stopping.running.is_empty() && now.boot_ms < stopping.serve_until_boot_ms
+            (!stopping.running.is_empty() || self.is_ordering_on())
+                && now.boot_ms < stopping.serve_until_boot_ms
         })
     }
 

@@ -14,6 +14,7 @@ use std::fmt;
 use fence_protocol::{FenceAction, RecordName, Request, RequestId};
 
 use super::{Effect, Job, State, Watcher};
+use crate::Now;
 use crate::execution::Verdict;
 
 /// What became of the order that brings a target back.
@@ -35,6 +36,8 @@ pub enum OnResult {
 /// A target that is off by a reboot, and is to be brought back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Returning {
+    /// The claimed file.
+    name: RecordName,
     job: Job,
     phase: Phase,
 }
@@ -45,8 +48,9 @@ enum Phase {
     Answering,
     /// So it is, and the order will not be given, for this reason: the lane and the machine are free.
     Dropped(String),
-    /// The order is on its way to the device.
-    Ordered,
+    /// The order is on its way to the device, or was not acknowledged and may be. It was called back
+    /// for this reason, if there is one: a device that has not got it yet gets none.
+    Ordered(Option<String>),
     /// The order was given; the device is asked whether the target is on.
     Confirming,
 }
@@ -58,10 +62,16 @@ impl Watcher {
         self.returning.values().filter(is_due).map(|returning| &returning.job)
     }
 
-    /// The target of `job`, whose lane and machine stay taken, comes back after the answer.
-    pub(super) fn note_return(&mut self, job: Job) {
-        self.returning
-            .insert(job.request.request_id.clone(), Returning { job, phase: Phase::Answering });
+    /// The target of `job`, claimed as `name`, whose lane and machine stay taken, comes back after the
+    /// answer.
+    pub(super) fn note_return(&mut self, name: RecordName, job: Job) {
+        let id = job.request.request_id.clone();
+        self.returning.insert(id, Returning { name, job, phase: Phase::Answering });
+    }
+
+    /// Whether an order that brings a target back is on its way.
+    pub(super) fn is_ordering_on(&self) -> bool {
+        self.returning.values().any(|returning| matches!(returning.phase, Phase::Ordered(_)))
     }
 
     /// The answer to the request `id`, claimed as `name`, is on the disk. Gives whether its claimed file
@@ -71,23 +81,38 @@ impl Watcher {
         &mut self,
         name: &RecordName,
         id: &RequestId,
+        now: Now,
         effects: &mut Vec<Effect>,
     ) -> bool {
+        let is_it = |returning: &Returning| {
+            returning.name == *name
+                && matches!(returning.phase, Phase::Answering | Phase::Dropped(_))
+        };
+        // Another file may bear the same identity.
+        if !self.returning.get(id).is_some_and(is_it) {
+            return false;
+        }
         let Some(mut returning) = self.returning.remove(id) else { return false };
         effects.push(Effect::KeepReturning(name.clone(), id.clone()));
+        if returning.phase == Phase::Answering && returning.job.deadline_at(now) <= now.boot_ms {
+            // The client has gone to another node by now, whose fence this one must not undo.
+            self.queue.release(&returning.job.lane, &returning.job.machines);
+            let why = "its answer was written after its deadline".to_owned();
+            returning.phase = Phase::Dropped(why);
+        }
         if let Phase::Dropped(why) = returning.phase {
             effects.push(Effect::Returned(returning.job.request, OnResult::NotOrdered(why)));
             effects.push(Effect::ForgetReturning(id.clone()));
             return true;
         }
-        returning.phase = Phase::Ordered;
+        returning.phase = Phase::Ordered(None);
         self.note_begin(&returning.job);
         effects.push(Effect::PowerOn(returning.job.clone()));
         self.returning.insert(id.clone(), returning);
         true
     }
 
-    /// The device has reacted to the order of the request `id`.
+    /// The device has taken or refused the order of the request `id`: it is on its way no more.
     pub(super) fn on_ordered(&mut self, id: &RequestId) {
         if let Some(returning) = self.returning.get_mut(id) {
             returning.phase = Phase::Confirming;
@@ -96,10 +121,14 @@ impl Watcher {
 
     /// All that was to be learned about the order of the request `id` is known.
     pub(super) fn on_over(&mut self, id: &RequestId, verdict: &Verdict, effects: &mut Vec<Effect>) {
-        let result = OnResult::of(verdict);
-        if let Some(returning) = self.returning.remove(id) {
-            self.end_return(returning, result, effects);
-        }
+        let Some(returning) = self.returning.remove(id) else { return };
+        let result = match (OnResult::of(verdict), &returning.phase) {
+            (OnResult::NotOrdered(_), Phase::Ordered(Some(why))) => {
+                OnResult::NotOrdered(why.clone())
+            }
+            (result, _) => result,
+        };
+        self.end_return(returning, result, effects);
     }
 
     /// A record that the watcher before us left: its order was given or not, and came to an end or not.
@@ -116,11 +145,17 @@ impl Watcher {
         let mut any = false;
         for id in ids {
             let Some(returning) = self.returning.get(&id) else { continue };
-            if matches!(returning.phase, Phase::Ordered | Phase::Dropped(_)) {
+            if matches!(returning.phase, Phase::Ordered(Some(_)) | Phase::Dropped(_)) {
                 continue;
             }
             let Some(why) = self.why_yield(&returning.job) else { continue };
             let Some(mut returning) = self.returning.remove(&id) else { continue };
+            if let Phase::Ordered(recalled) = &mut returning.phase {
+                *recalled = Some(why);
+                effects.push(Effect::EndPowerOn(id.clone()));
+                self.returning.insert(id, returning);
+                continue;
+            }
             any = true;
             if returning.phase == Phase::Answering {
                 self.queue.release(&returning.job.lane, &returning.job.machines);
@@ -175,11 +210,10 @@ impl OnResult {
         match verdict.result {
             FenceResult::Success => OnResult::On(words),
             FenceResult::Unacknowledged | FenceResult::Interrupted => OnResult::NotConfirmed(words),
-            FenceResult::Unreachable
-            | FenceResult::DeviceFailure
-            | FenceResult::Expired
-            | FenceResult::Withdrawn
-            | FenceResult::Rejected => OnResult::Failed(words),
+            FenceResult::Unreachable | FenceResult::DeviceFailure | FenceResult::Rejected => {
+                OnResult::Failed(words)
+            }
+            FenceResult::Expired | FenceResult::Withdrawn => OnResult::NotOrdered(words),
         }
     }
 

@@ -114,7 +114,10 @@ fn a_power_on_that_is_ordered_is_waited_for_until_the_device_has_reacted() {
     let first = reboot(1, "n1");
     let mut watcher = ordered(&first);
     let second = reboot(2, "n1");
-    assert!(see(&mut watcher, &second, at(102_000)).is_empty(), "the order is under way");
+    let called_back = Effect::EndPowerOn(first.request_id.clone());
+    assert_eq!(see(&mut watcher, &second, at(102_000)), [called_back]);
+    let waits = watcher.handle(Event::Tick, at(102_500));
+    assert!(waits.is_empty(), "the order is under way");
 
     let effects = watcher.handle(Event::OnOrdered(first.request_id.clone()), at(103_000));
     assert_eq!((results(&effects), claims(&effects)), (vec!["not confirmed"], vec![name(&second)]));
@@ -194,4 +197,74 @@ fn a_power_on_that_the_watcher_before_left_is_told_and_not_ordered() {
             Effect::ForgetReturning(request.request_id)
         ]
     );
+}
+
+#[test]
+fn a_power_on_that_is_called_back_before_the_device_got_it_was_not_ordered() {
+    let first = reboot(1, "n1");
+    let mut watcher = ordered(&first);
+    let second = reboot(2, "n1");
+    see(&mut watcher, &second, at(102_000));
+
+    let withdrawn = Verdict::failure(FenceResult::Withdrawn, "it was called back".to_owned());
+    let effects = watcher.handle(Event::OnOver(first.request_id, withdrawn), at(102_100));
+
+    assert_eq!((results(&effects), claims(&effects)), (vec!["not ordered"], vec![name(&second)]));
+}
+
+#[test]
+fn no_target_is_brought_back_after_the_deadline_of_its_reboot() {
+    let mut watcher = watcher();
+    let request = reboot(1, "n1");
+    begin(&mut watcher, &request);
+    finish(&mut watcher, &request);
+    let failed = Event::Answered(name(&request), Err("full".to_owned()));
+    watcher.handle(failed, at(101_001));
+    let late = at(request.deadline_boottime_ms.unwrap());
+    watcher.handle(Event::Tick, late);
+
+    let effects = watcher.handle(Event::Answered(name(&request), Ok(())), late);
+
+    assert_eq!((results(&effects), powers_on(&effects)), (vec!["not ordered"], false));
+    assert!(watcher.is_idle());
+}
+
+#[test]
+fn the_answer_under_another_name_for_the_same_identity_brings_no_target_back() {
+    let mut watcher = watcher();
+    let request = reboot(1, "n1");
+    begin(&mut watcher, &request);
+    finish(&mut watcher, &request);
+    let failed = Event::Answered(name(&request), Err("full".to_owned()));
+    watcher.handle(failed, at(101_001));
+    let other: RecordName = format!("x-{}", request.request_id).parse().unwrap();
+    let cut = Sight::Content(Box::new(Content {
+        parsed: Err(Rejection::of(RequestError::NotJson("x".to_owned()))),
+        changed: (1, 0),
+    }));
+    let effects = watcher.handle(Event::Seen(other.clone(), cut), at(101_002));
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Answer(name, ..) if *name == other))
+    );
+
+    let effects = watcher.handle(Event::Answered(other, Ok(())), at(101_003));
+
+    assert!(!powers_on(&effects), "{effects:?}");
+    assert!(!watcher.is_idle());
+}
+
+#[test]
+fn a_watcher_that_waits_for_a_power_on_serves_free_lanes_meanwhile() {
+    let mut watcher =
+        Watcher::new(watcher().settings, vec![device("one", "n1", 1), device("other", "n2", 1)]);
+    let request = reboot(1, "n1");
+    begin(&mut watcher, &request);
+    finish(&mut watcher, &request);
+    assert!(powers_on(&answered(&mut watcher, &request)));
+    watcher.handle(Event::Stop(Some(140_000)), at(102_000));
+
+    let second = reboot(2, "n2");
+    let effects = see(&mut watcher, &second, at(102_500));
+
+    assert!(claims(&effects).contains(&name(&second)), "{effects:?}");
 }
