@@ -121,6 +121,27 @@ fn a_power_on_that_fails_is_told_and_not_tried_again() {
 }
 
 #[test]
+fn a_fence_waits_while_a_power_on_without_an_acknowledgement_may_still_be_carried_out() {
+    let site = Site::new();
+    let fails = format!("{}\nexit 1", site.held());
+    site.configure(&(device(&site, &fails) + "timeout = '2s'\n"));
+    let _watcher = site.start();
+    let first = submit(&site, "reboot", "n1");
+    site.spool.await_result(&first, "success");
+    await_call(&site, "on n1");
+    let second = submit(&site, "off", "n1");
+    wait_for("the second to be queued", || site.state()["queued"][0]["request_id"] == *second);
+
+    site.release();
+
+    site.spool.await_result(&second, "success");
+    // Not for the sake of the fence: the device was asked until the doubt was over.
+    let (result, details) = site.await_on_result(&first);
+    assert_eq!(result, "not confirmed");
+    assert!(details.contains("not acknowledged, and not confirmed"), "{details}");
+}
+
+#[test]
 fn a_watcher_that_is_told_to_stop_brings_no_target_back() {
     let site = Site::new();
     let off = format!("{}\ntouch '{}/off-'$1", site.held(), site.path("").display());

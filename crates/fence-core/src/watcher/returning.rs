@@ -138,8 +138,9 @@ impl Watcher {
         effects.push(Effect::ForgetReturning(id));
     }
 
-    /// Lets go of each power-on that a fence waits for, or that the end of the watcher leaves undone, but
-    /// of none whose order is on its way. Gives whether there was one.
+    /// Lets go of each power-on for which a fence waits, or which the end of the watcher leaves undone.
+    /// An order on its way is called back, and keeps its lane and machine until it is over. Returns
+    /// whether a lane or a machine became free.
     pub(super) fn yield_returns(&mut self, effects: &mut Vec<Effect>) -> bool {
         let ids: Vec<RequestId> = self.returning.keys().cloned().collect();
         let mut any = false;
