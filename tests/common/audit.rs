@@ -31,6 +31,12 @@ impl Site {
         (text("on_result"), text("details"))
     }
 
+    /// Awaits what became of the power-on of the request `id`, and checks that it is `result`.
+    pub fn assert_on_result(&self, id: &str, result: &str) {
+        let (on_result, details) = self.await_on_result(id);
+        assert_eq!(on_result, result, "{details}");
+    }
+
     /// The identity of the request that an agent wrote down last.
     pub fn last_request(&self) -> String {
         let begun = self.audit().into_iter().rfind(|event| event["status"] == "requested");

@@ -55,7 +55,7 @@ fn each_order_is_carried_out_once_and_each_question_is_answered(aws: &Aws) {
     assert_fences(&site, "on", "node1", &["StartInstances i-", "from stopped to pending"]);
     assert_eq!(status(&site, "node1"), Some(0));
     assert_fences(&site, "reboot", "node1", &["off: the device shows it"]);
-    assert_eq!(site.await_on_result(&site.last_request()).0, "on");
+    site.assert_on_result(&site.last_request(), "on");
     assert_eq!(status(&site, "node1"), Some(0));
     assert_eq!(aws.executed("node1"), ["stop", "stop", "start", "stop", "start"]);
     assert!(aws.executed("node2").is_empty());

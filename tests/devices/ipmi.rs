@@ -155,7 +155,7 @@ fn each_order_is_carried_out_once_and_each_question_is_answered() {
     assert!(bmcs.is_on(1));
     let booted = bmcs.read(1, "boots").lines().count();
     assert_fences(&site, "action=reboot\nplug=node1", &["off: "]);
-    assert_eq!(site.await_on_result(&site.last_request()).0, "on");
+    site.assert_on_result(&site.last_request(), "on");
     assert!(bmcs.is_on(1));
     assert_eq!(bmcs.read(1, "boots").lines().count(), booted + 1);
     let orders = ["power 0", "power 0", "power 1", "power 0", "power 1"];
@@ -269,7 +269,7 @@ fn a_late_answer_and_a_late_deed_are_waited_for() {
     // A reboot does not turn it on before it is off.
     bmcs.fault(3, "slow-set", "1");
     assert_fences(&site, "action=reboot\nplug=node3", &["off: the device shows it"]);
-    assert_eq!(site.await_on_result(&site.last_request()).0, "on");
+    site.assert_on_result(&site.last_request(), "on");
     assert_eq!(bmcs.orders(3), ["power 0", "power 1"]);
     wait_for("the second boot", || bmcs.is_on(3));
     assert_eq!(bmcs.read(3, "boots").lines().count(), 2);

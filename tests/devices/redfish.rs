@@ -50,7 +50,7 @@ fn redfish_does_every_action_of_the_agent_and_sends_each_order_once() {
     assert_answer(&fence(&site, "found", "on", "node2"), "success", "On: HTTP 204");
     let reboot = fence(&site, "named", "reboot", "node3");
     assert_eq!((&reboot["result"], &reboot["verified"]), (&json!("success"), &json!(true)));
-    assert_eq!(site.await_on_result(&site.last_request()).0, "on");
+    site.assert_on_result(&site.last_request(), "on");
     // The path is another name for the system's own, and the order goes to that.
     let cycle = fence(&site, "path", "reboot", "node1");
     assert_answer(&cycle, "success", "ForceRestart: HTTP 204");

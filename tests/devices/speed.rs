@@ -39,7 +39,7 @@ impl Bench<'_> {
             theirs.push(self.measured(|| self.their_reboot()));
             self.await_on();
             reboot.push(self.measured(|| self.ours("reboot")));
-            assert_eq!(self.site.await_on_result(&self.site.last_request()).0, "on");
+            self.site.assert_on_result(&self.site.last_request(), "on");
             self.await_on();
             off.push(self.measured(|| self.ours("off")));
             self.ours("on");

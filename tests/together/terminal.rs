@@ -98,5 +98,5 @@ fn whoever_does_not_wait_for_the_power_on_ends_the_agent_and_not_the_power_on() 
     let shown = site.read("shown");
     assert!(shown.contains("Success: Powered OFF, the power-on follows"), "{shown}");
     site.release();
-    assert_eq!(site.await_on_result(&site.last_request()).0, "on");
+    site.assert_on_result(&site.last_request(), "on");
 }

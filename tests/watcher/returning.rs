@@ -181,7 +181,7 @@ fn a_watcher_that_is_told_to_stop_finishes_an_order_and_waits_for_no_confirmatio
     site.release();
 
     assert_eq!(watcher.wait().code(), Some(0), "{}", watcher.log());
-    assert_eq!(site.await_on_result(&id).0, "not confirmed");
+    site.assert_on_result(&id, "not confirmed");
     assert_eq!(records(&site), [""; 0]);
 }
 
@@ -198,7 +198,7 @@ fn the_next_watcher_tells_that_it_is_unknown_what_became_of_a_power_on() {
     assert_eq!(records(&site), [format!("{id}.json")]);
     let next = site.start();
 
-    assert_eq!(site.await_on_result(&id).0, "unknown");
+    site.assert_on_result(&id, "unknown");
     next.await_log(&format!("returned: request={id} target=n1 unknown: the watcher ended"));
     wait_for("the end of the record", || records(&site).is_empty());
     let calls = site.lines("calls");
@@ -229,7 +229,7 @@ fn an_answered_reboot_that_is_still_claimed_has_a_target_that_was_not_brought_ba
         assert_eq!(site.spool.all_claimed(), [""; 0]);
         assert_eq!(site.audit().len(), expected, "{message}: {:?}", site.audit());
         if expected == 1 {
-            assert_eq!(site.await_on_result(&id).0, "unknown");
+            site.assert_on_result(&id, "unknown");
         }
         assert_eq!(site.lines("calls"), [""; 0]);
     }

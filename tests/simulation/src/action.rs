@@ -143,8 +143,8 @@ pub enum Action {
     List(usize, bool),
     /// The device does something about the power-on of a reboot, which is named by its request.
     PowerOn(usize, String, Reaction),
-    /// A watcher learns that an execution is over.
-    Finish(usize),
+    /// A watcher learns that an execution or a power-on is over, or that a power-on was ordered.
+    Told(usize),
     /// The host crashes and boots; the bits tell what of the unsynced is left.
     CrashHost(u64),
     /// The disk becomes full, or writable again.

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use chrono::DateTime;
 use fence_core::Now;
 use fence_core::agent::{self, Expected, ResponderKind, Waiting};
-use fence_core::execution::{Method, Plan, Report};
+use fence_core::execution::{Method, Plan, Report, Verdict};
 use fence_core::watcher::{self as core, Claim, Effect, Event, Job, Sight, Watcher};
-use fence_protocol::{Answer, NodeName, RecordName, Request, RequestId};
+use fence_protocol::{Answer, FenceResult, NodeName, RecordName, Request, RequestId};
 
 use crate::action::{Config, Mutation};
 use crate::disk::{Dir, Disk};
@@ -174,7 +174,8 @@ pub(crate) struct WatcherProcess {
     pub(crate) begun_under: BTreeMap<RequestId, Setup>,
     /// The orders that bring targets back, by the requests that made them off.
     pub(crate) returns: BTreeMap<RequestId, Execution>,
-    pub(crate) finished: VecDeque<(RecordName, fence_core::execution::Verdict)>,
+    /// What its executions and power-ons have told it. It learns that after the steps that it is at.
+    pub(crate) told: VecDeque<Event>,
     /// Devices that are being asked for their targets.
     pub(crate) asked: VecDeque<String>,
     /// What it has seen under each name, and not forgotten.
@@ -235,7 +236,7 @@ impl WatcherProcess {
             executions: BTreeMap::new(),
             begun_under: BTreeMap::new(),
             returns: BTreeMap::new(),
-            finished: VecDeque::new(),
+            told: VecDeque::new(),
             asked: VecDeque::new(),
             seen: BTreeMap::new(),
             offs: BTreeMap::new(),
@@ -398,9 +399,14 @@ impl WatcherProcess {
                 self.returns.insert(id.clone(), Execution::begin(job, setup, plan, now));
                 return Deed::PoweredOn(id);
             }
-            // An order that is on its way cannot be called back.
+            // An order that is on its way cannot be called back. After it, the thread ends.
             Effect::EndPowerOn(id) => {
-                self.returns.retain(|other, on| *other != id || !on.has_begun || on.is_in_doubt);
+                let is_ordered = |on: &Execution| on.has_begun && !on.is_in_doubt;
+                if self.returns.get(&id).is_some_and(is_ordered) {
+                    self.returns.remove(&id);
+                    let verdict = Verdict::failure(FenceResult::Interrupted, String::new());
+                    self.told.push_back(Event::OnOver(id, verdict));
+                }
             }
             Effect::Returned(request, _) => return Deed::Returned(request.request_id),
             Effect::ForgetReturning(id) => {

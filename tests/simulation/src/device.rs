@@ -64,7 +64,7 @@ impl World {
         let (report, then) = match execution.step.clone() {
             Step::Done(verdict) => {
                 watcher.returns.remove(&id);
-                return self.feed(index, Event::OnOver(id, verdict));
+                return watcher.told.push_back(Event::OnOver(id, verdict));
             }
             Step::Pause(_) => (Report::Paused, now),
             Step::LookForClient => (Report::Client(true), now),
@@ -94,11 +94,11 @@ impl World {
         };
         execution.has_begun |= is_order;
         execution.is_in_doubt |= is_order && !is_certain;
+        if is_order && is_certain {
+            watcher.told.push_back(Event::OnOrdered(id));
+        }
         if is_order {
             self.note_on(index, &target);
-            if is_certain {
-                self.feed(index, Event::OnOrdered(id));
-            }
         }
     }
 
@@ -210,7 +210,7 @@ impl World {
             }
         }
         if let Some(watcher) = &mut self.watchers[index] {
-            watcher.finished.push_back((name, verdict));
+            watcher.told.push_back(Event::Finished(name, verdict));
         }
     }
 }

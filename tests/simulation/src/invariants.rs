@@ -67,10 +67,13 @@ impl World {
         // An order to bring it back is on its way.
         let is_returning = |other: &&Execution| !other.has_begun && is_same(other);
         let returning = watcher.returns.values().find(is_returning);
+        // It does not know yet of an end that it was not told of.
+        let is_over = |event: &Event| matches!(event, Event::OnOver(..));
+        let brings_back = !watcher.returns.is_empty() || watcher.told.iter().any(is_over);
         let is_late = watcher.stopping.as_ref().is_some_and(|ran| {
             !ran.contains(name)
                 && !watcher.core.begun().any(|begun| ran.contains(begun))
-                && watcher.returns.is_empty()
+                && !brings_back
         });
         // Whose list came first decides where devices list their targets.
         let may_be_any = watcher.setup == Setup::Listing;

@@ -70,8 +70,8 @@ impl World {
         if !watcher.asked.is_empty() {
             actions.extend([true, false].map(|succeeds| Action::List(index, succeeds)));
         }
-        if !watcher.finished.is_empty() {
-            actions.push(Action::Finish(index));
+        if !watcher.told.is_empty() {
+            actions.push(Action::Told(index));
         }
         if self.budget.reloads > 0 && !calm {
             let small = if watcher.setup == Setup::OnePlug { Setup::Shared } else { Setup::Half };

@@ -126,7 +126,7 @@ fn is_progress(action: &Action) -> bool {
             | Action::Tick(_)
             | Action::Device(..)
             | Action::List(..)
-            | Action::Finish(_)
+            | Action::Told(_)
     )
 }
 

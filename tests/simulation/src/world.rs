@@ -146,11 +146,13 @@ impl World {
             Action::KillWatcher(index) => self.watchers[*index] = None,
             Action::Device(index, name, reaction) => self.device(*index, name, *reaction),
             Action::PowerOn(index, id, reaction) => self.power_on(*index, id, *reaction),
-            Action::Finish(index) => {
-                let finished = self.watchers[*index].as_mut().and_then(|w| w.finished.pop_front());
-                if let Some((name, mut verdict)) = finished {
-                    self.mutate_end(&mut verdict);
-                    self.feed(*index, Event::Finished(name, verdict));
+            Action::Told(index) => {
+                let told = self.watchers[*index].as_mut().and_then(|w| w.told.pop_front());
+                if let Some(mut event) = told {
+                    if let Event::Finished(_, verdict) = &mut event {
+                        self.mutate_end(verdict);
+                    }
+                    self.feed(*index, event);
                     self.end_if_stopped(*index);
                 }
             }

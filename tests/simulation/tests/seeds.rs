@@ -6,7 +6,7 @@ use std::time::Instant;
 use fence_simulation::{print_figures, run_seed};
 
 /// Seeds that broke an invariant once.
-const REGRESSIONS: [u64; 2] = [23_517, 352_501];
+const REGRESSIONS: [u64; 3] = [23_517, 352_501, 482_090];
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().map_or(default, |text| text.parse().expect("a number"))
