@@ -6,9 +6,10 @@
 use fence_protocol::RequestId;
 use nix::dir::Dir as Listing;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
+use rustix::fs::{RenameFlags, renameat_with};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -127,7 +128,9 @@ impl Dir {
 
     /// Renames `name` to `to_name` in `to`, where nothing of that name may be.
     pub(crate) fn rename(&self, name: &str, to: &Dir, to_name: &str) -> nix::Result<()> {
-        renameat2(&self.fd, name, &to.fd, to_name, RenameFlags::RENAME_NOREPLACE)
+        // The `renameat2` of nix is for glibc only.
+        renameat_with(&self.fd, name, &to.fd, to_name, RenameFlags::NOREPLACE)
+            .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
     }
 
     /// Why a [`Dir::rename`] of `name`, which was done for `operation`, failed.

@@ -67,9 +67,9 @@ pub(super) const KEYS: &[Key] = &[
          minutes on a guest that hangs. `false` is for services that imitate EC2 and do not \
          know this option.",
     ),
-    Key::new("helper", Form::Path, Optional("\"/usr/sbin/fence-watcher-ec2\"")).help(
-        "The program `fence-watcher-ec2`. Without this key the program beside `fence-watcher` \
-         is run.",
+    Key::new("helper", Form::Path, Optional("\"/usr/libexec/gfs2-fencing/fence-watcher-ec2\"")).help(
+        "The program `fence-watcher-ec2`. By default the one beside `fence-watcher`, or else the \
+         one of the package `gfs2-fencing-ec2`.",
     ),
 ];
 
@@ -150,13 +150,18 @@ fn access_key(section: &mut Section) -> Option<(String, SecretSource)> {
     id.zip(secret(section, keys))
 }
 
-/// The program that speaks to AWS: by default the one beside this program.
+/// Where the package `gfs2-fencing-ec2` has the program.
+const PACKAGED: &str = "/usr/libexec/gfs2-fencing/fence-watcher-ec2";
+
+/// The program that speaks to AWS: by default the one beside this program, else that of the package.
 fn helper(section: &mut Section, common: &Common) -> PathBuf {
     let helper = section.get("helper", path).unwrap_or_else(|| {
-        std::env::current_exe().unwrap_or_default().with_file_name("fence-watcher-ec2")
+        let here = std::env::current_exe().unwrap_or_default();
+        let beside = here.with_file_name("fence-watcher-ec2");
+        if beside.exists() { beside } else { PACKAGED.into() }
     });
     if let Some(problem) = common.program_problem(&helper) {
-        let hint = "install it beside fence-watcher, or name it with 'helper'";
+        let hint = "install gfs2-fencing-ec2, or name the program with 'helper'";
         section.at("helper", format!("{problem}; {hint}"));
     }
     helper
@@ -336,6 +341,6 @@ password_file = '/etc/key'";
         let problem = read("targets = 'n1'\nhelper = '/nowhere/ec2'", true).unwrap_err();
 
         assert!(problem.starts_with("w.toml:5: there is no program '/nowhere/ec2'"), "{problem}");
-        assert!(problem.contains("install it beside fence-watcher"), "{problem}");
+        assert!(problem.contains("install gfs2-fencing-ec2"), "{problem}");
     }
 }

@@ -1,0 +1,51 @@
+# A plug-in for sos report(1): what is needed to understand a fence afterwards.
+#
+# It collects the configuration without secrets, the logs, and what fence-watcher says of itself. It collects
+# no file that holds a password, and no credential of systemd.
+
+from sos.report.plugins import IndependentPlugin, Plugin
+
+
+class Gfs2Fencing(Plugin, IndependentPlugin):
+
+    short_desc = "Fencing of GFS2 clusters through files"
+
+    plugin_name = "gfs2_fencing"
+    profiles = ("cluster",)
+    packages = ("gfs2-fencing",)
+    files = ("/usr/sbin/fence-watcher",)
+    services = ("fence-watcher",)
+
+    def setup(self):
+        # Not the directory: password files are beside the configuration.
+        self.add_copy_spec([
+            "/etc/gfs2-fencing/fence-watcher.toml",
+            "/etc/systemd/system/fence-watcher.service.d/*.conf",
+            "/etc/logrotate.d/gfs2-fencing",
+        ])
+        logs = "/var/log/gfs2-fencing/fence-events*"
+        self.add_copy_spec(logs if self.get_option("all_logs") else logs + ".log")
+        if not self.get_option("all_logs"):
+            self.add_copy_spec(logs + ".jsonl")
+        self.add_cmd_output([
+            "fence-watcher --version",
+            "fence-watcher status",
+            "fence-watcher status --json",
+            "fence-watcher history",
+            "fence-watcher history --json",
+            "fence-watcher check --json",
+            "ls -laR /etc/gfs2-fencing /run/gfs2-fencing",
+        ])
+
+    def postproc(self):
+        # Options of fence agents can hold a password. Names of files, variables and credentials stay.
+        secret = (
+            r"(?m)([\w.'\"-]*(?:passw|passphrase|secret|token|community|access_key)[\w-]*?"
+            r"(?<!_file)(?<!_env)(?<!_credential)(?<!_script)['\"]?\s*=\s*)"
+            r"(\"(?:[^\"\\]|\\.)*\"|'[^']*')"
+        )
+        self.do_path_regex_sub(r"/etc/gfs2-fencing/.*", secret, r'\1"********"')
+        self.do_path_regex_sub(
+            r"/etc/systemd/system/fence-watcher.service.d/.*",
+            r"(?m)^(\s*(?:Environment|SetCredential\w*)\s*=).*$", r"\1********",
+        )
