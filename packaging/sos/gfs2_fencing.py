@@ -3,10 +3,10 @@
 # It collects the configuration without secrets, the logs, and what fence-watcher says of itself. It collects
 # no file that holds a password, and no credential of systemd.
 
-from sos.report.plugins import IndependentPlugin, Plugin
+from sos.report.plugins import DebianPlugin, Plugin, RedHatPlugin, UbuntuPlugin
 
 
-class Gfs2Fencing(Plugin, IndependentPlugin):
+class Gfs2Fencing(Plugin, RedHatPlugin, DebianPlugin, UbuntuPlugin):
 
     short_desc = "Fencing of GFS2 clusters through files"
 
