@@ -1,4 +1,4 @@
-//! The steps of a fence, by what the device reports.
+//! The steps of a fence, for each report of the device.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn plan(action: FenceAction, abilities: Abilities, method: Method) -> Plan {
     Plan::new(action, abilities, method, 1, 45_000, 58_000)
 }
 
-/// Begins, with a client that waits.
+/// Begins with a client that waits.
 fn begin(plan: &mut Plan, now: u64) -> Step {
     assert_eq!(plan.next(Report::Begin, now), Step::LookForClient);
     plan.next(Report::Client(true), now)
@@ -27,7 +27,7 @@ fn power(state: PowerState) -> Report {
     Report::Power(PowerReport { state, detail: String::new() })
 }
 
-/// Feeds the reports, each a second later, and gives the last step.
+/// Passes in the reports, one second apart, and returns the last step.
 fn run(plan: &mut Plan, reports: impl IntoIterator<Item = Report>) -> Step {
     let mut now = 0;
     let mut step = begin(plan, now);
@@ -128,7 +128,7 @@ fn the_last_question_cut_short_by_the_limit_hides_no_reason_that_the_device_gave
     let message = end_of([("Unspecified error", 3_000), (cut, 45_000)]);
     assert!(message.contains("Unspecified error") && !message.contains(cut), "{message}");
 
-    // Without another reason, that one is told.
+    // If there is no other reason, this reason is reported.
     let message = end_of([(cut, 45_000), ("", 45_000)]);
     assert!(message.contains(cut), "{message}");
 }

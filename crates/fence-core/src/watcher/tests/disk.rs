@@ -1,4 +1,4 @@
-//! What the disk refuses, half-written requests, crashes, and the end of the watcher.
+//! Refusals of the disk, half-written requests, crashes, and the end of the watcher.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn what_was_claimed_before_a_crash_is_answered_interrupted_and_not_run() {
     assert_eq!(answer_in(&effects).result, FenceResult::Interrupted);
     assert_eq!(effects.len(), 1);
 
-    // Its identity under another file name is not run either, before the answer is written.
+    // The same identity under another file name is not run either, until the answer is written.
     let again = Event::Seen("again".parse().unwrap(), content(Ok(request.clone())));
     assert!(claims(&watcher.handle(again, NOON)).is_empty());
 
@@ -64,7 +64,7 @@ fn a_look_that_failed_for_the_moment_is_repeated_soon() {
     watcher.handle(Event::Seen(record.clone(), half), NOON);
     let look = watcher.next_tick_boot_ms().unwrap();
 
-    // The disk reports nothing of the first look.
+    // The disk reports nothing for the first look.
     assert_eq!(watcher.handle(Event::Tick, at(look)), [Effect::Look(record.clone())]);
 
     let again = watcher.next_tick_boot_ms().unwrap();
@@ -97,7 +97,7 @@ fn a_request_that_becomes_whole_while_it_is_watched_is_executed_once() {
     let half = content(Err(Rejection::of(RequestError::Incomplete)));
     watcher.handle(Event::Seen(name(&request), half), NOON);
     assert_eq!(claims(&see(&mut watcher, &request, at(100_100))), [name(&request)]);
-    // The timer of the half-written state must not touch the state that came after it.
+    // The timer of the half-written state must not touch the later state.
     assert!(watcher.handle(Event::Tick, at(149_999)).is_empty());
 }
 
@@ -140,7 +140,8 @@ fn a_watcher_that_is_to_end_serves_free_lanes_until_what_ran_then_is_over() {
     watcher.handle(Event::Claim(name(&quick), claimed(&quick)), NOON);
     let done = Event::Finished(name(&slow), verdict(FenceResult::Success));
     watcher.handle(done, at(101_000));
-    // What was begun meanwhile is finished, and does not keep the watcher for still others.
+    // Requests that were started meanwhile are finished, but do not keep the watcher running for
+    // others.
     assert!(claims(&see(&mut watcher, &request(3, "m2"), at(101_000))).is_empty());
     assert!(!watcher.is_idle());
 }

@@ -1,4 +1,4 @@
-//! Whose turn it is.
+//! Which request is next.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn one_execution_per_target_and_so_many_per_device() {
     for request in &requests {
         begun.extend(claims(&see(&mut watcher, request, NOON)));
     }
-    // m1's second waits for m1, m3 waits for the device; n1 is on a device of its own.
+    // m1's second request waits for m1, m3 waits for the device; n1 is on another device.
     assert_eq!(begun, [&requests[0], &requests[2], &requests[4]].map(name));
 
     watcher.handle(Event::Claim(name(&requests[0]), claimed(&requests[0])), NOON);
@@ -57,7 +57,7 @@ fn a_plug_that_got_another_target_is_busy_until_what_runs_there_is_over() {
 
 #[test]
 fn what_steps_aside_for_one_name_lets_the_next_one_of_its_other_name_pass() {
-    // n1 and n2 have one plug; n2 is known to another device as well.
+    // n1 and n2 have one plug; another device also knows n2.
     let map = [("n1", "7"), ("n2", "7")].map(|(n, p)| (n.parse().unwrap(), p.to_owned()));
     let pdu = Device { plugs: Some(PerTarget::Map(map.into())), ..device("pdu", "n[1-9]", 4) };
     let mut watcher = Watcher::new(watcher().settings, vec![pdu, device("bmc", "n[1-9]", 4)]);
@@ -70,7 +70,7 @@ fn what_steps_aside_for_one_name_lets_the_next_one_of_its_other_name_pass() {
     for request in [&first, &second, &third, &fourth] {
         see(&mut watcher, request, NOON);
     }
-    // The plug is still busy: the third steps aside once more, and must not keep the fourth waiting.
+    // The plug is still busy: the third request steps aside again, and must not delay the fourth.
     let effects = watcher.handle(Event::Claim(name(&second), Claim::Gone), NOON);
     assert_eq!(claims(&effects), [name(&fourth)]);
     let effects = watcher.handle(Event::Claim(name(&fourth), Claim::Gone), NOON);

@@ -1,4 +1,4 @@
-//! Another configuration.
+//! A new configuration.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn what_waits_is_routed_anew_by_a_new_configuration_and_what_runs_goes_on() {
 
     let effects = reconfigure(&mut watcher, vec![device("new", "n[1-2]", 1)]);
 
-    // n1 is still busy, n2 may begin at once, and n3 has no device any more.
+    // n1 is still busy, n2 may start at once, and n3 no longer has a device.
     assert_eq!(claims(&effects), [name(&waiting[1])]);
     let answer = answer_in(&effects);
     assert_eq!(answer.request_id, Some(waiting[2].request_id.clone()));
