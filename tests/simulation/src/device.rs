@@ -1,4 +1,4 @@
-//! The device: what it does about an order or a question, and what an execution makes of that.
+//! The device: how it reacts to an order or a question, and what an execution concludes from that.
 
 use fence_core::execution::{Order, OrderReport, PowerReport, Report, Step, Verdict};
 use fence_core::watcher::{Event, Job, is_awaited};
@@ -52,7 +52,7 @@ impl World {
         }
     }
 
-    /// The device does something about the power-on of the request `id`.
+    /// The device reacts to the power-on of the request `id`.
     pub(crate) fn power_on(&mut self, index: usize, id: &str, reaction: Reaction) {
         let Ok(id) = id.parse::<RequestId>() else { return };
         let power = self.power.clone();
@@ -85,7 +85,7 @@ impl World {
             }
         };
         let is_order = matches!(report, Report::Order(_));
-        // One that was not acknowledged may still be carried out.
+        // The device may still carry out an order that was not acknowledged.
         let is_certain = !matches!(report, Report::Order(OrderReport::Unacknowledged(_)));
         execution.step = execution.plan.next(report, then);
         execution.until_boot_ms = match execution.step {
@@ -132,7 +132,7 @@ impl World {
         }
         let (job, is_for_client) = (execution.job.clone(), execution.plan.is_for_client());
         let is_first = !std::mem::replace(&mut execution.has_begun, true);
-        // The driver's own look, after its logins and questions.
+        // The driver's own check, after its logins and questions.
         if is_for_client && !self.is_awaited(name, &job) {
             self.reacting(index, name, limit, reaction).0.has_begun = !is_first;
             return (Report::Order(OrderReport::Withdrawn), now);
@@ -184,11 +184,11 @@ impl World {
         (Report::Power(PowerReport { state, detail: String::new() }), then)
     }
 
-    /// What the claimed file shows of its client at this moment.
+    /// What the claimed file shows about its client at this moment.
     fn is_awaited(&self, name: &RecordName, job: &Job) -> bool {
         let held =
             self.disk.file(Dir::Claimed, &name.file_name()).map(|file| file.held_by.is_some());
-        // Without a claim there is no file that shows the client.
+        // Without a claim, no file shows the client.
         let blind = [Mutation::OrderForNobody, Mutation::ClaimAfterStart].map(Some);
         blind.contains(&self.config.mutation) || is_awaited(job.request.held, held)
     }
@@ -215,7 +215,7 @@ impl World {
     }
 }
 
-/// Whether the device does what it is told, and what it says.
+/// Whether the device obeys, and what it reports.
 fn ordered(reaction: Reaction) -> (bool, OrderReport) {
     match reaction {
         Reaction::Honest => (true, OrderReport::Acknowledged(String::new())),

@@ -1,4 +1,4 @@
-//! What must never have happened.
+//! What must never happen.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::sights::is_off_of_reboot;
 use crate::world::{STOP_MS, World};
 
 impl World {
-    /// The device is about to be given the first order of an execution.
+    /// The device is about to receive the first order of an execution.
     pub(crate) fn check_start(&mut self, name: &RecordName, job: &Job) {
         let id = &job.request.request_id;
         if !self.ledger.claimed.contains(name) {
@@ -45,7 +45,7 @@ impl World {
         }
     }
 
-    /// An execution is about to begin, in a thread of its own.
+    /// An execution is about to start, in its own thread.
     pub(crate) fn check_begin(&mut self, index: usize, name: &RecordName) {
         let Some(watcher) = &self.watchers[index] else { return };
         let Some(execution) = watcher.executions.get(name) else { return };
@@ -64,10 +64,10 @@ impl World {
             other.job.target == job.target || machines(other).iter().any(|m| own.contains(m))
         };
         let same_machine = watcher.executions.values().filter(is_same).count();
-        // An order to bring it back is on its way.
+        // Its power-on is on its way.
         let is_returning = |other: &&Execution| !other.has_begun && is_same(other);
         let returning = watcher.returns.values().find(is_returning);
-        // It does not know yet of an end that it was not told of.
+        // The watcher has not received this end yet.
         let is_over = |event: &Event| matches!(event, Event::OnOver(..));
         let brings_back = !watcher.returns.is_empty() || watcher.told.iter().any(is_over);
         let is_late = watcher.stopping.as_ref().is_some_and(|ran| {
@@ -75,7 +75,7 @@ impl World {
                 && !watcher.core.begun().any(|begun| ran.contains(begun))
                 && !brings_back
         });
-        // Whose list came first decides where devices list their targets.
+        // If devices list their targets, the first list that arrives decides.
         let may_be_any = watcher.setup == Setup::Listing;
         let named = job.request.device.as_deref();
         let named = named.or(may_be_any.then_some(job.lane.device.as_str()));
@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    /// The target of the request `id` is ordered back.
+    /// The power-on of the request `id` is ordered.
     pub(crate) fn check_power_on(&mut self, index: usize, id: &RequestId) {
         let now = self.watcher_now();
         let Some(watcher) = &mut self.watchers[index] else { return };
@@ -122,7 +122,7 @@ impl World {
             other.action != FenceAction::On
                 && other.machines.iter().any(|machine| job.machines.contains(machine))
         };
-        // Somebody else's answer may lie under its name.
+        // Another process's answer may exist under its name.
         self.ledger.on_due.insert(id.clone());
         let is_ordered = matches!(execution.step, Step::Order(..));
         let is_late = is_ordered && job.deadline_at(now) <= now.boot_ms;
@@ -141,7 +141,7 @@ impl World {
         self.broken(found);
     }
 
-    /// The device is about to be given the first order for `job`, and nothing has dealt with that
+    /// The device is about to receive the first order for `job`, and nothing has dealt with that
     /// death since the request was seen.
     pub(crate) fn check_second_fence(&mut self, index: usize, name: &RecordName, job: &Job) {
         let Some(watcher) = &self.watchers[index] else { return };
@@ -157,7 +157,7 @@ impl World {
         }
     }
 
-    /// Success is answered: what proves it?
+    /// The answer is success: checks what proves it.
     pub(crate) fn check_success(&mut self, index: usize, name: &RecordName, answer: &Answer) {
         let Some(id) = &answer.request_id else { return };
         if self.ledger.proven.contains(id) {
@@ -177,8 +177,8 @@ impl World {
         }
     }
 
-    /// What the watcher has just decided to answer from another execution: that one was done where this
-    /// one would be done now.
+    /// The requests that the watcher has just decided to answer from another execution: that
+    /// execution must have been done where these requests would be done now.
     pub(crate) fn check_joins(&mut self, index: usize) {
         let Some(watcher) = &mut self.watchers[index] else { return };
         let joining: BTreeSet<_> = watcher.core.joining().map(|(name, _)| name.clone()).collect();
@@ -195,7 +195,7 @@ impl World {
         }
     }
 
-    /// A device showed the target of `job` off, in a fence of it under the configuration `setup`.
+    /// A device showed the target of `job` off, during a fence under the configuration `setup`.
     pub(crate) fn note_off(&mut self, index: usize, job: &Job, setup: Setup) {
         let at_boot_ms = self.now.boot_ms;
         let Some(watcher) = &mut self.watchers[index] else { return };
@@ -211,7 +211,7 @@ impl World {
         watcher.offs.insert(job.target.clone(), made);
     }
 
-    /// An order is given that brings `target` back.
+    /// An order is given that switches `target` on.
     pub(crate) fn note_on(&mut self, index: usize, target: &NodeName) {
         if let Some(watcher) = &mut self.watchers[index]
             && let Some(made) = watcher.offs.get_mut(target)
@@ -220,9 +220,9 @@ impl World {
         }
     }
 
-    /// What a watcher that has nothing to do leaves undone.
+    /// What an idle watcher leaves undone.
     pub(crate) fn check_idle(&mut self) {
-        // A claim that the disk refused, or that a second watcher was faster with, is tried later.
+        // A claim that the disk refused, or that a second watcher won, is tried again later.
         if !self.config.lock || self.config.budget.full_disks > 0 {
             return;
         }
@@ -240,7 +240,7 @@ impl World {
         }
     }
 
-    /// Whether nothing is left to happen but faults, while a watcher is there.
+    /// Whether only faults can still happen, while a watcher runs.
     pub fn is_at_rest(&self) -> bool {
         let mut watchers = self.watchers.iter().flatten().peekable();
         watchers.peek().is_some()
@@ -248,7 +248,7 @@ impl World {
             && self.actions(true).is_empty()
     }
 
-    /// What must hold when nothing is left to happen.
+    /// What must hold when nothing more can happen.
     pub fn check_end(&mut self) {
         if !self.config.lock {
             return;

@@ -1,4 +1,4 @@
-//! A checker that finds nothing proves nothing: each bug that is put in must be found.
+//! A checker that finds nothing proves nothing: it must find each injected bug.
 
 use fence_simulation::{Mutation, print_figures, run_seed};
 
