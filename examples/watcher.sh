@@ -68,7 +68,7 @@ refusal() {
             { echo "expired its deadline has passed"; return; }
     else
         now=$(date +%s) written=$(seconds "$(member "$1" timestamp)")
-        ((written <= now + 1)) || { echo "expired its timestamp lies in the future"; return; }
+        ((written <= now + 1)) || { echo "expired its timestamp is in the future"; return; }
         deadline=$((written + default_deadline_s))
         [[ $(member "$1" deadline) ]] && deadline=$(seconds "$(member "$1" deadline)")
         ((deadline > now)) || { echo "expired its deadline has passed"; return; }

@@ -68,7 +68,7 @@ pub(crate) fn other_boot(client: &str, watcher: &str) -> String {
     let client: String = client.chars().take(BOOT_ID_CHARS).flat_map(char::escape_debug).collect();
     format!(
         "the client and fence-watcher have different boots (boot_id '{client}' and '{watcher}'), so \
-         neither can tell the other's deadlines: run both on one kernel, with one \
+         their deadlines cannot be compared: run both on one kernel, with one \
          /proc/sys/kernel/random/boot_id"
     )
 }

@@ -113,7 +113,7 @@ impl World {
         let now = self.now.boot_ms;
         let execution = self.watchers[index].as_mut().and_then(|w| w.executions.get_mut(name));
         let then = if reaction == Reaction::Hangs { limit.max(now) } else { now };
-        (execution.expect("only what is executed reacts"), then)
+        (execution.expect("only an execution reacts"), then)
     }
 
     fn order(
@@ -139,7 +139,7 @@ impl World {
         }
         let agent = self.agents.iter().find(|agent| agent.name == *name);
         if is_for_client && agent.is_some_and(|agent| !agent.is_alive()) {
-            self.broken(format!("S4: {name} is ordered and nobody waits for it"));
+            self.broken(format!("S4: {name} is ordered, but no client waits for it"));
         }
         if is_first {
             self.check_second_fence(index, name, &job);
@@ -206,7 +206,7 @@ impl World {
                 self.ledger.proven.insert(id.clone());
             } else {
                 return self
-                    .broken(format!("S3: {id} counts as done and the device showed nothing"));
+                    .broken(format!("S3: {id} counts as done, but the device showed nothing"));
             }
         }
         if let Some(watcher) = &mut self.watchers[index] {

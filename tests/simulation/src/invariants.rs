@@ -18,7 +18,7 @@ impl World {
     pub(crate) fn check_start(&mut self, name: &RecordName, job: &Job) {
         let id = &job.request.request_id;
         if !self.ledger.claimed.contains(name) {
-            return self.broken(format!("S1: {name} is executed and not claimed"));
+            return self.broken(format!("S1: {name} is executed but not claimed"));
         }
         let count = self.ledger.executed.entry(id.clone()).or_default();
         *count += 1;
@@ -41,7 +41,7 @@ impl World {
             }
         }
         if job.request.held && !self.ledger.checked.contains(name) {
-            self.broken(format!("S4: {id} is executed and its client was not looked for"));
+            self.broken(format!("S4: {id} is executed without a look for its client"));
         }
     }
 
@@ -80,18 +80,18 @@ impl World {
         let named = job.request.device.as_deref();
         let named = named.or(may_be_any.then_some(job.lane.device.as_str()));
         let found = if is_late {
-            format!("stop: {name} is begun and nothing keeps the watcher from ending")
+            format!("stop: {name} is started, but nothing delays the watcher's end")
         } else if returning.is_some() {
-            format!("S6: {} is acted on while it is brought back", job.target)
+            format!("S6: {} is fenced while its power-on is on its way", job.target)
         } else if same_machine > 1 || (self.config.lock && elsewhere > 1) {
             format!("S6: {} is acted on twice at the same time", job.target)
         } else if device.is_some_and(|device| same_lane > device.max_concurrent) {
-            format!("S6: more is done at the same time than may be, in {:?}", job.lane)
+            format!("S6: more executions run at the same time than allowed in {:?}", job.lane)
         } else if route(&devices, named, &job.target, job.action)
             .map(|device| device.lane(&job.target))
             != Ok(job.lane.clone())
         {
-            format!("S6: {name} is executed in {:?}, not where it belongs", job.lane)
+            format!("S6: {name} is executed in {:?}, which is the wrong lane", job.lane)
         } else {
             return;
         };
@@ -127,11 +127,11 @@ impl World {
         let is_ordered = matches!(execution.step, Step::Order(..));
         let is_late = is_ordered && job.deadline_at(now) <= now.boot_ms;
         let found = if watcher.brings_back_late {
-            format!("stop: {id} is brought back by a watcher that stops")
+            format!("stop: a stopping watcher orders the power-on of {id}")
         } else if is_late {
-            format!("S4: {id} is brought back after its deadline")
+            format!("S4: the power-on of {id} is ordered after its deadline")
         } else if let Some(other) = watcher.core.queued().find(is_fence) {
-            format!("S6: {id} is brought back though {} waits", other.request.request_id)
+            format!("S6: the power-on of {id} is ordered though {} waits", other.request.request_id)
         } else {
             if self.config.mutation == Some(Mutation::FenceBesideItsOn) {
                 self.feed(index, Event::OnOrdered(id.clone()));
@@ -173,7 +173,7 @@ impl World {
         if is_settled {
             self.ledger.proven.insert(id.clone());
         } else {
-            self.broken(format!("S3: {name} is answered success and nothing proves it"));
+            self.broken(format!("S3: {name} is answered success without proof"));
         }
     }
 
@@ -236,7 +236,7 @@ impl World {
         let mut idle = self.watchers.iter().flatten().filter(is_idle);
         let forgotten = idle.find_map(WatcherProcess::forgotten).cloned();
         if let Some(job) = forgotten {
-            self.broken(format!("S6: nothing keeps {} from being begun", job.request.request_id));
+            self.broken(format!("S6: {} waits though nothing delays it", job.request.request_id));
         }
     }
 
@@ -255,10 +255,10 @@ impl World {
         }
         let left = self.disk.list(Dir::Claimed);
         if !left.is_empty() {
-            return self.broken(format!("S5: {left:?} were claimed and are not answered"));
+            return self.broken(format!("S5: {left:?} were claimed but not answered"));
         }
         if let Some(id) = self.ledger.on_due.first() {
-            let what = format!("audit: nothing is noted of the power-on of {id}");
+            let what = format!("audit: no outcome is recorded for the power-on of {id}");
             return self.broken(what);
         }
         let disk = &self.disk;
@@ -269,7 +269,7 @@ impl World {
             .find(|name| !disk.has(Dir::Responses, &name.file_name()))
             .cloned();
         if let Some(name) = unanswered {
-            self.broken(format!("S5: {name} was claimed and has no answer"));
+            self.broken(format!("S5: {name} was claimed but has no answer"));
         }
     }
 }

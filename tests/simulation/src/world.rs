@@ -291,7 +291,7 @@ impl World {
                 self.ledger.withdrawn.insert(id);
             }
             Place::Ended(Some(Outcome::Success(_))) if !self.ledger.proven.contains(&id) => {
-                self.broken(format!("S3: agent {index} succeeded and nothing proves it"));
+                self.broken(format!("S3: agent {index} succeeded without proof"));
             }
             _ => {}
         }
@@ -327,7 +327,7 @@ impl World {
             Deed::Checked(name) => {
                 let agent = self.agents.iter().find(|agent| agent.name == name);
                 if agent.is_some_and(|agent| !agent.is_alive()) {
-                    self.broken(format!("S4: {name} is begun and nobody waits for it"));
+                    self.broken(format!("S4: {name} is started, but no client waits for it"));
                 }
                 self.ledger.checked.insert(name);
             }

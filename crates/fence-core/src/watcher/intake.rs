@@ -79,7 +79,7 @@ impl Watcher {
             }
             Sight::Answered | Sight::OffAnswered(_) => {
                 self.forget_sight(&name);
-                let why = "an answer to it exists already: it is removed, not run".to_owned();
+                let why = "it already has an answer: removed, not run".to_owned();
                 effects.push(Effect::Note(name.clone(), why));
                 effects.push(Effect::RemovePending(name));
             }
@@ -127,7 +127,7 @@ impl Watcher {
         effects: &mut Vec<Effect>,
     ) {
         if let Some(other) = self.ids.get(&request.request_id) {
-            let why = format!("its request_id is under way as {other}: it is removed, not run");
+            let why = format!("its request_id is already in use by {other}: removed, not run");
             effects.push(Effect::Note(name.clone(), why));
             effects.push(Effect::RemovePending(name));
             return;
@@ -289,7 +289,7 @@ fn written_before_this_boot(what: &str) -> String {
 /// The message for a request whose file or timestamp (`what`) is ahead of the wall clock.
 fn written_in_the_future(what: &str) -> String {
     format!(
-        "the time of its {what} lies in the future: the clock was set back or the client's clock is \
+        "the time of its {what} is in the future: the clock was set back or the client's clock is \
          wrong, so its age is unknown; send boot_id and deadline_boottime_ms"
     )
 }

@@ -326,7 +326,7 @@ impl Watcher {
     fn begin(&mut self, now: Now, effects: &mut Vec<Effect>) {
         while let Some(name) = self.queue.take_next() {
             let Some(State::Queued(job)) = self.take(&name) else {
-                unreachable!("what stands in the queue is queued")
+                unreachable!("the queue holds only queued requests")
             };
             if job.deadline_at(now) <= now.boot_ms {
                 self.queue.release(&job.lane, &job.machines);

@@ -242,7 +242,7 @@ impl fmt::Display for OnResult {
             | OnResult::NotConfirmed(words)
             | OnResult::Failed(words)
             | OnResult::NotOrdered(words) => words,
-            OnResult::Unknown => "the watcher ended before it was over",
+            OnResult::Unknown => "the watcher ended before the power-on had ended",
         };
         write!(f, "{}: {words}", self.as_str())
     }
