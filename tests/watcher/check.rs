@@ -1,5 +1,5 @@
-//! `fence-watcher check` and `reload`: no greener than the service and its fences, and each thing
-//! once.
+//! `fence-watcher check` and `reload`: they succeed only if the service and its fences would
+//! succeed, and report each problem once.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -123,7 +123,7 @@ fn a_check_without_a_device_for_this_node_is_refused_as_the_service_is() {
     assert_eq!(code, Some(2), "{said}");
     assert_eq!(checked, (Some(2), String::new(), said.clone()));
     assert_eq!(run(&site, &["check", "--node", "n7"]).0, Some(0));
-    // A file for another machine, and for a node of that name.
+    // A file for another machine, and for a node with that name.
     assert_eq!(run(&site, &["check", "--offline"]).0, Some(0));
     assert_eq!(run(&site, &["check", "--offline", "--node", "n1"]).2, said);
     let (code, report) = json(&site, &["check", "--json", "--node", "n1"]);
@@ -132,7 +132,7 @@ fn a_check_without_a_device_for_this_node_is_refused_as_the_service_is() {
     assert_eq!(format!("fence-watcher: {problem}\n"), said);
 }
 
-/// A fence agent that lets in who has the password "open", for plugs of an own address each.
+/// A fence agent that accepts the password "open", for plugs that each have their own address.
 fn agent(site: &Site, secret: &str, more: &str) -> String {
     let metadata = "<resource-agent><parameters><parameter name=\"ip\"/><parameter name=\"password\"/>\
                     </parameters><actions><action name=\"off\"/><action name=\"on\"/>\
@@ -187,7 +187,7 @@ fn the_running_watcher_is_asked_about_devices_whose_secret_is_the_services_alone
         let (_, stdout, _) = run(&site, &["check", "--node", "n1"]);
         assert!(stdout.contains("\nbmc     fence-agent  yes  "), "{stdout}");
 
-        // What it finds counts, and what it runs with must be what is checked.
+        // The findings count, and the check must use what the service would run with.
         fs::write(site.path("credentials/bmc"), "shut\n").unwrap();
         if is_credential {
             let (code, stdout, _) = run(&site, &["check", "--node", "n1"]);
@@ -206,7 +206,7 @@ fn the_running_watcher_is_asked_about_devices_whose_secret_is_the_services_alone
     }
 }
 
-/// `ipmitool` for BMCs at NAME-bmc, of which some do not answer.
+/// `ipmitool` for BMCs at NAME-bmc, some of which do not respond.
 fn ipmi(site: &Site, name: &str, targets: &str, more: &str) -> String {
     let program = site.program(
         "ipmitool",
@@ -232,7 +232,7 @@ fn one_fault_of_sixteen_bmcs_is_one_line() {
     let [note] = &problems(&stdout)[..] else { panic!("{stdout}") };
     assert!(note.contains("n[1-16]: cannot read the secret in "), "{note}");
 
-    // The same where each has a device of its own.
+    // The same if each target has its own device.
     let devices = (1..=16).map(|n| {
         ipmi(&site, &format!("bmc{n}"), &format!("'n{n}'"), &format!("address = 'n{n}-bmc'"))
     });

@@ -1,5 +1,5 @@
-//! Time namespaces, and boots that are not one: whoever counts by another clock is told so, and no
-//! deadline is taken for another one.
+//! Time namespaces, and different boots: a client with another clock is refused with the reason,
+//! and no deadline is misread.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::common::{
     our_request, output_of, wait_for, with,
 };
 
-/// `command` in a time namespace whose `CLOCK_BOOTTIME` is so many seconds ahead.
+/// `command` in a time namespace whose `CLOCK_BOOTTIME` is this many seconds ahead.
 fn shifted(seconds: &str, command: &Command) -> Command {
     let mut shifted = Command::new("unshare");
     shifted.args(["--time", "--boottime", seconds, "--fork", "--kill-child", "--"]);
@@ -19,7 +19,7 @@ fn shifted(seconds: &str, command: &Command) -> Command {
     shifted
 }
 
-/// `command` where the system shows another boot, as in a container that hides its own.
+/// `command` on a system that shows another boot, as in a container that hides the host's boot.
 fn in_another_boot(site: &Site, command: &Command) -> Command {
     fs::write(site.path("boot_id"), "00000000-0000-4000-8000-000000000000\n").unwrap();
     let mut other = Command::new("unshare");

@@ -1,4 +1,4 @@
-//! The locks' files are removed or replaced under a watcher that runs.
+//! The files of the locks are removed or replaced under a running watcher.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -23,7 +23,7 @@ fn start(site: &Site) -> Watcher {
     site.start()
 }
 
-/// Starts a second watcher, which must refuse; gives what it says.
+/// Starts a second watcher, which must refuse; returns its message.
 fn second(site: &Site) -> String {
     let output = output_of(&mut site.watcher_command(SERVICE));
     let said = String::from_utf8(output.stderr).unwrap();
@@ -42,7 +42,7 @@ fn a_second_watcher_is_refused_whatever_was_removed_while_the_first_one_runs() {
         },
         |requests| {
             for lock in LOCKS {
-                // In one step: the first watcher may restore what is missing.
+                // In one step: the first watcher may restore missing files.
                 fs::write(requests.join("new"), "").unwrap();
                 fs::rename(requests.join("new"), requests.join(lock)).unwrap();
             }
@@ -103,7 +103,7 @@ fn an_agent_that_waits_does_not_give_up_because_a_lock_is_gone() {
     let mut agent = site.agent("action=off\nplug=n3");
     wait_for("the execution", || !site.executed().is_empty());
 
-    // A directory in its place: nobody can restore that.
+    // A directory in its place: the watcher cannot restore the file.
     let lock = site.spool.requests.join(LOCKS[0]);
     fs::remove_file(&lock).unwrap();
     fs::create_dir_all(lock.join("x")).unwrap();
@@ -113,7 +113,7 @@ fn an_agent_that_waits_does_not_give_up_because_a_lock_is_gone() {
     site.release();
     agent.wait().assert_success();
 
-    // And is told at once when the watcher is dead.
+    // And the client learns at once when the watcher has died.
     watcher.crash();
     site.agent("action=monitor").wait().assert_failure(&["no fence-watcher is running"]);
 }

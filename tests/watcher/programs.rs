@@ -1,4 +1,4 @@
-//! What a device's program is given, when it ends, and what its outcome proves.
+//! What a device's program receives, when it ends, and what its outcome proves.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,8 +13,8 @@ use crate::common::{
     SERVICE, Site, boot_id, boot_ms, is_alive, names, new_id, output_of, request, wait_for, with,
 };
 
-/// A command device `power` of one program with these arguments. The program writes all that it was
-/// given into files.
+/// A command device `power` with one program and these arguments. The program writes everything
+/// that it received into files.
 fn showing_device(site: &Site, arguments: &str) -> String {
     let directory = site.path("");
     let program = site.program(
@@ -103,7 +103,7 @@ fn a_program_gets_the_request_and_a_clean_environment_and_nothing_of_the_watcher
     for member in ["request_id", "action", "target_node", "gfs2_filesystems", "recorder_node"] {
         assert_eq!(stdin[member], request[member], "{member}");
     }
-    // 0 to 2, and the one through which `ls` reads the directory.
+    // 0 to 2, and the descriptor through which `ls` reads the directory.
     assert_eq!(site.lines("files"), ["0", "1", "2", "3"], "a file of the watcher's is open");
 }
 
@@ -191,7 +191,7 @@ fn the_time_limit_of_a_device_and_the_deadline_of_a_request_end_a_program_with_a
     site.spool.await_result(&next, "unacknowledged");
 }
 
-/// A command device with power states in files; each program notes what it was asked in `calls`.
+/// A command device with power states in files; each program records its questions in `calls`.
 fn stateful_device(site: &Site, on_exits_with: u8) -> String {
     let directory = site.path("");
     let directory = directory.display();

@@ -13,8 +13,8 @@ fn submit(site: &Site, action: &str, target: &str) -> String {
     id
 }
 
-/// A command device with power states in files; each program notes what it was asked in `calls`. `on` is
-/// the body of the program that brings a target back.
+/// A command device with power states in files; each program records its questions in `calls`. `on`
+/// is the body of the program that switches a target on.
 fn device(site: &Site, on: &str) -> String {
     let directory = site.path("");
     let directory = directory.display();
@@ -32,7 +32,7 @@ fn device(site: &Site, on: &str) -> String {
     )
 }
 
-/// The body of a program that brings its target back.
+/// The body of a program that switches its target on.
 fn brings_back(site: &Site) -> String {
     format!("rm -f '{}/off-'$1", site.path("").display())
 }
@@ -81,7 +81,8 @@ fn a_reboot_is_answered_when_its_target_is_off_and_what_becomes_of_the_power_on_
 fn a_fence_waits_for_the_order_that_brings_its_target_back_and_for_no_confirmation() {
     for target in ["n1", "n2"] {
         let site = Site::new();
-        // It is acknowledged, and the target stays off: the confirmation takes its whole time.
+        // The order is acknowledged, but the target stays off: the confirmation uses its whole
+        // time.
         site.configure(&(device(&site, &site.held()) + "timeout = '1h'\n"));
         let _watcher = site.start();
         let first = submit(&site, "reboot", "n1");
@@ -135,7 +136,7 @@ fn a_fence_waits_while_a_power_on_without_an_acknowledgement_may_still_be_carrie
     site.release();
 
     site.spool.await_result(&second, "success");
-    // Not for the sake of the fence: the device was asked until the doubt was over.
+    // Not because of the fence: the device was asked until the doubt was over.
     let (result, details) = site.await_on_result(&first);
     assert_eq!(result, "not confirmed");
     assert!(details.contains("not acknowledged, and not confirmed"), "{details}");

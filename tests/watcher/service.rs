@@ -1,4 +1,4 @@
-//! The configuration, and what the service tells of itself.
+//! The configuration, and what the service reports about itself.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -19,7 +19,7 @@ fn submit(site: &Site, action: &str, target: &str) -> String {
     id
 }
 
-/// Starts a service that must refuse its configuration, and gives what it says.
+/// Starts a service that must refuse its configuration, and returns its message.
 fn refused(site: &Site) -> Vec<String> {
     let output = output_of(&mut site.watcher_command(SERVICE));
     assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -40,7 +40,7 @@ fn each_fault_of_a_configuration_is_told_with_its_line() {
     };
     let good = device("targets = 'n1'\n");
     let command = "[[device]]\nname = 'c'\ntype = 'command'\ntargets = 'n1'\n";
-    // The tables follow seven lines of the site's own.
+    // The tables follow seven lines that the site adds.
     for (what, text, line, words) in [
         ("an unknown key", device("targets = 'n1'\ndelya = '1s'\n"), 13, "unknown key 'delya'"),
         ("an unknown table", format!("[servise]\n{good}"), 8, "unknown key 'servise'"),
@@ -156,7 +156,7 @@ fn the_service_manager_is_told_that_it_is_ready_lives_and_stops() {
     site.configure(&site.simulated("demo", ""));
     let mut command = site.watcher_command(SERVICE);
     command.env("WATCHDOG_USEC", "200000");
-    // It has waited for READY=1 already.
+    // It has already waited for READY=1.
     let (mut watcher, told) = site.start_as(command);
 
     for _ in 0..3 {
@@ -182,8 +182,8 @@ fn a_service_manager_that_does_not_read_holds_nothing_up() {
     wait_for("the socket to be full", || {
         fill().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     });
-    // A look at the spool tells the manager something first. A watcher that minds does not get to
-    // the third.
+    // A look at the spool sends something to the manager first. A watcher that waited for the
+    // manager would not reach the third look.
     let switches = || {
         let status = fs::read_to_string(format!("/proc/{}/status", watcher.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("voluntary_ctxt")).unwrap();
@@ -275,7 +275,7 @@ fn a_simulated_device_says_so_in_every_answer_and_in_the_log() {
         let log = watcher.log();
         let line = log.lines().find(|line| line.contains("answered") && line.contains(&id));
         assert!(line.unwrap().contains("simulated"), "{log}");
-        // So that the next finds it on.
+        // So that the next watcher finds it on.
         let _ = fs::remove_file(site.path("state"));
     }
 }

@@ -1,4 +1,4 @@
-//! An executor or a keeper that is slow, and not dead: a question ends alone, a fence goes on.
+//! An executor or a keeper that is slow but not dead: a question ends alone, a fence continues.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
