@@ -210,7 +210,7 @@ fn without_a_watch_left_the_agent_looks_from_time_to_time_and_succeeds() {
     assert!(fs::read_to_string(debug).unwrap().contains("no watch is left"));
 }
 
-/// The simplest watchers look for one event alone and never see a rename.
+/// The simplest watchers wait for one kind of event only and never see a rename.
 #[test]
 fn a_script_that_looks_for_created_or_for_closed_files_alone_sees_the_request_whole() {
     for event in [AddWatchFlags::IN_CREATE, AddWatchFlags::IN_CLOSE_WRITE] {

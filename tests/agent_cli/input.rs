@@ -1,4 +1,4 @@
-//! What is typed or sent: options that are refused, ignored or cut short.
+//! Options from the command line and from standard input that are refused, ignored or truncated.
 
 use std::process::Command;
 
@@ -75,7 +75,7 @@ fn an_unknown_option_is_an_error_on_the_command_line_and_ignored_on_standard_inp
     assert_success(&output, "Success: Powered OFF\n");
 }
 
-/// fence-agents warns of these values and goes on.
+/// fence-agents warns about these values and continues.
 #[test]
 fn a_flag_with_a_value_that_means_nothing_stops_no_fence() {
     for line in [
@@ -99,7 +99,7 @@ fn a_flag_with_a_value_that_means_nothing_stops_no_fence() {
         });
         assert_success(&output, "Success: Powered OFF\n");
     }
-    // The steps, which go to the log as well, say so; `quiet` here is none of the values.
+    // The steps, which also go to the log, report it; `quiet` is none of the values here.
     let spool = Spool::new();
     let lines = "action=off\nplug=n3\nverbose=1\ngfs2_discovery_enabled=2\ndelay=\nquiet=2\n";
     let output = spool.run_answered(lines, |responder| responder.answer(&responder.success()));
@@ -127,7 +127,8 @@ fn a_monitor_fails_where_each_fence_would_or_ignores_a_value_and_warns_of_a_flag
     ] {
         assert_failure(&spool.run(&format!("action=monitor\n{lines}\n")));
     }
-    // A monitor that fails takes the device from this node, and with it fences that would have worked.
+    // A monitor that fails takes the device from this node, and with it fences that would have
+    // worked.
     let ignored = [
         ("verbose", "2"),
         ("quiet", ""),
@@ -220,7 +221,7 @@ fn validate_all_warns_of_an_option_that_nobody_knows_and_does_not_fail() {
     assert!(warning.len() <= 1_024 && warning.ends_with(" more\n"), "{warning}");
 }
 
-/// The environment is that of a person, and so is a command line: Pacemaker gives neither.
+/// Only a person sets the environment and types a command line: Pacemaker passes neither.
 #[test]
 fn a_wrong_variable_is_told_to_the_one_who_set_it_and_stops_no_fence() {
     let ignored = "fence_gfs2_recorder: a value is ignored, and the default holds: the environment \

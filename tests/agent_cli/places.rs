@@ -1,4 +1,4 @@
-//! The directories of the spool: made, missing, full, or open to others.
+//! The directories of the spool: created, missing, full, or open to others.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -35,7 +35,7 @@ fn someone_who_may_not_use_the_spool_is_told_to_be_root() {
     }
 }
 
-/// As the versions before did: a simple watcher may make none of them.
+/// As the earlier versions did: a simple watcher may create none of them.
 #[test]
 fn missing_directories_are_made_where_the_responder_is_none_of_ours() {
     for responder in ["script", "nnf", "fence-watcher"] {
@@ -66,7 +66,7 @@ fn missing_directories_are_made_where_the_responder_is_none_of_ours() {
     }
 }
 
-/// A file system without room, as a limit of files' sizes plays it.
+/// A full file system, simulated by a limit of the size of files.
 #[test]
 fn a_monitor_fails_where_no_request_could_be_written() {
     for responder in ["script", "nnf", "fence-watcher"] {

@@ -1,4 +1,4 @@
-//! Questions: to a watcher that lives, to one that does not, and to other responders.
+//! Queries: to a watcher that runs, to a dead watcher, and to other responders.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

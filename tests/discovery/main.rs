@@ -1,8 +1,10 @@
-//! The file systems of a dead node on their way: from a real cluster's files and CIB through the agent
-//! into the request, the device's program and the audit; and back to DLM where the site wants it.
+//! The file systems of a dead node: from a real cluster's files and CIB through the agent into the
+//! request, the device's program and the audit; and back to DLM if the site wants it.
 //!
-//! - `nnf`: a name that Kubernetes does not have is not fenced through nnf-sos.
-//! - `paths`: neither program, nor a child of theirs, touches a path on GFS2.
+//!
+//! - `nnf`: a name that Kubernetes does not know is not fenced through nnf-sos.
+//!
+//! - `paths`: neither the programs nor their children touch a path on GFS2.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -18,10 +20,10 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tree::{Tree, is_alive};
 
-/// A quarter of the agent's time for a `cibadmin` on a machine that has much else to do.
+/// A quarter of the agent's time, enough for a `cibadmin` on a busy machine.
 const PATIENT: &str = "gfs2_discovery_timeout=60\n";
 
-/// A site whose agents and watchers find this capture where they look.
+/// A site whose agents and watchers find this capture at the usual paths.
 fn site(capture: &str) -> (Site, Tree) {
     let site = Site::new();
     let tree = Tree::at(site.path("root")).with_capture(capture);

@@ -1,4 +1,4 @@
-//! Agents that are killed, stopped or give up: who writes the end, and what it says.
+//! Agents that are killed, stopped or give up: which program writes the end, and its content.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -56,7 +56,7 @@ fn a_device_that_was_not_reached_is_not_tried_again_for_an_agent_that_was_killed
 
     let answer = site.spool.await_result(&id, "withdrawn");
     assert!(answer["message"].as_str().unwrap().contains("not reached"), "{answer}");
-    // One may have been on its way.
+    // An end may have been on its way.
     assert!(orders(&site).len() <= before + 1, "{:?}", orders(&site));
 }
 
@@ -90,7 +90,7 @@ fn an_agent_whose_time_is_over_withdraws_its_request() {
 
     site.release();
     first.wait().assert_success();
-    // The watcher may have been a moment earlier: the deadline lies before the agent's end.
+    // The watcher may have been slightly earlier: the deadline is before the agent's end.
     match site.spool.answer(&id) {
         None => ended.assert_failure(&["'n1'", "timed out", "withdrawn"]),
         Some(answer) => {
@@ -197,7 +197,7 @@ fn a_fence_that_waits_or_runs_is_told_apart_from_one_whose_end_was_lost() {
     wait_for("both in the audit", || site.audit().len() == 2);
     assert_eq!(rows(), ["running", "waiting"]);
 
-    // Both agents and the watcher are killed: nobody can write an end, and nothing runs.
+    // Both agents and the watcher are killed: no process can write an end, and nothing runs.
     watcher.crash();
     for agent in [first, second] {
         agent.signal(Signal::SIGKILL);

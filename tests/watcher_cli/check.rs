@@ -1,4 +1,4 @@
-//! `fence-watcher check`: what it asks, and what it says.
+//! `fence-watcher check`: what it asks, and what it prints.
 
 use super::{Scratch, simulated};
 
