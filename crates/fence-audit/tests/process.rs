@@ -1,5 +1,5 @@
-//! The process that writes logs, with a log that does not respond: somebody else holds its lock,
-//! which makes a writer wait as a disk does that stands still.
+//! The process that writes logs, with a log that does not respond: another process holds its lock,
+//! which makes a writer wait as on a frozen disk.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -17,7 +17,7 @@ use chrono::DateTime;
 use fence_audit::history::{Filter, read};
 use fence_audit::{AuditEvent, DETAILED_LOG, EVENTS_LOG, LogProcess, Status, Task};
 
-/// Far longer than anything takes that does not hang.
+/// Far more time than anything needs that does not hang.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 const AT_ONCE: Duration = Duration::from_millis(20);
@@ -136,7 +136,7 @@ fn what_is_opened_after_the_start_is_not_among_the_files_of_the_thread_that_star
         fs::read_link(starter.join("fd").join(&number)).is_ok_and(|path| path == lock)
     };
     assert!(!starters().is_empty());
-    // One that another test starts just now may have it for a moment.
+    // A process that another test is starting may hold it for a moment.
     let begin = Instant::now();
     while starters().iter().any(holds) {
         assert!(begin.elapsed() < PATIENCE, "the thread that starts the process has the file");
@@ -232,7 +232,7 @@ impl Directory {
             if self.events().len() == count {
                 return;
             }
-            // Nothing announces what a process writes that has no starter any more.
+            // No event announces the writes of a process whose starter has ended.
             thread::sleep(Duration::from_millis(5));
         }
     }

@@ -1,4 +1,4 @@
-//! Asking a watcher that answers, that does not, and that ends while it is waited for.
+//! Queries to a watcher that answers, that does not answer, and that ends while the client waits.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -32,7 +32,7 @@ impl Site {
         Places::new(self.0.join("requests"), self.0.join("responses"))
     }
 
-    /// A watcher that lives, and the client's view of the spool.
+    /// A running watcher, and the client's view of the spool.
     fn served(&self) -> (WatcherSpool, WatcherLock, ClientSpool) {
         let watcher = WatcherSpool::open(&self.places(), true).unwrap();
         let lock = watcher.lock().unwrap();
@@ -59,7 +59,7 @@ fn patient() -> NewQuery<'static> {
     until(boot_ms() + 600_000)
 }
 
-/// The query that a client has asked, once it is there, with its file's name.
+/// The client's query, once it exists, with its file's name.
 fn asked(watcher: &WatcherSpool) -> (String, Query) {
     loop {
         let name = watcher.queries().unwrap().into_iter().next();
@@ -68,12 +68,12 @@ fn asked(watcher: &WatcherSpool) -> (String, Query) {
         {
             return (name, Query::parse(&bytes).unwrap());
         }
-        // Until the client has asked.
+        // Until the client has sent its query.
         thread::sleep(Duration::from_millis(3));
     }
 }
 
-/// Asks while `watcher` does its part; gives what the client is told.
+/// Sends a query while `watcher` does its part; returns the client's result.
 fn asking(
     site: &Site,
     question: NewQuery<'_>,

@@ -1,4 +1,4 @@
-//! The command device with real programs: what they are told, and what is made of their answers.
+//! The command device with real programs: what they receive, and what their results mean.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
@@ -35,7 +35,7 @@ impl Rig {
         [program].into_iter().chain(arguments.iter().map(|&a| a.to_owned())).collect()
     }
 
-    /// The power shown by a status command that does this.
+    /// The power state from a status command with this body.
     fn power(&self, body: &str) -> PowerState {
         let status = Some(self.argv(body, &["{target}"]));
         let device = self.device(CommandSettings { status, ..CommandSettings::default() });
@@ -271,7 +271,7 @@ fn a_device_is_reachable_when_its_monitor_says_so_or_its_programs_are_there() {
     let monitor = Some(rig.argv("echo no route >&2; exit 1", &[]));
     let Reach::Unreachable(text) = reach(CommandSettings { monitor, ..none() }) else { panic!() };
     assert!(text.ends_with("exited with 1: no route"), "{text}");
-    // Its own 60 s are far longer than this contact may take.
+    // Its own 60 s are far longer than the time for this contact.
     let list = Some(rig.argv("sleep 1000", &[]));
     let reach_soon = rig.device(CommandSettings { list, ..none() }).reachable(Limit::in_ms(500));
     assert!(matches!(reach_soon, Reach::Unreachable(_)));

@@ -1,5 +1,5 @@
-//! The driver for fence agents with small agents of our own: what they are told, and what is made
-//! of how they end. Real ones are driven by `tests/devices`.
+//! The driver for fence agents with small agents for the tests: what they receive, and what their
+//! end means. `tests/devices` drives real agents.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
@@ -168,7 +168,7 @@ fn a_complaint_of_the_status_is_found_while_the_machine_is_on() {
     );
 }
 
-/// As `fence_virt`: every machine that it does not know is off.
+/// Like `fence_virt`: every unknown machine is off.
 const VIRT: &str = "case $action in
 list) printf '%-20s 6695eb01-f6a4-8304-79aa-97f2502e193f off\\n' n2 \"$known\";;
 status) echo 'Status: OFF'; exit 2;;
@@ -277,7 +277,7 @@ fn targets_that_the_agent_does_not_list_are_named() {
     assert!(found[0].starts_with("no fence of 'n1' can be confirmed"), "{found:?}");
     assert!(found[1].ends_with("the agent lists plugs and no addresses"), "{found:?}");
 
-    // Where no list is asked for, there is nothing to confirm by it. Where no state is, there is.
+    // A device without `list` confirms nothing by the list. A device without `status` does.
     let without = |actions: &[&str]| unknown(rig.agent_with(&metadata("plug", actions), "exit 1"));
     assert_eq!(without(&["off", "status"]), [""; 0]);
     let actions = || Some([AgentAction::Off, AgentAction::List].into());
@@ -464,7 +464,7 @@ fn a_password_that_is_a_word_of_ours_is_not_shown_by_hiding_it() {
         let OrderReport::Unacknowledged(text) = off(&device) else { panic!("{password}") };
 
         assert!(text.ends_with(&format!("exited with 1: {words}")), "{text}");
-        // The state is shown all the same, and the list is a list.
+        // The state is shown nevertheless, and the list is valid.
         assert_eq!(power(&device).state, PowerState::Off, "{password}");
     }
 }

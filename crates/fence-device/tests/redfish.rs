@@ -1,5 +1,5 @@
-//! The Redfish driver where no simulator is needed: nobody is there, or somebody who says what the
-//! test tells them. The devices themselves are in `tests/devices/redfish.rs`.
+//! The Redfish driver without a simulator: no service responds, or a service with the answers of
+//! the test. The devices themselves are in `tests/devices/redfish.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -27,8 +27,9 @@ fn order(device: &RedfishDevice, limit: Limit) -> OrderReport {
     order_in(&Pin::default(), device, Order::Off, limit)
 }
 
-/// A service that gives these answers, one a connection, as they are, and one more for who asks too
-/// often. Gives its address, and what it was asked: the first line of each request, and its body.
+/// A service that sends these answers unchanged, one for each connection, and one more for an
+/// excess request. Returns its address, and the requests that it received: the first line of each,
+/// and its body.
 fn service(mut answers: Vec<String>) -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -147,7 +148,7 @@ fn what_is_no_answer_of_redfish_is_a_failure_before_anything_was_ordered() {
     }
 }
 
-/// A service that gives `answers`, and a device whose systems are known by name.
+/// A service with these `answers`, and a device whose systems are known by name.
 fn named(directory: &Directory, answers: Vec<String>) -> (RedfishDevice, mpsc::Receiver<String>) {
     let (address, asked) = service(answers);
     let device = RedfishDevice::new(settings(directory, &address, Some("{target}")));
@@ -170,7 +171,7 @@ fn the_system_that_was_ordered_is_asked_whatever_is_called_so_by_then() {
     for (then, state) in [
         (system("n1", "Off"), PowerState::Off),
         (system("n1", "On"), PowerState::On),
-        // The names were exchanged: the one that is called n1 now was never told anything.
+        // The names were exchanged: the system that is called n1 now never received an order.
         (system("n2", "Off"), PowerState::Unknown),
         (answer("404 Not Found", ""), PowerState::Unknown),
         (
@@ -272,7 +273,7 @@ fn a_place_is_hidden_only_where_the_service_names_it() {
             report => panic!("{report:?}"),
         }
     }
-    // What a check finds is said in the service's words as well.
+    // The result of a check contains the service's words as well.
     let (address, _asked) = service(vec![answer("200 OK", r#"{"PowerState": 5, "Id": "s3cret"}"#)]);
     let problems = device(&directory, &address).unknown_targets(Limit::in_ms(60_000)).join(" ");
     assert_text(&problems, "PowerState 5, which is no state: no fence can be confirmed");

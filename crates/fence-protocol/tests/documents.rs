@@ -1,4 +1,4 @@
-//! The example files, and the records that PROTOCOL.md shows, are what the types read.
+//! The types can read the example files and the records in PROTOCOL.md.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -15,7 +15,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(format!("{ROOT}/{path}")).unwrap()
 }
 
-/// The members of a record, for a comparison with what a type knows of them.
+/// The members of a record, for a comparison with the members of a type.
 fn members(text: &[u8]) -> Vec<String> {
     let value: Value = serde_json::from_slice(text).unwrap();
     value.as_object().unwrap().keys().cloned().collect()

@@ -1,5 +1,5 @@
-//! The captures of a real cluster: what the dying node had mounted, by each source alone and by
-//! all.
+//! The captures of a real cluster: the file systems that the dying node had mounted, by each source
+//! alone and by all.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -13,7 +13,7 @@ const BOTH: &[&str] = &["gfs2-storage", "scratch"];
 const STORAGE: &[&str] = &["gfs2-storage"];
 const NONE: &[&str] = &[];
 
-/// Folder, target, what DLM knows there, what the CIB knows.
+/// Directory, target, what DLM shows there, what the CIB shows.
 const CASES: &[(&str, &str, &[&str], &[&str])] = &[
     ("healthy-node1", "node1", BOTH, BOTH),
     ("healthy-node1", "node2", BOTH, BOTH),

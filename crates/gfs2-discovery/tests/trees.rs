@@ -1,4 +1,4 @@
-//! Trees that no sound cluster has.
+//! Trees that no healthy cluster has.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -192,7 +192,7 @@ fn a_directory_that_leads_to_a_mount_by_links_is_the_same_file_system() {
         ("srv/again", "absolute"),
         ("srv/loop", "loop"),
         ("srv/other", "/mnt/other"),
-        // Neither what is on GFS2 nor what another machine serves is looked at.
+        // No link on GFS2 or on a network file system is read.
         ("mnt/vol/inside/link", "/mnt/vol"),
         ("net/link", "/mnt/vol"),
     ] {

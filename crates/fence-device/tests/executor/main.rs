@@ -1,7 +1,8 @@
-//! The executor with real programs: bounds, and what a program is given and gives.
+//! The executor with real programs: limits, and a program's input and output.
 //!
-//! - `left`: nothing that a program starts is left behind. `lost`: executors and watchers that are
-//!   killed or stuck. `stuck`: programs whose start hangs.
+//!
+//! - `left`: no process of a program is left behind. `lost`: executors and watchers that are killed
+//!   or stuck. `stuck`: programs whose start hangs.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
@@ -25,7 +26,7 @@ fn exited(code: i32, stdout: &str, stderr: &str) -> RunOutcome {
     RunOutcome::Exited { code, stdout: stdout.to_owned(), stderr: stderr.to_owned() }
 }
 
-/// Runs `command` in a thread and returns when its script has made the file `name`.
+/// Runs `command` in a thread and returns when its script has created the file `name`.
 fn run_until_file(
     executor: &ExecutorClient,
     command: Command,
@@ -69,13 +70,13 @@ fn a_program_finds_nothing_of_the_watchers() {
     let outcome = executor.run(command(&["/usr/bin/env"]));
     assert_eq!(outcome, exited(0, "PATH=/usr/sbin:/usr/bin:/sbin:/bin\n", ""));
     let outcome = executor.run(shell("pwd; readlink /proc/self/fd/0; ls /proc/self/fd | wc -w"));
-    // 0, 1, 2, and the one with which ls reads the directory.
+    // 0, 1, 2, and the descriptor through which ls reads the directory.
     assert_eq!(outcome, exited(0, "/\n/dev/null\n4\n", ""));
     let outcome = executor.run(shell("grep -E '^Sig(Blk|Ign)' /proc/self/status"));
     let RunOutcome::Exited { code: 0, stdout, .. } = outcome else { panic!("{outcome:?}") };
     for line in stdout.lines() {
         let set = u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap();
-        // The standard signals; the C library keeps two others for itself.
+        // The standard signals; the C library reserves two others.
         assert_eq!(set & 0x7fff_ffff, 0, "{line}");
     }
 }
@@ -213,7 +214,7 @@ fn five_hundred_programs_run_at_once() {
     let fifo = fifo.into_os_string().into_string().unwrap();
     let (sender, outcomes) = channel();
 
-    // Each says that it runs and waits at the gate, so that all run at the same time.
+    // Each reports that it runs and waits at the gate, so that all run at the same time.
     for number in 0..500 {
         let (executor, sender) = (executor.clone(), sender.clone());
         let began = directory.path(&format!("began-{number}")).into_os_string();
@@ -223,7 +224,8 @@ fn five_hundred_programs_run_at_once() {
     }
     let all_began = || (0..500).all(|number| directory.path(&format!("began-{number}")).exists());
     wait_for("all to run", all_began);
-    // Opened in both directions, so that neither side has to wait for the other; a line for each.
+    // Opened in both directions, so that neither side must wait for the other; one line for each
+    // program.
     let mut gate = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
     gate.write_all(&[b'\n'; 500]).unwrap();
 
