@@ -202,7 +202,7 @@ fn the_actions_are_those_that_pacemaker_can_use() {
 }
 
 #[test]
-fn nobody_without_rights_home_or_environment_is_denied_the_metadata() {
+fn the_metadata_needs_no_rights_home_or_environment() {
     // Other users may have no access to the temporary directory of the tests, which can be below a
     // home directory.
     let place = Place::below(Path::new("/tmp"));
@@ -281,7 +281,7 @@ fn every_option_of_the_fence_agents_library_is_accepted_in_each_form() {
 
 /// fence-agents sends its input to each agent in this form: blanks before names, and unknown names.
 #[test]
-fn a_delay_is_kept_whatever_else_stands_on_standard_input() {
+fn a_delay_applies_whatever_else_is_on_standard_input() {
     let place = Place::new();
     let lines = format!(
         "  action = off\n  action=off\n\tplug=n3\n delay=0.4\n fence_timeout=5\n login=x\n\
@@ -315,7 +315,7 @@ fn validate_all_accepts_a_made_up_node_and_opens_nothing() {
 /// pcs shows each word as a warning, and Pacemaker does not pass the device's limits to the agent:
 /// only a person who asks can use the advice.
 #[test]
-fn a_time_beyond_pacemakers_own_limit_is_told_only_by_hand() {
+fn a_time_beyond_pacemakers_own_limit_is_reported_only_to_a_person() {
     for seconds in ["60", "61", "300"] {
         let output = stdin(&format!("action=validate-all\nfence_timeout={seconds}\n"));
         assert_eq!(ended(&output), (Some(0), ""));

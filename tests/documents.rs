@@ -31,7 +31,7 @@ fn each_threat_names_tests_that_exist() {
 
 /// A test that reports a missing tool in its own way passes in CI although it did not run.
 #[test]
-fn what_a_machine_cannot_run_is_left_out_by_the_one_helper() {
+fn a_test_that_a_machine_cannot_run_is_left_out_by_the_one_helper() {
     let helper = Path::new("tests/common/left_out.rs");
     // In two halves: this file is checked as well.
     let halves = [

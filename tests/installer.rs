@@ -92,7 +92,7 @@ impl Machine {
 }
 
 #[test]
-fn what_is_installed_is_neither_started_nor_enabled_however_it_ends() {
+fn no_installed_service_is_started_or_enabled_however_the_installation_ends() {
     for (end, code) in [("exit 0", 0), ("exit 100", 77), ("kill -TERM $PPID", 1)] {
         let Some(machine) = Machine::new("the installation") else { return };
 

@@ -149,7 +149,7 @@ fn many_older_agents_at_once_never_see_half_an_answer() {
 }
 
 #[test]
-fn what_an_older_agent_left_behind_when_it_gave_up_is_not_executed() {
+fn a_request_that_an_older_agent_left_is_not_executed() {
     if !has_python() {
         return;
     }
@@ -479,7 +479,7 @@ fn the_watcher_in_shell_answers_what_must_not_be_executed() {
 }
 
 #[test]
-fn what_a_watcher_in_shell_had_claimed_is_answered_interrupted_and_never_executed() {
+fn a_request_claimed_by_a_watcher_in_shell_is_answered_interrupted_and_never_executed() {
     let site = Site::new();
     let claimed = site.spool.requests.join(".claimed");
     fs::DirBuilder::new().mode(0o700).recursive(true).create(&claimed).unwrap();

@@ -210,7 +210,7 @@ mod each_rule_can_fail {
     }
 
     #[test]
-    fn headers_allowances_and_sleeps_need_a_word() {
+    fn headers_and_reasons_for_allowances_and_sleeps_are_required() {
         assert_finds("a.rs", "use b;\n", &[(1, "no header")]);
         assert_finds("a.rs", "//! a\n#[allow(b)]\n", &[(2, "an allowance")]);
         assert_finds("a.rs", "//! a\n#[allow(b, reason = \"c\")]\n", &[]);

@@ -250,7 +250,7 @@ fn a_reboot_succeeds_when_the_target_is_off_and_cannot_be_switched_on() {
 }
 
 #[test]
-fn a_request_that_nobody_covers_fails_at_once() {
+fn a_request_that_no_device_covers_fails_at_once() {
     let site = Site::new();
     site.configure(&site.recorder("power", "n[1-9]", ""));
     let _watcher = site.start();
@@ -306,7 +306,7 @@ fn an_answer_by_another_of_its_names_counts_and_one_for_another_request_does_not
 }
 
 #[test]
-fn the_other_responders_ways_work_with_this_watcher() {
+fn this_watcher_works_with_the_options_for_other_responders() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", ""));
     let _watcher = site.start();
@@ -322,7 +322,7 @@ fn the_other_responders_ways_work_with_this_watcher() {
 
 /// Each fence would happen, and be reported as failed.
 #[test]
-fn halves_with_different_directories_of_answers_are_told_so_before_anything_is_requested() {
+fn different_directories_of_answers_are_reported_before_anything_is_requested() {
     let (site, _watcher) = simulated("");
     let private = |name: &str| {
         use std::os::unix::fs::DirBuilderExt;

@@ -156,7 +156,7 @@ fn without_a_configuration_nothing_starts_and_a_paragraph_says_what_to_write() {
 }
 
 #[test]
-fn all_that_is_wrong_with_a_configuration_is_said_with_its_line_before_anything_starts() {
+fn all_errors_of_a_configuration_are_reported_with_their_lines_before_anything_starts() {
     let scratch = Scratch::new();
     scratch.configure(
         "[[device]]\nname = 'a'\ntype = 'command'\ntargets = 'n['\ntiemout = '1s'\n\
@@ -195,7 +195,7 @@ fn a_wrong_command_line_is_refused_and_help_is_not_an_error() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_reader_that_goes_away_is_not_an_error() {
     let scratch = Scratch::new();
     scratch.configure(&simulated(&scratch));
     let (reader, writer) = std::io::pipe().unwrap();

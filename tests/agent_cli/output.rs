@@ -26,7 +26,7 @@ fn is_line_end(c: char) -> bool {
 }
 
 #[test]
-fn a_reader_that_reads_nothing_holds_up_no_fence() {
+fn a_reader_that_reads_nothing_delays_no_fence() {
     let (reader, writer) = full_pipe();
     for (verbose, is_answered) in [(1, true), (1, false), (0, true), (0, false)] {
         let spool = Spool::new();
@@ -54,7 +54,7 @@ fn a_reader_that_reads_nothing_holds_up_no_fence() {
 
 /// The result did not reach its reader: a caller must not take the silence for an empty list.
 #[test]
-fn an_answer_that_cannot_be_written_is_a_failure_and_a_fence_that_is_done_none() {
+fn a_query_result_that_cannot_be_written_is_a_failure_but_not_a_finished_fence() {
     let spool = Spool::new();
     let watcher = Watcher::start(&spool);
     let ways = [("full", "exec \"$@\" >/dev/full"), ("closed", "exec \"$@\" >&-")];
@@ -93,7 +93,7 @@ fn an_answer_that_cannot_be_written_is_a_failure_and_a_fence_that_is_done_none()
 
 /// A pipe into `head` is not a failure, and neither is a shell's `>/dev/null`.
 #[test]
-fn a_reader_that_wants_no_more_and_one_that_wants_nothing_are_no_failure() {
+fn a_reader_that_stops_early_and_one_that_reads_nothing_are_not_failures() {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
     let metadata = || {
@@ -126,7 +126,7 @@ fn a_message_cannot_forge_a_line_of_a_log() {
 }
 
 #[test]
-fn quiet_keeps_standard_error_empty_and_verbose_tells_the_steps() {
+fn quiet_keeps_standard_error_empty_and_verbose_shows_the_steps() {
     let spool = Spool::new();
     let output = spool.run("action=off\nplug=n3\nfence_timeout=1\nquiet=yes\n");
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), ""));

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_crashes_may_leave_is_accepted() {
+    fn every_state_that_a_crash_may_leave_is_accepted() {
         for (fate, executions, results) in [
             (Fate::Foreign, 1, &["success"][..]),
             (Fate::Foreign, 1, &["interrupted"]),

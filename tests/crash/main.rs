@@ -45,7 +45,7 @@ const FINDINGS_MAX: usize = 5;
 const NTH_MAX: u32 = 60;
 
 #[test]
-fn whoever_is_killed_at_whichever_system_call_nothing_is_lost_and_nothing_done_twice() {
+fn a_kill_at_any_system_call_loses_nothing_and_repeats_nothing() {
     if !common::can_trace("crash") {
         return;
     }

@@ -21,7 +21,7 @@ use rig::*;
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn instances_of_ec2_are_fenced_and_whatever_fails_is_told_as_it_is() {
+fn instances_of_ec2_are_fenced_and_each_failure_is_reported_correctly() {
     let aws = Aws::start();
 
     each_order_is_carried_out_once_and_each_question_is_answered(&aws);

@@ -147,7 +147,7 @@ fn a_controller_that_lies_or_refuses_has_not_acknowledged() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn a_controller_that_is_slow_is_waited_for() {
+fn the_watcher_waits_for_a_slow_controller() {
     let bmcs = Bmcs::start();
     fs::write(bmcs.file(1, "slow-set"), "3").unwrap();
     // The agent itself gives up after 2 s; the watcher continues to ask.
@@ -161,7 +161,7 @@ fn a_controller_that_is_slow_is_waited_for() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn a_controller_that_is_silent_gets_nothing_and_does_not_take_the_others_away() {
+fn a_silent_controller_gets_no_order_and_does_not_block_the_others() {
     let bmcs = Bmcs::start();
     let rig = Rig::new(&bmcs.device("6s", 2));
     signal(&bmcs.file(1, "bmc.pid"), Signal::SIGSTOP);
@@ -181,7 +181,7 @@ fn a_controller_that_is_silent_gets_nothing_and_does_not_take_the_others_away() 
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn what_a_killed_agent_had_ordered_is_learned_by_asking() {
+fn the_outcome_of_a_killed_agents_order_is_learned_by_asking() {
     let bmcs = Bmcs::start();
     let rig = Rig::new(&bmcs.device("8s", 30));
     // The agent that printed its metadata has ended by then, and is not confused with the one that
@@ -271,7 +271,7 @@ fn fence_redfish_does_each_action_once_and_checks_the_certificate() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn an_agent_that_would_hang_for_ever_is_killed_and_nobody_sees_the_password_meanwhile() {
+fn an_agent_that_hangs_is_killed_and_its_password_is_nowhere_to_be_seen() {
     let (simulator, port) = redfish();
     let rig = Rig::new(&redfish_device(&simulator, port, "timeout = '3s'"));
     signal(&simulator.directory().join("pid"), Signal::SIGSTOP);
@@ -334,7 +334,7 @@ fn fence_powerman_does_each_action_and_has_no_list() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn a_powermand_that_is_silent_or_gone_is_a_failure_of_bounded_length() {
+fn a_silent_or_dead_powermand_is_a_failure_within_the_limit() {
     let port = free_ports(1);
     let simulator = Simulator::start("powerman", &[("POWERMAN_PORT", &port.to_string())]);
     let more = "plug_option = 'plug'\nplug = 'node{target}'\ntimeout = '3s'";

@@ -173,7 +173,7 @@ fn each_order_is_carried_out_once_and_each_question_is_answered() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn a_bmc_that_does_not_let_us_in_or_is_not_there_is_told_nothing() {
+fn a_bmc_that_refuses_the_login_or_does_not_respond_gets_no_order() {
     let bmcs = Bmcs::start(1, "program");
     let site = Site::new();
     let one = |name: &str, from: &str, to: &str| {
@@ -211,7 +211,7 @@ fn a_bmc_that_does_not_let_us_in_or_is_not_there_is_told_nothing() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn one_dead_bmc_does_not_take_away_the_fencing_of_the_others() {
+fn one_dead_bmc_does_not_block_the_fencing_of_the_others() {
     let bmcs = Bmcs::start(3, "program");
     let (site, _watcher) = bmcs.site(3, "timeout = '5s'\nmax_concurrent = 3");
     bmcs.signal(2, Signal::SIGSTOP);
@@ -234,7 +234,7 @@ fn one_dead_bmc_does_not_take_away_the_fencing_of_the_others() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn an_order_to_a_bmc_that_falls_silent_is_given_once_and_looked_into() {
+fn an_order_to_a_bmc_that_falls_silent_is_given_once_and_its_effect_examined() {
     let bmcs = Bmcs::start(2, "program");
     let (site, _watcher) = bmcs.site(2, "timeout = '7s'");
 
@@ -257,7 +257,7 @@ fn an_order_to_a_bmc_that_falls_silent_is_given_once_and_looked_into() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn a_late_answer_and_a_late_deed_are_waited_for() {
+fn the_watcher_waits_for_a_late_answer_and_a_late_action() {
     let bmcs = Bmcs::start(3, "program");
     let (site, _watcher) = bmcs.site(3, "max_concurrent = 3");
 
@@ -280,7 +280,7 @@ fn a_late_answer_and_a_late_deed_are_waited_for() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn what_a_bmc_refuses_or_only_says_is_no_success() {
+fn an_order_that_a_bmc_refuses_or_only_acknowledges_is_not_a_success() {
     let bmcs = Bmcs::start(1, "program");
     let (site, _watcher) = bmcs.site(1, "timeout = '3s'");
     let mut orders: Vec<String> = Vec::new();
@@ -310,7 +310,7 @@ fn what_a_bmc_refuses_or_only_says_is_no_success() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn a_node_that_takes_its_time_to_end_is_off_when_its_bmc_shows_it() {
+fn a_slow_node_is_off_when_its_bmc_shows_it() {
     let bmcs = Bmcs::start(1, "startcmd");
     let (site, _watcher) = bmcs.site(1, "");
     wait_for("the first boot", || bmcs.read(1, "boots").lines().count() == 1);

@@ -64,7 +64,7 @@ fn redfish_does_every_action_of_the_agent_and_sends_each_order_once() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn redfish_orders_nothing_where_it_is_not_certain_who_is_there() {
+fn redfish_orders_nothing_if_the_identity_of_the_host_is_uncertain() {
     let sushy = Sushy::start(&[]);
     let site = site();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -166,7 +166,7 @@ fn redfish_survives_a_service_that_falls_silent_before_an_order_and_after() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn redfish_says_so_when_the_service_refuses_the_order() {
+fn redfish_reports_that_the_service_refuses_the_order() {
     let sushy = Sushy::start(&[("REDFISH_NO_OFF", "1")]);
     let site = site();
     let more = format!(
@@ -182,7 +182,7 @@ fn redfish_says_so_when_the_service_refuses_the_order() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn redfish_sessions_are_ended_whatever_happens() {
+fn redfish_sessions_always_end() {
     let bmcs = Bmcs::start(1);
     let site = site();
     let common = format!(
@@ -220,7 +220,7 @@ fn redfish_sessions_are_ended_whatever_happens() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn redfish_believes_what_a_bmc_shows_and_not_what_it_says() {
+fn redfish_trusts_the_state_that_a_bmc_shows_and_not_its_answer() {
     let bmcs = Bmcs::start(1);
     let site = site();
     let more =

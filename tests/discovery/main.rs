@@ -31,7 +31,7 @@ fn site(capture: &str) -> (Site, Tree) {
 }
 
 #[test]
-fn request_program_and_audit_name_what_the_dead_node_had_and_who_knew() {
+fn request_program_and_audit_name_the_dead_nodes_file_systems_and_their_sources() {
     let (site, _tree) = site("at-fence-node3");
     let seen = site.path("seen");
     let script = format!("echo \"$FENCE_GFS2_FILESYSTEMS\" >'{0}'; cat >>'{0}'", seen.display());
@@ -62,7 +62,7 @@ fn request_program_and_audit_name_what_the_dead_node_had_and_who_knew() {
 }
 
 #[test]
-fn nothing_found_could_not_tell_and_disabled_are_told_apart_in_the_audit() {
+fn the_audit_distinguishes_none_unknown_and_disabled() {
     for (capture, options, outcome) in [
         ("fenced-node1", PATIENT, "none"),
         ("at-fence-node1", "gfs2_discovery_timeout=0\nnodename=node9\n", "unknown"),
@@ -148,7 +148,7 @@ fn fence(site: &Site, action: &str, target: &str, device: &str) -> String {
 }
 
 #[test]
-fn dlm_is_told_only_of_a_target_that_was_shown_to_be_off_and_only_where_that_is_wanted() {
+fn dlm_gets_a_report_only_for_a_target_shown_off_and_only_if_configured() {
     let (site, tree) = site("at-fence-node1");
     tree.program("dlm_tool", &format!("echo \"$@\" >>'{}'", site.path("dlm").display()));
     let state = |name: &str| {
@@ -189,7 +189,7 @@ fn dlm_is_told_only_of_a_target_that_was_shown_to_be_off_and_only_where_that_is_
 }
 
 #[test]
-fn whatever_telling_dlm_comes_to_the_answer_is_the_same() {
+fn the_answer_does_not_depend_on_the_report_to_dlm() {
     let (site, tree) = site("at-fence-node1");
     let note = tree.notes_pid();
     let script = format!("[ \"$2\" != 1 ] || {{ echo no >&2; exit 3; }}\n{note}\nexec sleep 1000");

@@ -106,7 +106,7 @@ fn a_name_that_kubernetes_has_is_fenced_by_it_alone() {
 }
 
 #[test]
-fn what_kubernetes_does_not_tell_stops_no_fence_and_is_called_not_known() {
+fn a_name_that_kubernetes_cannot_confirm_stops_no_fence_and_is_reported() {
     for (kubectl, why) in [
         ("echo 'Error: storages is forbidden' >&2; exit 1", "storages is forbidden"),
         ("echo '{\"items\": ['", "not valid JSON"),

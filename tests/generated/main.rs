@@ -205,7 +205,7 @@ fn the_manual_of_the_agent_has_each_parameter_under_each_name_and_each_variable(
 }
 
 #[test]
-fn each_option_that_the_readme_names_stands_in_the_manual_of_the_agent() {
+fn each_option_that_the_readme_names_is_in_the_manual_of_the_agent() {
     let manual = manual("fence_gfs2_recorder.8");
     let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
     let (_, table) = readme.split_once("| option | environment | default | |\n").unwrap();

@@ -85,7 +85,7 @@ fn a_monitor_contacts_a_device_whose_order_is_running() {
 }
 
 #[test]
-fn a_list_is_told_apart_from_a_device_that_gives_none_and_from_one_that_is_not_reached() {
+fn a_list_a_missing_list_and_an_unreached_device_differ() {
     let site = Site::new();
     let device = |name: &str, script: &str| {
         let list = site.program(&format!("list-{name}"), script);
@@ -124,7 +124,7 @@ fn a_list_is_told_apart_from_a_device_that_gives_none_and_from_one_that_is_not_r
 }
 
 #[test]
-fn a_device_that_gives_no_list_takes_nothing_away_from_the_list_of_the_others() {
+fn a_device_without_a_list_does_not_hide_the_lists_of_the_others() {
     let site = Site::new();
     let listing = |name: &str, targets: &str, script: &str| {
         let list = site.program(&format!("list-{name}"), script);

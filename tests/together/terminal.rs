@@ -66,8 +66,8 @@ fn has_script(test: &str) -> bool {
 }
 
 #[test]
-fn whoever_types_a_reboot_sees_the_target_off_and_then_on() {
-    if !has_script("whoever_types_a_reboot_sees_the_target_off_and_then_on") {
+fn a_person_who_types_a_reboot_sees_the_target_off_and_then_on() {
+    if !has_script("a_person_who_types_a_reboot_sees_the_target_off_and_then_on") {
         return;
     }
     let (site, _watcher) = slow_to_come_back();
@@ -84,8 +84,8 @@ fn whoever_types_a_reboot_sees_the_target_off_and_then_on() {
 }
 
 #[test]
-fn whoever_does_not_wait_for_the_power_on_ends_the_agent_and_not_the_power_on() {
-    if !has_script("whoever_does_not_wait_for_the_power_on_ends_the_agent_and_not_the_power_on") {
+fn a_person_who_does_not_wait_ends_the_agent_and_not_the_power_on() {
+    if !has_script("a_person_who_does_not_wait_ends_the_agent_and_not_the_power_on") {
         return;
     }
     let (site, _watcher) = slow_to_come_back();

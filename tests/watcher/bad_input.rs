@@ -139,7 +139,7 @@ fn with_wrong_members() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn what_is_no_request_is_answered_rejected_set_aside_and_never_executed() {
+fn an_invalid_file_is_answered_rejected_set_aside_and_never_executed() {
     let (site, watcher) = serving();
     let before = names(&site.path(""));
     let cases = [malformed(), with_wrong_members()].concat();
@@ -162,7 +162,7 @@ fn what_is_no_request_is_answered_rejected_set_aside_and_never_executed() {
 }
 
 #[test]
-fn the_answer_to_what_is_no_request_names_what_could_be_read_of_it() {
+fn the_answer_to_an_invalid_file_names_its_readable_members() {
     let (site, _watcher) = serving();
     let (id, name) = (new_id(), new_id());
     let mut bad = request(&id, "off", "n1");
@@ -182,7 +182,7 @@ fn the_answer_to_what_is_no_request_names_what_could_be_read_of_it() {
 }
 
 #[test]
-fn a_list_of_values_is_no_request_even_if_each_stands_where_its_member_would() {
+fn a_list_of_values_in_the_order_of_the_members_is_not_a_request() {
     let (site, _watcher) = serving();
     let id = new_id();
     let list = json!([
@@ -206,7 +206,7 @@ fn a_list_of_values_is_no_request_even_if_each_stands_where_its_member_would() {
 }
 
 #[test]
-fn deep_nesting_in_a_member_that_nobody_knows_does_no_harm() {
+fn deep_nesting_in_an_unknown_member_is_harmless() {
     let (site, _watcher) = serving();
     let id = new_id();
     let deep = "[".repeat(400_000) + &"]".repeat(400_000);
@@ -309,7 +309,7 @@ fn a_request_that_grows_slowly_is_followed() {
 }
 
 #[test]
-fn a_file_whose_name_is_no_name_is_put_aside_and_hidden_ones_are_left_alone() {
+fn a_file_with_an_invalid_name_is_set_aside_and_hidden_files_are_ignored() {
     let (site, watcher) = serving();
     let requests = &site.spool.requests;
     let long = format!("{}.json", "x".repeat(246));
@@ -336,7 +336,7 @@ fn a_file_whose_name_is_no_name_is_put_aside_and_hidden_ones_are_left_alone() {
 }
 
 #[test]
-fn nothing_that_a_client_or_a_device_says_forges_a_line_of_the_log_or_of_the_status() {
+fn no_text_of_a_client_or_a_device_forges_a_line_of_the_log_or_of_the_status() {
     let site = Site::new();
     let program = "printf 'no\\nforged: \\033[2J\\342\\200\\250forged: \\r\\n' >&2\nexit 1";
     site.configure(&site.recorder("power", "n[1-9]", program));

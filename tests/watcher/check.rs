@@ -90,7 +90,7 @@ fn a_check_makes_nothing_and_is_content_before_the_first_start() {
 }
 
 #[test]
-fn logs_that_nobody_could_write_are_a_problem() {
+fn logs_that_cannot_be_written_are_a_problem() {
     let broken: [&dyn Fn(&Site); 3] = [
         &|site| make(site, "log", 0o707),
         &|site| fs::write(site.path("log"), "").unwrap(),
@@ -287,7 +287,7 @@ fn names_of_bmcs_that_cannot_be_looked_up_are_one_line() {
 }
 
 #[test]
-fn all_dead_bmcs_are_named_however_many_there_are() {
+fn all_dead_bmcs_are_named_whatever_their_number() {
     let site = Site::new();
     write_password(&site);
     let targets: Vec<String> = (1..=24).map(|n| format!("n{n} = '127.0.0.{n}'")).collect();
@@ -327,7 +327,7 @@ fn a_device_that_cannot_be_asked_is_not_shown_as_reachable() {
 }
 
 #[test]
-fn a_monitor_that_asked_nothing_is_no_contact() {
+fn a_monitor_without_a_question_is_not_a_contact() {
     let site = Site::new();
     site.configure(&site.recorder("one", "n1", ""));
     let watcher = site.start();
@@ -339,7 +339,7 @@ fn a_monitor_that_asked_nothing_is_no_contact() {
 }
 
 #[test]
-fn a_reload_warns_of_what_a_check_would_find() {
+fn a_reload_warns_of_the_findings_of_a_check() {
     let site = Site::new();
     site.configure(&site.recorder("one", "n1", ""));
     let watcher = site.start();

@@ -30,7 +30,7 @@ fn in_another_boot(site: &Site, command: &Command) -> Command {
 }
 
 #[test]
-fn a_service_whose_clock_is_shifted_starts_nothing_and_says_what_to_do() {
+fn a_service_whose_clock_is_shifted_starts_nothing_and_reports_the_remedy() {
     if !can_be_run_as_root("a_service_whose_clock_is_shifted") {
         return;
     }
@@ -87,7 +87,7 @@ fn an_agent_whose_clock_is_shifted_asks_for_nothing() {
 }
 
 #[test]
-fn whoever_has_another_boot_is_told_so_by_monitor_and_by_each_fence() {
+fn a_client_of_another_boot_gets_this_reason_from_monitor_and_each_fence() {
     if !can_be_run_as_root("whoever_has_another_boot_is_told_so") {
         return;
     }
@@ -133,7 +133,7 @@ fn a_request_that_lay_there_before_the_boot_is_not_taken_for_one_of_another_kern
 }
 
 #[test]
-fn a_question_by_another_clock_is_answered_with_that() {
+fn a_question_by_another_clock_is_refused_with_the_reason() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", ""));
     let _watcher = site.start();

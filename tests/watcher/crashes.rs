@@ -17,7 +17,7 @@ fn submit(site: &Site, target: &str) -> String {
 }
 
 #[test]
-fn a_watcher_that_is_told_to_stop_finishes_what_runs_and_leaves_the_rest_to_the_next() {
+fn a_stopping_watcher_finishes_running_executions_and_leaves_the_rest_to_the_next() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let site = Site::new();
         site.configure(&site.recorder("power", "*", &site.held()));
@@ -50,7 +50,7 @@ fn a_watcher_that_is_told_to_stop_finishes_what_runs_and_leaves_the_rest_to_the_
 }
 
 #[test]
-fn a_watcher_that_is_told_to_stop_serves_free_devices_while_it_waits() {
+fn a_stopping_watcher_serves_free_devices_while_it_waits() {
     let site = Site::new();
     let (slow, quick) = (site.recorder("slow", "n1", &site.held()), site.simulated("quick", ""));
     site.configure(&format!("{slow}\n{quick}"));
@@ -69,7 +69,7 @@ fn a_watcher_that_is_told_to_stop_serves_free_devices_while_it_waits() {
 }
 
 #[test]
-fn a_watcher_that_is_told_to_stop_does_not_wait_for_ever() {
+fn a_stopping_watcher_does_not_wait_without_end() {
     let site = Site::new();
     let device = site.recorder("power", "*", &site.endless("setsid"));
     site.configure(&format!("[service]\nstop_limit = '1s'\n{device}"));
@@ -115,7 +115,7 @@ fn nothing_that_a_program_started_runs_when_its_answer_is_there() {
 }
 
 #[test]
-fn what_runs_dies_with_a_killed_watcher_and_is_answered_interrupted_by_the_next() {
+fn an_execution_dies_with_a_killed_watcher_and_is_answered_interrupted_by_the_next() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", &site.endless("setsid")));
     let watcher = site.start();
@@ -298,7 +298,7 @@ fn whatever_a_dead_watcher_left_claimed_is_answered_once_and_never_executed() {
 }
 
 #[test]
-fn what_lies_there_at_a_start_is_treated_by_its_deadline() {
+fn a_request_that_exists_at_a_start_is_treated_by_its_deadline() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", ""));
     site.start().stop();

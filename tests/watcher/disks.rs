@@ -109,8 +109,8 @@ fn an_answer_that_finds_the_disk_full_is_written_when_there_is_room_and_nothing_
 }
 
 #[test]
-fn a_monitor_and_a_check_show_that_no_answer_could_be_written() {
-    if !can_be_run_as_root("a_monitor_and_a_check_show_that_no_answer_could_be_written") {
+fn a_monitor_and_a_check_report_that_no_answer_can_be_written() {
+    if !can_be_run_as_root("a_monitor_and_a_check_report_that_no_answer_can_be_written") {
         return;
     }
     let site = Site::new();

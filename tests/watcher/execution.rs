@@ -64,7 +64,7 @@ fn a_request_of_every_kind_of_client_is_executed_once_and_answered_under_its_own
 }
 
 #[test]
-fn one_death_is_fenced_once_whoever_else_asked_for_it_meanwhile() {
+fn one_death_is_fenced_once_however_many_clients_asked_meanwhile() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", &site.held()));
     let _watcher = site.start();
@@ -160,7 +160,7 @@ fn one_machine_is_acted_on_once_at_a_time_whatever_its_name() {
 }
 
 #[test]
-fn each_action_is_told_to_the_device() {
+fn each_action_is_passed_to_the_device() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", ""));
     let _watcher = site.start();
@@ -206,7 +206,7 @@ fn a_request_id_under_two_names_is_executed_once() {
 }
 
 #[test]
-fn the_case_of_an_ids_letters_makes_no_other_request_and_the_answer_has_the_clients_spelling() {
+fn the_case_of_an_id_makes_no_other_request_and_the_answer_has_the_clients_spelling() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", ""));
     let _watcher = site.start();

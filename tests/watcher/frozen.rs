@@ -102,7 +102,7 @@ impl Drop for Disk {
 }
 
 #[test]
-fn a_disk_of_logs_that_stands_still_stops_neither_agent_nor_watcher_and_nothing_is_lost() {
+fn a_frozen_disk_of_logs_stops_neither_agent_nor_watcher_and_no_event_is_lost() {
     let site = Site::new();
     let Some(mut disk) = Disk::new(&site) else { return };
     let slow = site.recorder("slow", "n3", &site.held());

@@ -62,7 +62,7 @@ fn a_device_runs_as_much_at_once_as_it_may_and_never_two_for_one_target() {
 }
 
 #[test]
-fn a_device_that_is_not_configured_otherwise_does_one_thing_at_a_time_in_the_order_of_arrival() {
+fn a_device_executes_one_request_at_a_time_by_default_in_the_order_of_arrival() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", &noting_overlap(&site)));
     let _watcher = site.start();

@@ -119,7 +119,7 @@ fn an_agent_that_waits_does_not_give_up_because_a_lock_is_gone() {
 }
 
 #[test]
-fn what_runs_is_ended_by_the_next_watcher_though_the_locks_were_removed() {
+fn the_next_watcher_ends_running_programs_though_the_locks_were_removed() {
     let site = Site::new();
     site.configure(&site.recorder(
         "power",
@@ -154,7 +154,7 @@ fn what_runs_is_ended_by_the_next_watcher_though_the_locks_were_removed() {
 }
 
 #[test]
-fn beside_a_watcher_that_knows_the_locks_file_alone_the_service_ends_when_its_work_is_done() {
+fn the_service_ends_after_its_work_beside_a_watcher_that_locks_only_the_file() {
     let site = Site::new();
     let mut watcher = start(&site);
     let (running, later) = (new_id(), new_id());
@@ -179,7 +179,7 @@ fn beside_a_watcher_that_knows_the_locks_file_alone_the_service_ends_when_its_wo
 }
 
 #[test]
-fn a_watcher_waits_for_the_children_of_the_one_before_it_and_says_so() {
+fn a_watcher_waits_for_the_children_of_the_previous_one_and_reports_it() {
     let site = Site::new();
     start(&site).stop();
     let children = File::open(site.spool.requests.join(".running.lock")).unwrap();

@@ -67,7 +67,7 @@ fn not_to_be_executed() -> Vec<(&'static str, Value, &'static str)> {
 }
 
 #[test]
-fn what_must_not_be_executed_has_a_result_of_its_own() {
+fn a_request_that_must_not_be_executed_has_its_own_result() {
     let site = Site::new();
     let only_off = site.recorder("other", "o[1-9]", "");
     let only_off: Vec<&str> = only_off.lines().filter(|line| !line.starts_with("on ")).collect();

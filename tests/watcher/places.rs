@@ -51,7 +51,7 @@ fn refused(site: &Site) -> String {
 }
 
 #[test]
-fn a_place_that_cannot_be_used_is_named_with_the_way_to_mend_it() {
+fn a_place_that_cannot_be_used_is_reported_with_the_repair() {
     type Spoil = fn(&Spool);
     let mut cases: Vec<(&str, Spoil, &str, &str)> = vec![
         ("open", |s| set_mode(&s.requests, 0o777), "requests", "chmod go-w"),
@@ -209,7 +209,7 @@ fn the_directory_of_requests_may_be_removed_moved_or_made_again_under_the_watche
 }
 
 #[test]
-fn a_directory_of_the_watchers_own_that_vanishes_costs_no_fence() {
+fn a_removed_directory_of_the_watcher_costs_no_fence() {
     let site = Site::new();
     // There is no periodic look.
     let device = site.recorder("power", "*", "");

@@ -134,7 +134,7 @@ fn a_query_that_is_written_in_place_is_answered_when_it_is_whole() {
 }
 
 #[test]
-fn a_power_query_that_no_device_serves_is_a_wrong_question() {
+fn a_power_query_that_no_device_serves_is_refused() {
     let site = Site::new();
     let elsewhere =
         site.recorder("elsewhere", "n[1-9]", "").replace("type =", "nodes = ['n2']\ntype =");

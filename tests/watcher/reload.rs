@@ -56,7 +56,7 @@ fn busy(site: &Site) -> (Watcher, String, [String; 4]) {
 }
 
 #[test]
-fn what_runs_goes_on_and_what_waits_is_routed_by_the_new_configuration() {
+fn a_new_configuration_keeps_running_executions_and_routes_waiting_requests() {
     let site = Site::new();
     let (watcher, first, [same, other, named, nobodys]) = busy(&site);
     let helper = child_of(&watcher.pid().to_string());
@@ -80,7 +80,7 @@ fn what_runs_goes_on_and_what_waits_is_routed_by_the_new_configuration() {
 }
 
 #[test]
-fn a_wrong_configuration_changes_nothing_and_all_that_is_wrong_is_told() {
+fn a_wrong_configuration_changes_nothing_and_all_errors_are_reported() {
     let site = Site::new();
     let good = site.recorder("good", "n[1-2]", "");
     site.configure(&good);
@@ -146,7 +146,7 @@ fn the_places_of_the_spool_cannot_change_under_a_watcher() {
 }
 
 #[test]
-fn a_hangup_reads_the_configuration_again_and_tells_the_service_manager() {
+fn a_hangup_reads_the_configuration_again_and_informs_the_service_manager() {
     let site = Site::new();
     site.configure(&site.recorder("one", "*", ""));
     let (watcher, told) = site.start_as(site.watcher_command(SERVICE));

@@ -46,7 +46,7 @@ fn records(site: &Site) -> Vec<String> {
 }
 
 #[test]
-fn a_reboot_is_answered_when_its_target_is_off_and_what_becomes_of_the_power_on_is_told() {
+fn a_reboot_is_answered_when_its_target_is_off_and_the_power_on_is_reported() {
     let site = Site::new();
     site.configure(&device(&site, &format!("{}\n{}", site.held(), brings_back(&site))));
     let _watcher = site.start();
@@ -105,7 +105,7 @@ fn a_fence_waits_for_the_order_that_brings_its_target_back_and_for_no_confirmati
 }
 
 #[test]
-fn a_power_on_that_fails_is_told_and_not_tried_again() {
+fn a_power_on_that_fails_is_reported_and_not_tried_again() {
     let site = Site::new();
     site.configure(&(device(&site, "exit 1") + "timeout = '1s'\n"));
     let watcher = site.start();
@@ -143,7 +143,7 @@ fn a_fence_waits_while_a_power_on_without_an_acknowledgement_may_still_be_carrie
 }
 
 #[test]
-fn a_watcher_that_is_told_to_stop_brings_no_target_back() {
+fn a_stopping_watcher_orders_no_power_on() {
     let site = Site::new();
     let off = format!("{}\ntouch '{}/off-'$1", site.held(), site.path("").display());
     let configuration = device(&site, &brings_back(&site));
@@ -168,7 +168,7 @@ fn a_watcher_that_is_told_to_stop_brings_no_target_back() {
 }
 
 #[test]
-fn a_watcher_that_is_told_to_stop_finishes_an_order_and_waits_for_no_confirmation() {
+fn a_stopping_watcher_finishes_an_order_and_waits_for_no_confirmation() {
     let site = Site::new();
     site.configure(&(device(&site, &site.held()) + "timeout = '1h'\n"));
     let mut watcher = site.start();
@@ -187,7 +187,7 @@ fn a_watcher_that_is_told_to_stop_finishes_an_order_and_waits_for_no_confirmatio
 }
 
 #[test]
-fn the_next_watcher_tells_that_it_is_unknown_what_became_of_a_power_on() {
+fn the_next_watcher_reports_the_unknown_outcome_of_a_power_on() {
     let site = Site::new();
     site.configure(&device(&site, &site.held()));
     let watcher = site.start();
@@ -208,7 +208,7 @@ fn the_next_watcher_tells_that_it_is_unknown_what_became_of_a_power_on() {
 
 /// As a watcher leaves it that ends between the answer and the record of the power-on.
 #[test]
-fn an_answered_reboot_that_is_still_claimed_has_a_target_that_was_not_brought_back() {
+fn an_answered_reboot_that_is_still_claimed_has_an_unknown_power_on() {
     for (performed, message, expected) in [
         ("off", "off: the device shows it; the power-on follows", 1),
         ("off", "not fenced again: for request x the device showed off", 0),

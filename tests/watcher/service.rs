@@ -29,7 +29,7 @@ fn refused(site: &Site) -> Vec<String> {
 }
 
 #[test]
-fn each_fault_of_a_configuration_is_told_with_its_line() {
+fn each_fault_of_a_configuration_is_reported_with_its_line() {
     let site = Site::new();
     let device = |more: &str| {
         let directory = site.path("");
@@ -83,7 +83,7 @@ fn each_fault_of_a_configuration_is_told_with_its_line() {
 }
 
 #[test]
-fn all_faults_of_a_configuration_are_told_at_once_before_anything_starts() {
+fn all_faults_of_a_configuration_are_reported_in_one_pass_before_anything_starts() {
     let site = Site::new();
     site.configure(
         "lvel = 'info'\n[service]\nrescan = 30\n\
@@ -151,7 +151,7 @@ fn the_environment_can_move_the_spool() {
 }
 
 #[test]
-fn the_service_manager_is_told_that_it_is_ready_lives_and_stops() {
+fn the_service_manager_learns_that_the_service_is_ready_lives_and_stops() {
     let site = Site::new();
     site.configure(&site.simulated("demo", ""));
     let mut command = site.watcher_command(SERVICE);
@@ -169,7 +169,7 @@ fn the_service_manager_is_told_that_it_is_ready_lives_and_stops() {
 }
 
 #[test]
-fn a_service_manager_that_does_not_read_holds_nothing_up() {
+fn a_service_manager_that_does_not_read_delays_nothing() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", ""));
     let mut command = site.watcher_command(SERVICE);
@@ -198,7 +198,7 @@ fn a_service_manager_that_does_not_read_holds_nothing_up() {
 }
 
 #[test]
-fn the_status_shows_what_runs_what_waits_and_what_came_of_the_last() {
+fn the_status_shows_running_and_waiting_requests_and_the_last_results() {
     let site = Site::new();
     let slow = site.recorder("slow", "s[1-9]", &site.held());
     let quick = site.recorder("quick", "q[1-9]", "echo done; [ $FENCE_TARGET = q1 ]");
@@ -259,7 +259,7 @@ fn every_line_about_a_request_names_it() {
 }
 
 #[test]
-fn a_simulated_device_says_so_in_every_answer_and_in_the_log() {
+fn a_simulated_device_is_named_in_every_answer_and_in_the_log() {
     let site = Site::new();
     site.configure(&site.simulated("demo", "timeout = '1s'"));
     let watcher = site.start();
@@ -281,7 +281,7 @@ fn a_simulated_device_says_so_in_every_answer_and_in_the_log() {
 }
 
 #[test]
-fn names_of_one_node_are_reported_by_the_service_and_by_check_and_are_no_fault() {
+fn names_of_one_node_are_reported_by_the_service_and_by_check_but_not_as_faults() {
     let site = Site::new();
     let one = site.recorder("one", "n3,n4,N3", "");
     site.configure(&(one + &site.recorder("two", "n3.example.com,10.0.0.1,10.0.0.2", "")));

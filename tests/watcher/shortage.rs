@@ -78,7 +78,7 @@ fn a_question_that_cannot_be_opened_for_a_moment_is_looked_at_again_soon() {
 }
 
 #[test]
-fn what_a_crash_left_behind_is_answered_soon_though_it_cannot_be_opened_at_first() {
+fn a_request_that_a_crash_left_is_answered_soon_though_it_cannot_be_opened_at_first() {
     let site = Site::new();
     let watcher = start(&site, &site.recorder("power", "*", ""));
     let id = new_id();
@@ -109,7 +109,7 @@ fn the_service_raises_its_own_limit_of_open_files() {
 }
 
 #[test]
-fn a_question_for_which_no_thread_can_be_had_is_answered_at_once_with_the_cause() {
+fn a_question_without_a_thread_is_answered_at_once_with_the_cause() {
     if !can_be_run_as_root("a_question_for_which_no_thread_can_be_had_is_answered_at_once") {
         return;
     }
@@ -178,7 +178,7 @@ impl Drop for Threads {
 }
 
 #[test]
-fn all_devices_and_all_their_targets_are_asked_with_the_one_thread_that_can_be_had() {
+fn all_devices_and_targets_are_asked_even_with_a_single_thread() {
     let Some(threads) = Threads::new() else { return };
     let site = Site::new();
     let agent = site.program(

@@ -55,7 +55,7 @@ fn place_untrusted(site: &Site, what: &str, name: &str) {
 }
 
 #[test]
-fn what_may_not_be_believed_is_refused_without_blocking() {
+fn an_untrusted_file_is_refused_without_blocking() {
     let (site, watcher) = serving();
     let outside = request(&new_id(), "off", "n1").to_string();
     fs::write(site.path("outside.json"), &outside).unwrap();

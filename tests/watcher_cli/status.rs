@@ -15,7 +15,7 @@ use super::left_out::left_out;
 use super::{Scratch, Service, ran, simulated};
 
 #[test]
-fn the_status_of_a_running_watcher_is_shown_and_a_dead_one_is_told_at_once() {
+fn the_status_of_a_running_watcher_is_shown_and_a_dead_one_reported_at_once() {
     let scratch = Scratch::new();
     scratch.configure(&simulated(&scratch));
     let mut service = Service::start(&scratch);
@@ -95,7 +95,7 @@ fn a_configuration_that_cannot_be_read_has_an_object_in_json_too() {
 }
 
 #[test]
-fn a_user_who_may_do_nothing_is_told_once_to_be_root() {
+fn a_user_without_rights_is_advised_once_to_be_root() {
     if !nix::unistd::geteuid().is_root() {
         left_out("a user who may do nothing", "it needs root");
         return;

@@ -126,7 +126,7 @@ fn a_watcher_that_ends_while_it_is_waited_for_is_not_running() {
 }
 
 #[test]
-fn an_answer_that_is_the_last_thing_a_watcher_does_is_taken() {
+fn an_answer_that_is_the_last_action_of_a_watcher_counts() {
     let site = Site::new();
     let (watcher, lock, _) = site.served();
 
@@ -155,7 +155,7 @@ fn a_watcher_that_lives_and_does_not_answer_in_time_is_running() {
 }
 
 #[test]
-fn nobody_is_asked_where_no_watcher_ever_ran() {
+fn no_watcher_is_asked_where_none_ever_ran() {
     let site = Site::new();
     let spool = ClientSpool::create(&site.places()).unwrap();
 
@@ -166,7 +166,7 @@ fn nobody_is_asked_where_no_watcher_ever_ran() {
 }
 
 #[test]
-fn an_answer_to_another_question_and_one_that_is_none_are_errors() {
+fn a_foreign_answer_and_an_invalid_answer_are_errors() {
     for (text, words) in [
         (r#"{"query_id":"x","code":0,"message":""}"#, "fence-watcher answered another question"),
         ("hello", "fence-watcher's answer is malformed: it is not an object"),

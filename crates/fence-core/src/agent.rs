@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_written_answer_is_waited_for_and_named_at_the_end() {
+    fn the_agent_waits_for_a_half_written_answer_and_reports_it_at_the_end() {
         let half = || judge(FenceAction::Off, r#"{"request_id":"ID","succ"#);
         let mut agent = waiting();
         assert_eq!(agent.next(Event::Looked(sight(vec![half()])), 0), Step::Wait(500));
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_somebody_took_has_an_unknown_outcome() {
+    fn a_request_that_another_process_took_has_an_unknown_outcome() {
         let mut agent = waiting();
         agent.next(Event::Signal("SIGTERM", nothing()), 5);
         let step = agent.next(Event::Withdrawal(Withdrawal::Taken, nothing()), 6);
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_watcher_is_waited_for_no_longer_than_a_restart_takes() {
+    fn the_agent_waits_for_a_dead_watcher_no_longer_than_a_restart_takes() {
         let dead = || AnswerSight { answers: Vec::new(), watcher: Serving::Dead };
         let mut agent = Waiting::new(ResponderKind::FenceWatcher, 60_000, 500);
         assert_eq!(agent.next(Event::Looked(dead()), 0), Step::Wait(500));

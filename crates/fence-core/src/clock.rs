@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_of_another_boot_or_clock_is_told_apart_and_one_that_names_none_is_not() {
+    fn a_client_of_another_boot_or_clock_is_recognised_if_it_names_them() {
         assert_eq!(difference(Some("a"), Some(5), "a", 5), None);
         assert_eq!(difference(Some("a"), None, "a", 5), None);
         assert_eq!(difference(Some("A"), Some(5), "a", 5), None);

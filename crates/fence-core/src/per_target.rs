@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_is_taken_only_where_it_is_certain() {
+    fn a_target_is_derived_from_a_plug_only_if_it_is_certain() {
         let pattern = PerTarget::Pattern("vm-{target}".into());
         assert_eq!(pattern.target_of("vm-n1"), Some(node("n1")));
         assert_eq!(pattern.target_of("n1"), None);

@@ -182,7 +182,7 @@ fn a_client_that_dies_during_the_look_before_a_redfish_order_gets_none() {
 }
 
 #[test]
-fn the_program_for_ec2_is_told_who_waits_because_it_asks_ec2_before_the_order() {
+fn the_program_for_ec2_learns_about_the_client_because_it_asks_ec2_before_the_order() {
     let rig = Rig::new();
     let call = rig.directory.path("call");
     let answer = r#"{"outcome": "Withdrawn", "text": "", "names": []}"#;

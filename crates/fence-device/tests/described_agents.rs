@@ -35,7 +35,7 @@ fn descriptions(rig: &Rig) -> usize {
 }
 
 #[test]
-fn nothing_is_ordered_or_believed_while_the_metadata_of_an_agent_cannot_be_read() {
+fn nothing_is_ordered_or_trusted_while_the_metadata_of_an_agent_cannot_be_read() {
     for describe in [
         "exit 1",
         "echo 'no XML'",
@@ -65,7 +65,7 @@ fn nothing_is_ordered_or_believed_while_the_metadata_of_an_agent_cannot_be_read(
 }
 
 #[test]
-fn metadata_that_comes_late_or_after_other_words_decides_all_the_same() {
+fn metadata_that_comes_late_or_after_other_words_decides_nevertheless() {
     // No event tells a shell that a file appears.
     let slow = "while ! [ -e go ]; do sleep 0.1; done; cat metadata";
     for describe in [slow, "echo 'Warning: old'; cat metadata; echo 'Bye <all>'"] {
@@ -85,7 +85,7 @@ fn metadata_that_comes_late_or_after_other_words_decides_all_the_same() {
 }
 
 #[test]
-fn what_stands_beside_the_metadata_is_remarked_and_no_problem() {
+fn text_beside_the_metadata_is_a_remark_and_not_a_problem() {
     let rig = Rig::new();
     let device = described(&rig, "plug", "echo 'Warning: old'; cat metadata");
 
@@ -157,7 +157,7 @@ fn an_agent_is_asked_for_its_state_only_if_it_has_a_status() {
 }
 
 #[test]
-fn a_status_that_is_not_that_of_a_plug_is_found_out() {
+fn a_status_that_does_not_depend_on_the_plug_is_found() {
     let found = |options: &str, body: &str| {
         let rig = Rig::new();
         let agent = rig.agent_with(&metadata(options, &["off", "on", "status"]), body);

@@ -134,7 +134,7 @@ fn off_after(ordered: &str) -> Rig {
 }
 
 #[test]
-fn the_instance_that_was_ordered_is_asked_wherever_the_tag_is_by_then() {
+fn the_instance_of_the_order_is_asked_wherever_the_tag_is_by_then() {
     let limit = Limit::in_ms(20_000);
     let called = |rig: &Rig| {
         let call: Value = serde_json::from_str(&rig.directory.read("call")).unwrap();
@@ -157,7 +157,7 @@ fn the_instance_that_was_ordered_is_asked_wherever_the_tag_is_by_then() {
 }
 
 #[test]
-fn where_nobody_knows_which_instance_was_ordered_its_state_is_unknown() {
+fn if_the_instance_of_the_order_is_unknown_its_state_is_unknown() {
     let limit = Limit::in_ms(20_000);
     for ordered in ["exit 1", "kill -9 $$", "echo '{}'"] {
         let (rig, pin) = (off_after(ordered), Pin::default());
@@ -191,7 +191,7 @@ fn it_is_killed_at_its_limit_and_not_started_after_it() {
 }
 
 #[test]
-fn it_is_told_on_standard_input_what_it_needs_and_no_argument() {
+fn it_gets_its_input_on_standard_input_and_no_arguments() {
     let rig = Rig::new("tr '\\0' ' ' </proc/$$/cmdline >\"$0.cmdline\"; exit 2");
     let limit = Limit::in_ms(20_000);
     rig.order(limit);

@@ -79,7 +79,7 @@ fn an_order_is_acknowledged_by_exit_code_0_alone() {
 }
 
 #[test]
-fn an_agent_that_hangs_is_killed_at_the_limit_with_what_it_started() {
+fn an_agent_that_hangs_is_killed_at_the_limit_with_its_children() {
     let rig = Rig::new();
     let device = rig.device(rig.agent("sleep 1000 & echo $! >child; wait"));
 
@@ -97,7 +97,7 @@ fn an_agent_that_hangs_is_killed_at_the_limit_with_what_it_started() {
 }
 
 #[test]
-fn an_order_that_was_certainly_not_given_is_told_apart() {
+fn an_order_that_was_certainly_not_given_is_recognised() {
     let rig = Rig::new();
     let late = Limit { not_after_boot_ms: boot_ms_now() };
     let device = rig.device(rig.agent("exit 0"));
@@ -175,7 +175,7 @@ status) echo 'Status: OFF'; exit 2;;
 *) exit $code;; esac";
 
 #[test]
-fn off_is_believed_only_of_a_plug_that_the_agent_lists_whatever_it_acknowledged() {
+fn off_is_trusted_only_for_a_plug_that_the_agent_lists_whatever_it_acknowledged() {
     let rig = Rig::new();
     for (assignment, state, words) in [
         ("code=1 known=n1", PowerState::Off, "Status: OFF"),
@@ -311,7 +311,7 @@ fn an_agent_that_may_ignore_its_plug_gets_no_order_for_one_of_several_targets() 
 }
 
 #[test]
-fn a_secret_that_an_agent_says_is_not_passed_on() {
+fn a_secret_in_the_output_of_an_agent_is_not_passed_on() {
     let rig = Rig::new();
     let echo = "echo \"$input\"; echo \"Ignoring unknown option '$(grep passw input)'\" >&2";
     let secrets = || {
@@ -412,7 +412,7 @@ fn a_contact_takes_as_long_as_it_may_and_no_longer() {
 }
 
 #[test]
-fn a_device_without_a_monitor_is_not_asked_and_its_agent_must_be_there() {
+fn a_device_without_a_monitor_is_not_asked_and_its_agent_must_exist() {
     let rig = Rig::new();
     let actions = || Some([AgentAction::Off].into());
     let there = FenceAgentSettings { actions: actions(), ..rig.agent("exit 1") };

@@ -113,7 +113,7 @@ fn the_list_is_read_once_for_order_and_state() {
 const NOTICE: &str = "echo 'NOTICE: List option is not working on this device yet'";
 
 #[test]
-fn an_agent_that_says_that_it_has_no_list_is_one_without() {
+fn an_agent_that_reports_no_list_has_none() {
     for case in UNCONFIRMED {
         for list in [NOTICE, "echo N/A"] {
             let (report, _) = ordered(case, &listing(list), long());
@@ -162,7 +162,7 @@ fn an_agent_for_one_machine_gets_no_order_for_one_of_several_targets() {
 }
 
 #[test]
-fn a_list_that_cannot_be_had_confirms_nothing() {
+fn a_list_that_cannot_be_read_confirms_nothing() {
     let rig = Rig::new();
     for (list, words) in [
         ("echo crash >&2; exit 1", "cannot be told: "),
@@ -177,7 +177,7 @@ fn a_list_that_cannot_be_had_confirms_nothing() {
 }
 
 #[test]
-fn an_agent_without_a_list_is_believed() {
+fn an_agent_without_a_list_is_trusted() {
     let rig = Rig::new();
     let body = "[ $action = list ] && exit 1; exit 2";
     let without = rig.agent_with(&metadata("plug", &["off", "status"]), body);

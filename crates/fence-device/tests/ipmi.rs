@@ -70,7 +70,7 @@ fn a_question_that_the_limit_cuts_short_hides_nothing_that_the_bmc_said_before()
 }
 
 #[test]
-fn a_bmc_that_has_no_time_is_asked_and_told_again() {
+fn a_busy_bmc_is_asked_and_ordered_again() {
     for (question, order) in [(NO_ROOM, FORGOTTEN), (FORGOTTEN, NODE_BUSY)] {
         let rig = Rig::new();
         let device = rig.device([(question, 1), (order, 1)]);
@@ -83,7 +83,7 @@ fn a_bmc_that_has_no_time_is_asked_and_told_again() {
 }
 
 #[test]
-fn a_bmc_that_has_no_time_until_the_limit_was_not_reached() {
+fn a_bmc_that_is_busy_until_the_limit_was_not_reached() {
     for (busy, tried) in [([(NO_ROOM, 99), ("", 0)], "status"), ([("", 0), (NODE_BUSY, 99)], "off")]
     {
         let rig = Rig::new();
@@ -95,7 +95,7 @@ fn a_bmc_that_has_no_time_until_the_limit_was_not_reached() {
 }
 
 #[test]
-fn an_order_of_which_nobody_knows_what_became_is_given_once() {
+fn an_order_with_an_unknown_outcome_is_given_once() {
     for words in [
         "Unable to set Chassis Power Control to Down/Off",
         "Set Chassis Power Control to Down/Off failed: Timeout",

@@ -269,8 +269,8 @@ fn hosts(directory: &Directory) -> Vec<String> {
 }
 
 #[test]
-fn a_fence_agent_gets_one_number_of_a_name_that_has_several() {
-    with_own_hosts("a_fence_agent_gets_one_number_of_a_name_that_has_several", || {
+fn a_fence_agent_gets_one_numeric_address_of_a_name_with_several() {
+    with_own_hosts("a_fence_agent_gets_one_numeric_address_of_a_name_with_several", || {
         for is_shared in [false, true] {
             let (directory, pin) = (Directory::new(), Pin::default());
             let device = agent(&directory, is_shared, &[]);

@@ -52,7 +52,7 @@ fn answer(status: &str, body: &str) -> String {
 }
 
 #[test]
-fn where_nobody_is_there_nothing_was_ordered() {
+fn a_service_that_does_not_respond_got_no_order() {
     let directory = Directory::new();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for address in [format!("https://{closed}"), "https://no-such-host.invalid".to_owned()] {
@@ -68,7 +68,7 @@ fn where_nobody_is_there_nothing_was_ordered() {
 }
 
 #[test]
-fn who_takes_a_connection_and_is_silent_is_waited_for_until_the_limit() {
+fn the_driver_waits_for_a_silent_host_until_the_limit() {
     let directory = Directory::new();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
@@ -83,7 +83,7 @@ fn who_takes_a_connection_and_is_silent_is_waited_for_until_the_limit() {
 }
 
 #[test]
-fn after_the_limit_nobody_is_asked() {
+fn after_the_limit_no_device_is_asked() {
     let directory = Directory::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -95,7 +95,7 @@ fn after_the_limit_nobody_is_asked() {
 }
 
 #[test]
-fn an_order_whose_answer_is_lost_or_no_yes_may_have_been_done_and_is_not_repeated() {
+fn an_order_with_a_lost_or_negative_answer_may_be_done_and_is_not_repeated() {
     let directory = Directory::new();
     for (lost, words) in [
         (String::new(), "ForceOff: "),
@@ -127,7 +127,7 @@ fn an_order_whose_answer_is_lost_or_no_yes_may_have_been_done_and_is_not_repeate
 }
 
 #[test]
-fn what_is_no_answer_of_redfish_is_a_failure_before_anything_was_ordered() {
+fn an_invalid_answer_of_redfish_is_a_failure_before_anything_was_ordered() {
     let directory = Directory::new();
     let away = "HTTP/1.1 302 Away\r\nLocation: http://127.0.0.1:1/x\r\nContent-Length: 0\r\n\r\n";
     for (reply, words) in [
@@ -161,7 +161,7 @@ fn system(name: &str, power: &str) -> String {
 }
 
 #[test]
-fn the_system_that_was_ordered_is_asked_whatever_is_called_so_by_then() {
+fn the_system_of_the_order_is_asked_whatever_has_its_name_by_then() {
     let list = || {
         let members = r#"{"@odata.id": "/S/1"}, {"@odata.id": "/S/2"}"#;
         answer("200 OK", &format!(r#"{{"Members": [{members}]}}"#))

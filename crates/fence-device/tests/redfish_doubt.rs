@@ -15,7 +15,7 @@ use fence_device::{FenceDevice, Limit, Pin, Reach, RedfishDevice};
 use fence_protocol::PowerState;
 
 #[test]
-fn a_reset_whose_task_comes_to_no_end_is_not_acknowledged() {
+fn a_reset_whose_task_does_not_end_is_not_acknowledged() {
     let check = |accepted: String, asked: String| {
         let directory = Directory::new();
         let bmc =
@@ -68,7 +68,7 @@ fn called(id: &str, name: &str) -> String {
 }
 
 #[test]
-fn a_name_that_an_unreadable_system_may_have_as_well_is_not_believed() {
+fn a_name_that_an_unreadable_system_may_also_have_is_not_trusted() {
     let directory = Directory::new();
     let no_place = r#"{"Members": [{"@odata.id": "/redfish/v1/Systems/1"}, {}]}"#;
     for (members, other, is_passing) in [
@@ -162,7 +162,7 @@ fn beside(doubt: &str, power: &str) -> String {
 }
 
 #[test]
-fn a_state_beside_an_error_is_none() {
+fn a_state_beside_an_error_is_invalid() {
     let directory = Directory::new();
     for doubt in DOUBTS {
         for power in ["Off", "On"] {
@@ -184,7 +184,7 @@ fn a_state_beside_an_error_is_none() {
 }
 
 #[test]
-fn a_state_beside_a_remark_is_one() {
+fn a_state_beside_a_remark_is_valid() {
     let directory = Directory::new();
     for remark in [
         r#""@Message.ExtendedInfo": []"#,
@@ -286,7 +286,7 @@ fn a_task_that_runs_on_leaves_the_power_to_decide() {
 }
 
 #[test]
-fn a_task_that_cannot_be_asked_says_nothing_of_a_reset() {
+fn a_task_that_cannot_be_asked_proves_no_reset() {
     let directory = Directory::new();
     let bmc = Bmc::start(&[
         (ONE, &[system("On", "")]),

@@ -55,7 +55,7 @@ fn a_success_in_the_words_of_an_error_is_acknowledged() {
 }
 
 #[test]
-fn a_hint_that_leads_nowhere_stops_no_fence() {
+fn a_link_that_leads_nowhere_stops_no_fence() {
     let info = r#", "@Redfish.ActionInfo": "/I""#;
     let info_of = |reply: Option<String>| (info.to_owned(), reply);
     for (action, reply) in [
@@ -93,7 +93,7 @@ fn a_hint_that_leads_nowhere_stops_no_fence() {
 }
 
 #[test]
-fn systems_that_are_not_meant_do_not_matter() {
+fn other_systems_do_not_matter() {
     let named = |name: &str| ok(&format!(r#"{{"Id": "{name}", "PowerState": "Off"}}"#));
     let directory = Directory::new();
     for other in [
@@ -141,7 +141,7 @@ fn a_member_that_is_listed_twice_is_one() {
 }
 
 #[test]
-fn each_call_has_a_connection_of_its_own() {
+fn each_call_has_its_own_connection() {
     let directory = Directory::new();
     let bmc = Bmc::start(&[
         (SYSTEMS, &[list(&["1"])]),
@@ -232,7 +232,7 @@ fn a_question_that_the_limit_cuts_short_hides_no_refusal_before_it() {
 }
 
 #[test]
-fn an_order_is_repeated_only_where_the_service_says_that_it_did_not_take_it() {
+fn an_order_is_repeated_only_if_the_service_says_that_it_did_not_accept_it() {
     let later = || with("503 Later", "Retry-After: 1", "");
     let not_ready = r#"{"error": {"@Message.ExtendedInfo": [{"MessageId": "IDRAC.2.8.SWC0700"}]}}"#;
     for refusal in [later(), answer_of("429 Often", ""), answer_of("400 Bad", not_ready)] {
@@ -263,7 +263,7 @@ fn an_order_is_repeated_only_where_the_service_says_that_it_did_not_take_it() {
 }
 
 #[test]
-fn an_order_is_repeated_for_nobody() {
+fn an_order_is_not_repeated_without_a_client() {
     let moved = with("307 There", "Location: /elsewhere", "");
     for (refusal, is_withdrawn) in [(with("503 Later", "Retry-After: 0", ""), false), (moved, true)]
     {
@@ -394,7 +394,7 @@ fn a_session_is_opened_where_the_service_says_and_ended_where_it_is() {
 }
 
 #[test]
-fn what_is_there_already_is_done() {
+fn a_state_that_exists_already_counts_as_done() {
     for (order_of, shown, other) in [(Order::Off, "Off", "On"), (Order::On, "On", "ForceOff")] {
         let bmc = Bmc::start(&[(ONE, &[system(shown, &allowing(&format!("[\"{other}\"]")))])]);
         assert_acknowledged(&order(&bmc, order_of), "already; nothing was sent");

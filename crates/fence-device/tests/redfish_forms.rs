@@ -29,7 +29,7 @@ fn called(id: &str, name: &str) -> String {
 }
 
 #[test]
-fn an_empty_error_beside_a_system_is_none() {
+fn an_empty_error_beside_a_system_is_ignored() {
     for error in ["{}", r#""""#, "[]", "false", r#"{"code": "Base.1.8.Success", "message": "ok"}"#]
     {
         let shown = system("On", "").split_once("\r\n\r\n").unwrap().1.to_owned();
@@ -131,7 +131,7 @@ fn a_list_in_parts_is_read_to_its_end() {
 }
 
 #[test]
-fn where_a_part_of_a_list_cannot_be_read_only_an_id_is_believed() {
+fn if_a_part_of_a_list_cannot_be_read_only_an_id_is_trusted() {
     let directory = Directory::new();
     let by = |bmc: &Bmc, name| RedfishDevice::new(settings(&directory, &bmc.address, name));
     let next = r#""/redfish/v1/Systems?$skip=1""#;
@@ -223,7 +223,7 @@ fn with_session(directory: &Directory, bmc: &Bmc) -> RedfishDevice {
 }
 
 #[test]
-fn a_session_too_many_is_asked_for_again() {
+fn a_session_beyond_the_limit_is_requested_again() {
     let directory = Directory::new();
     let of_id = |id: &str| {
         format!(r#"{{"error": {{"@Message.ExtendedInfo": [{{"MessageId": "{id}"}}]}}}}"#)

@@ -170,7 +170,7 @@ fn a_certificate_in_the_file_is_trusted_for_its_name_whatever_its_form() {
 }
 
 #[test]
-fn a_pinned_certificate_that_cannot_be_used_is_called_so() {
+fn a_pinned_certificate_that_cannot_be_used_is_reported() {
     let new = "openssl req -x509 -nodes -keyout key.pem -out cert.pem -days 9 -subj /CN=bmc";
     for (key, words) in [
         (
@@ -191,7 +191,7 @@ fn a_pinned_certificate_that_cannot_be_used_is_called_so() {
 
 /// A service that shows the certificate of another, whose key it does not have.
 #[test]
-fn who_shows_a_pinned_certificate_must_have_its_key() {
+fn a_host_with_a_pinned_certificate_must_have_its_key() {
     let directory = Directory::new();
     let new = "openssl req -x509 -nodes -days 9 -subj /CN=127.0.0.1";
     let make = |key: &str, certificate: &str, kind: &str| {

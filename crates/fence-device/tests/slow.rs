@@ -99,7 +99,7 @@ fn an_executor_that_is_stopped_past_an_orders_limit_has_time_to_report_its_end()
 }
 
 #[test]
-fn a_keeper_that_is_stopped_for_a_while_reports_what_its_order_came_to() {
+fn a_keeper_that_is_stopped_for_a_while_reports_the_result_of_its_order() {
     let directory = Directory::new();
     let executor = directory.executor();
     let order = Held::new();
@@ -221,7 +221,7 @@ fn an_order_waits_for_no_keeper_of_a_question() {
 }
 
 #[test]
-fn what_a_stopped_executor_takes_too_late_is_not_started() {
+fn a_job_that_a_stopped_executor_takes_too_late_is_not_started() {
     let directory = Directory::new();
     let executor = directory.executor();
     let pid = executor_pid(&directory);

@@ -66,7 +66,7 @@ fn the_example_of_a_query_is_answered_by_the_example_of_an_answer() {
 }
 
 #[test]
-fn each_record_that_the_protocol_shows_is_one() {
+fn each_record_that_the_protocol_shows_is_valid() {
     let document = read("PROTOCOL.md");
     let blocks: Vec<&str> =
         document.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
@@ -78,7 +78,7 @@ fn each_record_that_the_protocol_shows_is_one() {
 }
 
 #[test]
-fn each_member_and_each_word_of_a_record_stands_in_the_protocol() {
+fn each_member_and_each_word_of_a_record_is_in_the_protocol() {
     let document = read("PROTOCOL.md");
     let files = ["request.json", "response.json", "query.json", "query-answer.json"];
     let mut words: Vec<String> = files

@@ -52,7 +52,7 @@ fn no_request_reaches_a_directory_that_is_exchanged_for_the_checked_one() {
 }
 
 #[test]
-fn no_answer_is_believed_that_is_exchanged_for_the_checked_one() {
+fn no_answer_that_replaces_the_checked_one_is_trusted() {
     let site = Site::new();
     let spool = site.spool("spool", 0o700);
     let places = Places::new(spool.join("requests"), spool.join("responses"));
@@ -68,7 +68,7 @@ fn no_answer_is_believed_that_is_exchanged_for_the_checked_one() {
 }
 
 #[test]
-fn no_configuration_and_no_secret_is_read_that_is_exchanged_for_the_checked_one() {
+fn no_configuration_or_secret_that_replaces_the_checked_one_is_read() {
     let site = Site::new();
     let path = site.path("secret");
 

@@ -53,7 +53,7 @@ fn each_source_alone_names_exactly_what_it_can_see_of_the_node() {
 }
 
 #[test]
-fn the_merged_answer_names_what_the_node_had_mounted_and_who_knows() {
+fn the_merged_answer_names_the_nodes_file_systems_and_their_sources() {
     for (capture, node, by_dlm, by_cib) in CASES {
         let found = Tree::of_capture(capture).discover(node);
 

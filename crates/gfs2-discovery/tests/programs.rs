@@ -26,7 +26,7 @@ fn with_kubectl(tree: &Tree, kubectl: &str, time_max: Duration) -> Discovery {
 }
 
 #[test]
-fn a_program_that_hangs_is_killed_with_what_it_started_and_the_files_still_tell() {
+fn a_program_that_hangs_is_killed_with_its_children_and_the_files_still_answer() {
     let tree = Tree::of_capture("at-fence-node1");
     let note = tree.notes_pid();
     tree.program(
@@ -44,7 +44,7 @@ fn a_program_that_hangs_is_killed_with_what_it_started_and_the_files_still_tell(
 }
 
 #[test]
-fn what_survives_its_killing_is_not_waited_for() {
+fn discovery_does_not_wait_for_a_process_that_survives_its_kill() {
     let tree = Tree::of_capture("at-fence-node1");
     let pids = tree.path("pids");
     // In its own session, it receives no signal to the program's group, and it holds the outputs.
@@ -92,7 +92,7 @@ fn both_programs_run_at_the_same_time() {
 }
 
 #[test]
-fn a_program_starts_in_the_root_with_nothing_of_ours() {
+fn a_program_starts_in_the_root_and_inherits_nothing() {
     let tree = Tree::of_capture("at-fence-node1");
     let seen = tree.path("seen");
     let script = format!("{{ pwd; cat; env | sort; echo \"$@\"; }} >'{}'; exit 3", seen.display());
@@ -189,7 +189,7 @@ fn kubectl_is_asked_for_gfs2_only_and_only_where_it_can_reach_something() {
 }
 
 #[test]
-fn a_program_that_fails_or_writes_nonsense_leaves_blind_and_says_why() {
+fn a_program_that_fails_or_writes_nonsense_makes_its_source_blind_with_the_reason() {
     for (script, why) in [
         (
             "echo 'Could not connect to the CIB' >&2; echo again >&2; exit 102",

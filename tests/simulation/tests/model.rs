@@ -188,7 +188,7 @@ fn an_older_client_and_a_crash_of_the_host() {
 }
 
 #[test]
-fn the_checker_finds_each_bug_that_is_put_in() {
+fn the_checker_finds_each_injected_bug() {
     let none = WORLD.budget;
     let agent = Budget { agents: 1, ..none };
     let agents = Budget { agents: 2, ..none };

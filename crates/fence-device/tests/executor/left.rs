@@ -81,7 +81,7 @@ fn at_the_limit_a_program_is_killed_with_all_that_it_started() {
 }
 
 #[test]
-fn what_a_program_leaves_is_ended_before_its_end_is_reported() {
+fn the_processes_that_a_program_leaves_end_before_its_end_is_reported() {
     let directory = Directory::new();
     let executor = directory.executor();
 
@@ -219,7 +219,7 @@ impl Drop for Freezer {
 }
 
 #[test]
-fn what_cannot_be_killed_is_given_up_and_ends_when_it_can() {
+fn a_process_that_cannot_be_killed_is_given_up_and_ends_when_it_can() {
     let directory = Directory::new();
     let Some(freezer) = Freezer::new(&directory.path("freezer")) else {
         left_out("what cannot be killed", "no freezer of control groups can be mounted");

@@ -14,7 +14,7 @@ use fence_device::{Command, ExecutorClient, Limit, RunOutcome};
 use nix::sys::signal::{Signal, kill};
 
 #[test]
-fn the_programs_of_a_killed_executor_are_ended_before_anybody_is_told() {
+fn the_programs_of_a_killed_executor_end_before_any_report() {
     let directory = Directory::new();
     let executor = directory.executor();
     for with_keepers in [false, true] {
@@ -85,7 +85,7 @@ fn watcher_with_programs(directory: &Directory) -> Child {
 }
 
 #[test]
-fn a_watcher_killed_by_sigkill_takes_its_programs_along_before_its_lock_is_free() {
+fn the_programs_of_a_watcher_killed_by_sigkill_end_before_its_lock_is_free() {
     let directory = Directory::new();
     let mut watcher = watcher_with_programs(&directory);
     let lock = File::open(directory.path("lock")).unwrap();
@@ -133,7 +133,7 @@ fn kill_all_of(watcher: &mut Child, directory: &Directory) {
 }
 
 #[test]
-fn what_is_left_when_all_are_killed_at_once_is_ended_by_the_next_executor() {
+fn the_next_executor_ends_the_processes_that_remain_when_all_are_killed_at_once() {
     let directory = Directory::new();
     let mut watcher = watcher_with_programs(&directory);
     kill_all_of(&mut watcher, &directory);
@@ -144,7 +144,7 @@ fn what_is_left_when_all_are_killed_at_once_is_ended_by_the_next_executor() {
 }
 
 #[test]
-fn a_note_of_which_anything_is_not_certain_ends_nobody() {
+fn an_uncertain_note_ends_no_process() {
     let directory = Directory::new();
     let mut watcher = watcher_with_programs(&directory);
     kill_all_of(&mut watcher, &directory);

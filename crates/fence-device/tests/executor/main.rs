@@ -63,7 +63,7 @@ fn a_program_that_a_real_time_signal_ends_is_reported_at_once() {
 }
 
 #[test]
-fn a_program_finds_nothing_of_the_watchers() {
+fn a_program_inherits_nothing_from_the_watcher() {
     let directory = Directory::new();
     let executor = directory.executor();
 
@@ -97,7 +97,7 @@ fn a_program_leads_a_group_in_the_executors_session() {
 }
 
 #[test]
-fn what_a_program_is_to_read_is_delivered_whole_and_need_not_be_read() {
+fn the_input_of_a_program_is_delivered_completely_and_need_not_be_read() {
     let directory = Directory::new();
     let executor = directory.executor();
     let text = "é{\"a\":\"b\\n\"}\n".repeat(80_000);
@@ -148,7 +148,7 @@ fn the_processes_have_names() {
 }
 
 #[test]
-fn a_program_that_ignores_signals_is_killed_all_the_same() {
+fn a_program_that_ignores_signals_is_killed_nevertheless() {
     let directory = Directory::new();
     let executor = directory.executor();
 
@@ -190,7 +190,7 @@ fn nothing_is_started_when_it_is_too_late() {
 }
 
 #[test]
-fn what_cannot_be_started_is_said_so() {
+fn a_program_that_cannot_be_started_is_reported() {
     let directory = Directory::new();
     let executor = directory.executor();
     fs::write(directory.path("no-program"), "x").unwrap();
@@ -236,7 +236,7 @@ fn five_hundred_programs_run_at_once() {
 }
 
 #[test]
-fn an_executor_that_cannot_lock_says_why() {
+fn an_executor_that_cannot_lock_reports_why() {
     let directory = Directory::new();
     let missing = directory.path("missing/lock");
 

@@ -72,7 +72,7 @@ fn run_until_stuck(
 }
 
 #[test]
-fn a_program_whose_start_hangs_holds_up_no_other() {
+fn a_program_whose_start_hangs_delays_no_other() {
     let directory = Directory::new();
     let executor = directory.executor();
     let mut program = Unstartable::new(&directory);

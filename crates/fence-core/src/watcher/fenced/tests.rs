@@ -70,7 +70,7 @@ fn a_request_that_came_after_its_target_was_off_is_executed() {
 }
 
 #[test]
-fn an_off_is_not_settled_by_what_may_have_brought_its_target_back() {
+fn an_off_is_not_settled_if_its_target_may_be_on_again() {
     let (first, asked) = (asks(FenceAction::Reboot, 1, "n3"), asks(FenceAction::Off, 2, "n3"));
     assert_eq!(second(&first, &asked, 104_000), None);
 }
@@ -108,7 +108,7 @@ fn a_request_that_names_another_device_is_executed_there() {
 }
 
 #[test]
-fn a_request_that_goes_to_another_device_is_not_settled_by_what_one_that_was_named_did() {
+fn a_request_for_another_device_is_not_settled_by_a_named_device() {
     // Two switches, one for each power supply, and a BMC, which comes first.
     let devices = vec![device("bmc", "n[1-9]", 1), device("pdu-a", "n[1-9]", 1)];
     let mut watcher = Watcher::new(watcher().settings, devices);
@@ -198,7 +198,7 @@ fn a_request_whose_plug_a_new_configuration_has_moved_is_executed_there() {
 }
 
 #[test]
-fn an_off_that_came_after_an_on_is_not_settled_by_what_that_on_undoes() {
+fn an_off_after_an_on_is_not_settled_by_an_off_that_the_on_undoes() {
     let mut watcher = watcher();
     let (first, on) = (request(1, "n3"), asks(FenceAction::On, 2, "n3"));
     let off = request(3, "n3");
@@ -215,7 +215,7 @@ fn an_off_that_came_after_an_on_is_not_settled_by_what_that_on_undoes() {
 }
 
 #[test]
-fn what_waits_behind_another_target_is_answered_when_its_own_is_off() {
+fn a_request_behind_another_target_is_answered_when_its_own_is_off() {
     let mut watcher = watcher();
     let (first, between, asked) = (request(1, "n1"), request(2, "n2"), request(3, "n1"));
     begun(&mut watcher, &first);
@@ -233,7 +233,7 @@ fn what_waits_behind_another_target_is_answered_when_its_own_is_off() {
 }
 
 #[test]
-fn what_waits_to_be_seen_again_keeps_the_instant_at_which_it_was_first_seen() {
+fn a_request_that_waits_for_another_look_keeps_the_instant_of_its_first() {
     let mut watcher = watcher();
     let (first, asked) = (request(1, "n3"), request(2, "n3"));
     begun(&mut watcher, &first);
@@ -249,7 +249,7 @@ fn what_waits_to_be_seen_again_keeps_the_instant_at_which_it_was_first_seen() {
 }
 
 #[test]
-fn a_request_that_came_back_or_was_changed_is_another_one() {
+fn a_request_that_came_back_or_was_changed_is_a_new_one() {
     let comes_back = |between: &dyn Fn(&mut Watcher, &Request), second: &Request| {
         let mut watcher = watcher();
         let (first, asked) = (request(1, "n3"), request(2, "n3"));
@@ -271,7 +271,7 @@ fn a_request_that_came_back_or_was_changed_is_another_one() {
 }
 
 #[test]
-fn a_settled_request_of_a_client_that_is_gone_is_not_answered_success() {
+fn a_settled_request_of_a_dead_client_is_not_answered_success() {
     let mut watcher = watcher();
     let (first, asked) = (request(1, "n3"), request(2, "n3"));
     begun(&mut watcher, &first);

@@ -21,7 +21,7 @@ fn a_full_disk_delays_an_answer_and_loses_none() {
 }
 
 #[test]
-fn what_was_claimed_before_a_crash_is_answered_interrupted_and_not_run() {
+fn a_request_claimed_before_a_crash_is_answered_interrupted_and_not_run() {
     let mut watcher = watcher();
     let request = request(1, "n3");
     let event = Event::Recovered(name(&request), content(Ok(request.clone())));
@@ -91,7 +91,7 @@ fn a_half_written_request_is_looked_at_again_and_then_refused() {
 }
 
 #[test]
-fn a_request_that_becomes_whole_while_it_is_watched_is_executed_once() {
+fn a_request_that_becomes_complete_while_it_is_watched_is_executed_once() {
     let mut watcher = watcher();
     let request = request(1, "n3");
     let half = content(Err(Rejection::of(RequestError::Incomplete)));
@@ -121,7 +121,7 @@ fn questions_are_asked_and_never_claimed() {
 }
 
 #[test]
-fn a_stopping_watcher_claims_nothing_and_leaves_pending_what_is_pending() {
+fn a_stopping_watcher_claims_nothing_and_leaves_pending_requests() {
     let mut watcher = watcher();
     watcher.handle(Event::Stop(None), NOON);
     assert!(see(&mut watcher, &request(1, "n3"), NOON).is_empty());
@@ -129,7 +129,7 @@ fn a_stopping_watcher_claims_nothing_and_leaves_pending_what_is_pending() {
 }
 
 #[test]
-fn a_watcher_that_is_to_end_serves_free_lanes_until_what_ran_then_is_over() {
+fn a_stopping_watcher_serves_free_lanes_until_the_running_executions_have_ended() {
     let mut watcher = watcher();
     let (slow, quick) = (request(1, "n1"), request(2, "m1"));
     see(&mut watcher, &slow, NOON);
@@ -147,7 +147,7 @@ fn a_watcher_that_is_to_end_serves_free_lanes_until_what_ran_then_is_over() {
 }
 
 #[test]
-fn a_watcher_that_is_to_end_serves_nothing_when_its_time_is_over_and_nothing_when_nothing_ran() {
+fn a_stopping_watcher_serves_nothing_after_its_limit_or_if_nothing_ran() {
     let mut watcher = watcher();
     let slow = request(1, "n1");
     see(&mut watcher, &slow, NOON);
@@ -161,7 +161,7 @@ fn a_watcher_that_is_to_end_serves_nothing_when_its_time_is_over_and_nothing_whe
 }
 
 #[test]
-fn a_claim_that_the_disk_refused_is_tried_again_by_looking_afresh() {
+fn a_claim_that_the_disk_refused_is_tried_again_after_a_new_look() {
     let mut watcher = watcher();
     let request = request(1, "n3");
     let record = name(&request);

@@ -57,7 +57,7 @@ fn a_list_is_asked_for_once_and_only_when_it_decides_where_a_request_goes() {
 }
 
 #[test]
-fn a_device_that_gives_no_list_is_tried_and_not_asked_again_before_the_next_configuration() {
+fn a_device_without_a_list_is_tried_and_not_asked_again_before_the_next_configuration() {
     let mut watcher = discovering();
     let (first, second, third) = (request(1, "n1"), request(2, "n2"), request(3, "n3"));
     see(&mut watcher, &first, NOON);
@@ -79,7 +79,7 @@ fn a_device_that_gives_no_list_is_tried_and_not_asked_again_before_the_next_conf
 }
 
 #[test]
-fn a_request_waits_for_a_list_only_for_so_long() {
+fn a_request_waits_for_a_list_only_for_a_limited_time() {
     let mut watcher = discovering();
     let request = request(1, "n1");
     see(&mut watcher, &request, NOON);
@@ -121,7 +121,7 @@ fn a_target_that_is_missing_from_old_lists_is_asked_for_again_before_it_is_refus
 }
 
 #[test]
-fn a_list_that_is_younger_than_the_request_is_taken_at_its_word() {
+fn a_list_that_is_newer_than_the_request_is_trusted() {
     let mut watcher = having_listed();
     let (first, second) = (request(1, "n3"), request(2, "n4"));
     let named = Request { device: Some("b".into()), ..request(3, "n3") };
@@ -139,7 +139,7 @@ fn a_list_that_is_younger_than_the_request_is_taken_at_its_word() {
 }
 
 #[test]
-fn a_device_is_asked_for_missing_targets_only_now_and_then() {
+fn a_device_is_asked_for_missing_targets_only_from_time_to_time() {
     let mut watcher = having_listed();
     let waiting = [request(1, "n3"), request(2, "n4")];
     for request in &waiting {
@@ -162,7 +162,7 @@ fn a_device_is_asked_for_missing_targets_only_now_and_then() {
 }
 
 #[test]
-fn a_missing_target_is_waited_for_only_for_so_long_and_never_beyond_its_deadline() {
+fn the_wait_for_a_missing_target_is_bounded_and_ends_at_its_deadline() {
     let mut watcher = having_listed();
     let patient = request(1, "n3");
     let hasty = Request { deadline_boottime_ms: Some(LATER + 1_000), ..request(2, "n4") };
@@ -196,7 +196,7 @@ fn no_device_is_asked_again_for_a_target_that_another_one_has() {
 }
 
 #[test]
-fn a_new_configuration_whose_devices_list_their_targets_is_waited_for() {
+fn requests_wait_for_the_lists_of_a_new_configuration() {
     let waiting = [request(2, "n2")];
     let (mut watcher, _) = busy_with(&waiting);
 

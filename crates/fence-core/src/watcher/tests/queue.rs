@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn one_execution_per_target_and_so_many_per_device() {
+fn one_execution_per_target_and_a_bounded_number_per_device() {
     let mut watcher = watcher();
     let requests: Vec<_> =
         ["m1", "m1", "m2", "m3", "n1"].iter().zip(1..).map(|(t, n)| request(n, t)).collect();
@@ -56,7 +56,7 @@ fn a_plug_that_got_another_target_is_busy_until_what_runs_there_is_over() {
 }
 
 #[test]
-fn what_steps_aside_for_one_name_lets_the_next_one_of_its_other_name_pass() {
+fn a_request_that_steps_aside_for_one_name_lets_the_next_of_its_other_name_pass() {
     // n1 and n2 have one plug; another device also knows n2.
     let map = [("n1", "7"), ("n2", "7")].map(|(n, p)| (n.parse().unwrap(), p.to_owned()));
     let pdu = Device { plugs: Some(PerTarget::Map(map.into())), ..device("pdu", "n[1-9]", 4) };
@@ -96,7 +96,7 @@ fn a_wall_clock_that_is_set_forward_brings_a_deadline_closer_and_backward_never_
 }
 
 #[test]
-fn a_device_with_addresses_counts_at_each_of_them_and_a_full_one_holds_up_no_other() {
+fn a_device_with_addresses_counts_at_each_and_a_full_one_delays_no_other() {
     let mut bmcs = device("bmcs", "n[1-9]", 1);
     let chassis = |target: &str| (target.parse().unwrap(), "chassis".to_owned());
     let addresses: BTreeMap<NodeName, String> = [chassis("n1"), chassis("n2")].into();
@@ -136,7 +136,7 @@ fn a_request_whose_target_another_device_is_busy_with_lets_the_next_one_pass() {
 }
 
 #[test]
-fn what_stood_aside_for_a_busy_target_is_not_forgotten_when_its_forerunner_goes() {
+fn a_request_that_stepped_aside_is_not_forgotten_when_its_forerunner_goes() {
     let mut watcher = watcher();
     let requests: Vec<_> = (1..=4).map(|n| request(n, "n1")).collect();
     for request in &requests {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn beside_each_answer_stands_the_request_that_it_is_for() {
+fn each_answer_carries_its_request() {
     let wanted = request(1, "n3");
     let record = name(&wanted);
     let with = |claim: Claim, later: Now| {
@@ -62,7 +62,7 @@ fn a_request_is_claimed_executed_answered_and_removed_in_this_order() {
 }
 
 #[test]
-fn what_must_not_start_is_answered_with_its_own_result() {
+fn a_request_that_must_not_start_is_answered_with_its_own_result() {
     let change = |change: fn(&mut Request)| {
         let mut request = request(1, "n3");
         change(&mut request);
@@ -127,7 +127,7 @@ fn the_timestamp_of_a_client_that_names_its_boot_and_its_clock_means_nothing() {
 }
 
 #[test]
-fn the_answer_to_what_is_no_request_has_the_members_of_its_own_that_can_be_read() {
+fn the_answer_to_an_invalid_file_has_its_readable_members() {
     let text = format!(
         r#"{{"request_id":"{ID}","action":"off","target_node":"n3","recorder_node":"n1"}}"#
     );

@@ -111,7 +111,7 @@ fn a_power_on_that_is_not_ordered_is_dropped_for_a_fence_that_waits() {
 }
 
 #[test]
-fn a_power_on_that_is_ordered_is_waited_for_until_the_device_has_reacted() {
+fn a_fence_waits_for_an_ordered_power_on_until_the_device_has_reacted() {
     let first = reboot(1, "n1");
     let mut watcher = ordered(&first);
     let second = reboot(2, "n1");
@@ -188,7 +188,7 @@ fn a_watcher_that_stops_orders_no_power_on_and_waits_for_one_that_is_under_way()
 }
 
 #[test]
-fn a_power_on_that_the_watcher_before_left_is_told_and_not_ordered() {
+fn a_power_on_that_the_previous_watcher_left_is_reported_and_not_ordered() {
     let request = reboot(1, "n1");
     let effects = watcher().handle(Event::LeftReturning(request.clone()), NOON);
     assert_eq!(
