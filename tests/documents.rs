@@ -24,7 +24,7 @@ fn each_threat_names_tests_that_exist() {
         for name in names {
             let is_test = sources.contains(&format!("fn {name}("));
             let is_file = name.contains('/') && root().join(name).exists();
-            assert!(is_test || is_file, "{name} is not there: {row}");
+            assert!(is_test || is_file, "{name} does not exist: {row}");
         }
     }
 }

@@ -100,12 +100,12 @@ pub(crate) fn audit(remains: &Remains) -> Vec<String> {
     for (name, answer) in &remains.answers {
         let (target, id) = asked(answer);
         if !remains.is_known(&target, &id) {
-            findings.push(format!("an answer that nobody asked for, {name}: {answer}"));
+            findings.push(format!("an answer that no client asked for, {name}: {answer}"));
         }
     }
     for (target, id) in &remains.executions {
         if !remains.is_known(target, id) {
-            findings.push(format!("an execution that nobody asked for: {target} {id}"));
+            findings.push(format!("an execution that no client asked for: {target} {id}"));
         }
     }
     findings.extend(audit_power_ons(remains));

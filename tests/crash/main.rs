@@ -225,7 +225,7 @@ impl Rounds {
         drop(out);
         let findings = &figures.findings;
         assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n\n"));
-        assert!(total > 0, "nobody was killed");
+        assert!(total > 0, "no process was killed");
     }
 }
 

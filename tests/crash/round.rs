@@ -329,7 +329,7 @@ impl Round {
             return self.keep_answers();
         }
         if !holds_within(patience, || self.is_settled()) {
-            self.finding("S5: somebody waits in vain for an answer from the last watcher");
+            self.finding("S5: a client waits in vain for an answer from the last watcher");
         }
         watcher.signal(Signal::SIGTERM);
         wait_for("the last watcher's end", || watcher.is_over());

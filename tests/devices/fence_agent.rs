@@ -139,7 +139,7 @@ fn a_controller_that_lies_or_refuses_has_not_acknowledged() {
         fs::write(bmcs.file(1, fault), "").unwrap();
         let before = bmcs.orders(1).len();
         rig.answer("off", "n1", "unacknowledged");
-        assert!(bmcs.orders(1).len() > before, "it was told nothing");
+        assert!(bmcs.orders(1).len() > before, "it got no order");
         fs::remove_file(bmcs.file(1, fault)).unwrap();
     }
     assert_eq!(rig.status("n1"), Some(0));

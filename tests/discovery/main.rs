@@ -180,10 +180,10 @@ fn dlm_gets_a_report_only_for_a_target_shown_off_and_only_if_configured() {
         site.spool.await_result(&fence(&site, action, "node1", device), result);
     }
     site.spool.await_result(&fence(&site, "off", "node2", "told"), "success");
-    wait_for("DLM to be told", || site.lines("dlm") == ["fence_ack 2"]);
+    wait_for("the report to DLM", || site.lines("dlm") == ["fence_ack 2"]);
     let reboot = fence(&site, "reboot", "node3", "told");
     site.spool.await_result(&reboot, "success");
-    wait_for("DLM to be told", || site.lines("dlm") == ["fence_ack 2", "fence_ack 3"]);
+    wait_for("the report to DLM", || site.lines("dlm") == ["fence_ack 2", "fence_ack 3"]);
     watcher
         .await_log(&format!("told DLM that it is fenced: request={reboot} target=node3 node_id=3"));
 }

@@ -88,7 +88,7 @@ fn an_agent_whose_clock_is_shifted_asks_for_nothing() {
 
 #[test]
 fn a_client_of_another_boot_gets_this_reason_from_monitor_and_each_fence() {
-    if !can_be_run_as_root("whoever_has_another_boot_is_told_so") {
+    if !can_be_run_as_root("a_client_of_another_boot_gets_this_reason") {
         return;
     }
     let words = ["the client and fence-watcher have different boots", "one kernel"];

@@ -172,5 +172,5 @@ fn a_watcher_that_ends_with_an_unwritten_answer_leaves_the_request_claimed() {
 
     let claimed = format!("/proc/self/fd/{}/.claimed", std::os::fd::AsRawFd::as_raw_fd(&keep));
     let left = [".running.lock".to_owned(), format!("{id}.json")];
-    assert_eq!(names(Path::new(&claimed)), left, "nobody would be told");
+    assert_eq!(names(Path::new(&claimed)), left, "no client would get an answer");
 }

@@ -294,7 +294,7 @@ fn a_request_that_its_client_takes_back_while_it_waits_is_never_executed() {
 
     site.spool.await_result(&third, "success");
     assert_eq!(site.executions_of(&second), 0);
-    assert_eq!(site.spool.answer(&second), None, "nobody waits for an answer");
+    assert_eq!(site.spool.answer(&second), None, "no client waits for an answer");
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn the_service_raises_its_own_limit_of_open_files() {
 
 #[test]
 fn a_question_without_a_thread_is_answered_at_once_with_the_cause() {
-    if !can_be_run_as_root("a_question_for_which_no_thread_can_be_had_is_answered_at_once") {
+    if !can_be_run_as_root("a_question_without_a_thread_is_answered_at_once") {
         return;
     }
     let site = Site::new();

@@ -388,8 +388,9 @@ impl Plan {
             Phase::Ordering { unreached: Some(words) } => {
                 with_words("not tried again, because its client is gone: device not reached", words)
             }
-            _ => "nothing was ordered: its client is gone, nobody holds the request any more"
-                .to_owned(),
+            _ => {
+                "nothing was ordered: its client is gone, it no longer holds the request".to_owned()
+            }
         };
         Self::failed(FenceResult::Withdrawn, text)
     }

@@ -191,7 +191,7 @@ fn the_program_for_ec2_learns_about_the_client_because_it_asks_ec2_before_the_or
     let device = Ec2Device::new(settings, rig.directory.executor());
 
     assert_eq!(rig.order(&device), OrderReport::Withdrawn);
-    assert_eq!(rig.directory.read("call"), "", "it was started for nobody");
+    assert_eq!(rig.directory.read("call"), "", "it was started without a client");
     let _held = rig.hold();
     assert_eq!(rig.order(&device), OrderReport::Withdrawn);
     let call: serde_json::Value = serde_json::from_str(&rig.directory.read("call")).unwrap();

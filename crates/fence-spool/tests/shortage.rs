@@ -40,7 +40,7 @@ fn a_request_that_cannot_be_opened_is_not_claimed_and_its_claim_needs_no_more_de
         panic!("{claim:?}")
     };
     assert_eq!((&bytes[..], client_gone), (&b"{}"[..], true));
-    assert!(looked.0.is_err_and(|problem| problem.is_passing()), "not: nobody holds it");
+    assert!(looked.0.is_err_and(|problem| problem.is_passing()), "not: no client holds it");
     assert!(matches!(looked.1, Ok(None)), "there is no such query");
     fs::remove_dir_all(site).unwrap();
 }

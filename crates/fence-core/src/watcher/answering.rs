@@ -109,7 +109,7 @@ pub(super) fn refusal(
     } else if parsed.as_ref() != Ok(&job.request) {
         (FenceResult::Rejected, "the request changed while it waited")
     } else if !is_awaited(job.request.held, Some(!client_gone)) {
-        (FenceResult::Withdrawn, "its client is gone: nobody holds the request any more")
+        (FenceResult::Withdrawn, "its client is gone: it no longer holds the request")
     } else if job.deadline_at(now) <= now.boot_ms {
         (FenceResult::Expired, "its deadline has passed")
     } else {

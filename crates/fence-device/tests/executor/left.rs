@@ -233,7 +233,7 @@ fn a_process_that_cannot_be_killed_is_given_up_and_ends_when_it_can() {
         let outcome = executor.run(Command { limit, ..shell(&(freezer.script() + end)) });
 
         let frozen = freezer.frozen();
-        assert!(frozen.iter().any(|pid| is_alive(pid)), "the test freezes nobody");
+        assert!(frozen.iter().any(|pid| is_alive(pid)), "the test freezes no process");
         let is_right = match limit_ms {
             2_000 => matches!(outcome, RunOutcome::TimedOut { .. }),
             _ => outcome == exited(3, "", ""),
