@@ -68,7 +68,7 @@ refusal() {
             { echo "expired its deadline has passed"; return; }
     else
         now=$(date +%s) written=$(seconds "$(member "$1" timestamp)")
-        ((written <= now + 1)) || { echo "expired its timestamp lies in the future"; return; }
+        ((written <= now + 1)) || { echo "expired its timestamp is in the future"; return; }
         deadline=$((written + default_deadline_s))
         [[ $(member "$1" deadline) ]] && deadline=$(seconds "$(member "$1" deadline)")
         ((deadline > now)) || { echo "expired its deadline has passed"; return; }
@@ -89,14 +89,14 @@ serve() {
         return
     fi
     if ! is_request "$request"; then
-        # Perhaps its client is still writing it.
+        # Its client may still be writing it.
         changed=$(stat -c %Y "$request" 2>/dev/null) || return
         (($(date +%s) - changed >= 3)) || return
     fi
     # The kernel decides whether this claim or the withdrawal of the client came first.
     mv -T "$request" "$claimed" 2>/dev/null || return
     sync "$requests/.claimed"
-    # No client can change it any more, so this look at it, the clock and the client counts.
+    # No client can change it any more, so this check of the file, the clock and the client counts.
     why=$(refusal "$claimed")
     if [[ $why ]]; then
         answer "$n" "${why%% *}" 3 none "${why#* }" "$claimed" && rm -f "$claimed"
@@ -112,12 +112,12 @@ serve() {
 }
 
 mkdir -p "$requests/.claimed" "$responses" || exit 1
-# A program that outlives this watcher keeps the lock, and so keeps the next watcher from starting.
+# A program that outlives this watcher keeps the lock, which prevents the start of the next watcher.
 exec 9>"$requests/.script.lock"
 flock -n 9 || { echo "another watcher serves $requests" >&2; exit 1; }
 shopt -s nullglob
 
-# The outcome of what the watcher before us had claimed is unknown. It must not run again.
+# The outcome of requests that the previous watcher had claimed is unknown. They must not run again.
 for file in "$requests"/.claimed/*.json; do
     n=$(basename "$file" .json)
     [[ -e $responses/$n.json ]] ||

@@ -1,5 +1,5 @@
-//! The agent as the tools of a cluster see it: what it declares, what it accepts, and the words that
-//! Pacemaker reads in what it says. Nothing here needs another half.
+//! The agent from the view of a cluster's tools: what it declares, what it accepts, and the words
+//! in its output that Pacemaker reads. These tests need no responder.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -39,12 +39,12 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// Its exit code and its words on standard error.
+/// Its exit code and its standard error.
 fn ended(output: &Output) -> (Option<i32>, &str) {
     (output.status.code(), text(&output.stderr))
 }
 
-/// A new directory that is the agent's world: no file appears in it unless the agent makes one.
+/// A new directory that is the agent's root: no file appears in it unless the agent creates one.
 struct Place(PathBuf);
 
 impl Place {
@@ -77,7 +77,8 @@ impl Drop for Place {
 
 // --- What it declares -----------------------------------------------------------------------------
 
-/// Our restatements of what fence-agents and pcs demand, and the originals, which these packages install.
+/// Our restatements of the requirements of fence-agents and pcs, and the originals, which these
+/// packages install.
 const SCHEMAS: [(&str, bool); 4] = [
     (concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/schemas/fence-agents.rng"), true),
     (concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/schemas/pcs.rng"), true),
@@ -90,7 +91,7 @@ fn is_valid(xml: &[u8], schema: &str) -> bool {
     fed(command.args(["--nonet", "--noout", "--relaxng", schema, "-"]), xml).status.success()
 }
 
-/// Whether there is xmllint; if not, this says so, or fails where nothing may be left out.
+/// Whether xmllint is installed; if not, this reports it, or fails if no test may be left out.
 fn has_xmllint() -> bool {
     let found = Command::new("xmllint").arg("--version").output().is_ok();
     if !found {
@@ -174,8 +175,8 @@ fn every_name_of_older_configurations_is_declared_as_deprecated() {
     }
 }
 
-/// What tools do with these: `on` with `automatic` would be run at each join of a node, `on_target`
-/// only on the node itself; Pacemaker replaces a missing `reboot` by `off`.
+/// How tools use these: with `automatic`, `on` would run at each join of a node; with `on_target`,
+/// only on the node itself. Pacemaker replaces a missing `reboot` by `off`.
 #[test]
 fn the_actions_are_those_that_pacemaker_can_use() {
     let output = stdin("action=metadata\n");
@@ -201,8 +202,9 @@ fn the_actions_are_those_that_pacemaker_can_use() {
 }
 
 #[test]
-fn nobody_without_rights_home_or_environment_is_denied_the_metadata() {
-    // Others may not reach the temporary directory of the tests, which can be below somebody's home.
+fn the_metadata_needs_no_rights_home_or_environment() {
+    // Other users may have no access to the temporary directory of the tests, which can be below a
+    // home directory.
     let place = Place::below(Path::new("/tmp"));
     let agent = place.path("agent");
     fs::copy(AGENT, &agent).unwrap();
@@ -221,7 +223,7 @@ fn nobody_without_rights_home_or_environment_is_denied_the_metadata() {
 // --- What it accepts ------------------------------------------------------------------------------
 
 /// The options that all agents of the fence-agents library have: name, a value, and the letter.
-/// `version` and `help` have actions of their own.
+/// `version` and `help` have their own actions.
 const OF_EVERY_AGENT: [(&str, &str, Option<char>); 17] = [
     ("action", "validate-all", Some('o')),
     ("plug", "n3", Some('n')),
@@ -277,9 +279,9 @@ fn every_option_of_the_fence_agents_library_is_accepted_in_each_form() {
     }
 }
 
-/// fence-agents feeds each agent so: blanks before the names, names that nobody knows.
+/// fence-agents sends its input to each agent in this form: blanks before names, and unknown names.
 #[test]
-fn a_delay_is_kept_whatever_else_stands_on_standard_input() {
+fn a_delay_applies_whatever_else_is_on_standard_input() {
     let place = Place::new();
     let lines = format!(
         "  action = off\n  action=off\n\tplug=n3\n delay=0.4\n fence_timeout=5\n login=x\n\
@@ -290,7 +292,7 @@ fn a_delay_is_kept_whatever_else_stands_on_standard_input() {
 
     let output = stdin(&lines);
 
-    // There is no spool to write to, but that is found out only after the delay.
+    // The spool does not exist, but the agent finds this out only after the delay.
     assert_eq!(output.status.code(), Some(1));
     assert!(begin.elapsed() >= Duration::from_millis(400), "{output:?}");
 }
@@ -310,10 +312,10 @@ fn validate_all_accepts_a_made_up_node_and_opens_nothing() {
     assert!(place.is_empty());
 }
 
-/// pcs shows each word as a warning, and Pacemaker does not tell the agent which limits the device
-/// has: only a person who asks can use the advice.
+/// pcs shows each word as a warning, and Pacemaker does not pass the device's limits to the agent:
+/// only a person who asks can use the advice.
 #[test]
-fn a_time_beyond_pacemakers_own_limit_is_told_only_by_hand() {
+fn a_time_beyond_pacemakers_own_limit_is_reported_only_to_a_person() {
     for seconds in ["60", "61", "300"] {
         let output = stdin(&format!("action=validate-all\nfence_timeout={seconds}\n"));
         assert_eq!(ended(&output), (Some(0), ""));
@@ -330,7 +332,7 @@ fn a_time_beyond_pacemakers_own_limit_is_told_only_by_hand() {
 
 // --- The words that Pacemaker reads ---------------------------------------------------------------
 
-/// From these Pacemaker concludes an expired time or an unknown action.
+/// From these words Pacemaker concludes a timeout or an unknown action.
 const READ_WORDS: [&str; 5] =
     ["timed out", "timeout", "unsupported action", "unrecognised", "unrecognized"];
 

@@ -1,4 +1,4 @@
-//! What the documents name is there; and what no source may contain is not.
+//! Everything that the documents name exists, and no source contains what is forbidden.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -24,16 +24,16 @@ fn each_threat_names_tests_that_exist() {
         for name in names {
             let is_test = sources.contains(&format!("fn {name}("));
             let is_file = name.contains('/') && root().join(name).exists();
-            assert!(is_test || is_file, "{name} is not there: {row}");
+            assert!(is_test || is_file, "{name} does not exist: {row}");
         }
     }
 }
 
-/// A test that says so in its own way passes in CI although it did not run.
+/// A test that reports a missing tool in its own way passes in CI although it did not run.
 #[test]
-fn what_a_machine_cannot_run_is_left_out_by_the_one_helper() {
+fn a_test_that_a_machine_cannot_run_is_left_out_by_the_one_helper() {
     let helper = Path::new("tests/common/left_out.rs");
-    // In two halves: this file is looked at as well.
+    // In two halves: this file is checked as well.
     let halves = [
         ["var(\"", "CI\""],
         ["var_os(\"", "CI\""],
@@ -96,7 +96,7 @@ fn each_link_between_the_documents_leads_to_a_heading() {
     }
 }
 
-/// What a heading is called in a link.
+/// The anchor of a heading in a link.
 fn anchor_of(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
     text.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()

@@ -37,7 +37,7 @@ fn run(site: &Site, method: Method, action: &str) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(text).unwrap())
 }
 
-/// Each sequence has actions with the exit codes that are allowed.
+/// Each sequence contains actions with the allowed exit codes.
 const SEQUENCES: &[&[(&str, &[i32])]] = &[
     &[("status", &[0, 2])],
     &[("on", &[0]), ("status", &[0]), ("off", &[0]), ("status", &[2])],
@@ -70,7 +70,7 @@ fn each_sequence_of_actions_ends_with_the_codes_of_a_fence_agent() {
                     ("reboot", _) => "Success: Powered OFF, the power-on follows\n",
                     ("status", 0) => "Status: ON\n",
                     ("status", _) => "Status: OFF\n",
-                    // The plug that is given with it alone.
+                    // A `list` with a plug answers for that plug alone.
                     ("list", _) => "n1\n",
                     ("list-status", _) => "n1,,ON\n",
                     ("metadata", _) => continue,

@@ -1,5 +1,6 @@
-//! `tests/install` on a machine of its own: a mount namespace whose `/etc`, `/run` and `/usr/sbin` are
-//! copies, with an apt-get that enables what it installs, as a package does that asks no policy.
+//! `tests/install` on a private machine: a mount namespace whose `/etc`, `/run` and `/usr/sbin` are
+//! copies, with an apt-get that enables the services that it installs, like a package that asks no
+//! policy.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -13,7 +14,8 @@ use common::{Site, can_be_run_as_root, left_out, output_of};
 
 const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/install");
 
-/// Makes the machine, calls the script `before` on it, installs, and writes what is left to `left`.
+/// Creates the machine, runs the script `before` on it, installs, and writes the remaining files to
+/// `left`.
 const MACHINE: &str = r#"
     set -e
     cd "$0"
@@ -35,7 +37,7 @@ const MACHINE: &str = r#"
     } >"$0/left" 2>/dev/null
     exit $status"#;
 
-/// `$END` is what comes of the installation.
+/// `$END` is the outcome of the installation.
 const APT_GET: &str = r#"
     case "$*" in
     *--simulate*) echo "Inst there-is-no-such-package (1 Debian)"; exit ;;
@@ -57,7 +59,7 @@ const UPDATE_RC_D: &str = r#"echo "$*" >>"${0%/*/*}/seen"; rm "/etc/rc2.d/S01$1"
 struct Machine(Site);
 
 impl Machine {
-    /// `None` where there can be no such machine; in CI there must.
+    /// `None` if no such machine can be created; in CI it must be possible.
     fn new(name: &str) -> Option<Self> {
         if !Path::new("/var/lib/dpkg").is_dir() {
             left_out(name, "this is not Debian");
@@ -74,7 +76,7 @@ impl Machine {
         Some(Machine(site))
     }
 
-    /// `before` prepares the machine, `end` ends apt-get.
+    /// `before` prepares the machine, `end` runs at the end of apt-get.
     fn install(&self, before: &str, end: &str) -> Output {
         fs::write(self.0.path("before"), before).unwrap();
         fs::write(self.0.path("end"), end).unwrap();
@@ -90,7 +92,7 @@ impl Machine {
 }
 
 #[test]
-fn what_is_installed_is_neither_started_nor_enabled_however_it_ends() {
+fn no_installed_service_is_started_or_enabled_however_the_installation_ends() {
     for (end, code) in [("exit 0", 0), ("exit 100", 77), ("kill -TERM $PPID", 1)] {
         let Some(machine) = Machine::new("the installation") else { return };
 

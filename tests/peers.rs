@@ -1,6 +1,6 @@
-//! The other speakers of the protocol: older agents against our watcher, older watchers and nnf-sos
-//! against our agent. Each is a script in `peers` that does what the original is known to do, good or
-//! bad, and no more.
+//! The other implementations of the protocol: older agents against our watcher, older watchers and
+//! nnf-sos against our agent. Each is a script in `peers` that does what the original is known to
+//! do, good or bad, and no more.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -21,10 +21,10 @@ use serde_json::{Value, json};
 
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers");
 
-/// The clients, and the request's action that a `reboot` of theirs becomes.
+/// The clients, and the action in the request when they are asked for a `reboot`.
 const CLIENTS: [(&str, &str); 3] = [("first", "reboot"), ("second", "reboot"), ("dummy", "off")];
 
-/// Whether there is Python; if not, this says so, or fails where nothing may be left out.
+/// Whether Python is installed; if not, this reports it, or fails if no test may be left out.
 fn has_python() -> bool {
     let found = Command::new("python3").arg("--version").output().is_ok();
     if !found {
@@ -42,7 +42,7 @@ fn client(site: &Site, version: &str, action: &str, target: &str, seconds: &str)
     command
 }
 
-/// Runs a client that gets its answer; gives its exit code and the answer's message.
+/// Runs a client that receives its answer; returns its exit code and the answer's message.
 fn run(site: &Site, version: &str, action: &str, target: &str) -> (Option<i32>, String) {
     let output = output_of(&mut client(site, version, action, target, "50"));
     let message = String::from_utf8(output.stdout).unwrap();
@@ -101,7 +101,8 @@ fn each_older_agent_fails_when_the_device_fails() {
     }
 }
 
-/// They send their questions as requests, and a responder that takes each for a fence reads the answers.
+/// They send their questions as requests, and a responder that takes each for a fence reads the
+/// answers.
 #[test]
 fn the_questions_of_older_agents_fence_nobody_and_are_never_answered_with_success() {
     if !has_python() {
@@ -124,7 +125,7 @@ fn the_questions_of_older_agents_fence_nobody_and_are_never_answered_with_succes
     }
 }
 
-/// Two of them give up at once on an answer that they cannot parse.
+/// Two of them fail at once on an answer that they cannot parse.
 #[test]
 fn many_older_agents_at_once_never_see_half_an_answer() {
     if !has_python() {
@@ -148,7 +149,7 @@ fn many_older_agents_at_once_never_see_half_an_answer() {
 }
 
 #[test]
-fn what_an_older_agent_left_behind_when_it_gave_up_is_not_executed() {
+fn a_request_that_an_older_agent_left_is_not_executed() {
     if !has_python() {
         return;
     }
@@ -232,7 +233,7 @@ fn our_agent_fences_through_the_older_watchers() {
     }
 }
 
-/// Its script tries for ever what failed; only the end of the request ends that.
+/// Its script repeats a failed step without end; only the end of the request stops it.
 #[test]
 fn our_agent_takes_its_request_back_from_a_watcher_that_never_answers() {
     if !has_python() {
@@ -248,7 +249,7 @@ fn our_agent_takes_its_request_back_from_a_watcher_that_never_answers() {
     assert!(!site.lines("done").is_empty(), "it was tried before");
 }
 
-/// Whether nnf-sos keeps this node from its storage: its answers are its memory of that.
+/// Whether nnf-sos blocks this node from its storage: its answers are its memory of this.
 fn is_fenced(site: &Site, target: &str) -> bool {
     answers(site).iter().any(|name| {
         let answer: Value =
@@ -305,7 +306,7 @@ fn our_agent_waits_for_the_whole_of_an_answer_that_nnf_writes_in_place() {
     assert_eq!(site.lines("done"), ["fenced n3"; 5]);
 }
 
-/// nnf-sos looks at a file once, when it appears: one that is not whole then is lost.
+/// nnf-sos looks at a file once, when it appears: a file that is incomplete then is lost.
 #[test]
 fn no_file_that_our_agent_makes_is_lost_on_a_responder_that_looks_once() {
     if !has_python() {
@@ -326,7 +327,7 @@ fn no_file_that_our_agent_makes_is_lost_on_a_responder_that_looks_once() {
     wait_for("an empty directory", || names(&site.spool.requests).is_empty());
 }
 
-/// The words of the README's command for nnf-sos, `name=value`.
+/// The arguments of the README's command for nnf-sos, `name=value`.
 fn readme_parameters() -> Vec<(String, String)> {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
     let readme = fs::read_to_string(readme).unwrap();
@@ -364,7 +365,7 @@ fn the_readmes_example_for_nnf_fences_by_kubernetes_names_and_by_no_others() {
     tree.write("list", &json!({"items": [storage]}).to_string());
     tree.program("kubectl", &format!("cat '{}'", tree.path("list").display()));
     let _responder = Responder::start(&site, "nnf");
-    // As Pacemaker passes them, but for the directories, which are the site's.
+    // As Pacemaker passes them, except for the directories, which are the site's.
     let passed = parameters.iter().filter(|(name, _)| !name.starts_with("pcmk_"));
     let passed = passed.filter(|(name, _)| !name.ends_with("_dir"));
     let passed: Vec<String> = passed.map(|(name, value)| format!("{name}={value}")).collect();
@@ -388,7 +389,7 @@ fn the_readmes_example_for_nnf_fences_by_kubernetes_names_and_by_no_others() {
 struct ShellWatcher(Child);
 
 impl ShellWatcher {
-    /// Starts it; `None` where its tools are missing.
+    /// Starts it; `None` if its tools are missing.
     fn start(site: &Site) -> Option<Self> {
         let has = |program| Command::new(program).arg("--version").stdout(Stdio::null()).status();
         if has("jq").is_err() {
@@ -463,7 +464,7 @@ fn the_watcher_in_shell_answers_what_must_not_be_executed() {
         assert_eq!(answer["target_node"], request["target_node"], "{answer}");
         assert_eq!(answer["recorder_node"], request["recorder_node"], "{answer}");
     }
-    // What is no request may still be being written, so it is looked at until it is old.
+    // An invalid file may be a half-written request, so the watcher looks at it until it is old.
     let id = new_id();
     let text = of(json!({"deadline_boottime_ms": command, "boot_id": "x"})).to_string();
     let file = site.spool.requests.join(".made");
@@ -478,7 +479,7 @@ fn the_watcher_in_shell_answers_what_must_not_be_executed() {
 }
 
 #[test]
-fn what_a_watcher_in_shell_had_claimed_is_answered_interrupted_and_never_executed() {
+fn a_request_claimed_by_a_watcher_in_shell_is_answered_interrupted_and_never_executed() {
     let site = Site::new();
     let claimed = site.spool.requests.join(".claimed");
     fs::DirBuilder::new().mode(0o700).recursive(true).create(&claimed).unwrap();

@@ -74,7 +74,7 @@ proptest! {
             PowerState::On => prop_assert_eq!(code, 0),
             PowerState::Off => {
                 let line = stdout.trim_matches([' ', '\t', '\n']).to_lowercase();
-                // Blanks around the state do not count.
+                // Blanks around the state are ignored.
                 let line = match line.split_once(':') {
                     Some((name, state)) => format!("{name}:{}", state.trim_matches([' ', '\t'])),
                     None => line,
@@ -110,7 +110,7 @@ proptest! {
     }
 }
 
-/// What no output that shows "off" may hold.
+/// What no output that shows "off" may contain.
 const DOUBTS: [&str; 12] = [
     "not",
     "no",
@@ -133,7 +133,7 @@ fn is_doubtful(stderr: &str) -> bool {
     })
 }
 
-/// Texts made of what status programs write, and of what looks like it.
+/// Texts that consist of what status programs print, and of similar text.
 fn status_text() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         4 => "(off|OFF|Off)",
@@ -156,8 +156,8 @@ fn origin() -> Origin<'static> {
     }
 }
 
-/// Few prefixes and few digits, so that ranges and widths come about. A comma separates names, so no
-/// name of a hostlist holds one.
+/// Few prefixes and few digits, so that ranges and widths occur. A comma separates names, so no
+/// name in a hostlist contains a comma.
 fn nodes() -> impl Strategy<Value = BTreeSet<NodeName>> {
     let name = prop_oneof![
         "[ab]-?[0-9]{1,2}",

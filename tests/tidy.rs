@@ -1,19 +1,20 @@
-//! The house's own rules on its text: how long files, functions and lines are, and what needs a word why.
+//! The project's own rules for its text: the length of files, functions and lines, and what needs a
+//! reason.
 //!
-//! Each rule is a function of one file's text, so that a bad text can be shown to each.
+//! Each rule is a function of one file's text, so that a bad text can be tested against each rule.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The most lines of a file of Rust.
+/// The maximum number of lines in a Rust file.
 const FILE_LINES_MAX: usize = 500;
 
-/// The most lines of a function.
+/// The maximum number of lines in a function.
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// The most columns of a line, outside tables and links.
+/// The maximum number of columns in a line, outside tables and links.
 const COLUMNS_MAX: usize = 120;
 
 #[test]
@@ -33,7 +34,7 @@ fn every_file_keeps_the_rules() {
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }
 
-/// What is wrong with the file `name`, each with its line.
+/// The problems of the file `name`, each with its line.
 fn problems(name: &str, text: &str) -> Vec<(usize, String)> {
     let mut found = long_lines(name, text);
     if is_kind(name, "rs") {
@@ -48,7 +49,7 @@ fn problems(name: &str, text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// All files of text that people write here: generated ones, seeds and captures are not.
+/// All text files that people write: generated files, seeds and captures are not among them.
 fn files(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for directory in ["agent", "crates", "examples", "fuzz", "man", "tests", "watcher"] {
@@ -107,7 +108,7 @@ fn long_file(text: &str) -> Option<(usize, String)> {
     (count > FILE_LINES_MAX).then(|| (count, format!("{count} lines, {FILE_LINES_MAX} at most")))
 }
 
-/// A function ends, as rustfmt writes it, with a brace in the column in which it begins.
+/// rustfmt ends a function with a brace in the column in which the function begins.
 fn long_functions(text: &str) -> Vec<(usize, String)> {
     let all: Vec<&str> = text.lines().collect();
     let mut found = Vec::new();
@@ -157,7 +158,7 @@ fn unexplained_allowances(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// A sleep in a test needs a comment in its line or in one of the three before it.
+/// A sleep in a test needs a comment in its line or in one of the three lines before it.
 fn unexplained_sleeps(text: &str) -> Vec<(usize, String)> {
     let all: Vec<&str> = text.lines().collect();
     let is_sleep = |line: &str| {
@@ -209,7 +210,7 @@ mod each_rule_can_fail {
     }
 
     #[test]
-    fn headers_allowances_and_sleeps_need_a_word() {
+    fn headers_and_reasons_for_allowances_and_sleeps_are_required() {
         assert_finds("a.rs", "use b;\n", &[(1, "no header")]);
         assert_finds("a.rs", "//! a\n#[allow(b)]\n", &[(2, "an allowance")]);
         assert_finds("a.rs", "//! a\n#[allow(b, reason = \"c\")]\n", &[]);

@@ -1,5 +1,5 @@
-//! The real agent and the real watcher: what becomes of a fence whose one half, or other half, is
-//! slow, fails, is killed, or comes back.
+//! The real agent and the real watcher: the outcome of a fence if one of them is slow, fails, is
+//! killed, or comes back.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -28,7 +28,7 @@ fn simulated(more: &str) -> (Site, common::Watcher) {
     (site, watcher)
 }
 
-/// A site with a device that notes each execution and then waits to be released.
+/// A site with a device that records each execution and then waits to be released.
 fn held() -> (Site, common::Watcher) {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", &site.held()));
@@ -36,13 +36,13 @@ fn held() -> (Site, common::Watcher) {
     (site, watcher)
 }
 
-/// The orders that the simulated device got: `order target request_id`.
+/// The orders that the simulated device received: `order target request_id`.
 fn orders(site: &Site) -> Vec<String> {
     let lines = site.lines("state.orders");
     lines.iter().map(|line| line.split(' ').skip(2).collect::<Vec<_>>().join(" ")).collect()
 }
 
-/// The name of the one request that is pending.
+/// The name of the only pending request.
 fn await_pending(site: &Site) -> String {
     let mut pending = Vec::new();
     wait_for("one pending request", || {
@@ -53,7 +53,7 @@ fn await_pending(site: &Site) -> String {
     pending[0].trim_end_matches(".json").to_owned()
 }
 
-/// Has one agent's fence executed, and gives that agent and the request's identity.
+/// Starts one agent's fence; returns that agent and the request's identity.
 fn running(site: &Site, target: &str) -> (Agent, String) {
     let agent = site.agent(&format!("action=off\nplug={target}"));
     wait_for("the execution", || !site.executed().is_empty());
@@ -61,7 +61,7 @@ fn running(site: &Site, target: &str) -> (Agent, String) {
     (agent, id)
 }
 
-/// Has one agent's fence executed and another's queued behind it.
+/// Starts one agent's fence and queues another agent's behind it.
 fn queued_behind_a_busy_target(site: &Site, options: &str) -> (Agent, Agent, String) {
     let (first, _) = running(site, "n1");
     let second = site.agent(&format!("action=off\nplug=n1\n{options}"));
@@ -70,15 +70,15 @@ fn queued_behind_a_busy_target(site: &Site, options: &str) -> (Agent, Agent, Str
     (first, second, id)
 }
 
-/// Waits until the agent has written down that it asked: the request comes first, and an agent that
-/// is killed in between writes nothing.
+/// Waits until the agent has written its request into the audit: the request file comes first, and
+/// an agent that is killed in between writes nothing.
 fn await_requested(site: &Site, id: &str) {
     wait_for("the request in the audit", || {
         site.audit().iter().any(|event| event["request_id"] == id)
     });
 }
 
-/// Waits for the end of a request in the audit that its agent could not write.
+/// Waits for the end of a request in the audit whose agent could not write it.
 fn await_end_by_the_watcher(site: &Site, id: &str, status: &str, result: &str) {
     let mut events = Vec::new();
     wait_for("an end in the audit", || {
@@ -94,7 +94,7 @@ fn await_end_by_the_watcher(site: &Site, id: &str, status: &str, result: &str) {
     }
 }
 
-/// Waits for the end of a request whose agent noted that it gave up, and gives it.
+/// Waits for the end of a request whose agent recorded that it gave up, and returns the end.
 fn await_the_one_end(site: &Site, id: &str, status: &str, result: &str) -> Value {
     let mut events = Vec::new();
     wait_for("an end in the audit", || {
@@ -108,7 +108,7 @@ fn await_the_one_end(site: &Site, id: &str, status: &str, result: &str) -> Value
     events.remove(2)
 }
 
-/// The one fence of `node`, as `fence-watcher history` has it.
+/// The only fence of `node`, as `fence-watcher history` shows it.
 fn history(site: &Site, node: &str) -> Value {
     let output = output_of(&mut site.watcher_command(&["history", "--json", "--node", node]));
     let mut fences: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
@@ -166,7 +166,7 @@ fn each_action_succeeds_in_silence_and_leaves_its_trace_in_all_three_logs() {
     site.spool.await_quiet();
 }
 
-/// The example of README and of the manual, as `dlm_controld` turns it into an agent's standard
+/// The example of the README and of the manual, as `dlm_controld` turns it into an agent's standard
 /// input: the node, then the words of the device's line and of the node's.
 #[test]
 fn dlm_fences_with_the_configuration_that_the_documents_show() {
@@ -250,7 +250,7 @@ fn a_reboot_succeeds_when_the_target_is_off_and_cannot_be_switched_on() {
 }
 
 #[test]
-fn a_request_that_nobody_covers_fails_at_once() {
+fn a_request_that_no_device_covers_fails_at_once() {
     let site = Site::new();
     site.configure(&site.recorder("power", "n[1-9]", ""));
     let _watcher = site.start();
@@ -306,7 +306,7 @@ fn an_answer_by_another_of_its_names_counts_and_one_for_another_request_does_not
 }
 
 #[test]
-fn the_other_responders_ways_work_with_this_watcher() {
+fn this_watcher_works_with_the_options_for_other_responders() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", ""));
     let _watcher = site.start();
@@ -322,7 +322,7 @@ fn the_other_responders_ways_work_with_this_watcher() {
 
 /// Each fence would happen, and be reported as failed.
 #[test]
-fn halves_with_different_directories_of_answers_are_told_so_before_anything_is_requested() {
+fn different_directories_of_answers_are_reported_before_anything_is_requested() {
     let (site, _watcher) = simulated("");
     let private = |name: &str| {
         use std::os::unix::fs::DirBuilderExt;

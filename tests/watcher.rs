@@ -1,24 +1,34 @@
-//! The real `fence-watcher` on its own. The tests write requests by hand, in the style of each kind
-//! of client, and count what a device was really told to do.
+//! The real `fence-watcher` on its own. The tests write requests by hand, in the form of each kind
+//! of client, and count the orders that a device really received.
 //!
-//! - `bad_input`: whatever lies in the directory of requests, nothing but a request is executed:
-//!   files that may not be believed (`untrusted`), requests that must not be executed
-//!   (`not_begun`).
-//! - `check`: whether `check` and `reload` find what would keep the service or a fence from
-//!   success.
-//! - `execution`: what is begun, when; how much at once (`lanes`), and what a device's program is
-//!   given and proves (`programs`).
-//! - `clocks`: time namespaces, and boots that are not one.
-//! - `crashes`: signals, crashes, and what the next watcher makes of them.
-//! - `frozen`: a disk of logs that stands still.
+//!
+//! - `bad_input`: of all files in the directory of requests, only requests are executed: untrusted
+//!   files (`untrusted`), requests that must not be executed (`not_begun`).
+//!
+//! - `check`: whether `check` and `reload` find every cause that would make the service or a fence
+//!   fail.
+//!
+//! - `execution`: which request starts, and when; how many run at once (`lanes`), and what a
+//!   device's program receives and proves (`programs`).
+//!
+//! - `clocks`: time namespaces, and different boots.
+//!
+//! - `crashes`: signals, crashes, and what the next watcher does with the files.
+//!
+//! - `frozen`: a disk of logs that is frozen.
 //! - `locks`: the locks' files are removed while it runs.
-//! - `logged`: what its log holds at each level.
+//!
+//! - `logged`: what the log contains at each level.
 //! - `places`: the directories and lost events; full disks (`disks`).
-//! - `queries`: questions that cannot be understood, or that are still being written.
-//! - `reload`: a new configuration while it runs.
+//!
+//! - `queries`: queries that cannot be understood, or that are still being written.
+//!
+//! - `reload`: a new configuration for a running watcher.
 //! - `returning`: the power-on that follows the answer to a reboot.
-//! - `service`: the configuration, and what the service tells of itself.
-//! - `shortage`: what a passing lack of descriptors delays, and for how long.
+//!
+//! - `service`: the configuration, and what the service reports about itself.
+//!
+//! - `shortage`: what a temporary lack of descriptors delays, and for how long.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 

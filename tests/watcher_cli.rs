@@ -28,14 +28,14 @@ use nix::unistd::Pid;
 
 use executable::write_executable;
 
-/// A directory of one test's own with a spool and a configuration; it goes with the value.
+/// A private directory of one test with a spool and a configuration; it is removed with the value.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let unique = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        // In memory where that is to be had: a busy disk makes each sync take seconds.
+        // In memory if possible: each sync takes seconds on a busy disk.
         let memory = PathBuf::from("/dev/shm");
         let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
         let path = parent.join(format!("fence-watcher-cli-{unique}"));
@@ -98,11 +98,11 @@ fn ran(command: &mut Command) -> Ran {
     }
 }
 
-/// A watcher that serves; it is killed with the value.
+/// A running watcher; it is killed with the value.
 struct Service(Child);
 
 impl Service {
-    /// Starts it and waits until it says that it is ready.
+    /// Starts it and waits until it reports that it is ready.
     fn start(scratch: &Scratch) -> Self {
         let socket = scratch.path("notify");
         let ready = UnixDatagram::bind(&socket).unwrap();
@@ -113,7 +113,7 @@ impl Service {
         let mut message = [0; 256];
         loop {
             let length = match ready.recv(&mut message) {
-                // A machine that was suspended interrupts a wait that has a limit.
+                // A suspend of the machine interrupts a wait that has a limit.
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 length => length.expect("the watcher did not become ready"),
             };
@@ -156,7 +156,7 @@ fn without_a_configuration_nothing_starts_and_a_paragraph_says_what_to_write() {
 }
 
 #[test]
-fn all_that_is_wrong_with_a_configuration_is_said_with_its_line_before_anything_starts() {
+fn all_errors_of_a_configuration_are_reported_with_their_lines_before_anything_starts() {
     let scratch = Scratch::new();
     scratch.configure(
         "[[device]]\nname = 'a'\ntype = 'command'\ntargets = 'n['\ntiemout = '1s'\n\
@@ -195,7 +195,7 @@ fn a_wrong_command_line_is_refused_and_help_is_not_an_error() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_reader_that_goes_away_is_not_an_error() {
     let scratch = Scratch::new();
     scratch.configure(&simulated(&scratch));
     let (reader, writer) = std::io::pipe().unwrap();

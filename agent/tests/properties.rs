@@ -1,4 +1,4 @@
-//! What holds for all options, not only for those that the unit tests think of.
+//! What holds for all options, not only for the examples of the unit tests.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -50,8 +50,8 @@ fn spelling() -> impl Strategy<Value = &'static str> {
     prop::sample::select(PARAMETERS.iter().flat_map(Parameter::spellings).collect::<Vec<_>>())
 }
 
-/// One line of anything. Blanks around a value and a pair of quotes are not its own; an older name and a
-/// newer one are two options here.
+/// One line with any content. Blanks around a value and a pair of quotes are not part of the value.
+/// An older and a newer name of an option count as two options here.
 fn value() -> impl Strategy<Value = String> {
     prop_oneof![any::<String>(), "[ -~]{0,12}", "[=#;\"' a]{0,5}"]
         .prop_map(|text| text.replace(['\n', '\r'], "").trim().trim_matches('"').trim().to_owned())

@@ -67,7 +67,7 @@ fn a_signal_during_the_delay_ends_it_before_anything_is_requested() {
 }
 
 #[test]
-fn a_killed_agent_leaves_a_request_that_nobody_holds() {
+fn a_killed_agent_leaves_an_unlocked_request() {
     let spool = Spool::new();
     let arrivals = Arrivals::watch(&spool.path("requests"));
     let mut child = spool.start("action=off\nplug=n3\n");

@@ -45,7 +45,7 @@ fn each_action_succeeds_with_its_own_words_and_a_complete_audit() {
 }
 
 #[test]
-fn the_command_line_and_the_environment_lead_to_the_same_fence_as_standard_input() {
+fn the_command_line_and_the_environment_give_the_same_fence_as_standard_input() {
     let spool = Spool::new();
     let arrivals = Arrivals::watch(&spool.path("requests"));
     let child = Command::new(AGENT)
@@ -135,7 +135,7 @@ fn an_answer_that_proves_nothing_fails_at_once_and_takes_the_request_back() {
 }
 
 #[test]
-fn an_answer_behind_a_link_is_not_believed() {
+fn an_answer_behind_a_link_is_refused() {
     let spool = Spool::new();
     let output = spool.run_answered("action=off\nplug=n3\n", |responder| {
         let elsewhere = spool.path("elsewhere");
@@ -147,7 +147,7 @@ fn an_answer_behind_a_link_is_not_believed() {
 }
 
 #[test]
-fn the_responders_failure_is_told_with_its_message() {
+fn the_responders_failure_is_reported_with_its_message() {
     let spool = Spool::new();
     let output = spool.run_answered("action=off\nplug=n3\n", |responder| {
         let mut answer = responder.success();
@@ -164,7 +164,7 @@ fn the_responders_failure_is_told_with_its_message() {
 }
 
 #[test]
-fn a_half_written_answer_is_waited_for_until_it_is_whole() {
+fn the_agent_waits_until_a_half_written_answer_is_complete() {
     let spool = Spool::new();
     let output = spool.run_answered("action=off\nplug=n3\npoll_interval=0.01\n", |responder| {
         let answer = responder.success().to_string();
@@ -178,7 +178,7 @@ fn a_half_written_answer_is_waited_for_until_it_is_whole() {
 }
 
 #[test]
-fn an_answer_that_stays_half_written_is_a_failure_that_says_so() {
+fn an_answer_that_stays_half_written_is_reported_as_a_failure() {
     let spool = Spool::new();
     let output = spool.run_answered("action=off\nplug=n3\nfence_timeout=1\n", |responder| {
         fs::write(responder.response(&responder.file), "{\"success\": tr").unwrap();
@@ -210,7 +210,7 @@ fn without_a_watch_left_the_agent_looks_from_time_to_time_and_succeeds() {
     assert!(fs::read_to_string(debug).unwrap().contains("no watch is left"));
 }
 
-/// The simplest watchers look for one event alone and never see a rename.
+/// The simplest watchers wait for one kind of event only and never see a rename.
 #[test]
 fn a_script_that_looks_for_created_or_for_closed_files_alone_sees_the_request_whole() {
     for event in [AddWatchFlags::IN_CREATE, AddWatchFlags::IN_CLOSE_WRITE] {
@@ -225,7 +225,7 @@ fn a_script_that_looks_for_created_or_for_closed_files_alone_sees_the_request_wh
 }
 
 #[test]
-fn nnf_gets_its_file_name_and_is_never_told_to_switch_on() {
+fn nnf_gets_its_file_name_and_never_an_on() {
     let spool = Spool::new();
     let output = spool.run_answered("action=reboot\nplug=n3\nresponder=nnf\n", |responder| {
         assert_eq!(responder.file, format!("n3-{}.json", responder.id()));

@@ -1,4 +1,4 @@
-//! What is typed or sent: options that are refused, ignored or cut short.
+//! Options from the command line and from standard input that are refused, ignored or truncated.
 
 use std::process::Command;
 
@@ -54,7 +54,7 @@ fn each_refusal_is_one_line_and_leaves_all_directories_empty() {
 }
 
 #[test]
-fn an_unknown_action_is_told_in_the_word_that_pacemaker_knows() {
+fn an_unknown_action_is_reported_in_pacemakers_words() {
     let output = arguments(&["-o", "explode", "-n", "n3"]);
     let words = "fence_gfs2_recorder: Failed: Unrecognised action 'explode'\n";
     assert_eq!(assert_failure(&output), words);
@@ -75,9 +75,9 @@ fn an_unknown_option_is_an_error_on_the_command_line_and_ignored_on_standard_inp
     assert_success(&output, "Success: Powered OFF\n");
 }
 
-/// fence-agents warns of these values and goes on.
+/// fence-agents warns about these values and continues.
 #[test]
-fn a_flag_with_a_value_that_means_nothing_stops_no_fence() {
+fn a_flag_with_a_meaningless_value_stops_no_fence() {
     for line in [
         "verbose=2",
         "verbose=",
@@ -99,7 +99,7 @@ fn a_flag_with_a_value_that_means_nothing_stops_no_fence() {
         });
         assert_success(&output, "Success: Powered OFF\n");
     }
-    // The steps, which go to the log as well, say so; `quiet` here is none of the values.
+    // The steps, which also go to the log, report it; `quiet` is none of the values here.
     let spool = Spool::new();
     let lines = "action=off\nplug=n3\nverbose=1\ngfs2_discovery_enabled=2\ndelay=\nquiet=2\n";
     let output = spool.run_answered(lines, |responder| responder.answer(&responder.success()));
@@ -127,7 +127,8 @@ fn a_monitor_fails_where_each_fence_would_or_ignores_a_value_and_warns_of_a_flag
     ] {
         assert_failure(&spool.run(&format!("action=monitor\n{lines}\n")));
     }
-    // A monitor that fails takes the device from this node, and with it fences that would have worked.
+    // A monitor that fails takes the device from this node, and with it fences that would have
+    // worked.
     let ignored = [
         ("verbose", "2"),
         ("quiet", ""),
@@ -148,7 +149,7 @@ fn a_monitor_fails_where_each_fence_would_or_ignores_a_value_and_warns_of_a_flag
 }
 
 #[test]
-fn a_long_option_may_be_cut_short_where_one_name_begins_so() {
+fn a_long_option_may_be_abbreviated_to_a_unique_prefix() {
     let full = arguments(&["-o", "metadata"]);
     for words in [&["--act", "metadata"][..], &["--act=metadata", "--plug", "n3", "--verb=2"]] {
         let is_unique = !words.contains(&"--verb=2");
@@ -184,7 +185,7 @@ fn texts_about_the_agent_need_no_directory_no_environment_and_no_input() {
 }
 
 #[test]
-fn a_mistyped_option_is_told_with_the_one_that_was_meant() {
+fn a_mistyped_option_is_reported_with_the_intended_one() {
     for (words, meant) in [
         (&["-o", "off", "-n", "n3", "--fence-timeot=5"][..], "--fence-time-out"),
         (&["--actoin", "off"], "--action"),
@@ -198,7 +199,7 @@ fn a_mistyped_option_is_told_with_the_one_that_was_meant() {
 }
 
 #[test]
-fn validate_all_warns_of_an_option_that_nobody_knows_and_does_not_fail() {
+fn validate_all_warns_of_an_unknown_option_and_does_not_fail() {
     let spool = Spool::new();
     let said = |lines: &str| {
         let output = spool.run(&format!("action=validate-all\n{lines}"));
@@ -220,9 +221,9 @@ fn validate_all_warns_of_an_option_that_nobody_knows_and_does_not_fail() {
     assert!(warning.len() <= 1_024 && warning.ends_with(" more\n"), "{warning}");
 }
 
-/// The environment is that of a person, and so is a command line: Pacemaker gives neither.
+/// Only a person sets the environment and types a command line: Pacemaker passes neither.
 #[test]
-fn a_wrong_variable_is_told_to_the_one_who_set_it_and_stops_no_fence() {
+fn a_wrong_variable_is_reported_to_a_person_and_stops_no_fence() {
     let ignored = "fence_gfs2_recorder: a value is ignored, and the default holds: the environment \
                    variable GFS2_DISCOVERY_ENABLED is 'maybe', but must be yes or no; the default is \
                    'true'\n";

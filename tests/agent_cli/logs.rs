@@ -1,4 +1,4 @@
-//! The logs, and what they may not delay.
+//! The logs, and what they must not delay.
 
 use std::fs::{self, File, Permissions};
 use std::io::Read;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::rig::{Arrivals, Spool, Watcher, assert_failure, await_lines, signal_child, text};
 
-/// Makes whoever writes this log wait, as a disk does that stands still, until the value is dropped.
+/// Makes each process that writes this log wait, as on a frozen disk, until the value is dropped.
 fn held_log(spool: &Spool, name: &str) -> File {
     let path = spool.path("log").join(name);
     let file = File::create(&path).unwrap();
@@ -101,12 +101,12 @@ fn an_agent_whose_log_hangs_withdraws_in_time_on_a_signal_and_at_its_deadline() 
 fn an_agent_that_is_killed_while_its_log_hangs_leaves_nothing_held_and_its_request_in_the_audit() {
     let spool = Spool::new();
     let held = held_log(&spool, "fence-events-detailed.jsonl");
-    // The file itself is made before there is anything to write.
+    // The file itself is created before there is anything to write.
     let others = Arrivals::watch_for(&spool.path("log"), AddWatchFlags::IN_MODIFY);
     let arrivals = Arrivals::watch(&spool.path("requests"));
     let mut child = spool.start("action=off\nplug=n3\n");
     let request = File::open(spool.path("requests").join(arrivals.next())).unwrap();
-    // The log before the one that hangs is written: the process that writes them waits now.
+    // The log before the hanging one is written, so the log process waits now.
     while others.next() != "fence-events-readable.log" {}
     signal_child(&child, Signal::SIGKILL);
 

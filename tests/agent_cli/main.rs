@@ -1,6 +1,7 @@
-//! The real agent binary, driven from outside: its options, its files, its words and its exit codes.
+//! The real agent binary, driven from outside: its options, its files, its messages and its exit
+//! codes.
 //!
-//! The other half is played by the test itself, so that it can answer in ways that no watcher should.
+//! The test itself plays the watcher, so that it can answer as no watcher should.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -20,7 +21,7 @@ mod target;
 
 use std::process::Command;
 
-/// This program itself, without any tool: what it leaves out is a failure in CI.
+/// This program without any tool: a test that is left out is a failure in CI.
 #[test]
 fn a_test_without_its_tool_is_left_out_and_fails_in_ci() {
     let run = |ci: &str| {

@@ -1,4 +1,4 @@
-//! The words on standard output and standard error, and who reads them.
+//! The texts on standard output and standard error, and their readers.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -11,7 +11,7 @@ use crate::rig::{
     start, text,
 };
 
-/// A pipe whose reader reads nothing takes no more than it holds.
+/// A pipe whose reader does not read accepts no more than it holds.
 fn full_pipe() -> (io::PipeReader, io::PipeWriter) {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let (reader, mut writer) = io::pipe().unwrap();
@@ -26,7 +26,7 @@ fn is_line_end(c: char) -> bool {
 }
 
 #[test]
-fn a_reader_that_reads_nothing_holds_up_no_fence() {
+fn a_reader_that_reads_nothing_delays_no_fence() {
     let (reader, writer) = full_pipe();
     for (verbose, is_answered) in [(1, true), (1, false), (0, true), (0, false)] {
         let spool = Spool::new();
@@ -52,9 +52,9 @@ fn a_reader_that_reads_nothing_holds_up_no_fence() {
     drop(reader);
 }
 
-/// What was asked for did not reach anybody: a caller must not take the silence for an empty list.
+/// The result did not reach its reader: a caller must not take the silence for an empty list.
 #[test]
-fn an_answer_that_cannot_be_written_is_a_failure_and_a_fence_that_is_done_none() {
+fn a_query_result_that_cannot_be_written_is_a_failure_but_not_a_finished_fence() {
     let spool = Spool::new();
     let watcher = Watcher::start(&spool);
     let ways = [("full", "exec \"$@\" >/dev/full"), ("closed", "exec \"$@\" >&-")];
@@ -91,9 +91,9 @@ fn an_answer_that_cannot_be_written_is_a_failure_and_a_fence_that_is_done_none()
     drop(watcher);
 }
 
-/// Somebody who pipes into `head` is no failure, and neither is a shell's `>/dev/null`.
+/// A pipe into `head` is not a failure, and neither is a shell's `>/dev/null`.
 #[test]
-fn a_reader_that_wants_no_more_and_one_that_wants_nothing_are_no_failure() {
+fn a_reader_that_stops_early_and_one_that_reads_nothing_are_not_failures() {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
     let metadata = || {
@@ -126,7 +126,7 @@ fn a_message_cannot_forge_a_line_of_a_log() {
 }
 
 #[test]
-fn quiet_keeps_standard_error_empty_and_verbose_tells_the_steps() {
+fn quiet_keeps_standard_error_empty_and_verbose_shows_the_steps() {
     let spool = Spool::new();
     let output = spool.run("action=off\nplug=n3\nfence_timeout=1\nquiet=yes\n");
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), ""));
@@ -154,7 +154,7 @@ fn a_terminal_sees_the_waiting_and_afterwards_only_the_result() {
     let lines = spool.lines() + "action=off\nplug=n3\nfence_timeout=1\n";
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     let mut shown = Vec::new();
-    // The terminal ends with an error when its last program is gone.
+    // The terminal ends with an error when its last program has ended.
     let _ = File::from(pty.master).read_to_end(&mut shown);
 
     assert_eq!(child.wait().unwrap().code(), Some(1));

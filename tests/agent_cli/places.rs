@@ -1,4 +1,4 @@
-//! The directories of the spool: made, missing, full, or open to others.
+//! The directories of the spool: created, missing, full, or open to others.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use crate::left_out::left_out;
 use crate::rig::{AGENT, Spool, Watcher, assert_failure, assert_success, await_lines, start};
 
 #[test]
-fn someone_who_may_not_use_the_spool_is_told_to_be_root() {
+fn a_user_without_access_to_the_spool_is_advised_to_be_root() {
     if !nix::unistd::geteuid().is_root() {
         left_out("someone who may not use the spool", "it needs root");
         return;
@@ -35,9 +35,9 @@ fn someone_who_may_not_use_the_spool_is_told_to_be_root() {
     }
 }
 
-/// As the versions before did: a simple watcher may make none of them.
+/// As the earlier versions did: a simple watcher may create none of them.
 #[test]
-fn missing_directories_are_made_where_the_responder_is_none_of_ours() {
+fn missing_directories_are_made_for_other_responders() {
     for responder in ["script", "nnf", "fence-watcher"] {
         let ours = responder == "fence-watcher";
         for action in ["monitor", "off"] {
@@ -66,7 +66,7 @@ fn missing_directories_are_made_where_the_responder_is_none_of_ours() {
     }
 }
 
-/// A file system without room, as a limit of files' sizes plays it.
+/// A full file system, simulated by a limit of the size of files.
 #[test]
 fn a_monitor_fails_where_no_request_could_be_written() {
     for responder in ["script", "nnf", "fence-watcher"] {
@@ -100,7 +100,7 @@ fn an_answer_in_a_directory_that_was_made_again_is_found() {
 }
 
 #[test]
-fn a_spool_that_is_missing_or_open_to_others_is_named_with_its_mend() {
+fn a_spool_that_is_missing_or_open_to_others_is_reported_with_the_repair() {
     let spool = Spool::new();
     fs::set_permissions(spool.path("requests"), Permissions::from_mode(0o777)).unwrap();
     let output = spool.run("action=off\nplug=n3\n");

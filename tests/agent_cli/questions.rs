@@ -1,4 +1,4 @@
-//! Questions: to a watcher that lives, to one that does not, and to other responders.
+//! Queries: to a watcher that runs, to a dead watcher, and to other responders.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -114,7 +114,7 @@ fn a_watcher_that_lives_but_does_not_answer_is_an_expired_time() {
 }
 
 #[test]
-fn a_monitor_says_how_many_more_there_are_than_it_names() {
+fn a_monitor_reports_the_number_of_targets_that_it_does_not_name() {
     let spool = Spool::new();
     let _watcher = Watcher::start(&spool);
 

@@ -1,4 +1,4 @@
-//! A spool of its own for each test, the agent in it, and whoever answers.
+//! A private spool for each test, the agent in it, and the responders.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -23,10 +23,10 @@ use serde_json::{Value, json};
 
 pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_fence_gfs2_recorder");
 
-/// Far longer than anything takes that does not hang.
+/// Far more time than anything needs that does not hang.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A spool of its own for one test.
+/// A private spool for one test.
 pub(crate) struct Spool {
     pub(crate) root: PathBuf,
 }
@@ -47,13 +47,13 @@ impl Spool {
         self.root.join(name)
     }
 
-    /// The lines of standard input that lead the agent here.
+    /// The lines of standard input that direct the agent to this spool.
     pub(crate) fn lines(&self) -> String {
         let root = self.root.display();
         format!("request_dir={root}/requests\nresponse_dir={root}/responses\nlog_dir={root}/log\n")
     }
 
-    /// A started agent that reads `lines` beside those that lead it here.
+    /// A started agent that reads `lines` and the lines that direct it to this spool.
     pub(crate) fn start(&self, lines: &str) -> Child {
         let mut command = Command::new(AGENT);
         command.env_clear().env("GFS2_DISCOVERY_ROOT", self.path("root"));
@@ -65,7 +65,7 @@ impl Spool {
         self.start(lines).wait_with_output().unwrap()
     }
 
-    /// An agent whose request, once it is there, is answered with what `answer` makes of it.
+    /// An agent whose request is answered with the result of `answer` as soon as it exists.
     pub(crate) fn run_answered(&self, lines: &str, answer: impl FnOnce(&Responder<'_>)) -> Output {
         let arrivals = Arrivals::watch(&self.path("requests"));
         let child = self.start(lines);
@@ -78,7 +78,8 @@ impl Spool {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// The audit, once it has so many events: an agent that has little time left does not wait for it.
+    /// The audit, once it has this many events: an agent with little time left does not wait for
+    /// the log.
     pub(crate) fn audit_with(&self, count: usize) -> Vec<Value> {
         await_lines(self, "fence-events-detailed.jsonl", count);
         self.audit()
@@ -111,7 +112,7 @@ pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// Exit 0 with exactly this on standard output, and nothing on standard error.
+/// Checks for exit code 0 with exactly this on standard output, and an empty standard error.
 #[track_caller]
 pub(crate) fn assert_success(output: &Output, stdout: &str) {
     assert_eq!(text(&output.stderr), "");
@@ -119,7 +120,8 @@ pub(crate) fn assert_success(output: &Output, stdout: &str) {
     assert_eq!(output.status.code(), Some(0));
 }
 
-/// Exit 1 with one line on standard error, which is given back, and nothing on standard output.
+/// Checks for exit code 1 with one line on standard error, which it returns, and an empty standard
+/// output.
 #[track_caller]
 pub(crate) fn assert_failure(output: &Output) -> &str {
     let stderr = text(&output.stderr);
@@ -130,7 +132,7 @@ pub(crate) fn assert_failure(output: &Output) -> &str {
     stderr
 }
 
-/// The names that appear in a directory, in their order, hidden ones left out.
+/// The names that appear in a directory, in order, without hidden ones.
 pub(crate) struct Arrivals {
     inotify: Inotify,
     names: RefCell<VecDeque<String>>,
@@ -143,10 +145,10 @@ impl Arrivals {
         Arrivals::watch_for(directory, events)
     }
 
-    /// The same for one that looks for these events alone.
+    /// The same for a reader that waits only for these events.
     pub(crate) fn watch_for(directory: &Path, events: AddWatchFlags) -> Self {
-        // The user's few instances may be in use elsewhere on this machine, and nothing tells when
-        // one becomes free.
+        // Other programs on this machine may use the user's few instances, and no event announces a
+        // free one.
         let inotify = loop {
             match Inotify::init(InitFlags::IN_CLOEXEC) {
                 Err(Errno::EMFILE) => thread::sleep(Duration::from_millis(10)),
@@ -169,7 +171,7 @@ impl Arrivals {
         }
     }
 
-    /// A test that awaits what does not come fails, and holds up nothing else.
+    /// A test that waits in vain fails, and delays nothing else.
     pub(crate) fn await_events(&self) {
         let mut awaited = [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
         let is_there = poll(&mut awaited, PollTimeout::try_from(PATIENCE).unwrap()).unwrap();
@@ -209,7 +211,7 @@ impl<'a> Responder<'a> {
         })
     }
 
-    /// Answers under `name` as a simple watcher does: in place, then the request is removed.
+    /// Answers under `name` as a simple watcher does: writes in place, then removes the request.
     pub(crate) fn answer_as(&self, name: &str, answer: &Value) {
         let file = self.response(name);
         fs::write(&file, answer.to_string()).unwrap();
@@ -221,13 +223,13 @@ impl<'a> Responder<'a> {
         self.answer_as(&self.file, answer);
     }
 
-    /// Wakes the agent without taking its request, which may be gone already.
+    /// Wakes the agent without claiming its request, which may be gone already.
     pub(crate) fn nudge(&self) {
         let _ = fs::set_permissions(self.pending(), Permissions::from_mode(0o600));
     }
 }
 
-/// Waits until a log has so many lines.
+/// Waits until a log has this many lines.
 pub(crate) fn await_lines(spool: &Spool, name: &str, count: usize) -> Vec<String> {
     let changes = Arrivals::watch(&spool.path("log"));
     loop {
@@ -240,7 +242,7 @@ pub(crate) fn await_lines(spool: &Spool, name: &str, count: usize) -> Vec<String
     }
 }
 
-/// A watcher that lives and answers questions, until it is dropped.
+/// A watcher that runs and answers queries until it is dropped.
 pub(crate) struct Watcher {
     thread: Option<thread::JoinHandle<()>>,
     queries: PathBuf,
@@ -259,7 +261,7 @@ impl Watcher {
                 if name == "stop" {
                     return;
                 }
-                // Its own answers appear here as well.
+                // Its own answers also appear in this directory.
                 let Some(QueryText::Whole { bytes, .. }) = watcher.read_query(&name).unwrap()
                 else {
                     continue;
@@ -308,7 +310,7 @@ pub(crate) fn answer_to(query: &Query) -> QueryAnswer {
     answer
 }
 
-/// How many targets of the device `many` do not answer.
+/// How many targets of the device `many` do not respond.
 pub(crate) const MANY: usize = 200;
 
 pub(crate) fn places(spool: &Spool) -> Places {
@@ -326,7 +328,7 @@ pub(crate) fn ended_by_itself(child: &mut Child) -> Option<ExitStatus> {
         if let Some(status) = child.try_wait().unwrap() {
             return Some(status);
         }
-        // Nothing but a wait without a limit announces the end of a child.
+        // No event announces the end of a child, except a wait without a limit.
         thread::sleep(Duration::from_millis(3));
     }
     child.kill().unwrap();

@@ -1,4 +1,4 @@
-//! Which node is meant, and a target that is the name of another one.
+//! Which node is meant, and a target whose name belongs to another node.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,7 @@ use crate::executable::write_executable;
 use crate::left_out::left_out;
 use crate::rig::{Spool, assert_failure, assert_success};
 
-/// A cluster of node1 and node2, as corosync knows it, and of remote1, as only the CIB does.
+/// A cluster of node1 and node2, which corosync knows, and remote1, which only the CIB contains.
 fn put_cluster(spool: &Spool) {
     let corosync = spool.path("root/etc/corosync");
     let programs = spool.path("root/usr/sbin");
@@ -22,7 +22,8 @@ fn put_cluster(spool: &Spool) {
     write_executable(&cibadmin, format!("#!/bin/sh\necho '{cib}'\n"));
 }
 
-/// The cluster of `put_cluster` with addresses alone in corosync.conf, and a `cibadmin` that does this.
+/// The cluster of `put_cluster` with only addresses in corosync.conf, and a `cibadmin` with this
+/// script.
 fn put_unnamed_cluster(spool: &Spool, cibadmin: &str) {
     put_cluster(spool);
     let node = |id| format!("node {{\n ring0_addr: 10.9.0.{id}\n nodeid: {id}\n}}\n");
@@ -36,10 +37,10 @@ fn put_unnamed_cluster(spool: &Spool, cibadmin: &str) {
     write_executable(&spool.path("root/usr/sbin/cibadmin"), format!("#!/bin/sh\n{script}\n"));
 }
 
-/// What makes a cluster in the spool's root.
+/// Files in the spool's root that describe a cluster.
 type Put<'a> = &'a dyn Fn(&Spool);
 
-/// The cluster would take node1 for fenced, while node2 is off.
+/// The cluster would consider node1 fenced, although node2 is off.
 #[test]
 fn a_plug_that_is_another_nodes_name_is_refused_before_anything_is_requested() {
     let spool = Spool::new();
@@ -95,7 +96,7 @@ fn a_plug_that_is_no_other_nodes_name_is_fenced() {
     }
 }
 
-/// DLM would take node 1 for fenced, while node2 is off.
+/// DLM would consider node 1 fenced, although node2 is off.
 #[test]
 fn a_plug_that_is_another_node_than_the_one_that_dlm_means_is_refused() {
     for lines in [
@@ -172,7 +173,7 @@ fn where_the_clusters_names_cannot_be_read_another_name_is_refused() {
             }
         }
         assert_eq!(spool.files("requests"), [""; 0]);
-        // Nobody doubts that these are one.
+        // These names certainly belong to one node.
         for lines in ["plug=node1\nnodename=node1", "plug=NODE1\nnodename=node1", "plug=node2"] {
             let lines = format!("action=off\n{lines}\nno_gfs2_discovery=1\n");
             let output =
@@ -182,7 +183,7 @@ fn where_the_clusters_names_cannot_be_read_another_name_is_refused() {
     }
 }
 
-/// A umask of 002 makes such a file, and nobody but root is in root's group.
+/// A umask of 002 creates such a file, and only root is in root's group.
 #[test]
 fn a_corosync_conf_that_roots_group_can_write_is_read() {
     if !nix::unistd::geteuid().is_root() {

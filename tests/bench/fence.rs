@@ -1,13 +1,15 @@
-//! Speed, against a floor: what a fence costs here, and what the least program in C would need.
+//! Speed, against a floor: the cost of a fence here, and the cost of a minimal program in C.
 //!
-//! Both are measured in the same run and in turn, because a machine's own speed changes more from
-//! hour to hour than the code does; the ratio is what can be compared. Times are printed and not
-//! judged, but a fence that fails ends the run with exit code 1.
+//! Both are measured in the same run, alternately, because the speed of a machine changes more from
+//! hour to hour than the code does; only the ratio can be compared. Times are printed and not
+//! judged, but a failed fence ends the run with exit code 1.
 //!
-//! - `rig`: the programs under measurement, each with a private spool. `floor.c` is the other pair.
+//!
+//! - `rig`: the programs under measurement, each with a private spool. `floor.c` is the minimal
+//!   pair.
 //! - `measure`: samples, the kernel's own figures, and the lines of the table.
 //!
-//! Run it with `cargo bench -p fence-watcher`. `FENCE_AGENT` names an agent that is built already.
+//! Run it with `cargo bench -p fence-watcher`. `FENCE_AGENT` names an agent that is already built.
 
 mod measure;
 mod rig;
@@ -26,15 +28,15 @@ use measure::{
 };
 use rig::{Agent, Floor, FloorServer, Scratch, Watcher};
 
-/// How often each single thing is measured, and before that done without measuring.
+/// The number of samples of each single operation, and of the warm-up runs before them.
 const RUNS: usize = 300;
 const WARM_UPS: usize = 20;
 
-/// How many files lie about in the full spool: answers, and refused requests.
+/// The number of files in the full spool: answers, and refused requests.
 const ANSWERS: usize = 100_000;
 const REFUSED: usize = 10_000;
 
-/// How many agents start at once.
+/// The number of agents that start at once.
 const AGENTS: usize = 500;
 
 const IDLE: Duration = Duration::from_secs(5);
@@ -83,7 +85,7 @@ fn fences(scratch: &Scratch, agent: &Agent, floor: Option<&Floor>) -> Result<()>
     compare(&label, &among, Some(&ours))
 }
 
-/// What an agent costs that has nothing to do but print.
+/// The cost of an agent that only prints.
 fn starts(agent: &Agent, floor: Option<&Floor>) -> Result<()> {
     for arguments in [&["-o", "metadata"][..], &["--version"]] {
         let command = || {
@@ -105,7 +107,7 @@ fn starts(agent: &Agent, floor: Option<&Floor>) -> Result<()> {
     Ok(())
 }
 
-/// Many agents at once, and a device that takes a second.
+/// Many agents at once, and a device that needs a second.
 fn burst(scratch: &Scratch, agent: &Agent, floor: Option<&Floor>) -> Result<()> {
     let watcher = Watcher::start(&scratch.join("burst"), ONE_SECOND)?;
     let pids = watcher.pids()?;
@@ -145,7 +147,7 @@ fn burst(scratch: &Scratch, agent: &Agent, floor: Option<&Floor>) -> Result<()> 
     Ok(())
 }
 
-/// What a watcher costs while nothing happens.
+/// The cost of an idle watcher.
 fn idleness(scratch: &Scratch, floor: Option<&Floor>) -> Result<()> {
     let watcher = Watcher::start(&scratch.join("idle"), NO_OP)?;
     let server = floor
@@ -154,7 +156,7 @@ fn idleness(scratch: &Scratch, floor: Option<&Floor>) -> Result<()> {
     let pids = watcher.pids()?;
     settle(&pids)?;
     let before = context_switches(&pids)?;
-    // The time that is measured.
+    // The measured time.
     thread::sleep(IDLE);
     let switches = context_switches(&pids)? - before;
     line(
@@ -179,7 +181,7 @@ fn idleness(scratch: &Scratch, floor: Option<&Floor>) -> Result<()> {
     )
 }
 
-/// What many agents at once came to; memory is the mean of one, in KiB.
+/// The results of many agents at once; memory is the mean of one agent, in KiB.
 struct Burst {
     wall: Duration,
     failures: usize,
@@ -194,7 +196,7 @@ fn all_at_once(client: impl Fn(usize) -> (Command, String)) -> Result<Burst> {
         let (mut command, options) = client(number);
         children.push(spawn(&mut command, &options)?);
     }
-    // A sample, so that reading it does not hold up those it is about. Who has ended shows nothing.
+    // A sample, so that reading does not delay the agents. An agent that has ended shows nothing.
     let sample: Vec<_> =
         children.iter().step_by(AGENTS / 20).filter_map(|child| memory(child.id()).ok()).collect();
     let mut failures = 0;
@@ -210,7 +212,7 @@ fn all_at_once(client: impl Fn(usize) -> (Command, String)) -> Result<Burst> {
     Ok(Burst { wall, failures, resident: mean(|m| m.0), own: mean(|m| m.1) })
 }
 
-/// From before the start of a program to after its end. It must succeed.
+/// The time from before the start of a program until after its end. The program must succeed.
 fn timed(command: &mut Command, options: &str) -> Result<Duration> {
     let begin = Instant::now();
     let status = spawn(command, options)?.wait()?;
@@ -238,7 +240,7 @@ fn compare(label: &str, ours: &Samples, against: Option<&Samples>) -> Result<()>
     )
 }
 
-/// Leaves answers and refused requests of another time in a spool.
+/// Leaves old answers and refused requests in a spool.
 fn fill(spool: &Path) -> Result<()> {
     let files = [("responses", ANSWERS, ""), ("requests/.rejected", REFUSED, ".json")];
     for (directory, count, between) in files {
@@ -252,7 +254,7 @@ fn fill(spool: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A device that has nothing to do. Answers stay, however many there are.
+/// A device that has nothing to do. All answers are kept.
 const NO_OP: &str = r#"
 [spool]
 keep_answers_max = 1000000
@@ -263,7 +265,7 @@ targets = "n1"
 off = ["/bin/true"]
 "#;
 
-/// A device that takes its time, for as many at once as there are.
+/// A slow device, for this many executions at once.
 const ONE_SECOND: &str = r#"
 [[device]]
 name = "slow"

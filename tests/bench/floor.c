@@ -1,5 +1,5 @@
 /*
- * The floor: the least that a fence through files can cost, to compare the agent and the watcher with.
+ * The floor: the minimal cost of a fence through files, as a comparison for the agent and the watcher.
  *
  * It has the same steps: the client starts, reads its options, writes a request and renames it, waits by
  * inotify on its own file, reads the answer and exits; the server claims by rename, forks and runs the
@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 #define RUNNING_MAX 1024
-#define POLL_MS 500 /* The agent's default poll_interval, where there is no inotify to be had. */
+#define POLL_MS 500 /* The agent's default poll_interval, if inotify is not available. */
 
 static void must(int ok, const char *what)
 {

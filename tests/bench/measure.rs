@@ -1,4 +1,4 @@
-//! Samples of times, what the kernel knows of a process, and the lines of the table.
+//! Samples of times, the kernel's figures about a process, and the lines of the table.
 
 use std::fmt;
 use std::fs;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// Times of the same thing, measured again and again.
+/// Repeated measurements of the same operation.
 pub(crate) struct Samples(Vec<Duration>);
 
 impl Samples {
@@ -40,7 +40,7 @@ impl fmt::Display for Samples {
     }
 }
 
-/// How often the processes' threads were put aside or gave the processor up: each is a wake-up.
+/// How often the processes' threads were preempted or gave the processor up: each is a wake-up.
 pub(crate) fn context_switches(pids: &[u32]) -> Result<u64> {
     let mut sum = 0;
     for pid in pids {
@@ -53,11 +53,11 @@ pub(crate) fn context_switches(pids: &[u32]) -> Result<u64> {
     Ok(sum)
 }
 
-/// Waits until the processes have nothing more to do that was left from their start.
+/// Waits until the processes have finished the work of their start.
 pub(crate) fn settle(pids: &[u32]) -> Result<()> {
     for _ in 0..100 {
         let before = context_switches(pids)?;
-        // Nothing announces that a process does nothing.
+        // No event announces that a process is idle.
         thread::sleep(Duration::from_millis(200));
         if context_switches(pids)? == before {
             return Ok(());
@@ -66,14 +66,14 @@ pub(crate) fn settle(pids: &[u32]) -> Result<()> {
     bail!("the watcher does not come to rest");
 }
 
-/// A process's memory in KiB: what is resident (RSS), and its share of that (PSS).
+/// A process's memory in KiB: the resident memory (RSS), and its proportional share (PSS).
 pub(crate) fn memory(pid: u32) -> Result<(f64, f64)> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let of = |key| figure(&rollup, key).context("smaps_rollup shows no memory");
     Ok((as_kib(of("Rss")?), as_kib(of("Pss")?)))
 }
 
-/// The most that was ever resident of a process, in KiB.
+/// The maximum of a process's resident memory, in KiB.
 pub(crate) fn peak(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     figure(&status, "VmHWM").map(as_kib).context("/proc shows no peak of memory")

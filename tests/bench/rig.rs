@@ -1,4 +1,4 @@
-//! The programs under measurement, each with a spool of its own that goes with them.
+//! The programs under measurement, each with a private spool that is removed with it.
 
 use std::env;
 use std::ffi::OsString;
@@ -17,10 +17,10 @@ use nix::unistd::Pid;
 
 use crate::measure::parent;
 
-/// How long a program may take to get ready.
+/// The limit for the start of a program.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// A private directory, in memory where that is to be had: what a disk needs is not ours to measure.
+/// A private directory, in memory if possible: the disk's time is not measured.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -44,12 +44,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What stays is in a directory of temporary files.
+        // If this fails, the rest remains in a directory of temporary files.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Makes a directory, and those on the way to it, that only its owner can use.
+/// Creates a directory and its parents, accessible only to its owner.
 pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
@@ -58,7 +58,7 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
 pub(crate) struct Agent(PathBuf);
 
 impl Agent {
-    /// The one that `FENCE_AGENT` names, or one that is built beside the watcher.
+    /// The agent that `FENCE_AGENT` names, or one that is built beside the watcher.
     pub(crate) fn build() -> Result<Self> {
         if let Some(path) = env::var_os("FENCE_AGENT") {
             return Ok(Agent(path.into()));
@@ -82,13 +82,13 @@ impl Agent {
 
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.0);
-        // What a cluster's own tools take to answer is not measured.
+        // The response time of a cluster's own tools is not measured.
         command.env("GFS2_DISCOVERY_ROOT", "/nonexistent");
         command
     }
 }
 
-/// The real watcher, serving a spool of its own until it is dropped.
+/// The real watcher, which serves a private spool until it is dropped.
 pub(crate) struct Watcher {
     place: PathBuf,
     child: Child,
@@ -128,7 +128,7 @@ impl Watcher {
         }
     }
 
-    /// What the agent is told on its standard input.
+    /// The agent's standard input.
     pub(crate) fn options(&self, target: &str) -> String {
         let place = self.place.display();
         format!(
@@ -152,7 +152,7 @@ impl Watcher {
         bail!("the watcher has no executor")
     }
 
-    /// Ends it as a service manager does, and says how that went.
+    /// Stops it as a service manager does, and returns its exit status.
     pub(crate) fn stop(mut self) -> Result<()> {
         self.terminate()?;
         Ok(())
@@ -172,7 +172,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // Whoever wants to know how it ended calls `stop`.
+        // A caller that needs the exit status calls `stop`.
         let _ = self.terminate();
     }
 }
@@ -181,7 +181,7 @@ impl Drop for Watcher {
 pub(crate) struct Floor(PathBuf);
 
 impl Floor {
-    /// `None` where there is no compiler.
+    /// `None` if no compiler is installed.
     pub(crate) fn build() -> Result<Option<Self>> {
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("floor");
         let status = Command::new("cc")
@@ -197,7 +197,7 @@ impl Floor {
         }
     }
 
-    /// A program that prints so many bytes.
+    /// A program that prints this many bytes.
     pub(crate) fn print(&self, length: usize) -> Command {
         let mut command = Command::new(&self.0);
         command.arg("print").arg(length.to_string());
@@ -213,7 +213,7 @@ pub(crate) struct FloorServer<'a> {
 }
 
 impl<'a> FloorServer<'a> {
-    /// Starts it in `place`, where `device` is the program it runs for each request.
+    /// Starts it in `place`; it runs the program `device` for each request.
     pub(crate) fn start(floor: &'a Floor, place: &Path, device: &[&str]) -> Result<Self> {
         for directory in ["requests", "claimed", "responses"] {
             make_private(&place.join(directory))?;
@@ -235,7 +235,7 @@ impl<'a> FloorServer<'a> {
         command
     }
 
-    /// As much as the agent is told, and as its request says.
+    /// The same amount of input as the agent's and its request's.
     pub(crate) fn options(&self) -> String {
         let place = self.place.display();
         format!(

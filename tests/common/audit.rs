@@ -1,18 +1,18 @@
-//! What the audit of a site says.
+//! The audit of a site.
 
 use serde_json::{Value, json};
 
 use super::{Site, wait_for};
 
 impl Site {
-    /// The events that agents and watcher wrote down.
+    /// The events that the agents and the watcher wrote.
     pub fn audit(&self) -> Vec<Value> {
         let lines = self.lines("log/fence-events-detailed.jsonl");
         lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// What the audit says of the power-on after the answer to the reboot `id`, once it does: the result
-    /// and the details.
+    /// The audit's outcome of the power-on after the answer to the reboot `id`, if it is recorded:
+    /// the result and the details.
     pub fn await_on_result(&self, id: &str) -> (String, String) {
         let mut found = None;
         wait_for("what became of the power-on", || {
@@ -31,13 +31,13 @@ impl Site {
         (text("on_result"), text("details"))
     }
 
-    /// Awaits what became of the power-on of the request `id`, and checks that it is `result`.
+    /// Waits for the outcome of the power-on of the request `id`, and checks that it is `result`.
     pub fn assert_on_result(&self, id: &str, result: &str) {
         let (on_result, details) = self.await_on_result(id);
         assert_eq!(on_result, result, "{details}");
     }
 
-    /// The identity of the request that an agent wrote down last.
+    /// The identity of the last request that an agent wrote.
     pub fn last_request(&self) -> String {
         let begun = self.audit().into_iter().rfind(|event| event["status"] == "requested");
         begun.unwrap()["request_id"].as_str().unwrap().to_owned()

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Makes an executable file of `contents`, for its owner and all who may read it.
+/// Creates an executable file with `contents`, for its owner and everybody who may read it.
 ///
-/// Another process writes it. If this one did, a program that another test starts at the same moment
-/// would have the file open for writing until its exec, and the kernel runs no such file ("Text file
-/// busy").
+/// Another process writes the file. If this process wrote it, a program that another test starts at
+/// the same moment would hold the file open for writing until its exec, and the kernel does not run
+/// such a file ("Text file busy").
 pub(crate) fn write_executable(path: &Path, contents: impl AsRef<[u8]>) {
     let mut writer = Command::new("/bin/sh")
         .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])

@@ -1,13 +1,13 @@
-//! What a test does where the machine lacks what the test needs.
+//! What a test does if the machine lacks what the test needs.
 
 #![allow(unreachable_pub, reason = "each test program uses this module in its own place")]
 
 use std::io::{Write, stderr};
 
-/// Says that a test, or a part of it, is left out, and why. Where `CI` is set, that is a failure: a test
-/// that did not run must not look like one that passed.
+/// Reports that a test, or a part of it, is left out, and why. If `CI` is set, this is a failure: a
+/// test that did not run must not look like a test that passed.
 ///
-/// No test leaves something out in another way: `documents` looks for that.
+/// No test leaves anything out in another way: `documents` checks this.
 #[track_caller]
 pub fn left_out(what: &str, why: &str) {
     let is_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());

@@ -1,8 +1,8 @@
-//! What the tests of the real programs share: a place of one's own with a spool, a configuration and
-//! device programs in it; the two programs; requests as the different clients write them; and waiting.
+//! What the tests of the real programs share: a private place with a spool, a configuration and
+//! device programs; the two programs; requests in the form of each kind of client; and waits.
 //!
-//! Whatever a test starts is killed with the value that stands for it, and the place is removed.
-//! Waiting is always for a condition, with a limit that only a failing test reaches.
+//! Each program that a test starts is killed when its value is dropped, and the place is removed. A
+//! wait is always for a condition, with a limit that only a failing test reaches.
 
 #![allow(
     dead_code,
@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 
-/// How long a condition is waited for: far longer than it takes even where all tests run at once.
+/// The limit of a wait for a condition: far longer than needed, even if all tests run at once.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until `condition` holds.
@@ -60,7 +60,7 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Whether the test `name` can be run, which needs root; if not, this says so. In CI it must.
+/// Whether the test `name`, which needs root, can run; reports it if not. In CI it must run.
 #[track_caller]
 pub fn can_be_run_as_root(name: &str) -> bool {
     if !is_root() {
@@ -69,8 +69,8 @@ pub fn can_be_run_as_root(name: &str) -> bool {
     is_root()
 }
 
-/// Whether the test `name` can have strace change what system calls do; if not, this says so. In CI it
-/// must.
+/// Whether the test `name` can let strace change the results of system calls; reports it if not. In
+/// CI it must be able to.
 #[track_caller]
 pub fn can_trace(name: &str) -> bool {
     let mut strace = Command::new("strace");
@@ -82,7 +82,7 @@ pub fn can_trace(name: &str) -> bool {
     works
 }
 
-/// `command`, whose main thread has this done to its system calls.
+/// `command`, with this injection into the system calls of its main thread.
 pub fn with_injected(injection: &str, command: &Command) -> Command {
     let mut traced = Command::new("strace");
     traced.args(["-q", "-o", "/dev/null", "-e", &format!("inject={injection}"), "--"]);
@@ -92,7 +92,7 @@ pub fn with_injected(injection: &str, command: &Command) -> Command {
     traced
 }
 
-/// Runs a program that ends by itself; one that does not is killed, and fails the test.
+/// Runs a program that ends by itself; a program that does not end is killed, and fails the test.
 pub fn output_of(command: &mut Command) -> Output {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     ended(child.spawn().unwrap())
@@ -108,21 +108,21 @@ fn ended(mut child: Child) -> Output {
     output
 }
 
-/// Whether a process of this number runs, and is not merely waiting to be waited for.
+/// Whether a process with this number runs, and is not a zombie.
 pub fn is_alive(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     !state.is_empty() && !state.starts_with(['Z', 'X'])
 }
 
-/// The one child of a process.
+/// The only child of a process.
 pub fn child_of(parent: &str) -> String {
     let is_child = |pid: &String| process_status(pid, "PPid").is_some_and(|found| found == parent);
     let processes = names(Path::new("/proc")).into_iter();
     processes.filter(|name| name.bytes().all(|b| b.is_ascii_digit())).find(is_child).unwrap()
 }
 
-/// The first word of what the kernel says of a process under this name; `None` when it is gone.
+/// The first word of this field in the process's kernel status; `None` if the process has ended.
 pub fn process_status(pid: &str, member: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with(&format!("{member}:")))?;
@@ -141,7 +141,7 @@ pub fn names(directory: &Path) -> Vec<String> {
 /// A directory for one test.
 pub struct Site {
     path: PathBuf,
-    /// The spool in it.
+    /// The spool in the directory.
     pub spool: Spool,
     started: Cell<u32>,
 }
@@ -161,7 +161,7 @@ impl Site {
         self.path.join(name)
     }
 
-    /// What stands in one of its files; empty while there is none.
+    /// The content of one of its files; empty if the file does not exist.
     pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
@@ -170,14 +170,15 @@ impl Site {
         self.read(name).lines().map(str::to_owned).collect()
     }
 
-    /// A shell script in it; gives its path.
+    /// Creates a shell script in the directory; returns its path.
     pub fn program(&self, name: &str, script: &str) -> String {
         let path = self.path(name);
         write_executable(path.as_ref(), format!("#!/bin/sh\n{script}\n"));
         path.display().to_string()
     }
 
-    /// A configuration with this site's spool and what `text` adds: tables, or keys of `[log]`.
+    /// A configuration with this site's spool and the additions in `text`: tables, or keys of
+    /// `[log]`.
     pub fn configure(&self, text: &str) {
         self.configure_for(&self.path, text);
     }
@@ -193,8 +194,8 @@ impl Site {
         fs::set_permissions(self.path("w.toml"), PermissionsExt::from_mode(0o600)).unwrap();
     }
 
-    /// A command device, whose one program notes each execution in the file `executed` and then does
-    /// `script`. It cannot be asked for the power state.
+    /// A command device whose program records each execution in the file `executed` and then runs
+    /// `script`. The device cannot be asked for the power state.
     pub fn recorder(&self, name: &str, targets: &str, script: &str) -> String {
         let executed = self.path("executed");
         let program = self.program(
@@ -215,7 +216,7 @@ impl Site {
         self.lines("executed")
     }
 
-    /// How often the request was executed.
+    /// The number of executions of the request.
     pub fn executions_of(&self, id: &str) -> usize {
         self.executed().iter().filter(|line| line.ends_with(id)).count()
     }
@@ -225,8 +226,8 @@ impl Site {
         wait_for("the execution", || self.executions_of(id) > 0);
     }
 
-    /// A script that never ends of itself, with a child in its own process group and one that
-    /// `starter` puts into another. The numbers of the three stand in the file `pids`.
+    /// A script that never ends by itself, with a child in its own process group and another child
+    /// that `starter` puts into a different one. The file `pids` holds the numbers of the three.
     pub fn endless(&self, starter: &str) -> String {
         let pids = self.path("pids");
         let pids = pids.display();
@@ -241,7 +242,7 @@ impl Site {
         format!("until [ -e '{}' ]; do sleep 0.01; done", self.path("release").display())
     }
 
-    /// Lets go on what waits in [`Site::held`].
+    /// Releases the scripts that wait in [`Site::held`].
     pub fn release(&self) {
         fs::write(self.path("release"), "").unwrap();
     }
@@ -263,12 +264,13 @@ impl Site {
         command
     }
 
-    /// Starts the service and waits until it says that it is ready.
+    /// Starts the service and waits until it reports that it is ready.
     pub fn start(&self) -> Watcher {
         self.start_as(self.watcher_command(SERVICE)).0
     }
 
-    /// The same for another command; gives the socket to which the service tells its state as well.
+    /// The same for another command; also returns the socket to which the service reports its
+    /// state.
     pub fn start_as(&self, mut command: Command) -> (Watcher, UnixDatagram) {
         let number = self.started.replace(self.started.get() + 1);
         let socket = self.path(&format!("notify-{number}"));
@@ -285,7 +287,7 @@ impl Site {
         (watcher, told)
     }
 
-    /// What the service says of itself.
+    /// The states that the service has reported.
     pub fn state(&self) -> Value {
         let output = output_of(&mut self.watcher_command(&["status", "--json"]));
         assert!(output.status.success(), "{output:?}");
@@ -309,7 +311,8 @@ impl Site {
         let mut child = command
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            // Not what this machine's cluster knows; a test that wants more says where to look.
+            // Do not use this machine's cluster; a test that needs cluster data names its own
+            // paths.
             .env("GFS2_DISCOVERY_ROOT", self.path("root"))
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -319,7 +322,7 @@ impl Site {
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
         match stdin.write_all((common + options + "\n").as_bytes()) {
-            // One that is to be killed may be dead before it reads.
+            // An agent that will be killed may be dead before it reads.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             written => written.unwrap(),
         }
@@ -333,17 +336,17 @@ impl Drop for Site {
     }
 }
 
-/// The arguments with which a service is started.
+/// The arguments of a service.
 pub const SERVICE: &[&str] = &["run", "--node", "n1"];
 
-/// The next thing that a service tells about itself.
+/// The next state that a service reports.
 pub fn next_told(socket: &UnixDatagram) -> String {
     let mut message = [0; 256];
     let length = socket.recv(&mut message).expect("the watcher says nothing of itself");
     String::from_utf8_lossy(&message[..length]).trim_end().to_owned()
 }
 
-/// The directories of requests and answers, as the other programs see them.
+/// The directories of requests and answers, in the form that the other programs get.
 #[derive(Clone)]
 pub struct Spool {
     pub requests: PathBuf,
@@ -355,17 +358,17 @@ impl Spool {
         Spool { requests: path.join("requests"), responses: path.join("responses") }
     }
 
-    /// Where the request `name` is pending.
+    /// The path of the request `name` while it is pending.
     pub fn request(&self, name: &str) -> PathBuf {
         self.requests.join(format!("{name}.json"))
     }
 
-    /// Where it is while it is executed.
+    /// The path of the request while it is executed.
     pub fn claimed(&self, name: &str) -> PathBuf {
         self.requests.join(format!(".claimed/{name}.json"))
     }
 
-    /// Writes a request as a careful client does: under another name, then renamed.
+    /// Writes a request as a careful client does: under another name, then renames it.
     pub fn submit(&self, name: &str, request: &Value) {
         self.submit_bytes(name, request.to_string().as_bytes());
     }
@@ -374,7 +377,7 @@ impl Spool {
         drop(self.place(name, bytes, false));
     }
 
-    /// Writes a request as our agent does. Its client lives for as long as the file is open.
+    /// Writes a request as our agent does. Its client lives as long as the file is open.
     pub fn submit_held(&self, name: &str, request: &Value) -> File {
         self.place(name, request.to_string().as_bytes(), true)
     }
@@ -391,7 +394,7 @@ impl Spool {
         file
     }
 
-    /// The answer of this name, once it is there.
+    /// The answer with this name, once it exists.
     pub fn answer(&self, name: &str) -> Option<Value> {
         let bytes = fs::read(self.responses.join(format!("{name}.json"))).ok()?;
         Some(serde_json::from_slice(&bytes).expect("an answer is never half-written"))
@@ -406,8 +409,8 @@ impl Spool {
         answer.unwrap()
     }
 
-    /// Waits for the answer and checks that its result is `result` and nothing else about it could
-    /// be read in another way.
+    /// Waits for the answer and checks that its result is `result` and that no other member
+    /// contradicts it.
     pub fn await_result(&self, name: &str, result: &str) -> Value {
         let answer = self.await_answer(name);
         let success = result == "success";
@@ -421,7 +424,7 @@ impl Spool {
         answer
     }
 
-    /// Waits until nothing is pending or claimed.
+    /// Waits until no request is pending or claimed.
     pub fn await_quiet(&self) {
         wait_for("an empty spool", || {
             names(&self.requests).iter().all(|name| name.starts_with('.'))
@@ -429,14 +432,14 @@ impl Spool {
         });
     }
 
-    /// What is claimed. The lock of the running children has a name there as well.
+    /// The claimed requests, without the lock of the running children in the same directory.
     pub fn all_claimed(&self) -> Vec<String> {
         let mut claimed = names(&self.requests.join(".claimed"));
         claimed.retain(|name| !name.starts_with('.'));
         claimed
     }
 
-    /// What was set aside.
+    /// The files that were set aside.
     pub fn rejected(&self) -> Vec<String> {
         names(&self.requests.join(".rejected"))
     }
@@ -447,13 +450,13 @@ pub fn new_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap().trim().to_owned()
 }
 
-/// The instant that lies `seconds` ahead, or back.
+/// The instant that is `seconds` ahead, or in the past.
 pub fn instant(seconds: i64) -> String {
     let then = Utc::now() + chrono::TimeDelta::seconds(seconds);
     then.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// The present instant of `CLOCK_BOOTTIME`, in milliseconds.
+/// The current instant of `CLOCK_BOOTTIME`, in milliseconds.
 pub fn boot_ms() -> u64 {
     let text = fs::read_to_string("/proc/uptime").unwrap();
     let hundredths = text.split(' ').next().unwrap().replace('.', "");
@@ -472,14 +475,14 @@ pub fn request(id: &str, action: &str, target: &str) -> Value {
     })
 }
 
-/// `value` with these members in it.
+/// `value` with these members added or replaced.
 pub fn with(mut value: Value, members: Value) -> Value {
     let Value::Object(members) = members else { panic!("no members: {members}") };
     value.as_object_mut().unwrap().extend(members);
     value
 }
 
-/// A request as our agent writes it, to be executed within a minute.
+/// A request as our agent writes it, with a deadline within a minute.
 pub fn our_request(id: &str, action: &str, target: &str) -> Value {
     let members = json!({
         "deadline": instant(60), "boot_id": boot_id(), "deadline_boottime_ms": boot_ms() + 60_000,

@@ -25,7 +25,7 @@ impl Watcher {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
 
-    /// What it has logged.
+    /// Its log so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
     }
@@ -40,7 +40,7 @@ impl Watcher {
         self.child.wait().unwrap()
     }
 
-    /// Tells it to stop, and checks that it does so in peace.
+    /// Asks it to stop, and checks that it ends with success.
     pub fn stop(mut self) {
         self.signal(Signal::SIGTERM);
         assert_eq!(self.wait().code(), Some(0), "{}", self.log());
@@ -68,19 +68,19 @@ pub struct Agent {
 /// How an agent ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// `None` when a signal ended it.
+    /// `None` if a signal ended it.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
 impl Ended {
-    /// Checks that it succeeded, and without a word on standard error.
+    /// Checks that it succeeded, with an empty standard error.
     pub fn assert_success(&self) {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
     }
 
-    /// Checks that it failed, with one line on standard error that holds all of these.
+    /// Checks that it failed, with one line on standard error that contains all of these.
     pub fn assert_failure(&self, words: &[&str]) {
         assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
         assert_eq!(self.stderr.lines().count(), 1, "{self:?}");
@@ -128,9 +128,9 @@ pub fn agent_program() -> &'static Path {
     PROGRAM.get_or_init(|| built("fence-agent", "fence_gfs2_recorder"))
 }
 
-/// A program of another package. Cargo gives a test the programs of its own package alone, so it is
-/// built here, beside the watcher's: it cannot be an old one. Only `tests/run` has built all programs
-/// before the first test, and says so.
+/// A program of another package. Cargo gives a test only the programs of its own package. So this
+/// builds the program beside the watcher's, and it cannot be outdated. `tests/run` builds all
+/// programs before the first test, and reports this in the environment.
 pub fn built(package: &str, program: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_BIN_EXE_fence-watcher")).parent().unwrap();
     if std::env::var_os("FENCE_PROGRAMS_ARE_BUILT").is_some() {

@@ -1,5 +1,5 @@
-//! A directory that stands for `/`: a copy of a capture, or made by hand, with stand-ins for the
-//! programs.
+//! A directory that replaces `/`: a copy of a capture, or one made by hand, with substitutes for
+//! the programs.
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part of this module")]
 
@@ -17,7 +17,7 @@ use gfs2_discovery::{Discovery, Kubernetes, Report, Search, Source, Target, disc
 
 use executable::write_executable;
 
-/// Far more than any of the programs here takes.
+/// Far more time than any of these programs needs.
 pub const PLENTY: Duration = Duration::from_mins(1);
 
 pub struct Tree(PathBuf);
@@ -37,7 +37,7 @@ impl Tree {
         Tree(path)
     }
 
-    /// A copy of a capture, with a `cibadmin` that writes the CIB as it was.
+    /// A copy of a capture, with a `cibadmin` that prints the captured CIB.
     pub fn of_capture(name: &str) -> Self {
         Tree::new().with_capture(name)
     }
@@ -68,20 +68,20 @@ impl Tree {
         fs::remove_dir_all(self.path(name)).unwrap();
     }
 
-    /// A stand-in for a program: a shell script.
+    /// A substitute for a program: a shell script.
     pub fn program(&self, name: &str, script: &str) {
         let name = format!("usr/sbin/{name}");
-        // With the directories above it.
+        // With its parent directories.
         self.write(&name, "");
         write_executable(&self.path(&name), format!("#!/bin/sh\n{script}\n"));
     }
 
-    /// A part of a script: it notes its own process.
+    /// A part of a script: it records its own process.
     pub fn notes_pid(&self) -> String {
         format!("echo $$ >>'{}'", self.path("pids").display())
     }
 
-    /// The processes that were noted, once they are so many.
+    /// The recorded processes, once there are this many.
     pub fn await_pids(&self, count: usize) -> Vec<String> {
         let mut pids = Vec::new();
         await_that("noted processes", || {
@@ -112,7 +112,7 @@ pub fn report(discovery: &Discovery, source: Source) -> &Report {
     &report.unwrap().1
 }
 
-/// Why a source was blind.
+/// Why a source returned nothing.
 pub fn blindness(discovery: &Discovery, source: Source) -> &str {
     match report(discovery, source) {
         Report::Blind(why) => why,
@@ -129,14 +129,14 @@ pub fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a process of this number runs, and is not merely waiting to be waited for.
+/// Whether a process with this number runs, and is not a zombie.
 pub fn is_alive(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     !state.is_empty() && !state.starts_with(['Z', 'X'])
 }
 
-/// With modes of its own: a checkout may be writable by a group.
+/// With explicit modes: a checkout may be writable by a group.
 fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

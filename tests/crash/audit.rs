@@ -1,49 +1,51 @@
-//! What must hold after whatever crashes, once a watcher has had the time to settle everything.
+//! What must hold after every crash, once a watcher has had the time to settle everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// How the client of a request fared.
+/// What happened to the client of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// A client that wrote a request and went away.
+    /// A client that wrote a request and ended.
     Foreign,
     /// An agent that ended with this exit code.
     Ended(i32),
     /// An agent that was killed.
     Killed,
-    /// An agent that was killed, or gave up, before any watcher could claim anything.
+    /// An agent that was killed, or gave up, before any watcher could claim its request.
     Unseen,
 }
 
-/// Who asked for something.
+/// A client of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) target: String,
-    /// The request's; an agent makes its own up. It is the only agent for its target.
+    /// The identity of the request; an agent generates its own. It is the only agent for its
+    /// target.
     pub(crate) id: Option<String>,
     pub(crate) fate: Fate,
 }
 
-/// All that is left of a round.
+/// Everything that remains after a round.
 #[derive(Debug, Default)]
 pub(crate) struct Remains {
     pub(crate) clients: Vec<Client>,
     /// `target request_id` of each execution.
     pub(crate) executions: Vec<(String, String)>,
-    /// The same of each order that followed the answer to a reboot.
+    /// The same for each order that followed the answer to a reboot.
     pub(crate) power_ons: Vec<(String, String)>,
-    /// The requests of which the audit says what became of the power-on, or a record that it is due.
+    /// The requests for which the audit has the outcome of the power-on, or a record that it is
+    /// due.
     pub(crate) returns: BTreeSet<String>,
-    /// What executions noted of others that ran when they began, and must not have.
+    /// Other executions that were running when an execution began, and should not have been.
     pub(crate) overlaps: Vec<String>,
     /// The answers, by file name.
     pub(crate) answers: BTreeMap<String, Value>,
 }
 
 impl Remains {
-    /// Whether it is `client` that asked for this.
+    /// Whether `client` made this request.
     fn is_of(&self, client: &Client, target: &str, id: &str) -> bool {
         client.target == target
             && match &client.id {
@@ -52,8 +54,8 @@ impl Remains {
             }
     }
 
-    /// Whether `answer` names another request whose execution has dealt with it: one for the same
-    /// target, which was carried out and answered success.
+    /// Whether `answer` names another request whose execution has dealt with it: a request for the
+    /// same target, which was carried out and answered with success.
     fn is_settled(&self, answer: &Value) -> bool {
         let message = answer["message"].as_str().unwrap_or_default();
         let Some((_, rest)) = message.split_once("not fenced again: for request ") else {
@@ -71,7 +73,7 @@ impl Remains {
     }
 }
 
-/// What is wrong; empty when all is well.
+/// The problems; empty if there are none.
 pub(crate) fn audit(remains: &Remains) -> Vec<String> {
     let mut findings = Vec::new();
     let text =
@@ -98,12 +100,12 @@ pub(crate) fn audit(remains: &Remains) -> Vec<String> {
     for (name, answer) in &remains.answers {
         let (target, id) = asked(answer);
         if !remains.is_known(&target, &id) {
-            findings.push(format!("an answer that nobody asked for, {name}: {answer}"));
+            findings.push(format!("an answer that no client asked for, {name}: {answer}"));
         }
     }
     for (target, id) in &remains.executions {
         if !remains.is_known(target, id) {
-            findings.push(format!("an execution that nobody asked for: {target} {id}"));
+            findings.push(format!("an execution that no client asked for: {target} {id}"));
         }
     }
     findings.extend(audit_power_ons(remains));
@@ -111,7 +113,8 @@ pub(crate) fn audit(remains: &Remains) -> Vec<String> {
     findings
 }
 
-/// A target comes back once, after its reboot was answered with success, and what became of that is told.
+/// A target comes back once, after its reboot was answered with success, and the outcome is
+/// reported.
 fn audit_power_ons(remains: &Remains) -> Vec<String> {
     let is_off = |answer: &Value| {
         answer["action"] == "reboot"
@@ -171,7 +174,7 @@ fn of_one(
         "expired" | "withdrawn" | "rejected" => {
             must(executions.is_empty(), "S4: executed all the same");
         }
-        // Cut off at some step, by the death of the watcher, of the executor or of the program.
+        // Cut off at some step by the death of the watcher, the executor or the program.
         "interrupted" | "unreachable" | "unacknowledged" | "device-failure" => {}
         _ => must(false, "an unknown result"),
     }
@@ -187,7 +190,7 @@ fn of_one(
     findings
 }
 
-/// What is wrong with a log; an agent that dies leaves whole lines or none.
+/// The problems of a log; an agent that dies leaves complete lines or none.
 pub(crate) fn audit_log(name: &str, text: &str) -> Option<String> {
     let whole = text.is_empty() || text.ends_with('\n');
     let as_json = |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|v| v.is_object());
@@ -214,7 +217,7 @@ mod tests {
         }
     }
 
-    /// Two clients for n1, of which the second was answered from the execution for `other`.
+    /// Two clients for n1, the second of which was answered from the execution for `other`.
     fn settled_by(other: &str) -> Remains {
         let mut remains = remains(Fate::Foreign, 1, &["success"]);
         let id = Some("i".to_owned());
@@ -249,10 +252,10 @@ mod tests {
             assert!(findings.iter().any(|text| text.contains(found)), "{found}: {findings:?}");
         }
         let mut strange = remains(Fate::Foreign, 1, &["success"]);
-        // Another's request for the same target makes neither its own.
+        // Another client's request for the same target belongs to neither.
         strange.clients[0].id = Some("j".to_owned());
         assert_eq!(audit(&strange).len(), 3);
-        // Settled by a request that nobody executed, or for another target.
+        // Settled by a request that was never executed, or by one for another target.
         for other in ["j", "i"] {
             let mut settled = settled_by(other);
             settled.executions = vec![("n2".to_owned(), other.to_owned())];
@@ -295,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_crashes_may_leave_is_accepted() {
+    fn every_state_that_a_crash_may_leave_is_accepted() {
         for (fate, executions, results) in [
             (Fate::Foreign, 1, &["success"][..]),
             (Fate::Foreign, 1, &["interrupted"]),

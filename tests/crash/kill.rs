@@ -1,32 +1,32 @@
-//! One kill: who dies, and at which of its system calls.
+//! One kill: the victim, and the system call at which it dies.
 //!
-//! strace does it: it stops the process when it enters the call and sends SIGKILL, and the call is not
-//! made. A kill at every call of one kind is therefore a kill at every boundary between two of them.
-//! The programs know nothing of this; they are those that ship.
+//! strace does this: it stops the process when it enters the call and sends SIGKILL, so that the
+//! call is not executed. A kill at every call of one kind is therefore a kill at every boundary
+//! between two of them. The programs are those that ship, and do not know about the kill.
 
 use std::fmt;
 use std::path::Path;
 use std::process::Command;
 use std::str::FromStr;
 
-/// Who is killed.
+/// The process that is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Victim {
-    /// The watcher, with requests there before it starts. Its main thread does all that concerns the
-    /// spool; this and the next count the calls of that thread alone.
+    /// The watcher, with requests that exist before its start. Its main thread does all work on the
+    /// spool; this victim and the next count only the calls of that thread.
     Starting,
-    /// The watcher, with requests that come when it is ready.
+    /// The watcher, with requests that arrive when it is ready.
     Watcher,
-    /// Whichever thread of the watcher, of its executor, of a keeper or of a device's program is first at
+    /// The first thread of the watcher, its executor, a keeper or a device's program that enters
     /// the call.
     Anyone,
-    /// The executor, under a watcher that lives on.
+    /// The executor, under a watcher that survives.
     Executor,
-    /// A keeper or a program that it runs, under a watcher and an executor that live on.
+    /// A keeper or its program, under a watcher and an executor that survive.
     Keeper,
-    /// An agent, with a watcher that works.
+    /// An agent, with a running watcher.
     Agent,
-    /// An agent whose watcher is stopped: nothing of what it asked may ever be executed.
+    /// An agent whose watcher is stopped: its request must never be executed.
     UnseenAgent,
 }
 
@@ -53,7 +53,7 @@ impl Victim {
         }
     }
 
-    /// The calls by which it changes anything that others see.
+    /// The calls by which it changes anything that other processes see.
     pub(crate) fn deeds(self) -> &'static [&'static str] {
         match self {
             Self::Starting | Self::Watcher => &[
@@ -113,11 +113,11 @@ impl Victim {
     }
 }
 
-/// Calls that change nothing, but between which others may have changed something.
+/// Calls that change nothing, but between which other processes may have changed something.
 pub(crate) const LOOKS: &[&str] =
     &["openat", "newfstatat", "read", "close", "fcntl", "futex", "epoll_wait", "poll", "mmap"];
 
-/// `victim:call:nth`, as it is printed and as it is read again.
+/// `victim:call:nth`, as it is printed and as it is parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kill {
     pub(crate) victim: Victim,
@@ -149,10 +149,10 @@ impl FromStr for Kill {
 }
 
 impl Kill {
-    /// `command`, to be killed so. What was traced is written to `trace`.
+    /// `command`, with this kill. The trace is written to `trace`.
     pub(crate) fn upon(&self, command: &Command, trace: &Path) -> Command {
         let mut traced = self.strace(trace);
-        // The tracer is the grandchild: our child is the program itself, as without it.
+        // The tracer is the grandchild: the child is the program itself, as without a tracer.
         traced.arg("-D");
         if self.victim == Victim::Anyone {
             traced.arg("-f");
@@ -167,11 +167,11 @@ impl Kill {
         traced
     }
 
-    /// The command that kills the process `pid` so, which runs already.
+    /// The command that kills the running process `pid` in this way.
     pub(crate) fn upon_process(&self, pid: &str, trace: &Path) -> Command {
         let mut traced = self.strace(trace);
         if self.victim == Victim::Keeper {
-            // Its programs are started by another thread.
+            // Another thread starts its programs.
             traced.arg("-f");
         }
         traced.args(["-p", pid]);
@@ -180,7 +180,7 @@ impl Kill {
 
     fn strace(&self, trace: &Path) -> Command {
         let mut traced = Command::new("strace");
-        // Not every machine has every call; the question mark forgives that.
+        // Not every machine has every call; the question mark allows this.
         traced.arg("-q").arg("-o").arg(trace).arg("-e").arg(format!("trace=?{}", self.call));
         traced.arg("-e").arg(format!("inject=?{}:signal=SIGKILL:when={}", self.call, self.nth));
         traced

@@ -1,15 +1,16 @@
 //! Crash injection: the programs that ship, killed at every system call that matters.
 //!
-//! First a sweep: for each victim and each kind of call the first, the second, … until the victim gets
-//! through unharmed. Then, for as long as there is time, rounds of several kills at random calls, so
-//! that a watcher is killed which mends what the one before it left. A finding is printed with the
-//! words that repeat its round.
+//! The test begins with a sweep: for each victim and each kind of call, it kills at the first call,
+//! the second, and so on, until the victim survives. Then, until the time is over, it runs rounds
+//! of several kills at random calls, so that it also kills a watcher that repairs what the previous
+//! one left. Each finding is printed with the words that repeat its round.
 //!
-//! `CRASH_SECONDS` is the time that is given (an hour makes tens of thousands of kills),
-//! `CRASH_SEED` chooses the random rounds, and `CRASH_REPLAY='watcher:fsync:3,agent:write:2'` repeats
-//! one round for that time: the kills are the same, but who is faster in between is not.
+//! `CRASH_SECONDS` is the time limit (an hour makes tens of thousands of kills), `CRASH_SEED`
+//! chooses the random rounds, and `CRASH_REPLAY='watcher:fsync:3,agent:write:2'` repeats one round
+//! for that time: the kills are the same, but the timing between them is not.
 //!
-//! - `kill`: one kill. `round`: a round of them. `audit`: what must hold then.
+//!
+//! - `kill`: one kill. `round`: a round of them. `audit`: what must hold afterwards.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -31,20 +32,20 @@ use std::time::{Duration, Instant};
 use kill::{Kill, LOOKS, Victim};
 use round::Report;
 
-/// How long the rounds take where nobody says otherwise.
+/// The default duration of the rounds.
 const SECONDS: u64 = 100;
 
-/// Rounds that run at once; each is mostly a waiting for the others' processes.
+/// The number of concurrent rounds; each mostly waits for other processes.
 const AT_ONCE: usize = 8;
 
-/// After so many findings the rest would be the same.
+/// After this many findings, more of them would show nothing new.
 const FINDINGS_MAX: usize = 5;
 
-/// A call that is made more often than this is made for ever.
+/// A call with more repetitions than this is repeated without end.
 const NTH_MAX: u32 = 60;
 
 #[test]
-fn whoever_is_killed_at_whichever_system_call_nothing_is_lost_and_nothing_done_twice() {
+fn a_kill_at_any_system_call_loses_nothing_and_repeats_nothing() {
     if !common::can_trace("crash") {
         return;
     }
@@ -104,7 +105,7 @@ fn a_watcher_that_gets_no_inotify_finds_requests_without_waiting_for_the_usual_l
     blind.arg(service.get_program()).args(service.get_args());
     let (watcher, _told) = site.start_as(blind);
     watcher.await_log("inotify is not available");
-    // The first may be found by the look at the start.
+    // The look at the start may find the first request.
     for _ in 0..2 {
         let id = common::new_id();
         site.spool.submit(&id, &common::request(&id, "off", "n1"));
@@ -116,7 +117,7 @@ struct Rounds {
     began: Instant,
     until: Instant,
     seed: u64,
-    /// The sweeps that nobody has begun.
+    /// The sweeps that no thread has started.
     sweeps: Mutex<Vec<(Victim, &'static str)>>,
     next_seed: Mutex<u64>,
     figures: Mutex<Figures>,
@@ -152,7 +153,7 @@ impl Rounds {
         Instant::now() >= self.until || self.figures.lock().unwrap().findings.len() >= FINDINGS_MAX
     }
 
-    /// Kills at every call that does something, one round each.
+    /// Kills at every call that has an effect, one round each.
     fn sweep(&self) {
         while let Some((victim, call)) = { self.sweeps.lock().unwrap().pop() } {
             let hits = |nth: &u32| {
@@ -165,7 +166,7 @@ impl Rounds {
         }
     }
 
-    /// Kills several at random calls in one round.
+    /// Several kills at random calls in one round.
     fn wander(&self) {
         while !self.is_over() {
             let seed = {
@@ -179,7 +180,7 @@ impl Rounds {
         }
     }
 
-    /// Runs a round, counts it, and says which kills reached anybody.
+    /// Runs a round, counts it, and returns which kills took effect.
     fn run(&self, kills: &[Kill]) -> Vec<bool> {
         let report = catch_unwind(AssertUnwindSafe(|| round::run(kills, false)));
         let report = report.unwrap_or_else(|panic| {
@@ -224,11 +225,11 @@ impl Rounds {
         drop(out);
         let findings = &figures.findings;
         assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n\n"));
-        assert!(total > 0, "nobody was killed");
+        assert!(total > 0, "no process was killed");
     }
 }
 
-/// xorshift64*: small, and the same everywhere.
+/// xorshift64*: small, and the same on every machine.
 struct Random(u64);
 
 impl Random {
@@ -244,7 +245,7 @@ impl Random {
         let victim = Victim::ALL[self.below(Victim::ALL.len())];
         let (calls, most) = if self.below(3) == 0 { (LOOKS, 150) } else { (victim.deeds(), 12) };
         let call = calls[self.below(calls.len())].to_owned();
-        // Most calls are made a few times, a few of them often.
+        // Most calls are made a few times, some of them often.
         let below = 1 + self.below(most);
         Kill { victim, call, nth: u32::try_from(1 + self.below(below)).unwrap() }
     }

@@ -1,4 +1,4 @@
-//! One round: a private spool, one kill after another, a last watcher that nobody kills, the audit.
+//! One round: a private spool, several kills in sequence, a last watcher that survives, the audit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -20,19 +20,19 @@ use crate::common::{
 };
 use crate::kill::{Kill, Victim};
 
-/// What came of a round.
+/// The result of a round.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    /// Which of the kills reached anybody.
+    /// Which of the kills took effect.
     pub(crate) hits: Vec<bool>,
-    /// How often which result was answered; withdrawn without an answer is `none`.
+    /// The number of answers with each result; `none` is a withdrawal without an answer.
     pub(crate) results: BTreeMap<String, u32>,
-    /// What is wrong.
+    /// The problems.
     pub(crate) findings: Vec<String>,
 }
 
-/// Runs a round. With `retry` something puts back into the queue what a dead watcher had claimed, as
-/// no watcher may do: to see that the audit finds it.
+/// Runs a round. With `retry`, the round puts requests that a dead watcher had claimed back into
+/// the queue, as no watcher may do: this shows that the audit finds it.
 pub(crate) fn run(kills: &[Kill], retry: bool) -> Report {
     let mut round = Round::new();
     for kill in kills {
@@ -46,17 +46,18 @@ pub(crate) fn run(kills: &[Kill], retry: bool) -> Report {
             }
         }
     }
-    // What is put back may have been removed as begun before: then somebody waits in vain.
+    // A request that was put back may have been removed as already started: then its client waits
+    // in vain.
     round.settle(if retry { Duration::from_secs(5) } else { PATIENCE });
     round.audit();
     round.report
 }
 
-/// What the device whose program notes its executions may do at the same time.
+/// The number of concurrent executions on the device whose program records them.
 const AT_ONCE: usize = 2;
 
-/// Runs a round beside a watcher that serves the same targets from a spool of its own, so that neither
-/// takes notice of the other: to see that the audit finds it.
+/// Runs a round beside a watcher that serves the same targets from another spool, so that the two
+/// ignore each other: this shows that the audit finds it.
 pub(crate) fn run_beside_another_spool() -> Report {
     let mut round = Round::new();
     let (config, other) = (round.site.path("w.toml"), Spool::at(&round.site.path("other")));
@@ -104,14 +105,14 @@ enum Who {
     Gone(Fate),
 }
 
-/// Whether a watcher was there that could see an agent's request.
+/// Whether a watcher was running that could see an agent's request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Known {
     Seen,
     Unseen,
 }
 
-/// A watcher that dies with this value.
+/// A watcher that is killed with this value.
 struct Running(Child);
 
 impl Running {
@@ -138,7 +139,7 @@ impl Drop for Running {
 impl Round {
     fn new() -> Self {
         let site = Site::new();
-        // As tmpfiles.d does, so that clients can come before the first watcher.
+        // As tmpfiles.d does, so that clients can arrive before the first watcher.
         for name in ["requests", "responses", "log"] {
             fs::DirBuilder::new().mode(0o700).create(site.path(name)).unwrap();
         }
@@ -155,7 +156,7 @@ impl Round {
         }
     }
 
-    /// Brings about one kill, and says whether it reached anybody.
+    /// Carries out one kill, and returns whether it took effect.
     fn step(&mut self, kill: &Kill) -> bool {
         match kill.victim {
             Victim::Starting | Victim::Watcher | Victim::Anyone => self.kill_watcher(kill),
@@ -178,18 +179,18 @@ impl Round {
             watcher.is_over() || self.is_settled()
         });
         if !watcher.is_over() {
-            // In the traces of many the death may be that of a device's program alone.
+            // In the traces of many processes, the dead one may be a device's program.
             return fs::read_to_string(&trace).unwrap().contains("killed by SIGKILL");
         }
         let status = watcher.0.wait().unwrap();
-        // A watcher may give up when it is the executor that was killed, at its start.
+        // A watcher may give up if its executor was killed during its start.
         if status.signal() != Some(Signal::SIGKILL as i32) && kill.victim != Victim::Anyone {
             self.finding(&format!("the watcher ended by itself: {status}"));
         }
         true
     }
 
-    /// The executor, or its first keeper: it is the first to get a job.
+    /// The executor, or its first keeper, which is the first to get a job.
     fn kill_helper(&mut self, kill: &Kill) -> bool {
         let mut watcher = self.start(None, Path::new(""));
         let executor = child_of(&watcher.pid());
@@ -214,7 +215,7 @@ impl Round {
         let watcher = self.start(None, Path::new(""));
         self.wave();
         let hit = self.traced_agent(kill, Known::Seen);
-        // Sometimes the watcher dies as well, sometimes it sees that nobody waits any more.
+        // Sometimes the watcher dies as well, sometimes it sees that no client waits any more.
         if kill.nth.is_multiple_of(2) {
             wait_for("everybody's answer", || self.is_settled());
         }
@@ -231,8 +232,9 @@ impl Round {
         hit
     }
 
-    /// An agent that is killed; waits for its end. One that nobody sees is told to give up as soon as it
-    /// has asked: it withdraws then as it does when its time is over.
+    /// An agent that is killed; waits for its end. An agent whose request no watcher sees receives
+    /// a signal to give up as soon as its request exists: it withdraws the request, as at its time
+    /// limit.
     fn traced_agent(&mut self, kill: &Kill, known: Known) -> bool {
         let target = self.next_target('n');
         let command = kill.upon(&Command::new(agent_program()), &self.next_path("trace"));
@@ -255,8 +257,8 @@ impl Round {
         fate.1
     }
 
-    /// Some clients of different kinds: for either device an agent and somebody who writes and leaves,
-    /// for one target; and for one device as many more as it may work on, and one for good measure.
+    /// Clients of different kinds: for each device an agent and a client that writes and leaves,
+    /// for one target; and for one device as many others as it may serve at once, and one more.
     fn wave(&mut self) {
         for device in ['n', 's'] {
             let target = self.next_target(device);
@@ -271,7 +273,7 @@ impl Round {
         }
     }
 
-    /// A request of somebody who leaves.
+    /// A request of a client that leaves.
     fn submit(&mut self, target: &str) {
         let id = new_id();
         let name = if target.starts_with('n') { id.clone() } else { format!("{target}-{id}") };
@@ -279,7 +281,7 @@ impl Round {
         self.clients.push(Client { target: target.to_owned(), who: Who::Foreign(name, id) });
     }
 
-    /// The requests that nobody has claimed.
+    /// The unclaimed requests.
     fn pending(&self) -> Vec<String> {
         let mut names = names(&self.site.spool.requests);
         names.retain(|name| !name.starts_with('.'));
@@ -320,21 +322,21 @@ impl Round {
         watcher
     }
 
-    /// Lets a watcher that nobody kills finish what there is.
+    /// Lets a watcher that is not killed finish the remaining work.
     fn settle(&mut self, patience: Duration) {
         let mut watcher = self.start(None, Path::new(""));
         if watcher.is_over() {
             return self.keep_answers();
         }
         if !holds_within(patience, || self.is_settled()) {
-            self.finding("S5: somebody waits in vain for an answer from the last watcher");
+            self.finding("S5: a client waits in vain for an answer from the last watcher");
         }
         watcher.signal(Signal::SIGTERM);
         wait_for("the last watcher's end", || watcher.is_over());
         self.keep_answers();
     }
 
-    /// Notes the answers; one that was there must be there still, as it was.
+    /// Collects the answers; each earlier answer must still exist, unchanged.
     fn keep_answers(&mut self) {
         let directory = self.site.spool.responses.clone();
         let mut now = BTreeMap::new();
@@ -387,7 +389,8 @@ impl Round {
         self.audit_leftovers();
     }
 
-    /// The requests of which the audit says what became of the power-on, or a record that it is due.
+    /// The requests for which the audit has the outcome of the power-on, or a record that it is
+    /// due.
     fn returns(&self) -> BTreeSet<String> {
         let log = self.site.read("log/fence-events-detailed.jsonl");
         let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -407,7 +410,7 @@ impl Round {
         }
     }
 
-    /// A pruning for which everything is old must leave nothing: no unfinished file is forgotten.
+    /// A pruning for which everything is old must leave nothing: no unfinished file remains.
     fn audit_leftovers(&mut self) {
         let spool = self.site.spool.clone();
         let places = Places::new(&spool.requests, &spool.responses);
@@ -435,7 +438,7 @@ impl Round {
         self.site.path(&format!("{name}-{}-{}", self.started, self.clients.len()))
     }
 
-    /// Notes what is wrong, with all that the watchers said.
+    /// Collects the problems, with the logs of all watchers.
     fn finding(&mut self, text: &str) {
         let logs = (1..=self.started).map(|number| {
             format!("-- watcher {number}\n{}", self.site.read(&format!("watcher-{number}.log")))
@@ -445,8 +448,9 @@ impl Round {
     }
 }
 
-/// A part of the device's program: it notes what else runs when it begins. The locks tell: they are
-/// taken at the beginning and the kernel drops them at the end, of whatever kind the end is.
+/// A part of the device's program: it records what else runs when it begins. The locks show this:
+/// the program takes them at its beginning, and the kernel releases them at its end, however it
+/// ends.
 fn exclusive(site: &Site) -> String {
     let path = site.path("").display().to_string();
     format!(
@@ -459,7 +463,7 @@ fn exclusive(site: &Site) -> String {
     )
 }
 
-/// What is asked for `target`: the same by all of its clients.
+/// The action for `target`: the same for all of its clients.
 fn action(target: &str) -> &'static str {
     let number: usize = target[1..].parse().unwrap();
     if number.is_multiple_of(2) { "reboot" } else { "off" }

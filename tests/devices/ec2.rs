@@ -1,7 +1,8 @@
-//! `type = "ec2"` against moto, which plays EC2, STS and the metadata service, checks signatures and
-//! permissions, and logs each order that it executes; and through microburst, which makes calls fail.
+//! `type = "ec2"` against moto, which simulates EC2, STS and the metadata service, checks
+//! signatures and permissions, and logs each order that it executes; and through microburst, which
+//! makes calls fail.
 //!
-//! Both are heavy, so one test has them for all it shows, each thing with instances of its own.
+//! Both need much time, so one test uses them for everything, each part with its own instances.
 
 use std::fs;
 use std::net::TcpListener;
@@ -20,7 +21,7 @@ use rig::*;
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn instances_of_ec2_are_fenced_and_whatever_fails_is_told_as_it_is() {
+fn instances_of_ec2_are_fenced_and_each_failure_is_reported_correctly() {
     let aws = Aws::start();
 
     each_order_is_carried_out_once_and_each_question_is_answered(&aws);
@@ -30,7 +31,7 @@ fn instances_of_ec2_are_fenced_and_whatever_fails_is_told_as_it_is() {
     exactly_one_instance_is_fenced_or_none(&aws);
     the_secret_is_nowhere_to_be_seen(&aws);
 
-    // The proxy spoils the signatures.
+    // The proxy invalidates the signatures.
     aws.check_signatures(false);
     what_is_not_reached_is_told_nothing(&aws);
     a_throttled_order_is_sent_again_until_it_is_carried_out_once(&aws);
@@ -47,7 +48,7 @@ fn each_order_is_carried_out_once_and_each_question_is_answered(aws: &Aws) {
     assert_usable(&site);
     assert_eq!(ask("list").stdout, "node1\nnode2\n");
     assert_eq!(status(&site, "node1"), Some(0));
-    // It takes a second: who took `stopping` for off would find it not yet off afterwards.
+    // Stopping takes a second: a driver that took `stopping` for off would be too early.
     assert_fences(&site, "off", "node1", &["the device shows it", "from running to stopping"]);
     assert_eq!(status(&site, "node1"), Some(2));
     // A node that is off is fenced like any other.
@@ -101,14 +102,15 @@ fn credentials_come_from_wherever_aws_keeps_them(aws: &Aws) {
     assert_reachable(&own, &[]);
     let of_variable = format!("access_key = '{id}'\nsecret_key_env = 'KEY'");
     assert_reachable(&keyed(&of_variable), &with(&[("KEY", secret)]));
-    // EC2's own endpoint wins over the one for all services, and the device's over both.
+    // EC2's own endpoint overrides the one for all services, and the device's endpoint overrides
+    // both.
     assert_reachable(
         &keyed(""),
         &with(&[("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_ENDPOINT_URL_EC2", &url)]),
     );
     assert_reachable(&own, &[("AWS_ENDPOINT_URL_EC2", "http://127.0.0.1:1".to_owned())]);
 
-    // What is configured is not replaced by what the environment has.
+    // The environment does not override the configuration.
     let elsewhere = [("AWS_ACCESS_KEY_ID", id.as_str()), ("AWS_SECRET_ACCESS_KEY", secret)];
     assert_unreachable(&keyed("profile = 'none'"), &with(&elsewhere), "`none` was not defined");
     let nothing = aws.environment().split_off(2);
@@ -163,7 +165,7 @@ fn exactly_one_instance_is_fenced_or_none(aws: &Aws) {
         format!("2 instances have the tag Name=node4, one is needed: {first} (running), {second}");
     assert_fails(&by_name, "off", "node4", FAILED, &[&both]);
     assert_fails(&by_name, "off", "nosuch", FAILED, &["no instance has the tag Name=nosuch"]);
-    // Nothing that lives has its name.
+    // No running instance has its name.
     assert_fences(&by_name, "off", "node6", &[&gone, "terminated"]);
     assert_eq!(status(&by_name, "node6"), Some(2));
     assert!(aws.executed("node4").is_empty() && aws.executed("node5").is_empty());
@@ -173,7 +175,7 @@ fn exactly_one_instance_is_fenced_or_none(aws: &Aws) {
     let (by_id, _watcher) = site(&device(&by_id), &aws.environment());
     assert_fences(&by_id, "off", "a", &[&second]);
     assert_eq!(aws.executed("node5"), ["stop"]);
-    // An id is for ever.
+    // An instance id never changes.
     assert_eq!(status(&by_id, "b"), Some(2));
     assert_fails(&by_id, "off", "c", FAILED, &["InvalidInstanceID.NotFound"]);
 
@@ -318,7 +320,7 @@ fn what_is_refused_or_only_said_is_no_success(aws: &Aws) {
     assert_fails(&site, "off", "node12", FAILED, &["OperationNotPermitted"]);
     assert!(aws.executed("node12").is_empty());
 
-    // Off is what the cluster waits for.
+    // The cluster waits only for the off.
     let error = json!({ "error": { "code": "InsufficientInstanceCapacity", "status": 500 } });
     aws.fault("StartInstances", &error);
     assert_fences(&site, "reboot", "node12", &["off: the device shows it"]);
@@ -339,7 +341,7 @@ fn a_tag_that_moves_to_another_instance_confirms_nothing(aws: &Aws) {
     let tag = |id: &str, name: &str| {
         aws.call(&format!("Action=CreateTags&ResourceId.1={id}&Tag.1.Key=Name&Tag.1.Value={name}"));
     };
-    // The order is taken and not carried out.
+    // The order is accepted and not carried out.
     let lie = aws.moto.directory().join("lie");
     fs::write(&lie, "").unwrap();
     let before = aws.lies_about(&ordered);
@@ -354,7 +356,7 @@ fn a_tag_that_moves_to_another_instance_confirms_nothing(aws: &Aws) {
         assert_fails(&site, "off", "node12", UNACKNOWLEDGED, &words);
     });
 
-    // A question of its own goes by the tag.
+    // A separate question uses the tag.
     assert_eq!(status(&site, "node12"), Some(2));
     fs::remove_file(&lie).unwrap();
     tag(&off, "node11");

@@ -1,5 +1,6 @@
-//! `type = "fence-agent"` with ClusterLabs' own agents: `fence_virt`, `fence_ipmilan`, `fence_redfish` and
-//! `fence_powerman`, each driven by the watcher for the agent of this project.
+//! `type = "fence-agent"` with ClusterLabs' own agents: `fence_virt`, `fence_ipmilan`,
+//! `fence_redfish` and `fence_powerman`. The watcher drives each of them for the agent of this
+//! project.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -76,7 +77,7 @@ fn a_host_of_machines_that_cannot_be_asked_is_a_failure() {
 
 // fence_ipmilan
 
-/// Two management controllers, and a device for them: they differ in their ports alone.
+/// Two management controllers, and a device for them: only their ports differ.
 struct Bmcs {
     simulator: Simulator,
     first_port: u16,
@@ -104,12 +105,12 @@ impl Bmcs {
         self.simulator.directory().join(format!("node{number}/{name}"))
     }
 
-    /// The orders that this controller has got since it was started.
+    /// The orders that this controller has received since its start.
     fn orders(&self, number: u8) -> Vec<String> {
         let calls = fs::read_to_string(self.file(number, "calls")).unwrap();
         let orders =
             calls.lines().filter_map(|line| line.split_once(" set ").map(|(_, order)| order));
-        // The first one is the simulator's own.
+        // The first order is the simulator's own.
         orders.skip(1).map(str::to_owned).collect()
     }
 }
@@ -138,7 +139,7 @@ fn a_controller_that_lies_or_refuses_has_not_acknowledged() {
         fs::write(bmcs.file(1, fault), "").unwrap();
         let before = bmcs.orders(1).len();
         rig.answer("off", "n1", "unacknowledged");
-        assert!(bmcs.orders(1).len() > before, "it was told nothing");
+        assert!(bmcs.orders(1).len() > before, "it got no order");
         fs::remove_file(bmcs.file(1, fault)).unwrap();
     }
     assert_eq!(rig.status("n1"), Some(0));
@@ -146,10 +147,10 @@ fn a_controller_that_lies_or_refuses_has_not_acknowledged() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn a_controller_that_is_slow_is_waited_for() {
+fn the_watcher_waits_for_a_slow_controller() {
     let bmcs = Bmcs::start();
     fs::write(bmcs.file(1, "slow-set"), "3").unwrap();
-    // The agent itself gives up after 2 s; the watcher asks on.
+    // The agent itself gives up after 2 s; the watcher continues to ask.
     let rig = Rig::new(&bmcs.device("20s", 2));
 
     let answer = rig.answer("off", "n1", "success");
@@ -160,13 +161,13 @@ fn a_controller_that_is_slow_is_waited_for() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn a_controller_that_is_silent_gets_nothing_and_does_not_take_the_others_away() {
+fn a_silent_controller_gets_no_order_and_does_not_block_the_others() {
     let bmcs = Bmcs::start();
     let rig = Rig::new(&bmcs.device("6s", 2));
     signal(&bmcs.file(1, "bmc.pid"), Signal::SIGSTOP);
 
     let answer = rig.answer("off", "n1", "unacknowledged");
-    // Whoever comes first: the agent gives up by itself, or the watcher ends it.
+    // Either the agent gives up by itself first, or the watcher ends it.
     let message = answer["message"].as_str().unwrap();
     let ends = ["Connection timed out", "was killed at its limit"];
     assert!(ends.iter().any(|end| message.contains(end)), "{answer}");
@@ -180,24 +181,25 @@ fn a_controller_that_is_silent_gets_nothing_and_does_not_take_the_others_away() 
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn what_a_killed_agent_had_ordered_is_learned_by_asking() {
+fn the_outcome_of_a_killed_agents_order_is_learned_by_asking() {
     let bmcs = Bmcs::start();
     let rig = Rig::new(&bmcs.device("8s", 30));
-    // The agent that describes itself has ended by then, and is not taken for the one with the order.
+    // The agent that printed its metadata has ended by then, and is not confused with the one that
+    // orders.
     rig.await_contact();
     let hang = bmcs.file(1, "hang-set");
     mkfifo(&hang, Mode::S_IRWXU).unwrap();
     let id = new_id();
     let _client = rig.site.spool.submit_held(&id, &our_request(&id, "off", "n1"));
     let agent = rig.await_agent("fence_ipmilan");
-    // The controller has taken the order and waits for the number of seconds to sleep.
+    // The controller has accepted the order and waits for the configured seconds.
     let mut seconds = None;
     wait_for("the order", || {
         let opened = File::options().write(true).custom_flags(O_NONBLOCK).open(&hang);
         seconds = opened.ok();
         seconds.is_some()
     });
-    // The agent's ipmitool repeats its order, and each would wait.
+    // The agent's ipmitool repeats its order, and each repetition would wait.
     fs::remove_file(&hang).unwrap();
     wait_for("the agent's end", || !is_alive(&agent));
     seconds.unwrap().write_all(b"0").unwrap();
@@ -243,7 +245,7 @@ fn redfish_device(simulator: &Simulator, port: u16, more: &str) -> String {
     )
 }
 
-/// The orders that the emulator has got.
+/// The orders that the emulator has received.
 fn resets(simulator: &Simulator) -> Vec<String> {
     let log = fs::read_to_string(simulator.directory().join("log")).unwrap();
     log.lines().filter(|line| line.contains("POST /")).map(str::to_owned).collect()
@@ -269,7 +271,7 @@ fn fence_redfish_does_each_action_once_and_checks_the_certificate() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn an_agent_that_would_hang_for_ever_is_killed_and_nobody_sees_the_password_meanwhile() {
+fn an_agent_that_hangs_is_killed_and_its_password_is_nowhere_to_be_seen() {
     let (simulator, port) = redfish();
     let rig = Rig::new(&redfish_device(&simulator, port, "timeout = '3s'"));
     signal(&simulator.directory().join("pid"), Signal::SIGSTOP);
@@ -332,7 +334,7 @@ fn fence_powerman_does_each_action_and_has_no_list() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn a_powermand_that_is_silent_or_gone_is_a_failure_of_bounded_length() {
+fn a_silent_or_dead_powermand_is_a_failure_within_the_limit() {
     let port = free_ports(1);
     let simulator = Simulator::start("powerman", &[("POWERMAN_PORT", &port.to_string())]);
     let more = "plug_option = 'plug'\nplug = 'node{target}'\ntimeout = '3s'";

@@ -1,5 +1,5 @@
-//! `type = "ipmi"` against `ipmi_sim`: BMCs that speak IPMI 2.0, each with a real process as its node
-//! and a log of what it was told.
+//! `type = "ipmi"` against `ipmi_sim`: BMCs that speak IPMI 2.0, each with a real process as its
+//! node and a log of its orders.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use crate::sim::{Simulator, free_ports};
 
 pub(crate) const PASSWORD: &str = "s3cret";
 
-/// BMCs of `node1`, `node2`, … on ports of their own, one after the other.
+/// BMCs of `node1`, `node2`, … on consecutive ports.
 pub(crate) struct Bmcs {
     simulator: Simulator,
     pub(crate) port: u16,
@@ -21,7 +21,7 @@ pub(crate) struct Bmcs {
 
 impl Bmcs {
     pub(crate) fn start(count: u16, mode: &str) -> Self {
-        // A second port for each, 100 further, is what startcmd mode needs.
+        // startcmd mode needs a second port for each BMC, 100 higher.
         let port = free_ports(100 + count);
         let variables = [
             ("IPMI_PORT", &*port.to_string()),
@@ -39,7 +39,7 @@ impl Bmcs {
         fs::read_to_string(self.path(node, name)).unwrap_or_default()
     }
 
-    /// Has a BMC fail: see `ipmi-power`.
+    /// Makes a BMC fail: see `ipmi-power`.
     pub(crate) fn fault(&self, node: u16, name: &str, text: &str) {
         fs::write(self.path(node, name), text).unwrap();
     }
@@ -57,7 +57,8 @@ impl Bmcs {
         self.read(node, "node.pid").split(' ').next().is_some_and(is_alive)
     }
 
-    /// What the BMC was told since its start, without the one that turned its node on at first.
+    /// The orders that the BMC received since its start, without the one that first turned its node
+    /// on.
     fn orders(&self, node: u16) -> Vec<String> {
         let calls = self.read(node, "calls");
         let orders = calls.lines().filter_map(|line| Some(line.split_once(" set ")?.1.to_owned()));
@@ -70,13 +71,13 @@ impl Bmcs {
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
-    /// Its addresses, as `address` takes them.
+    /// Its addresses, in the form of the key `address`.
     fn addresses(&self, count: u16) -> String {
         let one = |node| format!("node{node} = '127.0.0.1:{}'", self.port + node - 1);
         format!("{{ {} }}", (1..=count).map(one).collect::<Vec<_>>().join(", "))
     }
 
-    /// A device of all these BMCs.
+    /// A device for all these BMCs.
     fn device(&self, site: &Site, name: &str, count: u16, more: &str) -> String {
         let (addresses, file) = (self.addresses(count), secret(site, "password", PASSWORD));
         format!(
@@ -88,14 +89,14 @@ impl Bmcs {
     /// A site with these BMCs, and its running watcher.
     pub(crate) fn site(&self, count: u16, more: &str) -> (Site, Watcher) {
         let site = Site::new();
-        // No level of the log may hold a secret.
+        // No level of the log may contain a secret.
         site.configure(&format!("level = 'trace'\n{}", self.device(&site, "bmc", count, more)));
         let watcher = site.start();
         (site, watcher)
     }
 }
 
-/// A file that only we can read; gives its path.
+/// A file that only this user can read; returns its path.
 pub(crate) fn secret(site: &Site, name: &str, text: &str) -> String {
     let path = site.path(name);
     fs::write(&path, format!("{text}\n")).unwrap();
@@ -103,14 +104,15 @@ pub(crate) fn secret(site: &Site, name: &str, text: &str) -> String {
     path.display().to_string()
 }
 
-/// Has the agent fence, and gives its end and the answer to its request.
+/// Runs a fence through the agent; returns its end and the answer to its request.
 fn fence(site: &Site, options: &str) -> (Ended, Value) {
     let ended = site.agent(options).wait();
     let answer = site.spool.await_answer(&site.last_request());
     (ended, answer)
 }
 
-/// Checks that the fence fails so, with all of these words in its answer, and that the agent says so.
+/// Checks that the fence fails with this result, with all of these words in its answer and in the
+/// agent's message.
 fn assert_fails(site: &Site, options: &str, result: &str, code: u8, words: &[&str]) {
     let (ended, answer) = fence(site, options);
     ended.assert_failure(&[result]);
@@ -121,7 +123,7 @@ fn assert_fails(site: &Site, options: &str, result: &str, code: u8, words: &[&st
     }
 }
 
-/// Checks that the fence succeeds and was seen to, with all of these words in its answer.
+/// Checks that the fence succeeds and is verified, with all of these words in its answer.
 fn assert_fences(site: &Site, options: &str, words: &[&str]) {
     let (ended, answer) = fence(site, options);
     ended.assert_success();
@@ -171,7 +173,7 @@ fn each_order_is_carried_out_once_and_each_question_is_answered() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn a_bmc_that_does_not_let_us_in_or_is_not_there_is_told_nothing() {
+fn a_bmc_that_refuses_the_login_or_does_not_respond_gets_no_order() {
     let bmcs = Bmcs::start(1, "program");
     let site = Site::new();
     let one = |name: &str, from: &str, to: &str| {
@@ -209,7 +211,7 @@ fn a_bmc_that_does_not_let_us_in_or_is_not_there_is_told_nothing() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn one_dead_bmc_does_not_take_away_the_fencing_of_the_others() {
+fn one_dead_bmc_does_not_block_the_fencing_of_the_others() {
     let bmcs = Bmcs::start(3, "program");
     let (site, _watcher) = bmcs.site(3, "timeout = '5s'\nmax_concurrent = 3");
     bmcs.signal(2, Signal::SIGSTOP);
@@ -232,18 +234,19 @@ fn one_dead_bmc_does_not_take_away_the_fencing_of_the_others() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn an_order_to_a_bmc_that_falls_silent_is_given_once_and_looked_into() {
+fn an_order_to_a_bmc_that_falls_silent_is_given_once_and_its_effect_examined() {
     let bmcs = Bmcs::start(2, "program");
     let (site, _watcher) = bmcs.site(2, "timeout = '7s'");
 
-    // It carries the order out when it wakes up, after we have given up waiting for its answer.
+    // The BMC carries the order out when it wakes up, after the driver has given up waiting for its
+    // answer.
     bmcs.fault(1, "hang-set", "4");
     let words = ["learned by asking", "Unable to set Chassis Power Control to Down/Off"];
     assert_fences(&site, "action=off\nplug=node1", &words);
     assert!(!bmcs.is_on(1));
     assert_eq!(bmcs.orders(1), ["power 0"]);
 
-    // It forgets it.
+    // The BMC forgets the order.
     bmcs.fault(2, "hang-set", "4");
     bmcs.fault(2, "lie-set", "");
     let words = ["not acknowledged, and not confirmed: the device showed on"];
@@ -254,11 +257,11 @@ fn an_order_to_a_bmc_that_falls_silent_is_given_once_and_looked_into() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn a_late_answer_and_a_late_deed_are_waited_for() {
+fn the_watcher_waits_for_a_late_answer_and_a_late_action() {
     let bmcs = Bmcs::start(3, "program");
     let (site, _watcher) = bmcs.site(3, "max_concurrent = 3");
 
-    // By default, ipmitool would have given the order three times in this time.
+    // By default, ipmitool would have sent the order three times in this time.
     bmcs.fault(1, "hang-set", "4");
     assert_fences(&site, "action=off\nplug=node1", &["the device shows it"]);
     assert_eq!((bmcs.is_on(1), bmcs.orders(1)), (false, vec!["power 0".to_owned()]));
@@ -267,7 +270,7 @@ fn a_late_answer_and_a_late_deed_are_waited_for() {
     assert_fences(&site, "action=off\nplug=node2", &["the device shows it"]);
     assert_eq!((bmcs.is_on(2), bmcs.orders(2)), (false, vec!["power 0".to_owned()]));
 
-    // A reboot does not turn it on before it is off.
+    // A reboot does not turn the node on before it is off.
     bmcs.fault(3, "slow-set", "1");
     assert_fences(&site, "action=reboot\nplug=node3", &["off: the device shows it"]);
     site.assert_on_result(&site.last_request(), "on");
@@ -277,7 +280,7 @@ fn a_late_answer_and_a_late_deed_are_waited_for() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn what_a_bmc_refuses_or_only_says_is_no_success() {
+fn an_order_that_a_bmc_refuses_or_only_acknowledges_is_not_a_success() {
     let bmcs = Bmcs::start(1, "program");
     let (site, _watcher) = bmcs.site(1, "timeout = '3s'");
     let mut orders: Vec<String> = Vec::new();
@@ -307,7 +310,7 @@ fn what_a_bmc_refuses_or_only_says_is_no_success() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn a_node_that_takes_its_time_to_end_is_off_when_its_bmc_shows_it() {
+fn a_slow_node_is_off_when_its_bmc_shows_it() {
     let bmcs = Bmcs::start(1, "startcmd");
     let (site, _watcher) = bmcs.site(1, "");
     wait_for("the first boot", || bmcs.read(1, "boots").lines().count() == 1);
@@ -326,7 +329,7 @@ fn a_node_that_takes_its_time_to_end_is_off_when_its_bmc_shows_it() {
 fn the_password_is_nowhere_to_be_seen() {
     let bmcs = Bmcs::start(1, "program");
     let site = Site::new();
-    // ipmitool soon hides a password that it finds among its arguments; here they are seen before.
+    // ipmitool soon hides a password in its arguments; the test looks at them before that.
     let arguments = site.path("arguments");
     let script = format!("echo \"$0 $*\" >>'{}'\nexec ipmitool \"$@\"", arguments.display());
     let program = site.program("ipmitool", &script);

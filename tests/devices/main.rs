@@ -1,11 +1,12 @@
-//! Real devices, as far as they can be had without hardware: simulators that others wrote, driven
-//! by the watcher and the agent that ship.
+//! Real devices, as far as possible without hardware: simulators by other authors, driven by the
+//! watcher and the agent that ship.
 //!
-//! The tests are ignored where nobody asks for them, as they need the simulators: `tests/devices/run`
-//! installs those, and runs them.
+//! The tests are ignored by default, because they need the simulators: `tests/devices/run` installs
+//! the simulators and runs the tests.
 //!
 //! - `redfish`: BMCs that speak Redfish.
-//! - `sim`: starting a simulator, and ending it.
+//!
+//! - `sim`: starts and ends a simulator.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 

@@ -1,5 +1,5 @@
-//! `type = "redfish"` against sushy-emulator (one service with three systems), and against BMCs of our
-//! own for what that one does not have: one system each, sessions, tasks, and faults.
+//! `type = "redfish"` against sushy-emulator (one service with three systems), and against our own
+//! BMCs for what the emulator lacks: one system each, sessions, tasks, and faults.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ fn redfish_does_every_action_of_the_agent_and_sends_each_order_once() {
     let path = format!("{common}'/redfish/v1/Systems/{{target}}'\ntargets = '*'\nmethod = 'cycle'");
     let devices = [("named", named), ("found", found), ("path", path)];
     let devices: String = devices.iter().map(|(name, more)| device(&site, name, more)).collect();
-    // Libraries would write what they send into a log like this.
+    // Libraries would log the data that they send.
     site.configure(&format!("level = 'trace'\n{devices}"));
     let watcher = site.start();
 
@@ -51,7 +51,7 @@ fn redfish_does_every_action_of_the_agent_and_sends_each_order_once() {
     let reboot = fence(&site, "named", "reboot", "node3");
     assert_eq!((&reboot["result"], &reboot["verified"]), (&json!("success"), &json!(true)));
     site.assert_on_result(&site.last_request(), "on");
-    // The path is another name for the system's own, and the order goes to that.
+    // The path is another name for the system's own path, and the order uses the latter.
     let cycle = fence(&site, "path", "reboot", "node1");
     assert_answer(&cycle, "success", "ForceRestart: HTTP 204");
     assert_eq!(cycle["verified"], json!(false));
@@ -64,7 +64,7 @@ fn redfish_does_every_action_of_the_agent_and_sends_each_order_once() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn redfish_orders_nothing_where_it_is_not_certain_who_is_there() {
+fn redfish_orders_nothing_if_the_identity_of_the_host_is_uncertain() {
     let sushy = Sushy::start(&[]);
     let site = site();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -159,14 +159,14 @@ fn redfish_survives_a_service_that_falls_silent_before_an_order_and_after() {
     sushy.signal(Signal::SIGCONT);
     agent.wait().assert_success();
 
-    // What was left of the first visit came to nothing.
+    // What remained of the first visit had no effect.
     assert_eq!(sushy.orders(), ["2 204"]);
     assert_eq!(status_code(&site, "node1"), Some(0));
 }
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn redfish_says_so_when_the_service_refuses_the_order() {
+fn redfish_reports_that_the_service_refuses_the_order() {
     let sushy = Sushy::start(&[("REDFISH_NO_OFF", "1")]);
     let site = site();
     let more = format!(
@@ -182,7 +182,7 @@ fn redfish_says_so_when_the_service_refuses_the_order() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn redfish_sessions_are_ended_whatever_happens() {
+fn redfish_sessions_always_end() {
     let bmcs = Bmcs::start(1);
     let site = site();
     let common = format!(
@@ -194,11 +194,13 @@ fn redfish_sessions_are_ended_whatever_happens() {
     site.configure(&(device(&site, "bmc", &common) + &device(&site, "wrong", &wrong)));
     let watcher = site.start();
 
-    // It has place for two sessions: one that is left open each time would soon shut us out.
+    // The service has room for two sessions: one unclosed session per visit would soon lock the
+    // driver out.
     site.agent("action=monitor\ndevice=bmc").wait().assert_success();
     assert_answer(&fence(&site, "bmc", "off", "node1"), "success", "ForceOff: HTTP 202");
     assert_eq!(status_code(&site, "node1"), Some(2));
-    // It says no, as it is off; that it is off, it shows.
+    // The service refuses the order because the system is off; then it shows that the system is
+    // off.
     assert_answer(&fence(&site, "bmc", "off", "node1"), "success", "HTTP 409: The system is off");
     assert_answer(&fence(&site, "bmc", "on", "node1"), "success", "On: HTTP 202");
     bmcs.behave(1, "refuse");
@@ -218,7 +220,7 @@ fn redfish_sessions_are_ended_whatever_happens() {
 
 #[test]
 #[ignore = "needs a simulator: tests/devices/run"]
-fn redfish_believes_what_a_bmc_shows_and_not_what_it_says() {
+fn redfish_trusts_the_state_that_a_bmc_shows_and_not_its_answer() {
     let bmcs = Bmcs::start(1);
     let site = site();
     let more =
@@ -242,10 +244,10 @@ fn redfish_believes_what_a_bmc_shows_and_not_what_it_says() {
     assert_eq!(off("lie", "unacknowledged", "on"), 1);
     assert_eq!(off("silent-power", "unacknowledged", "no PowerState"), 1);
     assert_eq!(fence(&site, "bmc", "on", "node1")["result"], "success");
-    // Both were carried out, and the answer was lost.
+    // Both orders were carried out, and the answer was lost.
     off("cut", "success", "learned by asking");
     off("hang", "success", "learned by asking");
-    // Before the order, all of it is certain.
+    // Before the order, every error is certain.
     assert_eq!(off("unavailable", "unreachable", "HTTP 503: The service is starting."), 0);
     assert_eq!(off("garbage", "device-failure", "cannot be read"), 0);
     assert_eq!(off("away", "device-failure", "HTTP 307"), 0);
@@ -263,7 +265,7 @@ fn redfish_takes_no_bmc_for_anothers_and_lives_with_a_dead_one() {
         format!("{{ {} }}", each.join(", "))
     };
     let fingerprints = map(&|number| bmcs.fingerprint(number));
-    // A mistake in the name service, say.
+    // For example after a mistake in the name service.
     let swapped = map(&|number| bmcs.address([2, 1, 3][usize::from(number) - 1]));
     let right = map(&|number| bmcs.address(number));
     let more = |addresses: &str| {

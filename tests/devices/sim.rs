@@ -1,4 +1,5 @@
-//! Simulators: started by the scripts beside this file, each in a directory and on ports of its own.
+//! Simulators: the scripts beside this file start them, each in its own directory and on its own
+//! ports.
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-/// A simulator that ends with this value.
+/// A simulator that is stopped with this value.
 #[derive(Debug)]
 pub(crate) struct Simulator {
     name: &'static str,
@@ -30,7 +31,7 @@ impl Simulator {
         simulator
     }
 
-    /// Where it keeps its state and its logs: the directory `NAME` of its own one.
+    /// The directory of its state and logs: `NAME` in the directory of this value.
     pub(crate) fn directory(&self) -> PathBuf {
         self.directory.join(self.name)
     }
@@ -50,7 +51,7 @@ impl Drop for Simulator {
     }
 }
 
-/// The first of `count` ports, one after the other, that nobody uses and no other test gets.
+/// The first of `count` consecutive ports that no process uses and no other test gets.
 pub(crate) fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(17_000);
     for _ in 0..1000 {

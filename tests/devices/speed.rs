@@ -1,6 +1,7 @@
-//! How long a fence takes, beside the fence agents of ClusterLabs on the same simulators, in turn.
+//! The duration of a fence, compared alternately with ClusterLabs' fence agents on the same
+//! simulators.
 //!
-//! It prints tables and checks no time. `SPEED_RUNS` is how often each is measured.
+//! It prints tables and checks no time. `SPEED_RUNS` is the number of measurements of each.
 
 use std::fs;
 use std::io::{Write, stdout};
@@ -14,16 +15,16 @@ use crate::fence_agent::rig::install_agents;
 use crate::ipmi;
 use crate::redfish::rig as redfish;
 
-/// One fence device with one node, reached by us and by a fence agent.
+/// One fence device with one node, which both our programs and a fence agent can reach.
 struct Bench<'a> {
     name: &'a str,
     site: &'a Site,
     target: &'a str,
-    /// The fence agent, and its options but for the action.
+    /// The fence agent, and its options except for the action.
     agent: PathBuf,
     options: String,
     environment: Vec<(&'static str, String)>,
-    /// The simulator's lines about the power: `TIME STATE` with this word for off.
+    /// The simulator's lines about the power: `TIME STATE`, with this word for off.
     changes: &'a dyn Fn() -> Vec<String>,
     off: &'a str,
 }
@@ -46,7 +47,7 @@ impl Bench<'_> {
             self.await_on();
         }
         let agent = self.agent.file_name().unwrap().to_str().unwrap();
-        // Past the harness, for `tests/run`, which repeats these lines.
+        // Bypasses the test harness: `tests/run` repeats these lines.
         let mut out = stdout().lock();
         for (what, taken) in [(agent, theirs), ("our reboot", reboot), ("our off", off)] {
             let (name, words) = (self.name, Self::words(taken));
@@ -68,7 +69,7 @@ impl Bench<'_> {
             let is_off = |line: &String| line.strip_suffix(self.off)?.trim().parse::<f64>().ok();
             (self.changes)().iter().filter_map(is_off).find(|at| *at > begin)
         };
-        // The simulator notes it a little later.
+        // The simulator records it a little later.
         wait_for("the moment at which it was off", || off_since().is_some());
         let off = off_since().unwrap();
         (end - begin, end - off)
@@ -90,7 +91,7 @@ impl Bench<'_> {
         assert!(output.status.success(), "{output:?}");
     }
 
-    /// What follows begins with a target that is on.
+    /// The next measurement begins with a target that is on.
     fn await_on(&self) {
         wait_for("the target to be on", || {
             self.site.agent(&format!("action=status\nplug={}", self.target)).wait().code == Some(0)

@@ -1,8 +1,10 @@
-//! The file systems of a dead node on their way: from a real cluster's files and CIB through the agent
-//! into the request, the device's program and the audit; and back to DLM where the site wants it.
+//! The file systems of a dead node: from a real cluster's files and CIB through the agent into the
+//! request, the device's program and the audit; and back to DLM if the site wants it.
 //!
-//! - `nnf`: a name that Kubernetes does not have is not fenced through nnf-sos.
-//! - `paths`: neither program, nor a child of theirs, touches a path on GFS2.
+//!
+//! - `nnf`: a name that Kubernetes does not know is not fenced through nnf-sos.
+//!
+//! - `paths`: neither the programs nor their children touch a path on GFS2.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -18,10 +20,10 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tree::{Tree, is_alive};
 
-/// A quarter of the agent's time for a `cibadmin` on a machine that has much else to do.
+/// A quarter of the agent's time, enough for a `cibadmin` on a busy machine.
 const PATIENT: &str = "gfs2_discovery_timeout=60\n";
 
-/// A site whose agents and watchers find this capture where they look.
+/// A site whose agents and watchers find this capture at the usual paths.
 fn site(capture: &str) -> (Site, Tree) {
     let site = Site::new();
     let tree = Tree::at(site.path("root")).with_capture(capture);
@@ -29,7 +31,7 @@ fn site(capture: &str) -> (Site, Tree) {
 }
 
 #[test]
-fn request_program_and_audit_name_what_the_dead_node_had_and_who_knew() {
+fn request_program_and_audit_name_the_dead_nodes_file_systems_and_their_sources() {
     let (site, _tree) = site("at-fence-node3");
     let seen = site.path("seen");
     let script = format!("echo \"$FENCE_GFS2_FILESYSTEMS\" >'{0}'; cat >>'{0}'", seen.display());
@@ -60,7 +62,7 @@ fn request_program_and_audit_name_what_the_dead_node_had_and_who_knew() {
 }
 
 #[test]
-fn nothing_found_could_not_tell_and_disabled_are_told_apart_in_the_audit() {
+fn the_audit_distinguishes_none_unknown_and_disabled() {
     for (capture, options, outcome) in [
         ("fenced-node1", PATIENT, "none"),
         ("at-fence-node1", "gfs2_discovery_timeout=0\nnodename=node9\n", "unknown"),
@@ -146,7 +148,7 @@ fn fence(site: &Site, action: &str, target: &str, device: &str) -> String {
 }
 
 #[test]
-fn dlm_is_told_only_of_a_target_that_was_shown_to_be_off_and_only_where_that_is_wanted() {
+fn dlm_gets_a_report_only_for_a_target_shown_off_and_only_if_configured() {
     let (site, tree) = site("at-fence-node1");
     tree.program("dlm_tool", &format!("echo \"$@\" >>'{}'", site.path("dlm").display()));
     let state = |name: &str| {
@@ -178,16 +180,16 @@ fn dlm_is_told_only_of_a_target_that_was_shown_to_be_off_and_only_where_that_is_
         site.spool.await_result(&fence(&site, action, "node1", device), result);
     }
     site.spool.await_result(&fence(&site, "off", "node2", "told"), "success");
-    wait_for("DLM to be told", || site.lines("dlm") == ["fence_ack 2"]);
+    wait_for("the report to DLM", || site.lines("dlm") == ["fence_ack 2"]);
     let reboot = fence(&site, "reboot", "node3", "told");
     site.spool.await_result(&reboot, "success");
-    wait_for("DLM to be told", || site.lines("dlm") == ["fence_ack 2", "fence_ack 3"]);
+    wait_for("the report to DLM", || site.lines("dlm") == ["fence_ack 2", "fence_ack 3"]);
     watcher
         .await_log(&format!("told DLM that it is fenced: request={reboot} target=node3 node_id=3"));
 }
 
 #[test]
-fn whatever_telling_dlm_comes_to_the_answer_is_the_same() {
+fn the_answer_does_not_depend_on_the_report_to_dlm() {
     let (site, tree) = site("at-fence-node1");
     let note = tree.notes_pid();
     let script = format!("[ \"$2\" != 1 ] || {{ echo no >&2; exit 3; }}\n{note}\nexec sleep 1000");

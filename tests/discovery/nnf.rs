@@ -1,5 +1,5 @@
-//! A name that Kubernetes does not have is not fenced through nnf-sos, which would report success for it.
-//! Here our watcher takes nnf-sos' part: it fences whatever is requested.
+//! A name that Kubernetes does not know is not fenced through nnf-sos, which would report success
+//! for it. Here our watcher plays nnf-sos: it fences every requested name.
 
 use std::os::unix::fs::DirBuilderExt;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::common::{Site, names, wait_for};
 use crate::tree::{Tree, is_alive};
 
-/// A rabbit's object with its computes, and storage of one more compute.
+/// A rabbit's object with its computes, and storage of another compute.
 const LIST: &str = r#"{"items": [
     {"kind": "Storage", "metadata": {"name": "rabbit-1", "namespace": "default"}, "status": {"access":
         {"computes": [{"name": "rabbit-1-compute-1"}], "servers": [{"name": "rabbit-1"}]}}},
@@ -16,7 +16,7 @@ const LIST: &str = r#"{"items": [
         {"nnf.cray.hpe.com/allocationset": "gfs2"}}, "status": {"allocations":
         [{"accesses": {"rabbit-1-compute-2": {"storageGroupId": "g"}}}]}}]}"#;
 
-/// A site with a `kubectl` that does this; `LIST` is its file `list`.
+/// A site with a `kubectl` that runs this script; `LIST` is its file `list`.
 fn site(kubectl: &str) -> (Site, Tree) {
     let site = Site::new();
     let tree = Tree::at(site.path("root"));
@@ -26,7 +26,7 @@ fn site(kubectl: &str) -> (Site, Tree) {
     (site, tree)
 }
 
-/// Enough for a `kubectl` on a machine that has much else to do.
+/// Enough for a `kubectl` on a busy machine.
 const OPTIONS: &str =
     "responder=nnf\nkubectl_cmd=kubectl\nfence_timeout=240\ngfs2_discovery_timeout=60\n";
 
@@ -42,7 +42,7 @@ fn a_name_that_kubernetes_does_not_have_is_neither_fenced_nor_monitored() {
         "plug=rabbit-1-compute-1.site",
         "plug=job-0",
         "nodename=compute-1",
-        // The request names the plug, whatever the cluster calls the node.
+        // The request names the plug, however the cluster calls the node.
         "plug=compute-1\nnodename=rabbit-1-compute-1",
     ] {
         for action in ["off", "reboot", "monitor"] {
@@ -50,7 +50,7 @@ fn a_name_that_kubernetes_does_not_have_is_neither_fenced_nor_monitored() {
             ended.assert_failure(&["Kubernetes has no compute node", "pcmk_host_map"]);
         }
     }
-    // Whoever wants no file systems found wants no fence that does nothing either.
+    // Disabled discovery does not allow a fence without effect either.
     for option in ["no_gfs2_discovery=1", "gfs2_discovery_enabled=no"] {
         let lines = format!("action=off\nplug=compute-1\n{OPTIONS}{option}\n");
         site.agent(&lines).wait().assert_failure(&["Kubernetes has no compute node"]);
@@ -106,7 +106,7 @@ fn a_name_that_kubernetes_has_is_fenced_by_it_alone() {
 }
 
 #[test]
-fn what_kubernetes_does_not_tell_stops_no_fence_and_is_called_not_known() {
+fn a_name_that_kubernetes_cannot_confirm_stops_no_fence_and_is_reported() {
     for (kubectl, why) in [
         ("echo 'Error: storages is forbidden' >&2; exit 1", "storages is forbidden"),
         ("echo '{\"items\": ['", "not valid JSON"),
@@ -120,7 +120,7 @@ fn what_kubernetes_does_not_tell_stops_no_fence_and_is_called_not_known() {
             "responder=nnf\nkubectl_cmd=kubectl\ngfs2_discovery_timeout=0\nfence_timeout=20\n";
 
         site.agent(&format!("action=off\nplug=compute-1\n{options}")).wait().assert_success();
-        // Also without a target: then each fence is of a name that is not known.
+        // Also without a target: every fence would be for an unverified name.
         for plug in ["plug=compute-1", ""] {
             let monitor = site.agent(&format!("action=monitor\n{plug}\n{options}")).wait();
             monitor.assert_failure(&["it is not known", why]);
@@ -130,7 +130,7 @@ fn what_kubernetes_does_not_tell_stops_no_fence_and_is_called_not_known() {
         let details = site.audit()[0]["details"].to_string();
         let unknown = "it is not known whether Kubernetes has a node 'compute-1'";
         assert!(details.contains(unknown) && details.contains(why), "{details}");
-        // One that the machine had no time to begin has noted nothing.
+        // A program that had no time to start has recorded nothing.
         let pids = std::fs::read_to_string(tree.path("pids")).unwrap_or_default();
         for pid in pids.lines() {
             wait_for("the end of what was killed", || !is_alive(pid));
@@ -138,10 +138,10 @@ fn what_kubernetes_does_not_tell_stops_no_fence_and_is_called_not_known() {
     }
 }
 
-/// nnf-sos says so of a node that it does not know.
+/// nnf-sos answers this for a node that it does not know.
 const NOTHING: &str = "No block storage resources found to fence";
 
-/// nnf-sos as it answers in this message.
+/// nnf-sos, with this message in its answer.
 fn answer_as_nnf(site: &Site, message: &str) {
     let mut request = None;
     wait_for("a request", || {
@@ -170,10 +170,10 @@ fn a_name_that_kubernetes_could_not_confirm_is_not_fenced_by_an_answer_that_foun
     for (script, options, message, why) in [
         (fails, kubectl.as_str(), NOTHING, Some("ServiceUnavailable")),
         (fails, &missing, NOTHING, Some("there is no oc")),
-        // Whose site says nowhere where Kubernetes is vouches for its names.
+        // A site that configures no place for Kubernetes vouches for its names.
         (fails, nnf, NOTHING, None),
         (fails, &kubectl, fenced, None),
-        // It is asked once more, and a node without storage has nothing to lose.
+        // Kubernetes is asked once more, and a node without storage has nothing to lose.
         ("if mkdir LIST.once; then exit 1; fi; cat 'LIST'", &kubectl, NOTHING, None),
         ("echo 'Warning: {v1beta1} is deprecated'; cat 'LIST'", &kubectl, NOTHING, None),
     ] {

@@ -1,8 +1,9 @@
-//! Neither program, nor a child of theirs, touches a path on GFS2: strace sees each call that takes a
-//! path, and the mount table says what is where.
+//! Neither the programs nor their children touch a path on GFS2: strace sees each call that takes a
+//! path, and the mount table shows the file system of each path.
 //!
-//! The table is made for the test: a directory in it stands for a mounted GFS2 file system, the CIB has
-//! it as a resource, and DLM its lockspace. A real one would hang whoever touches it, now and then.
+//! The test creates the table: a directory in it acts as a mounted GFS2 file system, the CIB has it
+//! as a resource, and DLM has its lockspace. A real one would sometimes hang each process that
+//! touches it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,14 +62,14 @@ fn a_child_that_looks_at_a_mount_point_would_be_found() {
     }
 }
 
-/// A site whose programs run under strace, with what stands for a GFS2 file system.
+/// A site whose programs run under strace, with a directory that acts as a GFS2 file system.
 struct Traced {
     site: Site,
     tree: Tree,
 }
 
 impl Traced {
-    /// `None` where nothing can be traced.
+    /// `None` if nothing can be traced.
     fn new() -> Option<Self> {
         if !can_trace("paths") {
             return None;
@@ -91,12 +92,12 @@ impl Traced {
         Some(traced)
     }
 
-    /// The directory that stands for a mounted GFS2 file system.
+    /// The directory that acts as a mounted GFS2 file system.
     fn mount(&self) -> PathBuf {
         self.site.path("gfs2")
     }
 
-    /// A `cibadmin` that does `script` before it writes the CIB.
+    /// A `cibadmin` that runs `script` before it prints the CIB.
     fn be_asked(&self, script: &str) {
         let cib = self.tree.path("cib.xml");
         self.tree.program("cibadmin", &format!("{script}\ncat '{}'", cib.display()));
@@ -140,7 +141,7 @@ impl Traced {
         self.site.lines(trace).iter().flat_map(|line| paths(line)).collect()
     }
 
-    /// The trace is one of what is meant: these were touched.
+    /// The trace covers the right programs: they touched these paths.
     fn expect_touched(&self, trace: &str, ends: &[&str]) {
         let touched = self.touched(trace);
         for end in ends {
@@ -149,7 +150,7 @@ impl Traced {
         }
     }
 
-    /// What was touched and lies on GFS2, by the test's own table and by this machine's.
+    /// The touched paths on GFS2, by the test's own table and by this machine's.
     fn violations(&self) -> Vec<String> {
         let mut mounts = vec![self.mount()];
         let own = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -161,8 +162,9 @@ impl Traced {
     }
 }
 
-/// The paths in a line of a trace: each text, and what each descriptor stands for. A relative path
-/// is one from the directory before it, else from `/`, where all that is traced works.
+/// The paths in a line of a trace: each text, and the target of each descriptor. A relative path
+/// starts at the directory before it, otherwise at `/`, the working directory of all traced
+/// programs.
 fn paths(line: &str) -> Vec<PathBuf> {
     let Some((call, mut rest)) = line.split_once('(') else { return Vec::new() };
     let mut base = PathBuf::from("/");
@@ -179,7 +181,7 @@ fn paths(line: &str) -> Vec<PathBuf> {
             base = normal(Path::new(inside));
             paths.push(base.clone());
         }
-        // What follows are the program's arguments, which are no paths that the kernel looks at.
+        // The program's arguments follow; the kernel does not look at them as paths.
         if call.ends_with("execve") {
             break;
         }
@@ -188,7 +190,7 @@ fn paths(line: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// `path` without `.`, `..` and doubled slashes, by its words alone.
+/// `path` without `.`, `..` and doubled slashes, without a look at the disk.
 fn normal(path: &Path) -> PathBuf {
     path.components().fold(PathBuf::new(), |mut normal, part| {
         match part {

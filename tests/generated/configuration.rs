@@ -1,5 +1,5 @@
-//! What is made from the table of the configuration's keys: the lists in the manual, and an example
-//! for each device type.
+//! The parts that are generated from the table of the configuration's keys: the lists in the
+//! manual, and an example for each device type.
 
 use fence_watcher::config::{DEVICE, Form, Key, Standing, TABLES, TYPES, Type, in_words};
 
@@ -25,7 +25,7 @@ pub(crate) fn keys(name: &str) -> String {
     rows.iter().map(item).collect::<Vec<_>>().join("\n")
 }
 
-/// The whole example of a device type.
+/// The complete example of a device type.
 pub(crate) fn example(of_type: &Type) -> String {
     let mut parts = vec![
         comment(of_type.about),
@@ -57,7 +57,7 @@ pub(crate) fn example(of_type: &Type) -> String {
     parts.concat()
 }
 
-/// A key with what it is for; commented out unless it is `written` or required.
+/// A key with its purpose; commented out unless it is `written` or required.
 fn setting(row: &Key, written: Option<&str>) -> String {
     let required = match row.standing {
         Standing::Required(value) => Some(value),
@@ -75,7 +75,7 @@ fn setting(row: &Key, written: Option<&str>) -> String {
     }
 }
 
-/// The form in words.
+/// The form as text.
 fn form(form: Form) -> String {
     match form {
         Form::Boolean => "`true` or `false`".to_owned(),
@@ -102,7 +102,7 @@ fn words(all: impl Iterator<Item = &'static str>) -> String {
     all.map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ")
 }
 
-/// `text` in lines that are comments. What is in backquotes stays in one line.
+/// `text` as lines of comments. Text in backquotes stays in one line.
 fn comment(text: &str) -> String {
     let (mut lines, mut line, mut is_code) = (String::new(), "#".to_owned(), false);
     let mut word = String::new();

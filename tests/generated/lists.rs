@@ -1,4 +1,4 @@
-//! The parts of the manuals that are made from the tables of the programs, as Markdown.
+//! The parts of the manuals that are generated from the tables of the programs, as Markdown.
 
 use clap::{Arg, ArgAction, Command};
 use fence_agent::metadata::{ACTIONS, LONG, SHORT};
@@ -7,7 +7,7 @@ use fence_protocol::AuditResult;
 
 use crate::configuration;
 
-/// The list that stands for the comment `name`.
+/// The list that replaces the comment `name`.
 pub(crate) fn list(name: &str) -> String {
     match name {
         "agent name" => format!("{AGENT} - {SHORT}"),
@@ -33,7 +33,7 @@ pub(crate) fn list(name: &str) -> String {
     }
 }
 
-/// The agent's command line for completions: without what nobody should type any more.
+/// The agent's command line for completions, without obsolete options.
 pub(crate) fn agent_command() -> Command {
     let whole = fence_agent::input::command();
     let arguments = shown().filter_map(|row| {
@@ -54,7 +54,7 @@ pub(crate) fn agent_command() -> Command {
     command.args(arguments.collect::<Vec<_>>())
 }
 
-/// As fence2man does it: deprecated parameters are left out.
+/// Same as in fence2man: deprecated parameters are left out.
 fn parameters(term: impl Fn(&Parameter) -> String) -> String {
     items(shown().map(|row| {
         let words = match row.kind {
@@ -67,7 +67,7 @@ fn parameters(term: impl Fn(&Parameter) -> String) -> String {
     }))
 }
 
-/// The names that nobody should write any more, and those that the cluster manager sends.
+/// The obsolete names, and the names that the cluster manager sends.
 fn other_parameters() -> String {
     let older = PARAMETERS.iter().filter_map(|row| match row.alias {
         Alias::None => None,
@@ -97,12 +97,12 @@ fn commands() -> String {
     parts.collect::<Vec<_>>().join("\n\n")
 }
 
-/// The options of one command; those that all have are told once, with the program's.
+/// The options of one command; common options are described once, with the program's.
 fn options(command: &Command) -> String {
     let of_command = command.get_arguments().filter(|argument| !argument.is_hide_set());
     items(of_command.map(|argument| {
         let text = argument.get_help().map(ToString::to_string).unwrap_or_default();
-        // A flag has none of its own to choose from.
+        // A flag has no choices.
         let known = argument.get_possible_values();
         let known = known.iter().map(|value| value.get_name().to_owned()).collect::<Vec<_>>();
         let text = if known.is_empty() || !argument.get_action().takes_values() {

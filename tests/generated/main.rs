@@ -1,9 +1,10 @@
-//! What is made from the programs themselves and checked in, so that nobody needs a generator: the
-//! manuals, the completions for shells, the agent's metadata, and the examples of the
-//! configuration.
+//! The checked-in files that are generated from the programs themselves, so that nobody needs a
+//! generator: the manuals, the completions for shells, the agent's metadata, and the examples of
+//! the configuration.
 //!
-//! `UPDATE=1 cargo test -p fence-watcher --test generated` writes them anew. The manuals are written in
-//! `man/*.md`; a line `<!-- NAME -->` there stands for a list that is made from a program's table.
+//! `UPDATE=1 cargo test -p fence-watcher --test generated` writes them again. The manuals are
+//! written in `man/*.md`; a line `<!-- NAME -->` there is replaced by a list that is generated from
+//! a program's table.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -29,7 +30,7 @@ const MANUALS: [&str; 3] = ["fence_gfs2_recorder.8", "fence-watcher.8", "fence-w
 
 const PROGRAMS: [&str; 2] = ["fence_gfs2_recorder", "fence-watcher"];
 
-/// Compares a file with what it should be, or writes it where that is asked for.
+/// Compares a file with its generated content, or writes it if `UPDATE` is set.
 #[track_caller]
 fn check(path: &str, content: &str) {
     let full = Path::new(ROOT).join(path);
@@ -71,7 +72,7 @@ fn completion(program: &str, shell: Shell) -> (String, String) {
     };
     let mut script = String::from_utf8(script).unwrap();
     if shell == Shell::Bash {
-        // Two names for one thing where the program's has a hyphen (clap-rs/clap issue 6421).
+        // Two names for one function if the program's name has a hyphen (clap-rs/clap issue 6421).
         script = script.replace("fence__subcmd__watcher", "fence__watcher");
     }
     // Without blanks at the ends of lines, which some editors would remove.
@@ -104,14 +105,14 @@ fn the_examples_are_up_to_date() {
     }
 }
 
-/// fence-agents keeps such a file for each of its agents: a change of the interface shows as one.
+/// fence-agents keeps such a file for each of its agents: it shows a change of the interface.
 #[test]
 fn the_metadata_is_what_it_was() {
     check("tests/schemas/fence_gfs2_recorder.xml", &fence_agent::metadata::metadata());
 }
 
-/// The output of a program that reads `input`; `None`, and a word about it, where it is not installed
-/// and may be left out.
+/// The output of a program that reads `input`; `None`, with a message, if the program is not
+/// installed and may be left out.
 fn output_of(program: &str, arguments: &[&str], input: &str) -> Option<Output> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -174,7 +175,7 @@ fn bash_completes_commands_options_and_values() {
 
 // --- The agent's manual against its table and the README ------------------------------------------
 
-/// The names in a Markdown text that stand as code.
+/// The names in a Markdown text that are marked as code.
 fn code(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
@@ -204,7 +205,7 @@ fn the_manual_of_the_agent_has_each_parameter_under_each_name_and_each_variable(
 }
 
 #[test]
-fn each_option_that_the_readme_names_stands_in_the_manual_of_the_agent() {
+fn each_option_that_the_readme_names_is_in_the_manual_of_the_agent() {
     let manual = manual("fence_gfs2_recorder.8");
     let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
     let (_, table) = readme.split_once("| option | environment | default | |\n").unwrap();
@@ -220,7 +221,7 @@ fn each_option_that_the_readme_names_stands_in_the_manual_of_the_agent() {
 
 // --- The results in the documents against those that are written -----------------------------------
 
-/// The lines of a table in `document` that start so.
+/// The lines of a table in `document` that start with this.
 fn rows<'a>(document: &'a str, start: &str) -> Vec<&'a str> {
     document.lines().filter(|line| line.starts_with(start)).collect()
 }

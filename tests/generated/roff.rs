@@ -1,11 +1,12 @@
-//! From the Markdown of our manuals to troff's man macros.
+//! Converts the Markdown of our manuals to troff's man macros.
 //!
-//! Only what the manuals use: `# name(section) date`, `## SECTION`, `### Part`, paragraphs, blocks of
-//! code, lists whose items are `- term: text`, and `code`, *emphasis* and **strong** in the text.
+//! It supports only what the manuals use: `# name(section) date`, `## SECTION`, `### Part`,
+//! paragraphs, blocks of code, lists with items `- term: text`, and `code`, *emphasis* and
+//! **strong** in the text.
 
 use std::mem;
 
-/// The page, as `man` reads it.
+/// The page, in the form that `man` reads.
 pub(crate) fn roff(markdown: &str) -> String {
     let mut page = Page::default();
     let mut lines = markdown.lines();
@@ -28,7 +29,7 @@ struct Page {
     /// The paragraph or item that is being read.
     open: String,
     in_list: bool,
-    /// Nothing stands between the last heading and here.
+    /// Nothing follows the last heading yet.
     after_heading: bool,
 }
 
@@ -151,7 +152,7 @@ fn styled(text: &str) -> String {
     styled
 }
 
-/// Code: each character stands for itself, so that it can be copied.
+/// Code: each character is escaped, so that it can be copied.
 fn literal(code: &str) -> String {
     let mut literal = String::new();
     for c in code.chars() {

@@ -1,8 +1,8 @@
 //! Load: hundreds of clients, devices of mixed speed, and a watcher that is killed again and again.
 //!
-//! Nothing may be lost (each request gets its answer), nothing done twice, and memory stays bounded.
-//! `LOAD_REQUESTS` is the number of requests, 10,000 where nobody says otherwise; `LOAD_SEED` chooses
-//! when the watcher dies.
+//! No request may be lost (each gets its answer) or executed twice, and memory stays bounded.
+//! `LOAD_REQUESTS` is the number of requests, 10,000 by default; `LOAD_SEED` chooses when the
+//! watcher dies.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -27,22 +27,23 @@ use fence_spool::{ClientSpool, Look, Places, Submitted};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
-/// Clients that wait at the same time; each asks for one fence after the other.
+/// The number of concurrent clients; each requests one fence after the other.
 const CLIENTS: usize = 200;
 
-/// How many of them wait by inotify, as agents do. A user has only 128 of these, for everything.
+/// How many of them wait with inotify, as agents do. A user has only 128 instances, for all
+/// programs.
 const WATCHING: usize = 20;
 
-/// Nobody's deadline is shorter: what is late under this load is no finding.
+/// No deadline is shorter: a late answer under this load is not a finding.
 const DEADLINE_MS: u64 = 280_000;
 
-/// The most memory that a watcher, or its executor, may ever have used, in KiB.
+/// The maximum memory that a watcher or its executor may use, in KiB.
 const MEMORY_KIB_MAX: u64 = 32 * 1024;
 
-/// Real agents started in each life of the watcher.
+/// The number of real agents that start in each life of the watcher.
 const AGENTS: usize = 4;
 
-/// For each device its targets' first letter, how much of the load it gets, and its nature.
+/// For each device: the first letter of its targets, its share of the load, and its kind.
 const DEVICES: [(char, usize, &str); 5] = [
     ('a', 4, "type = 'simulated'\ndelay = '0ms'\nmax_concurrent = 4"),
     ('b', 2, "type = 'simulated'\ndelay = '60ms'\nmax_concurrent = 16"),
@@ -51,7 +52,8 @@ const DEVICES: [(char, usize, &str); 5] = [
     ('e', 1, "max_concurrent = 8"),
 ];
 
-/// Targets of each device. They are few, so that many wait for the same one.
+/// The number of targets of each device. There are few, so that many requests wait for the same
+/// one.
 const TARGETS: usize = 25;
 
 #[test]
@@ -103,11 +105,11 @@ fn site() -> Site {
     site
 }
 
-/// What came of one request.
+/// The outcome of one request.
 struct Asked {
     id: String,
     result: String,
-    /// The request whose execution has dealt with it, where the answer names one.
+    /// The request whose execution has dealt with it, if the answer names one.
     settled_by: Option<String>,
     took: Duration,
 }
@@ -140,7 +142,7 @@ impl Load {
         self.requests - self.answered.load(Ordering::Relaxed)
     }
 
-    /// A client: asks and waits, as long as there is something to ask for.
+    /// A client: sends requests and waits for the answers until none is left to send.
     fn client(&self, watches: bool) -> Vec<Asked> {
         let mut asked = Vec::new();
         loop {
@@ -154,7 +156,7 @@ impl Load {
         }
     }
 
-    /// Asks for one fence, as the agent does. `None` when no answer comes at all.
+    /// Requests one fence, as the agent does. `None` if no answer arrives at all.
     fn ask(&self, number: usize, watches: bool) -> Option<Asked> {
         let began = Instant::now();
         let id = RequestId::random();
@@ -208,14 +210,14 @@ impl Load {
     }
 }
 
-/// Who waits for an answer, with what keeps the request held.
+/// A waiting client, with the lock that holds its request.
 enum Client {
     Watching(Submitted),
     Looking(#[expect(dead_code, reason = "it is held")] File),
 }
 
 impl Client {
-    /// Waits until something happens to the request, or for a moment.
+    /// Waits until something happens to the request, or for a short time.
     fn wait(&self) {
         if let Client::Watching(submitted) = self
             && let Some(fd) = submitted.wait_fd()
@@ -223,13 +225,13 @@ impl Client {
             poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(250_u8)).unwrap();
             submitted.drain();
         } else {
-            // Without a watch left, this client looks from time to time, as the agent does.
+            // Without a free watch, this client looks from time to time, as the agent does.
             thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
-/// One watcher after the other.
+/// A sequence of watchers.
 #[derive(Default)]
 struct Lives {
     kills: usize,
@@ -239,7 +241,7 @@ struct Lives {
 }
 
 impl Lives {
-    /// Kills watchers until there is little left to do; the last one does that in peace.
+    /// Kills watchers until little is left to do; the last watcher finishes the rest.
     fn run(site: &Site, load: &Load, seed: usize) -> Self {
         let mut lives = Lives::default();
         let mut random = seed;
@@ -248,7 +250,7 @@ impl Lives {
             for _ in 0..AGENTS {
                 lives.start_agent(site);
             }
-            // A linear congruence is random enough for a moment to die at.
+            // A linear congruence is random enough to choose the moment of a kill.
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let more = 20 + (random >> 33) % 400;
             let is_last = load.left() <= more;
@@ -277,7 +279,7 @@ impl Lives {
     }
 }
 
-/// The most memory that a process has had.
+/// The maximum memory that a process has used.
 fn memory_kib(pid: &str) -> u64 {
     process_status(pid, "VmHWM").and_then(|kib| kib.parse().ok()).unwrap_or(0)
 }
@@ -311,7 +313,7 @@ fn report(asked: &[Asked], agents: &[(String, Option<i32>)], lives: &Lives, took
     .unwrap();
 }
 
-/// Compares what was answered with what the devices were told.
+/// Compares the answers with the orders that the devices received.
 fn audit(site: &Site, asked: &[Asked], agents: &[(String, Option<i32>)]) {
     let mut by_id: HashMap<String, usize> = HashMap::new();
     let mut by_target: HashMap<String, usize> = HashMap::new();

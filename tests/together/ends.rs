@@ -1,4 +1,4 @@
-//! Agents that are killed, stopped or give up: who writes the end, and what it says.
+//! Agents that are killed, stopped or give up: which program writes the end, and its content.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -56,12 +56,12 @@ fn a_device_that_was_not_reached_is_not_tried_again_for_an_agent_that_was_killed
 
     let answer = site.spool.await_result(&id, "withdrawn");
     assert!(answer["message"].as_str().unwrap().contains("not reached"), "{answer}");
-    // One may have been on its way.
+    // An end may have been on its way.
     assert!(orders(&site).len() <= before + 1, "{:?}", orders(&site));
 }
 
 #[test]
-fn an_agent_that_is_told_to_stop_withdraws_its_request() {
+fn an_agent_that_is_asked_to_stop_withdraws_its_request() {
     for (signal, name) in
         [(Signal::SIGTERM, "SIGTERM"), (Signal::SIGINT, "SIGINT"), (Signal::SIGHUP, "SIGHUP")]
     {
@@ -90,7 +90,7 @@ fn an_agent_whose_time_is_over_withdraws_its_request() {
 
     site.release();
     first.wait().assert_success();
-    // The watcher may have been a moment earlier: the deadline lies before the agent's end.
+    // The watcher may have been slightly earlier: the deadline is before the agent's end.
     match site.spool.answer(&id) {
         None => ended.assert_failure(&["'n1'", "timed out", "withdrawn"]),
         Some(answer) => {
@@ -131,7 +131,7 @@ fn an_agent_gives_up_on_a_dead_watcher_before_its_time_is_over() {
 }
 
 #[test]
-fn an_agent_that_is_stopped_while_its_request_is_executed_says_that_the_outcome_is_unknown() {
+fn an_agent_that_is_stopped_during_its_execution_reports_an_unknown_outcome() {
     let (site, _watcher) = held();
     let (agent, id) = running(&site, "n1");
 
@@ -149,7 +149,7 @@ fn an_agent_that_is_stopped_while_its_request_is_executed_says_that_the_outcome_
 }
 
 #[test]
-fn an_agent_that_finds_a_strangers_answer_leaves_the_end_to_the_watcher_that_is_at_work() {
+fn an_agent_that_finds_a_foreign_answer_leaves_the_end_to_the_running_watcher() {
     let (site, _watcher) = held();
     let (agent, id) = running(&site, "n1");
     let strange = json!({"request_id": "another", "success": true, "target_node": "n1"});
@@ -186,7 +186,7 @@ fn an_agent_that_gives_up_on_a_dead_watcher_leaves_the_end_to_the_next_one() {
 }
 
 #[test]
-fn a_fence_that_waits_or_runs_is_told_apart_from_one_whose_end_was_lost() {
+fn a_waiting_or_running_fence_differs_from_one_whose_end_was_lost() {
     let (site, watcher) = held();
     let (first, second, _) = queued_behind_a_busy_target(&site, "");
     let rows = || {
@@ -197,7 +197,7 @@ fn a_fence_that_waits_or_runs_is_told_apart_from_one_whose_end_was_lost() {
     wait_for("both in the audit", || site.audit().len() == 2);
     assert_eq!(rows(), ["running", "waiting"]);
 
-    // Both agents and the watcher are killed: nobody can write an end, and nothing runs.
+    // Both agents and the watcher are killed: no process can write an end, and nothing runs.
     watcher.crash();
     for agent in [first, second] {
         agent.signal(Signal::SIGKILL);

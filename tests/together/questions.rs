@@ -1,4 +1,4 @@
-//! Questions of the agent: `monitor`, `list` and `status`.
+//! The agent's queries: `monitor`, `list` and `status`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{await_pending, orders, running, simulated};
 use crate::common::{Site, boot_ms, names, new_id, request, wait_for};
 
-/// A device with a fixed plug would be green, and each fence refused.
+/// A device with a fixed plug would pass the monitor, and each fence would be refused.
 #[test]
 fn a_monitor_with_a_plug_that_no_device_covers_fails_and_names_it() {
     let site = Site::new();
@@ -27,7 +27,7 @@ fn a_monitor_with_a_plug_that_no_device_covers_fails_and_names_it() {
         site.agent(&format!("action=monitor\n{lines}")).wait().assert_failure(&[target]);
         site.agent(&format!("action=off\nnodename=n1\n{lines}")).wait().assert_failure(&[]);
     }
-    // One that cannot be asked for its state is fenced as well as any.
+    // A device that cannot show the state is still a working fence device.
     for lines in ["", "plug=n2", "port=n1", "plug=m1", "plug=n1\ndevice=sim", "device=mute"] {
         site.agent(&format!("action=monitor\n{lines}")).wait().assert_success();
     }
@@ -85,7 +85,7 @@ fn a_monitor_contacts_a_device_whose_order_is_running() {
 }
 
 #[test]
-fn a_list_is_told_apart_from_a_device_that_gives_none_and_from_one_that_is_not_reached() {
+fn a_list_a_missing_list_and_an_unreached_device_differ() {
     let site = Site::new();
     let device = |name: &str, script: &str| {
         let list = site.program(&format!("list-{name}"), script);
@@ -124,7 +124,7 @@ fn a_list_is_told_apart_from_a_device_that_gives_none_and_from_one_that_is_not_r
 }
 
 #[test]
-fn a_device_that_gives_no_list_takes_nothing_away_from_the_list_of_the_others() {
+fn a_device_without_a_list_does_not_hide_the_lists_of_the_others() {
     let site = Site::new();
     let listing = |name: &str, targets: &str, script: &str| {
         let list = site.program(&format!("list-{name}"), script);
@@ -153,7 +153,7 @@ fn a_device_that_gives_no_list_takes_nothing_away_from_the_list_of_the_others() 
         let ended = ask(&format!("list\ndevice={name}"));
         ended.assert_failure(&[&format!("fence device '{name}'")]);
     }
-    // Asked by an older client.
+    // An older client asks.
     let id = new_id();
     let mut question = request(&id, "list", "n1");
     question.as_object_mut().unwrap().remove("target_node");
@@ -166,8 +166,8 @@ fn a_device_that_gives_no_list_takes_nothing_away_from_the_list_of_the_others() 
     ask("list").assert_failure(&["fence device 'lost'"]);
     watcher.stop();
 
-    // What can fence any target without a list of them makes no list one of all: Pacemaker is to
-    // ask for each target.
+    // A device that can fence any target without a list leaves no complete list: Pacemaker must ask
+    // for each target.
     site.configure(&(demo + &site.recorder("any", "*", "")));
     let _watcher = site.start();
     ask("list").assert_failure(&["fence device 'any'"]);
@@ -205,7 +205,7 @@ fn the_state_is_asked_of_the_device_that_a_fence_would_use() {
     site.configure(&(device("first", "n1", "exit 0") + &device("second", "n2", "exit 2")));
     let _watcher = site.start();
 
-    // Their lists are asked for when they are needed.
+    // The lists of these devices are requested when they are needed.
     let status = |target: &str| site.agent(&format!("action=status\nplug={target}")).wait().code;
     assert_eq!(status("n2"), Some(2));
     assert_eq!(status("n1"), Some(0));

@@ -5,14 +5,14 @@ use std::process::{Child, Command, Stdio};
 
 use crate::common::{Site, Watcher, agent_program, left_out, wait_for};
 
-/// An agent on a terminal of its own.
+/// An agent on its own terminal.
 struct Typed<'a> {
     site: &'a Site,
     child: Child,
 }
 
 impl<'a> Typed<'a> {
-    /// Types a reboot of n3. `script` makes the terminal, and writes what it shows.
+    /// Types a reboot of n3. `script` creates the terminal, and writes what it shows.
     fn reboot(site: &'a Site) -> Self {
         let [requests, responses, log, shown] =
             ["requests", "responses", "log", "shown"].map(|name| site.path(name));
@@ -55,7 +55,7 @@ fn slow_to_come_back() -> (Site, Watcher) {
     (site, watcher)
 }
 
-/// Whether a terminal can be had; if not, this says so. In CI it must.
+/// Whether a terminal can be created; reports it if not. In CI it must be possible.
 fn has_script(test: &str) -> bool {
     let version = Command::new("script").arg("--version").stdout(Stdio::null()).status();
     let is_there = version.is_ok_and(|status| status.success());
@@ -66,8 +66,8 @@ fn has_script(test: &str) -> bool {
 }
 
 #[test]
-fn whoever_types_a_reboot_sees_the_target_off_and_then_on() {
-    if !has_script("whoever_types_a_reboot_sees_the_target_off_and_then_on") {
+fn a_person_who_types_a_reboot_sees_the_target_off_and_then_on() {
+    if !has_script("a_person_who_types_a_reboot_sees_the_target_off_and_then_on") {
         return;
     }
     let (site, _watcher) = slow_to_come_back();
@@ -84,8 +84,8 @@ fn whoever_types_a_reboot_sees_the_target_off_and_then_on() {
 }
 
 #[test]
-fn whoever_does_not_wait_for_the_power_on_ends_the_agent_and_not_the_power_on() {
-    if !has_script("whoever_does_not_wait_for_the_power_on_ends_the_agent_and_not_the_power_on") {
+fn a_person_who_does_not_wait_ends_the_agent_and_not_the_power_on() {
+    if !has_script("a_person_who_does_not_wait_ends_the_agent_and_not_the_power_on") {
         return;
     }
     let (site, _watcher) = slow_to_come_back();

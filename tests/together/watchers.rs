@@ -1,4 +1,4 @@
-//! Watchers that end, come late or come in twos, and many agents at once.
+//! Watchers that end, start late or start twice, and many agents at once.
 
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;

@@ -1,4 +1,4 @@
-//! Files that are no requests, that may not be believed, or that must not be executed.
+//! Files that are not requests, that are untrusted, or that must not be executed.
 
 mod not_begun;
 mod untrusted;
@@ -19,7 +19,7 @@ use crate::common::{
     Site, Watcher, boot_id, boot_ms, instant, names, new_id, output_of, request, wait_for, with,
 };
 
-/// A watcher with a device for the targets `n1` to `n9` that notes each execution.
+/// A watcher with a device for the targets `n1` to `n9` that records each execution.
 fn serving() -> (Site, Watcher) {
     let site = Site::new();
     site.configure(&site.recorder("power", "n[1-9]", ""));
@@ -39,7 +39,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
 }
 
-/// A request of which one member is another.
+/// A request in which this member is replaced.
 fn with_member(member: &str, value: Value) -> Vec<u8> {
     let mut members = request(&new_id(), "off", "n1");
     members[member] = value;
@@ -57,7 +57,7 @@ fn good_text() -> String {
     request(&new_id(), "off", "n1").to_string()
 }
 
-/// What does not even have the form of a request.
+/// Texts that do not even have the form of a request.
 fn malformed() -> Vec<(&'static str, Vec<u8>)> {
     let good = good_text();
     let deep = "[".repeat(10_000) + &"]".repeat(10_000);
@@ -86,7 +86,7 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// What has the form of a request, and members that no request has.
+/// Texts in the form of a request, with members that no request has.
 fn with_wrong_members() -> Vec<(&'static str, Vec<u8>)> {
     let mut cases: Vec<(&str, Vec<u8>)> = Vec::new();
     for member in ["request_id", "timestamp", "action", "target_node"] {
@@ -139,7 +139,7 @@ fn with_wrong_members() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn what_is_no_request_is_answered_rejected_set_aside_and_never_executed() {
+fn an_invalid_file_is_answered_rejected_set_aside_and_never_executed() {
     let (site, watcher) = serving();
     let before = names(&site.path(""));
     let cases = [malformed(), with_wrong_members()].concat();
@@ -162,7 +162,7 @@ fn what_is_no_request_is_answered_rejected_set_aside_and_never_executed() {
 }
 
 #[test]
-fn the_answer_to_what_is_no_request_names_what_could_be_read_of_it() {
+fn the_answer_to_an_invalid_file_names_its_readable_members() {
     let (site, _watcher) = serving();
     let (id, name) = (new_id(), new_id());
     let mut bad = request(&id, "off", "n1");
@@ -182,7 +182,7 @@ fn the_answer_to_what_is_no_request_names_what_could_be_read_of_it() {
 }
 
 #[test]
-fn a_list_of_values_is_no_request_even_if_each_stands_where_its_member_would() {
+fn a_list_of_values_in_the_order_of_the_members_is_not_a_request() {
     let (site, _watcher) = serving();
     let id = new_id();
     let list = json!([
@@ -206,7 +206,7 @@ fn a_list_of_values_is_no_request_even_if_each_stands_where_its_member_would() {
 }
 
 #[test]
-fn deep_nesting_in_a_member_that_nobody_knows_does_no_harm() {
+fn deep_nesting_in_an_unknown_member_is_harmless() {
     let (site, _watcher) = serving();
     let id = new_id();
     let deep = "[".repeat(400_000) + &"]".repeat(400_000);
@@ -230,7 +230,7 @@ fn files_of_100_mb_are_refused_unread() {
     file.set_len(hundred_mb as u64).unwrap();
     fs::rename(site.spool.request(&format!(".{sparse}")), site.spool.request(&sparse)).unwrap();
     site.spool.submit_bytes(&real, &b"{\"request_id\":".repeat(hundred_mb / 14));
-    // Whole and right, but for its size.
+    // Complete and correct, except for its size.
     let padded = format!("{}{}", request(&valid, "off", "n1"), " ".repeat(1024 * 1024));
     site.spool.submit_bytes(&valid, padded.as_bytes());
 
@@ -239,7 +239,7 @@ fn files_of_100_mb_are_refused_unread() {
         assert!(answer["message"].as_str().unwrap().contains("bytes"), "{answer}");
     }
     site.spool.await_quiet();
-    // What is set aside is looked at for its size afterwards.
+    // Files that are set aside are checked for their size afterwards.
     wait_for("so much is not kept", || site.spool.rejected().is_empty());
     assert_only_a_good_request_is_executed(&site);
     let status = fs::read_to_string(format!("/proc/{}/status", watcher.pid())).unwrap();
@@ -260,7 +260,7 @@ fn at_most_100_files_are_kept_aside() {
         site.spool.await_result(id, "rejected");
     }
     site.spool.await_quiet();
-    // The oldest goes once the newest is there.
+    // The oldest file is removed after the newest has arrived.
     wait_for("what is too much to go", || site.spool.rejected().len() == 100);
     assert_only_a_good_request_is_executed(&site);
 }
@@ -275,7 +275,7 @@ fn a_request_that_is_written_in_place_is_executed_once_when_it_is_whole() {
     file.set_permissions(PermissionsExt::from_mode(0o600)).unwrap();
     file.write_all(half.as_bytes()).unwrap();
     drop(file);
-    // What came later is answered: so the half was seen.
+    // A later request is answered, so the watcher has seen the half-written one.
     site.spool.submit(&marker, &request(&marker, "off", "n2"));
     site.spool.await_result(&marker, "success");
     assert_eq!(site.spool.answer(&id), None, "it was not waited for");
@@ -297,7 +297,7 @@ fn a_request_that_grows_slowly_is_followed() {
     let mut file = File::create(site.spool.request(&id)).unwrap();
     file.set_permissions(PermissionsExt::from_mode(0o600)).unwrap();
 
-    // For longer than a file that does not grow is waited for.
+    // For longer than the watcher waits for a file that does not grow.
     for part in text.as_bytes().chunks(text.len() / 9) {
         thread::sleep(Duration::from_millis(500));
         file.write_all(part).unwrap();
@@ -309,7 +309,7 @@ fn a_request_that_grows_slowly_is_followed() {
 }
 
 #[test]
-fn a_file_whose_name_is_no_name_is_put_aside_and_hidden_ones_are_left_alone() {
+fn a_file_with_an_invalid_name_is_set_aside_and_hidden_files_are_ignored() {
     let (site, watcher) = serving();
     let requests = &site.spool.requests;
     let long = format!("{}.json", "x".repeat(246));
@@ -336,7 +336,7 @@ fn a_file_whose_name_is_no_name_is_put_aside_and_hidden_ones_are_left_alone() {
 }
 
 #[test]
-fn nothing_that_a_client_or_a_device_says_forges_a_line_of_the_log_or_of_the_status() {
+fn no_text_of_a_client_or_a_device_forges_a_line_of_the_log_or_of_the_status() {
     let site = Site::new();
     let program = "printf 'no\\nforged: \\033[2J\\342\\200\\250forged: \\r\\n' >&2\nexit 1";
     site.configure(&site.recorder("power", "n[1-9]", program));

@@ -1,5 +1,5 @@
-//! `fence-watcher check` and `reload`: no greener than the service and its fences, and each thing
-//! once.
+//! `fence-watcher check` and `reload`: they succeed only if the service and its fences would
+//! succeed, and report each problem once.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -90,7 +90,7 @@ fn a_check_makes_nothing_and_is_content_before_the_first_start() {
 }
 
 #[test]
-fn logs_that_nobody_could_write_are_a_problem() {
+fn logs_that_cannot_be_written_are_a_problem() {
     let broken: [&dyn Fn(&Site); 3] = [
         &|site| make(site, "log", 0o707),
         &|site| fs::write(site.path("log"), "").unwrap(),
@@ -123,7 +123,7 @@ fn a_check_without_a_device_for_this_node_is_refused_as_the_service_is() {
     assert_eq!(code, Some(2), "{said}");
     assert_eq!(checked, (Some(2), String::new(), said.clone()));
     assert_eq!(run(&site, &["check", "--node", "n7"]).0, Some(0));
-    // A file for another machine, and for a node of that name.
+    // A file for another machine, and for a node with that name.
     assert_eq!(run(&site, &["check", "--offline"]).0, Some(0));
     assert_eq!(run(&site, &["check", "--offline", "--node", "n1"]).2, said);
     let (code, report) = json(&site, &["check", "--json", "--node", "n1"]);
@@ -132,7 +132,7 @@ fn a_check_without_a_device_for_this_node_is_refused_as_the_service_is() {
     assert_eq!(format!("fence-watcher: {problem}\n"), said);
 }
 
-/// A fence agent that lets in who has the password "open", for plugs of an own address each.
+/// A fence agent that accepts the password "open", for plugs that each have their own address.
 fn agent(site: &Site, secret: &str, more: &str) -> String {
     let metadata = "<resource-agent><parameters><parameter name=\"ip\"/><parameter name=\"password\"/>\
                     </parameters><actions><action name=\"off\"/><action name=\"on\"/>\
@@ -187,7 +187,7 @@ fn the_running_watcher_is_asked_about_devices_whose_secret_is_the_services_alone
         let (_, stdout, _) = run(&site, &["check", "--node", "n1"]);
         assert!(stdout.contains("\nbmc     fence-agent  yes  "), "{stdout}");
 
-        // What it finds counts, and what it runs with must be what is checked.
+        // The findings count, and the check must use what the service would run with.
         fs::write(site.path("credentials/bmc"), "shut\n").unwrap();
         if is_credential {
             let (code, stdout, _) = run(&site, &["check", "--node", "n1"]);
@@ -206,7 +206,7 @@ fn the_running_watcher_is_asked_about_devices_whose_secret_is_the_services_alone
     }
 }
 
-/// `ipmitool` for BMCs at NAME-bmc, of which some do not answer.
+/// `ipmitool` for BMCs at NAME-bmc, some of which do not respond.
 fn ipmi(site: &Site, name: &str, targets: &str, more: &str) -> String {
     let program = site.program(
         "ipmitool",
@@ -232,7 +232,7 @@ fn one_fault_of_sixteen_bmcs_is_one_line() {
     let [note] = &problems(&stdout)[..] else { panic!("{stdout}") };
     assert!(note.contains("n[1-16]: cannot read the secret in "), "{note}");
 
-    // The same where each has a device of its own.
+    // The same if each target has its own device.
     let devices = (1..=16).map(|n| {
         ipmi(&site, &format!("bmc{n}"), &format!("'n{n}'"), &format!("address = 'n{n}-bmc'"))
     });
@@ -287,7 +287,7 @@ fn names_of_bmcs_that_cannot_be_looked_up_are_one_line() {
 }
 
 #[test]
-fn all_dead_bmcs_are_named_however_many_there_are() {
+fn all_dead_bmcs_are_named_whatever_their_number() {
     let site = Site::new();
     write_password(&site);
     let targets: Vec<String> = (1..=24).map(|n| format!("n{n} = '127.0.0.{n}'")).collect();
@@ -327,7 +327,7 @@ fn a_device_that_cannot_be_asked_is_not_shown_as_reachable() {
 }
 
 #[test]
-fn a_monitor_that_asked_nothing_is_no_contact() {
+fn a_monitor_without_a_question_is_not_a_contact() {
     let site = Site::new();
     site.configure(&site.recorder("one", "n1", ""));
     let watcher = site.start();
@@ -339,7 +339,7 @@ fn a_monitor_that_asked_nothing_is_no_contact() {
 }
 
 #[test]
-fn a_reload_warns_of_what_a_check_would_find() {
+fn a_reload_warns_of_the_findings_of_a_check() {
     let site = Site::new();
     site.configure(&site.recorder("one", "n1", ""));
     let watcher = site.start();

@@ -1,5 +1,5 @@
-//! Time namespaces, and boots that are not one: whoever counts by another clock is told so, and no
-//! deadline is taken for another one.
+//! Time namespaces, and different boots: a client with another clock is refused with the reason,
+//! and no deadline is misread.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::common::{
     our_request, output_of, wait_for, with,
 };
 
-/// `command` in a time namespace whose `CLOCK_BOOTTIME` is so many seconds ahead.
+/// `command` in a time namespace whose `CLOCK_BOOTTIME` is this many seconds ahead.
 fn shifted(seconds: &str, command: &Command) -> Command {
     let mut shifted = Command::new("unshare");
     shifted.args(["--time", "--boottime", seconds, "--fork", "--kill-child", "--"]);
@@ -19,7 +19,7 @@ fn shifted(seconds: &str, command: &Command) -> Command {
     shifted
 }
 
-/// `command` where the system shows another boot, as in a container that hides its own.
+/// `command` on a system that shows another boot, as in a container that hides the host's boot.
 fn in_another_boot(site: &Site, command: &Command) -> Command {
     fs::write(site.path("boot_id"), "00000000-0000-4000-8000-000000000000\n").unwrap();
     let mut other = Command::new("unshare");
@@ -30,7 +30,7 @@ fn in_another_boot(site: &Site, command: &Command) -> Command {
 }
 
 #[test]
-fn a_service_whose_clock_is_shifted_starts_nothing_and_says_what_to_do() {
+fn a_service_whose_clock_is_shifted_starts_nothing_and_reports_the_remedy() {
     if !can_be_run_as_root("a_service_whose_clock_is_shifted") {
         return;
     }
@@ -87,8 +87,8 @@ fn an_agent_whose_clock_is_shifted_asks_for_nothing() {
 }
 
 #[test]
-fn whoever_has_another_boot_is_told_so_by_monitor_and_by_each_fence() {
-    if !can_be_run_as_root("whoever_has_another_boot_is_told_so") {
+fn a_client_of_another_boot_gets_this_reason_from_monitor_and_each_fence() {
+    if !can_be_run_as_root("a_client_of_another_boot_gets_this_reason") {
         return;
     }
     let words = ["the client and fence-watcher have different boots", "one kernel"];
@@ -133,7 +133,7 @@ fn a_request_that_lay_there_before_the_boot_is_not_taken_for_one_of_another_kern
 }
 
 #[test]
-fn a_question_by_another_clock_is_answered_with_that() {
+fn a_question_by_another_clock_is_refused_with_the_reason() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", ""));
     let _watcher = site.start();

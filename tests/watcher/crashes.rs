@@ -1,4 +1,4 @@
-//! Signals, crashes, and what the next watcher makes of what lies there.
+//! Signals, crashes, and what the next watcher does with the remaining files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ fn submit(site: &Site, target: &str) -> String {
 }
 
 #[test]
-fn a_watcher_that_is_told_to_stop_finishes_what_runs_and_leaves_the_rest_to_the_next() {
+fn a_stopping_watcher_finishes_running_executions_and_leaves_the_rest_to_the_next() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let site = Site::new();
         site.configure(&site.recorder("power", "*", &site.held()));
@@ -50,7 +50,7 @@ fn a_watcher_that_is_told_to_stop_finishes_what_runs_and_leaves_the_rest_to_the_
 }
 
 #[test]
-fn a_watcher_that_is_told_to_stop_serves_free_devices_while_it_waits() {
+fn a_stopping_watcher_serves_free_devices_while_it_waits() {
     let site = Site::new();
     let (slow, quick) = (site.recorder("slow", "n1", &site.held()), site.simulated("quick", ""));
     site.configure(&format!("{slow}\n{quick}"));
@@ -69,7 +69,7 @@ fn a_watcher_that_is_told_to_stop_serves_free_devices_while_it_waits() {
 }
 
 #[test]
-fn a_watcher_that_is_told_to_stop_does_not_wait_for_ever() {
+fn a_stopping_watcher_does_not_wait_without_end() {
     let site = Site::new();
     let device = site.recorder("power", "*", &site.endless("setsid"));
     site.configure(&format!("[service]\nstop_limit = '1s'\n{device}"));
@@ -96,7 +96,7 @@ fn nothing_that_a_program_started_runs_when_its_answer_is_there() {
         let site = Site::new();
         let pids = site.path("pids");
         let pids = pids.display();
-        // An orphan in a group of its own, and one in a session of its own.
+        // An orphan in its own group, and an orphan in its own session.
         let script = format!(
             "for way in 'timeout 1000' setsid; do\n( $way sh -c \"echo \\$\\$ >>'{pids}'; sleep 1000\" & )\n\
              done\nwhile [ $(wc -l <'{pids}') -lt 2 ]; do sleep 0.01; done\n{end}"
@@ -115,7 +115,7 @@ fn nothing_that_a_program_started_runs_when_its_answer_is_there() {
 }
 
 #[test]
-fn what_runs_dies_with_a_killed_watcher_and_is_answered_interrupted_by_the_next() {
+fn an_execution_dies_with_a_killed_watcher_and_is_answered_interrupted_by_the_next() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", &site.endless("setsid")));
     let watcher = site.start();
@@ -153,7 +153,7 @@ fn the_end_of_an_interrupted_fence_has_its_true_time_or_none() {
         });
         with(request(id, "off", "n1"), members)
     };
-    // By a clock that was set back since, a request lies ahead.
+    // On a clock that was set back since, the request lies ahead.
     let (known, unknown) = (new_id(), new_id());
     for (id, written) in [(&known, -90), (&unknown, 3_600)] {
         let path = site.spool.claimed(id);
@@ -192,7 +192,7 @@ fn a_request_of_any_name_is_answered_interrupted_after_a_crash_and_never_execute
 
     for (number, (name, id)) in requests.iter().zip(&ids).enumerate() {
         assert_eq!(site.spool.await_result(name, "interrupted")["request_id"], json!(id));
-        // A client that does not believe it, and says it again in another way.
+        // A client that repeats its request in another form.
         let twin = format!("twin of {id}");
         site.spool.submit(&twin, &request(id, "off", &format!("n{number}")));
         wait_for("the twin to be removed", || !site.spool.request(&twin).exists());
@@ -204,7 +204,7 @@ fn a_request_of_any_name_is_answered_interrupted_after_a_crash_and_never_execute
 #[test]
 fn nothing_is_started_before_the_last_child_of_a_killed_watcher_is_gone() {
     let site = Site::new();
-    // Each notes its number and looks whether the process that noted one before it still lives.
+    // Each program records its number and checks whether the previous one still lives.
     let script = format!(
         "for pid in $(cat '{0}'); do\ncase $(cat /proc/$pid/stat) in *') Z '*|*') X '*|'') ;; \
          *) touch '{1}' ;; esac\ndone\necho $$ >'{0}'\n\
@@ -255,14 +255,14 @@ fn a_watcher_that_is_killed_again_and_again_executes_each_request_at_most_once()
         let executions = site.executions_of(id);
         match answer["result"].as_str().unwrap() {
             "success" => assert_eq!(executions, 1, "{answer}"),
-            // It may have been killed between the claim and the start.
+            // The watcher may have been killed between the claim and the start.
             "interrupted" => assert!(executions <= 1, "{answer}"),
             _ => panic!("{answer}"),
         }
     }
 }
 
-/// Puts a claimed request there, as a watcher that died left it.
+/// Creates a claimed request, as a dead watcher leaves it.
 fn leave_claimed(site: &Site, name: &str, text: &str) {
     fs::write(site.spool.claimed(name), text).unwrap();
     fs::set_permissions(site.spool.claimed(name), PermissionsExt::from_mode(0o600)).unwrap();
@@ -298,7 +298,7 @@ fn whatever_a_dead_watcher_left_claimed_is_answered_once_and_never_executed() {
 }
 
 #[test]
-fn what_lies_there_at_a_start_is_treated_by_its_deadline() {
+fn a_request_that_exists_at_a_start_is_treated_by_its_deadline() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", ""));
     site.start().stop();

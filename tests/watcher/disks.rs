@@ -13,7 +13,7 @@ use crate::common::{
     SERVICE, Site, Spool, Watcher, agent_program, can_be_run_as_root, names, output_of,
 };
 
-/// The service's command in a mount namespace of its own, with a small file system in `place`.
+/// The service's command in its own mount namespace, with a small file system on `place`.
 fn on_a_file_system_of_its_own(site: &Site, place: &Path, options: &str) -> Command {
     let watcher = site.watcher_command(SERVICE);
     let mut command = Command::new("unshare");
@@ -44,7 +44,7 @@ fn a_spool_that_cannot_be_written_is_named() {
     assert!(stderr.contains("Read-only file system"), "{stderr}");
 }
 
-/// A service on a full disk that a test can fill and empty. The disk goes with the service.
+/// A service on a full disk that a test can fill and empty. The disk is removed with the service.
 struct SmallDisk {
     site: Site,
     watcher: Watcher,
@@ -94,7 +94,7 @@ fn an_answer_that_finds_the_disk_full_is_written_when_there_is_room_and_nothing_
     let spool = &disk.spool;
     assert!(spool.claimed(&id).exists(), "it is forgotten");
     assert_eq!(spool.answer(&id), None);
-    // The device is free again, though nobody can be told.
+    // The device is free again, though the answer cannot be written.
     disk.site.await_execution(&queued);
     disk.watcher.await_log(&format!("{queued}: cannot write its answer yet"));
     disk.empty();
@@ -109,8 +109,8 @@ fn an_answer_that_finds_the_disk_full_is_written_when_there_is_room_and_nothing_
 }
 
 #[test]
-fn a_monitor_and_a_check_show_that_no_answer_could_be_written() {
-    if !can_be_run_as_root("a_monitor_and_a_check_show_that_no_answer_could_be_written") {
+fn a_monitor_and_a_check_report_that_no_answer_can_be_written() {
+    if !can_be_run_as_root("a_monitor_and_a_check_report_that_no_answer_can_be_written") {
         return;
     }
     let site = Site::new();
@@ -147,7 +147,7 @@ fn a_monitor_and_a_check_show_that_no_answer_could_be_written() {
         monitor().assert_failure(&["no answer could be written", why]);
         let (code, stdout) = check();
         assert_eq!(code, Some(1), "{stdout}");
-        // A directory that cannot be used at all is named as a whole.
+        // If a whole directory cannot be used, the message names the directory.
         assert!(stdout.contains(responses.to_str().unwrap()) && stdout.contains(why), "{stdout}");
         shell(mend);
     }
@@ -172,5 +172,5 @@ fn a_watcher_that_ends_with_an_unwritten_answer_leaves_the_request_claimed() {
 
     let claimed = format!("/proc/self/fd/{}/.claimed", std::os::fd::AsRawFd::as_raw_fd(&keep));
     let left = [".running.lock".to_owned(), format!("{id}.json")];
-    assert_eq!(names(Path::new(&claimed)), left, "nobody would be told");
+    assert_eq!(names(Path::new(&claimed)), left, "no client would get an answer");
 }

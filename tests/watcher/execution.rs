@@ -1,4 +1,4 @@
-//! What is begun, when and how often, and what the programs of a device are given.
+//! Which request starts, when and how often, and what the programs of a device receive.
 
 mod lanes;
 mod programs;
@@ -12,7 +12,7 @@ use crate::common::{
     Site, boot_id, boot_ms, instant, new_id, our_request, request, wait_for, with,
 };
 
-/// Submits a first-version request under its identity; gives that.
+/// Submits a first-version request under its identity, and returns the identity.
 fn submit(site: &Site, action: &str, target: &str) -> String {
     let id = new_id();
     site.spool.submit(&id, &request(&id, action, target));
@@ -64,7 +64,7 @@ fn a_request_of_every_kind_of_client_is_executed_once_and_answered_under_its_own
 }
 
 #[test]
-fn one_death_is_fenced_once_whoever_else_asked_for_it_meanwhile() {
+fn one_death_is_fenced_once_however_many_clients_asked_meanwhile() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", &site.held()));
     let _watcher = site.start();
@@ -86,7 +86,7 @@ fn one_death_is_fenced_once_whoever_else_asked_for_it_meanwhile() {
     site.spool.await_result(&other, "success");
     let executed = site.executed();
     assert_eq!(executed, [format!("off n1 {first}"), format!("off n2 {other}")]);
-    // Who asks now asks about another death.
+    // A client that asks now asks about another death.
     let again = submit(&site, "off", "n1");
     site.spool.await_result(&again, "success");
     assert_eq!(site.executions_of(&again), 1);
@@ -114,7 +114,7 @@ fn a_cycle_deals_with_the_requests_that_were_seen_before_it_was_ordered() {
     );
     assert!(answer["message"].as_str().unwrap().contains(&format!("for request {first} ")));
     assert_eq!(site.executions_of(&second), 0);
-    // The reset has brought it back: who wants it off has to have it made off.
+    // The reset has switched the target on again: a later `off` needs its own execution.
     site.spool.await_result(&off, "success");
     assert_eq!(site.executions_of(&off), 1);
 }
@@ -160,7 +160,7 @@ fn one_machine_is_acted_on_once_at_a_time_whatever_its_name() {
 }
 
 #[test]
-fn each_action_is_told_to_the_device() {
+fn each_action_is_passed_to_the_device() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", ""));
     let _watcher = site.start();
@@ -180,7 +180,7 @@ fn a_request_id_under_two_names_is_executed_once() {
     let watcher = site.start();
     let id = new_id();
     let fence = request(&id, "off", "n1");
-    // Queued behind its twin, while that runs, and under all the names that a client can choose.
+    // Queued behind its twin, while the twin runs, and under all names that a client can choose.
     site.spool.submit("mine", &fence);
     site.await_execution(&id);
     for name in [id.as_str(), &format!("n1-{id}"), "another"] {
@@ -206,7 +206,7 @@ fn a_request_id_under_two_names_is_executed_once() {
 }
 
 #[test]
-fn the_case_of_an_ids_letters_makes_no_other_request_and_the_answer_has_the_clients_spelling() {
+fn the_case_of_an_id_makes_no_other_request_and_the_answer_has_the_clients_spelling() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", ""));
     let _watcher = site.start();
@@ -246,7 +246,8 @@ fn a_boot_is_the_same_whatever_the_case_of_its_letters() {
 }
 
 /// Submits a request under one name and, when it is done, the same identity for another target
-/// under another; gives how often that was executed. `ID` in a name stands for the identity.
+/// under another name; returns how often the second was executed. `ID` in a name is replaced by the
+/// identity.
 fn executions_of_two_targets(first: &str, second: &str) -> usize {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", ""));
@@ -293,7 +294,7 @@ fn a_request_that_its_client_takes_back_while_it_waits_is_never_executed() {
 
     site.spool.await_result(&third, "success");
     assert_eq!(site.executions_of(&second), 0);
-    assert_eq!(site.spool.answer(&second), None, "nobody waits for an answer");
+    assert_eq!(site.spool.answer(&second), None, "no client waits for an answer");
 }
 
 #[test]
@@ -344,7 +345,7 @@ fn a_device_is_used_for_the_targets_that_it_lists() {
     site.spool.await_result(&id, "rejected");
     assert_eq!(site.lines("calls").len(), 2, "and once more for a target that its list lacks");
 
-    // The command would have the watcher look at its devices as well.
+    // The command would make the watcher look at its devices as well.
     watcher.signal(Signal::SIGHUP);
     wait_for("the new configuration", || targets() == "discover");
     let id = submit(&site, "off", "d1");

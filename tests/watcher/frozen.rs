@@ -1,5 +1,6 @@
-//! A disk of logs that stands still, as while a snapshot of a virtual machine is made: whoever
-//! writes to it waits inside the kernel, deaf to every signal. Spool and devices are elsewhere.
+//! A disk of logs that is frozen, as during a snapshot of a virtual machine: each process that
+//! writes to it waits inside the kernel and ignores every signal. Spool and devices are on another
+//! disk.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -11,8 +12,8 @@ use serde_json::Value;
 
 use crate::common::{SERVICE, Site, Watcher, agent_program, left_out, wait_for};
 
-/// A file system for the logs of a site, in a mount namespace of its own. It goes, thawed, with the
-/// process that keeps the namespace; that ends with its standard input.
+/// A file system for the logs of a site, in its own mount namespace. It is thawed and removed with
+/// the process that keeps the namespace; that process ends with its standard input.
 struct Disk {
     keeper: Child,
     said: BufReader<ChildStdout>,
@@ -30,7 +31,7 @@ const KEEPER: &str = "
     read word";
 
 impl Disk {
-    /// `None`, which is said, where no such disk can be made; in CI it must.
+    /// `None` if no such disk can be created, which is reported; in CI it must be possible.
     fn new(site: &Site) -> Option<Self> {
         let log = site.path("log");
         fs::create_dir(&log).unwrap();
@@ -65,7 +66,7 @@ impl Disk {
         assert_eq!(self.next_said(), expected);
     }
 
-    /// `command`, where the disk is.
+    /// `command`, in the mount namespace of the disk.
     fn beside(&self, command: &Command) -> Command {
         let mut inside = Command::new("nsenter");
         inside.arg(format!("--mount=/proc/{}/ns/mnt", self.keeper.id()));
@@ -86,7 +87,7 @@ impl Disk {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The statuses of the events about `target`.
+    /// The statuses of the events for `target`.
     fn audit_of(&self, target: &str) -> Vec<String> {
         let audit = self.audit().into_iter().filter(|event| event["target_node"] == target);
         audit.map(|event| event["status"].as_str().unwrap().to_owned()).collect()
@@ -101,7 +102,7 @@ impl Drop for Disk {
 }
 
 #[test]
-fn a_disk_of_logs_that_stands_still_stops_neither_agent_nor_watcher_and_nothing_is_lost() {
+fn a_frozen_disk_of_logs_stops_neither_agent_nor_watcher_and_no_event_is_lost() {
     let site = Site::new();
     let Some(mut disk) = Disk::new(&site) else { return };
     let slow = site.recorder("slow", "n3", &site.held());
@@ -113,7 +114,7 @@ fn a_disk_of_logs_that_stands_still_stops_neither_agent_nor_watcher_and_nothing_
     };
     fence(&disk, "n1").wait().assert_success();
     assert_eq!(disk.audit_of("n1"), ["requested", "completed"]);
-    // One that the watcher has to write the end of.
+    // A request whose end the watcher must write.
     let killed = fence(&disk, "n3");
     wait_for("the execution", || site.executed().len() == 2);
     wait_for("the audit", || disk.audit_of("n3") == ["requested"]);

@@ -1,12 +1,13 @@
-//! How much is done at once: on one device, for one target, in all; and what waits meanwhile.
+//! How many executions run at once: on one device, for one target, in total; and which requests
+//! wait.
 
 use serde_json::json;
 
 use super::{await_queued, submit};
 use crate::common::{Site, boot_id, boot_ms, instant, new_id, request, wait_for, with};
 
-/// The most that ran at once of what a log of begins (`+ name`) and ends (`- name`) tells, among
-/// those whose name `matches`.
+/// The maximum number of concurrent runs in a log of starts (`+ name`) and ends (`- name`), among
+/// the names that `matches` accepts.
 fn most_at_once(log: &[String], matches: impl Fn(&str) -> bool) -> usize {
     let (mut running, mut most) = (0, 0);
     for line in log {
@@ -20,7 +21,7 @@ fn most_at_once(log: &[String], matches: impl Fn(&str) -> bool) -> usize {
     most
 }
 
-/// A script that notes its begin and its end in the file `overlap`.
+/// A script that records its start and its end in the file `overlap`.
 fn noting_overlap(site: &Site) -> String {
     let log = site.path("overlap");
     let (log, held) = (log.display(), site.held());
@@ -36,9 +37,10 @@ fn a_device_runs_as_much_at_once_as_it_may_and_never_two_for_one_target() {
     let device = site.recorder("power", "*", &noting_overlap(&site)) + "max_concurrent = 3\n";
     site.configure(&device);
     let _watcher = site.start();
-    // The first place is free for each of three targets, but not for the second of one target.
+    // The first place is free for each of three targets, but not for a second request of one
+    // target.
     let targets = ["n1", "n1", "n1", "n2", "n2", "n3", "n4", "n5"];
-    // An `on` is never settled by another request's execution.
+    // Another request's execution never settles an `on`.
     let ids: Vec<String> = targets.iter().map(|target| submit(&site, "on", target)).collect();
 
     wait_for("three to run", || site.lines("overlap").len() == 3);
@@ -60,7 +62,7 @@ fn a_device_runs_as_much_at_once_as_it_may_and_never_two_for_one_target() {
 }
 
 #[test]
-fn a_device_that_is_not_configured_otherwise_does_one_thing_at_a_time_in_the_order_of_arrival() {
+fn a_device_executes_one_request_at_a_time_by_default_in_the_order_of_arrival() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", &noting_overlap(&site)));
     let _watcher = site.start();

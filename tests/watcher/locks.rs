@@ -1,4 +1,4 @@
-//! The locks' files are removed or replaced under a watcher that runs.
+//! The files of the locks are removed or replaced under a running watcher.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -23,7 +23,7 @@ fn start(site: &Site) -> Watcher {
     site.start()
 }
 
-/// Starts a second watcher, which must refuse; gives what it says.
+/// Starts a second watcher, which must refuse; returns its message.
 fn second(site: &Site) -> String {
     let output = output_of(&mut site.watcher_command(SERVICE));
     let said = String::from_utf8(output.stderr).unwrap();
@@ -42,7 +42,7 @@ fn a_second_watcher_is_refused_whatever_was_removed_while_the_first_one_runs() {
         },
         |requests| {
             for lock in LOCKS {
-                // In one step: the first watcher may restore what is missing.
+                // In one step: the first watcher may restore missing files.
                 fs::write(requests.join("new"), "").unwrap();
                 fs::rename(requests.join("new"), requests.join(lock)).unwrap();
             }
@@ -103,7 +103,7 @@ fn an_agent_that_waits_does_not_give_up_because_a_lock_is_gone() {
     let mut agent = site.agent("action=off\nplug=n3");
     wait_for("the execution", || !site.executed().is_empty());
 
-    // A directory in its place: nobody can restore that.
+    // A directory in its place: the watcher cannot restore the file.
     let lock = site.spool.requests.join(LOCKS[0]);
     fs::remove_file(&lock).unwrap();
     fs::create_dir_all(lock.join("x")).unwrap();
@@ -113,13 +113,13 @@ fn an_agent_that_waits_does_not_give_up_because_a_lock_is_gone() {
     site.release();
     agent.wait().assert_success();
 
-    // And is told at once when the watcher is dead.
+    // And the client learns at once when the watcher has died.
     watcher.crash();
     site.agent("action=monitor").wait().assert_failure(&["no fence-watcher is running"]);
 }
 
 #[test]
-fn what_runs_is_ended_by_the_next_watcher_though_the_locks_were_removed() {
+fn the_next_watcher_ends_running_programs_though_the_locks_were_removed() {
     let site = Site::new();
     site.configure(&site.recorder(
         "power",
@@ -154,7 +154,7 @@ fn what_runs_is_ended_by_the_next_watcher_though_the_locks_were_removed() {
 }
 
 #[test]
-fn beside_a_watcher_that_knows_the_locks_file_alone_the_service_ends_when_its_work_is_done() {
+fn the_service_ends_after_its_work_beside_a_watcher_that_locks_only_the_file() {
     let site = Site::new();
     let mut watcher = start(&site);
     let (running, later) = (new_id(), new_id());
@@ -179,7 +179,7 @@ fn beside_a_watcher_that_knows_the_locks_file_alone_the_service_ends_when_its_wo
 }
 
 #[test]
-fn a_watcher_waits_for_the_children_of_the_one_before_it_and_says_so() {
+fn a_watcher_waits_for_the_children_of_the_previous_one_and_reports_it() {
     let site = Site::new();
     start(&site).stop();
     let children = File::open(site.spool.requests.join(".running.lock")).unwrap();

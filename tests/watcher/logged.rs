@@ -1,4 +1,4 @@
-//! What the watcher's own log holds at each level, and that no password is in it.
+//! What the watcher's log contains at each level, and that it contains no password.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,8 +9,8 @@ use crate::common::{Site, new_id, request};
 
 const PASSWORD: &str = "s3cret-of-the-pdu";
 
-/// The log of a watcher at `level` that was stopped after an off and a reboot, done by an agent and
-/// by ipmitool, which say all that they were told.
+/// The log of a watcher at `level` that was stopped after an off and a reboot. An agent and
+/// ipmitool carried them out, and print everything that they received.
 fn log_at(level: &str) -> String {
     let site = Site::new();
     let password = site.path("password");
@@ -36,7 +36,7 @@ fn log_at(level: &str) -> String {
         site.spool.submit(&id, &request(&id, action, target));
         site.spool.await_answer(&id);
     }
-    // Whether it finds something is not the point here.
+    // The result of the search does not matter here.
     site.agent("action=monitor").wait();
     watcher.signal(Signal::SIGTERM);
     watcher.wait();

@@ -1,4 +1,4 @@
-//! Requests that are whole and must not be executed, and questions that came as requests.
+//! Complete requests that must not be executed, and questions that arrive as requests.
 
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
@@ -10,7 +10,7 @@ use crate::common::{Site, boot_id, boot_ms, instant, new_id, our_request, reques
 
 const DECADE: i64 = 10 * 365 * 86_400;
 
-/// Requests that are right in themselves and must not be executed, and the result of each.
+/// Valid requests that must not be executed, and the result of each.
 fn not_to_be_executed() -> Vec<(&'static str, Value, &'static str)> {
     let base = |target: &str| request(&new_id(), "off", target);
     let of = |members: Value| with(base("n1"), members);
@@ -67,7 +67,7 @@ fn not_to_be_executed() -> Vec<(&'static str, Value, &'static str)> {
 }
 
 #[test]
-fn what_must_not_be_executed_has_a_result_of_its_own() {
+fn a_request_that_must_not_be_executed_has_its_own_result() {
     let site = Site::new();
     let only_off = site.recorder("other", "o[1-9]", "");
     let only_off: Vec<&str> = only_off.lines().filter(|line| !line.starts_with("on ")).collect();

@@ -1,5 +1,5 @@
 //! The directories: which are refused, what happens when they are replaced, lost events, full
-//! disks, and what is kept there.
+//! disks, and which files are kept.
 
 mod disks;
 
@@ -42,7 +42,7 @@ fn the_directories_are_made_for_the_owner_alone() {
     spool.await_result(&id, "success");
 }
 
-/// Starts a service that must refuse to, and gives what it says.
+/// Starts a service that must refuse to start, and returns its message.
 fn refused(site: &Site) -> String {
     let output = output_of(&mut site.watcher_command(SERVICE));
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -51,7 +51,7 @@ fn refused(site: &Site) -> String {
 }
 
 #[test]
-fn a_place_that_cannot_be_used_is_named_with_the_way_to_mend_it() {
+fn a_place_that_cannot_be_used_is_reported_with_the_repair() {
     type Spoil = fn(&Spool);
     let mut cases: Vec<(&str, Spoil, &str, &str)> = vec![
         ("open", |s| set_mode(&s.requests, 0o777), "requests", "chmod go-w"),
@@ -175,14 +175,14 @@ fn an_agent_on_a_file_system_that_cannot_rename_without_replacing_says_so() {
     ended.assert_failure(&["nothing was requested", &requests, "RENAME_NOREPLACE", "tmpfs"]);
 }
 
-/// What is done to a directory under a running watcher.
+/// What happens to a directory under a running watcher.
 fn replace(directory: &Path, how: &str) {
     match how {
         "removed" => fs::remove_dir_all(directory).unwrap(),
         "moved away" => fs::rename(directory, directory.with_extension("old")).unwrap(),
         "made again" => {
             fs::remove_dir_all(directory).unwrap();
-            // The watcher may be as quick.
+            // The watcher may be faster.
             let _ = fs::DirBuilder::new().mode(0o700).create(directory);
         }
         other => unreachable!("{other}"),
@@ -192,7 +192,7 @@ fn replace(directory: &Path, how: &str) {
 #[test]
 fn the_directory_of_requests_may_be_removed_moved_or_made_again_under_the_watcher() {
     let site = Site::new();
-    // What is noticed here is noticed by events.
+    // Events must reveal the change.
     let device = site.recorder("power", "*", "");
     site.configure(&format!("[service]\nrescan = '1h'\n{device}"));
     let watcher = site.start();
@@ -209,7 +209,7 @@ fn the_directory_of_requests_may_be_removed_moved_or_made_again_under_the_watche
 }
 
 #[test]
-fn a_directory_of_the_watchers_own_that_vanishes_costs_no_fence() {
+fn a_removed_directory_of_the_watcher_costs_no_fence() {
     let site = Site::new();
     // There is no periodic look.
     let device = site.recorder("power", "*", "");
@@ -235,7 +235,7 @@ fn a_directory_of_the_watchers_own_that_vanishes_costs_no_fence() {
             assert_eq!(site.executions_of(&id), 1, "{}: {}", directory.display(), watcher.log());
         }
     }
-    // Without a request the removal itself is noticed.
+    // Without a request, the removal itself is noticed.
     for directory in [&own[0], &own[2]] {
         wait_for("the directory to be there", || directory.is_dir());
         replace(directory, "removed");
@@ -296,7 +296,7 @@ fn a_fence_that_runs_while_the_answers_are_removed_is_answered_as_it_ended() {
         replace(&site.spool.responses, how);
         site.release();
 
-        // Where its client, which has the directory open, still finds it.
+        // At a place where its client, which has the directory open, still finds it.
         let mut moved = site.spool.clone();
         moved.responses = site.path("responses.old");
         let seen_in = if how == "moved away" { &moved } else { &site.spool };
@@ -317,7 +317,7 @@ fn without_events_the_periodic_look_finds_requests() {
     let device = site.recorder("power", "*", "");
     site.configure(&format!("[service]\nrescan = '1s'\n{device}"));
     let watcher = site.watcher_command(SERVICE);
-    // A user namespace has a bound of its own on what root may have in it.
+    // A user namespace has its own limit for root's instances.
     let mut command = Command::new("unshare");
     command
         .args(["--user", "--map-root-user", "sh", "-c"])
@@ -340,14 +340,15 @@ fn requests_whose_events_were_lost_are_found_at_once() {
     let device = site.recorder("power", "*", "");
     site.configure(&format!("[service]\nrescan = '1h'\n{device}"));
     let (watcher, told) = site.start_as(site.watcher_command(SERVICE));
-    // After this there is no periodic look for an hour.
+    // From here on, the next periodic look is an hour away.
     assert_eq!(next_told(&told), "WATCHDOG=1");
     let id = submit(&site.spool, "n1");
     site.spool.await_result(&id, "success");
     let bound = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let bound: usize = bound.trim().parse().unwrap();
     watcher.signal(Signal::SIGSTOP);
-    // Each makes at least two events, for two names by turns, so that none swallows another.
+    // Each makes at least two events, alternately for two names, so that the kernel merges none of
+    // them.
     for number in 0..=bound / 2 {
         let path = site.spool.requests.join(format!(".noise-{}", number % 2));
         fs::write(&path, "x").unwrap();
@@ -377,7 +378,7 @@ fn old_answers_are_removed_by_number_and_by_age_and_young_ones_stay() {
         let file = File::options().write(true).open(path).unwrap();
         file.set_modified(SystemTime::now() - age).unwrap();
     };
-    // 30 that are young enough, of which the last ten are the oldest, and one that is too old.
+    // 30 recent answers, the last ten of which are the oldest, and one that is too old.
     (0..30).for_each(|number| written(number, Duration::from_secs(60 + number)));
     written(99, Duration::from_hours(2));
 

@@ -1,4 +1,4 @@
-//! What a device's program is given, when it ends, and what its outcome proves.
+//! What a device's program receives, when it ends, and what its outcome proves.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,8 +13,8 @@ use crate::common::{
     SERVICE, Site, boot_id, boot_ms, is_alive, names, new_id, output_of, request, wait_for, with,
 };
 
-/// A command device `power` of one program with these arguments. The program writes all that it was
-/// given into files.
+/// A command device `power` with one program and these arguments. The program writes everything
+/// that it received into files.
 fn showing_device(site: &Site, arguments: &str) -> String {
     let directory = site.path("");
     let program = site.program(
@@ -70,7 +70,7 @@ fn arguments_are_passed_whole_and_never_through_a_shell() {
 }
 
 #[test]
-fn a_program_gets_the_request_and_a_clean_environment_and_nothing_of_the_watchers() {
+fn a_program_gets_the_request_and_a_clean_environment_and_nothing_of_the_watcher() {
     let site = Site::new();
     site.configure(&showing_device(&site, "'{target}'"));
     let mut command = site.watcher_command(SERVICE);
@@ -103,7 +103,7 @@ fn a_program_gets_the_request_and_a_clean_environment_and_nothing_of_the_watcher
     for member in ["request_id", "action", "target_node", "gfs2_filesystems", "recorder_node"] {
         assert_eq!(stdin[member], request[member], "{member}");
     }
-    // 0 to 2, and the one through which `ls` reads the directory.
+    // 0 to 2, and the descriptor through which `ls` reads the directory.
     assert_eq!(site.lines("files"), ["0", "1", "2", "3"], "a file of the watcher's is open");
 }
 
@@ -123,7 +123,7 @@ fn a_program_is_not_started_in_the_directory_in_which_the_watcher_was() {
 }
 
 #[test]
-fn a_programs_output_is_told_bounded_and_on_one_line() {
+fn a_programs_output_is_reported_bounded_and_on_one_line() {
     let site = Site::new();
     let script = "echo 'switched off'\nhead -c 3000000 /dev/zero | tr '\\0' x\n\
                   printf '\\033[2J\\377\\000' >&2\nhead -c 3000000 /dev/zero >&2";
@@ -191,7 +191,7 @@ fn the_time_limit_of_a_device_and_the_deadline_of_a_request_end_a_program_with_a
     site.spool.await_result(&next, "unacknowledged");
 }
 
-/// A command device with power states in files; each program notes what it was asked in `calls`.
+/// A command device with power states in files; each program records its questions in `calls`.
 fn stateful_device(site: &Site, on_exits_with: u8) -> String {
     let directory = site.path("");
     let directory = directory.display();
@@ -210,7 +210,7 @@ fn stateful_device(site: &Site, on_exits_with: u8) -> String {
 }
 
 #[test]
-fn a_device_that_can_be_asked_is_asked_before_success_is_said() {
+fn a_device_that_can_be_asked_is_asked_before_success_is_reported() {
     let site = Site::new();
     site.configure(&stateful_device(&site, 0));
     let _watcher = site.start();
@@ -242,7 +242,7 @@ fn children_of(pid: u32) -> Vec<Pid> {
 }
 
 #[test]
-fn when_the_helper_process_is_killed_what_ran_has_failed_and_the_next_request_is_served() {
+fn if_the_helper_process_is_killed_its_orders_fail_and_the_next_request_is_served() {
     let site = Site::new();
     site.configure(&site.recorder(
         "power",

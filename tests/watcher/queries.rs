@@ -1,5 +1,5 @@
-//! Questions that cannot be understood, and questions that are still being written: each gets an
-//! answer, so that no client waits for nothing.
+//! Queries that cannot be understood, and queries that are still being written: each gets an
+//! answer, so that no client waits in vain.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -21,7 +21,7 @@ fn path(site: &Site, name: &str) -> PathBuf {
     site.path("queries").join(name)
 }
 
-/// Writes a query, last changed so many seconds ago, under its final name at once.
+/// Writes a query, last changed this many seconds ago, directly under its final name.
 fn ask(site: &Site, stem: &str, text: &[u8], age_s: u64) {
     let made = path(site, ".made");
     fs::write(&made, text).unwrap();
@@ -42,7 +42,7 @@ fn query(id: &str) -> Value {
     json!({"query_id": id, "query": "state", "deadline_boottime_ms": boot_ms() + 60_000})
 }
 
-/// What is no query, and a word of the answer to it.
+/// Texts that are not queries, each with a word of its answer.
 fn no_queries(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let with = |member: &str, value: Value| {
         let mut query = query(id);
@@ -124,7 +124,7 @@ fn a_query_that_is_written_in_place_is_answered_when_it_is_whole() {
     let (first, rest) = text.split_at(text.len() / 2);
     let mut file = File::create(path(&site, &format!("{slow}.json"))).unwrap();
     file.write_all(first.as_bytes()).unwrap();
-    // What comes later is dealt with later.
+    // Later ones are handled later.
     ask(&site, &other, query(&other).to_string().as_bytes(), 0);
     assert_eq!(await_answer(&site, &other)["code"], 0);
     file.write_all(rest.as_bytes()).unwrap();
@@ -134,7 +134,7 @@ fn a_query_that_is_written_in_place_is_answered_when_it_is_whole() {
 }
 
 #[test]
-fn a_power_query_that_no_device_serves_is_a_wrong_question() {
+fn a_power_query_that_no_device_serves_is_refused() {
     let site = Site::new();
     let elsewhere =
         site.recorder("elsewhere", "n[1-9]", "").replace("type =", "nodes = ['n2']\ntype =");
@@ -148,7 +148,7 @@ fn a_power_query_that_no_device_serves_is_a_wrong_question() {
         (Some("power"), "m1", 3, "not configured for this target"),
         (None, "m1", 3, "no fence device of this node covers this target"),
         (None, "../n1", 3, "target: "),
-        // The question is right; the device has no way to answer it.
+        // The query is valid; the device has no way to answer it.
         (Some("power"), "n1", 1, "cannot be asked for the state"),
         (None, "n1", 1, "cannot be asked for the state"),
     ] {
@@ -164,7 +164,7 @@ fn a_power_query_that_no_device_serves_is_a_wrong_question() {
     }
 }
 
-/// A client reads no larger record.
+/// A client does not read larger records.
 #[test]
 fn an_answer_to_a_query_that_names_a_long_device_can_be_read() {
     let (site, _watcher) = serving();

@@ -1,4 +1,4 @@
-//! A new configuration for a watcher that runs.
+//! A new configuration for a running watcher.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -22,7 +22,7 @@ fn reload(site: &Site) -> Output {
     output_of(&mut site.watcher_command(&["reload"]))
 }
 
-/// Has the watcher read its configuration again, which it must take.
+/// Makes the watcher read its configuration again, which it must accept.
 fn reload_well(site: &Site) {
     let output = reload(site);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -30,7 +30,7 @@ fn reload_well(site: &Site) {
     assert!(String::from_utf8_lossy(&output.stdout).contains("was read again"), "{output:?}");
 }
 
-/// The same for one that it must refuse; gives what is wrong with it.
+/// The same for a configuration that it must refuse; returns the reason.
 fn reload_in_vain(site: &Site) -> String {
     let output = reload(site);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{output:?}");
@@ -42,7 +42,8 @@ fn serves(site: &Site, target: &str, device: &str) {
     assert_eq!(site.spool.await_result(&id, "success")["device"], device);
 }
 
-/// A watcher with n1 running on the device `old`, and these waiting: n1, n2, n2 for `old`, n3.
+/// A watcher in which n1 runs on the device `old`, with these requests waiting: n1, n2, n2 for
+/// `old`, n3.
 fn busy(site: &Site) -> (Watcher, String, [String; 4]) {
     site.configure(&site.recorder("old", "n[1-3]", &site.held()));
     let watcher = site.start();
@@ -55,7 +56,7 @@ fn busy(site: &Site) -> (Watcher, String, [String; 4]) {
 }
 
 #[test]
-fn what_runs_goes_on_and_what_waits_is_routed_by_the_new_configuration() {
+fn a_new_configuration_keeps_running_executions_and_routes_waiting_requests() {
     let site = Site::new();
     let (watcher, first, [same, other, named, nobodys]) = busy(&site);
     let helper = child_of(&watcher.pid().to_string());
@@ -72,14 +73,14 @@ fn what_runs_goes_on_and_what_waits_is_routed_by_the_new_configuration() {
     assert_eq!(site.spool.answer(&first), None, "what runs was disturbed");
     site.release();
     assert_eq!(site.spool.await_result(&first, "success")["device"], "old");
-    // What another device did settles nothing.
+    // Another device's execution settles nothing.
     assert_eq!(site.spool.await_result(&same, "success")["device"], "new");
     assert_eq!(site.executed().len(), 3);
     assert_eq!(child_of(&watcher.pid().to_string()), helper, "the helper process was replaced");
 }
 
 #[test]
-fn a_wrong_configuration_changes_nothing_and_all_that_is_wrong_is_told() {
+fn a_wrong_configuration_changes_nothing_and_all_errors_are_reported() {
     let site = Site::new();
     let good = site.recorder("good", "n[1-2]", "");
     site.configure(&good);
@@ -102,13 +103,13 @@ fn a_wrong_configuration_changes_nothing_and_all_that_is_wrong_is_told() {
     let id = submit(&site, "n9", None);
     site.spool.await_result(&id, "rejected");
 
-    // No TOML at all, no device for this node, and one that others can write to.
+    // Not TOML at all, no device for this node, and a file that others can write to.
     for (text, words) in [
         ("[spool", "w.toml:"),
         (&good.replace("targets", "nodes = 'n7'\ntargets"), "no [[device]] is for this node"),
     ] {
         fs::write(site.path("w.toml"), text).unwrap();
-        // Where the spool lies cannot be read from the first; then the environment tells.
+        // The first file does not show the spool's place; then the environment does.
         let mut command = site.watcher_command(&["reload"]);
         command.env("REQUEST_DIR", &site.spool.requests);
         command.env("RESPONSE_DIR", &site.spool.responses);
@@ -137,7 +138,7 @@ fn the_places_of_the_spool_cannot_change_under_a_watcher() {
 
     watcher.signal(Signal::SIGHUP);
     watcher.await_log("response_dir cannot change while the watcher runs");
-    // The command is led elsewhere by the file, too.
+    // The file redirects the command, too.
     assert!(reload_in_vain(&site).contains("needs a restart"));
 
     serves(&site, "n1", "power");
@@ -145,7 +146,7 @@ fn the_places_of_the_spool_cannot_change_under_a_watcher() {
 }
 
 #[test]
-fn a_hangup_reads_the_configuration_again_and_tells_the_service_manager() {
+fn a_hangup_reads_the_configuration_again_and_informs_the_service_manager() {
     let site = Site::new();
     site.configure(&site.recorder("one", "*", ""));
     let (watcher, told) = site.start_as(site.watcher_command(SERVICE));

@@ -13,8 +13,8 @@ fn submit(site: &Site, action: &str, target: &str) -> String {
     id
 }
 
-/// A command device with power states in files; each program notes what it was asked in `calls`. `on` is
-/// the body of the program that brings a target back.
+/// A command device with power states in files; each program records its questions in `calls`. `on`
+/// is the body of the program that switches a target on.
 fn device(site: &Site, on: &str) -> String {
     let directory = site.path("");
     let directory = directory.display();
@@ -32,7 +32,7 @@ fn device(site: &Site, on: &str) -> String {
     )
 }
 
-/// The body of a program that brings its target back.
+/// The body of a program that switches its target on.
 fn brings_back(site: &Site) -> String {
     format!("rm -f '{}/off-'$1", site.path("").display())
 }
@@ -46,7 +46,7 @@ fn records(site: &Site) -> Vec<String> {
 }
 
 #[test]
-fn a_reboot_is_answered_when_its_target_is_off_and_what_becomes_of_the_power_on_is_told() {
+fn a_reboot_is_answered_when_its_target_is_off_and_the_power_on_is_reported() {
     let site = Site::new();
     site.configure(&device(&site, &format!("{}\n{}", site.held(), brings_back(&site))));
     let _watcher = site.start();
@@ -81,7 +81,8 @@ fn a_reboot_is_answered_when_its_target_is_off_and_what_becomes_of_the_power_on_
 fn a_fence_waits_for_the_order_that_brings_its_target_back_and_for_no_confirmation() {
     for target in ["n1", "n2"] {
         let site = Site::new();
-        // It is acknowledged, and the target stays off: the confirmation takes its whole time.
+        // The order is acknowledged, but the target stays off: the confirmation uses its whole
+        // time.
         site.configure(&(device(&site, &site.held()) + "timeout = '1h'\n"));
         let _watcher = site.start();
         let first = submit(&site, "reboot", "n1");
@@ -104,7 +105,7 @@ fn a_fence_waits_for_the_order_that_brings_its_target_back_and_for_no_confirmati
 }
 
 #[test]
-fn a_power_on_that_fails_is_told_and_not_tried_again() {
+fn a_power_on_that_fails_is_reported_and_not_tried_again() {
     let site = Site::new();
     site.configure(&(device(&site, "exit 1") + "timeout = '1s'\n"));
     let watcher = site.start();
@@ -135,14 +136,14 @@ fn a_fence_waits_while_a_power_on_without_an_acknowledgement_may_still_be_carrie
     site.release();
 
     site.spool.await_result(&second, "success");
-    // Not for the sake of the fence: the device was asked until the doubt was over.
+    // Not because of the fence: the device was asked until the doubt was over.
     let (result, details) = site.await_on_result(&first);
     assert_eq!(result, "not confirmed");
     assert!(details.contains("not acknowledged, and not confirmed"), "{details}");
 }
 
 #[test]
-fn a_watcher_that_is_told_to_stop_brings_no_target_back() {
+fn a_stopping_watcher_orders_no_power_on() {
     let site = Site::new();
     let off = format!("{}\ntouch '{}/off-'$1", site.held(), site.path("").display());
     let configuration = device(&site, &brings_back(&site));
@@ -167,7 +168,7 @@ fn a_watcher_that_is_told_to_stop_brings_no_target_back() {
 }
 
 #[test]
-fn a_watcher_that_is_told_to_stop_finishes_an_order_and_waits_for_no_confirmation() {
+fn a_stopping_watcher_finishes_an_order_and_waits_for_no_confirmation() {
     let site = Site::new();
     site.configure(&(device(&site, &site.held()) + "timeout = '1h'\n"));
     let mut watcher = site.start();
@@ -186,7 +187,7 @@ fn a_watcher_that_is_told_to_stop_finishes_an_order_and_waits_for_no_confirmatio
 }
 
 #[test]
-fn the_next_watcher_tells_that_it_is_unknown_what_became_of_a_power_on() {
+fn the_next_watcher_reports_the_unknown_outcome_of_a_power_on() {
     let site = Site::new();
     site.configure(&device(&site, &site.held()));
     let watcher = site.start();
@@ -207,7 +208,7 @@ fn the_next_watcher_tells_that_it_is_unknown_what_became_of_a_power_on() {
 
 /// As a watcher leaves it that ends between the answer and the record of the power-on.
 #[test]
-fn an_answered_reboot_that_is_still_claimed_has_a_target_that_was_not_brought_back() {
+fn an_answered_reboot_that_is_still_claimed_has_an_unknown_power_on() {
     for (performed, message, expected) in [
         ("off", "off: the device shows it; the power-on follows", 1),
         ("off", "not fenced again: for request x the device showed off", 0),

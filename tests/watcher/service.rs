@@ -1,4 +1,4 @@
-//! The configuration, and what the service tells of itself.
+//! The configuration, and what the service reports about itself.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -19,7 +19,7 @@ fn submit(site: &Site, action: &str, target: &str) -> String {
     id
 }
 
-/// Starts a service that must refuse its configuration, and gives what it says.
+/// Starts a service that must refuse its configuration, and returns its message.
 fn refused(site: &Site) -> Vec<String> {
     let output = output_of(&mut site.watcher_command(SERVICE));
     assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -29,7 +29,7 @@ fn refused(site: &Site) -> Vec<String> {
 }
 
 #[test]
-fn each_fault_of_a_configuration_is_told_with_its_line() {
+fn each_fault_of_a_configuration_is_reported_with_its_line() {
     let site = Site::new();
     let device = |more: &str| {
         let directory = site.path("");
@@ -40,7 +40,7 @@ fn each_fault_of_a_configuration_is_told_with_its_line() {
     };
     let good = device("targets = 'n1'\n");
     let command = "[[device]]\nname = 'c'\ntype = 'command'\ntargets = 'n1'\n";
-    // The tables follow seven lines of the site's own.
+    // The tables follow seven lines that the site adds.
     for (what, text, line, words) in [
         ("an unknown key", device("targets = 'n1'\ndelya = '1s'\n"), 13, "unknown key 'delya'"),
         ("an unknown table", format!("[servise]\n{good}"), 8, "unknown key 'servise'"),
@@ -83,7 +83,7 @@ fn each_fault_of_a_configuration_is_told_with_its_line() {
 }
 
 #[test]
-fn all_faults_of_a_configuration_are_told_at_once_before_anything_starts() {
+fn all_faults_of_a_configuration_are_reported_in_one_pass_before_anything_starts() {
     let site = Site::new();
     site.configure(
         "lvel = 'info'\n[service]\nrescan = 30\n\
@@ -151,12 +151,12 @@ fn the_environment_can_move_the_spool() {
 }
 
 #[test]
-fn the_service_manager_is_told_that_it_is_ready_lives_and_stops() {
+fn the_service_manager_learns_that_the_service_is_ready_lives_and_stops() {
     let site = Site::new();
     site.configure(&site.simulated("demo", ""));
     let mut command = site.watcher_command(SERVICE);
     command.env("WATCHDOG_USEC", "200000");
-    // It has waited for READY=1 already.
+    // It has already waited for READY=1.
     let (mut watcher, told) = site.start_as(command);
 
     for _ in 0..3 {
@@ -169,7 +169,7 @@ fn the_service_manager_is_told_that_it_is_ready_lives_and_stops() {
 }
 
 #[test]
-fn a_service_manager_that_does_not_read_holds_nothing_up() {
+fn a_service_manager_that_does_not_read_delays_nothing() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", ""));
     let mut command = site.watcher_command(SERVICE);
@@ -182,8 +182,8 @@ fn a_service_manager_that_does_not_read_holds_nothing_up() {
     wait_for("the socket to be full", || {
         fill().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     });
-    // A look at the spool tells the manager something first. A watcher that minds does not get to
-    // the third.
+    // A look at the spool sends something to the manager first. A watcher that waited for the
+    // manager would not reach the third look.
     let switches = || {
         let status = fs::read_to_string(format!("/proc/{}/status", watcher.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("voluntary_ctxt")).unwrap();
@@ -198,7 +198,7 @@ fn a_service_manager_that_does_not_read_holds_nothing_up() {
 }
 
 #[test]
-fn the_status_shows_what_runs_what_waits_and_what_came_of_the_last() {
+fn the_status_shows_running_and_waiting_requests_and_the_last_results() {
     let site = Site::new();
     let slow = site.recorder("slow", "s[1-9]", &site.held());
     let quick = site.recorder("quick", "q[1-9]", "echo done; [ $FENCE_TARGET = q1 ]");
@@ -259,7 +259,7 @@ fn every_line_about_a_request_names_it() {
 }
 
 #[test]
-fn a_simulated_device_says_so_in_every_answer_and_in_the_log() {
+fn a_simulated_device_is_named_in_every_answer_and_in_the_log() {
     let site = Site::new();
     site.configure(&site.simulated("demo", "timeout = '1s'"));
     let watcher = site.start();
@@ -275,13 +275,13 @@ fn a_simulated_device_says_so_in_every_answer_and_in_the_log() {
         let log = watcher.log();
         let line = log.lines().find(|line| line.contains("answered") && line.contains(&id));
         assert!(line.unwrap().contains("simulated"), "{log}");
-        // So that the next finds it on.
+        // So that the next watcher finds it on.
         let _ = fs::remove_file(site.path("state"));
     }
 }
 
 #[test]
-fn names_of_one_node_are_reported_by_the_service_and_by_check_and_are_no_fault() {
+fn names_of_one_node_are_reported_by_the_service_and_by_check_but_not_as_faults() {
     let site = Site::new();
     let one = site.recorder("one", "n3,n4,N3", "");
     site.configure(&(one + &site.recorder("two", "n3.example.com,10.0.0.1,10.0.0.2", "")));

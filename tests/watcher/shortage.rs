@@ -1,6 +1,6 @@
-//! A passing lack of descriptors delays by about a second, and not until the next periodic look.
+//! A temporary lack of descriptors delays work by about a second, not until the next periodic look.
 //!
-//! The period is an hour here: whatever waits for the periodic look waits in vain.
+//! The period is an hour here: nothing can wait for the periodic look.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -19,15 +19,15 @@ fn start(site: &Site, device: &str) -> Watcher {
     site.start()
 }
 
-/// Sets how many files a process may have open: the soft limit alone, which can be raised again.
+/// Sets how many files a process may have open: only the soft limit, which can be raised again.
 fn set_file_limit(pid: Pid, limit: &str) {
     let mut command = Command::new("prlimit");
     command.args(["--pid", &pid.to_string(), &format!("--nofile={limit}:")]);
     assert!(output_of(&mut command).status.success());
 }
 
-/// Takes the room for one more open file away from `watcher` while `deed` is done and until it has
-/// been hit by that.
+/// Leaves `watcher` no room for another open file while `deed` runs and until the watcher has
+/// failed for that reason.
 fn without_room(watcher: &Watcher, hit: &str, deed: impl FnOnce()) {
     let pid = Pid::from_raw(watcher.pid().cast_signed());
     set_file_limit(pid, "3");
@@ -59,7 +59,8 @@ fn a_half_written_request_that_cannot_be_opened_for_a_moment_is_looked_at_again_
     site.spool.submit_bytes(&id, &whole.as_bytes()[..whole.len() - 1]);
     wait_for("the first look", || watcher.log().contains("ready"));
 
-    // Nothing more is written: it is refused when its time is over, and only a look finds that.
+    // The file does not grow: the watcher refuses it when its time is over, and only a look finds
+    // that.
     without_room(&watcher, &id, || {});
 
     site.spool.await_result(&id, "rejected");
@@ -77,12 +78,12 @@ fn a_question_that_cannot_be_opened_for_a_moment_is_looked_at_again_soon() {
 }
 
 #[test]
-fn what_a_crash_left_behind_is_answered_soon_though_it_cannot_be_opened_at_first() {
+fn a_request_that_a_crash_left_is_answered_soon_though_it_cannot_be_opened_at_first() {
     let site = Site::new();
     let watcher = start(&site, &site.recorder("power", "*", ""));
     let id = new_id();
 
-    // A round is due soon after the first failure, and finds what lies among the claims as well.
+    // A look is due soon after the first failure, and also finds the claimed requests.
     without_room(&watcher, "claimed requests", || {
         let pending = new_id();
         std::fs::write(site.spool.claimed(&id), request(&id, "off", "n3").to_string()).unwrap();
@@ -108,8 +109,8 @@ fn the_service_raises_its_own_limit_of_open_files() {
 }
 
 #[test]
-fn a_question_for_which_no_thread_can_be_had_is_answered_at_once_with_the_cause() {
-    if !can_be_run_as_root("a_question_for_which_no_thread_can_be_had_is_answered_at_once") {
+fn a_question_without_a_thread_is_answered_at_once_with_the_cause() {
+    if !can_be_run_as_root("a_question_without_a_thread_is_answered_at_once") {
         return;
     }
     let site = Site::new();
@@ -126,7 +127,7 @@ fn a_question_for_which_no_thread_can_be_had_is_answered_at_once_with_the_cause(
     for action in ["monitor", "list", "status\nplug=n3"] {
         site.agent(&format!("action={action}")).wait().assert_failure(&[why]);
     }
-    // Asked by an older client.
+    // An older client asks.
     let id = new_id();
     site.spool.submit(&id, &request(&id, "monitor", "n3"));
     let answer = site.spool.await_answer(&id);
@@ -139,11 +140,11 @@ fn a_question_for_which_no_thread_can_be_had_is_answered_at_once_with_the_cause(
     assert_eq!(site.executed(), [""; 0]);
 }
 
-/// A control group that has room for so many threads.
+/// A control group with room for this many threads.
 struct Threads(std::path::PathBuf);
 
 impl Threads {
-    /// `None`, which is said, where there is no such group; in CI there must be one.
+    /// `None` if no such group exists, which is reported; in CI it must exist.
     fn new() -> Option<Self> {
         let first_version = Path::new("/sys/fs/cgroup/pids");
         let is_first = first_version.is_dir();
@@ -160,7 +161,7 @@ impl Threads {
         Some(Threads(group))
     }
 
-    /// Takes the threads of `watcher` in, without those of its executor, and leaves room for
+    /// Moves the threads of `watcher` in, without those of its executor, and leaves room for
     /// `more`.
     fn take(&self, watcher: &Watcher, more: usize) {
         let pid = watcher.pid().to_string();
@@ -177,7 +178,7 @@ impl Drop for Threads {
 }
 
 #[test]
-fn all_devices_and_all_their_targets_are_asked_with_the_one_thread_that_can_be_had() {
+fn all_devices_and_targets_are_asked_even_with_a_single_thread() {
     let Some(threads) = Threads::new() else { return };
     let site = Site::new();
     let agent = site.program(

@@ -1,4 +1,4 @@
-//! An executor or a keeper that is slow, and not dead: a question ends alone, a fence goes on.
+//! An executor or a keeper that is slow but not dead: a question ends alone, a fence continues.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -36,7 +36,7 @@ fn a_monitor_that_meets_a_stopped_executor_fails_alone_and_the_fence_succeeds() 
 }
 
 #[test]
-fn a_keeper_that_is_stopped_for_a_while_fails_nobody() {
+fn a_keeper_that_is_stopped_for_a_while_fails_no_order() {
     let site = Site::new();
     site.configure(&device(&site));
     let watcher = site.start();
@@ -53,7 +53,7 @@ fn a_keeper_that_is_stopped_for_a_while_fails_nobody() {
 }
 
 #[test]
-fn an_executor_that_is_lost_is_logged_with_what_it_ran_and_the_order_is_unacknowledged() {
+fn a_lost_executor_is_logged_with_its_programs_and_the_order_is_unacknowledged() {
     let site = Site::new();
     site.configure(&site.recorder("power", "*", &site.endless("setsid")));
     let watcher = site.start();

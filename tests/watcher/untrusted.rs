@@ -1,4 +1,4 @@
-//! Files that may not be believed: links, pipes, strangers' files. None blocks the watcher.
+//! Untrusted files: links, pipes, files of other users. None blocks the watcher.
 
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
@@ -9,7 +9,7 @@ use nix::unistd::mkfifo;
 use super::{assert_only_a_good_request_is_executed, good_text, serving, set_mode};
 use crate::common::{Site, can_be_run_as_root, new_id, request, wait_for};
 
-/// Something under the name of a request that must not be read.
+/// A file under the name of a request that must not be read.
 fn place_untrusted(site: &Site, what: &str, name: &str) {
     let path = site.spool.request(name);
     let request = request(&new_id(), "off", "n1");
@@ -40,7 +40,7 @@ fn place_untrusted(site: &Site, what: &str, name: &str) {
             mknod(&path, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, zero).unwrap();
         }
         _ => {
-            // Made complete elsewhere, so that it comes with the owner and the mode.
+            // Completed elsewhere, so that it arrives with the owner and the mode.
             let made = site.spool.requests.join(".made");
             fs::write(&made, request.to_string()).unwrap();
             match what {
@@ -55,7 +55,7 @@ fn place_untrusted(site: &Site, what: &str, name: &str) {
 }
 
 #[test]
-fn what_may_not_be_believed_is_refused_without_blocking() {
+fn an_untrusted_file_is_refused_without_blocking() {
     let (site, watcher) = serving();
     let outside = request(&new_id(), "off", "n1").to_string();
     fs::write(site.path("outside.json"), &outside).unwrap();

@@ -1,9 +1,9 @@
-//! `fence-watcher check`: what it asks, and what it says.
+//! `fence-watcher check`: what it asks, and what it prints.
 
 use super::{Scratch, simulated};
 
 #[test]
-fn a_check_asks_each_device_of_this_node_and_tells_what_may_surprise() {
+fn a_check_asks_each_device_of_this_node_and_reports_surprising_settings() {
     let scratch = Scratch::new();
     let (good, bad) =
         (scratch.program("good", "exit 0"), scratch.program("bad", "echo lost; exit 1"));
@@ -48,7 +48,7 @@ note: asked from this machine, 'HOST': 'n1.example.com' may reach other devices
 }
 
 #[test]
-fn a_check_shows_who_fences_what_as_the_devices_list_it() {
+fn a_check_shows_which_device_fences_which_target_by_the_devices_lists() {
     let scratch = Scratch::new();
     let program = |name: &str, script: &str| scratch.program(name, script);
     let off = program("off", "exit 0");

@@ -1,4 +1,4 @@
-//! `fence-watcher status` and `reload`, of watchers that answer and of others.
+//! `fence-watcher status` and `reload`, with watchers that answer and others.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ use super::left_out::left_out;
 use super::{Scratch, Service, ran, simulated};
 
 #[test]
-fn the_status_of_a_running_watcher_is_shown_and_a_dead_one_is_told_at_once() {
+fn the_status_of_a_running_watcher_is_shown_and_a_dead_one_reported_at_once() {
     let scratch = Scratch::new();
     scratch.configure(&simulated(&scratch));
     let mut service = Service::start(&scratch);
@@ -69,7 +69,7 @@ fn a_configuration_that_cannot_be_read_has_an_object_in_json_too() {
         ("[spool]\nrequest_dir = 'relative'\n", 0o600, 2, ":2: 'request_dir': "),
         ("[spool", 0o600, 2, "w.toml:1: "),
         ("", 0o666, 2, "chmod go-w"),
-        // This one can be read; the directory that it names cannot.
+        // The file can be read, but not the directory that it names.
         (unreadable.as_str(), 0o600, 1, "is not a directory"),
     ] {
         fs::write(&file, text).unwrap();
@@ -95,7 +95,7 @@ fn a_configuration_that_cannot_be_read_has_an_object_in_json_too() {
 }
 
 #[test]
-fn a_user_who_may_do_nothing_is_told_once_to_be_root() {
+fn a_user_without_rights_is_advised_once_to_be_root() {
     if !nix::unistd::geteuid().is_root() {
         left_out("a user who may do nothing", "it needs root");
         return;
@@ -105,7 +105,7 @@ fn a_user_who_may_do_nothing_is_told_once_to_be_root() {
     fs::set_permissions(&scratch.0, PermissionsExt::from_mode(0o755)).unwrap();
     fs::set_permissions(scratch.path("w.toml"), PermissionsExt::from_mode(0o644)).unwrap();
     drop(Service::start(&scratch));
-    // The program itself may lie where this user cannot go.
+    // The program itself may be in a directory that this user cannot enter.
     let program = scratch.path("fence-watcher");
     write_executable(&program, fs::read(env!("CARGO_BIN_EXE_fence-watcher")).unwrap());
     let nobody = |arguments: &[&str]| {
@@ -176,13 +176,13 @@ fn a_watcher_that_is_killed_while_a_question_waits_is_reported_as_gone() {
         let scratch = Scratch::new();
         scratch.configure(&simulated(&scratch));
         let mut service = Service::start(&scratch);
-        // It lives and answers nothing.
+        // The watcher lives and answers nothing.
         service.signal(Signal::SIGSTOP);
         let mut command = scratch.command(question);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let asking = command.spawn().unwrap();
         while !has_file(&scratch.path("queries"), ".json") {
-            // Until the question is there.
+            // Until the question exists.
             std::thread::sleep(Duration::from_millis(3));
         }
 
@@ -198,7 +198,7 @@ fn a_watcher_that_is_killed_while_a_question_waits_is_reported_as_gone() {
     }
 }
 
-/// Whether `directory` holds a file whose name ends so and is not hidden.
+/// Whether `directory` contains a file whose name has this ending and is not hidden.
 fn has_file(directory: &Path, end: &str) -> bool {
     let names =
         fs::read_dir(directory).into_iter().flatten().flatten().map(|file| file.file_name());

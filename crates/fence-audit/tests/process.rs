@@ -1,5 +1,5 @@
-//! The process that writes logs, with a log that does not respond: somebody else holds its lock,
-//! which makes a writer wait as a disk does that stands still.
+//! The process that writes logs, with a log that does not respond: another process holds its lock,
+//! which makes a writer wait as on a frozen disk.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -17,13 +17,13 @@ use chrono::DateTime;
 use fence_audit::history::{Filter, read};
 use fence_audit::{AuditEvent, DETAILED_LOG, EVENTS_LOG, LogProcess, Status, Task};
 
-/// Far longer than anything takes that does not hang.
+/// Far more time than anything needs that does not hang.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 const AT_ONCE: Duration = Duration::from_millis(20);
 
 #[test]
-fn what_is_sent_is_confirmed_when_it_is_written_and_in_its_order() {
+fn events_are_confirmed_when_they_are_written_and_in_their_order() {
     let directory = Directory::new();
     let mut log = LogProcess::start_program(&program(), &Task::Audit(directory.0.clone()));
     let events: Vec<_> = (0..20).map(|number| event(&format!("{number}\n"))).collect();
@@ -38,7 +38,7 @@ fn what_is_sent_is_confirmed_when_it_is_written_and_in_its_order() {
 }
 
 #[test]
-fn a_log_that_does_not_respond_is_told_and_written_once_when_it_does() {
+fn a_log_that_does_not_respond_is_reported_and_written_once_when_it_does() {
     let directory = Directory::new();
     let held = directory.held(DETAILED_LOG);
     let mut log = LogProcess::start_program(&program(), &Task::Audit(directory.0.clone()));
@@ -77,7 +77,7 @@ fn more_than_a_pipe_holds_is_sent_without_waiting_and_arrives() {
 }
 
 #[test]
-fn lines_are_appended_to_one_file_and_a_problem_is_told_once() {
+fn lines_are_appended_to_one_file_and_a_problem_is_reported_once() {
     let directory = Directory::new();
     let file = directory.0.join("debug");
     fs::write(&file, "cut").unwrap();
@@ -110,7 +110,7 @@ fn a_directory_of_logs_is_made_where_it_is_missing() {
 }
 
 #[test]
-fn a_process_that_cannot_be_started_or_ends_at_once_is_told() {
+fn a_process_that_cannot_be_started_or_ends_at_once_is_reported() {
     for (program, words) in
         [("/nonexistent", "cannot start the process"), ("/bin/true", "has ended")]
     {
@@ -136,7 +136,7 @@ fn what_is_opened_after_the_start_is_not_among_the_files_of_the_thread_that_star
         fs::read_link(starter.join("fd").join(&number)).is_ok_and(|path| path == lock)
     };
     assert!(!starters().is_empty());
-    // One that another test starts just now may have it for a moment.
+    // A process that another test is starting may hold it for a moment.
     let begin = Instant::now();
     while starters().iter().any(holds) {
         assert!(begin.elapsed() < PATIENCE, "the thread that starts the process has the file");
@@ -154,7 +154,7 @@ fn starters() -> Vec<PathBuf> {
 }
 
 #[test]
-fn nothing_of_whoever_started_it_is_held_open() {
+fn no_file_of_the_starter_is_held_open() {
     let directory = Directory::new();
     let file = directory.0.join("debug");
     let lock = directory.0.join("lock");
@@ -232,7 +232,7 @@ impl Directory {
             if self.events().len() == count {
                 return;
             }
-            // Nothing announces what a process writes that has no starter any more.
+            // No event announces the writes of a process whose starter has ended.
             thread::sleep(Duration::from_millis(5));
         }
     }

@@ -1,4 +1,4 @@
-//! Whatever strings an event holds, it is one line in each log, and the history reads it as it was.
+//! An event with any strings is one line in each log, and the history reads it unchanged.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;

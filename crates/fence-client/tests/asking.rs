@@ -1,4 +1,4 @@
-//! Asking a watcher that answers, that does not, and that ends while it is waited for.
+//! Queries to a watcher that answers, that does not answer, and that ends while the client waits.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -32,7 +32,7 @@ impl Site {
         Places::new(self.0.join("requests"), self.0.join("responses"))
     }
 
-    /// A watcher that lives, and the client's view of the spool.
+    /// A running watcher, and the client's view of the spool.
     fn served(&self) -> (WatcherSpool, WatcherLock, ClientSpool) {
         let watcher = WatcherSpool::open(&self.places(), true).unwrap();
         let lock = watcher.lock().unwrap();
@@ -59,7 +59,7 @@ fn patient() -> NewQuery<'static> {
     until(boot_ms() + 600_000)
 }
 
-/// The query that a client has asked, once it is there, with its file's name.
+/// The client's query, once it exists, with its file's name.
 fn asked(watcher: &WatcherSpool) -> (String, Query) {
     loop {
         let name = watcher.queries().unwrap().into_iter().next();
@@ -68,12 +68,12 @@ fn asked(watcher: &WatcherSpool) -> (String, Query) {
         {
             return (name, Query::parse(&bytes).unwrap());
         }
-        // Until the client has asked.
+        // Until the client has sent its query.
         thread::sleep(Duration::from_millis(3));
     }
 }
 
-/// Asks while `watcher` does its part; gives what the client is told.
+/// Sends a query while `watcher` does its part; returns the client's result.
 fn asking(
     site: &Site,
     question: NewQuery<'_>,
@@ -126,7 +126,7 @@ fn a_watcher_that_ends_while_it_is_waited_for_is_not_running() {
 }
 
 #[test]
-fn an_answer_that_is_the_last_thing_a_watcher_does_is_taken() {
+fn an_answer_that_is_the_last_action_of_a_watcher_counts() {
     let site = Site::new();
     let (watcher, lock, _) = site.served();
 
@@ -155,7 +155,7 @@ fn a_watcher_that_lives_and_does_not_answer_in_time_is_running() {
 }
 
 #[test]
-fn nobody_is_asked_where_no_watcher_ever_ran() {
+fn no_watcher_is_asked_where_none_ever_ran() {
     let site = Site::new();
     let spool = ClientSpool::create(&site.places()).unwrap();
 
@@ -166,7 +166,7 @@ fn nobody_is_asked_where_no_watcher_ever_ran() {
 }
 
 #[test]
-fn an_answer_to_another_question_and_one_that_is_none_are_errors() {
+fn a_foreign_answer_and_an_invalid_answer_are_errors() {
     for (text, words) in [
         (r#"{"query_id":"x","code":0,"message":""}"#, "fence-watcher answered another question"),
         ("hello", "fence-watcher's answer is malformed: it is not an object"),

@@ -1,14 +1,15 @@
-//! What the agent makes of an answer, and how long it waits for one.
+//! What an answer means to the agent, and how long the agent waits for it.
 //!
-//! The agent succeeds on one thing alone: an answer to its own request and target that says so.
-//! Everything else is failure: at once where the answer is wrong, at the end where there is none.
-//! When it gives up it takes its request back, and the kernel decides whether that came in time.
+//! Only an answer to the agent's own request and target that says "success" is a success.
+//! Everything else is a failure: a wrong answer at once, a missing answer at the end. An agent that
+//! gives up withdraws its request, and the kernel decides whether the withdrawal or the claim came
+//! first.
 
 use fence_protocol::{
     AnswerError, FenceAction, FenceResult, NodeName, ReceivedAnswer, RequestId, bounded,
 };
 
-/// What an answer must fit to.
+/// What an answer must match.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Expected {
     /// The request's identity.
@@ -19,16 +20,16 @@ pub struct Expected {
     pub action: FenceAction,
 }
 
-/// What the content of an answer file means for the one who asked.
+/// What the content of an answer file means for the agent that waits for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Judgement {
     /// The fence is done.
     Success(ReceivedAnswer),
-    /// The responder says that it is not.
+    /// The responder says that the fence failed.
     Failure(ReceivedAnswer),
-    /// The answer contradicts the request or itself: it proves nothing, whatever it says.
+    /// The answer contradicts the request or itself. It proves nothing, whatever it says.
     Wrong(String),
-    /// It does not parse; a simple responder may still be writing it.
+    /// The text does not parse; a simple responder may still be writing it.
     NotYet(String),
 }
 
@@ -88,81 +89,82 @@ impl Expected {
 pub enum ResponderKind {
     /// `fence-watcher`, which claims what it executes and can be asked whether it lives.
     FenceWatcher,
-    /// Somebody else: a request that could be taken back may have been begun all the same.
+    /// Any other responder: even a withdrawn request may have been started.
     Other,
 }
 
 /// Whether a `fence-watcher` serves the spool at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Serving {
-    /// It holds its lock.
+    /// The watcher holds its lock.
     Alive,
-    /// It has run on this spool, and does not hold its lock.
+    /// A watcher has run on this spool, but none holds the lock.
     Dead,
-    /// None has run on this spool since it was made: perhaps it comes later, perhaps never.
+    /// No watcher has run on this spool since it was created. One may still start, or never.
     Never,
 }
 
-/// What the agent sees when it looks.
+/// What the agent finds when it looks at the spool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AnswerSight {
-    /// What was found under each of the answer's possible names, absent ones left out.
+    /// The content of each answer file that exists, under any of the possible names.
     pub answers: Vec<Judgement>,
     /// Whether the watcher lives.
     pub watcher: Serving,
 }
 
-/// What happens to a waiting agent.
+/// An event for a waiting agent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// It looked, because something moved or because the time has come.
+    /// The agent looked, after a change in the spool or at the planned time.
     Looked(AnswerSight),
-    /// It got this signal, and looked.
+    /// The agent received this signal, and looked.
     Signal(&'static str, AnswerSight),
-    /// It tried to take its request back, and looked.
+    /// The agent tried to withdraw its request, and looked.
     Withdrawal(Withdrawal, AnswerSight),
 }
 
-/// What came of the attempt to take the request back.
+/// The result of a withdrawal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Withdrawal {
-    /// The request is gone, by the agent's own hand.
+    /// The agent removed its request.
     Withdrawn,
-    /// Somebody else took it first.
+    /// Another process had already taken the request.
     Taken,
-    /// The attempt failed: the request may still lie there.
+    /// The withdrawal failed: the request may still be pending.
     Failed(String),
 }
 
 /// Why the agent gave up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Its time was over.
+    /// The time limit was reached.
     TimedOut {
-        /// What stood in place of an answer, when something did.
+        /// The unusable answer that was found, if any.
         unreadable: Option<String>,
     },
-    /// It was told to stop by this signal.
+    /// This signal asked the agent to stop.
     Signal(&'static str),
-    /// The watcher died and did not come back.
+    /// The watcher ended and was not restarted.
     WatcherDead,
 }
 
-/// How the waiting ended.
+/// How the wait ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The fence is done. The only success.
+    /// The fence is done. This is the only success.
     Success(ReceivedAnswer),
-    /// The responder answered that it is not.
+    /// The responder answered that the fence failed.
     Failure(ReceivedAnswer),
-    /// There is an answer that proves nothing.
+    /// An answer exists that proves nothing.
     WrongAnswer(String),
-    /// The agent gave up and took its request back: `fence-watcher` never begins it. With another
-    /// responder nobody knows.
+    /// The agent gave up and withdrew its request. `fence-watcher` never starts such a request;
+    /// another responder may.
     Withdrawn(Reason),
-    /// The agent gave up, and somebody had taken the request: it may be done, now or later.
+    /// The agent gave up after another process had taken the request: the fence may be done, now or
+    /// later.
     Unknown(Reason),
-    /// The agent gave up and could not take its request back, for the reason given last.
+    /// The agent gave up and could not withdraw its request; the last field says why.
     Stuck(Reason, String),
 }
 
@@ -171,13 +173,14 @@ pub enum Outcome {
 pub enum Step {
     /// Wait for an event, at most until this instant (milliseconds of `CLOCK_BOOTTIME`), then look.
     Wait(u64),
-    /// Take the request back, then look.
+    /// Withdraw the request, then look.
     Withdraw,
-    /// The waiting is over.
+    /// The wait is over.
     Done(Outcome),
 }
 
-/// How long a dead watcher is waited for, in milliseconds: a service manager restarts it in less.
+/// How long the agent waits for a dead watcher, in milliseconds: a service manager restarts it
+/// sooner.
 pub const WATCHER_GRACE_MS: u64 = 5_000;
 
 /// One agent, waiting for the answer to one request.
@@ -202,7 +205,7 @@ impl Waiting {
         }
     }
 
-    /// Takes what happened at `now_boot_ms` and says what is next.
+    /// Takes an event that happened at `now_boot_ms` and returns the next step.
     pub fn next(&mut self, event: Event, now_boot_ms: u64) -> Step {
         match event {
             Event::Looked(sight) => self.looked(sight, now_boot_ms),
@@ -245,7 +248,7 @@ impl Waiting {
     }
 
     fn ended(&self, withdrawal: Withdrawal, sight: &AnswerSight) -> Outcome {
-        // An answer that came in the last moment is an answer: its writer had the request.
+        // An answer at the last moment counts: its writer had the request.
         let reason = self.giving_up.clone().unwrap_or(Reason::TimedOut { unreadable: None });
         match (withdrawal, decided(sight)) {
             (_, Some(outcome)) => outcome,
@@ -256,8 +259,8 @@ impl Waiting {
     }
 }
 
-/// The outcome that the answers decide, if any. A wrong answer outweighs a good one: something is
-/// amiss.
+/// The outcome that the answers decide, if any. A wrong answer outweighs a good one, because it
+/// shows that something is amiss.
 pub fn decided(sight: &AnswerSight) -> Option<Outcome> {
     let rank = |judgement: &&Judgement| match judgement {
         Judgement::Wrong(_) => 3,
@@ -359,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_written_answer_is_waited_for_and_named_at_the_end() {
+    fn the_agent_waits_for_a_half_written_answer_and_reports_it_at_the_end() {
         let half = || judge(FenceAction::Off, r#"{"request_id":"ID","succ"#);
         let mut agent = waiting();
         assert_eq!(agent.next(Event::Looked(sight(vec![half()])), 0), Step::Wait(500));
@@ -389,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_somebody_took_has_an_unknown_outcome() {
+    fn a_request_that_another_process_took_has_an_unknown_outcome() {
         let mut agent = waiting();
         agent.next(Event::Signal("SIGTERM", nothing()), 5);
         let step = agent.next(Event::Withdrawal(Withdrawal::Taken, nothing()), 6);
@@ -404,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_watcher_is_waited_for_no_longer_than_a_restart_takes() {
+    fn the_agent_waits_for_a_dead_watcher_no_longer_than_a_restart_takes() {
         let dead = || AnswerSight { answers: Vec::new(), watcher: Serving::Dead };
         let mut agent = Waiting::new(ResponderKind::FenceWatcher, 60_000, 500);
         assert_eq!(agent.next(Event::Looked(dead()), 0), Step::Wait(500));

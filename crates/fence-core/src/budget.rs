@@ -1,4 +1,4 @@
-//! How the agent divides its time: what each part of a fence may take of `fence_timeout`.
+//! How the agent divides its time: how much of `fence_timeout` each part of a fence may use.
 
 use std::time::Duration;
 
@@ -10,44 +10,44 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// The time of an agent that started at `start_boot_ms` and is gone after `time_max`.
+    /// The time of an agent that started at `start_boot_ms` and must end within `time_max`.
     pub fn new(start_boot_ms: u64, time_max: Duration) -> Self {
         Budget { start_boot_ms, time_max }
     }
 
-    /// The instant at which the agent is gone.
+    /// The instant at which the agent must have ended.
     pub fn end_boot_ms(self) -> u64 {
         self.instant(self.time_max)
     }
 
-    /// The deadline of the request: nothing begins after it. The time from there to the end is kept for
-    /// the withdrawal and the audit.
+    /// The deadline of the request: nothing starts after it. The time between the deadline and the
+    /// end is reserved for the withdrawal and the audit.
     pub fn deadline_boot_ms(self) -> u64 {
         self.instant(patience(self.time_max))
     }
 
-    /// The instant at which the agent stops waiting and takes its request back: half-way from the
-    /// deadline to the end, so that the last answer still arrives.
+    /// The instant at which the agent stops waiting and withdraws its request: half-way between the
+    /// deadline and the end, so that the last answer still arrives.
     pub fn stop_boot_ms(self) -> u64 {
         self.instant(self.time_max.saturating_sub(reserve(self.time_max) / 2))
     }
 
-    /// The instant at which a delay is over.
+    /// The instant at which a delay ends.
     pub fn delayed_boot_ms(self, delay: Duration) -> u64 {
         self.instant(delay)
     }
 
-    /// How long the agent has worked.
+    /// How long the agent has been running.
     pub fn elapsed(self, now_boot_ms: u64) -> Duration {
         Duration::from_millis(now_boot_ms.saturating_sub(self.start_boot_ms))
     }
 
-    /// How long all searches for file systems and names that are made now may take together.
+    /// The total time for all searches for file systems and names that start now.
     pub fn search(self, now_boot_ms: u64) -> Duration {
         self.left(now_boot_ms) / 4
     }
 
-    /// How long a question that a monitor asks beside the watcher may take now.
+    /// The time limit for a question that a monitor asks beside the watcher now.
     pub fn side_question(self, now_boot_ms: u64) -> Duration {
         self.left(now_boot_ms) / 2
     }
@@ -68,7 +68,7 @@ impl Budget {
     }
 }
 
-/// Whether a delay leaves time to fence within `time_max`: it ends before the deadline.
+/// Whether a delay leaves time to fence within `time_max`: the delay must end before the deadline.
 pub fn admits_delay(time_max: Duration, delay: Duration) -> bool {
     delay < patience(time_max)
 }
@@ -78,7 +78,7 @@ fn patience(time_max: Duration) -> Duration {
     time_max.saturating_sub(reserve(time_max))
 }
 
-/// The last part of `time_max`, kept for the withdrawal and the audit.
+/// The last part of `time_max`, reserved for the withdrawal and the audit.
 fn reserve(time_max: Duration) -> Duration {
     (time_max / 10).clamp(RESERVE_MIN, RESERVE_MAX)
 }
@@ -92,7 +92,7 @@ const RESERVE_MAX: Duration = Duration::from_secs(2);
 /// How long a log may delay the agent's end.
 const LOG_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// The same when the agent's time is over: as long as a log takes that does not hang.
+/// The same limit after the agent's time is over: as long as a log that does not hang needs.
 const LOG_TIME_MIN: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
@@ -101,7 +101,7 @@ mod tests {
 
     const START: u64 = 1_000_000;
 
-    /// The deadline, the end of the waiting and the end, in milliseconds after the start.
+    /// The deadline, the end of the wait and the end, in milliseconds after the start.
     fn instants(time_max: Duration) -> [u64; 3] {
         let budget = Budget::new(START, time_max);
         [budget.deadline_boot_ms(), budget.stop_boot_ms(), budget.end_boot_ms()]
@@ -176,7 +176,7 @@ mod tests {
             let shares = shares.map(|share| share.as_millis());
             assert_eq!(shares, [search_ms, side_ms, log_ms], "{elapsed_ms} of {time_max_ms} ms");
         }
-        // A clock that stands before the start, as no clock should.
+        // A clock that shows an instant before the start, which no clock should.
         let budget = Budget::new(START, Duration::from_secs(1));
         assert_eq!((budget.elapsed(0), budget.search(0).as_millis()), (Duration::ZERO, 250));
     }

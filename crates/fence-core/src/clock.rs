@@ -1,20 +1,20 @@
-//! Whether two processes count deadlines by one clock.
+//! Whether two processes count deadlines by the same clock.
 //!
-//! Deadlines are instants of `CLOCK_BOOTTIME`. They mean the same to both halves only on one kernel,
-//! and only where neither lives in a time namespace that shifts the clock: there a fence would be begun
-//! long after its deadline, or not at all.
+//! Deadlines are instants of `CLOCK_BOOTTIME`. They mean the same to both programs only on the same
+//! kernel, and only if neither runs in a time namespace that shifts the clock. Otherwise the
+//! watcher would start a fence long after its deadline, or not at all.
 
-/// Why this process has another `CLOCK_BOOTTIME` than the machine, if it has. `read` gives the text of a
-/// file, or the target of a link, if there is one.
+/// Why this process has another `CLOCK_BOOTTIME` than the machine, or `None`. `read` returns the
+/// text of a file, or the target of a link, if it exists.
 ///
-/// The kernel shows the offsets of a process's children: they are its own unless it has just made the
-/// namespace for them.
+/// The kernel shows the offsets for the children of a process. The process itself has the same
+/// offsets, unless it has just created the namespace for its children.
 pub fn shifted(read: impl Fn(&str) -> Option<String>) -> Option<String> {
     // Kernels without time namespaces have none of these files.
     let offsets = read("/proc/self/timens_offsets").unwrap_or_default();
     let boottime = offsets.lines().find_map(|line| {
         let mut words = line.split_whitespace();
-        // Of earlier kernels, the number of the clock.
+        // Earlier kernels print the number of the clock.
         let is_it = matches!(words.next()?, "boottime" | "7");
         let seconds: i64 = words.next()?.parse().ok()?;
         let nanoseconds: i64 = words.next()?.parse().ok()?;
@@ -42,19 +42,19 @@ pub fn shifted(read: impl Fn(&str) -> Option<String>) -> Option<String> {
     })
 }
 
-/// Why a client that names this boot and this instant does not share the clock of a watcher, if that is
-/// certain.
+/// Why a client that reports this boot and this instant certainly does not share the clock of a
+/// watcher, or `None`.
 pub fn difference(
     client_boot_id: Option<&str>,
     client_boot_ms: Option<u64>,
     boot_id: &str,
     boot_ms: u64,
 ) -> Option<String> {
-    // A UUID, whose letters may be written in either case.
+    // A UUID: its letters may be in either case.
     if let Some(client) = client_boot_id.filter(|client| !client.eq_ignore_ascii_case(boot_id)) {
         return Some(other_boot(client, boot_id));
     }
-    // It looked at its clock before we look at ours.
+    // The client read its clock before the watcher reads its own.
     let ahead_ms = client_boot_ms?.checked_sub(boot_ms).filter(|ahead_ms| *ahead_ms > 0)?;
     Some(format!(
         "the client's CLOCK_BOOTTIME is {ahead_ms} ms ahead of the clock of fence-watcher: run both on \
@@ -62,13 +62,13 @@ pub fn difference(
     ))
 }
 
-/// The words for two boots that are not one.
+/// The message for two different boots.
 pub(crate) fn other_boot(client: &str, watcher: &str) -> String {
-    // What a client writes is bounded before it is shown.
+    // Bound the client's text before it is shown.
     let client: String = client.chars().take(BOOT_ID_CHARS).flat_map(char::escape_debug).collect();
     format!(
         "the client and fence-watcher have different boots (boot_id '{client}' and '{watcher}'), so \
-         neither can tell the other's deadlines: run both on one kernel, with one \
+         their deadlines cannot be compared: run both on one kernel, with one \
          /proc/sys/kernel/random/boot_id"
     )
 }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_of_another_boot_or_clock_is_told_apart_and_one_that_names_none_is_not() {
+    fn a_client_of_another_boot_or_clock_is_recognised_if_it_names_them() {
         assert_eq!(difference(Some("a"), Some(5), "a", 5), None);
         assert_eq!(difference(Some("a"), None, "a", 5), None);
         assert_eq!(difference(Some("A"), Some(5), "a", 5), None);

@@ -1,25 +1,28 @@
 //! The steps of one fence on one device, and what its outcome proves.
 //!
-//! Four facts about real devices shape this code. "Accepted" is not "done": the power is asked until
-//! it shows the state. "Failed" is not "not done": after an order whose outcome is unknown, the power
-//! is asked as well. A retried order is executed again: an order is repeated only when the device
-//! was not reached at all, and only where that is configured. And a client may be gone by the time
-//! that a device is ready for its order: each order of a fence follows a look for the client.
+//! Four facts about real devices shape this code:
+//! - "Accepted" is not "done": the plan asks for the power state until the device shows it.
+//! - "Failed" is not "not done": after an order with an unknown outcome, the plan also asks for the
+//!   power state.
+//! - A repeated order is executed again. An order is repeated only if the device was not reached at
+//!   all, and only if `attempts` allows it.
+//! - A client may have ended by the time a device is ready for its order. Each order of a fence
+//!   follows a look for the client.
 
 use std::fmt;
 
 use fence_protocol::{FenceAction, FenceResult, PowerState};
 
-/// What a device can be told or asked, besides its reachability.
+/// What a device can be ordered to do or asked, besides its reachability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Abilities {
-    /// It can cut a target off.
+    /// It can switch a target off.
     pub off: bool,
-    /// It can bring a target back.
+    /// It can switch a target on.
     pub on: bool,
-    /// It can reset a target by itself, in one order.
+    /// It can reset a target in one order.
     pub cycle: bool,
-    /// It can be asked for a target's power state.
+    /// It can report a target's power state.
     pub power: bool,
 }
 
@@ -28,23 +31,23 @@ pub struct Abilities {
 pub enum Method {
     /// Off, verified, then on.
     OnOff,
-    /// The device's own reset. Nothing shows afterwards whether it happened.
+    /// The device's own reset. Nothing shows afterwards whether the reset happened.
     Cycle,
 }
 
 /// One order to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Order {
-    /// Cut the target off.
+    /// Switch the target off.
     Off,
-    /// Bring it back.
+    /// Switch it on.
     On,
     /// Reset it.
     Cycle,
 }
 
 impl Order {
-    /// The order as the fence action that a driver's program is told.
+    /// The fence action that a driver passes to its program for this order.
     pub fn as_action(self) -> FenceAction {
         match self {
             Order::Off => FenceAction::Off,
@@ -54,30 +57,30 @@ impl Order {
     }
 }
 
-/// What came of an order. The texts are for people, and hold no secret.
+/// The result of an order. The texts are for people, and contain no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OrderReport {
-    /// The device said yes. It may not have done it yet.
+    /// The device accepted the order. It may not have carried it out yet.
     Acknowledged(String),
-    /// The device could not be reached: the order was certainly not carried out.
+    /// The device could not be reached: it certainly did not carry out the order.
     Unreachable(String),
-    /// The device was reached and did not say yes, or the order was cut short. It may have been
-    /// carried out.
+    /// The device was reached and did not accept the order, or the order was cut short. The device
+    /// may have carried it out.
     Unacknowledged(String),
     /// The driver or its configuration failed before anything was sent.
     Failed(String),
     /// The deadline had passed before the order could start; nothing was sent.
     TooLate,
-    /// Nobody waited for the order any more; nothing was sent.
+    /// No client waited for the order any more; nothing was sent.
     Withdrawn,
 }
 
-/// What came of asking for the power.
+/// The result of a question for the power state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PowerReport {
-    /// The state shown.
+    /// The state that the device showed.
     pub state: PowerState,
-    /// The device's words, or why it could not be asked.
+    /// The device's words, or why the question failed.
     pub detail: String,
 }
 
@@ -88,31 +91,31 @@ pub struct Verdict {
     pub result: FenceResult,
     /// The device was asked afterwards and showed the state.
     pub verified: bool,
-    /// What was done, as far as that is known: `off`, `on`, `reboot`, or `none`.
+    /// What was done, as far as it is known: `off`, `on`, `reboot`, or `none`.
     pub performed: &'static str,
-    /// For people: what happened, and how that is known.
+    /// For people: what happened, and what proves it.
     pub message: String,
-    /// The target's last time off, as far as this execution made certain of it.
+    /// The last time the target was off, if this execution proved it.
     pub off: Option<Off>,
-    /// A reboot whose target is off: the order that brings it back follows the answer.
+    /// A reboot whose target is off: the power-on follows the answer.
     pub on_follows: bool,
 }
 
-/// A target that was off, by an order that counts as done.
+/// A target that was off, after an order that counts as done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Off {
-    /// When that was known, in milliseconds of `CLOCK_BOOTTIME`: the device showed it, or has
-    /// acknowledged the order where it cannot be asked. A reset by the device itself does not leave the
-    /// target off: for that, the instant at which the order was given.
+    /// When this became known, in milliseconds of `CLOCK_BOOTTIME`: the device showed it, or
+    /// acknowledged the order if the device cannot be asked. A reset by the device itself does not
+    /// leave the target off: then this is the instant at which the order was given.
     pub at_boot_ms: u64,
     /// The device showed it.
     pub verified: bool,
-    /// The same order brings the target back: a reset by the device itself.
+    /// The same order switches the target on again: a reset by the device itself.
     pub on_followed: bool,
 }
 
 impl Verdict {
-    /// That nothing was achieved, as far as anybody knows.
+    /// A verdict that nothing was achieved, as far as it is known.
     pub fn failure(result: FenceResult, message: String) -> Self {
         Verdict {
             result,
@@ -124,14 +127,14 @@ impl Verdict {
         }
     }
 
-    /// Whether the device *showed* that the target was off, after an off or in the midst of a reboot.
+    /// Whether the device *showed* the target off, after an off or during a reboot.
     pub fn shows_off(&self) -> bool {
         self.off.is_some_and(|off| off.verified)
     }
 }
 
 impl Abilities {
-    /// The way to reboot: as configured, else verified where the device can be asked.
+    /// The method of a reboot: as configured, else the verified one if the device can be asked.
     pub fn method(self, configured: Option<Method>) -> Method {
         configured.unwrap_or(if self.cycle && !self.power { Method::Cycle } else { Method::OnOff })
     }
@@ -147,58 +150,60 @@ impl Abilities {
     }
 }
 
-/// The next thing to do.
+/// The next step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Give this order, once, ending by this instant (milliseconds of `CLOCK_BOOTTIME`). The driver
-    /// asks once more whether somebody waits, right before the call that acts, where
-    /// [`Plan::is_for_client`] says so.
+    /// Give this order once; it must end by this instant (milliseconds of `CLOCK_BOOTTIME`). If
+    /// [`Plan::is_for_client`] holds, the driver checks once more, right before the call that acts,
+    /// whether a client waits.
     Order(Order, u64),
-    /// Ask for the target's power state, ending by this instant.
+    /// Ask for the target's power state; the question must end by this instant.
     AskPower(u64),
-    /// Do nothing for so many milliseconds.
+    /// Do nothing for this many milliseconds.
     Pause(u64),
-    /// Look whether somebody still waits for the fence.
+    /// Check whether a client still waits for the fence.
     LookForClient,
     /// The execution is over.
     Done(Verdict),
 }
 
-/// What came of the last step.
+/// The result of the last step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Report {
-    /// There was none: begin.
+    /// No step yet: begin.
     Begin,
-    /// Of [`Step::Order`].
+    /// The result of [`Step::Order`].
     Order(OrderReport),
-    /// Of [`Step::AskPower`].
+    /// The result of [`Step::AskPower`].
     Power(PowerReport),
-    /// Of [`Step::Pause`].
+    /// The end of [`Step::Pause`].
     Paused,
-    /// Of [`Step::LookForClient`]: whether somebody waits.
+    /// The result of [`Step::LookForClient`]: whether a client waits.
     Client(bool),
 }
 
-/// How long an order whose outcome is unknown is looked into, in milliseconds. Slow devices show the
-/// state a dozen seconds after they took an order; more would keep the cluster from trying elsewhere.
+/// How long the plan asks for the state after an order with an unknown outcome, in milliseconds.
+/// Slow devices show the state about 12 s after they took an order; a longer time would keep the
+/// cluster from trying another device.
 ///
-/// A target that shows the opposite meanwhile ends this no earlier. It shows that too while an order
-/// that looked refused is still on its way (a controller carries out a reset whose sender was killed
-/// long before). With a failure at once, the cluster would fence by its next level, the target could
-/// come back, and the late order hit it then.
+/// A target that shows the opposite state does not end this time early. It shows that state also
+/// while an order that seemed refused is still on its way (a controller carries out a reset long
+/// after its sender was killed). After an immediate failure, the cluster would fence with its next
+/// level, the target could come back, and the late order would then hit it.
 const DOUBT_MS: u64 = 15_000;
 
 /// The pause before an order is given again to a device that was not reached, in milliseconds.
 const RETRY_PAUSE_MS: u64 = 1_000;
 
-/// The first pause between two looks at the power, in milliseconds. Each further one is twice as long.
+/// The first pause between two questions for the power state, in milliseconds. Each later pause is
+/// twice as long.
 const POLL_MS_MIN: u64 = 50;
 
-/// The longest pause between two looks at a device whose last answer came within this time, and at any
-/// other, in milliseconds. A slow one is busy with each look.
+/// The longest pause between two questions, in milliseconds: to a device whose last answer came
+/// within this time, and to any other. Each question keeps a slow device busy.
 const POLL_MS_MAX: (u64, u64) = (250, 1_000);
 
-/// One execution: feed it with reports, do what it says, until it is done.
+/// One execution: the caller passes in reports and carries out the steps until the plan is done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
     action: FenceAction,
@@ -208,19 +213,19 @@ pub struct Plan {
     deadline_boot_ms: u64,
     order: Order,
     phase: Phase,
-    /// When the present order was given.
+    /// When the current order was given.
     ordered_boot_ms: u64,
-    /// The instant by which the present order, with its confirmation, must be over.
+    /// The instant by which the current order and its confirmation must end.
     limit_boot_ms: u64,
-    /// The next pause between two looks at the power.
+    /// The next pause between two questions for the power state.
     poll_ms: u64,
-    /// When the power was asked for.
+    /// When the power state was last asked for.
     asked_boot_ms: u64,
     /// Each order is given only while the client waits.
     is_for_client: bool,
 }
 
-/// How an order came to count as done.
+/// Why an order counts as done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Confirmed {
     verified: bool,
@@ -229,18 +234,18 @@ struct Confirmed {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    /// An order is to be given. `unreached` tells why the one before it did not reach the device.
+    /// An order is due. `unreached` says why the previous order did not reach the device.
     Ordering { unreached: Option<String> },
-    /// The order was given; the power is asked until it shows. `acknowledged` tells whether the
-    /// device said yes, `words` what it said.
+    /// The order was given; the plan asks for the power state until it shows. `acknowledged` says
+    /// whether the device accepted the order, `words` is the device's message.
     Confirming { acknowledged: bool, words: String, shown: Shown },
 }
 
-/// What the power looked like when it was last seen.
+/// The last known power state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Shown {
     NotAsked,
-    /// It was asked for and not shown, for this reason.
+    /// The device was asked and did not show a state, for this reason.
     Nothing(String),
     On,
     Off,
@@ -260,9 +265,10 @@ impl fmt::Display for Shown {
 impl Plan {
     /// The plan for `action` on a device with `abilities`.
     ///
-    /// `attempts` counts how often an order may be given while the device is unreachable (at least
-    /// once); `timeout_ms` bounds each order with its confirmation; nothing goes on after
-    /// `deadline_boot_ms`. The caller has made sure that the device can [`Abilities::serve`] it.
+    /// `attempts` is the number of times that an order may be given while the device is unreachable
+    /// (at least one); `timeout_ms` limits each order with its confirmation; the plan ends at
+    /// `deadline_boot_ms`. The caller has checked with [`Abilities::serve`] that the device can do
+    /// the action.
     pub fn new(
         action: FenceAction,
         abilities: Abilities,
@@ -292,10 +298,10 @@ impl Plan {
         }
     }
 
-    /// The plan for the order that brings a target back after the off of a reboot, beginning now. It is
-    /// given once and for nobody: the fence has been answered, and a target that was fenced comes back.
-    /// After `fence_until_boot_ms`, the deadline of the reboot, it is not given: the cluster may have had
-    /// the target fenced elsewhere by then, and this order would undo that.
+    /// The plan for the power-on after the off of a reboot, beginning now. It is given once and
+    /// without a client: the fence has been answered. After `fence_until_boot_ms`, the deadline of
+    /// the reboot, the order is not given: the cluster may have fenced the target with another
+    /// device by then, and this order would undo that fence.
     pub fn power_on(
         abilities: Abilities,
         timeout_ms: u64,
@@ -309,7 +315,7 @@ impl Plan {
         Plan { is_for_client: false, ..plan }
     }
 
-    /// Takes what came of the last step at `now_boot_ms` and says what is next.
+    /// Takes the result of the last step at `now_boot_ms` and returns the next step.
     pub fn next(&mut self, report: Report, now_boot_ms: u64) -> Step {
         match report {
             Report::Begin if self.is_for_client => Step::LookForClient,
@@ -322,7 +328,7 @@ impl Plan {
         }
     }
 
-    /// Whether its orders are given only while the client waits.
+    /// Whether the plan's orders are given only while the client waits.
     pub fn is_for_client(&self) -> bool {
         self.is_for_client
     }
@@ -376,14 +382,15 @@ impl Plan {
         }
     }
 
-    /// Nobody waits any more: an order now could hit a target that has come back since.
+    /// No client waits any more: an order now could hit a target that has come back since.
     fn abandoned(&self) -> Step {
         let text = match &self.phase {
             Phase::Ordering { unreached: Some(words) } => {
                 with_words("not tried again, because its client is gone: device not reached", words)
             }
-            _ => "nothing was ordered: its client is gone, nobody holds the request any more"
-                .to_owned(),
+            _ => {
+                "nothing was ordered: its client is gone, it no longer holds the request".to_owned()
+            }
         };
         Self::failed(FenceResult::Withdrawn, text)
     }
@@ -426,7 +433,7 @@ impl Plan {
             PowerState::On => *shown = Shown::On,
             PowerState::Off => *shown = Shown::Off,
             PowerState::Unknown if matches!(shown, Shown::On | Shown::Off) => {}
-            // The limit may have cut this question short: the reason before it says more.
+            // The limit may have cut this question short: then the earlier reason says more.
             PowerState::Unknown if now >= self.limit_boot_ms && *shown != Shown::NotAsked => {}
             PowerState::Unknown => *shown = Shown::Nothing(report.detail.clone()),
         }
@@ -441,8 +448,8 @@ impl Plan {
         Step::Pause(pause)
     }
 
-    /// The present order counts as done. A reboot by off and on is a success then: the cluster waits for
-    /// nothing more.
+    /// The current order counts as done. A reboot by off and on succeeds here: the cluster waits
+    /// for nothing more.
     fn achieved(&self, how: Confirmed, now: u64) -> Step {
         let is_cycle = self.order == Order::Cycle;
         let on_follows = self.action == FenceAction::Reboot && !is_cycle;
@@ -466,7 +473,7 @@ impl Plan {
         })
     }
 
-    /// The present order did not come to its end.
+    /// The current order failed or is in doubt.
     fn failed(result: FenceResult, text: String) -> Step {
         Step::Done(Verdict::failure(result, text))
     }

@@ -1,4 +1,4 @@
-//! What a device calls its targets: a plug, an address, an instance.
+//! The names that a device gives to its targets: a plug, an address, an instance.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use fence_protocol::NodeName;
 /// A text for each target.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PerTarget {
-    /// The same for all, with the target's name in the place of each `{target}`.
+    /// The same text for all targets, with the target's name in place of each `{target}`.
     Pattern(String),
-    /// One for each; other targets have none.
+    /// One text for each listed target; other targets have none.
     Map(BTreeMap<NodeName, String>),
 }
 
@@ -22,7 +22,7 @@ impl PerTarget {
         }
     }
 
-    /// The text, where it is the same for whatever target.
+    /// The text, if all targets have the same.
     pub fn of_all(&self) -> Option<&str> {
         match self {
             PerTarget::Pattern(pattern) if !pattern.contains("{target}") => Some(pattern),
@@ -30,8 +30,8 @@ impl PerTarget {
         }
     }
 
-    /// The target that the device calls `text`, if that is certain: the only one of the map, or the
-    /// name that makes the pattern into `text`.
+    /// The target that the device calls `text`, if that is certain: the only such target of the
+    /// map, or the name that turns the pattern into `text`.
     pub fn target_of(&self, text: &str) -> Option<NodeName> {
         match self {
             PerTarget::Pattern(pattern) => {
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_is_taken_only_where_it_is_certain() {
+    fn a_target_is_derived_from_a_plug_only_if_it_is_certain() {
         let pattern = PerTarget::Pattern("vm-{target}".into());
         assert_eq!(pattern.target_of("vm-n1"), Some(node("n1")));
         assert_eq!(pattern.target_of("n1"), None);

@@ -1,4 +1,4 @@
-//! No driver orders anything for a client that is gone by the time that the device is ready for it.
+//! No driver gives an order for a client that has ended by the time the device is ready for it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -33,13 +33,13 @@ impl Rig {
         Rig { directory, claim }
     }
 
-    /// An order for a client that says that it holds the request; see [`Rig::hold`].
+    /// An order for a client that declares that it holds the request; see [`Rig::hold`].
     fn order(&self, device: &dyn FenceDevice) -> OrderReport {
         let client = Client::new(self.claim.clone(), true);
         give(device, Order::Off, &Pin::default(), Some(&client), long())
     }
 
-    /// Holds the claim until the file is unlocked: a process that is just being started may bear
+    /// Holds the claim until the file is unlocked: a process that is just being started may keep
     /// the lock of a file that is only closed.
     fn hold(&self) -> File {
         let file = File::open(&self.claim).unwrap();
@@ -47,13 +47,13 @@ impl Rig {
         file
     }
 
-    /// A program that notes how it is called, and answers.
+    /// A program that records its arguments, and answers.
     fn program(&self, answer: &str) -> String {
         let calls = self.directory.path("calls");
         self.directory.script("program", &format!("echo \"$*\" >>'{}'\n{answer}", calls.display()))
     }
 
-    /// What a program does whose client is gone when it has ended: the claim is not held any more.
+    /// The end of a program whose client has ended meanwhile: the claim is no longer held.
     fn client_dies(&self) -> String {
         let path = self.claim.display();
         format!("mv '{path}' '{path}.old'; cp '{path}.old' '{path}'")
@@ -70,7 +70,7 @@ fn a_program_is_started_only_while_its_client_waits() {
     };
 
     assert_eq!(run(true), RunOutcome::Withdrawn);
-    // A client that never held anything waits until its deadline.
+    // A client that never held a lock waits until its deadline.
     assert!(matches!(run(false), RunOutcome::Exited { code: 0, .. }));
     let held = rig.hold();
     assert!(matches!(run(true), RunOutcome::Exited { code: 0, .. }));
@@ -182,7 +182,7 @@ fn a_client_that_dies_during_the_look_before_a_redfish_order_gets_none() {
 }
 
 #[test]
-fn the_program_for_ec2_is_told_who_waits_because_it_asks_ec2_before_the_order() {
+fn the_program_for_ec2_learns_about_the_client_because_it_asks_ec2_before_the_order() {
     let rig = Rig::new();
     let call = rig.directory.path("call");
     let answer = r#"{"outcome": "Withdrawn", "text": "", "names": []}"#;
@@ -191,7 +191,7 @@ fn the_program_for_ec2_is_told_who_waits_because_it_asks_ec2_before_the_order() 
     let device = Ec2Device::new(settings, rig.directory.executor());
 
     assert_eq!(rig.order(&device), OrderReport::Withdrawn);
-    assert_eq!(rig.directory.read("call"), "", "it was started for nobody");
+    assert_eq!(rig.directory.read("call"), "", "it was started without a client");
     let _held = rig.hold();
     assert_eq!(rig.order(&device), OrderReport::Withdrawn);
     let call: serde_json::Value = serde_json::from_str(&rig.directory.read("call")).unwrap();

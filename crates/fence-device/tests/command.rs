@@ -1,4 +1,4 @@
-//! The command device with real programs: what they are told, and what is made of their answers.
+//! The command device with real programs: what they receive, and what their results mean.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
@@ -35,7 +35,7 @@ impl Rig {
         [program].into_iter().chain(arguments.iter().map(|&a| a.to_owned())).collect()
     }
 
-    /// The power shown by a status command that does this.
+    /// The power state from a status command with this body.
     fn power(&self, body: &str) -> PowerState {
         let status = Some(self.argv(body, &["{target}"]));
         let device = self.device(CommandSettings { status, ..CommandSettings::default() });
@@ -155,7 +155,7 @@ fn the_nearer_limit_counts() {
 }
 
 #[test]
-fn an_order_that_was_certainly_not_given_is_told_apart() {
+fn an_order_that_was_certainly_not_given_is_recognised() {
     let rig = Rig::new();
     let device = rig.with_off("exit 0", &[]);
     let late = Limit { not_after_boot_ms: boot_ms_now() };
@@ -220,7 +220,7 @@ fn the_power_is_what_exit_code_and_words_agree_on() {
 }
 
 #[test]
-fn a_complaint_that_would_keep_off_from_counting_is_found_while_the_machine_is_on() {
+fn a_complaint_that_would_hide_off_is_found_while_the_machine_is_on() {
     let rig = Rig::new();
     let lack = |body: &str| {
         let status = Some(rig.argv(body, &["{target}"]));
@@ -261,7 +261,7 @@ fn a_list_is_one_name_a_line() {
 }
 
 #[test]
-fn a_device_is_reachable_when_its_monitor_says_so_or_its_programs_are_there() {
+fn a_device_is_reachable_if_its_monitor_succeeds_or_its_programs_exist() {
     let rig = Rig::new();
     let reach = |settings| rig.device(settings).reachable(Limit::in_ms(60_000));
     let none = CommandSettings::default;
@@ -271,7 +271,7 @@ fn a_device_is_reachable_when_its_monitor_says_so_or_its_programs_are_there() {
     let monitor = Some(rig.argv("echo no route >&2; exit 1", &[]));
     let Reach::Unreachable(text) = reach(CommandSettings { monitor, ..none() }) else { panic!() };
     assert!(text.ends_with("exited with 1: no route"), "{text}");
-    // Its own 60 s are far longer than this contact may take.
+    // Its own 60 s are far longer than the time for this contact.
     let list = Some(rig.argv("sleep 1000", &[]));
     let reach_soon = rig.device(CommandSettings { list, ..none() }).reachable(Limit::in_ms(500));
     assert!(matches!(reach_soon, Reach::Unreachable(_)));
@@ -284,7 +284,7 @@ fn a_device_is_reachable_when_its_monitor_says_so_or_its_programs_are_there() {
 }
 
 #[test]
-fn a_wrong_configuration_is_said_with_all_its_problems() {
+fn a_wrong_configuration_is_reported_with_all_its_problems() {
     let rig = Rig::new();
     let argv = |words: &[&str]| Some(words.iter().map(|&word| word.to_owned()).collect());
     let writable = rig.directory.script("writable", "exit 0");

@@ -1,5 +1,5 @@
-//! What an agent's metadata decides: whether anything is ordered, and what the agent is asked.
-//! Small agents of our own describe themselves late, badly, or not at all.
+//! What an agent's metadata decides: whether an order is given, and which questions the agent
+//! receives. Small agents print their metadata late, badly, or not at all.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
@@ -13,7 +13,7 @@ use fence_core::execution::{Order, OrderReport};
 use fence_device::{AgentAction, FenceAgentDevice, FenceAgentSettings, FenceDevice, Limit, Reach};
 use fence_protocol::PowerState;
 
-/// An agent that does `describe` when it is asked for its metadata, and obeys otherwise.
+/// An agent that runs `describe` when it is asked for its metadata, and obeys otherwise.
 fn described(rig: &Rig, option: &str, describe: &str) -> FenceAgentDevice {
     rig.device(settings_of(rig, option, describe))
 }
@@ -35,7 +35,7 @@ fn descriptions(rig: &Rig) -> usize {
 }
 
 #[test]
-fn nothing_is_ordered_or_believed_while_the_metadata_of_an_agent_cannot_be_read() {
+fn nothing_is_ordered_or_trusted_while_the_metadata_of_an_agent_cannot_be_read() {
     for describe in [
         "exit 1",
         "echo 'no XML'",
@@ -65,8 +65,8 @@ fn nothing_is_ordered_or_believed_while_the_metadata_of_an_agent_cannot_be_read(
 }
 
 #[test]
-fn metadata_that_comes_late_or_after_other_words_decides_all_the_same() {
-    // A shell is told of no file that appears.
+fn metadata_that_comes_late_or_after_other_words_decides_nevertheless() {
+    // No event tells a shell that a file appears.
     let slow = "while ! [ -e go ]; do sleep 0.1; done; cat metadata";
     for describe in [slow, "echo 'Warning: old'; cat metadata; echo 'Bye <all>'"] {
         for (option, is_safe) in [("plug", true), ("port_as_ip", false)] {
@@ -85,7 +85,7 @@ fn metadata_that_comes_late_or_after_other_words_decides_all_the_same() {
 }
 
 #[test]
-fn what_stands_beside_the_metadata_is_remarked_and_no_problem() {
+fn text_beside_the_metadata_is_a_remark_and_not_a_problem() {
     let rig = Rig::new();
     let device = described(&rig, "plug", "echo 'Warning: old'; cat metadata");
 
@@ -107,7 +107,7 @@ fn the_metadata_is_read_once_until_the_agent_is_another_one() {
     }
     assert_eq!(descriptions(&rig), 1);
 
-    // An update, with another length, of the same agent.
+    // An update of the same agent, with another length.
     described(&rig, "port_as_ip", "cat metadata; : new");
     assert!(matches!(off(&device), OrderReport::Failed(_)));
     assert_eq!(descriptions(&rig), 2);
@@ -147,7 +147,7 @@ fn an_agent_is_asked_for_its_state_only_if_it_has_a_status() {
         power(&device);
         assert_eq!(!rig.calls().is_empty(), has_status, "{actions:?}");
     }
-    // What the administrator writes counts, whatever the agent says.
+    // The administrator's setting counts, whatever the agent prints.
     let rig = Rig::new();
     let agent = rig.agent_with(&metadata("plug", &["off"]), "exit 0");
     let actions = Some([AgentAction::Off, AgentAction::Status].into());
@@ -157,7 +157,7 @@ fn an_agent_is_asked_for_its_state_only_if_it_has_a_status() {
 }
 
 #[test]
-fn a_status_that_is_not_that_of_a_plug_is_found_out() {
+fn a_status_that_does_not_depend_on_the_plug_is_found() {
     let found = |options: &str, body: &str| {
         let rig = Rig::new();
         let agent = rig.agent_with(&metadata(options, &["off", "on", "status"]), body);

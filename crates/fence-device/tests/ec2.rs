@@ -1,5 +1,5 @@
-//! The driver for EC2 with programs that play `fence-watcher-ec2`: what each is told, and what its
-//! end is taken for.
+//! The driver for EC2 with programs that simulate `fence-watcher-ec2`: what each receives, and what
+//! its end means.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -17,7 +17,7 @@ use common::{Directory, ec2_settings, node, order_in};
 
 const SECRET: &str = "the/secret+key";
 
-/// A device whose program is `script`, with what it reads in the file `call`.
+/// A device whose program is `script`, with the script's input in the file `call`.
 struct Rig {
     directory: Directory,
     device: Ec2Device,
@@ -82,7 +82,7 @@ fn each_answer_is_one_report() {
     assert_eq!(report("Unreachable"), OrderReport::Unreachable(words()));
     assert_eq!(report("Failed"), OrderReport::Failed(words()));
     assert_eq!(report("TooLate"), OrderReport::TooLate);
-    // A state is no answer to an order.
+    // A state is not an answer to an order.
     for outcome in ["Unclear", "On", "Off"] {
         assert_eq!(report(outcome), OrderReport::Unacknowledged(words()), "{outcome}");
     }
@@ -126,7 +126,7 @@ fn what_ends_otherwise_may_have_done_it_unless_it_certainly_did_not() {
     assert!(rig.device.check()[0].contains("there is no program"), "{:?}", rig.device.check());
 }
 
-/// A device whose orders come to `ordered`, and whose instances are all off.
+/// A device whose orders have this result, and whose instances are all off.
 fn off_after(ordered: &str) -> Rig {
     let off = json!({ "outcome": "Off", "text": "is stopped", "names": [] });
     let body = "case $(cat \"${0%/*}/call\") in *Power*) echo \"$OFF\";;";
@@ -134,7 +134,7 @@ fn off_after(ordered: &str) -> Rig {
 }
 
 #[test]
-fn the_instance_that_was_ordered_is_asked_wherever_the_tag_is_by_then() {
+fn the_instance_of_the_order_is_asked_wherever_the_tag_is_by_then() {
     let limit = Limit::in_ms(20_000);
     let called = |rig: &Rig| {
         let call: Value = serde_json::from_str(&rig.directory.read("call")).unwrap();
@@ -150,14 +150,14 @@ fn the_instance_that_was_ordered_is_asked_wherever_the_tag_is_by_then() {
         assert_eq!(called(&rig), ("Power".to_owned(), "i-0123abcd".to_owned()));
         rig.order_in(&pin, limit);
         assert_eq!(called(&rig), ("Off".to_owned(), "i-0123abcd".to_owned()));
-        // A question of its own goes by the tag.
+        // A separate question uses the tag.
         rig.power();
         assert_eq!(called(&rig).1, "vm-n1");
     }
 }
 
 #[test]
-fn where_nobody_knows_which_instance_was_ordered_its_state_is_unknown() {
+fn if_the_instance_of_the_order_is_unknown_its_state_is_unknown() {
     let limit = Limit::in_ms(20_000);
     for ordered in ["exit 1", "kill -9 $$", "echo '{}'"] {
         let (rig, pin) = (off_after(ordered), Pin::default());
@@ -191,7 +191,7 @@ fn it_is_killed_at_its_limit_and_not_started_after_it() {
 }
 
 #[test]
-fn it_is_told_on_standard_input_what_it_needs_and_no_argument() {
+fn it_gets_its_input_on_standard_input_and_no_arguments() {
     let rig = Rig::new("tr '\\0' ' ' </proc/$$/cmdline >\"$0.cmdline\"; exit 2");
     let limit = Limit::in_ms(20_000);
     rig.order(limit);

@@ -1,5 +1,5 @@
-//! The driver for fence agents with small agents of our own: what they are told, and what is made
-//! of how they end. Real ones are driven by `tests/devices`.
+//! The driver for fence agents with small agents for the tests: what they receive, and what their
+//! end means. `tests/devices` drives real agents.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
@@ -79,7 +79,7 @@ fn an_order_is_acknowledged_by_exit_code_0_alone() {
 }
 
 #[test]
-fn an_agent_that_hangs_is_killed_at_the_limit_with_what_it_started() {
+fn an_agent_that_hangs_is_killed_at_the_limit_with_its_children() {
     let rig = Rig::new();
     let device = rig.device(rig.agent("sleep 1000 & echo $! >child; wait"));
 
@@ -97,7 +97,7 @@ fn an_agent_that_hangs_is_killed_at_the_limit_with_what_it_started() {
 }
 
 #[test]
-fn an_order_that_was_certainly_not_given_is_told_apart() {
+fn an_order_that_was_certainly_not_given_is_recognised() {
     let rig = Rig::new();
     let late = Limit { not_after_boot_ms: boot_ms_now() };
     let device = rig.device(rig.agent("exit 0"));
@@ -168,14 +168,14 @@ fn a_complaint_of_the_status_is_found_while_the_machine_is_on() {
     );
 }
 
-/// As `fence_virt`: every machine that it does not know is off.
+/// Like `fence_virt`: every unknown machine is off.
 const VIRT: &str = "case $action in
 list) printf '%-20s 6695eb01-f6a4-8304-79aa-97f2502e193f off\\n' n2 \"$known\";;
 status) echo 'Status: OFF'; exit 2;;
 *) exit $code;; esac";
 
 #[test]
-fn off_is_believed_only_of_a_plug_that_the_agent_lists_whatever_it_acknowledged() {
+fn off_is_trusted_only_for_a_plug_that_the_agent_lists_whatever_it_acknowledged() {
     let rig = Rig::new();
     for (assignment, state, words) in [
         ("code=1 known=n1", PowerState::Off, "Status: OFF"),
@@ -277,7 +277,7 @@ fn targets_that_the_agent_does_not_list_are_named() {
     assert!(found[0].starts_with("no fence of 'n1' can be confirmed"), "{found:?}");
     assert!(found[1].ends_with("the agent lists plugs and no addresses"), "{found:?}");
 
-    // Where no list is asked for, there is nothing to confirm by it. Where no state is, there is.
+    // A device without `list` confirms nothing by the list. A device without `status` does.
     let without = |actions: &[&str]| unknown(rig.agent_with(&metadata("plug", actions), "exit 1"));
     assert_eq!(without(&["off", "status"]), [""; 0]);
     let actions = || Some([AgentAction::Off, AgentAction::List].into());
@@ -311,7 +311,7 @@ fn an_agent_that_may_ignore_its_plug_gets_no_order_for_one_of_several_targets() 
 }
 
 #[test]
-fn a_secret_that_an_agent_says_is_not_passed_on() {
+fn a_secret_in_the_output_of_an_agent_is_not_passed_on() {
     let rig = Rig::new();
     let echo = "echo \"$input\"; echo \"Ignoring unknown option '$(grep passw input)'\" >&2";
     let secrets = || {
@@ -412,7 +412,7 @@ fn a_contact_takes_as_long_as_it_may_and_no_longer() {
 }
 
 #[test]
-fn a_device_without_a_monitor_is_not_asked_and_its_agent_must_be_there() {
+fn a_device_without_a_monitor_is_not_asked_and_its_agent_must_exist() {
     let rig = Rig::new();
     let actions = || Some([AgentAction::Off].into());
     let there = FenceAgentSettings { actions: actions(), ..rig.agent("exit 1") };
@@ -464,7 +464,7 @@ fn a_password_that_is_a_word_of_ours_is_not_shown_by_hiding_it() {
         let OrderReport::Unacknowledged(text) = off(&device) else { panic!("{password}") };
 
         assert!(text.ends_with(&format!("exited with 1: {words}")), "{text}");
-        // The state is shown all the same, and the list is a list.
+        // The state is shown nevertheless, and the list is valid.
         assert_eq!(power(&device).state, PowerState::Off, "{password}");
     }
 }

@@ -1,5 +1,5 @@
-//! The agent's list, where it decides before an order: nothing shows the order's effect, or nobody
-//! said which option names the target.
+//! The agent's list, if it decides before an order: nothing shows the order's effect, or no option
+//! is known to name the target.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
@@ -11,14 +11,14 @@ use fence_core::execution::{Order, OrderReport};
 use fence_device::{AgentAction, FenceAgentSettings, FenceDevice, Limit, Pin, Reach};
 use fence_protocol::PowerState;
 
-/// An agent that lists like this, and says yes to every order.
+/// An agent with this list, which accepts every order.
 fn listing(list: &str) -> String {
     format!(
         "case $action in list) {list};; status) [ -e off ] && exit 2; exit 0;; off) : >off;; esac"
     )
 }
 
-/// A device of an agent that does this, and an order for it.
+/// A device with this agent, and an order for it.
 type Case = fn(&Rig, &str) -> (FenceAgentSettings, Order);
 
 const WITHOUT_STATUS: [&str; 5] = ["off", "on", "reboot", "list", "monitor"];
@@ -27,7 +27,7 @@ fn named(settings: FenceAgentSettings) -> FenceAgentSettings {
     FenceAgentSettings { plug_option: Some("plug".to_owned()), ..settings }
 }
 
-/// Nothing shows what came of the order.
+/// Nothing shows the effect of the order.
 const UNCONFIRMED: [Case; 5] = [
     |rig, body| (named(rig.agent_with(&metadata("plug", &WITHOUT_STATUS), body)), Order::Off),
     |rig, body| (named(rig.agent_with(&metadata("plug", &WITHOUT_STATUS), body)), Order::On),
@@ -42,7 +42,7 @@ const UNCONFIRMED: [Case; 5] = [
     |rig, body| (rig.agent(body), Order::Cycle),
 ];
 
-/// Nobody said which option names the target.
+/// No option is known to name the target.
 const UNNAMED: [Case; 3] = [
     |rig, body| (rig.agent_with(&metadata("plug", &ALL), body), Order::Off),
     |rig, body| (rig.agent_with(&metadata("plug", &WITHOUT_STATUS), body), Order::Off),
@@ -52,7 +52,7 @@ const UNNAMED: [Case; 3] = [
     },
 ];
 
-/// The report of the order, and whether the agent was given one.
+/// The report of the order, and whether the agent received an order.
 fn ordered(case: Case, body: &str, limit: Limit) -> (OrderReport, bool) {
     let rig = Rig::new();
     let (settings, order) = case(&rig, body);
@@ -113,14 +113,14 @@ fn the_list_is_read_once_for_order_and_state() {
 const NOTICE: &str = "echo 'NOTICE: List option is not working on this device yet'";
 
 #[test]
-fn an_agent_that_says_that_it_has_no_list_is_one_without() {
+fn an_agent_that_reports_no_list_has_none() {
     for case in UNCONFIRMED {
         for list in [NOTICE, "echo N/A"] {
             let (report, _) = ordered(case, &listing(list), long());
             assert!(matches!(report, OrderReport::Acknowledged(_)), "{list}: {report:?}");
         }
     }
-    // Its plugs are declared, and somebody only has not written the list.
+    // Its plugs are declared, and only the list is missing.
     for case in UNNAMED {
         let (report, _) = ordered(case, &listing(NOTICE), long());
         assert!(matches!(report, OrderReport::Acknowledged(_)), "{report:?}");
@@ -150,7 +150,7 @@ fn an_agent_for_one_machine_gets_no_order_for_one_of_several_targets() {
     let agent = rig.agent_with(&metadata("plug", &ALL), &listing("echo N/A"));
     let found = rig.device(agent).unknown_targets(long());
     assert!(found[0].contains("no target can be fenced"), "{found:?}");
-    // Without its list, nothing shows what it is.
+    // Without its list, nothing shows its nature.
     let actions = Some([AgentAction::Off, AgentAction::Status].into());
     let agent = rig.agent_with(&metadata("plug", &ALL), &listing("echo N/A"));
     let device = rig.device(FenceAgentSettings { actions, ..agent });
@@ -162,7 +162,7 @@ fn an_agent_for_one_machine_gets_no_order_for_one_of_several_targets() {
 }
 
 #[test]
-fn a_list_that_cannot_be_had_confirms_nothing() {
+fn a_list_that_cannot_be_read_confirms_nothing() {
     let rig = Rig::new();
     for (list, words) in [
         ("echo crash >&2; exit 1", "cannot be told: "),
@@ -177,7 +177,7 @@ fn a_list_that_cannot_be_had_confirms_nothing() {
 }
 
 #[test]
-fn an_agent_without_a_list_is_believed() {
+fn an_agent_without_a_list_is_trusted() {
     let rig = Rig::new();
     let body = "[ $action = list ] && exit 1; exit 2";
     let without = rig.agent_with(&metadata("plug", &["off", "status"]), body);
@@ -187,7 +187,7 @@ fn an_agent_without_a_list_is_believed() {
     let not_used = FenceAgentSettings { actions, ..rig.agent(body) };
     assert_eq!(power(&rig.device(not_used)).state, PowerState::Off);
 
-    // Who knows.
+    // Without metadata, the agent's nature is unknown.
     let plug_option = Some("plug".to_owned());
     let silent = FenceAgentSettings { plug_option, ..rig.agent_with("", body) };
     assert_eq!(power(&rig.device(silent)).state, PowerState::Unknown);

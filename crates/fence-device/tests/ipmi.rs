@@ -1,5 +1,5 @@
-//! The driver for BMCs over IPMI, with an ipmitool of our own that says what the real one says of a
-//! BMC that has no time. The real one is driven by `tests/devices`.
+//! The driver for BMCs over IPMI, with an ipmitool for the tests that prints the messages of the
+//! real one about a busy BMC. `tests/devices` drives the real one.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
@@ -13,7 +13,7 @@ use fence_device::{FenceDevice, IpmiDevice, Limit, Pin, Reach};
 use fence_protocol::PowerState;
 
 impl Rig {
-    /// A BMC that fails as often as the numbers say, in these words: first questions, then orders.
+    /// A BMC that fails this many times, with this message: first questions, then orders.
     fn device(&self, busy: [(&str, usize); 2]) -> IpmiDevice {
         let [(question, questions), (order, orders)] = busy;
         let script = format!(
@@ -41,7 +41,7 @@ fn off(device: &IpmiDevice, limit_ms: u64) -> OrderReport {
     order_in(&Pin::default(), device, Order::Off, Limit::in_ms(limit_ms))
 }
 
-/// What is said where no session is to be had at the moment, and where an order comes too early.
+/// The messages when no session is available at the moment, and when an order comes too early.
 const NO_ROOM: &str = "RAKP 2 message indicates an error : insufficient resources for \
      session\nError: Unable to establish IPMI v2 / RMCP+ session";
 const FORGOTTEN: &str = "RAKP 2 message indicates an error : inactive session ID\nError: Unable to \
@@ -70,7 +70,7 @@ fn a_question_that_the_limit_cuts_short_hides_nothing_that_the_bmc_said_before()
 }
 
 #[test]
-fn a_bmc_that_has_no_time_is_asked_and_told_again() {
+fn a_busy_bmc_is_asked_and_ordered_again() {
     for (question, order) in [(NO_ROOM, FORGOTTEN), (FORGOTTEN, NODE_BUSY)] {
         let rig = Rig::new();
         let device = rig.device([(question, 1), (order, 1)]);
@@ -83,7 +83,7 @@ fn a_bmc_that_has_no_time_is_asked_and_told_again() {
 }
 
 #[test]
-fn a_bmc_that_has_no_time_until_the_limit_was_not_reached() {
+fn a_bmc_that_is_busy_until_the_limit_was_not_reached() {
     for (busy, tried) in [([(NO_ROOM, 99), ("", 0)], "status"), ([("", 0), (NODE_BUSY, 99)], "off")]
     {
         let rig = Rig::new();
@@ -95,7 +95,7 @@ fn a_bmc_that_has_no_time_until_the_limit_was_not_reached() {
 }
 
 #[test]
-fn an_order_of_which_nobody_knows_what_became_is_given_once() {
+fn an_order_with_an_unknown_outcome_is_given_once() {
     for words in [
         "Unable to set Chassis Power Control to Down/Off",
         "Set Chassis Power Control to Down/Off failed: Timeout",

@@ -1,5 +1,5 @@
-//! What the drivers write into a log at its finest level: each program and each HTTP call, and no
-//! secret, whatever a device says.
+//! The drivers' log at its finest level: each program and each HTTP call, and no secret, whatever a
+//! device answers.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
@@ -21,7 +21,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 
 const PASSWORD: &str = "s3cret";
 
-/// Everything that was logged.
+/// The complete log.
 struct Lines(Mutex<Vec<String>>);
 
 static LINES: Lines = Lines(Mutex::new(Vec::new()));
@@ -40,7 +40,7 @@ impl Log for Lines {
     fn flush(&self) {}
 }
 
-/// Everything that a device can be asked and told; gives what it says.
+/// Every order and question for a device; returns the results.
 fn use_all(device: &dyn FenceDevice) -> String {
     format!(
         "{:?} {:?} {:?} {:?} {:?} {:?}",
@@ -53,7 +53,7 @@ fn use_all(device: &dyn FenceDevice) -> String {
     )
 }
 
-/// A service that gives a session, and repeats its password and its token in all that it says.
+/// A service that opens a session, and repeats its password and its token in all its answers.
 fn service(token: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());

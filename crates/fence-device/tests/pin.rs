@@ -1,6 +1,5 @@
-//! A name that leads to another address in the middle of an execution: the order and all questions
-//! go to one machine. The names are those of a `/etc/hosts` of our own, in a mount namespace, so
-//! these tests need root.
+//! A name whose address changes during an execution: the order and all questions go to one machine.
+//! The names are in a private `/etc/hosts`, in a mount namespace, so these tests need root.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -24,14 +23,13 @@ use fence_device::{
 };
 use fence_protocol::PowerState;
 
-/// Where a test finds the file that is its `/etc/hosts`.
+/// The path of a test's private `/etc/hosts`.
 const OWN_HOSTS: &str = "FENCE_TEST_HOSTS";
 
 const A: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const B: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// Runs `body` with a `/etc/hosts` of its own: in another process, which runs the test `name`
-/// alone.
+/// Runs `body` with a private `/etc/hosts`: in another process, which runs only the test `name`.
 fn with_own_hosts(name: &str, body: impl FnOnce()) {
     if std::env::var_os(OWN_HOSTS).is_some() {
         return body();
@@ -54,7 +52,7 @@ fn with_own_hosts(name: &str, body: impl FnOnce()) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Lets the name `n1-bmc` lead to these addresses from now on.
+/// From now on, the name `n1-bmc` has these addresses.
 fn name(addresses: &[Ipv4Addr]) {
     let lines: Vec<String> =
         addresses.iter().map(|address| format!("{address} n1-bmc\n")).collect();
@@ -65,13 +63,13 @@ fn order(device: &dyn FenceDevice, order: Order, pin: &Pin) -> OrderReport {
     order_in(pin, device, order, long())
 }
 
-/// A Redfish service whose one system is in this state; tells the first line of each request.
+/// A Redfish service whose only system is in this state; sends the first line of each request.
 fn service(listener: TcpListener, power: &'static str) -> mpsc::Receiver<String> {
     let (asked, requests) = mpsc::channel();
     thread::spawn(move || {
         for connection in listener.incoming() {
             let mut connection = connection.unwrap();
-            // A connection that is only tried brings nothing.
+            // A connection that is only a test brings no request.
             let Some(Asked { first, .. }) = read_request(&connection) else { continue };
             let body = if first.starts_with("POST") {
                 "{}".to_owned()
@@ -113,7 +111,7 @@ fn redfish_asks_where_it_ordered() {
         assert!(matches!(order(&device, Order::On, &pin), OrderReport::Acknowledged(_)));
         assert_eq!(first.try_iter().filter(|line| line.starts_with("POST")).count(), 2);
         assert_eq!(second.try_iter().count(), 0);
-        // What belongs to no execution goes by the name.
+        // A question outside any execution uses the name.
         assert_eq!(device.power(&node(), &Pin::default(), long()).state, PowerState::Off);
     });
 }
@@ -126,7 +124,7 @@ fn redfish_knows_no_state_where_the_address_of_the_order_is_silent() {
         let port = first.local_addr().unwrap().port();
         let second = TcpListener::bind((B, port)).unwrap();
         let (device, pin) = (redfish(&directory, port), Pin::default());
-        // It takes the order and is gone.
+        // It accepts the order and disappears.
         let once = thread::spawn(move || {
             for body in [
                 r#"{"Members": [{"@odata.id": "/S/1"}]}"#,
@@ -158,7 +156,7 @@ fn redfish_passes_a_dead_address_over_before_it_orders() {
         for (dead, alive) in [(A, B), (B, A)] {
             let alive = TcpListener::bind((alive, 0)).unwrap();
             let port = alive.local_addr().unwrap().port();
-            // Nobody listens at the dead one.
+            // No service listens at the dead address.
             drop(TcpListener::bind((dead, port)).unwrap());
             let asked = service(alive, "On");
             let (device, pin) = (redfish(&directory, port), Pin::default());
@@ -171,8 +169,8 @@ fn redfish_passes_a_dead_address_over_before_it_orders() {
     });
 }
 
-/// An ipmitool whose BMC at `B` is off, and whose BMC at `A` is as the file `a` says; each call is
-/// a line in the file `calls`.
+/// An ipmitool whose BMC at `B` is off, and whose BMC at `A` has the state in the file `a`; each
+/// call is a line in the file `calls`.
 fn ipmi(directory: &Directory) -> IpmiDevice {
     let body = "cd \"${0%/*}\"; for word; do :; done; echo \"$4 $word\" >>calls\n\
          state=off; [ $4 = 127.0.0.1 ] && state=$(cat a)\n\
@@ -222,7 +220,7 @@ fn ipmi_passes_a_dead_address_over_before_it_orders() {
 
         assert!(directory.read("calls").contains("127.0.0.2 off\n"));
         assert!(!directory.read("calls").contains("127.0.0.1 off\n"));
-        // The first address is alive again, and another machine's.
+        // The first address responds again, and belongs to another machine.
         fs::write(directory.path("a"), "on").unwrap();
         assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Off);
         name(&[A]);
@@ -245,8 +243,8 @@ fn ipmi_orders_nothing_where_the_name_leads_nowhere() {
     });
 }
 
-/// An agent that says yes and shows off; each call is a line in the file `calls`. Its device is at
-/// the name that its plug is, or that all its plugs share.
+/// An agent that acknowledges and shows off; each call is a line in the file `calls`. The address
+/// of its device is the plug, or the common name of all its plugs.
 fn agent(directory: &Directory, is_shared: bool, options: &[(&str, &str)]) -> FenceAgentDevice {
     let body = "cd \"${0%/*}\"; input=$(cat); value() { echo \"$input\" | sed -n \"s/^$1=//p\"; }\n\
          action=$(value action); echo \"$action $(value ip) $(value plug)\" >>calls\n\
@@ -264,22 +262,22 @@ fn agent(directory: &Directory, is_shared: bool, options: &[(&str, &str)]) -> Fe
     FenceAgentDevice::new(settings, directory.executor())
 }
 
-/// What the agent was told to find its device by, call by call.
+/// The agent's option for the address of its device, call by call.
 fn hosts(directory: &Directory) -> Vec<String> {
     let calls = directory.read("calls");
     calls.lines().map(|call| call.split(' ').nth(1).unwrap().to_owned()).collect()
 }
 
 #[test]
-fn a_fence_agent_gets_one_number_of_a_name_that_has_several() {
-    with_own_hosts("a_fence_agent_gets_one_number_of_a_name_that_has_several", || {
+fn a_fence_agent_gets_one_numeric_address_of_a_name_with_several() {
+    with_own_hosts("a_fence_agent_gets_one_numeric_address_of_a_name_with_several", || {
         for is_shared in [false, true] {
             let (directory, pin) = (Directory::new(), Pin::default());
             let device = agent(&directory, is_shared, &[]);
             name(&[A, B]);
             assert!(matches!(order(&device, Order::Off, &pin), OrderReport::Acknowledged(_)));
             assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Off);
-            // Neither another order of the addresses nor another address changes anything.
+            // Neither another order of the addresses nor another address changes the result.
             for now in [&[B, A][..], &[B], &[]] {
                 name(now);
                 assert_eq!(device.power(&node(), &pin, long()).state, PowerState::Off);
@@ -305,8 +303,8 @@ fn a_fence_agent_gets_the_name_while_it_leads_to_one_address() {
 
             assert_eq!(hosts(&directory), ["n1-bmc", "n1-bmc", "127.0.0.1"]);
         }
-        // What only the agent can resolve, and what has several addresses by the time of the
-        // question.
+        // A name that only the agent can resolve, and a name that has several addresses by the time
+        // of the question.
         let (directory, pin) = (Directory::new(), Pin::default());
         let device = agent(&directory, false, &[]);
         name(&[]);

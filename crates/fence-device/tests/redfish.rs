@@ -1,5 +1,5 @@
-//! The Redfish driver where no simulator is needed: nobody is there, or somebody who says what the
-//! test tells them. The devices themselves are in `tests/devices/redfish.rs`.
+//! The Redfish driver without a simulator: no service responds, or a service with the answers of
+//! the test. The devices themselves are in `tests/devices/redfish.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -27,8 +27,9 @@ fn order(device: &RedfishDevice, limit: Limit) -> OrderReport {
     order_in(&Pin::default(), device, Order::Off, limit)
 }
 
-/// A service that gives these answers, one a connection, as they are, and one more for who asks too
-/// often. Gives its address, and what it was asked: the first line of each request, and its body.
+/// A service that sends these answers unchanged, one for each connection, and one more for an
+/// excess request. Returns its address, and the requests that it received: the first line of each,
+/// and its body.
 fn service(mut answers: Vec<String>) -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -51,7 +52,7 @@ fn answer(status: &str, body: &str) -> String {
 }
 
 #[test]
-fn where_nobody_is_there_nothing_was_ordered() {
+fn a_service_that_does_not_respond_got_no_order() {
     let directory = Directory::new();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for address in [format!("https://{closed}"), "https://no-such-host.invalid".to_owned()] {
@@ -67,7 +68,7 @@ fn where_nobody_is_there_nothing_was_ordered() {
 }
 
 #[test]
-fn who_takes_a_connection_and_is_silent_is_waited_for_until_the_limit() {
+fn the_driver_waits_for_a_silent_host_until_the_limit() {
     let directory = Directory::new();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
@@ -82,7 +83,7 @@ fn who_takes_a_connection_and_is_silent_is_waited_for_until_the_limit() {
 }
 
 #[test]
-fn after_the_limit_nobody_is_asked() {
+fn after_the_limit_no_device_is_asked() {
     let directory = Directory::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -94,7 +95,7 @@ fn after_the_limit_nobody_is_asked() {
 }
 
 #[test]
-fn an_order_whose_answer_is_lost_or_no_yes_may_have_been_done_and_is_not_repeated() {
+fn an_order_with_a_lost_or_negative_answer_may_be_done_and_is_not_repeated() {
     let directory = Directory::new();
     for (lost, words) in [
         (String::new(), "ForceOff: "),
@@ -126,7 +127,7 @@ fn an_order_whose_answer_is_lost_or_no_yes_may_have_been_done_and_is_not_repeate
 }
 
 #[test]
-fn what_is_no_answer_of_redfish_is_a_failure_before_anything_was_ordered() {
+fn an_invalid_answer_of_redfish_is_a_failure_before_anything_was_ordered() {
     let directory = Directory::new();
     let away = "HTTP/1.1 302 Away\r\nLocation: http://127.0.0.1:1/x\r\nContent-Length: 0\r\n\r\n";
     for (reply, words) in [
@@ -147,7 +148,7 @@ fn what_is_no_answer_of_redfish_is_a_failure_before_anything_was_ordered() {
     }
 }
 
-/// A service that gives `answers`, and a device whose systems are known by name.
+/// A service with these `answers`, and a device whose systems are known by name.
 fn named(directory: &Directory, answers: Vec<String>) -> (RedfishDevice, mpsc::Receiver<String>) {
     let (address, asked) = service(answers);
     let device = RedfishDevice::new(settings(directory, &address, Some("{target}")));
@@ -160,7 +161,7 @@ fn system(name: &str, power: &str) -> String {
 }
 
 #[test]
-fn the_system_that_was_ordered_is_asked_whatever_is_called_so_by_then() {
+fn the_system_of_the_order_is_asked_whatever_has_its_name_by_then() {
     let list = || {
         let members = r#"{"@odata.id": "/S/1"}, {"@odata.id": "/S/2"}"#;
         answer("200 OK", &format!(r#"{{"Members": [{members}]}}"#))
@@ -170,7 +171,7 @@ fn the_system_that_was_ordered_is_asked_whatever_is_called_so_by_then() {
     for (then, state) in [
         (system("n1", "Off"), PowerState::Off),
         (system("n1", "On"), PowerState::On),
-        // The names were exchanged: the one that is called n1 now was never told anything.
+        // The names were exchanged: the system that is called n1 now never received an order.
         (system("n2", "Off"), PowerState::Unknown),
         (answer("404 Not Found", ""), PowerState::Unknown),
         (
@@ -272,7 +273,7 @@ fn a_place_is_hidden_only_where_the_service_names_it() {
             report => panic!("{report:?}"),
         }
     }
-    // What a check finds is said in the service's words as well.
+    // The result of a check contains the service's words as well.
     let (address, _asked) = service(vec![answer("200 OK", r#"{"PowerState": 5, "Id": "s3cret"}"#)]);
     let problems = device(&directory, &address).unknown_targets(Limit::in_ms(60_000)).join(" ");
     assert_text(&problems, "PowerState 5, which is no state: no fence can be confirmed");

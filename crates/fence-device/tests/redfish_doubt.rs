@@ -1,5 +1,5 @@
-//! The Redfish driver where an answer proves nothing: a reset whose task never ends, a name that
-//! may be another system's as well, an order that may be under way, a state beside an error.
+//! The Redfish driver if an answer proves nothing: a reset whose task never ends, a name that may
+//! also belong to another system, an order that may be under way, a state beside an error.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -15,7 +15,7 @@ use fence_device::{FenceDevice, Limit, Pin, Reach, RedfishDevice};
 use fence_protocol::PowerState;
 
 #[test]
-fn a_reset_whose_task_comes_to_no_end_is_not_acknowledged() {
+fn a_reset_whose_task_does_not_end_is_not_acknowledged() {
     let check = |accepted: String, asked: String| {
         let directory = Directory::new();
         let bmc =
@@ -23,10 +23,10 @@ fn a_reset_whose_task_comes_to_no_end_is_not_acknowledged() {
         let report = |what| order_for(&device(&directory, &bmc), what, None, Limit::in_ms(4_000));
         assert_unacknowledged(&report(Order::Cycle), "its task is still running");
         assert_eq!(bmc.orders(), 1);
-        // The power decides about everything else.
+        // The power state decides everything else.
         assert_acknowledged(&report(Order::Off), "the power decides");
     };
-    // Each waits until its time is over: all at once.
+    // Each waits until its time limit: all run at once.
     std::thread::scope(|scope| {
         for state in ["New", "Pending", "Suspended", "Running", "Stopping", "Interrupted"] {
             let task =
@@ -59,7 +59,7 @@ fn a_reset_whose_task_has_no_place_is_not_acknowledged() {
     assert_acknowledged(&order(&bmc, Order::Cycle), "HTTP 202");
 }
 
-/// A system that is called so, and is on.
+/// A system with this name, which is on.
 fn called(id: &str, name: &str) -> String {
     ok(&format!(
         r##"{{"Id": "{id}", "Name": "{name}", "PowerState": "On", "Actions":
@@ -68,7 +68,7 @@ fn called(id: &str, name: &str) -> String {
 }
 
 #[test]
-fn a_name_that_an_unreadable_system_may_have_as_well_is_not_believed() {
+fn a_name_that_an_unreadable_system_may_also_have_is_not_trusted() {
     let directory = Directory::new();
     let no_place = r#"{"Members": [{"@odata.id": "/redfish/v1/Systems/1"}, {}]}"#;
     for (members, other, is_passing) in [
@@ -99,10 +99,10 @@ fn a_name_that_an_unreadable_system_may_have_as_well_is_not_believed() {
         assert_text(&text, "cannot be read");
         assert_eq!(bmc.orders(), 0);
 
-        // No two systems of a service have one Id.
+        // No two systems of a service have the same Id.
         assert_acknowledged(&order_for(&by("1"), Order::Off, None, long()), "HTTP 204");
     }
-    // The other one is readable in the end, and has another name, or the same.
+    // The other system is readable in the end, and has another name, or the same.
     for (name, count) in [("n2", 1), ("n1", 0)] {
         let bmc = Bmc::start(&[
             (SYSTEMS, &[list(&["1", "2"])]),
@@ -143,7 +143,7 @@ fn an_order_that_may_be_under_way_is_never_repeated() {
     }
 }
 
-/// What a system shows beside its state so that the state is none.
+/// Members beside a system's state that make the state invalid.
 const DOUBTS: [&str; 6] = [
     r#""@Message.ExtendedInfo": [{"MessageId": "IDRAC.2.8.SYS518", "MessageSeverity": "Critical",
         "Message": "iDRAC is not ready."}]"#,
@@ -162,7 +162,7 @@ fn beside(doubt: &str, power: &str) -> String {
 }
 
 #[test]
-fn a_state_beside_an_error_is_none() {
+fn a_state_beside_an_error_is_invalid() {
     let directory = Directory::new();
     for doubt in DOUBTS {
         for power in ["Off", "On"] {
@@ -172,7 +172,7 @@ fn a_state_beside_an_error_is_none() {
             let shown = one.power(&node(), &Pin::default(), Limit::in_ms(300));
             assert_eq!(shown.state, PowerState::Unknown, "{doubt}: {shown:?}");
             assert_text(&shown.detail, &format!("PowerState {power}, beside an error"));
-            // The order is given all the same, and what is refused is not taken for done.
+            // The order is given nevertheless, and a refused order does not count as done.
             for what in [Order::Off, Order::On] {
                 let report = order_for(&one, what, None, long());
                 assert_unacknowledged(&report, "HTTP 409");
@@ -184,7 +184,7 @@ fn a_state_beside_an_error_is_none() {
 }
 
 #[test]
-fn a_state_beside_a_remark_is_one() {
+fn a_state_beside_a_remark_is_valid() {
     let directory = Directory::new();
     for remark in [
         r#""@Message.ExtendedInfo": []"#,
@@ -209,7 +209,7 @@ fn a_state_beside_an_error_is_asked_for_again() {
         assert_eq!(report.state, PowerState::On, "{doubt}: {report:?}");
         assert_eq!(bmc.count(ONE), 2);
 
-        // Until it shows how it is reset, nothing can be ordered.
+        // Until the system shows its reset action, no order can be given.
         let without =
             beside(doubt, "Off").replace("#ComputerSystem.Reset", "#ComputerSystem.Tests");
         let bmc = Bmc::start(&[
@@ -243,7 +243,7 @@ fn a_task_is_asked_until_it_ends() {
     }
     for (end, is_yes) in [
         (ok(r#"{"TaskState": "Completed", "TaskStatus": "OK"}"#), true),
-        // A task monitor answers as the order would have been answered.
+        // A task monitor gives the answer that the order would have received.
         (answer_of("204 Done", ""), true),
         (answer_of("404 Gone", ""), true),
         (answer_of("400 Bad", r#"{"error": {"message": "No."}}"#), false),
@@ -286,7 +286,7 @@ fn a_task_that_runs_on_leaves_the_power_to_decide() {
 }
 
 #[test]
-fn a_task_that_cannot_be_asked_says_nothing_of_a_reset() {
+fn a_task_that_cannot_be_asked_proves_no_reset() {
     let directory = Directory::new();
     let bmc = Bmc::start(&[
         (ONE, &[system("On", "")]),

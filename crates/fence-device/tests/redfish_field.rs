@@ -1,5 +1,5 @@
-//! The Redfish driver against services as the field has them: errors and tasks in the body of a
-//! success, hints that lead nowhere, refusals that pass, redirections, chassis.
+//! The Redfish driver against services of the field: errors and tasks in the body of a success,
+//! links that lead nowhere, temporary refusals, redirections, chassis.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -55,7 +55,7 @@ fn a_success_in_the_words_of_an_error_is_acknowledged() {
 }
 
 #[test]
-fn a_hint_that_leads_nowhere_stops_no_fence() {
+fn a_link_that_leads_nowhere_stops_no_fence() {
     let info = r#", "@Redfish.ActionInfo": "/I""#;
     let info_of = |reply: Option<String>| (info.to_owned(), reply);
     for (action, reply) in [
@@ -93,7 +93,7 @@ fn a_hint_that_leads_nowhere_stops_no_fence() {
 }
 
 #[test]
-fn systems_that_are_not_meant_do_not_matter() {
+fn other_systems_do_not_matter() {
     let named = |name: &str| ok(&format!(r#"{{"Id": "{name}", "PowerState": "Off"}}"#));
     let directory = Directory::new();
     for other in [
@@ -109,7 +109,7 @@ fn systems_that_are_not_meant_do_not_matter() {
         assert_eq!(found.power(&node(), &Pin::default(), long()).state, PowerState::Off);
         assert_eq!(found.targets(long()), TargetList::Nodes(vec![node()]));
     }
-    // What is unreadable for good is reported; what may pass is waited for.
+    // A permanently unreadable answer is reported; after a temporary one, the driver waits.
     let bmc = Bmc::start(&[
         (SYSTEMS, &[list(&["1", "2"])]),
         (ONE, &[answer_of("404 No", "")]),
@@ -141,7 +141,7 @@ fn a_member_that_is_listed_twice_is_one() {
 }
 
 #[test]
-fn each_call_has_a_connection_of_its_own() {
+fn each_call_has_its_own_connection() {
     let directory = Directory::new();
     let bmc = Bmc::start(&[
         (SYSTEMS, &[list(&["1"])]),
@@ -166,7 +166,7 @@ fn an_order_for_which_there_is_no_connection_was_not_sent() {
     thread::spawn(move || {
         let (mut connection, _) = listener.accept().unwrap();
         request(&connection).unwrap();
-        // Nobody listens by the time that the order comes.
+        // No service listens by the time of the order.
         drop(listener);
         connection.write_all(system("On", "").as_bytes()).unwrap();
     });
@@ -232,7 +232,7 @@ fn a_question_that_the_limit_cuts_short_hides_no_refusal_before_it() {
 }
 
 #[test]
-fn an_order_is_repeated_only_where_the_service_says_that_it_did_not_take_it() {
+fn an_order_is_repeated_only_if_the_service_says_that_it_did_not_accept_it() {
     let later = || with("503 Later", "Retry-After: 1", "");
     let not_ready = r#"{"error": {"@Message.ExtendedInfo": [{"MessageId": "IDRAC.2.8.SWC0700"}]}}"#;
     for refusal in [later(), answer_of("429 Often", ""), answer_of("400 Bad", not_ready)] {
@@ -243,17 +243,17 @@ fn an_order_is_repeated_only_where_the_service_says_that_it_did_not_take_it() {
         assert_acknowledged(&order(&bmc, Order::Off), "HTTP 204");
         assert_eq!(bmc.orders(), 2);
 
-        // A reset shows nowhere.
+        // Nothing shows a reset.
         let bmc = Bmc::start(&[(ONE, &[system("On", "")]), (RESET, &[refusal])]);
         assert_unacknowledged(&order(&bmc, Order::Cycle), "ForceRestart: HTTP ");
         assert_eq!(bmc.orders(), 1);
     }
 
-    // One that was carried out all the same.
+    // An order that was carried out nevertheless.
     let bmc = Bmc::start(&[(ONE, &[system("On", ""), system("Off", "")]), (RESET, &[later()])]);
     assert_acknowledged(&order(&bmc, Order::Off), "it is off already");
     assert_eq!(bmc.orders(), 1);
-    // Nobody says that it was not taken.
+    // Nothing shows that the order was not accepted.
     for refusal in [answer_of("503 Later", ""), answer_of("500 Oops", ""), answer_of("409 No", "")]
     {
         let bmc = Bmc::start(&[(ONE, &[system("On", "")]), (RESET, &[refusal])]);
@@ -263,7 +263,7 @@ fn an_order_is_repeated_only_where_the_service_says_that_it_did_not_take_it() {
 }
 
 #[test]
-fn an_order_is_repeated_for_nobody() {
+fn an_order_is_not_repeated_without_a_client() {
     let moved = with("307 There", "Location: /elsewhere", "");
     for (refusal, is_withdrawn) in [(with("503 Later", "Retry-After: 0", ""), false), (moved, true)]
     {
@@ -306,7 +306,7 @@ fn an_order_is_sent_on_once_where_the_service_says_that_it_did_nothing() {
             let asked = bmc.asked.lock().unwrap();
             assert_text(asked.last().unwrap(), r#"{"ResetType":"ForceOff"}"#);
         }
-        // In circles, and elsewhere.
+        // In a circle, and to another service.
         for location in
             ["/redfish/v1/Systems/1/Reset", "http://bmc.invalid/x", "http://127.0.0.1:1/x"]
         {
@@ -340,7 +340,7 @@ fn a_services_own_name_for_itself_leads_to_it() {
     assert_acknowledged(&order_for(&only, Order::Off, None, long()), "HTTP 204");
 }
 
-/// What a service is asked by a device that opens a session, when its power is asked for.
+/// The requests of a device that opens a session, when its power state is asked for.
 fn asked_in_session(answers: &[(&str, &[String])]) -> Vec<String> {
     let bmc = Bmc::start(answers);
     let directory = Directory::new();
@@ -394,7 +394,7 @@ fn a_session_is_opened_where_the_service_says_and_ended_where_it_is() {
 }
 
 #[test]
-fn what_is_there_already_is_done() {
+fn a_state_that_exists_already_counts_as_done() {
     for (order_of, shown, other) in [(Order::Off, "Off", "On"), (Order::On, "On", "ForceOff")] {
         let bmc = Bmc::start(&[(ONE, &[system(shown, &allowing(&format!("[\"{other}\"]")))])]);
         assert_acknowledged(&order(&bmc, order_of), "already; nothing was sent");
@@ -463,7 +463,7 @@ fn a_check_is_never_greener_than_a_fence() {
         assert_text(&problems.concat(), words);
         assert_eq!(bmc.orders(), 0);
     }
-    // What a service offers may depend on the state.
+    // The offers of a service may depend on the state.
     for (power, types) in
         [("On", r#"["ForceOff"]"#), ("Off", r#"["On"]"#), ("PoweringOff", r#"["Nmi"]"#)]
     {

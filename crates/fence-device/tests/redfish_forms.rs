@@ -1,6 +1,5 @@
-//! The Redfish driver and what services write otherwise than the standard: errors that are none,
-//! lists in parts, reset types, their own names, sessions that are too many, connections that break
-//! off.
+//! The Redfish driver and services that differ from the standard: errors that are none, lists in
+//! parts, reset types, their own names, too many sessions, connections that break off.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -21,7 +20,7 @@ use fence_core::execution::{Order, OrderReport};
 use fence_device::{FenceDevice, Limit, Pin, Reach, RedfishDevice, RedfishLogin, TargetList};
 use fence_protocol::PowerState;
 
-/// A system that is called so, and is on.
+/// A system with this name, which is on.
 fn called(id: &str, name: &str) -> String {
     ok(&format!(
         r##"{{"Id": "{id}", "Name": "{name}", "PowerState": "On", "Actions":
@@ -30,7 +29,7 @@ fn called(id: &str, name: &str) -> String {
 }
 
 #[test]
-fn an_empty_error_beside_a_system_is_none() {
+fn an_empty_error_beside_a_system_is_ignored() {
     for error in ["{}", r#""""#, "[]", "false", r#"{"code": "Base.1.8.Success", "message": "ok"}"#]
     {
         let shown = system("On", "").split_once("\r\n\r\n").unwrap().1.to_owned();
@@ -58,7 +57,7 @@ fn reset_types_are_read_in_any_case_and_several_in_one_text() {
         let asked = bmc.asked.lock().unwrap();
         assert_text(asked.last().unwrap(), r#"{"ResetType":"ForceOff"}"#);
     }
-    // Nothing gentle is taken for it.
+    // No gentle reset type counts as this one.
     for types in [r#"["GracefulShutdown, On"]"#, r#"["NoForceOff"]"#, r#"["forceoffs"]"#] {
         let bmc = Bmc::start(&[(ONE, &[system("On", &allowing(types))])]);
         assert!(matches!(order(&bmc, Order::Off), OrderReport::Failed(_)), "{types}");
@@ -66,7 +65,7 @@ fn reset_types_are_read_in_any_case_and_several_in_one_text() {
     }
 }
 
-/// One part of a list: these members, and where it goes on.
+/// One part of a list: these members, and the link to the next part.
 fn part(members: &[&str], next: &str) -> String {
     let whole = list(members).split_once("\r\n\r\n").unwrap().1.to_owned();
     ok(&whole.replacen('{', &format!(r#"{{"Members@odata.nextLink": {next}, "#), 1))
@@ -114,7 +113,7 @@ fn a_list_in_parts_is_read_to_its_end() {
         }
         let nodes = by(&bmc, Some("{target}")).targets(long());
         assert_eq!(nodes, TargetList::Nodes(vec![node(), "n2".parse().unwrap()]));
-        // More than one is never one.
+        // Several systems never count as one.
         let report = order_for(&by(&bmc, None), Order::Off, None, long());
         assert!(matches!(report, OrderReport::Failed(_)), "{report:?}");
     }
@@ -132,7 +131,7 @@ fn a_list_in_parts_is_read_to_its_end() {
 }
 
 #[test]
-fn where_a_part_of_a_list_cannot_be_read_only_an_id_is_believed() {
+fn if_a_part_of_a_list_cannot_be_read_only_an_id_is_trusted() {
     let directory = Directory::new();
     let by = |bmc: &Bmc, name| RedfishDevice::new(settings(&directory, &bmc.address, name));
     let next = r#""/redfish/v1/Systems?$skip=1""#;
@@ -198,7 +197,7 @@ fn a_redirection_to_the_services_own_name_leads_to_it() {
         assert_acknowledged(&order_for(&device, Order::Off, None, long()), "HTTP 204");
         assert_eq!(device.unknown_targets(long()), [""; 0]);
     }
-    // What has another path under another name may be another machine's.
+    // A system with another path under another name may be another machine.
     for path in ["/redfish/v1/Systems/2", "/redfish/v1/Systems", "/"] {
         let bmc = Bmc::start(&[
             (ONE, &[to(path)]),
@@ -224,7 +223,7 @@ fn with_session(directory: &Directory, bmc: &Bmc) -> RedfishDevice {
 }
 
 #[test]
-fn a_session_too_many_is_asked_for_again() {
+fn a_session_beyond_the_limit_is_requested_again() {
     let directory = Directory::new();
     let of_id = |id: &str| {
         format!(r#"{{"error": {{"@Message.ExtendedInfo": [{{"MessageId": "{id}"}}]}}}}"#)
@@ -258,7 +257,7 @@ fn a_session_too_many_is_asked_for_again() {
     assert_text(&text, "SessionLimitExceeded");
     assert!(!text.contains("username"), "{text}");
     assert!(bmc.count(LOGIN) > 1);
-    // A wrong password stays one.
+    // A wrong password stays wrong.
     let bmc = Bmc::start(&[(LOGIN, &[answer_of("403 No", &of_id("Base.1.8.AccessDenied"))])]);
     let report = order_for(&with_session(&directory, &bmc), Order::Off, None, long());
     assert!(matches!(report, OrderReport::Failed(_)), "{report:?}");
@@ -280,7 +279,7 @@ fn a_question_whose_answer_breaks_off_is_asked_again() {
         let mut settings = settings(&directory, &bmc.address, Some("1"));
         settings.login = RedfishLogin::Session;
         let device = RedfishDevice::new(settings);
-        // The order is none.
+        // The text is not an order.
         let report = order_for(&device, Order::Off, None, long());
         assert!(matches!(report, OrderReport::Unacknowledged(_)), "{report:?}");
         assert_eq!(bmc.count(RESET), 1);
@@ -301,7 +300,7 @@ fn a_connection_that_breaks_off_before_it_is_ready_is_made_again() {
     let count = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&count);
     thread::spawn(move || {
-        // Nobody shakes hands.
+        // The server completes no handshake.
         for connection in listener.incoming() {
             seen.fetch_add(1, Ordering::SeqCst);
             drop(connection);
@@ -315,7 +314,7 @@ fn a_connection_that_breaks_off_before_it_is_ready_is_made_again() {
     assert_eq!(count.load(Ordering::SeqCst), 3);
 }
 
-/// A service that is silent for whoever asks for these systems.
+/// A service that does not answer requests for these systems.
 fn silent_but_for(count: usize, speaks: usize, id: impl Fn(usize) -> String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -333,7 +332,7 @@ fn silent_but_for(count: usize, speaks: usize, id: impl Fn(usize) -> String) -> 
                     name if name == spoken => called(&spoken, &spoken),
                     "Reset" => answer_of("204 Done", ""),
                     _ => {
-                        // The other side closes it in the end.
+                        // The other side finally closes it.
                         let _ = std::io::copy(&mut connection, &mut std::io::sink());
                         return;
                     }
@@ -368,7 +367,7 @@ fn a_check_looks_for_the_reset_that_a_reboot_will_order() {
         ("On", allowing(r#"["ForceRestart"]"#), true),
         ("On", allowing(r#"["ForceOff", "ForceRestart"]"#), false),
         ("On", allowing(r#"["ForceOff", "powercycle"]"#), false),
-        // What is off is not reset: a service need not offer that then.
+        // A system that is off is not reset: then a service need not offer a reset.
         ("Off", allowing(r#"["On"]"#), false),
     ] {
         let bmc = Bmc::start(&[

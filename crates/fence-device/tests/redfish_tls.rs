@@ -62,7 +62,7 @@ impl Tls {
                 break place.rsplit(':').next().unwrap().to_owned();
             }
         };
-        // Nobody may have to wait for a reader.
+        // The server must never wait for a reader.
         thread::spawn(move || lines.for_each(drop));
         Tls {
             server,
@@ -152,13 +152,13 @@ fn a_certificate_in_the_file_is_trusted_for_its_name_whatever_its_form() {
         let (state, detail) = power_by(&directory, &bmc.address, trust.clone());
         assert_eq!(state, PowerState::Off, "{certificate}: {detail}");
 
-        // It may be the certificate of another BMC of the same file.
+        // The certificate may be that of another BMC in the same file.
         let elsewhere = bmc.address.replace("127.0.0.1", "localhost");
         let (state, detail) = power_by(&directory, &elsewhere, trust);
         assert_eq!(state, PowerState::Unknown, "{certificate}");
         assert_text(&detail, "not valid for name \"localhost\"");
 
-        // One that is not in the file, and that nobody there signed.
+        // A certificate that is not in the file, and that no certificate there signed.
         let other = "openssl req -x509 -nodes -newkey rsa:2048 -keyout other.key -out other.pem \
                      -days 9 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1";
         Command::new("sh").args(["-c", other]).current_dir(directory.path("")).output().unwrap();
@@ -170,7 +170,7 @@ fn a_certificate_in_the_file_is_trusted_for_its_name_whatever_its_form() {
 }
 
 #[test]
-fn a_pinned_certificate_that_cannot_be_used_is_called_so() {
+fn a_pinned_certificate_that_cannot_be_used_is_reported() {
     let new = "openssl req -x509 -nodes -keyout key.pem -out cert.pem -days 9 -subj /CN=bmc";
     for (key, words) in [
         (
@@ -191,7 +191,7 @@ fn a_pinned_certificate_that_cannot_be_used_is_called_so() {
 
 /// A service that shows the certificate of another, whose key it does not have.
 #[test]
-fn who_shows_a_pinned_certificate_must_have_its_key() {
+fn a_host_with_a_pinned_certificate_must_have_its_key() {
     let directory = Directory::new();
     let new = "openssl req -x509 -nodes -days 9 -subj /CN=127.0.0.1";
     let make = |key: &str, certificate: &str, kind: &str| {
@@ -214,7 +214,7 @@ fn who_shows_a_pinned_certificate_must_have_its_key() {
                 let key = PrivateKeyDer::from_pem_slice(&read(key)).unwrap();
                 let key = provider.key_provider.load_private_key(key).unwrap();
                 let certificate = CertificateDer::from_pem_slice(&read("pinned")).unwrap();
-                // Nobody looks whether the two belong together.
+                // The server does not check that the two match.
                 let shown = Shown(Arc::new(CertifiedKey::new(vec![certificate], key)));
                 let config = ServerConfig::builder_with_provider(Arc::new(provider))
                     .with_protocol_versions(&[version])
@@ -306,7 +306,7 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// A service whose one system is off, over TLS. Gives its address.
+/// A service whose only system is off, over TLS. Returns its address.
 fn serve(config: ServerConfig) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("https://{}", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! Executors and keepers that are slow and not dead: nothing of that ends anybody else's program.
+//! Executors and keepers that are slow but not dead: none of this ends another job's program.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
@@ -12,7 +12,7 @@ use common::{Directory, children_of, command, executor_pid, is_alive, shell, wai
 use fence_device::{Command, ExecutorClient, Limit, RunOutcome, boot_ms_now};
 use nix::sys::signal::{Signal, kill};
 
-/// A program that runs until it may end; it notes its number in `pid`.
+/// A program that runs until it may end; it writes its number to `pid`.
 struct Held {
     directory: Directory,
     gate: String,
@@ -26,7 +26,7 @@ impl Held {
         Held { gate: gate.into_os_string().into_string().unwrap(), directory }
     }
 
-    /// Begins it as an order that may take so long, and returns when it runs.
+    /// Starts the program as an order with this limit, and returns when it runs.
     fn begin(&self, executor: &ExecutorClient, limit: Limit) -> JoinHandle<RunOutcome> {
         let pid = self.directory.path("pid");
         let script = format!("echo $$ > '{}'; read x < '{}'", pid.display(), self.gate);
@@ -58,7 +58,7 @@ fn a_question_to_a_stopped_executor_ends_alone() {
     let running = order.begin(&executor, Limit::in_ms(60_000));
 
     kill(pid, Signal::SIGSTOP).unwrap();
-    // Longer together than a stuck executor is waited for.
+    // Together longer than the wait for a stuck executor.
     for _ in 0..3 {
         let question = Command { limit: Limit::in_ms(500), ..command(&["/bin/true"]) };
         assert_eq!(executor.ask(question), RunOutcome::NotReported);
@@ -86,7 +86,7 @@ fn an_executor_that_is_stopped_past_an_orders_limit_has_time_to_report_its_end()
     kill(pid, Signal::SIGSTOP).unwrap();
     order.end();
     wait_for("the order's end", || !order.is_alive());
-    // The order is late by now, and its executor has been asked whether it lives.
+    // The order is late by now, and the watcher has asked its executor whether it lives.
     let question = Command { limit: Limit::in_ms(2_500), ..command(&["/bin/true"]) };
     assert_eq!(executor.ask(question), RunOutcome::NotReported);
     assert!(!running.is_finished());
@@ -99,7 +99,7 @@ fn an_executor_that_is_stopped_past_an_orders_limit_has_time_to_report_its_end()
 }
 
 #[test]
-fn a_keeper_that_is_stopped_for_a_while_reports_what_its_order_came_to() {
+fn a_keeper_that_is_stopped_for_a_while_reports_the_result_of_its_order() {
     let directory = Directory::new();
     let executor = directory.executor();
     let order = Held::new();
@@ -115,7 +115,7 @@ fn a_keeper_that_is_stopped_for_a_while_reports_what_its_order_came_to() {
     assert_eq!(running.join().unwrap(), done());
 }
 
-/// As while a machine is suspended, or a virtual one is paused.
+/// As during a suspend of a machine, or a pause of a virtual one.
 #[test]
 fn when_all_were_stopped_past_an_orders_limit_its_end_is_reported() {
     let directory = Directory::new();
@@ -131,7 +131,7 @@ fn when_all_were_stopped_past_an_orders_limit_its_end_is_reported() {
     wait_for("the order's end", || !order.is_alive());
     let question = Command { limit: Limit::in_ms(2_500), ..command(&["/bin/true"]) };
     assert_eq!(executor.ask(question), RunOutcome::NotReported);
-    // The executor sees first that its keeper is late.
+    // The executor first sees that its keeper is late.
     kill(pid, Signal::SIGCONT).unwrap();
     assert_eq!(executor.ask(command(&["/bin/true"])), done());
     kill(keeper, Signal::SIGCONT).unwrap();
@@ -148,7 +148,7 @@ fn a_stuck_executor_without_an_order_is_replaced_before_the_next_job() {
 
     kill(stuck, Signal::SIGSTOP).unwrap();
     assert_eq!(executor.ask(question(100)), RunOutcome::NotReported);
-    // From now on it has its time to say that it lives.
+    // From now on, its time to answer the question runs.
     assert_eq!(executor.ask(question(8_000)), RunOutcome::NotReported);
 
     assert_eq!(executor.run(command(&["/bin/true"])), done());
@@ -171,7 +171,7 @@ fn more_jobs_than_a_stopped_executor_has_room_for_are_carried_out_later() {
             thread::spawn(move || executor.run(counting))
         })
         .collect();
-    // Longer than whoever writes used to wait for room.
+    // Longer than the earlier wait of the writer for room.
     let question = Command { limit: Limit::in_ms(500), ..command(&["/bin/true"]) };
     assert_eq!(executor.ask(question), RunOutcome::NotReported);
     kill(pid, Signal::SIGCONT).unwrap();
@@ -190,7 +190,7 @@ fn an_order_waits_for_no_keeper_of_a_question() {
     let pid = executor_pid(&directory);
     let order_log = directory.path("order");
 
-    // All of them are there when the executor goes on.
+    // All of them are waiting when the executor continues.
     kill(pid, Signal::SIGSTOP).unwrap();
     let note = format!("echo $1 >> '{}'", order_log.display());
     let noting = |word: &str| command(&["/bin/sh", "-c", &note, "sh", word]);
@@ -216,12 +216,12 @@ fn an_order_waits_for_no_keeper_of_a_question() {
     }
     let began = fs::read_to_string(order_log).unwrap();
     let place = began.lines().position(|line| line == "order").unwrap();
-    // Two keepers at most were idle, and the one that an order gets starts like others.
+    // At most two keepers were idle, and the keeper for an order starts like others.
     assert!(place < 10, "{began}");
 }
 
 #[test]
-fn what_a_stopped_executor_takes_too_late_is_not_started() {
+fn a_job_that_a_stopped_executor_takes_too_late_is_not_started() {
     let directory = Directory::new();
     let executor = directory.executor();
     let pid = executor_pid(&directory);

@@ -1,4 +1,4 @@
-//! Whatever a text holds, it is one line of a log, and no two texts are the same line.
+//! Every text becomes one line of a log, and no two texts become the same line.
 
 use fence_log::{is_plain, one_line};
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ proptest! {
     }
 }
 
-/// Texts in which what has to be escaped, and what looks like an escape, is frequent.
+/// Texts with many characters that must be escaped, and many apparent escapes.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
@@ -22,7 +22,7 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// The text that a line was made of.
+/// The original text of a line.
 fn read(line: &str) -> String {
     let mut text = String::new();
     let mut rest = line.chars();

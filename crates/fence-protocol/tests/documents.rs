@@ -1,4 +1,4 @@
-//! The example files, and the records that PROTOCOL.md shows, are what the types read.
+//! The types can read the example files and the records in PROTOCOL.md.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -15,7 +15,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(format!("{ROOT}/{path}")).unwrap()
 }
 
-/// The members of a record, for a comparison with what a type knows of them.
+/// The members of a record, for a comparison with the members of a type.
 fn members(text: &[u8]) -> Vec<String> {
     let value: Value = serde_json::from_slice(text).unwrap();
     value.as_object().unwrap().keys().cloned().collect()
@@ -66,7 +66,7 @@ fn the_example_of_a_query_is_answered_by_the_example_of_an_answer() {
 }
 
 #[test]
-fn each_record_that_the_protocol_shows_is_one() {
+fn each_record_that_the_protocol_shows_is_valid() {
     let document = read("PROTOCOL.md");
     let blocks: Vec<&str> =
         document.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
@@ -78,7 +78,7 @@ fn each_record_that_the_protocol_shows_is_one() {
 }
 
 #[test]
-fn each_member_and_each_word_of_a_record_stands_in_the_protocol() {
+fn each_member_and_each_word_of_a_record_is_in_the_protocol() {
     let document = read("PROTOCOL.md");
     let files = ["request.json", "response.json", "query.json", "query-answer.json"];
     let mut words: Vec<String> = files

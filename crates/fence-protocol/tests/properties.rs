@@ -1,4 +1,4 @@
-//! What holds for all records, names and texts, not only for those that the unit tests think of.
+//! What holds for all records, names and texts, not only for the examples of the unit tests.
 
 use chrono::{DateTime, Utc};
 use fence_protocol::{
@@ -11,7 +11,7 @@ use proptest::option;
 use proptest::prelude::*;
 use serde_json::json;
 
-/// Milliseconds of the years 0 to 9999, which is what RFC 3339 can write.
+/// Milliseconds of the years 0 to 9999, which RFC 3339 can express.
 const MILLISECONDS: std::ops::Range<i64> = -62_167_219_200_000..253_402_300_800_000;
 
 proptest! {
@@ -42,7 +42,7 @@ proptest! {
         bytes[position] = byte;
 
         if let Ok(read) = Request::parse(&bytes) {
-            // The bad byte may be a further digit of a time, of which records keep milliseconds.
+            // The bad byte may be another digit of a time, of which records keep only milliseconds.
             let written = Request::parse(&read.to_json()).unwrap();
             prop_assert_eq!(Request::parse(&written.to_json()), Ok(written));
         }

@@ -1,5 +1,5 @@
-//! Somebody exchanges what was checked for something else, as fast as the kernel can, while it is
-//! used: what is used is always what was checked.
+//! Another process replaces a checked file or directory, as fast as the kernel can, while the spool
+//! uses it: the spool always uses what it has checked.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -16,10 +16,10 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-/// How often something is used. A check of anything else than what is used fails after a handful.
+/// The number of uses. A check of another file than the used one fails after a handful.
 const ROUNDS: usize = 5_000;
 
-/// How long both outcomes are waited for.
+/// The limit of the wait for both outcomes.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 #[test]
@@ -52,7 +52,7 @@ fn no_request_reaches_a_directory_that_is_exchanged_for_the_checked_one() {
 }
 
 #[test]
-fn no_answer_is_believed_that_is_exchanged_for_the_checked_one() {
+fn no_answer_that_replaces_the_checked_one_is_trusted() {
     let site = Site::new();
     let spool = site.spool("spool", 0o700);
     let places = Places::new(spool.join("requests"), spool.join("responses"));
@@ -68,16 +68,15 @@ fn no_answer_is_believed_that_is_exchanged_for_the_checked_one() {
 }
 
 #[test]
-fn no_configuration_and_no_secret_is_read_that_is_exchanged_for_the_checked_one() {
+fn no_configuration_or_secret_that_replaces_the_checked_one_is_read() {
     let site = Site::new();
     let path = site.path("secret");
 
     site.for_each_bad_file(&path, || TrustedFile::find(&path).and_then(|file| file.read(100)).ok());
 }
 
-/// Does `deed` again and again while `first` and `second` change places without a pause. It says
-/// whether it was allowed to, which it must have been sometimes, and sometimes not; gives how
-/// often.
+/// Runs `deed` again and again while `first` and `second` change places without a pause. `deed`
+/// returns whether it was allowed, and each outcome must occur. Returns the number of allowed runs.
 fn exchanging(first: &Path, second: &Path, deed: impl Fn() -> bool) -> usize {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -86,7 +85,7 @@ fn exchanging(first: &Path, second: &Path, deed: impl Fn() -> bool) -> usize {
                 renameat2(AT_FDCWD, first, AT_FDCWD, second, RenameFlags::RENAME_EXCHANGE).unwrap();
             }
         });
-        // Ended by a failing `deed`, too: else nobody would hear of it.
+        // Also ends after a failing `deed`: otherwise the test would hide the failure.
         let _end = End(&is_over);
         let began = Instant::now();
         let (mut refused, mut allowed) = (0, 0);
@@ -130,8 +129,8 @@ impl Site {
         path
     }
 
-    /// Exchanges a good file at `path` for each kind of bad one while `read` reads it; `None` when
-    /// that refuses to.
+    /// Replaces a good file at `path` by each kind of bad one while `read` reads it; `None` if
+    /// `read` refuses.
     fn for_each_bad_file(&self, path: &Path, read: impl Fn() -> Option<Vec<u8>>) {
         let (bad, elsewhere) = (self.path("bad"), self.path("elsewhere"));
         write(&elsewhere, 0o666, "bad");

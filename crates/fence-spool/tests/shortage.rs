@@ -1,6 +1,7 @@
-//! A lack of descriptors is told before the claim, when it can still be waited out.
+//! A lack of descriptors is reported before the claim, when the watcher can still wait until it is
+//! over.
 //!
-//! A program of its own, because the limit is the whole process's.
+//! This is a separate program, because the limit applies to the whole process.
 
 use std::fs;
 
@@ -17,7 +18,7 @@ fn a_request_that_cannot_be_opened_is_not_claimed_and_its_claim_needs_no_more_de
     fs::write(places.requests.join("n.json"), "{}").unwrap();
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let set = |limit| setrlimit(Resource::RLIMIT_NOFILE, limit, hard).unwrap();
-    // The lowest number that is free: room for exactly one more file, or for none.
+    // The lowest free number: room for exactly one more file, or for none.
     let is_free = |number: &u64| !fs::exists(format!("/proc/self/fd/{number}")).unwrap();
     let free = (0..soft).find(is_free).unwrap();
 
@@ -39,7 +40,7 @@ fn a_request_that_cannot_be_opened_is_not_claimed_and_its_claim_needs_no_more_de
         panic!("{claim:?}")
     };
     assert_eq!((&bytes[..], client_gone), (&b"{}"[..], true));
-    assert!(looked.0.is_err_and(|problem| problem.is_passing()), "not: nobody holds it");
+    assert!(looked.0.is_err_and(|problem| problem.is_passing()), "not: no client holds it");
     assert!(matches!(looked.1, Ok(None)), "there is no such query");
     fs::remove_dir_all(site).unwrap();
 }

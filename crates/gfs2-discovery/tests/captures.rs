@@ -1,5 +1,5 @@
-//! The captures of a real cluster: what the dying node had mounted, by each source alone and by
-//! all.
+//! The captures of a real cluster: the file systems that the dying node had mounted, by each source
+//! alone and by all.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -13,7 +13,7 @@ const BOTH: &[&str] = &["gfs2-storage", "scratch"];
 const STORAGE: &[&str] = &["gfs2-storage"];
 const NONE: &[&str] = &[];
 
-/// Folder, target, what DLM knows there, what the CIB knows.
+/// Directory, target, what DLM shows there, what the CIB shows.
 const CASES: &[(&str, &str, &[&str], &[&str])] = &[
     ("healthy-node1", "node1", BOTH, BOTH),
     ("healthy-node1", "node2", BOTH, BOTH),
@@ -53,7 +53,7 @@ fn each_source_alone_names_exactly_what_it_can_see_of_the_node() {
 }
 
 #[test]
-fn the_merged_answer_names_what_the_node_had_mounted_and_who_knows() {
+fn the_merged_answer_names_the_nodes_file_systems_and_their_sources() {
     for (capture, node, by_dlm, by_cib) in CASES {
         let found = Tree::of_capture(capture).discover(node);
 

@@ -1,4 +1,4 @@
-//! The programs that are asked: what they are given, and that none of them keeps anybody waiting.
+//! The programs that discovery runs: their arguments, and that none of them delays the result.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -16,7 +16,7 @@ use tree::{PLENTY, Tree, await_that, blindness, is_alive, report};
 
 const TARGET: Target<'static> = Target { plug: "node2", nodename: None };
 
-/// Enough for a script to begin, also where much else runs, and little to wait for.
+/// Enough for the start of a script, also on a busy machine, and a short wait.
 const SHORT: Duration = Duration::from_secs(3);
 
 fn with_kubectl(tree: &Tree, kubectl: &str, time_max: Duration) -> Discovery {
@@ -26,7 +26,7 @@ fn with_kubectl(tree: &Tree, kubectl: &str, time_max: Duration) -> Discovery {
 }
 
 #[test]
-fn a_program_that_hangs_is_killed_with_what_it_started_and_the_files_still_tell() {
+fn a_program_that_hangs_is_killed_with_its_children_and_the_files_still_answer() {
     let tree = Tree::of_capture("at-fence-node1");
     let note = tree.notes_pid();
     tree.program(
@@ -44,11 +44,10 @@ fn a_program_that_hangs_is_killed_with_what_it_started_and_the_files_still_tell(
 }
 
 #[test]
-fn what_survives_its_killing_is_not_waited_for() {
+fn discovery_does_not_wait_for_a_process_that_survives_its_kill() {
     let tree = Tree::of_capture("at-fence-node1");
     let pids = tree.path("pids");
-    // In a session of its own no signal to the program's group reaches it, and it holds the
-    // outputs.
+    // In its own session, it receives no signal to the program's group, and it holds the outputs.
     tree.program(
         "cibadmin",
         &format!(
@@ -71,7 +70,7 @@ fn what_survives_its_killing_is_not_waited_for() {
 #[test]
 fn both_programs_run_at_the_same_time() {
     let tree = Tree::of_capture("at-fence-node3");
-    // A shell is told of no file that appears.
+    // No event tells a shell that a file appears.
     let meet = |own: &str, other: &str| {
         let (own, other) = (tree.path(own), tree.path(other));
         format!(
@@ -93,7 +92,7 @@ fn both_programs_run_at_the_same_time() {
 }
 
 #[test]
-fn a_program_starts_in_the_root_with_nothing_of_ours() {
+fn a_program_starts_in_the_root_and_inherits_nothing() {
     let tree = Tree::of_capture("at-fence-node1");
     let seen = tree.path("seen");
     let script = format!("{{ pwd; cat; env | sort; echo \"$@\"; }} >'{}'; exit 3", seen.display());
@@ -117,7 +116,7 @@ fn a_cibadmin_that_does_not_know_local_is_asked_without_it() {
         tree.path("cibadmin.xml").display()
     );
     tree.program("cibadmin", &script);
-    // The other program must not hold the second try up.
+    // The other program must not delay the second try.
     tree.program("kubectl", "exec sleep 1000");
 
     let found = with_kubectl(&tree, "kubectl", SHORT);
@@ -190,7 +189,7 @@ fn kubectl_is_asked_for_gfs2_only_and_only_where_it_can_reach_something() {
 }
 
 #[test]
-fn a_program_that_fails_or_writes_nonsense_leaves_blind_and_says_why() {
+fn a_program_that_fails_or_writes_nonsense_makes_its_source_blind_with_the_reason() {
     for (script, why) in [
         (
             "echo 'Could not connect to the CIB' >&2; echo again >&2; exit 102",
@@ -238,7 +237,7 @@ fn without_time_only_the_files_are_read() {
     assert!(!tree.path("pids").exists());
 }
 
-/// A list of the GFS2 storage of so many rabbits, each with 16 compute nodes that share an
+/// A list of the GFS2 storage of this many rabbits, each with 16 compute nodes that share an
 /// allocation.
 fn rabbits(count: usize) -> String {
     let labels = r#""labels": {"nnf.cray.hpe.com/allocationset": "gfs2"}"#;
@@ -342,7 +341,7 @@ fn a_configuration_of_kubectl_that_others_could_have_written_is_not_read() {
     let mut search = tree.search(PLENTY);
     search.kubernetes.home = Some("/home/admin".into());
     refused(&search);
-    // Named by hand, the program reads the same configuration.
+    // A configured `kubectl` reads the same configuration.
     search.kubernetes.kubectl = Some("kubectl".to_owned());
     refused(&search);
     for list in ["/etc/kube.conf", "/etc/sound/kube.conf:/etc/kube.conf", "/none:/etc/kube.conf"] {

@@ -1,6 +1,5 @@
-//! CIBs that Pacemaker itself has made: its `cibadmin` configures GFS2 clones, its `crm_simulate`
-//! starts them, lets a node die and writes the history as the real cluster does, and its `cibadmin`
-//! is asked.
+//! CIBs of Pacemaker itself: its `cibadmin` configures GFS2 clones. Its `crm_simulate` starts them,
+//! lets a node die and writes the history as the real cluster does. Then its `cibadmin` is queried.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -119,11 +118,12 @@ fn parameters_are_what_pacemakers_own_tool_says_they_are() {
     }
 }
 
-/// A cluster that is a file, as Pacemaker's tools take it.
+/// A cluster in a file, in the form that Pacemaker's tools use.
 struct Cluster(Tree);
 
 impl Cluster {
-    /// Three nodes; `home` on all of them, `scratch` not on n3, and a file system that is not GFS2.
+    /// Three nodes; `home` on all of them, `scratch` not on n3, and another file system that is not
+    /// GFS2.
     fn new() -> Option<Self> {
         let cluster = Cluster::empty()?;
         let resources = [

@@ -1,4 +1,4 @@
-//! Trees that no sound cluster has.
+//! Trees that no healthy cluster has.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -49,7 +49,7 @@ fn other_lockspaces_and_file_systems_of_other_clusters_are_left_out() {
 }
 
 #[test]
-fn hundreds_of_lockspaces_are_no_matter() {
+fn hundreds_of_lockspaces_are_no_problem() {
     let tree = cluster("c");
     let mut expected = Vec::new();
     for number in 0..400 {
@@ -67,7 +67,7 @@ fn hundreds_of_lockspaces_are_no_matter() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_and_spoils_nothing_else() {
+fn an_unreadable_line_is_reported_and_spoils_no_other() {
     let tree = cluster("c");
     lockspace(&tree, "home", &[1, 2]);
     tree.write(&format!("{CLUSTER}/spaces/odd/nodes"), "no directory");
@@ -92,7 +92,7 @@ fn what_cannot_be_read_is_told_and_spoils_nothing_else() {
 }
 
 #[test]
-fn a_machine_without_a_cluster_cannot_tell() {
+fn a_machine_without_a_cluster_knows_no_names() {
     let found = Tree::new().discover("n2");
 
     assert_eq!((found.outcome(), found.names()), (Finding::Unknown, vec![]));
@@ -114,7 +114,7 @@ fn a_node_that_mounts_no_gfs2_itself_sees_none() {
 }
 
 #[test]
-fn the_cib_calls_a_file_system_as_the_kernel_does_where_it_is_mounted_here() {
+fn the_cibs_name_of_a_file_system_is_the_kernels_if_it_is_mounted_here() {
     let tree = cluster("c");
     lockspace(&tree, "vol1", &[1, 2]);
     table(&tree, "c:vol1", "253:7");
@@ -192,7 +192,7 @@ fn a_directory_that_leads_to_a_mount_by_links_is_the_same_file_system() {
         ("srv/again", "absolute"),
         ("srv/loop", "loop"),
         ("srv/other", "/mnt/other"),
-        // Neither what is on GFS2 nor what another machine serves is looked at.
+        // No link on GFS2 or on a network file system is read.
         ("mnt/vol/inside/link", "/mnt/vol"),
         ("net/link", "/mnt/vol"),
     ] {
@@ -222,7 +222,7 @@ fn a_directory_that_leads_to_a_mount_by_links_is_the_same_file_system() {
 }
 
 #[test]
-fn a_rule_that_is_not_evaluated_is_told() {
+fn a_rule_that_is_not_evaluated_is_reported() {
     let tree = cluster("c");
     let rule = "<rule id='r'><date_expression id='x' operation='gt' \
                 start='2020-01-01'/></rule><nvpair id='d'";

@@ -1,4 +1,4 @@
-//! EC2 as moto plays it, and what a fence there comes to.
+//! EC2 as moto simulates it, and the results of fences there.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use crate::common::{
 };
 use crate::sim::{Simulator, free_ports};
 
-/// EC2 with the instances `node1` to `node12` and `watcher`, and the proxy before it.
+/// EC2 with the instances `node1` to `node12` and `watcher`, and the proxy in front of it.
 pub(crate) struct Aws {
     pub(crate) moto: Simulator,
     pub(crate) _microburst: Simulator,
@@ -65,7 +65,7 @@ impl Aws {
         instances.find(|(_, found)| *found == name).unwrap().0.to_owned()
     }
 
-    /// What was really done to the instance.
+    /// The orders that were really carried out on the instance.
     pub(crate) fn executed(&self, name: &str) -> Vec<String> {
         let (log, id) =
             (fs::read_to_string(self.moto.directory().join("log")).unwrap(), self.id_of(name));
@@ -74,27 +74,27 @@ impl Aws {
         of_this.map(|order| order.trim().to_owned()).collect()
     }
 
-    /// How often an order to stop this instance was taken without being carried out.
+    /// How often an order to stop this instance was accepted without being carried out.
     pub(crate) fn lies_about(&self, id: &str) -> usize {
         let log = fs::read_to_string(self.moto.directory().join("log")).unwrap();
         log.lines().filter(|line| *line == format!("lied stop {id}")).count()
     }
 
-    /// Lets the next calls pass unchecked, or checks them again.
+    /// Disables the checks of the next calls, or enables them again.
     pub(crate) fn check_signatures(&self, is_checked: bool) {
         let count = if is_checked { "0" } else { "1000000" };
         let url = format!("{}/moto-api/reset-auth", self.url());
         curl(&["-H", "Content-Type: text/plain", "-d", count, &url]);
     }
 
-    /// Tells moto something with a call of ours, while signatures are not checked.
+    /// Sends a call to moto while signatures are not checked.
     pub(crate) fn call(&self, form: &str) {
         let scope = "Authorization: AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/ec2/aws4_request, \
                      SignedHeaders=host, Signature=0";
         curl(&["-H", scope, "-d", &format!("Version=2016-11-15&{form}"), &self.url()]);
     }
 
-    /// Has the calls of this operation fail so, and of no other, through the proxy.
+    /// Makes the proxy fail all calls of this operation in this way, and no others.
     pub(crate) fn fault(&self, operation: &str, fault: &Value) {
         let rules = format!("{}/_microburst/rules", self.microburst_url());
         let mut rule = json!({ "service": "ec2", "operation": operation });
@@ -102,7 +102,7 @@ impl Aws {
         curl(&["-d", &json!([rule]).to_string(), &rules]);
     }
 
-    /// How often the proxy has made a call fail, so far.
+    /// How many calls the proxy has failed so far.
     pub(crate) fn fired(&self) -> usize {
         let fired = curl(&[&format!("{}/_microburst/fired", self.microburst_url())]);
         serde_json::from_str::<Vec<Value>>(&fired).unwrap().len()
@@ -144,8 +144,8 @@ pub(crate) fn device(more: &str) -> String {
     format!("[[device]]\nname = 'aws'\ntype = 'ec2'\n{more}\n")
 }
 
-/// A site with this device whose watcher runs in this environment. The metadata service of the machine
-/// that the tests run on is nobody's business.
+/// A site with this device whose watcher runs in this environment. The metadata service of the
+/// machine under the tests is not used.
 pub(crate) fn site(device: &str, environment: &[(&str, String)]) -> (Site, Watcher) {
     let site = Site::new();
     site.configure(device);
@@ -165,14 +165,14 @@ pub(crate) fn check(device: &str, environment: &[(&str, String)]) -> Output {
     output_of(command.envs(environment.iter().map(|(name, value)| (*name, value))))
 }
 
-/// Checks that the device can be reached so. On a busy machine not every contact comes to its end in
-/// time.
+/// Checks that the device can be reached in this environment. On a busy machine, not every contact
+/// ends in time.
 pub(crate) fn assert_reachable(device: &str, environment: &[(&str, String)]) {
     let is_reached = || check(device, environment).status.success();
     wait_for(&format!("contact: {device} {environment:?}"), is_reached);
 }
 
-/// Checks that it cannot, for a reason with these words.
+/// Checks that the device cannot be reached, for a reason with these words.
 pub(crate) fn assert_unreachable(device: &str, environment: &[(&str, String)], words: &str) {
     let mut shown = String::new();
     let is_shown = holds_within(PATIENCE, || {
@@ -184,12 +184,12 @@ pub(crate) fn assert_unreachable(device: &str, environment: &[(&str, String)], w
     assert!(is_shown, "no {words:?} for {device} {environment:?}: {shown}");
 }
 
-/// Checks that the agent finds the device usable.
+/// Checks that the agent's monitor succeeds for the device.
 pub(crate) fn assert_usable(site: &Site) {
     wait_for("success of monitor", || site.agent("action=monitor").wait().code == Some(0));
 }
 
-/// Checks that it does not, for a reason with these words.
+/// Checks that the agent's monitor fails, for a reason with these words.
 pub(crate) fn assert_unusable(site: &Site, device: &str, words: &str) {
     wait_for(&format!("failure of monitor with {words:?}"), || {
         let ended = site.agent(&format!("action=monitor\ndevice={device}")).wait();
@@ -198,14 +198,14 @@ pub(crate) fn assert_unusable(site: &Site, device: &str, words: &str) {
     });
 }
 
-/// Has the agent fence, and gives its end and the answer to its request.
+/// Runs a fence through the agent; returns its end and the answer to its request.
 pub(crate) fn fence(site: &Site, action: &str, target: &str) -> (Ended, Value) {
     let ended = site.agent(&format!("action={action}\nplug={target}")).wait();
     let answer = site.spool.await_answer(&site.last_request());
     (ended, answer)
 }
 
-/// Checks that the fence succeeds and was seen to, with all of these words in its answer.
+/// Checks that the fence succeeds and is verified, with all of these words in its answer.
 pub(crate) fn assert_fences(site: &Site, action: &str, target: &str, words: &[&str]) {
     let (ended, answer) = fence(site, action, target);
     ended.assert_success();
@@ -214,7 +214,8 @@ pub(crate) fn assert_fences(site: &Site, action: &str, target: &str, words: &[&s
     assert_words(&answer, words);
 }
 
-/// Checks that the fence fails so, with all of these words in its answer, and that the agent says so.
+/// Checks that the fence fails with this result, with all of these words in its answer and in the
+/// agent's message.
 pub(crate) fn assert_fails(
     site: &Site,
     action: &str,
@@ -239,7 +240,7 @@ pub(crate) fn status(site: &Site, target: &str) -> Option<i32> {
     site.agent(&format!("action=status\nplug={target}")).wait().code
 }
 
-/// A file that only we can read; gives its path.
+/// A file that only this user can read; returns its path.
 pub(crate) fn private_file(site: &Site, name: &str, text: &str) -> String {
     let path = site.path(name);
     fs::write(&path, text).unwrap();

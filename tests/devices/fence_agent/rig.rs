@@ -15,10 +15,10 @@ use crate::common::{
 };
 use crate::sim::{Simulator, free_ports};
 
-/// The login of every simulator that has one.
+/// The login of every simulator that needs one.
 pub(super) const PASSWORD: &str = "s3cret";
 
-/// A site with one device of this type, which is called `d`, and its running watcher.
+/// A site with one device of this type, named `d`, and its running watcher.
 pub(super) struct Rig {
     pub(super) site: Site,
     pub(super) watcher: Watcher,
@@ -30,7 +30,7 @@ impl Rig {
         Self::with_password(keys, PASSWORD)
     }
 
-    /// The password lies in the file that `PASSWORD_FILE` in `keys` stands for.
+    /// `PASSWORD_FILE` in `keys` is replaced by the path of the file with the password.
     pub(super) fn with_password(keys: &str, password: &str) -> Self {
         install_agents();
         let site = Site::new();
@@ -38,7 +38,7 @@ impl Rig {
         fs::write(&file, password).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         let keys = keys.replace("PASSWORD_FILE", file.to_str().unwrap());
-        // No level of the log may hold a secret.
+        // No level of the log may contain a secret.
         site.configure(&format!(
             "level = 'trace'\n[[device]]\nname = 'd'\ntype = 'fence-agent'\n{keys}"
         ));
@@ -59,14 +59,15 @@ impl Rig {
         self.ask(&format!("action={action}\nplug={target}")).assert_success();
     }
 
-    /// Has a request executed and gives the answer, which must have this result.
+    /// Runs a request and returns the answer, which must have this result.
     pub(super) fn answer(&self, action: &str, target: &str, result: &str) -> Value {
         let id = new_id();
         let _client = self.site.spool.submit_held(&id, &our_request(&id, action, target));
         self.site.spool.await_result(&id, result)
     }
 
-    /// Has a target taken down, asked, brought up and reset, with the device's own verification.
+    /// Switches a target off, asks for its state, switches it on and resets it, with the device's
+    /// own verification.
     pub(super) fn whole_life(&self, target: &str) {
         assert_eq!(self.status(target), Some(0));
         self.succeeds("off", target);
@@ -85,12 +86,12 @@ impl Rig {
         self.await_contact();
     }
 
-    /// Waits for a monitor that succeeds: an agent can start slowly.
+    /// Waits for a successful monitor: an agent can start slowly.
     pub(super) fn await_contact(&self) {
         wait_for("a contact", || self.ask("action=monitor").code == Some(0));
     }
 
-    /// Waits for a check without anything to complain of.
+    /// Waits for a check without problems.
     pub(super) fn await_sound(&self) {
         let mut text = String::new();
         let is_sound = holds_within(PATIENCE, || {
@@ -107,7 +108,8 @@ impl Rig {
         (output.status.code(), String::from_utf8(text).unwrap())
     }
 
-    /// The processes of the executor's session, in which all runs that it starts, and their command lines.
+    /// The processes of the executor's session, in which all its programs run, with their command
+    /// lines.
     pub(super) fn commands(&self) -> Vec<(String, String)> {
         let executor = child_of(&self.watcher.pid().to_string());
         let session = |pid: &str| -> Option<String> {
@@ -121,7 +123,7 @@ impl Rig {
             .collect()
     }
 
-    /// Waits for the agent to run, and gives the number of its process.
+    /// Waits until the agent runs, and returns its process number.
     pub(super) fn await_agent(&self, name: &str) -> String {
         let mut found = None;
         wait_for("the agent", || {
@@ -131,7 +133,7 @@ impl Rig {
         found.unwrap().0
     }
 
-    /// Everything that people can read: logs, answers, and what the commands say.
+    /// Everything that people can read: logs, answers, and the output of the commands.
     pub(super) fn all_texts(&self) -> String {
         let status = output_of(&mut self.site.watcher_command(&["status", "--json"]));
         let mut text =
@@ -165,7 +167,7 @@ pub(super) fn virt() -> (Simulator, u16) {
     (Simulator::start("fence-virt", &[("FENCE_VIRT_PORT", &port.to_string())]), port)
 }
 
-/// A device whose one machine is the target `n1`, and which does not know the target `ghost`.
+/// A device whose only machine is the target `n1`, and which does not know the target `ghost`.
 pub(super) fn virt_device(port: u16, key: &Path) -> String {
     format!(
         "agent = 'fence_virt'\ntargets = {{ n1 = 'test', ghost = 'nosuch' }}\ntimeout = '2s'\n\

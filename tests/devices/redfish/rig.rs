@@ -31,7 +31,7 @@ impl Sushy {
         self.simulator.directory().join("ca.pem")
     }
 
-    /// The orders that it got: the system's number and the answer's status.
+    /// The orders that it received: the system's number and the answer's status.
     pub(crate) fn orders(&self) -> Vec<String> {
         let log = fs::read_to_string(self.simulator.directory().join("log")).unwrap();
         // 127.0.0.1 - - [TIME] "POST PATH HTTP/1.1" STATUS -, with colours.
@@ -48,7 +48,7 @@ impl Sushy {
     }
 }
 
-/// BMCs of our own, with one system each.
+/// Our own BMCs, with one system each.
 pub(crate) struct Bmcs {
     pub(crate) simulator: Simulator,
     pub(crate) port: u16,
@@ -70,7 +70,7 @@ impl Bmcs {
         format!("127.0.0.1:{}", self.port + number - 1)
     }
 
-    /// As `openssl` shows it.
+    /// In the form that `openssl` prints.
     pub(crate) fn fingerprint(&self, number: u16) -> String {
         fingerprint(&self.directory(number).join("cert.pem"))
     }
@@ -79,14 +79,14 @@ impl Bmcs {
         fs::write(self.directory(number).join("behave"), words).unwrap();
     }
 
-    /// The orders that it got.
+    /// The orders that it received.
     pub(crate) fn orders(&self, number: u16) -> Vec<String> {
         let calls = fs::read_to_string(self.directory(number).join("calls")).unwrap_or_default();
         let orders = calls.lines().filter(|line| line.starts_with("POST "));
         orders.map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
     }
 
-    /// How many sessions are open; `None` when there never was one.
+    /// The number of open sessions; `None` if there never was one.
     pub(crate) fn sessions(&self, number: u16) -> Option<String> {
         let text = fs::read_to_string(self.directory(number).join("sessions")).ok()?;
         Some(text.trim().to_owned())
@@ -120,7 +120,7 @@ pub(crate) fn secret_file(site: &Site, name: &str, text: &str) {
     std::io::Write::write_all(&mut file.unwrap(), text.as_bytes()).unwrap();
 }
 
-/// A device that logs in as it should, and has what `more` says.
+/// A device with a valid login and the keys in `more`.
 pub(crate) fn device(site: &Site, name: &str, more: &str) -> String {
     let mut password = String::new();
     if !more.contains("password_file") {
@@ -129,7 +129,7 @@ pub(crate) fn device(site: &Site, name: &str, more: &str) -> String {
     format!("[[device]]\nname = '{name}'\ntype = 'redfish'\nusername = 'admin'\n{password}{more}\n")
 }
 
-/// Has the agent do `action` to `target` with the device `name`; gives the answer as well.
+/// Runs `action` for `target` through the agent with the device `name`; also returns the answer.
 pub(crate) fn fence(site: &Site, name: &str, action: &str, target: &str) -> Value {
     let ended = site.agent(&format!("action={action}\nplug={target}\ndevice={name}")).wait();
     let id = site.last_request();
@@ -144,7 +144,7 @@ pub(crate) fn assert_answer(answer: &Value, result: &str, words: &str) {
     assert!(answer["message"].as_str().unwrap().contains(words), "no {words:?}: {answer}");
 }
 
-/// Checks that the password is in no file of the site but its own, and in no command line.
+/// Checks that the password is only in its own file of the site, and in no command line.
 pub(crate) fn assert_secret_is_kept(site: &Site, more: &[String]) {
     let login = "YWRtaW46czNjcmV0"; // admin:s3cret, as basic authentication sends it
     let assert_clean = |place: &str, text: &str| {
@@ -171,7 +171,7 @@ pub(crate) fn assert_secret_is_kept(site: &Site, more: &[String]) {
     for name in names(Path::new("/proc")) {
         let arguments = fs::read(format!("/proc/{name}/cmdline")).unwrap_or_default();
         let text = String::from_utf8_lossy(&arguments).into_owned();
-        // The simulator itself gets it on its command line.
+        // The simulator itself receives the password on its command line.
         if text.contains("fence") && !text.contains("redfish-bmc") {
             assert_clean(&text, &text);
         }
@@ -181,7 +181,7 @@ pub(crate) fn assert_secret_is_kept(site: &Site, more: &[String]) {
     }
 }
 
-/// What `fence-watcher` writes when it is called so.
+/// The output of `fence-watcher` with these arguments.
 pub(crate) fn said(site: &Site, arguments: &[&str]) -> String {
     let output = output_of(&mut site.watcher_command(arguments));
     format!(

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Names and places, for every script of the cluster. Inside the nodes they are the same.
+# Names and paths for every script of the cluster. They are the same inside the nodes.
 
 rig=/run/rig
 # Shared by all nodes, as a power switch's network is.
@@ -9,9 +9,9 @@ export rig power
 readonly nodes=(1 2 3)
 # Node N has the address NET.N, in a network that only the nodes see.
 readonly net=10.89.77
-# From power-on to corosync, but at the first boot. It must be longer than the others' corosync takes to
-# drop the node (token and consensus: 2.65 s + 3.18 s): a node that is back sooner is told that it was
-# fenced, and stays down.
+# The time from power-on to corosync, except at the first boot. It must be longer than the others'
+# corosync needs to drop the node (token and consensus: 2.65 s + 3.18 s): a node that comes back
+# sooner receives the report of its own fence, and stays down.
 readonly post_s=7
 export nodes net post_s
 
@@ -20,14 +20,14 @@ die() {
     exit 1
 }
 
-# The number of "3" or "node3".
+# The number in "3" or "node3".
 node_number() {
     local number=${1#node}
     [[ " ${nodes[*]} " == *" $number "* ]] || die "there is no node '$1'"
     echo "$number"
 }
 
-# The first process of a node that is on.
+# The first process of a running node.
 node_pid() {
     local pid
     pid=$(cat "$rig/node$1/pid" 2>/dev/null) || return 1

@@ -1,7 +1,7 @@
 //! Agents and watchers, step by step.
 //!
-//! These are the shells of the two programs, written once more for a world where each system call is
-//! a step of its own. What they decide is decided by `fence-core`.
+//! These are the shells of the two programs, written a second time for a world in which each system
+//! call is a separate step. `fence-core` makes their decisions.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,18 +18,18 @@ use crate::setup::{self, Setup};
 use crate::sights::{claimed_sight, rest_of_claim, sight};
 use crate::world::ABLE;
 
-/// Where an agent stands.
+/// The state of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
-    /// Its request is about to be written.
+    /// Its request is not written yet.
     Start,
-    /// It is written, under a temporary name.
+    /// Its request is written, under a temporary name.
     Written,
-    /// It is visible.
+    /// Its request is visible.
     Waiting(Waiting),
-    /// It is to be taken back.
+    /// Its request must be withdrawn.
     Withdrawing(Waiting),
-    /// That was tried.
+    /// The withdrawal was tried.
     Tried(Waiting, agent::Withdrawal),
     /// The agent ended with this outcome, or without one.
     Ended(Option<agent::Outcome>),
@@ -50,7 +50,7 @@ impl Agent {
         !matches!(self.place, Place::Ended(_))
     }
 
-    /// The next step of an agent that is alive. `signalled` tells that it got a signal.
+    /// The next step of an agent that is alive. `signalled` says that it received a signal.
     pub(crate) fn step(&mut self, index: usize, signalled: bool, disk: &mut Disk, now: Now) {
         let sight = self.look(disk);
         self.place = match std::mem::replace(&mut self.place, Place::Ended(None)) {
@@ -107,7 +107,7 @@ impl Agent {
         agent::AnswerSight { answers, watcher: agent::Serving::Alive }
     }
 
-    /// The other name under which the answer may lie.
+    /// The other possible name of the answer.
     pub(crate) fn other_name(&self) -> String {
         format!("{}-{}.json", self.expected.target, self.request.request_id)
     }
@@ -121,32 +121,32 @@ fn after(mut waiting: Waiting, event: agent::Event, now: Now) -> Place {
     }
 }
 
-/// A step that a watcher has before it.
+/// A pending step of a watcher.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Todo {
     Recover(RecordName),
-    /// The record of a target that was to be brought back.
+    /// The record of a target that awaited its power-on.
     Left(String),
     Scan,
     Look(RecordName),
     Effect(Box<Effect>),
     /// The rest of a claim, after the rename.
     Claimed(RecordName, bool),
-    /// The rest of an answer, after its temporary was written.
+    /// The rest of an answer, after its temporary file was written.
     Publish(RecordName),
 }
 
-/// An execution, as its thread sees it.
+/// An execution, from the view of its thread.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Execution {
     pub(crate) job: Job,
-    /// The configuration under which it was begun.
+    /// The configuration at its start.
     pub(crate) setup: Setup,
     pub(crate) plan: Plan,
     pub(crate) step: fence_core::execution::Step,
     /// The device was given an order.
     pub(crate) has_begun: bool,
-    /// That order was not acknowledged, and may still be carried out.
+    /// That order was not acknowledged, and the device may still carry it out.
     pub(crate) is_in_doubt: bool,
     /// The device showed the state that proves success.
     pub(crate) has_proof: bool,
@@ -167,58 +167,58 @@ impl Execution {
 pub(crate) struct WatcherProcess {
     pub(crate) core: Watcher,
     pub(crate) setup: Setup,
-    /// Steps that follow from each other; nothing else happens in the process before they are done.
+    /// Steps that follow each other directly; the process does nothing else before they are done.
     pub(crate) todo: VecDeque<Todo>,
     pub(crate) executions: BTreeMap<RecordName, Execution>,
-    /// The configuration under which each request was begun.
+    /// The configuration at the start of each request.
     pub(crate) begun_under: BTreeMap<RequestId, Setup>,
-    /// The orders that bring targets back, by the requests that made them off.
+    /// The power-ons, by the requests that switched their targets off.
     pub(crate) returns: BTreeMap<RequestId, Execution>,
-    /// What its executions and power-ons have told it. It learns that after the steps that it is at.
+    /// The reports of its executions and power-ons. The watcher reads them after its pending steps.
     pub(crate) told: VecDeque<Event>,
     /// Devices that are being asked for their targets.
     pub(crate) asked: VecDeque<String>,
     /// What it has seen under each name, and not forgotten.
     pub(crate) seen: BTreeMap<RecordName, Request>,
-    /// The targets that it has made off.
+    /// The targets that it has switched off.
     pub(crate) offs: BTreeMap<NodeName, Made>,
-    /// Where it has made which targets off, in all executions.
+    /// Where it has switched which targets off, in all executions.
     pub(crate) places: BTreeSet<(NodeName, Option<setup::Place>)>,
-    /// What it answers from another execution, as far as that was looked at.
+    /// The requests that it answers from another execution, as far as that was checked.
     pub(crate) joining: BTreeSet<RecordName>,
-    /// What ran when it was told to stop, and when that was.
+    /// The executions that ran when it was asked to stop, and that instant.
     pub(crate) stopping: Option<BTreeSet<RecordName>>,
     pub(crate) stopped_boot_ms: u64,
-    /// It decided to bring a target back after it was told to stop.
+    /// It decided to order a power-on after it was asked to stop.
     pub(crate) brings_back_late: bool,
 }
 
-/// A target that a watcher has made off.
+/// A target that a watcher has switched off.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Made {
     /// When the device showed it.
     pub(crate) at_boot_ms: u64,
-    /// Where.
+    /// The device and place.
     pub(crate) place: Option<setup::Place>,
-    /// The requests about it that had been seen by then.
+    /// The requests for it that the watcher had seen by then.
     pub(crate) settles: BTreeSet<RecordName>,
-    /// It was ordered on since.
+    /// An `on` was ordered since.
     pub(crate) on_since: bool,
 }
 
-/// What a step of a watcher did that the world has to know of.
+/// The result of a watcher's step that the world must know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Deed {
     Nothing,
     Claimed(RecordName),
-    /// The claim of this record was found good: its client held it at this moment.
+    /// The claim of this record was valid: its client held it at this moment.
     Checked(RecordName),
-    /// The execution of this record has a thread of its own from now on.
+    /// The execution of this record now has its own thread.
     Begun(RecordName),
     Answered(RecordName, Option<Box<Answer>>),
-    /// The target of this request is ordered back.
+    /// The power-on of this request's target is ordered.
     PoweredOn(RequestId),
-    /// What became of the power-on of this request was noted.
+    /// The outcome of this request's power-on was recorded.
     Returned(RequestId),
 }
 
@@ -275,7 +275,7 @@ impl WatcherProcess {
         effects
     }
 
-    /// Carries out the first step that is to be done.
+    /// Carries out the first pending step.
     pub(crate) fn step(&mut self, disk: &mut Disk, now: Now) -> Deed {
         let Some(todo) = self.todo.pop_front() else { return Deed::Nothing };
         match todo {
@@ -324,7 +324,7 @@ impl WatcherProcess {
         Deed::Nothing
     }
 
-    /// Remembers what was seen, for as long as it is the same.
+    /// Remembers what was seen, as long as it stays the same.
     fn note_sight(&mut self, name: &RecordName, sight: &Sight) {
         let parsed = match sight {
             Sight::Content(content) => content.parsed.as_ref().ok(),
@@ -341,7 +341,7 @@ impl WatcherProcess {
         }
     }
 
-    /// Feeds the core; what it wants is done before anything else.
+    /// Passes an event to the core; its effects are carried out before anything else.
     fn first(&mut self, event: Event, now: Now) {
         let effects = self.handle(event, now);
         for effect in effects.into_iter().rev() {
@@ -399,7 +399,7 @@ impl WatcherProcess {
                 self.returns.insert(id.clone(), Execution::begin(job, setup, plan, now));
                 return Deed::PoweredOn(id);
             }
-            // An order that is on its way cannot be called back. After it, the thread ends.
+            // An order on its way cannot be called back. The thread ends after it.
             Effect::EndPowerOn(id) => {
                 let is_ordered = |on: &Execution| on.has_begun && !on.is_in_doubt;
                 if self.returns.get(&id).is_some_and(is_ordered) {
@@ -425,12 +425,12 @@ impl WatcherProcess {
         Deed::Nothing
     }
 
-    /// Targets on which something runs.
+    /// Targets with a running execution.
     pub(crate) fn busy(&self) -> BTreeSet<&NodeName> {
         self.executions.values().map(|execution| &execution.job.target).collect()
     }
 
-    /// A request that waits though nothing that it has to wait for is under way.
+    /// A waiting request for which nothing that it must wait for is under way.
     pub(crate) fn forgotten(&self) -> Option<&Job> {
         let may_begin = |job: &&Job| {
             let device = self.core.devices().iter().find(|device| device.name == job.lane.device);
@@ -466,5 +466,5 @@ fn settings(boot: u32) -> core::Settings {
     }
 }
 
-/// The most executions of a watcher, over all devices.
+/// The maximum number of concurrent executions of a watcher, over all devices.
 const RUNNING_MAX: usize = 3;

@@ -1,4 +1,4 @@
-//! The device: what it does about an order or a question, and what an execution makes of that.
+//! The device: how it reacts to an order or a question, and what an execution concludes from that.
 
 use fence_core::execution::{Order, OrderReport, PowerReport, Report, Step, Verdict};
 use fence_core::watcher::{Event, Job, is_awaited};
@@ -52,7 +52,7 @@ impl World {
         }
     }
 
-    /// The device does something about the power-on of the request `id`.
+    /// The device reacts to the power-on of the request `id`.
     pub(crate) fn power_on(&mut self, index: usize, id: &str, reaction: Reaction) {
         let Ok(id) = id.parse::<RequestId>() else { return };
         let power = self.power.clone();
@@ -85,7 +85,7 @@ impl World {
             }
         };
         let is_order = matches!(report, Report::Order(_));
-        // One that was not acknowledged may still be carried out.
+        // The device may still carry out an order that was not acknowledged.
         let is_certain = !matches!(report, Report::Order(OrderReport::Unacknowledged(_)));
         execution.step = execution.plan.next(report, then);
         execution.until_boot_ms = match execution.step {
@@ -113,7 +113,7 @@ impl World {
         let now = self.now.boot_ms;
         let execution = self.watchers[index].as_mut().and_then(|w| w.executions.get_mut(name));
         let then = if reaction == Reaction::Hangs { limit.max(now) } else { now };
-        (execution.expect("only what is executed reacts"), then)
+        (execution.expect("only an execution reacts"), then)
     }
 
     fn order(
@@ -132,14 +132,14 @@ impl World {
         }
         let (job, is_for_client) = (execution.job.clone(), execution.plan.is_for_client());
         let is_first = !std::mem::replace(&mut execution.has_begun, true);
-        // The driver's own look, after its logins and questions.
+        // The driver's own check, after its logins and questions.
         if is_for_client && !self.is_awaited(name, &job) {
             self.reacting(index, name, limit, reaction).0.has_begun = !is_first;
             return (Report::Order(OrderReport::Withdrawn), now);
         }
         let agent = self.agents.iter().find(|agent| agent.name == *name);
         if is_for_client && agent.is_some_and(|agent| !agent.is_alive()) {
-            self.broken(format!("S4: {name} is ordered and nobody waits for it"));
+            self.broken(format!("S4: {name} is ordered, but no client waits for it"));
         }
         if is_first {
             self.check_second_fence(index, name, &job);
@@ -184,11 +184,11 @@ impl World {
         (Report::Power(PowerReport { state, detail: String::new() }), then)
     }
 
-    /// What the claimed file shows of its client at this moment.
+    /// What the claimed file shows about its client at this moment.
     fn is_awaited(&self, name: &RecordName, job: &Job) -> bool {
         let held =
             self.disk.file(Dir::Claimed, &name.file_name()).map(|file| file.held_by.is_some());
-        // Without a claim there is no file that shows the client.
+        // Without a claim, no file shows the client.
         let blind = [Mutation::OrderForNobody, Mutation::ClaimAfterStart].map(Some);
         blind.contains(&self.config.mutation) || is_awaited(job.request.held, held)
     }
@@ -206,7 +206,7 @@ impl World {
                 self.ledger.proven.insert(id.clone());
             } else {
                 return self
-                    .broken(format!("S3: {id} counts as done and the device showed nothing"));
+                    .broken(format!("S3: {id} counts as done, but the device showed nothing"));
             }
         }
         if let Some(watcher) = &mut self.watchers[index] {
@@ -215,7 +215,7 @@ impl World {
     }
 }
 
-/// Whether the device does what it is told, and what it says.
+/// Whether the device obeys, and what it reports.
 fn ordered(reaction: Reaction) -> (bool, OrderReport) {
     match reaction {
         Reaction::Honest => (true, OrderReport::Acknowledged(String::new())),

@@ -1,5 +1,5 @@
-//! A pretended spool: five directories of files, of which a crash of the host leaves what was synced,
-//! and of the rest any part.
+//! A simulated spool: five directories of files. After a crash of the host, the synced changes
+//! remain, and any part of the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,7 +39,7 @@ pub(crate) struct Disk {
     durable: BTreeMap<(Dir, String), u32>,
     changes: Vec<Change>,
     next: u32,
-    /// Nothing can be written: no space, or read-only.
+    /// Nothing can be written: the disk is full or read-only.
     pub(crate) is_full: bool,
 }
 
@@ -56,7 +56,7 @@ impl Disk {
         self.names.keys().filter(|(d, _)| *d == dir).map(|(_, name)| name.clone()).collect()
     }
 
-    /// Writes a whole file under a new name; false when the disk is full or the name is taken.
+    /// Writes a whole file under a new name; returns false if the disk is full or the name exists.
     pub(crate) fn create(
         &mut self,
         dir: Dir,
@@ -76,7 +76,7 @@ impl Disk {
         true
     }
 
-    /// Writes over a file in place, as a simple client does.
+    /// Overwrites a file in place, as a simple client does.
     pub(crate) fn write(&mut self, dir: Dir, name: &str, bytes: Vec<u8>, mtime_ms: i64) {
         if self.is_full {
             return;
@@ -87,7 +87,7 @@ impl Disk {
         }
     }
 
-    /// Renames without replacing; false when there is nothing to rename or the new name is taken.
+    /// Renames without replacing; returns false if the source does not exist or the new name does.
     pub(crate) fn rename(&mut self, from: Dir, name: &str, to: Dir, to_name: &str) -> bool {
         let Some(id) = self.names.get(&(from, name.to_owned())).copied() else { return false };
         if self.has(to, to_name) {
@@ -120,8 +120,8 @@ impl Disk {
         self.changes = waiting;
     }
 
-    /// The host crashes. Bit n of `survives` tells whether the n-th change of names that was not
-    /// synced, or the content of a file that was not, is on the disk all the same.
+    /// The host crashes. Bit n of `survives` says whether the n-th unsynced change of names, or an
+    /// unsynced content of a file, is on the disk nevertheless.
     pub(crate) fn crash(&mut self, survives: u64) {
         let bit = |n: usize| survives >> (n % 64) & 1 == 1;
         let mut names = self.durable.clone();

@@ -1,4 +1,4 @@
-//! Clients and responders of other makes.
+//! Other implementations of clients and responders.
 
 use fence_protocol::{FenceAction, Request, Requested};
 
@@ -7,7 +7,7 @@ use crate::world::{Birth, World, instant};
 
 impl World {
     /// 0: whole, under its id. 1: half, to be completed. 2: the identity of an agent, under another
-    /// name. 3: an identity of an older client again, under another name. 4: no request at all.
+    /// name. 3: the identity of an older client again, under another name. 4: not a request.
     pub(crate) fn foreign_request(&mut self, kind: u8, target: u8) {
         let again = self.ledger.births.iter().find(|(_, b)| match kind {
             2 => b.agent.is_some(),
@@ -17,9 +17,9 @@ impl World {
         let id = match (kind, again) {
             (2 | 3, Some((id, was_an_agents, boot))) => {
                 if was_an_agents && boot != self.boot || self.ledger.taken.contains(&id) {
-                    // The agent's file is protected by its boot identity and leaves no durable trace
-                    // before its answer; a watcher of another make may leave none at all. Whoever
-                    // uses the identity anew asks anew.
+                    // The agent's file is protected by its boot identity and leaves no durable
+                    // trace before its answer. Another implementation of a watcher may leave no
+                    // trace at all. A client that uses the identity again makes a new request.
                     self.ledger.executed.remove(&id);
                 }
                 id
@@ -56,7 +56,8 @@ impl World {
             }
             let birth = Birth {
                 boot: self.boot,
-                // Who asked first in this boot, under this identity, may still be answered.
+                // A client that asked first in this boot, under this identity, may still be
+                // answered.
                 at_boot_ms: self
                     .ledger
                     .births
@@ -67,7 +68,8 @@ impl World {
                 agent: None,
                 age_is_lost: self.ledger.births.get(&id).is_some_and(|birth| birth.age_is_lost),
             };
-            // Asked for anew under an identity that exists, it lives anew; that it runs once is S2.
+            // A client asked again under an existing identity, so the request has a new lifetime;
+            // S2 checks that it runs once.
             self.ledger.shared.insert(id.clone());
             self.ledger.births.insert(id, birth);
         }
@@ -81,7 +83,8 @@ impl World {
         self.disk.write(Dir::Requests, name, bytes, self.now.wall_ms);
     }
 
-    /// It knows nothing of identities, so it is kept from those that an older client uses twice.
+    /// The other watcher does not know identities, so it gets no file with an identity that an
+    /// older client uses twice.
     pub(crate) fn foreign_takes(&mut self, name: &str) {
         let Some(file) = self.disk.file(Dir::Requests, name) else { return };
         let Ok(request) = Request::parse(&file.bytes) else { return };
@@ -97,7 +100,7 @@ impl World {
         self.disk.create(Dir::Responses, name, text.into_bytes(), self.now.wall_ms, None, false);
     }
 
-    /// Every kind is one that proves nothing.
+    /// No kind proves anything.
     pub(crate) fn foreign_answer(&mut self, index: usize, kind: u8) {
         let agent = &self.agents[index];
         let (id, target) = (&agent.request.request_id, &agent.expected.target);

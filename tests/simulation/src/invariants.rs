@@ -1,4 +1,4 @@
-//! What must never have happened.
+//! What must never happen.
 
 use std::collections::BTreeSet;
 
@@ -14,11 +14,11 @@ use crate::sights::is_off_of_reboot;
 use crate::world::{STOP_MS, World};
 
 impl World {
-    /// The device is about to be given the first order of an execution.
+    /// The device is about to receive the first order of an execution.
     pub(crate) fn check_start(&mut self, name: &RecordName, job: &Job) {
         let id = &job.request.request_id;
         if !self.ledger.claimed.contains(name) {
-            return self.broken(format!("S1: {name} is executed and not claimed"));
+            return self.broken(format!("S1: {name} is executed but not claimed"));
         }
         let count = self.ledger.executed.entry(id.clone()).or_default();
         *count += 1;
@@ -41,11 +41,11 @@ impl World {
             }
         }
         if job.request.held && !self.ledger.checked.contains(name) {
-            self.broken(format!("S4: {id} is executed and its client was not looked for"));
+            self.broken(format!("S4: {id} is executed without a look for its client"));
         }
     }
 
-    /// An execution is about to begin, in a thread of its own.
+    /// An execution is about to start, in its own thread.
     pub(crate) fn check_begin(&mut self, index: usize, name: &RecordName) {
         let Some(watcher) = &self.watchers[index] else { return };
         let Some(execution) = watcher.executions.get(name) else { return };
@@ -64,10 +64,10 @@ impl World {
             other.job.target == job.target || machines(other).iter().any(|m| own.contains(m))
         };
         let same_machine = watcher.executions.values().filter(is_same).count();
-        // An order to bring it back is on its way.
+        // Its power-on is on its way.
         let is_returning = |other: &&Execution| !other.has_begun && is_same(other);
         let returning = watcher.returns.values().find(is_returning);
-        // It does not know yet of an end that it was not told of.
+        // The watcher has not received this end yet.
         let is_over = |event: &Event| matches!(event, Event::OnOver(..));
         let brings_back = !watcher.returns.is_empty() || watcher.told.iter().any(is_over);
         let is_late = watcher.stopping.as_ref().is_some_and(|ran| {
@@ -75,23 +75,23 @@ impl World {
                 && !watcher.core.begun().any(|begun| ran.contains(begun))
                 && !brings_back
         });
-        // Whose list came first decides where devices list their targets.
+        // If devices list their targets, the first list that arrives decides.
         let may_be_any = watcher.setup == Setup::Listing;
         let named = job.request.device.as_deref();
         let named = named.or(may_be_any.then_some(job.lane.device.as_str()));
         let found = if is_late {
-            format!("stop: {name} is begun and nothing keeps the watcher from ending")
+            format!("stop: {name} is started, but nothing delays the watcher's end")
         } else if returning.is_some() {
-            format!("S6: {} is acted on while it is brought back", job.target)
+            format!("S6: {} is fenced while its power-on is on its way", job.target)
         } else if same_machine > 1 || (self.config.lock && elsewhere > 1) {
             format!("S6: {} is acted on twice at the same time", job.target)
         } else if device.is_some_and(|device| same_lane > device.max_concurrent) {
-            format!("S6: more is done at the same time than may be, in {:?}", job.lane)
+            format!("S6: more executions run at the same time than allowed in {:?}", job.lane)
         } else if route(&devices, named, &job.target, job.action)
             .map(|device| device.lane(&job.target))
             != Ok(job.lane.clone())
         {
-            format!("S6: {name} is executed in {:?}, not where it belongs", job.lane)
+            format!("S6: {name} is executed in {:?}, which is the wrong lane", job.lane)
         } else {
             return;
         };
@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    /// The target of the request `id` is ordered back.
+    /// The power-on of the request `id` is ordered.
     pub(crate) fn check_power_on(&mut self, index: usize, id: &RequestId) {
         let now = self.watcher_now();
         let Some(watcher) = &mut self.watchers[index] else { return };
@@ -122,16 +122,16 @@ impl World {
             other.action != FenceAction::On
                 && other.machines.iter().any(|machine| job.machines.contains(machine))
         };
-        // Somebody else's answer may lie under its name.
+        // Another process's answer may exist under its name.
         self.ledger.on_due.insert(id.clone());
         let is_ordered = matches!(execution.step, Step::Order(..));
         let is_late = is_ordered && job.deadline_at(now) <= now.boot_ms;
         let found = if watcher.brings_back_late {
-            format!("stop: {id} is brought back by a watcher that stops")
+            format!("stop: a stopping watcher orders the power-on of {id}")
         } else if is_late {
-            format!("S4: {id} is brought back after its deadline")
+            format!("S4: the power-on of {id} is ordered after its deadline")
         } else if let Some(other) = watcher.core.queued().find(is_fence) {
-            format!("S6: {id} is brought back though {} waits", other.request.request_id)
+            format!("S6: the power-on of {id} is ordered though {} waits", other.request.request_id)
         } else {
             if self.config.mutation == Some(Mutation::FenceBesideItsOn) {
                 self.feed(index, Event::OnOrdered(id.clone()));
@@ -141,7 +141,7 @@ impl World {
         self.broken(found);
     }
 
-    /// The device is about to be given the first order for `job`, and nothing has dealt with that
+    /// The device is about to receive the first order for `job`, and nothing has dealt with that
     /// death since the request was seen.
     pub(crate) fn check_second_fence(&mut self, index: usize, name: &RecordName, job: &Job) {
         let Some(watcher) = &self.watchers[index] else { return };
@@ -157,7 +157,7 @@ impl World {
         }
     }
 
-    /// Success is answered: what proves it?
+    /// The answer is success: checks what proves it.
     pub(crate) fn check_success(&mut self, index: usize, name: &RecordName, answer: &Answer) {
         let Some(id) = &answer.request_id else { return };
         if self.ledger.proven.contains(id) {
@@ -173,12 +173,12 @@ impl World {
         if is_settled {
             self.ledger.proven.insert(id.clone());
         } else {
-            self.broken(format!("S3: {name} is answered success and nothing proves it"));
+            self.broken(format!("S3: {name} is answered success without proof"));
         }
     }
 
-    /// What the watcher has just decided to answer from another execution: that one was done where this
-    /// one would be done now.
+    /// The requests that the watcher has just decided to answer from another execution: that
+    /// execution must have been done where these requests would be done now.
     pub(crate) fn check_joins(&mut self, index: usize) {
         let Some(watcher) = &mut self.watchers[index] else { return };
         let joining: BTreeSet<_> = watcher.core.joining().map(|(name, _)| name.clone()).collect();
@@ -195,7 +195,7 @@ impl World {
         }
     }
 
-    /// A device showed the target of `job` off, in a fence of it under the configuration `setup`.
+    /// A device showed the target of `job` off, during a fence under the configuration `setup`.
     pub(crate) fn note_off(&mut self, index: usize, job: &Job, setup: Setup) {
         let at_boot_ms = self.now.boot_ms;
         let Some(watcher) = &mut self.watchers[index] else { return };
@@ -211,7 +211,7 @@ impl World {
         watcher.offs.insert(job.target.clone(), made);
     }
 
-    /// An order is given that brings `target` back.
+    /// An order is given that switches `target` on.
     pub(crate) fn note_on(&mut self, index: usize, target: &NodeName) {
         if let Some(watcher) = &mut self.watchers[index]
             && let Some(made) = watcher.offs.get_mut(target)
@@ -220,9 +220,9 @@ impl World {
         }
     }
 
-    /// What a watcher that has nothing to do leaves undone.
+    /// What an idle watcher leaves undone.
     pub(crate) fn check_idle(&mut self) {
-        // A claim that the disk refused, or that a second watcher was faster with, is tried later.
+        // A claim that the disk refused, or that a second watcher won, is tried again later.
         if !self.config.lock || self.config.budget.full_disks > 0 {
             return;
         }
@@ -236,11 +236,11 @@ impl World {
         let mut idle = self.watchers.iter().flatten().filter(is_idle);
         let forgotten = idle.find_map(WatcherProcess::forgotten).cloned();
         if let Some(job) = forgotten {
-            self.broken(format!("S6: nothing keeps {} from being begun", job.request.request_id));
+            self.broken(format!("S6: {} waits though nothing delays it", job.request.request_id));
         }
     }
 
-    /// Whether nothing is left to happen but faults, while a watcher is there.
+    /// Whether only faults can still happen, while a watcher runs.
     pub fn is_at_rest(&self) -> bool {
         let mut watchers = self.watchers.iter().flatten().peekable();
         watchers.peek().is_some()
@@ -248,17 +248,17 @@ impl World {
             && self.actions(true).is_empty()
     }
 
-    /// What must hold when nothing is left to happen.
+    /// What must hold when nothing more can happen.
     pub fn check_end(&mut self) {
         if !self.config.lock {
             return;
         }
         let left = self.disk.list(Dir::Claimed);
         if !left.is_empty() {
-            return self.broken(format!("S5: {left:?} were claimed and are not answered"));
+            return self.broken(format!("S5: {left:?} were claimed but not answered"));
         }
         if let Some(id) = self.ledger.on_due.first() {
-            let what = format!("audit: nothing is noted of the power-on of {id}");
+            let what = format!("audit: no outcome is recorded for the power-on of {id}");
             return self.broken(what);
         }
         let disk = &self.disk;
@@ -269,7 +269,7 @@ impl World {
             .find(|name| !disk.has(Dir::Responses, &name.file_name()))
             .cloned();
         if let Some(name) = unanswered {
-            self.broken(format!("S5: {name} was claimed and has no answer"));
+            self.broken(format!("S5: {name} was claimed but has no answer"));
         }
     }
 }

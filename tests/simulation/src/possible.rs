@@ -10,14 +10,14 @@ use crate::setup::Setup;
 use crate::world::World;
 
 impl World {
-    /// All that can happen next, without faults if `calm`.
+    /// All actions that can happen next, without faults if `calm`.
     pub fn actions(&self, calm: bool) -> Vec<Action> {
         let mut actions = Vec::new();
         if self.violation().is_some() {
             return actions;
         }
         for (index, agent) in self.agents.iter().enumerate().filter(|(_, a)| a.is_alive()) {
-            // Between two looks nothing changes by looking again, but for the clock.
+            // Between two looks only the clock changes anything; another look does not.
             if self.agent_can_move(agent) {
                 actions.push(Action::AgentStep(index));
             }
@@ -186,7 +186,7 @@ impl World {
         actions.extend(self.half_written.iter().cloned().map(Action::ForeignCompletes));
     }
 
-    /// How long until a clock moves somebody on; `None` when nobody waits for one.
+    /// How long until a clock triggers an event; `None` if nothing waits for a clock.
     fn next_instant(&self) -> Option<u64> {
         if self.config.is_small && self.now.boot_ms > SMALL_WORLD_ENDS_MS {
             return None;
@@ -203,5 +203,5 @@ impl World {
     }
 }
 
-/// When the time of a small world is over: everybody's deadline has passed by then.
+/// The end of a small world: all deadlines have passed by then.
 const SMALL_WORLD_ENDS_MS: u64 = 33_000;

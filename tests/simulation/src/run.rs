@@ -4,7 +4,7 @@ use crate::action::{Action, Budget, Config};
 use crate::setup::Setup;
 use crate::world::World;
 
-/// What came of a history.
+/// The result of a history.
 #[derive(Debug)]
 pub struct History {
     /// What happened, in order.
@@ -17,10 +17,10 @@ pub struct History {
     pub successes: usize,
 }
 
-/// The most things that happen while faults are allowed.
+/// The maximum number of events while faults are allowed.
 const STORM_STEPS: u32 = 250;
 
-/// The most steps until everything must have come to rest.
+/// The maximum number of steps until everything must be at rest.
 const CALM_STEPS: u32 = 5_000;
 
 /// Runs the history of `seed`; `adjust` may change the world that the seed chooses.
@@ -50,11 +50,11 @@ pub fn run_seed(seed: u64, adjust: impl Fn(&mut Config)) -> History {
     }
 }
 
-/// Lets everything that is under way come to its end, without further faults; false when it does not.
+/// Lets everything that is under way end, without further faults; returns false if it does not.
 fn settle(random: &mut Random, world: &mut World, actions: &mut Vec<Action>) -> bool {
     for _ in 0..CALM_STEPS {
         let mut possible = world.actions(true);
-        // Time passes only when nothing else can happen: otherwise it could pass for ever.
+        // Time passes only when nothing else can happen: otherwise only time could pass.
         if possible.iter().any(|action| !matches!(action, Action::Advance(_))) {
             possible.retain(|action| !matches!(action, Action::Advance(_)));
         }
@@ -101,7 +101,7 @@ fn config(random: &mut Random) -> Config {
     }
 }
 
-/// Picks, preferring what moves the world on to what disturbs it.
+/// Picks an action, and prefers progress to disturbance.
 fn pick(random: &mut Random, possible: Vec<Action>) -> Option<Action> {
     if possible.is_empty() {
         return None;
@@ -130,7 +130,8 @@ fn is_progress(action: &Action) -> bool {
     )
 }
 
-/// `SplitMix64`: eight lines that will give the same numbers for ever, so that a seed stays a seed.
+/// `SplitMix64`: eight lines that always give the same numbers, so that each seed keeps its
+/// history.
 struct Random(u64);
 
 impl Random {

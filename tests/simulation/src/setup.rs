@@ -1,4 +1,4 @@
-//! The fence devices that a watcher is configured with.
+//! The fence devices in a watcher's configuration.
 
 use std::collections::BTreeSet;
 
@@ -9,24 +9,24 @@ use fence_protocol::FenceAction;
 /// A configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Setup {
-    /// One device for all targets, which they share.
+    /// One device that all targets share.
     Shared,
-    /// One that reaches each target at an address of its own.
+    /// One device that reaches each target at its own address.
     Addresses,
-    /// One with addresses, of which two targets have the same.
+    /// One device with addresses, two targets of which share an address.
     OneAddress,
-    /// One of another name for the first target, and the shared one.
+    /// A device with another name for the first target, and the shared device.
     Two,
-    /// The shared one, for the first target alone and for one execution at a time.
+    /// The shared device, for the first target alone and for one execution at a time.
     Half,
-    /// The shared one and one of another name, which both list their targets when they are asked.
+    /// The shared device and another one, which both list their targets when asked.
     Listing,
-    /// One that calls all targets the same: they are one machine.
+    /// A device with one name for all targets: they are one machine.
     OnePlug,
 }
 
 impl Setup {
-    /// All of them.
+    /// All configurations.
     pub const ALL: [Setup; 7] = [
         Setup::Shared,
         Setup::Addresses,
@@ -64,11 +64,11 @@ impl Setup {
     }
 }
 
-/// Where a device of a configuration acts on a target, by all the names that it has for it.
+/// Where a device of a configuration acts on a target, by all the device's names for it.
 pub(crate) type Place = (Lane, Vec<Machine>);
 
 impl Setup {
-    /// Where this configuration has `job` done, on the device that it has been given to.
+    /// Where this configuration executes `job`, on the device that was chosen for it.
     pub(crate) fn place(self, job: &Job) -> Option<Place> {
         let devices = self.devices(1);
         let device = devices.iter().find(|device| device.name == job.lane.device)?;
@@ -76,5 +76,5 @@ impl Setup {
     }
 }
 
-/// The device that agents name, where they name one.
+/// The device that agents name, if they name one.
 pub(crate) const SHARED: &str = "pdu";

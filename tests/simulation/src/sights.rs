@@ -1,4 +1,5 @@
-//! What the files of the spool show: the watcher's looks, as `fence-spool` and the daemon have them.
+//! What the files of the spool show: the watcher's looks, as `fence-spool` and the daemon implement
+//! them.
 
 use fence_core::Now;
 use fence_core::watcher::{Claim, Content, NOT_FENCED_AGAIN, Sight};
@@ -17,7 +18,7 @@ pub(crate) fn rest_of_claim(disk: &mut Disk, name: &RecordName, now: Now) -> Cla
     Claim::Claimed { parsed, client_gone, begun_before }
 }
 
-/// As `fence_spool::WatcherSpool::was_begun`.
+/// Same as `fence_spool::WatcherSpool::was_begun`.
 fn was_begun(disk: &mut Disk, name: &RecordName, request: &Request, now: Now) -> bool {
     if is_answered(disk, name, request) {
         return true;
@@ -32,14 +33,14 @@ fn was_begun(disk: &mut Disk, name: &RecordName, request: &Request, now: Now) ->
     !is_new || disk.has(Dir::Claimed, &of_id)
 }
 
-/// The names under which an answer is looked for.
+/// The possible names of an answer.
 pub(crate) fn shown_by(request: &Request) -> Vec<String> {
     let id = request.request_id.canonical();
     let of_target = request.target_node.as_ref().map(|target| format!("{target}-{id}.json"));
     [Some(format!("{id}.json")), of_target].into_iter().flatten().collect()
 }
 
-/// As `fence_spool::WatcherSpool::answered`.
+/// Same as `fence_spool::WatcherSpool::answered`.
 pub(crate) fn is_answered(disk: &Disk, name: &RecordName, request: &Request) -> bool {
     disk.has(Dir::Responses, &name.file_name())
         || shown_by(request).iter().any(|other| disk.has(Dir::Responses, other))
@@ -58,7 +59,7 @@ pub(crate) fn claimed_sight(disk: &Disk, name: &RecordName) -> Sight {
     Sight::Content(Box::new(Content { parsed, changed: (file.bytes.len() as u64, file.mtime_ms) }))
 }
 
-/// Whether an answer says that a reboot has made its target off, by an execution of its own.
+/// Whether an answer says that a reboot has switched its target off, in its own execution.
 pub(crate) fn is_off_of_reboot(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
     text.contains("\"action\":\"reboot\"")

@@ -1,4 +1,4 @@
-//! What happens, and what must never have happened.
+//! What happens, and what must never happen.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,14 +19,14 @@ use crate::setup::{SHARED, Setup};
 /// What each device of this world can do.
 pub(crate) const ABLE: Abilities = Abilities { off: true, on: true, cycle: false, power: true };
 
-/// What is true, whatever the files say.
+/// The true state, whatever the files say.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Birth {
     pub(crate) boot: u32,
     pub(crate) at_boot_ms: u64,
     pub(crate) deadline_boot_ms: u64,
     pub(crate) agent: Option<usize>,
-    /// The wall clock was set back while it lay there: its age cannot be known from files.
+    /// The wall clock was set back while the file existed: its age cannot be known from files.
     pub(crate) age_is_lost: bool,
 }
 
@@ -36,16 +36,17 @@ pub(crate) struct Ledger {
     pub(crate) executed: BTreeMap<RequestId, u32>,
     pub(crate) executions: u32,
     pub(crate) withdrawn: BTreeSet<RequestId>,
-    /// Identities that an older client uses: what an agent withdraws of them is not all there is.
+    /// Identities that an older client uses: an agent may withdraw its file of such an identity
+    /// while another file remains.
     pub(crate) shared: BTreeSet<RequestId>,
     pub(crate) proven: BTreeSet<RequestId>,
-    /// What watchers of other makes executed.
+    /// What other implementations of watchers executed.
     pub(crate) taken: BTreeSet<RequestId>,
     pub(crate) claimed: BTreeSet<RecordName>,
     pub(crate) checked: BTreeSet<RecordName>,
-    /// Reboots that are answered, and of whose power-on nothing was noted yet.
+    /// Answered reboots whose power-on has no recorded outcome yet.
     pub(crate) on_due: BTreeSet<RequestId>,
-    /// Reboots of whose power-on it was noted what became of it.
+    /// Reboots whose power-on has a recorded outcome.
     pub(crate) on_noted: BTreeSet<RequestId>,
 }
 
@@ -54,7 +55,7 @@ pub(crate) struct Ledger {
 pub struct World {
     pub(crate) config: Config,
     pub(crate) budget: Budget,
-    /// What the configuration file says by now.
+    /// The current content of the configuration file.
     pub(crate) setup: Setup,
     pub(crate) boot: u32,
     pub(crate) now: Now,
@@ -62,14 +63,14 @@ pub struct World {
     pub(crate) agents: Vec<Agent>,
     pub(crate) watchers: Vec<Option<WatcherProcess>>,
     pub(crate) power: BTreeMap<NodeName, PowerState>,
-    /// Files that a client which lives has still to complete.
+    /// Files that a living client must still complete.
     pub(crate) half_written: BTreeSet<String>,
     pub(crate) ledger: Ledger,
     pub(crate) ids: u32,
     violation: Option<String>,
 }
 
-/// How long a watcher that was told to stop serves free devices.
+/// How long a watcher that was asked to stop serves free devices.
 pub(crate) const STOP_MS: u64 = 45_000;
 
 const WALL_MS: i64 = 1_800_000_000_000;
@@ -99,18 +100,18 @@ impl World {
         self.violation.as_deref()
     }
 
-    /// How many executions were started in all.
+    /// The total number of executions that were started.
     pub fn executions(&self) -> u32 {
         self.ledger.executions
     }
 
-    /// How many agents succeeded.
+    /// The number of agents that succeeded.
     pub fn successes(&self) -> usize {
         let success = |a: &&Agent| matches!(a.place, Place::Ended(Some(Outcome::Success(_))));
         self.agents.iter().filter(success).count()
     }
 
-    /// Does `action` and checks the invariants.
+    /// Carries out `action` and checks the invariants.
     pub fn apply(&mut self, action: &Action) {
         self.spend(action);
         match action {
@@ -276,7 +277,7 @@ impl World {
             place: Place::Start,
         });
         if self.config.is_small {
-            // Nobody sees what is written under a temporary name.
+            // No process sees a file under its temporary name.
             self.agent_step(index, false);
         }
     }
@@ -290,13 +291,13 @@ impl World {
                 self.ledger.withdrawn.insert(id);
             }
             Place::Ended(Some(Outcome::Success(_))) if !self.ledger.proven.contains(&id) => {
-                self.broken(format!("S3: agent {index} succeeded and nothing proves it"));
+                self.broken(format!("S3: agent {index} succeeded without proof"));
             }
             _ => {}
         }
     }
 
-    /// The time as the watcher sees it.
+    /// The time from the watcher's view.
     pub(crate) fn watcher_now(&self) -> Now {
         match self.config.mutation {
             Some(Mutation::NoDeadlineCheck) => Now { boot_ms: 10_000, ..self.now },
@@ -326,7 +327,7 @@ impl World {
             Deed::Checked(name) => {
                 let agent = self.agents.iter().find(|agent| agent.name == name);
                 if agent.is_some_and(|agent| !agent.is_alive()) {
-                    self.broken(format!("S4: {name} is begun and nobody waits for it"));
+                    self.broken(format!("S4: {name} is started, but no client waits for it"));
                 }
                 self.ledger.checked.insert(name);
             }
@@ -348,7 +349,7 @@ impl World {
         self.end_if_stopped(index);
     }
 
-    /// A process that was told to stop ends when it has nothing left to do.
+    /// A process that was asked to stop ends when it has nothing left to do.
     fn end_if_stopped(&mut self, index: usize) {
         let is_over =
             |w: &WatcherProcess| w.stopping.is_some() && w.todo.is_empty() && w.core.is_idle();
@@ -357,7 +358,7 @@ impl World {
         }
     }
 
-    /// Puts a bug into what an execution says at its end.
+    /// Injects a bug into what an execution reports at its end.
     fn mutate_end(&self, verdict: &mut Verdict) {
         match (self.config.mutation, &mut verdict.off) {
             (Some(Mutation::SecondFenceForOneDeath), off) => *off = None,
@@ -366,7 +367,7 @@ impl World {
         }
     }
 
-    /// Puts the bug in.
+    /// Injects the bug.
     fn mutate(&mut self, index: usize, now: Now) {
         use fence_core::watcher::{Claim, Effect};
         let Some(watcher) = &mut self.watchers[index] else { return };
@@ -397,7 +398,7 @@ impl World {
         }
     }
 
-    /// Whoever looks finds the lock on the claimed file taken, though nobody holds it.
+    /// Every look finds the lock on the claimed file taken, though no process holds it.
     fn pretend_that_it_is_held(&mut self, index: usize) {
         let Some(watcher) = &self.watchers[index] else { return };
         let Some(Todo::Claimed(name, _)) = watcher.todo.front() else { return };
@@ -421,7 +422,7 @@ impl World {
         if self.config.in_memory {
             self.disk.lose_everything();
             self.ledger.claimed.clear();
-            // Nothing is left that could be begun again; an identity that is used anew is a new one.
+            // No request is left that could start again; a reused identity is a new one.
             self.ledger.executed.clear();
         } else {
             self.disk.crash(bits);
@@ -429,7 +430,7 @@ impl World {
             self.ledger.claimed.retain(|name| disk.has(Dir::Claimed, &name.file_name()));
         }
         self.ledger.checked.clear();
-        // What was noted of the power-ons may be lost with the logs.
+        // The recorded outcomes of power-ons may be lost with the logs.
         self.ledger.on_due.clear();
         self.half_written.clear();
         self.boot += 1;

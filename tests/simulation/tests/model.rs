@@ -1,5 +1,5 @@
-//! Small worlds, exhaustively: every order in which the steps of agents, watchers and devices can
-//! happen, with every crash at every place that the budget allows.
+//! Small worlds, exhaustively: every order of the steps of agents, watchers and devices, with every
+//! crash at every place that the budget allows.
 
 use fence_simulation::{Action, Budget, Config, Mutation, Setup, World, print_figures};
 use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model, Property};
@@ -69,12 +69,13 @@ const WORLD: Config = Config {
     mutation: None,
 };
 
-/// Explores the world in the order that gives the shortest way to a violation.
+/// Explores the world in the order that finds the shortest way to a violation.
 fn check(what: &str, config: Config) {
     report(what, builder(config).spawn_bfs());
 }
 
-/// Explores it in the order that needs little memory: what is seen is a number, what is to be seen few.
+/// Explores it in the order that needs little memory: a seen state is a number, and few states
+/// wait.
 fn check_large(what: &str, config: Config) {
     report(what, builder(config).spawn_dfs());
 }
@@ -150,8 +151,8 @@ fn a_fence_that_waits_for_the_power_on_of_a_reboot() {
     check("two agents, reboots", Config { has_reboots: true, budget, ..WORLD });
 }
 
-/// Takes half an hour, so it must be asked for. Each has up to ten million distinct states;
-/// with a second watcher as well there would be too many to wait for.
+/// Takes half an hour, so it runs only on request. Each world has up to ten million distinct
+/// states; a second watcher would make too many of them.
 #[test]
 #[ignore = "takes half an hour"]
 fn two_agents_two_targets_and_every_crash() {
@@ -187,7 +188,7 @@ fn an_older_client_and_a_crash_of_the_host() {
 }
 
 #[test]
-fn the_checker_finds_each_bug_that_is_put_in() {
+fn the_checker_finds_each_injected_bug() {
     let none = WORLD.budget;
     let agent = Budget { agents: 1, ..none };
     let agents = Budget { agents: 2, ..none };

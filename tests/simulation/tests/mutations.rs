@@ -1,4 +1,4 @@
-//! A checker that finds nothing proves nothing: each bug that is put in must be found.
+//! A checker that finds nothing proves nothing: it must find each injected bug.
 
 use fence_simulation::{Mutation, print_figures, run_seed};
 
@@ -25,7 +25,7 @@ fn a_claim_after_the_start_is_found() {
 }
 
 #[test]
-fn a_deadline_that_nobody_looks_at_is_found() {
+fn a_missing_check_of_the_deadline_is_found() {
     is_found(Mutation::NoDeadlineCheck, "S4");
 }
 
@@ -50,7 +50,7 @@ fn a_client_that_is_not_looked_for_is_found() {
 }
 
 #[test]
-fn an_order_that_is_given_for_nobody_is_found() {
+fn an_order_without_a_client_is_found() {
     is_found(Mutation::OrderForNobody, "S4");
 }
 
@@ -80,12 +80,12 @@ fn a_watcher_that_does_not_end_is_found() {
 }
 
 #[test]
-fn a_watcher_that_serves_nobody_while_it_waits_is_found() {
+fn a_stopping_watcher_that_serves_no_free_device_is_found() {
     is_found(Mutation::StopServesNobody, "S6");
 }
 
 #[test]
-fn a_new_configuration_that_what_waits_is_not_told_of_is_found() {
+fn waiting_requests_that_keep_an_old_route_are_found() {
     is_found(Mutation::ReloadForgotten, "S6");
 }
 
@@ -100,7 +100,7 @@ fn an_identity_that_is_forgotten_is_found() {
 }
 
 #[test]
-fn a_device_that_is_given_too_much_at_once_is_found() {
+fn too_many_concurrent_executions_on_a_device_are_found() {
     is_found(Mutation::DeviceLimitForgotten, "S6");
 }
 
@@ -110,7 +110,7 @@ fn two_watchers_that_know_nothing_of_each_other_are_found() {
 }
 
 #[test]
-fn a_power_on_of_which_nothing_is_noted_is_found() {
+fn a_power_on_without_a_recorded_outcome_is_found() {
     is_found(Mutation::OnForgottenWhenAnswered, "audit");
 }
 

@@ -1,11 +1,11 @@
-//! Many seeded histories, on all cores. `SEED=n` replays one and prints what happened in it.
+//! Many seeded histories, on all cores. `SEED=n` replays one and prints its events.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use fence_simulation::{print_figures, run_seed};
 
-/// Seeds that broke an invariant once.
+/// Seeds that once broke an invariant.
 const REGRESSIONS: [u64; 3] = [23_517, 352_501, 482_090];
 
 fn number(variable: &str, default: u64) -> u64 {
@@ -58,6 +58,6 @@ fn no_history_breaks_an_invariant() {
         "simulation: {count} seeds, {} seeds/s, {executions} executions, {successes} agents succeeded",
         u128::from(count) * 1_000 / start.elapsed().as_millis().max(1)
     ));
-    // A simulation in which nothing is fenced would break nothing either.
+    // A simulation that fences nothing would break nothing either.
     assert!(executions > count / 2 && successes > count / 20, "{executions}, {successes}");
 }

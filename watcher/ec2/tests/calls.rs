@@ -224,7 +224,7 @@ fn a_service_without_dry_runs_is_told_nothing_that_changes_the_instance() {
 }
 
 #[test]
-fn each_call_has_a_connection_of_its_own() {
+fn each_call_has_its_own_connection() {
     // It answers the first call of a connection, and does not even read the second.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! The steps of a fence, by what the device reports.
+//! The steps of a fence, for each report of the device.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn plan(action: FenceAction, abilities: Abilities, method: Method) -> Plan {
     Plan::new(action, abilities, method, 1, 45_000, 58_000)
 }
 
-/// Begins, with a client that waits.
+/// Begins with a client that waits.
 fn begin(plan: &mut Plan, now: u64) -> Step {
     assert_eq!(plan.next(Report::Begin, now), Step::LookForClient);
     plan.next(Report::Client(true), now)
@@ -27,7 +27,7 @@ fn power(state: PowerState) -> Report {
     Report::Power(PowerReport { state, detail: String::new() })
 }
 
-/// Feeds the reports, each a second later, and gives the last step.
+/// Passes in the reports, one second apart, and returns the last step.
 fn run(plan: &mut Plan, reports: impl IntoIterator<Item = Report>) -> Step {
     let mut now = 0;
     let mut step = begin(plan, now);
@@ -109,7 +109,7 @@ fn an_unknown_power_state_never_confirms() {
 }
 
 #[test]
-fn the_last_question_cut_short_by_the_limit_hides_no_reason_that_the_device_gave_before() {
+fn a_last_question_cut_short_by_the_limit_hides_no_earlier_reason_of_the_device() {
     let unknown = |detail: &str| {
         Report::Power(PowerReport { state: PowerState::Unknown, detail: detail.to_owned() })
     };
@@ -128,13 +128,13 @@ fn the_last_question_cut_short_by_the_limit_hides_no_reason_that_the_device_gave
     let message = end_of([("Unspecified error", 3_000), (cut, 45_000)]);
     assert!(message.contains("Unspecified error") && !message.contains(cut), "{message}");
 
-    // Without another reason, that one is told.
+    // If there is no other reason, this reason is reported.
     let message = end_of([(cut, 45_000), ("", 45_000)]);
     assert!(message.contains(cut), "{message}");
 }
 
 #[test]
-fn a_failed_order_is_looked_into_and_off_shown_counts_as_success() {
+fn after_a_failed_order_the_state_is_asked_for_and_a_shown_off_is_a_success() {
     let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
     let verdict = verdict(run(&mut plan, [unacknowledged(), power(PowerState::Off)]));
 
@@ -143,7 +143,7 @@ fn a_failed_order_is_looked_into_and_off_shown_counts_as_success() {
 }
 
 #[test]
-fn a_failed_order_is_not_looked_into_for_ever() {
+fn the_state_after_a_failed_order_is_not_asked_for_without_end() {
     let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
     let unknown = power(PowerState::Unknown);
     run(&mut plan, [unacknowledged(), power(PowerState::On), Report::Paused, unknown]);
@@ -194,7 +194,7 @@ fn nothing_but_a_reboot_by_off_and_on_has_a_power_on_that_follows() {
 }
 
 #[test]
-fn a_power_on_is_ordered_once_and_for_nobody_and_has_the_devices_own_time() {
+fn a_power_on_is_ordered_once_without_a_client_and_has_the_devices_own_time() {
     let mut late = Plan::power_on(ASKABLE, 45_000, 5_000, 5_000);
     assert_eq!(verdict(late.next(Report::Begin, 5_000)).result, FenceResult::Expired);
 
@@ -285,7 +285,7 @@ fn an_order_is_repeated_only_when_the_device_was_not_reached_and_only_as_configu
 }
 
 #[test]
-fn an_order_is_not_repeated_for_a_client_that_is_gone() {
+fn an_order_is_not_repeated_for_a_dead_client() {
     let mut plan = Plan::new(FenceAction::Off, ASKABLE, Method::OnOff, 3, 9_000, 58_000);
     let unreachable = Report::Order(OrderReport::Unreachable("no route".into()));
     run(&mut plan, [unreachable, Report::Paused]);
@@ -297,7 +297,7 @@ fn an_order_is_not_repeated_for_a_client_that_is_gone() {
 }
 
 #[test]
-fn no_order_of_a_fence_is_given_for_a_client_that_is_gone() {
+fn no_order_of_a_fence_is_given_for_a_dead_client() {
     for action in [FenceAction::Off, FenceAction::On, FenceAction::Reboot] {
         for method in [Method::OnOff, Method::Cycle] {
             let mut plan = plan(action, ASKABLE, method);
@@ -309,7 +309,7 @@ fn no_order_of_a_fence_is_given_for_a_client_that_is_gone() {
 }
 
 #[test]
-fn a_driver_that_finds_nobody_waiting_has_ordered_nothing() {
+fn a_driver_that_finds_no_waiting_client_has_ordered_nothing() {
     let withdrawn = Report::Order(OrderReport::Withdrawn);
     let mut plan = plan(FenceAction::Off, ASKABLE, Method::OnOff);
     let verdict = verdict(run(&mut plan, [withdrawn]));

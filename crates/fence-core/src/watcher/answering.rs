@@ -1,4 +1,4 @@
-//! From the outcome of a request to its answer on the disk.
+//! Turns the outcome of a request into its answer on the disk.
 
 use fence_protocol::{Answer, FenceResult, RecordName, Rejection, Request};
 
@@ -75,7 +75,7 @@ impl Watcher {
             self.ids.remove(id);
         }
         self.forget_sight(&name);
-        // A power-on that a fence waits for is dropped before it is ordered.
+        // A power-on that blocks a waiting fence is dropped before it is ordered.
         self.yield_returns(effects);
         let is_kept =
             answer.request_id.as_ref().is_some_and(|id| self.order_on(&name, id, now, effects));
@@ -85,7 +85,7 @@ impl Watcher {
             Then::RemovePending => Effect::RemovePending(name.clone()),
             Then::SetAside => Effect::SetAside(name.clone(), answer.message),
         });
-        // A client may have put a new request under the same name meanwhile.
+        // A client may have created a new request under the same name meanwhile.
         effects.push(Effect::Look(name));
     }
 
@@ -96,7 +96,7 @@ impl Watcher {
     }
 }
 
-/// Why a request that was claimed is not to be executed, by what its file says now.
+/// Why the file of a claimed request now forbids its execution.
 pub(super) fn refusal(
     job: &Job,
     parsed: &Result<Request, Rejection>,
@@ -109,7 +109,7 @@ pub(super) fn refusal(
     } else if parsed.as_ref() != Ok(&job.request) {
         (FenceResult::Rejected, "the request changed while it waited")
     } else if !is_awaited(job.request.held, Some(!client_gone)) {
-        (FenceResult::Withdrawn, "its client is gone: nobody holds the request any more")
+        (FenceResult::Withdrawn, "its client is gone: it no longer holds the request")
     } else if job.deadline_at(now) <= now.boot_ms {
         (FenceResult::Expired, "its deadline has passed")
     } else {

@@ -1,4 +1,4 @@
-//! What comes to the watcher, and what it wants done.
+//! The watcher's events and effects.
 
 use std::collections::BTreeSet;
 
@@ -12,86 +12,90 @@ use crate::execution::Verdict;
 pub enum Sight {
     /// No such file.
     Gone,
-    /// An answer to it exists already, under its own name or one that its client reads too.
+    /// The request already has an answer, under its own name or another name that its client reads.
     Answered,
-    /// Of a claimed one: it is a reboot that was answered when its target was off. The target was to be
-    /// brought back after that.
+    /// For a claimed request: a reboot that was answered when its target was off, and whose
+    /// power-on was due after the answer.
     OffAnswered(Box<Request>),
-    /// It must not be read, for this reason.
+    /// The file must not be read, for this reason.
     Untrusted(String),
-    /// It was read.
+    /// The file was read.
     Content(Box<Content>),
 }
 
-/// What was read of a request's file.
+/// What was read from a request's file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Content {
-    /// The request, or what is wrong with it.
+    /// The request, or what is wrong with the file.
     pub parsed: Result<Request, Rejection>,
-    /// The size in bytes and the time of the last change, milliseconds of the wall clock: they tell
-    /// whether somebody is still writing.
+    /// The size in bytes and the time of the last change, in milliseconds on the wall clock: they
+    /// show whether a client is still writing.
     pub changed: (u64, i64),
 }
 
-/// What came of a claim.
+/// The result of a claim.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Claim {
-    /// The request was gone: its client withdrew it.
+    /// The request no longer existed: its client withdrew it.
     Gone,
-    /// The disk refused, for this reason; the request is still pending.
+    /// The disk refused the claim, for this reason; the request is still pending.
     Failed(String),
-    /// The request is ours.
+    /// The watcher has claimed the request.
     Claimed {
-        /// What the claimed file says. It is read after the claim, when no client can change it.
+        /// The content of the claimed file. It is read after the claim, when no client can change
+        /// it.
         parsed: Result<Request, Rejection>,
         /// The client no longer holds its lock on the file.
         client_gone: bool,
-        /// The request's identity was begun before, under another file name or by another watcher.
+        /// A request with this identity was started before, under another file name or by another
+        /// watcher.
         begun_before: bool,
     },
 }
 
-/// What happens to the watcher.
+/// An event for the watcher.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// At the start, a claimed request lies there: the watcher before us ended while it had it.
+    /// At the start, a claimed request was found: the previous watcher ended before it had finished
+    /// it.
     Recovered(RecordName, Sight),
-    /// It looked at a pending request.
+    /// The watcher looked at a pending request.
     Seen(RecordName, Sight),
-    /// Of [`Effect::Claim`].
+    /// The result of [`Effect::Claim`].
     Claim(RecordName, Claim),
-    /// Of [`Effect::Execute`].
+    /// The result of [`Effect::Execute`].
     Finished(RecordName, Verdict),
-    /// Of [`Effect::Inquire`]: whether the device was reached, and what there is to say.
+    /// The result of [`Effect::Inquire`]: whether the device was reached, and a message.
     Inquired(RecordName, bool, String),
-    /// Of [`Effect::Answer`]: whether the answer is on the disk.
+    /// The result of [`Effect::Answer`]: whether the answer is on the disk.
     Answered(RecordName, Result<(), String>),
-    /// A device listed its targets, or did not: because of [`Effect::AskTargets`], or because somebody
-    /// else wanted to know.
+    /// A device returned its list of targets, or failed to: after [`Effect::AskTargets`], or after
+    /// another query for the list.
     Targets(String, Option<BTreeSet<NodeName>>),
-    /// Of [`Effect::PowerOn`]: the device has taken or refused the order of this request. An order that
-    /// it did not acknowledge may still be carried out: then this does not happen.
+    /// During [`Effect::PowerOn`]: the device has accepted or refused the order of this request.
+    /// This event is not sent for an order that the device did not acknowledge, because the device
+    /// may still carry it out.
     OnOrdered(RequestId),
-    /// Of [`Effect::PowerOn`]: whether the target is on.
+    /// The result of [`Effect::PowerOn`]: whether the target is on.
     OnOver(RequestId, Verdict),
-    /// At the start, the record of a target that was to be brought back: see
-    /// [`Effect::KeepReturning`].
+    /// At the start, the record of a target whose power-on was due: see [`Effect::KeepReturning`].
     LeftReturning(Request),
     /// Time has passed.
     Tick,
-    /// The configuration is another one now. The claims before it have been reported.
+    /// The watcher uses a new configuration. All earlier claims have been reported.
     Reconfigured(Settings, Vec<Device>),
-    /// The watcher is to end once what runs is over. Free lanes are served meanwhile, until this
-    /// instant at most (milliseconds of `CLOCK_BOOTTIME`); without one, nothing more is begun.
+    /// The watcher must stop after the running executions. Until this instant at most (milliseconds
+    /// of `CLOCK_BOOTTIME`) it still serves free lanes; without an instant, it starts nothing more.
     Stop(Option<u64>),
 }
 
-/// What the watcher wants done.
+/// What the watcher asks its shell to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Look at this pending request and report [`Event::Seen`].
     Look(RecordName),
-    /// Take it out of its client's reach, durably if `sync`, and report [`Event::Claim`].
+    /// Claim the request, so that its client can no longer withdraw it, durably if `sync`, and
+    /// report [`Event::Claim`].
     Claim {
         /// The record.
         name: RecordName,
@@ -100,30 +104,32 @@ pub enum Effect {
     },
     /// Fence, and report [`Event::Finished`].
     Execute(RecordName, Job),
-    /// Ask, without fencing, and report [`Event::Inquired`].
+    /// Ask the device without fencing, and report [`Event::Inquired`].
     Inquire(RecordName, Request),
     /// Ask this device for its targets and report [`Event::Targets`].
     AskTargets(String),
-    /// Write the answer durably and report [`Event::Answered`]. Beside it stands the request, if anybody
-    /// could read one: the audit needs it where the client is gone.
+    /// Write the answer durably and report [`Event::Answered`]. The request is passed along if it
+    /// could be read: the audit needs it if the client has ended.
     Answer(RecordName, Answer, Option<Request>),
     /// Remove the claimed file, whose answer is on the disk.
     RemoveClaimed(RecordName),
-    /// Keep the claimed file, whose answer is on the disk, as the record of this request's target, which
-    /// is to be brought back.
+    /// Keep the claimed file, whose answer is on the disk, as the record that this request's target
+    /// awaits its power-on.
     KeepReturning(RecordName, RequestId),
-    /// Order the target back, once, and report [`Event::OnOrdered`], then [`Event::OnOver`].
+    /// Order the power-on of the target, once, and report [`Event::OnOrdered`], then
+    /// [`Event::OnOver`].
     PowerOn(Job),
-    /// Order the target of this request back no more, or ask the device no more whether it is on.
+    /// Cancel the power-on of this request's target, or stop asking the device whether the target
+    /// is on.
     EndPowerOn(RequestId),
-    /// Note what became of the target of this request, which was made off by it.
+    /// Record the outcome of the power-on of this request's target, which the request switched off.
     Returned(Request, OnResult),
-    /// Remove the record of [`Effect::KeepReturning`], once what was noted last is certain to last.
+    /// Remove the record of [`Effect::KeepReturning`], after the outcome is durable.
     ForgetReturning(RequestId),
     /// Remove the pending file, whose answer is on the disk or not due.
     RemovePending(RecordName),
-    /// Move the pending file to where people can look at it.
+    /// Move the pending file to a place where people can look at it.
     SetAside(RecordName, String),
-    /// Tell people.
+    /// Log this message.
     Note(RecordName, String),
 }

@@ -1,9 +1,10 @@
-//! One death, one fence: what waits is answered from an execution that made its target off meanwhile.
+//! One death, one fence: a waiting request is answered from an execution that switched its target
+//! off meanwhile.
 //!
-//! Two clients often ask for the same node (Pacemaker's controller and DLM, a second requester, a second
-//! try). Who asked before the target was off asked about a death that this fence has dealt with. A fence
-//! of its own would hit the node again when it has come back. DLM decides by the same rule: a node counts
-//! as fenced if it was fenced at or after the time of its failure.
+//! Two clients often ask for the same node (Pacemaker's controller and DLM, a second requester, a
+//! second attempt). A client that asked before the target was off asked about a death that this
+//! fence has dealt with. A second fence would hit the node after it has come back. DLM decides by
+//! the same rule: a node counts as fenced if it was fenced at or after the time of its failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,35 +13,35 @@ use fence_protocol::{Answer, FenceAction, FenceResult, NodeName, RecordName, Req
 use super::{Effect, Job, Lane, Machine, State, Watcher};
 use crate::execution::{Off, Verdict};
 
-/// How the message of an answer begins whose request was not executed: another execution has dealt with it.
+/// The start of the message in the answer to a request that another execution has dealt with.
 pub const NOT_FENCED_AGAIN: &str = "not fenced again";
 
-/// The last time that a target was off, by an execution of this watcher.
+/// The last time that an execution of this watcher switched a target off.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Fenced {
     off: Off,
-    /// The request that this was done for.
+    /// The request that was executed.
     request_id: RequestId,
     target: NodeName,
     lane: Lane,
     machines: Vec<Machine>,
     performed: &'static str,
-    /// An order that brings the target back was or may have been given since.
+    /// A power-on was ordered since, or may have been.
     on_since: bool,
 }
 
-/// When each request that is not answered was first seen, whatever became of it meanwhile.
+/// When each unanswered request was first seen, in whatever state it has been since.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct FirstSeen {
     of: BTreeMap<RecordName, (Subject, u64)>,
     order: BTreeSet<(u64, RecordName)>,
 }
 
-/// Which request it is, and about whom.
+/// The identity and the target of the request.
 type Subject = (RequestId, Option<NodeName>);
 
 impl FirstSeen {
-    /// When `request` was first seen under `name`, which is now if it is another one than before.
+    /// When `request` was first seen under `name`: now, if another request was there before.
     fn see(&mut self, name: &RecordName, request: &Request, now_boot_ms: u64) -> u64 {
         let subject = (request.request_id.clone(), request.target_node.clone());
         if let Some((known, at)) = self.of.get(name)
@@ -66,10 +67,10 @@ impl FirstSeen {
 }
 
 impl Fenced {
-    /// Whether this is what `job` asks for. It must have been done where `job` would be done now, by all
-    /// that the device calls its target: another device may cut only one of two power supplies, or not be
-    /// able to show what it did, and a new configuration may name another plug or address. Two nodes may
-    /// differ by their domain alone.
+    /// Whether this is what `job` asks for. It must have been done on the device where `job` would
+    /// run now, with the same plug and address. Another device may cut only one of two power
+    /// supplies, or may be unable to show the state. A new configuration may use another plug or
+    /// address. Two nodes may differ only in their domain.
     fn settles(&self, job: &Job) -> bool {
         let suits = match job.action {
             FenceAction::Reboot => true,
@@ -103,7 +104,8 @@ impl Fenced {
 }
 
 impl Watcher {
-    /// Answers `job` if an execution has dealt with it, or else puts it into the line of its lane.
+    /// Answers `job` if an execution has dealt with it; otherwise puts it into the queue of its
+    /// lane.
     pub(super) fn settle_or_enqueue(
         &mut self,
         name: RecordName,
@@ -123,7 +125,7 @@ impl Watcher {
         (fenced.settles(job) && !is_brought_back).then(|| fenced.answer(job))
     }
 
-    /// Whether an `on` for the machine of `job` waits that came earlier.
+    /// Whether an earlier `on` for the machine of `job` waits.
     fn is_on_due_before(&self, job: &Job) -> bool {
         let queued = self.queued_for.get(&job.target.machine()).into_iter().flatten();
         let mut states = queued.filter_map(|name| self.records.get(name));
@@ -132,7 +134,7 @@ impl Watcher {
         })
     }
 
-    /// `request` lies under `name`; gives the instant at which it was first seen.
+    /// `request` is pending under `name`; returns the instant at which it was first seen.
     pub(super) fn note_sight(
         &mut self,
         name: &RecordName,
@@ -145,12 +147,12 @@ impl Watcher {
     /// The request under `name` is answered or gone.
     pub(super) fn forget_sight(&mut self, name: &RecordName) {
         self.first_seen.remove(name);
-        // What was off before all that waits was seen settles nothing any more.
+        // An off before the first waiting request was seen can no longer answer any request.
         let oldest = self.first_seen.oldest();
         self.fenced.retain(|_, fenced| oldest.is_some_and(|at| fenced.off.at_boot_ms >= at));
     }
 
-    /// An execution of `job` begins: what it may bring back does not count as off any more.
+    /// An execution of `job` begins: a target that it may switch on no longer counts as off.
     pub(super) fn note_begin(&mut self, job: &Job) {
         let is_same = |fenced: &&mut Fenced| {
             fenced.machines.iter().any(|machine| job.machines.contains(machine))
@@ -162,7 +164,8 @@ impl Watcher {
         }
     }
 
-    /// An execution of `job` is over: what waits and is dealt with by it is answered, and not executed.
+    /// An execution of `job` has ended: waiting requests that it has dealt with are answered, not
+    /// executed.
     pub(super) fn note_end(&mut self, job: &Job, verdict: &Verdict, effects: &mut Vec<Effect>) {
         let Some(off) = verdict.off else { return };
         let fenced = Fenced {
@@ -187,7 +190,7 @@ impl Watcher {
         }
     }
 
-    /// Takes `job` out of its client's reach, to answer it with `answer`.
+    /// Claims `job`, to answer it with `answer`.
     fn join(&mut self, name: RecordName, job: Job, answer: Answer, effects: &mut Vec<Effect>) {
         let sync = job.request.boot_id.is_none();
         effects.push(Effect::Claim { name: name.clone(), sync });

@@ -1,4 +1,5 @@
-//! What a file in the spool gets: a place in the queue, an answer at once, another look, or nothing.
+//! What happens to a file in the spool: it is queued, answered at once, looked at again, or
+//! ignored.
 
 use fence_protocol::{
     Answer, FenceResult, RecordName, Rejection, Request, RequestError, Requested,
@@ -12,8 +13,8 @@ use crate::Now;
 use crate::clock::other_boot;
 
 impl Watcher {
-    /// A claimed request that the watcher before us left behind. Whether it was begun is unknown, so
-    /// it is never begun again.
+    /// A claimed request of the previous watcher. Whether its execution was started is unknown, so
+    /// it is never started again.
     pub(super) fn recovered(&mut self, name: RecordName, sight: Sight, effects: &mut Vec<Effect>) {
         let parsed = match sight {
             Sight::Gone => return,
@@ -64,11 +65,11 @@ impl Watcher {
                 }
                 self.queue.remove(&job.lane, &job.machines, job.seq);
                 self.ids.remove(&job.request.request_id);
-                // What it says now was not known before.
+                // The file has new content: forget what was known about the old one.
                 self.forget_sight(&name);
                 None
             }
-            // What is under way goes its way; a new file of the same name is looked at afterwards.
+            // A running request continues; a new file of the same name is looked at afterwards.
             Some(_) => return,
         };
         self.take(&name);
@@ -78,7 +79,7 @@ impl Watcher {
             }
             Sight::Answered | Sight::OffAnswered(_) => {
                 self.forget_sight(&name);
-                let why = "an answer to it exists already: it is removed, not run".to_owned();
+                let why = "it already has an answer: removed, not run".to_owned();
                 effects.push(Effect::Note(name.clone(), why));
                 effects.push(Effect::RemovePending(name));
             }
@@ -95,8 +96,8 @@ impl Watcher {
         }
     }
 
-    /// The answer to a question that an older client put as a request. It never reads as a fence: a
-    /// success that names a target could be taken for one.
+    /// The answer to a question that an older client sent as a request. The answer never reads as a
+    /// fence: a client could take a success that names a target for one.
     pub(super) fn inquired(
         &mut self,
         name: RecordName,
@@ -126,7 +127,7 @@ impl Watcher {
         effects: &mut Vec<Effect>,
     ) {
         if let Some(other) = self.ids.get(&request.request_id) {
-            let why = format!("its request_id is under way as {other}: it is removed, not run");
+            let why = format!("its request_id is already in use by {other}: removed, not run");
             effects.push(Effect::Note(name.clone(), why));
             effects.push(Effect::RemovePending(name));
             return;
@@ -196,13 +197,14 @@ impl Watcher {
         }
     }
 
-    /// The instant of `CLOCK_BOOTTIME` after which the request must not begin, and of the wall clock
-    /// where that one decides.
+    /// The instant of `CLOCK_BOOTTIME` after which the request must not start, and the instant of
+    /// the wall clock if that clock decides.
     ///
-    /// A client that names the boot and its clock is taken at its word, so that a step of the wall
-    /// clock changes nothing. For any other the wall clock decides: a deadline that it names, else the
-    /// default after the earliest of its timestamp, the last change of its file and now. A request from
-    /// the future has no known age: the clock was set back since, or the client's is wrong.
+    /// If a client names the boot and its clock, that instant decides, so that a step of the wall
+    /// clock changes nothing. For any other client, the wall clock decides: the deadline that the
+    /// client names, or else the default after the earliest of the timestamp, the last change of
+    /// the file, and now. A request from the future has no known age: the clock was set back since,
+    /// or the client's clock is wrong.
     fn deadline(
         &self,
         request: &Request,
@@ -212,7 +214,7 @@ impl Watcher {
         let up_ms = i64::try_from(now.boot_ms).unwrap_or(i64::MAX);
         let booted_wall_ms = now.wall_ms.saturating_sub(up_ms);
         let (boot_ms, wall_ms) = match (&request.boot_id, request.deadline_boottime_ms) {
-            // A UUID, whose letters may be written in either case.
+            // A UUID: its letters may be in either case.
             (Some(boot_id), _) if !boot_id.eq_ignore_ascii_case(&self.settings.boot_id) => {
                 return Err(if written_wall_ms >= booted_wall_ms {
                     other_boot(boot_id, &self.settings.boot_id)
@@ -248,8 +250,9 @@ impl Watcher {
         }
     }
 
-    /// A file that is no request. A cut-off text may be one that a simple client is still writing:
-    /// `before` tells when it was first seen, when it last changed, and what it looked like then.
+    /// A file that is not a request. A truncated text may be one that a simple client is still
+    /// writing: `before` contains when the file was first seen, when it last changed, and its size
+    /// and time then.
     fn unreadable(
         &mut self,
         name: RecordName,
@@ -278,21 +281,21 @@ impl Watcher {
     }
 }
 
-/// The words for a request whose file or timestamp (`what`) is older than this boot.
+/// The message for a request whose file or timestamp (`what`) is older than this boot.
 fn written_before_this_boot(what: &str) -> String {
     format!("it was written before this node was booted, by the time of its {what}")
 }
 
-/// The words for a request whose file or timestamp (`what`) lies ahead of the wall clock.
+/// The message for a request whose file or timestamp (`what`) is ahead of the wall clock.
 fn written_in_the_future(what: &str) -> String {
     format!(
-        "the time of its {what} lies in the future: the clock was set back or the client's clock is \
+        "the time of its {what} is in the future: the clock was set back or the client's clock is \
          wrong, so its age is unknown; send boot_id and deadline_boottime_ms"
     )
 }
 
-/// How far the time of a file or a timestamp may lie ahead of the wall clock, in milliseconds: they
-/// are read or written at different resolutions.
+/// How far the time of a file or a timestamp may be ahead of the wall clock, in milliseconds: they
+/// are read or written with different resolutions.
 const CLOCK_SLACK_MS: i64 = 1_000;
 
 enum Admission {
@@ -303,7 +306,7 @@ enum Admission {
     Queue(Box<Job>),
 }
 
-/// The answer where the request itself gives little: the file's name may still tell whose it is.
+/// The answer to a file that contains little: the file's name may still identify the request.
 fn answer_to_unreadable(
     name: &RecordName,
     rejection: &Rejection,

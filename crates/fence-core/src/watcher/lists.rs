@@ -1,5 +1,5 @@
-//! The lists of targets that devices give: asked for when a request needs them, once. A target that is
-//! missing from a list is asked for again if the list is older than the request.
+//! The lists of targets that devices return. A device is asked once, when a request needs its list.
+//! If a target is missing from a list that is older than the request, the device is asked again.
 
 use std::collections::BTreeSet;
 
@@ -8,21 +8,21 @@ use fence_protocol::{NodeName, RecordName};
 use super::{Coverage, Device, Effect, State, Watcher, outdated, unlisted};
 use crate::Now;
 
-/// A device that was asked for its targets; instants in milliseconds of `CLOCK_BOOTTIME`.
+/// A device that was asked for its targets; all instants are milliseconds of `CLOCK_BOOTTIME`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
-    /// When it was asked because of a request; 0 for never.
+    /// When a request last caused the question; 0 for never.
     at: u64,
     /// Until when requests wait for its list.
     patience_until: u64,
-    /// When it may be asked again for a target that its list lacks.
+    /// When the device may be asked again for a target that its list lacks.
     again_from: u64,
 }
 
 impl Watcher {
-    /// Has the devices asked whose lists decide where a fence of `target` goes, which was first seen at
-    /// `seen_boot_ms`: once, and again where a list that is older would refuse it. Gives the instant until
-    /// which that is waited for.
+    /// Asks the devices whose lists decide the route of a fence of `target`, which was first seen
+    /// at `seen_boot_ms`: once, and again if an older list would refuse the target. Returns the
+    /// instant until which the request waits for them.
     pub(super) fn ask_for_lists(
         &mut self,
         named: Option<&str>,
@@ -56,7 +56,7 @@ impl Watcher {
         until
     }
 
-    /// A device gave its list of targets, or did not.
+    /// A device returned its list of targets, or failed to.
     pub(super) fn listed(
         &mut self,
         device: &str,
@@ -65,11 +65,11 @@ impl Watcher {
         effects: &mut Vec<Effect>,
     ) {
         let at = self.asked.get(device).map(|asked| asked.at);
-        // A device that nobody asked because of a request, and that gave no list, can still be asked.
+        // A device that no request has asked, and that returned no list, can still be asked.
         if targets.is_some() || at.is_some() {
             let asked = Asked {
                 at: at.unwrap_or(0),
-                // Nobody waits for it any more.
+                // No request waits for the list any more.
                 patience_until: 0,
                 again_from: now.boot_ms.saturating_add(LIST_FRESH_MS),
             };
@@ -84,7 +84,7 @@ impl Watcher {
         self.look_at_unlisted(effects);
     }
 
-    /// Has everything that waits for lists looked at again.
+    /// Looks again at every request that waits for lists.
     pub(super) fn look_at_unlisted(&mut self, effects: &mut Vec<Effect>) {
         let waiting = self.records.iter().filter(|(_, (state, _))| *state == State::Unlisted);
         let waiting: Vec<RecordName> = waiting.map(|(name, _)| name.clone()).collect();
@@ -111,10 +111,11 @@ impl Asked {
         }
     }
 
-    /// What a request does whose target is missing from the list, and that was seen at `seen_boot_ms`.
+    /// What a request does if its target is missing from the list; the request was seen at
+    /// `seen_boot_ms`.
     fn again(&self, seen_boot_ms: u64, now: Now) -> Wait {
         match self.again_from {
-            // It was asked for this request, or for one that came later.
+            // The device was asked for this request, or for a later one.
             _ if self.at >= seen_boot_ms => Wait::No,
             again_from if again_from <= now.boot_ms => Wait::Ask,
             again_from if again_from <= seen_boot_ms.saturating_add(LIST_TURN_MS) => {
@@ -125,17 +126,18 @@ impl Asked {
     }
 }
 
-/// How long a request waits for the lists of targets that decide where it goes, in milliseconds. A
-/// device that does not give its list by then is tried like one that has none.
+/// How long a request waits for the lists of targets that decide its route, in milliseconds. After
+/// that time, a device without a list is treated as one that cannot list its targets.
 const LIST_WAIT_MS: u64 = 5_000;
 
-/// For how long a device that gave its list is not asked again, in milliseconds, however many requests
-/// come for targets that its list lacks.
+/// How long a device that returned its list is not asked again, in milliseconds, however many
+/// requests arrive for targets that its list lacks.
 const LIST_FRESH_MS: u64 = 5_000;
 
-/// How long after it was seen a request's turn to have a device asked again must come, in milliseconds.
+/// How soon after it was seen a request must get its turn to have a device asked again, in
+/// milliseconds.
 const LIST_TURN_MS: u64 = 10_000;
 
-/// After how long a device that was asked and gave no word at all may be asked again, in milliseconds: a
-/// question to a device ends before.
+/// How soon a device that was asked and did not respond at all may be asked again, in milliseconds:
+/// a question to a device ends before that.
 const LIST_LATEST_MS: u64 = 30_000;

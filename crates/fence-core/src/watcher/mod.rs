@@ -1,14 +1,14 @@
-//! What the watcher decides: which request is begun, when, and what each is answered.
+//! What the watcher decides: which request starts, when, and the answer to each.
 //!
-//! The directory is the queue. This value only remembers what it has seen of it, so losing it (a
-//! crash) loses no request: what was pending is seen again, what was claimed is answered
-//! "interrupted". Every effect is one step on the disk or one order to a worker, and its outcome
-//! comes back as an event, so a simulation can stop the world between any two of them.
+//! The directory is the queue. This value only remembers what it has seen there, so its loss (a
+//! crash) loses no request: the next watcher sees the pending requests again and answers the
+//! claimed ones "interrupted". Every effect is one step on the disk or one order to a worker, and
+//! its outcome comes back as an event. So a simulation can stop the world between any two of them.
 //!
-//! What comes in is judged in `intake`; what waits stands in `queue`; where a request goes is decided
-//! in `route`, with the devices' own lists of targets from `lists`; what another execution has dealt
-//! with is answered in `fenced`; a new configuration is taken over in `reload`. What a device does is none
-//! of this: see [`crate::execution`].
+//! `intake` judges incoming files. `queue` holds the waiting requests. `route` chooses the device
+//! for a request, with the devices' own lists of targets from `lists`. `fenced` answers a request
+//! that another execution has dealt with. `reload` takes a new configuration over. The steps on a
+//! device are in [`crate::execution`].
 
 mod answering;
 mod event;
@@ -36,42 +36,42 @@ pub use returning::OnResult;
 use returning::Returning;
 pub use route::{Coverage, Device, Unroutable, outdated, route, unlisted};
 
-/// What a watcher has to know besides its devices.
+/// What a watcher must know besides its devices.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// This boot's identity (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: String,
-    /// How long a request lives that names no deadline, in milliseconds after it was written.
+    /// The lifetime of a request that names no deadline, in milliseconds after it was written.
     pub default_deadline_ms: u64,
-    /// The most executions at the same time, over all devices.
+    /// The maximum number of concurrent executions, over all devices.
     pub max_running: usize,
 }
 
-/// A request on its way.
+/// A request that waits or runs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Job {
     /// Its place in the order of arrival.
     pub seq: u64,
-    /// What the client wrote.
+    /// The request that the client wrote.
     pub request: Request,
     /// The action, which is a fence.
     pub action: FenceAction,
     /// The target, which a fence always has.
     pub target: NodeName,
-    /// The device that serves it, and where.
+    /// The device that serves the request, and the lane.
     pub lane: Lane,
-    /// The machine that it acts on, by all its names.
+    /// The machine that the fence acts on, by all its names.
     pub machines: Vec<Machine>,
     /// When this watcher first saw it, in milliseconds of `CLOCK_BOOTTIME`.
     pub seen_boot_ms: u64,
-    /// The instant after which it must not begin, in milliseconds of `CLOCK_BOOTTIME`.
+    /// The instant after which the request must not start, in milliseconds of `CLOCK_BOOTTIME`.
     pub deadline_boot_ms: u64,
-    /// The same by the wall clock, in milliseconds since 1970, where the client knows no other.
+    /// The same on the wall clock, in milliseconds since 1970, if the client knows no other clock.
     pub deadline_wall_ms: Option<i64>,
 }
 
 impl Job {
-    /// Its deadline as it is now: a wall clock that was set forward meanwhile brings it closer.
+    /// The current deadline: a wall clock that was set forward meanwhile brings it closer.
     pub fn deadline_at(&self, now: Now) -> u64 {
         let by_wall = self.deadline_wall_ms.map(|deadline| {
             let left = deadline.saturating_sub(now.wall_ms);
@@ -81,24 +81,24 @@ impl Job {
     }
 }
 
-/// Whether somebody still waits for a request. `is_holder` tells whether its client said that it holds
-/// it; `held` what the claimed file shows: whether anybody holds it, or `None` where it is gone or
-/// cannot be looked at.
+/// Whether a client still waits for a request. `is_holder` says whether the client declared that it
+/// holds a lock; `held` is the lock on the claimed file: held or free, or `None` if the file is
+/// gone or cannot be checked.
 pub fn is_awaited(is_holder: bool, held: Option<bool>) -> bool {
-    // An older client holds nothing, and waits until its deadline.
+    // An older client holds no lock, and waits until its deadline.
     held.is_some_and(|is_held| is_held || !is_holder)
 }
 
-/// How long an unreadable request is given to become readable, in milliseconds after its last change.
+/// How long after its last change an unreadable request may still become readable, in milliseconds.
 pub const WRITE_GRACE_MS: u64 = 3_000;
 
-/// How long an unreadable request that keeps changing is followed, in milliseconds.
+/// How long the watcher follows an unreadable request that keeps changing, in milliseconds.
 pub const WRITE_LIMIT_MS: u64 = 30_000;
 
-/// How often an unreadable request is looked at, in milliseconds.
+/// The time between two looks at an unreadable request, in milliseconds.
 const WRITE_LOOK_MS: u64 = 250;
 
-/// The pause before a write or a claim that the disk refused is tried again, in milliseconds.
+/// The pause before the watcher repeats a write or a claim that the disk refused, in milliseconds.
 const DISK_RETRY_MS: u64 = 1_000;
 
 /// What follows an answer that is on the disk.
@@ -111,23 +111,24 @@ enum Then {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
-    /// Unreadable so far: first seen, last seen to change, and what it looked like then.
+    /// Unreadable so far: when it was first seen, when it last changed, and its size and time then.
     Young { first_boot_ms: u64, changed_boot_ms: u64, changed: (u64, i64) },
-    /// Waits until devices have listed their targets; then it is looked at again.
+    /// Waits until devices have returned their lists of targets; then it is looked at again.
     Unlisted,
     /// Waits for its device and its target.
     Queued(Job),
-    /// The disk refused the claim; it will be tried again.
+    /// The disk refused the claim; the watcher will try again.
     Stalled(Job),
     /// Being claimed.
     Claiming(Job),
-    /// Being claimed to be answered like this: another execution has dealt with it.
+    /// Being claimed to get this answer: another execution has dealt with it.
     Joining(Job, Answer),
     /// Being executed since this instant.
     Running(Job, u64),
-    /// A question, being asked.
+    /// A question that a device is being asked.
     Inquiring(Request),
-    /// Its answer is being written, or will be again; with the request, as in [`Effect::Answer`].
+    /// The answer is being written, or will be written again; with the request, as in
+    /// [`Effect::Answer`].
     Answering(Answer, Option<Request>, Then),
 }
 
@@ -138,34 +139,34 @@ pub struct Watcher {
     devices: Vec<Device>,
     /// The devices that were asked for their targets.
     asked: BTreeMap<String, Asked>,
-    /// What is known, each with the instant at which time alone moves it on.
+    /// All known requests, each with the instant at which time alone changes its state.
     records: BTreeMap<RecordName, (State, Option<u64>)>,
-    /// The identities of what is queued, running or being answered.
+    /// The identities of all queued, running and unanswered requests.
     ids: BTreeMap<RequestId, RecordName>,
     queue: Queue,
     timers: BTreeSet<(u64, RecordName)>,
-    /// What is queued for each machine; see [`NodeName::machine`].
+    /// The queued requests for each machine; see [`NodeName::machine`].
     queued_for: BTreeMap<String, BTreeSet<RecordName>>,
     first_seen: FirstSeen,
-    /// The machines that were made off since the first of what waits was seen.
+    /// The machines that were switched off since the first waiting request was seen.
     fenced: BTreeMap<String, Fenced>,
-    /// The targets that are to be brought back, by the request that made them off.
+    /// The targets that await their power-on, by the request that switched them off.
     returning: BTreeMap<RequestId, Returning>,
     next_seq: u64,
     stopping: Option<Stopping>,
 }
 
-/// A watcher that is to end.
+/// A watcher that is stopping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Stopping {
-    /// What ran when it was told so, and still runs.
+    /// The executions that ran when the watcher was asked to stop, and still run.
     running: BTreeSet<RecordName>,
-    /// Until when free lanes are served while any of that runs.
+    /// Until when free lanes are served while any of them runs.
     serve_until_boot_ms: u64,
 }
 
 impl Watcher {
-    /// A watcher that has seen nothing yet. `devices` in the order of the configuration.
+    /// A watcher that has seen nothing yet. `devices` is in the order of the configuration.
     pub fn new(settings: Settings, devices: Vec<Device>) -> Self {
         let queue = Queue::new(settings.max_running, lane_max(&devices));
         Watcher {
@@ -185,7 +186,7 @@ impl Watcher {
         }
     }
 
-    /// Takes an event and says what is to be done, in this order.
+    /// Takes an event and returns what to do, in this order.
     pub fn handle(&mut self, event: Event, now: Now) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
@@ -221,12 +222,13 @@ impl Watcher {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Whether `name` is known: a file of that name need not be looked at again but for a change.
+    /// Whether `name` is known: a known file needs another look only after a change.
     pub fn knows(&self, name: &RecordName) -> bool {
         self.records.contains_key(name)
     }
 
-    /// Whether nothing is being claimed, executed or answered, and no target is being brought back.
+    /// Whether no request is being claimed, executed or answered, and no target awaits its
+    /// power-on.
     pub fn is_idle(&self) -> bool {
         self.returning.is_empty()
             && self.records.values().all(|(state, _)| {
@@ -237,7 +239,7 @@ impl Watcher {
             })
     }
 
-    /// What is being executed, and since when (milliseconds of `CLOCK_BOOTTIME`).
+    /// The running executions, each with its start (milliseconds of `CLOCK_BOOTTIME`).
     pub fn running(&self) -> impl Iterator<Item = (&RecordName, &Job, u64)> {
         self.records.iter().filter_map(|(name, (state, _))| match state {
             State::Running(job, since) => Some((name, job, *since)),
@@ -245,13 +247,13 @@ impl Watcher {
         })
     }
 
-    /// What is being claimed or executed.
+    /// The requests that are being claimed or executed.
     pub fn begun(&self) -> impl Iterator<Item = &RecordName> {
         let is_begun = |state: &State| matches!(state, State::Claiming(_) | State::Running(..));
         self.records.iter().filter(move |(_, (state, _))| is_begun(state)).map(|(name, _)| name)
     }
 
-    /// What is being claimed to be answered from another execution.
+    /// The requests that are being claimed to be answered from another execution.
     pub fn joining(&self) -> impl Iterator<Item = (&RecordName, &Job)> {
         self.records.iter().filter_map(|(name, (state, _))| match state {
             State::Joining(job, _) => Some((name, job)),
@@ -267,7 +269,7 @@ impl Watcher {
         }
     }
 
-    /// What waits for its device or its target.
+    /// The requests that wait for their device or their target.
     pub fn queued(&self) -> impl Iterator<Item = &Job> {
         self.records.values().filter_map(|(state, _)| match state {
             State::Queued(job) | State::Stalled(job) => Some(job),
@@ -275,12 +277,12 @@ impl Watcher {
         })
     }
 
-    /// Whether the target of the request `id` is off by it, and is to be brought back.
+    /// Whether the request `id` switched its target off and the target awaits its power-on.
     pub fn brings_back(&self, id: &RequestId) -> bool {
         self.returning.contains_key(id)
     }
 
-    /// How many outcomes wait to be written.
+    /// The number of answers that wait to be written.
     pub fn unanswered(&self) -> usize {
         self.records.values().filter(|(state, _)| matches!(state, State::Answering(..))).count()
     }
@@ -297,8 +299,9 @@ impl Watcher {
         });
     }
 
-    /// Whether new requests are begun. A watcher that is to end goes on as long as it has to wait for
-    /// what ran when it was told so: nobody else can serve the free lanes before it has ended.
+    /// Whether the watcher starts new requests. A stopping watcher continues as long as it must
+    /// wait for the executions that ran when it was asked to stop: no other watcher can serve the
+    /// free lanes before it has ended.
     fn may_begin(&self, now: Now) -> bool {
         self.stopping.as_ref().is_none_or(|stopping| {
             (!stopping.running.is_empty() || self.is_ordering_on())
@@ -306,24 +309,24 @@ impl Watcher {
         })
     }
 
-    /// What was begun under `name` is over.
+    /// The execution or claim under `name` has ended.
     fn released(&mut self, name: &RecordName, job: &Job) {
         self.queue.release(&job.lane, &job.machines);
         self.ended(name);
     }
 
-    /// What was begun under `name` keeps the watcher from its end no more.
+    /// The execution under `name` no longer delays the watcher's end.
     fn ended(&mut self, name: &RecordName) {
         if let Some(stopping) = &mut self.stopping {
             stopping.running.remove(name);
         }
     }
 
-    /// Claims what may begin now.
+    /// Claims the requests that may start now.
     fn begin(&mut self, now: Now, effects: &mut Vec<Effect>) {
         while let Some(name) = self.queue.take_next() {
             let Some(State::Queued(job)) = self.take(&name) else {
-                unreachable!("what stands in the queue is queued")
+                unreachable!("the queue holds only queued requests")
             };
             if job.deadline_at(now) <= now.boot_ms {
                 self.queue.release(&job.lane, &job.machines);
@@ -337,7 +340,7 @@ impl Watcher {
     }
 
     fn claim(&mut self, name: RecordName, claim: Claim, now: Now, effects: &mut Vec<Effect>) {
-        // What another execution has dealt with has taken no lane.
+        // A request that another execution has dealt with holds no lane.
         let (mut job, settled) = match self.take(&name) {
             Some(State::Claiming(job)) => (job, None),
             Some(State::Joining(job, answer)) => (job, Some(answer)),
@@ -391,17 +394,18 @@ impl Watcher {
                     self.expire(name, job, effects);
                 }
                 Some(State::Stalled(job)) => {
-                    // Seen afresh: it may have been withdrawn, or have passed its deadline.
+                    // Look again: the client may have withdrawn the request, or its deadline may
+                    // have passed.
                     self.ids.remove(&job.request.request_id);
                     effects.push(Effect::Look(name));
                 }
                 Some(State::Answering(answer, request, then)) => {
                     self.answer(name, answer, request, then, effects);
                 }
-                // Whatever keeps it from being seen: it is unknown then, and found by the next look.
+                // If the look fails, the request is unknown, and the next look finds it.
                 Some(State::Unlisted) => effects.push(Effect::Look(name)),
                 Some(young) => {
-                    // A look that fails for the moment reports nothing: then it is looked at again.
+                    // A look that fails temporarily reports nothing: then the watcher looks again.
                     self.put(name.clone(), young, Some(now.boot_ms.saturating_add(DISK_RETRY_MS)));
                     effects.push(Effect::Look(name));
                 }
@@ -410,7 +414,7 @@ impl Watcher {
         }
     }
 
-    /// Puts a job into the line of its lane.
+    /// Puts a job into the queue of its lane.
     fn enqueue(&mut self, name: RecordName, job: Job) {
         self.queue.push(&job.lane, job.seq, (job.machines.clone(), name.clone()));
         let deadline = job.deadline_boot_ms;
@@ -427,7 +431,7 @@ impl Watcher {
         self.records.insert(name, (state, timer_boot_ms));
     }
 
-    /// The state of `name`, which is then unknown and has no timer.
+    /// Removes the state of `name`, which is then unknown and has no timer.
     fn take(&mut self, name: &RecordName) -> Option<State> {
         let (state, timer) = self.records.remove(name)?;
         if let Some(at) = timer {
@@ -444,7 +448,7 @@ impl Watcher {
         Some(state)
     }
 
-    /// Undoes a [`Watcher::take`] that found something else than expected; the timer is spent.
+    /// Undoes a [`Watcher::take`] that found an unexpected state; the timer is spent.
     fn put_back(&mut self, name: RecordName, state: Option<State>) {
         if let Some(state) = state {
             self.put(name, state, None);
@@ -452,7 +456,7 @@ impl Watcher {
     }
 }
 
-/// How many executions each device allows in each of its lanes.
+/// The number of executions that each device allows in each of its lanes.
 fn lane_max(devices: &[Device]) -> BTreeMap<String, usize> {
     devices.iter().map(|device| (device.name.clone(), device.max_concurrent)).collect()
 }

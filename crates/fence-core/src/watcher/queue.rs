@@ -1,36 +1,37 @@
-//! What waits, and what may begin: in the order of arrival, one execution per machine, a bounded number
-//! in each lane and in all.
+//! The waiting requests, and which of them may start: in the order of arrival, one execution per
+//! machine, with a limit for each lane and a limit for all.
 //!
-//! A lane is a fence device, or one address of a device that reaches each target in a place of its own.
-//! The heads of the lanes that have room stand in one order, and a request whose machine is busy steps
-//! aside until the machine is free. So looking for the next one never walks over what cannot begin.
+//! A lane is a fence device, or one address of a device that reaches each target at its own
+//! address. The heads of the lanes that have room are kept in one order. A request whose machine is
+//! busy steps aside until the machine is free. So the search for the next request never visits
+//! requests that cannot start.
 //!
-//! One machine can have several names, and one plug can have several targets when the configuration
-//! changes. So a request holds its machine by the target's name and by what the device calls it.
+//! A machine can have several names, and a plug can have several targets when the configuration
+//! changes. So a request holds its machine by the target's name and by the device's name for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fence_protocol::RecordName;
 
-/// Where executions count together: a device, and one address of it where it has several.
+/// The unit in which executions are counted: a device, or one address of it if it has several.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane {
     /// The device's name.
     pub device: String,
-    /// Where the target is reached, if the device tells its targets apart by that.
+    /// The address of the target, if the device has one for each target.
     pub address: Option<String>,
 }
 
-/// A machine that only one execution may act on at a time, by one of the ways to name it.
+/// A machine that only one execution at a time may act on, identified in one of two ways.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Machine {
     /// By the name of the target; see [`fence_protocol::NodeName::machine`].
     Named(String),
-    /// By what the device calls it.
+    /// By the device's name for it.
     Called {
         /// The device's name.
         device: String,
-        /// Its address and its plug there, as far as the device has them.
+        /// Its address and its plug there, if the device has them.
         plug: String,
     },
 }
@@ -39,25 +40,25 @@ pub enum Machine {
 pub(super) struct Queue {
     running_max: usize,
     running: usize,
-    /// How many executions each device allows in each of its lanes.
+    /// The number of executions that each device allows in each of its lanes.
     lane_max: BTreeMap<String, usize>,
-    /// The lanes in which something runs or waits.
+    /// The lanes in which a request runs or waits.
     lanes: BTreeMap<Lane, Waiting>,
-    /// The first that waits in each lane that has room.
+    /// The first waiting request of each lane that has room.
     heads: BTreeSet<(u64, Lane)>,
     busy: BTreeSet<Machine>,
-    /// Those whose machine was busy when their turn came.
+    /// The requests whose machine was busy at their turn.
     aside: BTreeMap<Machine, BTreeMap<Lane, BTreeMap<u64, Waiter>>>,
 }
 
-/// Who waits: all names of its machine, and its record.
+/// A waiting request: all names of its machine, and its record.
 type Waiter = (Vec<Machine>, RecordName);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Waiting {
     running: usize,
     line: BTreeMap<u64, Waiter>,
-    /// What of this lane stands among the heads.
+    /// The entry of this lane among the heads.
     head: Option<u64>,
 }
 
@@ -74,7 +75,7 @@ impl Queue {
         }
     }
 
-    /// Sets new bounds. What runs goes on; nothing waits at this moment.
+    /// Sets new limits. Running executions continue; no request waits at this moment.
     pub(super) fn set_bounds(&mut self, running_max: usize, lane_max: BTreeMap<String, usize>) {
         (self.running_max, self.lane_max) = (running_max, lane_max);
     }
@@ -94,11 +95,11 @@ impl Queue {
                 waiting.remove(&seq);
             }
         }
-        // It may have been the one that was called up for its machine: then the next one is.
+        // This request may have been the one called up for its machine: call up the next one.
         self.call_up(machines);
     }
 
-    /// The record that may begin, in the order of arrival; its lane and machine are taken.
+    /// The next record that may start, in the order of arrival; its lane and machine become taken.
     pub(super) fn take_next(&mut self) -> Option<RecordName> {
         while self.running < self.running_max {
             let (seq, lane) = self.heads.first()?.clone();
@@ -106,7 +107,7 @@ impl Queue {
             if let Some(busy) = machines.iter().find(|machine| self.busy.contains(machine)) {
                 let aside = self.aside.entry(busy.clone()).or_default().entry(lane).or_default();
                 aside.insert(seq, (machines.clone(), name));
-                // It was perhaps called up for another name, which is free: then the next one is.
+                // It may have been called up for another name, which is free: call up the next one.
                 self.call_up(&machines);
                 continue;
             }
@@ -118,18 +119,18 @@ impl Queue {
         None
     }
 
-    /// Whether nothing more may begin anywhere.
+    /// Whether the limit of all executions is reached.
     pub(super) fn is_full(&self) -> bool {
         self.running >= self.running_max
     }
 
-    /// Whether nothing more may begin in `lane`.
+    /// Whether the limit of `lane` is reached.
     pub(super) fn is_lane_full(&self, lane: &Lane) -> bool {
         let running = self.lanes.get(lane).map_or(0, |waiting| waiting.running);
         running >= self.lane_max.get(&lane.device).copied().unwrap_or(0)
     }
 
-    /// Gives back what [`Queue::take_next`] took.
+    /// Releases what [`Queue::take_next`] took.
     pub(super) fn release(&mut self, lane: &Lane, machines: &[Machine]) {
         self.running -= 1;
         self.change(lane, |waiting| waiting.running -= 1);
@@ -139,8 +140,9 @@ impl Queue {
         self.call_up(machines);
     }
 
-    /// Puts the first that stands aside for each of these names in each lane back into its line, if the
-    /// name is free. The first that begins makes the others step aside again.
+    /// For each of these names that is free: puts the first request that stepped aside for it, in
+    /// each lane, back into its queue. The first of these that starts makes the others step aside
+    /// again.
     fn call_up(&mut self, machines: &[Machine]) {
         for machine in machines {
             if self.busy.contains(machine) {
@@ -159,7 +161,7 @@ impl Queue {
         }
     }
 
-    /// Changes a lane and finds out anew whether its first may begin.
+    /// Changes a lane, and determines again whether its first request may start.
     fn change<T>(&mut self, lane: &Lane, change: impl FnOnce(&mut Waiting) -> T) -> T {
         let waiting = self.lanes.entry(lane.clone()).or_default();
         let result = change(waiting);

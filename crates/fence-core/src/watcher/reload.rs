@@ -1,4 +1,5 @@
-//! A new configuration: what runs goes on where it was begun, what waits is routed anew.
+//! A new configuration: running executions continue where they started, waiting requests get a new
+//! route.
 
 use fence_protocol::{FenceResult, RecordName};
 
@@ -21,7 +22,7 @@ impl Watcher {
         for (name, job) in waiting {
             let named = job.request.device.as_deref();
             if !unlisted(&self.devices, named, &job.target).is_empty() {
-                // As if it had just come: it waits for the lists.
+                // Treated as a new request: it waits for the lists.
                 self.ids.remove(&job.request.request_id);
                 effects.push(Effect::Look(name));
                 continue;
@@ -40,7 +41,7 @@ impl Watcher {
         }
     }
 
-    /// Takes all that waits out of the queue.
+    /// Takes all waiting requests out of the queue.
     fn take_queued(&mut self) -> Vec<(RecordName, Job)> {
         let is_queued = |state: &State| matches!(state, State::Queued(_));
         let names = self.records.iter().filter(|(_, (state, _))| is_queued(state));

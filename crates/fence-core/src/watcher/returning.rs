@@ -1,13 +1,13 @@
 //! The power-on of a reboot, which follows the answer.
 //!
-//! The cluster waits for the answer, and a target that is off is all that the answer promises. The lane
-//! and the machine stay taken until the order that brings the target back is over: a fence beside it
-//! could be undone by it. But no fence waits for a confirmation. An order that was not given yet is
-//! dropped for the sake of a fence that waits, and one that was given is only waited for until it has
-//! been carried out or refused.
+//! The cluster waits for the answer, and the answer promises only that the target is off. The lane
+//! and the machine stay taken until the power-on has ended, because it could undo a concurrent
+//! fence. But no fence waits for a confirmation. If a fence waits, an order that was not given yet
+//! is dropped; if the order was given, the fence waits only until the device has carried it out or
+//! refused it.
 //!
-//! What became of it is always told. A record on the disk says that it is due, so that the next watcher
-//! can say so after a crash.
+//! The outcome of the power-on is always reported. A record on the disk says that it is due, so
+//! that the next watcher can report it after a crash.
 
 use std::fmt;
 
@@ -17,23 +17,23 @@ use super::{Effect, Job, State, Watcher};
 use crate::Now;
 use crate::execution::Verdict;
 
-/// What became of the order that brings a target back.
+/// The outcome of a power-on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OnResult {
-    /// The target is on: the device has shown it, or has acknowledged the order where it cannot be
+    /// The target is on: the device has shown it, or has acknowledged the order if it cannot be
     /// asked. The text says which.
     On(String),
     /// The order was given, and nothing shows whether the target is on.
     NotConfirmed(String),
-    /// The device did not take the order.
+    /// The device did not accept the order.
     Failed(String),
     /// The order was not given.
     NotOrdered(String),
-    /// The watcher ended before it was over.
+    /// The watcher ended before the power-on had ended.
     Unknown,
 }
 
-/// A target that is off by a reboot, and is to be brought back.
+/// A target that a reboot switched off, and that awaits its power-on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Returning {
     /// The claimed file.
@@ -46,37 +46,40 @@ pub(super) struct Returning {
 enum Phase {
     /// The answer is not on the disk yet.
     Answering,
-    /// So it is, and the order will not be given, for this reason: the lane and the machine are free.
+    /// The answer is on the disk, and the order will not be given, for this reason: the lane and
+    /// the machine are free.
     Dropped(String),
-    /// The order is on its way to the device, or was not acknowledged and may be. It was called back
-    /// for this reason, if there is one: a device that has not got it yet gets none.
+    /// The order is on its way to the device, or was not acknowledged and may still be carried out.
+    /// If a reason is given, the order was called back: a device that has not received it receives
+    /// nothing.
     Ordered(Option<String>),
-    /// The order was given; the device is asked whether the target is on.
+    /// The order was given; the watcher asks the device whether the target is on.
     Confirming,
 }
 
 impl Watcher {
-    /// What is off by a reboot and is to be brought back: its lane and its machine are taken.
+    /// The targets that a reboot switched off and that await their power-on: their lanes and
+    /// machines are taken.
     pub fn returning(&self) -> impl Iterator<Item = &Job> {
         let is_due = |returning: &&Returning| !matches!(returning.phase, Phase::Dropped(_));
         self.returning.values().filter(is_due).map(|returning| &returning.job)
     }
 
-    /// The target of `job`, claimed as `name`, whose lane and machine stay taken, comes back after the
-    /// answer.
+    /// The target of `job`, claimed as `name`, gets its power-on after the answer. Its lane and
+    /// machine stay taken.
     pub(super) fn note_return(&mut self, name: RecordName, job: Job) {
         let id = job.request.request_id.clone();
         self.returning.insert(id, Returning { name, job, phase: Phase::Answering });
     }
 
-    /// Whether an order that brings a target back is on its way.
+    /// Whether a power-on is on its way.
     pub(super) fn is_ordering_on(&self) -> bool {
         self.returning.values().any(|returning| matches!(returning.phase, Phase::Ordered(_)))
     }
 
-    /// The answer to the request `id`, claimed as `name`, is on the disk. Gives whether its claimed file
-    /// is kept as the record of a power-on: of the order, which is given now, or until it is noted that
-    /// there is none.
+    /// The answer to the request `id`, claimed as `name`, is on the disk. Returns whether its
+    /// claimed file is kept as the record of a power-on: the order is given now, or the record
+    /// stays until the watcher has written down that there is none.
     pub(super) fn order_on(
         &mut self,
         name: &RecordName,
@@ -88,14 +91,15 @@ impl Watcher {
             returning.name == *name
                 && matches!(returning.phase, Phase::Answering | Phase::Dropped(_))
         };
-        // Another file may bear the same identity.
+        // Another file may have the same identity.
         if !self.returning.get(id).is_some_and(is_it) {
             return false;
         }
         let Some(mut returning) = self.returning.remove(id) else { return false };
         effects.push(Effect::KeepReturning(name.clone(), id.clone()));
         if returning.phase == Phase::Answering && returning.job.deadline_at(now) <= now.boot_ms {
-            // The client has gone to another node by now, whose fence this one must not undo.
+            // The client has gone to another node by now; this power-on must not undo that node's
+            // fence.
             self.queue.release(&returning.job.lane, &returning.job.machines);
             let why = "its answer was written after its deadline".to_owned();
             returning.phase = Phase::Dropped(why);
@@ -112,14 +116,15 @@ impl Watcher {
         true
     }
 
-    /// The device has taken or refused the order of the request `id`: it is on its way no more.
+    /// The device has accepted or refused the order of the request `id`: the order is no longer on
+    /// its way.
     pub(super) fn on_ordered(&mut self, id: &RequestId) {
         if let Some(returning) = self.returning.get_mut(id) {
             returning.phase = Phase::Confirming;
         }
     }
 
-    /// All that was to be learned about the order of the request `id` is known.
+    /// The power-on of the request `id` has ended, with this outcome.
     pub(super) fn on_over(&mut self, id: &RequestId, verdict: &Verdict, effects: &mut Vec<Effect>) {
         let Some(returning) = self.returning.remove(id) else { return };
         let result = match (OnResult::of(verdict), &returning.phase) {
@@ -131,15 +136,15 @@ impl Watcher {
         self.end_return(returning, result, effects);
     }
 
-    /// A record that the watcher before us left: its order was given or not, and came to an end or not.
+    /// A record of the previous watcher: whether its order was given, and how it ended, is unknown.
     pub(super) fn left_returning(request: Request, effects: &mut Vec<Effect>) {
         let id = request.request_id.clone();
         effects.push(Effect::Returned(request, OnResult::Unknown));
         effects.push(Effect::ForgetReturning(id));
     }
 
-    /// Lets go of each power-on for which a fence waits, or which the end of the watcher leaves undone.
-    /// An order on its way is called back, and keeps its lane and machine until it is over. Returns
+    /// Drops each power-on that blocks a waiting fence or that the watcher's end cuts off. An order
+    /// on its way is called back, and keeps its lane and machine until it has ended. Returns
     /// whether a lane or a machine became free.
     pub(super) fn yield_returns(&mut self, effects: &mut Vec<Effect>) -> bool {
         let ids: Vec<RequestId> = self.returning.keys().cloned().collect();
@@ -170,7 +175,7 @@ impl Watcher {
         any
     }
 
-    /// Why the power-on of `job` is not waited for.
+    /// Why the watcher no longer waits for the power-on of `job`.
     fn why_yield(&self, job: &Job) -> Option<String> {
         if self.stopping.is_some() {
             return Some("the watcher stops".to_owned());
@@ -186,7 +191,7 @@ impl Watcher {
             State::Queued(other) | State::Stalled(other) if other.action != FenceAction::On => {
                 Some(other)
             }
-            // Its client was told, or will be, that the target stays off.
+            // Its client received, or will receive, the answer that the target stays off.
             State::Joining(other, _) if other.action == FenceAction::Off => Some(other),
             _ => None,
         });
@@ -204,7 +209,7 @@ impl Watcher {
 }
 
 impl OnResult {
-    /// What the end of a plan for the order says.
+    /// The outcome that the end of the power-on's plan shows.
     fn of(verdict: &Verdict) -> Self {
         use fence_protocol::FenceResult;
         let words = verdict.message.clone();
@@ -237,7 +242,7 @@ impl fmt::Display for OnResult {
             | OnResult::NotConfirmed(words)
             | OnResult::Failed(words)
             | OnResult::NotOrdered(words) => words,
-            OnResult::Unknown => "the watcher ended before it was over",
+            OnResult::Unknown => "the watcher ended before the power-on had ended",
         };
         write!(f, "{}: {words}", self.as_str())
     }

@@ -1,5 +1,5 @@
-//! Which fence device serves a request. One device, and never another one after it failed: going on
-//! is the cluster manager's part.
+//! Which fence device serves a request. Only one device is chosen, and no other after it fails: the
+//! next attempt is the cluster manager's decision.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,15 +12,15 @@ use crate::PerTarget;
 /// Which targets a device can fence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Coverage {
-    /// Any.
+    /// Any target.
     Any,
-    /// These.
+    /// These targets.
     Nodes(BTreeSet<NodeName>),
-    /// Those that it lists when it is asked; `None` until it was.
+    /// The targets that it lists when asked; `None` until it has been asked.
     Discovered(Option<BTreeSet<NodeName>>),
 }
 
-/// What is known of a device.
+/// What is known about a device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Device {
     /// Its name in the configuration.
@@ -29,11 +29,11 @@ pub struct Device {
     pub here: bool,
     /// The targets that it can fence.
     pub coverage: Coverage,
-    /// Where it reaches its targets, if each is in a place of its own.
+    /// The address of each target, if each has its own.
     pub addresses: Option<PerTarget>,
-    /// What it calls its targets there, if not by their names.
+    /// The device's names for its targets, if they differ from the targets' names.
     pub plugs: Option<PerTarget>,
-    /// The most executions at the same time: at each address, or on the whole device.
+    /// The maximum number of concurrent executions: at each address, or on the whole device.
     pub max_concurrent: usize,
     /// What it can do.
     pub actions: BTreeSet<FenceAction>,
@@ -42,9 +42,9 @@ pub struct Device {
 /// Why no device serves a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Unroutable {
-    /// There is no device of the name that the client gave.
+    /// The client named a device that does not exist.
     NoSuchDevice(String),
-    /// The device is not to be used on this node.
+    /// The device is not configured for this node.
     NotHere(String),
     /// The device cannot fence this target.
     NotCovered(String),
@@ -74,16 +74,17 @@ impl fmt::Display for Unroutable {
     }
 }
 
-/// How sure it is that a device can fence a target.
+/// How certain it is that a device can fence a target.
 #[derive(PartialEq)]
 enum Covers {
     Yes,
-    /// It has not been asked yet; it will refuse a target that it does not know.
+    /// The device has not been asked yet; it will refuse a target that it does not know.
     Perhaps,
     No,
 }
 
-/// The device for `action` on `target`: the one that is named, else the first that covers it here.
+/// The device for `action` on `target`: the one that the client names, else the first that covers
+/// the target on this node.
 pub fn route<'a>(
     devices: &'a [Device],
     named: Option<&str>,
@@ -101,8 +102,8 @@ pub fn route<'a>(
     }
 }
 
-/// The devices whose lists decide where a fence of `target` goes and have not been asked for: none
-/// where the client names a device, or one surely covers the target.
+/// The devices whose lists decide the route of a fence of `target` and that have not been asked:
+/// none if the client names a device, or if a device surely covers the target.
 pub fn unlisted<'a>(devices: &'a [Device], named: Option<&str>, target: &NodeName) -> Vec<&'a str> {
     let here = || devices.iter().filter(|device| device.here);
     if named.is_some() || here().any(|device| device.covers(target) == Covers::Yes) {
@@ -112,8 +113,8 @@ pub fn unlisted<'a>(devices: &'a [Device], named: Option<&str>, target: &NodeNam
     perhaps.map(|device| device.name.as_str()).collect()
 }
 
-/// The devices whose lists lack `target`, where no list has it: a device may have got the target since
-/// it gave its list. Where the client names a device, only that one counts.
+/// The devices whose lists lack `target`, if no list contains it: a device may have received the
+/// target since it returned its list. If the client names a device, only that device counts.
 pub fn outdated<'a>(devices: &'a [Device], named: Option<&str>, target: &NodeName) -> Vec<&'a str> {
     let meant =
         devices.iter().filter(|device| device.here && named.is_none_or(|name| device.name == name));
@@ -150,13 +151,13 @@ fn first_covering<'a>(devices: &'a [Device], target: &NodeName) -> Option<&'a De
 }
 
 impl Device {
-    /// Where an execution for `target` counts.
+    /// The lane in which an execution for `target` counts.
     pub fn lane(&self, target: &NodeName) -> Lane {
         let address = self.addresses.as_ref().and_then(|addresses| addresses.of(target));
         Lane { device: self.name.clone(), address }
     }
 
-    /// The machine that `target` is, by all its names here.
+    /// The machine of `target`, by all its names here.
     pub fn machines(&self, target: &NodeName) -> Vec<Machine> {
         let called = [&self.addresses, &self.plugs].map(|of| of.as_ref()?.of(target));
         let called: Vec<String> = called.into_iter().flatten().collect();

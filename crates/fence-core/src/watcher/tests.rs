@@ -38,7 +38,7 @@ pub(super) fn watcher() -> Watcher {
     Watcher::new(settings, vec![device("pdu", "n[1-9]", 1), device("bmc", "m[1-9]", 2)])
 }
 
-/// A request of ours, held, whose deadline lies 50 s ahead of noon.
+/// One of our agent's requests, held, with a deadline 50 s after noon.
 pub(super) fn request(number: u32, target: &str) -> Request {
     Request {
         request_id: format!("67e55044-10b1-426f-9247-{number:012}").parse().unwrap(),
@@ -112,7 +112,7 @@ pub(super) fn claims(effects: &[Effect]) -> Vec<RecordName> {
         .collect()
 }
 
-/// The request that stands beside the answer.
+/// The request that is passed along with the answer.
 fn answered_request(effects: &[Effect]) -> Option<&Request> {
     let mut answers = effects.iter().filter_map(|effect| match effect {
         Effect::Answer(_, _, request) => Some(request.as_ref()),
@@ -126,7 +126,7 @@ fn reconfigure(watcher: &mut Watcher, devices: Vec<Device>) -> Vec<Effect> {
     watcher.handle(Event::Reconfigured(settings, devices), NOON)
 }
 
-/// A watcher with n1 running on the device pdu, and these requests waiting behind it.
+/// A watcher in which n1 runs on the device pdu, with these requests waiting behind it.
 fn busy_with(waiting: &[Request]) -> (Watcher, Request) {
     let mut watcher = watcher();
     let first = request(1, "n1");

@@ -1,4 +1,4 @@
-//! Small fence agents of our own, and the devices that they operate.
+//! Small fence agents for the tests, and their devices.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,8 +31,8 @@ impl Rig {
         self.directory.path(name).into_os_string().into_string().unwrap()
     }
 
-    /// An agent that does `body`: `$action` and `$plug` are what it is told, each call is a line in
-    /// the file `calls`. It describes itself with `metadata`.
+    /// An agent that runs `body`: `$action` and `$plug` are its input, each call is a line in the
+    /// file `calls`. `metadata` is its metadata.
     pub fn agent_with(&self, metadata: &str, body: &str) -> FenceAgentSettings {
         fs::write(self.path("metadata"), metadata).unwrap();
         let script = format!(
@@ -46,7 +46,7 @@ impl Rig {
         settings(self.directory.script("fence_test", &script))
     }
 
-    /// The same with all actions, and an option that names the target for certain.
+    /// The same with all actions, and an option that certainly names the target.
     pub fn agent(&self, body: &str) -> FenceAgentSettings {
         let plug_option = Some("plug".to_owned());
         FenceAgentSettings { plug_option, ..self.agent_with(&metadata("plug", &ALL), body) }
@@ -61,7 +61,7 @@ impl Rig {
     }
 }
 
-/// An agent that is configured with nothing but its program.
+/// An agent whose configuration contains only its program.
 pub fn settings(agent: String) -> FenceAgentSettings {
     FenceAgentSettings {
         agent,

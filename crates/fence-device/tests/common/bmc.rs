@@ -1,4 +1,4 @@
-//! A Redfish service that says what a test tells it, and devices and orders for it.
+//! A Redfish service with the answers of a test, and devices and orders for it.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,8 +19,8 @@ pub const ONE: &str = "GET /redfish/v1/Systems/1";
 pub const TWO: &str = "GET /redfish/v1/Systems/2";
 pub const RESET: &str = "POST /redfish/v1/Systems/1/Reset";
 
-/// A service that answers each request (`METHOD PATH`) with the next of its answers; the last one
-/// stays. It closes each connection after the answer, without saying so.
+/// A service that answers each request (`METHOD PATH`) with the next of its answers; it repeats the
+/// last one. It closes each connection after the answer, without announcing this.
 pub struct Bmc {
     pub address: String,
     pub asked: Arc<Mutex<Vec<String>>>,
@@ -31,7 +31,7 @@ impl Bmc {
         Self::start_with(answers, |_| {})
     }
 
-    /// The same; `before` is run before each answer.
+    /// The same; `before` runs before each answer.
     pub fn start_with(
         answers: &[(&str, &[String])],
         mut before: impl FnMut(&str) + Send + 'static,
@@ -64,7 +64,7 @@ impl Bmc {
         Bmc { address, asked }
     }
 
-    /// What it was asked, each as `METHOD PATH`.
+    /// The requests that it received, each as `METHOD PATH`.
     pub fn asked(&self) -> Vec<String> {
         let asked = self.asked.lock().unwrap();
         asked.iter().map(|one| one.split('\n').next().unwrap().to_owned()).collect()
@@ -88,7 +88,7 @@ pub struct Asked {
     pub body: String,
 }
 
-/// The request on a connection; `None` where it brings none.
+/// The request on a connection; `None` if the connection brings none.
 pub fn read_request(connection: &TcpStream) -> Option<Asked> {
     let mut reader = BufReader::new(connection);
     let mut line = || {
@@ -114,7 +114,7 @@ pub fn read_request(connection: &TcpStream) -> Option<Asked> {
     Some(Asked { first: first.trim_end().to_owned(), head, body })
 }
 
-/// `METHOD PATH` of a request, and all of it in small letters but for its body.
+/// `METHOD PATH` of a request, and the whole request without its body in small letters.
 pub fn request(connection: &TcpStream) -> Option<(String, String)> {
     let Asked { first, head, body } = read_request(connection)?;
     let words: Vec<&str> = first.split(' ').collect();

@@ -1,4 +1,4 @@
-//! What the tests share: a directory, an executor, commands, orders, devices, and waiting.
+//! What the tests share: a directory, an executor, commands, orders, devices, and waits.
 
 // `expect` would fail in a binary that uses all of it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of this module")]
@@ -23,11 +23,11 @@ use fence_device::{
 use fence_protocol::{FenceAction, NodeName};
 use nix::unistd::{Pid, getsid};
 
-/// A process that is just being started holds everything open that we do, and a script that is open
-/// for writing cannot be run: so nothing is started while a script is being written.
+/// A process that is just being started holds all our open files, and the kernel does not run a
+/// script that is open for writing. So no process starts while a script is being written.
 static STARTING: Mutex<()> = Mutex::new(());
 
-/// A directory that is removed again.
+/// A directory that is removed with the value.
 #[derive(Debug)]
 pub struct Directory(PathBuf);
 
@@ -54,23 +54,23 @@ impl Directory {
         path.into_os_string().into_string().unwrap()
     }
 
-    /// What stands in one of its files; empty while there is none.
+    /// The content of one of its files; empty if the file does not exist.
     pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    /// The lines of its file `calls`, in which programs of tests note how they are called.
+    /// The lines of its file `calls`, in which programs of tests record their arguments.
     pub fn calls(&self) -> Vec<String> {
         self.read("calls").lines().map(str::to_owned).collect()
     }
 
-    /// Its file `password` with these words, which nobody else can read.
+    /// Its file `password` with this content, which only the owner can read.
     pub fn password(&self, words: &str) -> SecretSource {
         self.private("password", words);
         SecretSource::File(self.path("password"))
     }
 
-    /// A file of its owner's alone.
+    /// A file that only its owner can read.
     pub fn private(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).unwrap();
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
@@ -88,7 +88,7 @@ impl Drop for Directory {
     }
 }
 
-/// A directory, and what runs its programs.
+/// A directory, and the executor that runs its programs.
 pub struct Rig {
     pub directory: Directory,
     pub executor: ExecutorClient,
@@ -190,7 +190,7 @@ pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Whether a process of this number runs (and is not merely waiting to be waited for).
+/// Whether a process with this number runs, and is not a zombie.
 pub fn is_alive(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
@@ -198,7 +198,7 @@ pub fn is_alive(pid: &str) -> bool {
 }
 
 /// The executor of this directory: the process whose arguments name its lock file and that leads a
-/// session, as what it is about to start does not.
+/// session, which a process about to be started does not.
 pub fn executor_pid(directory: &Directory) -> Pid {
     let lock = directory.path("lock").into_os_string().into_string().unwrap();
     let found = fs::read_dir("/proc").unwrap().filter_map(|entry| {
@@ -213,7 +213,7 @@ pub fn executor_pid(directory: &Directory) -> Pid {
     found[0]
 }
 
-/// The living processes whose parent is `parent`.
+/// The living children of `parent`.
 pub fn children_of(parent: Pid) -> Vec<Pid> {
     let is_child = |pid: &String| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

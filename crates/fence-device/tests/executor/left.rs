@@ -1,4 +1,4 @@
-//! Whatever a program starts, and however that escapes, is ended with the program.
+//! Everything that a program starts, and however it escapes, ends with the program.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +12,7 @@ use fence_device::{Command, Limit, RunOutcome, boot_ms_now};
 /// Ways in which a program starts something that does not end with it. Each is started in the
 /// background, and runs `"$@"`.
 pub(crate) const ESCAPES: &[&str] = &[
-    // In the program's group, in one of its own, and in a session of its own.
+    // In the program's group, in its own group, and in its own session.
     "\"$@\" &",
     "timeout 1000 \"$@\" &",
     "setsid \"$@\" &",
@@ -20,19 +20,19 @@ pub(crate) const ESCAPES: &[&str] = &[
     "(\"$@\" &)",
     "(timeout 1000 \"$@\" &)",
     "(setsid \"$@\" &)",
-    // A daemon: without a parent, in a session whose leader has ended, nothing left of its
-    // environment or its open files.
+    // A daemon: without a parent, in a session whose leader has ended, without its environment or
+    // its open files.
     "setsid sh -c '(setsid env -i sh -c \"exec \\\"\\$@\\\" <&- >&- 2>&-\" sh \"$@\" &)' sh \"$@\"",
-    // Deaf, and stopped.
+    // Ignores signals, and is stopped.
     "(trap '' TERM HUP INT; setsid \"$@\" &)",
     "(setsid sh -c 'kill -STOP $$; exec \"$@\"' sh \"$@\" &)",
-    // A parent that is stopped, and one that goes on when its child dies.
+    // A parent that is stopped, and a parent that continues when its child dies.
     "(setsid sh -c '\"$@\" & kill -STOP $$' sh \"$@\" &)",
     "(setsid sh -c 'while :; do \"$@\"; done' sh \"$@\" &)",
 ];
 
-/// A script that starts something in each of these ways, which writes its number to `pids`, waits
-/// until all have, writes its own number and does `finally`.
+/// A script that starts a process in each of these ways. Each process writes its number to `pids`.
+/// The script waits until all have done so, writes its own number and runs `finally`.
 pub(crate) fn escaping(directory: &Directory, finally: &str) -> String {
     let pids = directory.path("pids");
     let pids = pids.display();
@@ -47,8 +47,8 @@ pub(crate) fn escaping(directory: &Directory, finally: &str) -> String {
     )
 }
 
-/// What `escaping` has started and still runs: what wrote its number, and whatever has the program
-/// in its arguments.
+/// The processes that `escaping` has started and that still run: those that wrote their number, and
+/// those with the program in their arguments.
 pub(crate) fn survivors(directory: &Directory) -> Vec<String> {
     let script = directory.path("running").into_os_string().into_string().unwrap();
     let processes = fs::read_dir("/proc").unwrap();
@@ -81,7 +81,7 @@ fn at_the_limit_a_program_is_killed_with_all_that_it_started() {
 }
 
 #[test]
-fn what_a_program_leaves_is_ended_before_its_end_is_reported() {
+fn the_processes_that_a_program_leaves_end_before_its_end_is_reported() {
     let directory = Directory::new();
     let executor = directory.executor();
 
@@ -130,7 +130,7 @@ fn the_end_of_one_program_touches_nothing_of_another() {
     assert_eq!(survivors(&others), [""; 0]);
 }
 
-/// A fifo, from which a script reads when it is to go on.
+/// A fifo from which a script reads when it may continue.
 fn gate(directory: &Directory) -> String {
     let fifo = directory.path("gate");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -167,16 +167,16 @@ fn a_program_that_stops_its_keeper_is_ended_after_its_limit() {
     assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
 }
 
-/// A control group whose processes no signal reaches, as if they hung in the kernel. That is so in
-/// the first version of control groups alone, which a system that uses the second can mount beside
-/// it.
+/// A control group whose processes no signal reaches, as if they hung in the kernel. Only the first
+/// version of control groups works like this; a system that uses the second can mount the first
+/// beside it.
 struct Freezer {
     group: PathBuf,
     mount: PathBuf,
 }
 
 impl Freezer {
-    /// `None` where nothing can be mounted, or the kernel has no such groups.
+    /// `None` if nothing can be mounted, or the kernel has no such groups.
     fn new(mount: &Path) -> Option<Self> {
         fs::create_dir(mount).unwrap();
         let mut command = std::process::Command::new("mount");
@@ -219,7 +219,7 @@ impl Drop for Freezer {
 }
 
 #[test]
-fn what_cannot_be_killed_is_given_up_and_ends_when_it_can() {
+fn a_process_that_cannot_be_killed_is_given_up_and_ends_when_it_can() {
     let directory = Directory::new();
     let Some(freezer) = Freezer::new(&directory.path("freezer")) else {
         left_out("what cannot be killed", "no freezer of control groups can be mounted");
@@ -233,7 +233,7 @@ fn what_cannot_be_killed_is_given_up_and_ends_when_it_can() {
         let outcome = executor.run(Command { limit, ..shell(&(freezer.script() + end)) });
 
         let frozen = freezer.frozen();
-        assert!(frozen.iter().any(|pid| is_alive(pid)), "the test freezes nobody");
+        assert!(frozen.iter().any(|pid| is_alive(pid)), "the test freezes no process");
         let is_right = match limit_ms {
             2_000 => matches!(outcome, RunOutcome::TimedOut { .. }),
             _ => outcome == exited(3, "", ""),

@@ -1,4 +1,5 @@
-//! Executors and watchers that are killed, and executors that are stuck: nothing of theirs goes on.
+//! Executors and watchers that are killed, and executors that are stuck: none of their programs
+//! continues.
 
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
@@ -13,7 +14,7 @@ use fence_device::{Command, ExecutorClient, Limit, RunOutcome};
 use nix::sys::signal::{Signal, kill};
 
 #[test]
-fn the_programs_of_a_killed_executor_are_ended_before_anybody_is_told() {
+fn the_programs_of_a_killed_executor_end_before_any_report() {
     let directory = Directory::new();
     let executor = directory.executor();
     for with_keepers in [false, true] {
@@ -23,7 +24,7 @@ fn the_programs_of_a_killed_executor_are_ended_before_anybody_is_told() {
         let pid = executor_pid(&directory);
 
         let keepers = children_of(pid);
-        // Stopped, so that it cannot clean up after the keepers that are killed first.
+        // Stopped, so that it cannot clean up after the keepers, which are killed first.
         kill(pid, Signal::SIGSTOP).unwrap();
         for keeper in keepers.into_iter().filter(|_| with_keepers) {
             kill(keeper, Signal::SIGKILL).unwrap();
@@ -55,7 +56,7 @@ fn the_executor_leaves_its_end_to_the_watcher() {
     wait_for("its end", || !is_alive(&pid.to_string()));
 }
 
-/// Started once more by the test below: runs a program for ever, and is killed meanwhile.
+/// The test below starts this again: it runs a program without end, and is killed meanwhile.
 #[test]
 fn watcher_that_is_going_to_be_killed() {
     let Ok(directory) = std::env::var("FENCE_DEVICE_TEST_WATCHER") else { return };
@@ -69,7 +70,7 @@ fn watcher_that_is_going_to_be_killed() {
     executor.run(shell(&fs::read_to_string(directory.join("script")).unwrap()));
 }
 
-/// A process with an executor, which runs a program that has started much.
+/// A process with an executor, which runs a program with many children.
 fn watcher_with_programs(directory: &Directory) -> Child {
     let script = escaping(directory, &format!("echo > '{}'; wait", began(directory)));
     fs::write(directory.path("script"), script).unwrap();
@@ -84,7 +85,7 @@ fn watcher_with_programs(directory: &Directory) -> Child {
 }
 
 #[test]
-fn a_watcher_killed_by_sigkill_takes_its_programs_along_before_its_lock_is_free() {
+fn the_programs_of_a_watcher_killed_by_sigkill_end_before_its_lock_is_free() {
     let directory = Directory::new();
     let mut watcher = watcher_with_programs(&directory);
     let lock = File::open(directory.path("lock")).unwrap();
@@ -114,7 +115,7 @@ fn a_watcher_killed_together_with_its_executor_leaves_nothing_when_its_lock_is_f
     assert_eq!(survivors(&directory), [""; 0]);
 }
 
-/// Kills all of a watcher's own processes, so that nobody is left who could clean up.
+/// Kills all of a watcher's own processes, so that none is left to clean up.
 fn kill_all_of(watcher: &mut Child, directory: &Directory) {
     let executor = executor_pid(directory);
     let keepers = children_of(executor);
@@ -132,7 +133,7 @@ fn kill_all_of(watcher: &mut Child, directory: &Directory) {
 }
 
 #[test]
-fn what_is_left_when_all_are_killed_at_once_is_ended_by_the_next_executor() {
+fn the_next_executor_ends_the_processes_that_remain_when_all_are_killed_at_once() {
     let directory = Directory::new();
     let mut watcher = watcher_with_programs(&directory);
     kill_all_of(&mut watcher, &directory);
@@ -143,7 +144,7 @@ fn what_is_left_when_all_are_killed_at_once_is_ended_by_the_next_executor() {
 }
 
 #[test]
-fn a_note_of_which_anything_is_not_certain_ends_nobody() {
+fn an_uncertain_note_ends_no_process() {
     let directory = Directory::new();
     let mut watcher = watcher_with_programs(&directory);
     kill_all_of(&mut watcher, &directory);
@@ -160,13 +161,13 @@ fn a_note_of_which_anything_is_not_certain_ends_nobody() {
     for other in [
         format!("{other_boot} {namespace} {since} {mark}"),
         format!("{boot} {} {since} {mark}", namespace_number - 1),
-        // All are older than the executor, which started a day after this one.
+        // All processes are older than the noted executor, which started a day after this one.
         format!("{boot} {namespace} {} {mark}", since_number + 8_640_000),
-        // Another mark, none, and the limit of everybody who has none.
+        // Another mark, none, and the limit of a process without a mark.
         format!("{boot} {namespace} {since} {}", mark.parse::<u64>().unwrap() ^ 1),
         format!("{boot} {namespace} {since} 0"),
         format!("{boot} {namespace} {since} {}", u64::MAX),
-        // As it was written before.
+        // The note as it was before.
         format!("{session} {boot}\n"),
         format!("{namespace} {since} {mark}"),
         String::new(),
@@ -190,7 +191,7 @@ fn a_lost_executor_is_replaced() {
         let lost = executor_pid(&directory);
         kill(lost, Signal::SIGKILL).unwrap();
         wait_for("its end", || !is_alive(&lost.to_string()));
-        // Whether the loss has been noticed by now or not: what was not begun is begun.
+        // Whether the loss has been noticed or not: a job that was not started is started.
         assert_eq!(executor.run(command(&["/bin/true"])), exited(0, "", ""));
         assert_ne!(executor_pid(&directory), lost);
     }

@@ -1,7 +1,8 @@
-//! The executor with real programs: bounds, and what a program is given and gives.
+//! The executor with real programs: limits, and a program's input and output.
 //!
-//! - `left`: nothing that a program starts is left behind. `lost`: executors and watchers that are
-//!   killed or stuck. `stuck`: programs whose start hangs.
+//!
+//! - `left`: no process of a program is left behind. `lost`: executors and watchers that are killed
+//!   or stuck. `stuck`: programs whose start hangs.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
@@ -25,7 +26,7 @@ fn exited(code: i32, stdout: &str, stderr: &str) -> RunOutcome {
     RunOutcome::Exited { code, stdout: stdout.to_owned(), stderr: stderr.to_owned() }
 }
 
-/// Runs `command` in a thread and returns when its script has made the file `name`.
+/// Runs `command` in a thread and returns when its script has created the file `name`.
 fn run_until_file(
     executor: &ExecutorClient,
     command: Command,
@@ -62,20 +63,20 @@ fn a_program_that_a_real_time_signal_ends_is_reported_at_once() {
 }
 
 #[test]
-fn a_program_finds_nothing_of_the_watchers() {
+fn a_program_inherits_nothing_from_the_watcher() {
     let directory = Directory::new();
     let executor = directory.executor();
 
     let outcome = executor.run(command(&["/usr/bin/env"]));
     assert_eq!(outcome, exited(0, "PATH=/usr/sbin:/usr/bin:/sbin:/bin\n", ""));
     let outcome = executor.run(shell("pwd; readlink /proc/self/fd/0; ls /proc/self/fd | wc -w"));
-    // 0, 1, 2, and the one with which ls reads the directory.
+    // 0, 1, 2, and the descriptor through which ls reads the directory.
     assert_eq!(outcome, exited(0, "/\n/dev/null\n4\n", ""));
     let outcome = executor.run(shell("grep -E '^Sig(Blk|Ign)' /proc/self/status"));
     let RunOutcome::Exited { code: 0, stdout, .. } = outcome else { panic!("{outcome:?}") };
     for line in stdout.lines() {
         let set = u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap();
-        // The standard signals; the C library keeps two others for itself.
+        // The standard signals; the C library reserves two others.
         assert_eq!(set & 0x7fff_ffff, 0, "{line}");
     }
 }
@@ -96,7 +97,7 @@ fn a_program_leads_a_group_in_the_executors_session() {
 }
 
 #[test]
-fn what_a_program_is_to_read_is_delivered_whole_and_need_not_be_read() {
+fn the_input_of_a_program_is_delivered_completely_and_need_not_be_read() {
     let directory = Directory::new();
     let executor = directory.executor();
     let text = "é{\"a\":\"b\\n\"}\n".repeat(80_000);
@@ -147,7 +148,7 @@ fn the_processes_have_names() {
 }
 
 #[test]
-fn a_program_that_ignores_signals_is_killed_all_the_same() {
+fn a_program_that_ignores_signals_is_killed_nevertheless() {
     let directory = Directory::new();
     let executor = directory.executor();
 
@@ -189,7 +190,7 @@ fn nothing_is_started_when_it_is_too_late() {
 }
 
 #[test]
-fn what_cannot_be_started_is_said_so() {
+fn a_program_that_cannot_be_started_is_reported() {
     let directory = Directory::new();
     let executor = directory.executor();
     fs::write(directory.path("no-program"), "x").unwrap();
@@ -213,7 +214,7 @@ fn five_hundred_programs_run_at_once() {
     let fifo = fifo.into_os_string().into_string().unwrap();
     let (sender, outcomes) = channel();
 
-    // Each says that it runs and waits at the gate, so that all run at the same time.
+    // Each reports that it runs and waits at the gate, so that all run at the same time.
     for number in 0..500 {
         let (executor, sender) = (executor.clone(), sender.clone());
         let began = directory.path(&format!("began-{number}")).into_os_string();
@@ -223,7 +224,8 @@ fn five_hundred_programs_run_at_once() {
     }
     let all_began = || (0..500).all(|number| directory.path(&format!("began-{number}")).exists());
     wait_for("all to run", all_began);
-    // Opened in both directions, so that neither side has to wait for the other; a line for each.
+    // Opened in both directions, so that neither side must wait for the other; one line for each
+    // program.
     let mut gate = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
     gate.write_all(&[b'\n'; 500]).unwrap();
 
@@ -234,7 +236,7 @@ fn five_hundred_programs_run_at_once() {
 }
 
 #[test]
-fn an_executor_that_cannot_lock_says_why() {
+fn an_executor_that_cannot_lock_reports_why() {
     let directory = Directory::new();
     let missing = directory.path("missing/lock");
 

@@ -12,9 +12,9 @@ use fence_device::{Command, ExecutorClient, Limit, RunOutcome};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// A program that cannot be started as long as this value lives: somebody holds a lease on its
-/// file, and the kernel keeps whoever opens that waiting, as a dead file server would. It leaves a
-/// file when it has run after all.
+/// A program that cannot start while this value lives. Another process holds a lease on its file,
+/// and the kernel blocks each process that opens the file, like a dead file server. The program
+/// creates a file if it has run nevertheless.
 struct Unstartable {
     program: String,
     witness: PathBuf,
@@ -25,7 +25,7 @@ impl Unstartable {
     fn new(directory: &Directory) -> Self {
         let witness = directory.path("witness");
         let program = directory.script("unstartable", &format!("echo > {}", witness.display()));
-        // F_SETLEASE, F_WRLCK. Whoever breaks the lease sends SIGIO.
+        // F_SETLEASE, F_WRLCK. A process that breaks the lease causes SIGIO.
         let hold = "$SIG{IO} = 'IGNORE'; open(my $f, '+<', $ARGV[0]) or die; \
                     fcntl($f, 1024, 1) or die; syswrite(STDOUT, \"held\\n\"); sleep 1000";
         let mut holder = process::Command::new("perl")
@@ -38,7 +38,7 @@ impl Unstartable {
         Unstartable { program, witness, holder }
     }
 
-    /// Lets it be started.
+    /// Lets it start.
     fn release(&mut self) {
         self.holder.kill().unwrap();
         self.holder.wait().unwrap();
@@ -52,7 +52,7 @@ impl Drop for Unstartable {
     }
 }
 
-/// What the keepers of an executor run.
+/// The programs of an executor's keepers.
 fn programs_of(executor: Pid) -> Vec<Pid> {
     children_of(executor).into_iter().flat_map(children_of).collect()
 }
@@ -72,7 +72,7 @@ fn run_until_stuck(
 }
 
 #[test]
-fn a_program_whose_start_hangs_holds_up_no_other() {
+fn a_program_whose_start_hangs_delays_no_other() {
     let directory = Directory::new();
     let executor = directory.executor();
     let mut program = Unstartable::new(&directory);

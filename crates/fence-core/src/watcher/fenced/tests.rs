@@ -1,4 +1,4 @@
-//! One death, one fence: what is settled, and what is executed.
+//! One death, one fence: which requests are settled, and which are executed.
 
 use fence_protocol::Requested;
 
@@ -13,7 +13,7 @@ fn asks(action: FenceAction, number: u32, target: &str) -> Request {
     Request { action: Requested::Fence(action), ..request(number, target) }
 }
 
-/// That the target was off at this instant, in an execution that ended well.
+/// The target was off at this instant, in an execution that succeeded.
 fn off_at(at_boot_ms: u64, performed: &'static str) -> Verdict {
     Verdict {
         result: FenceResult::Success,
@@ -25,15 +25,15 @@ fn off_at(at_boot_ms: u64, performed: &'static str) -> Verdict {
     }
 }
 
-/// Sees `first` and begins it.
+/// Sees `first` and starts it.
 fn begun(watcher: &mut Watcher, first: &Request) {
     see(watcher, first, NOON);
     let effects = watcher.handle(Event::Claim(name(first), claimed(first)), NOON);
     assert!(executes(&effects), "{effects:?}");
 }
 
-/// What becomes of `second`, seen at 101 s, when an execution for `first` has made the target off at
-/// `off_ms`: its answer, or `None` when it is executed.
+/// The answer to `second`, seen at 101 s, when an execution for `first` has switched the target off
+/// at `off_ms`; `None` if `second` is executed.
 fn second(first: &Request, second: &Request, off_ms: u64) -> Option<Answer> {
     let mut watcher = watcher();
     begun(&mut watcher, first);
@@ -70,7 +70,7 @@ fn a_request_that_came_after_its_target_was_off_is_executed() {
 }
 
 #[test]
-fn an_off_is_not_settled_by_what_may_have_brought_its_target_back() {
+fn an_off_is_not_settled_if_its_target_may_be_on_again() {
     let (first, asked) = (asks(FenceAction::Reboot, 1, "n3"), asks(FenceAction::Off, 2, "n3"));
     assert_eq!(second(&first, &asked, 104_000), None);
 }
@@ -108,7 +108,7 @@ fn a_request_that_names_another_device_is_executed_there() {
 }
 
 #[test]
-fn a_request_that_goes_to_another_device_is_not_settled_by_what_one_that_was_named_did() {
+fn a_request_for_another_device_is_not_settled_by_a_named_device() {
     // Two switches, one for each power supply, and a BMC, which comes first.
     let devices = vec![device("bmc", "n[1-9]", 1), device("pdu-a", "n[1-9]", 1)];
     let mut watcher = Watcher::new(watcher().settings, devices);
@@ -126,7 +126,7 @@ fn a_request_that_a_new_configuration_sends_to_the_device_that_did_it_is_settled
     let mut watcher = Watcher::new(watcher().settings, vec![bmc, pdu.clone()]);
     let first = Request { device: Some("pdu".into()), ..asks(FenceAction::Off, 1, "n3") };
     begun(&mut watcher, &first);
-    // The BMC is busy, so that the second one waits when the first is done.
+    // The BMC is busy, so that the second request still waits when the first is done.
     see(&mut watcher, &asks(FenceAction::Off, 2, "n4"), NOON);
     let asked = asks(FenceAction::Off, 3, "n3");
     see(&mut watcher, &asked, at(101_000));
@@ -198,7 +198,7 @@ fn a_request_whose_plug_a_new_configuration_has_moved_is_executed_there() {
 }
 
 #[test]
-fn an_off_that_came_after_an_on_is_not_settled_by_what_that_on_undoes() {
+fn an_off_after_an_on_is_not_settled_by_an_off_that_the_on_undoes() {
     let mut watcher = watcher();
     let (first, on) = (request(1, "n3"), asks(FenceAction::On, 2, "n3"));
     let off = request(3, "n3");
@@ -215,7 +215,7 @@ fn an_off_that_came_after_an_on_is_not_settled_by_what_that_on_undoes() {
 }
 
 #[test]
-fn what_waits_behind_another_target_is_answered_when_its_own_is_off() {
+fn a_request_behind_another_target_is_answered_when_its_own_is_off() {
     let mut watcher = watcher();
     let (first, between, asked) = (request(1, "n1"), request(2, "n2"), request(3, "n1"));
     begun(&mut watcher, &first);
@@ -233,13 +233,13 @@ fn what_waits_behind_another_target_is_answered_when_its_own_is_off() {
 }
 
 #[test]
-fn what_waits_to_be_seen_again_keeps_the_instant_at_which_it_was_first_seen() {
+fn a_request_that_waits_for_another_look_keeps_the_instant_of_its_first() {
     let mut watcher = watcher();
     let (first, asked) = (request(1, "n3"), request(2, "n3"));
     begun(&mut watcher, &first);
     see(&mut watcher, &asked, at(101_000));
     watcher.handle(Event::Finished(name(&first), off_at(102_000, "off")), at(102_000));
-    // The disk refuses the claim; the request is looked at again a second later.
+    // The disk refuses the claim; the watcher looks at the request again a second later.
     let full = Event::Claim(name(&asked), Claim::Failed("no space".into()));
     watcher.handle(full, at(102_000));
     watcher.handle(Event::Tick, at(103_000));
@@ -249,7 +249,7 @@ fn what_waits_to_be_seen_again_keeps_the_instant_at_which_it_was_first_seen() {
 }
 
 #[test]
-fn a_request_that_came_back_or_was_changed_is_another_one() {
+fn a_request_that_came_back_or_was_changed_is_a_new_one() {
     let comes_back = |between: &dyn Fn(&mut Watcher, &Request), second: &Request| {
         let mut watcher = watcher();
         let (first, asked) = (request(1, "n3"), request(2, "n3"));
@@ -271,7 +271,7 @@ fn a_request_that_came_back_or_was_changed_is_another_one() {
 }
 
 #[test]
-fn a_settled_request_of_a_client_that_is_gone_is_not_answered_success() {
+fn a_settled_request_of_a_dead_client_is_not_answered_success() {
     let mut watcher = watcher();
     let (first, asked) = (request(1, "n3"), request(2, "n3"));
     begun(&mut watcher, &first);
@@ -288,7 +288,7 @@ fn an_on_under_another_name_of_the_machine_counts() {
     let mut watcher = watcher();
     let first = request(1, "n3");
     begun(&mut watcher, &first);
-    // Somebody waits, so that what was done is remembered.
+    // A request waits, so that the watcher remembers what was done.
     see(&mut watcher, &request(2, "n5"), NOON);
     watcher.handle(Event::Finished(name(&first), off_at(102_000, "off")), at(102_000));
     let mut plugs = device("pdu", "n[1-9]", 1);

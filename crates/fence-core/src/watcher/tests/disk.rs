@@ -1,4 +1,4 @@
-//! What the disk refuses, half-written requests, crashes, and the end of the watcher.
+//! Refusals of the disk, half-written requests, crashes, and the end of the watcher.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn a_full_disk_delays_an_answer_and_loses_none() {
 }
 
 #[test]
-fn what_was_claimed_before_a_crash_is_answered_interrupted_and_not_run() {
+fn a_request_claimed_before_a_crash_is_answered_interrupted_and_not_run() {
     let mut watcher = watcher();
     let request = request(1, "n3");
     let event = Event::Recovered(name(&request), content(Ok(request.clone())));
@@ -29,7 +29,7 @@ fn what_was_claimed_before_a_crash_is_answered_interrupted_and_not_run() {
     assert_eq!(answer_in(&effects).result, FenceResult::Interrupted);
     assert_eq!(effects.len(), 1);
 
-    // Its identity under another file name is not run either, before the answer is written.
+    // The same identity under another file name is not run either, until the answer is written.
     let again = Event::Seen("again".parse().unwrap(), content(Ok(request.clone())));
     assert!(claims(&watcher.handle(again, NOON)).is_empty());
 
@@ -64,7 +64,7 @@ fn a_look_that_failed_for_the_moment_is_repeated_soon() {
     watcher.handle(Event::Seen(record.clone(), half), NOON);
     let look = watcher.next_tick_boot_ms().unwrap();
 
-    // The disk reports nothing of the first look.
+    // The disk reports nothing for the first look.
     assert_eq!(watcher.handle(Event::Tick, at(look)), [Effect::Look(record.clone())]);
 
     let again = watcher.next_tick_boot_ms().unwrap();
@@ -91,13 +91,13 @@ fn a_half_written_request_is_looked_at_again_and_then_refused() {
 }
 
 #[test]
-fn a_request_that_becomes_whole_while_it_is_watched_is_executed_once() {
+fn a_request_that_becomes_complete_while_it_is_watched_is_executed_once() {
     let mut watcher = watcher();
     let request = request(1, "n3");
     let half = content(Err(Rejection::of(RequestError::Incomplete)));
     watcher.handle(Event::Seen(name(&request), half), NOON);
     assert_eq!(claims(&see(&mut watcher, &request, at(100_100))), [name(&request)]);
-    // The timer of the half-written state must not touch the state that came after it.
+    // The timer of the half-written state must not touch the later state.
     assert!(watcher.handle(Event::Tick, at(149_999)).is_empty());
 }
 
@@ -121,7 +121,7 @@ fn questions_are_asked_and_never_claimed() {
 }
 
 #[test]
-fn a_stopping_watcher_claims_nothing_and_leaves_pending_what_is_pending() {
+fn a_stopping_watcher_claims_nothing_and_leaves_pending_requests() {
     let mut watcher = watcher();
     watcher.handle(Event::Stop(None), NOON);
     assert!(see(&mut watcher, &request(1, "n3"), NOON).is_empty());
@@ -129,7 +129,7 @@ fn a_stopping_watcher_claims_nothing_and_leaves_pending_what_is_pending() {
 }
 
 #[test]
-fn a_watcher_that_is_to_end_serves_free_lanes_until_what_ran_then_is_over() {
+fn a_stopping_watcher_serves_free_lanes_until_the_running_executions_have_ended() {
     let mut watcher = watcher();
     let (slow, quick) = (request(1, "n1"), request(2, "m1"));
     see(&mut watcher, &slow, NOON);
@@ -140,13 +140,14 @@ fn a_watcher_that_is_to_end_serves_free_lanes_until_what_ran_then_is_over() {
     watcher.handle(Event::Claim(name(&quick), claimed(&quick)), NOON);
     let done = Event::Finished(name(&slow), verdict(FenceResult::Success));
     watcher.handle(done, at(101_000));
-    // What was begun meanwhile is finished, and does not keep the watcher for still others.
+    // Requests that were started meanwhile are finished, but do not keep the watcher running for
+    // others.
     assert!(claims(&see(&mut watcher, &request(3, "m2"), at(101_000))).is_empty());
     assert!(!watcher.is_idle());
 }
 
 #[test]
-fn a_watcher_that_is_to_end_serves_nothing_when_its_time_is_over_and_nothing_when_nothing_ran() {
+fn a_stopping_watcher_serves_nothing_after_its_limit_or_if_nothing_ran() {
     let mut watcher = watcher();
     let slow = request(1, "n1");
     see(&mut watcher, &slow, NOON);
@@ -160,7 +161,7 @@ fn a_watcher_that_is_to_end_serves_nothing_when_its_time_is_over_and_nothing_whe
 }
 
 #[test]
-fn a_claim_that_the_disk_refused_is_tried_again_by_looking_afresh() {
+fn a_claim_that_the_disk_refused_is_tried_again_after_a_new_look() {
     let mut watcher = watcher();
     let request = request(1, "n3");
     let record = name(&request);

@@ -18,7 +18,7 @@ fn asks(effects: &[Effect]) -> Vec<&str> {
         .collect()
 }
 
-/// Has everything looked at that the watcher wants to look at, and gives the claims that follow.
+/// Takes every look that the watcher asks for, and returns the resulting claims.
 fn look(watcher: &mut Watcher, effects: &[Effect], requests: &[&Request]) -> Vec<RecordName> {
     let mut begun = claims(effects);
     for effect in effects {
@@ -45,7 +45,7 @@ fn a_list_is_asked_for_once_and_only_when_it_decides_where_a_request_goes() {
     let effects = see(&mut watcher, &second, NOON);
     assert_eq!((claims(&effects), asks(&effects)), (vec![], vec![]), "they are being asked");
 
-    // Which device lists n3 decides, not which comes first.
+    // The route depends on which device lists n3, not on which device comes first.
     let effects = watcher.handle(Event::Targets("b".into(), Some(nodes("n[3,9]"))), NOON);
     assert_eq!(look(&mut watcher, &effects, &[&first, &second]), [], "b is busy with n9");
     let effects = watcher.handle(Event::Claim(name(&named), Claim::Gone), NOON);
@@ -57,7 +57,7 @@ fn a_list_is_asked_for_once_and_only_when_it_decides_where_a_request_goes() {
 }
 
 #[test]
-fn a_device_that_gives_no_list_is_tried_and_not_asked_again_before_the_next_configuration() {
+fn a_device_without_a_list_is_tried_and_not_asked_again_before_the_next_configuration() {
     let mut watcher = discovering();
     let (first, second, third) = (request(1, "n1"), request(2, "n2"), request(3, "n3"));
     see(&mut watcher, &first, NOON);
@@ -79,7 +79,7 @@ fn a_device_that_gives_no_list_is_tried_and_not_asked_again_before_the_next_conf
 }
 
 #[test]
-fn a_request_waits_for_a_list_only_for_so_long() {
+fn a_request_waits_for_a_list_only_for_a_limited_time() {
     let mut watcher = discovering();
     let request = request(1, "n1");
     see(&mut watcher, &request, NOON);
@@ -98,7 +98,7 @@ fn having_listed() -> Watcher {
     watcher
 }
 
-/// When the lists of [`NOON`] are old.
+/// The instant at which the lists of [`NOON`] are old.
 const LATER: u64 = 105_000;
 
 #[test]
@@ -121,14 +121,14 @@ fn a_target_that_is_missing_from_old_lists_is_asked_for_again_before_it_is_refus
 }
 
 #[test]
-fn a_list_that_is_younger_than_the_request_is_taken_at_its_word() {
+fn a_list_that_is_newer_than_the_request_is_trusted() {
     let mut watcher = having_listed();
     let (first, second) = (request(1, "n3"), request(2, "n4"));
     let named = Request { device: Some("b".into()), ..request(3, "n3") };
     assert_eq!(asks(&see(&mut watcher, &first, at(LATER))), ["a", "b"]);
     assert_eq!(asks(&see(&mut watcher, &named, at(LATER))), [""; 0], "b is being asked");
 
-    // One gives its list, the other gives none.
+    // One device returns its list, the other returns none.
     watcher.handle(Event::Targets("a".into(), Some(nodes("n1"))), at(LATER + 1));
     watcher.handle(Event::Targets("b".into(), None), at(LATER + 1));
 
@@ -139,7 +139,7 @@ fn a_list_that_is_younger_than_the_request_is_taken_at_its_word() {
 }
 
 #[test]
-fn a_device_is_asked_for_missing_targets_only_now_and_then() {
+fn a_device_is_asked_for_missing_targets_only_from_time_to_time() {
     let mut watcher = having_listed();
     let waiting = [request(1, "n3"), request(2, "n4")];
     for request in &waiting {
@@ -153,7 +153,8 @@ fn a_device_is_asked_for_missing_targets_only_now_and_then() {
     assert_eq!(asks(&see(&mut watcher, &waiting[0], at(LATER))), ["a", "b"]);
     assert_eq!(see(&mut watcher, &waiting[1], at(LATER)), []);
 
-    // One that says nothing is not asked again, and not waited for, until its answer is hopeless.
+    // A device that does not respond is not asked again, and no request waits for it, until its
+    // answer is hopeless.
     let late = request(3, "n5");
     assert_eq!(result_of(&mut watcher, &late, at(LATER + 6_000)), FenceResult::Rejected);
     let later = Request { deadline_boottime_ms: Some(LATER + 90_000), ..request(4, "n5") };
@@ -161,7 +162,7 @@ fn a_device_is_asked_for_missing_targets_only_now_and_then() {
 }
 
 #[test]
-fn a_missing_target_is_waited_for_only_for_so_long_and_never_beyond_its_deadline() {
+fn the_wait_for_a_missing_target_is_bounded_and_ends_at_its_deadline() {
     let mut watcher = having_listed();
     let patient = request(1, "n3");
     let hasty = Request { deadline_boottime_ms: Some(LATER + 1_000), ..request(2, "n4") };
@@ -182,7 +183,8 @@ fn no_device_is_asked_again_for_a_target_that_another_one_has() {
     let mut devices = discovering().devices;
     devices[0].coverage = Coverage::Discovered(Some(nodes("n1")));
     let (known, unknown): (NodeName, NodeName) = ("m1".parse().unwrap(), "n9".parse().unwrap());
-    // b has not listed its targets yet: whether a has got the target since decides all the same.
+    // b has not listed its targets yet; the request still depends on whether a has received the
+    // target since.
     assert_eq!(outdated(&devices, None, &unknown), ["a"]);
     assert_eq!(unlisted(&devices, None, &unknown), ["b"]);
     assert_eq!(outdated(&devices, Some("a"), &unknown), ["a"]);
@@ -194,7 +196,7 @@ fn no_device_is_asked_again_for_a_target_that_another_one_has() {
 }
 
 #[test]
-fn a_new_configuration_whose_devices_list_their_targets_is_waited_for() {
+fn requests_wait_for_the_lists_of_a_new_configuration() {
     let waiting = [request(2, "n2")];
     let (mut watcher, _) = busy_with(&waiting);
 
@@ -224,7 +226,7 @@ fn the_first_device_that_covers_a_target_serves_it() {
     assert_eq!(chosen(&first, &second).as_deref(), Some("first"));
     first.here = false;
     assert_eq!(chosen(&first, &second).as_deref(), Some("second"));
-    // A device that has not listed its targets yet is not asked when another one is sure.
+    // A device that has not listed its targets yet is not asked if another device is certain.
     first.here = true;
     first.coverage = Coverage::Discovered(None);
     assert_eq!(chosen(&first, &second).as_deref(), Some("second"));

@@ -1,9 +1,9 @@
-//! Whose turn it is.
+//! Which request is next.
 
 use super::*;
 
 #[test]
-fn one_execution_per_target_and_so_many_per_device() {
+fn one_execution_per_target_and_a_bounded_number_per_device() {
     let mut watcher = watcher();
     let requests: Vec<_> =
         ["m1", "m1", "m2", "m3", "n1"].iter().zip(1..).map(|(t, n)| request(n, t)).collect();
@@ -11,7 +11,7 @@ fn one_execution_per_target_and_so_many_per_device() {
     for request in &requests {
         begun.extend(claims(&see(&mut watcher, request, NOON)));
     }
-    // m1's second waits for m1, m3 waits for the device; n1 is on a device of its own.
+    // m1's second request waits for m1, m3 waits for the device; n1 is on another device.
     assert_eq!(begun, [&requests[0], &requests[2], &requests[4]].map(name));
 
     watcher.handle(Event::Claim(name(&requests[0]), claimed(&requests[0])), NOON);
@@ -56,8 +56,8 @@ fn a_plug_that_got_another_target_is_busy_until_what_runs_there_is_over() {
 }
 
 #[test]
-fn what_steps_aside_for_one_name_lets_the_next_one_of_its_other_name_pass() {
-    // n1 and n2 have one plug; n2 is known to another device as well.
+fn a_request_that_steps_aside_for_one_name_lets_the_next_of_its_other_name_pass() {
+    // n1 and n2 have one plug; another device also knows n2.
     let map = [("n1", "7"), ("n2", "7")].map(|(n, p)| (n.parse().unwrap(), p.to_owned()));
     let pdu = Device { plugs: Some(PerTarget::Map(map.into())), ..device("pdu", "n[1-9]", 4) };
     let mut watcher = Watcher::new(watcher().settings, vec![pdu, device("bmc", "n[1-9]", 4)]);
@@ -70,7 +70,7 @@ fn what_steps_aside_for_one_name_lets_the_next_one_of_its_other_name_pass() {
     for request in [&first, &second, &third, &fourth] {
         see(&mut watcher, request, NOON);
     }
-    // The plug is still busy: the third steps aside once more, and must not keep the fourth waiting.
+    // The plug is still busy: the third request steps aside again, and must not delay the fourth.
     let effects = watcher.handle(Event::Claim(name(&second), Claim::Gone), NOON);
     assert_eq!(claims(&effects), [name(&fourth)]);
     let effects = watcher.handle(Event::Claim(name(&fourth), Claim::Gone), NOON);
@@ -96,7 +96,7 @@ fn a_wall_clock_that_is_set_forward_brings_a_deadline_closer_and_backward_never_
 }
 
 #[test]
-fn a_device_with_addresses_counts_at_each_of_them_and_a_full_one_holds_up_no_other() {
+fn a_device_with_addresses_counts_at_each_and_a_full_one_delays_no_other() {
     let mut bmcs = device("bmcs", "n[1-9]", 1);
     let chassis = |target: &str| (target.parse().unwrap(), "chassis".to_owned());
     let addresses: BTreeMap<NodeName, String> = [chassis("n1"), chassis("n2")].into();
@@ -136,7 +136,7 @@ fn a_request_whose_target_another_device_is_busy_with_lets_the_next_one_pass() {
 }
 
 #[test]
-fn what_stood_aside_for_a_busy_target_is_not_forgotten_when_its_forerunner_goes() {
+fn a_request_that_stepped_aside_is_not_forgotten_when_its_forerunner_goes() {
     let mut watcher = watcher();
     let requests: Vec<_> = (1..=4).map(|n| request(n, "n1")).collect();
     for request in &requests {

@@ -1,15 +1,15 @@
-//! Another configuration.
+//! A new configuration.
 
 use super::*;
 
 #[test]
-fn what_waits_is_routed_anew_by_a_new_configuration_and_what_runs_goes_on() {
+fn a_new_configuration_gives_waiting_requests_a_route_and_keeps_running_ones() {
     let waiting = [request(2, "n1"), request(3, "n2"), request(4, "n3")];
     let (mut watcher, first) = busy_with(&waiting);
 
     let effects = reconfigure(&mut watcher, vec![device("new", "n[1-2]", 1)]);
 
-    // n1 is still busy, n2 may begin at once, and n3 has no device any more.
+    // n1 is still busy, n2 may start at once, and n3 no longer has a device.
     assert_eq!(claims(&effects), [name(&waiting[1])]);
     let answer = answer_in(&effects);
     assert_eq!(answer.request_id, Some(waiting[2].request_id.clone()));
@@ -39,7 +39,7 @@ fn a_request_that_names_a_device_is_not_given_to_another_one() {
 }
 
 #[test]
-fn what_runs_counts_against_the_new_bounds_of_its_device() {
+fn a_running_execution_counts_against_the_new_limits_of_its_device() {
     let waiting: Vec<_> = (2..6).map(|n| request(n, &format!("n{n}"))).collect();
     let (mut watcher, first) = busy_with(&waiting);
 

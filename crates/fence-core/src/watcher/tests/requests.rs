@@ -1,9 +1,9 @@
-//! What a request is answered, and when it is executed.
+//! The answer to each request, and when it is executed.
 
 use super::*;
 
 #[test]
-fn beside_each_answer_stands_the_request_that_it_is_for() {
+fn each_answer_carries_its_request() {
     let wanted = request(1, "n3");
     let record = name(&wanted);
     let with = |claim: Claim, later: Now| {
@@ -12,24 +12,24 @@ fn beside_each_answer_stands_the_request_that_it_is_for() {
         let effects = watcher.handle(Event::Claim(record.clone(), claim), later);
         (watcher, effects)
     };
-    // Executed, and written once more after a full disk.
+    // Executed, and written a second time after a full disk.
     let (mut watcher, _) = with(claimed(&wanted), NOON);
     let done = Event::Finished(record.clone(), verdict(FenceResult::Success));
     assert_eq!(answered_request(&watcher.handle(done, NOON)), Some(&wanted));
     watcher.handle(Event::Answered(record.clone(), Err("full".into())), NOON);
     assert_eq!(answered_request(&watcher.handle(Event::Tick, at(102_000))), Some(&wanted));
-    // Refused after the claim: as the claimed file has it, or as it was seen before.
+    // Refused after the claim, by the content of the claimed file or by what was seen before.
     let other = Request { recorder_node: "other".into(), ..wanted.clone() };
     let unreadable = Err(Rejection::of(RequestError::Incomplete));
     for (parsed, expected) in [(Ok(other.clone()), &other), (unreadable, &wanted)] {
         let claim = Claim::Claimed { parsed, client_gone: true, begun_before: false };
         assert_eq!(answered_request(&with(claim, NOON).1), Some(expected));
     }
-    // Refused while it was pending: at once, by time, by a new configuration.
+    // Refused while pending: at once, after some time, or after a new configuration.
     let pending = |request: &Request| see(&mut super::tests::watcher(), request, NOON);
     let unknown = Request { device: Some("nosuch".into()), ..wanted.clone() };
     assert_eq!(answered_request(&pending(&unknown)), Some(&unknown));
-    // Left behind by another watcher, or no request at all.
+    // Left by another watcher, or not a request at all.
     let left = |parsed| {
         let content = Sight::Content(Box::new(Content { parsed, changed: (1, 0) }));
         super::tests::watcher().handle(Event::Recovered(record.clone(), content), NOON)
@@ -62,7 +62,7 @@ fn a_request_is_claimed_executed_answered_and_removed_in_this_order() {
 }
 
 #[test]
-fn what_must_not_start_is_answered_with_its_own_result() {
+fn a_request_that_must_not_start_is_answered_with_its_own_result() {
     let change = |change: fn(&mut Request)| {
         let mut request = request(1, "n3");
         change(&mut request);
@@ -90,12 +90,12 @@ fn a_request_without_our_clock_lives_for_the_default_after_it_was_written() {
     };
     assert!(old(WALL_MS, WALL_MS, at(159_999)));
     assert!(!old(WALL_MS, WALL_MS, at(160_000)));
-    // The clock was set back since it was written, or is wrong: nobody knows how old it is.
+    // The clock was set back since the request was written, or is wrong: its age is unknown.
     for ahead_ms in [1_001, 3_600_000, 300_000_000_000] {
         assert!(!old(WALL_MS, WALL_MS + ahead_ms, NOON));
         assert!(!old(WALL_MS + ahead_ms, WALL_MS, NOON));
     }
-    // A client may round its timestamp up, and gains nothing by it.
+    // A client may round its timestamp up, but gains nothing by it.
     assert!(old(WALL_MS + 1_000, WALL_MS, at(159_999)));
     assert!(!old(WALL_MS + 1_000, WALL_MS, at(160_000)));
     // Written before this boot.
@@ -127,7 +127,7 @@ fn the_timestamp_of_a_client_that_names_its_boot_and_its_clock_means_nothing() {
 }
 
 #[test]
-fn the_answer_to_what_is_no_request_has_the_members_of_its_own_that_can_be_read() {
+fn the_answer_to_an_invalid_file_has_its_readable_members() {
     let text = format!(
         r#"{{"request_id":"{ID}","action":"off","target_node":"n3","recorder_node":"n1"}}"#
     );

@@ -13,7 +13,7 @@ fn reboot(number: u32, target: &str) -> Request {
     asks_for(FenceAction::Reboot, number, target)
 }
 
-/// A target that is off at this instant, and is to be brought back.
+/// A target that is off at this instant, and awaits its power-on.
 fn off_at(at_boot_ms: u64) -> Verdict {
     Verdict {
         off: Some(Off { at_boot_ms, verified: true, on_followed: false }),
@@ -49,7 +49,7 @@ fn powers_on(effects: &[Effect]) -> bool {
     effects.iter().any(|effect| matches!(effect, Effect::PowerOn(_)))
 }
 
-/// What became of a power-on, in the audit's words.
+/// The outcomes of power-ons, in the audit's words.
 fn results(effects: &[Effect]) -> Vec<&'static str> {
     let result = |effect: &Effect| match effect {
         Effect::Returned(_, result) => Some(result.as_str()),
@@ -95,13 +95,14 @@ fn a_power_on_that_is_not_ordered_is_dropped_for_a_fence_that_waits() {
         let (first, second) = (reboot(1, "n1"), reboot(second, target));
         begin(&mut watcher, &first);
         finish(&mut watcher, &first);
-        // After the target was off: it is a new death, or another target of the device's only lane.
+        // Seen after the target was off: a new death, or another target of the device's only lane.
         let effects = see(&mut watcher, &second, at(102_000));
         assert_eq!(claims(&effects), [name(&second)]);
 
         let effects = answered(&mut watcher, &first);
         assert_eq!((results(&effects), powers_on(&effects)), (vec!["not ordered"], false));
-        // What is noted must not be lost with this watcher: the record goes after that.
+        // The record is removed after the outcome is durable, so that a crash does not lose the
+        // outcome.
         let id = first.request_id.clone();
         let kept = Effect::KeepReturning(name(&first), id.clone());
         assert_eq!(effects.first(), Some(&kept));
@@ -110,7 +111,7 @@ fn a_power_on_that_is_not_ordered_is_dropped_for_a_fence_that_waits() {
 }
 
 #[test]
-fn a_power_on_that_is_ordered_is_waited_for_until_the_device_has_reacted() {
+fn a_fence_waits_for_an_ordered_power_on_until_the_device_has_reacted() {
     let first = reboot(1, "n1");
     let mut watcher = ordered(&first);
     let second = reboot(2, "n1");
@@ -122,7 +123,7 @@ fn a_power_on_that_is_ordered_is_waited_for_until_the_device_has_reacted() {
     let effects = watcher.handle(Event::OnOrdered(first.request_id.clone()), at(103_000));
     assert_eq!((results(&effects), claims(&effects)), (vec!["not confirmed"], vec![name(&second)]));
     assert!(effects.contains(&Effect::EndPowerOn(first.request_id.clone())), "{effects:?}");
-    // What its worker still reports is about nothing that is waited for.
+    // No request waits for a later report of its worker.
     let late = Event::OnOver(first.request_id, verdict(FenceResult::Success));
     assert!(watcher.handle(late, at(104_000)).is_empty());
 }
@@ -187,7 +188,7 @@ fn a_watcher_that_stops_orders_no_power_on_and_waits_for_one_that_is_under_way()
 }
 
 #[test]
-fn a_power_on_that_the_watcher_before_left_is_told_and_not_ordered() {
+fn a_power_on_that_the_previous_watcher_left_is_reported_and_not_ordered() {
     let request = reboot(1, "n1");
     let effects = watcher().handle(Event::LeftReturning(request.clone()), NOON);
     assert_eq!(
