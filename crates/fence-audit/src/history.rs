@@ -1,5 +1,6 @@
-//! Reading the audit again, with the logs that logrotate(8) has renamed and not compressed.
+//! Reading the audit again, with the logs that logrotate(8) has renamed and compressed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use fence_protocol::FenceAction;
 use fence_spool::PlaceError;
+use flate2::read::MultiGzDecoder;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -70,21 +72,29 @@ pub fn read(
     let directory = fence_spool::open_log_dir(log_dir).map_err(HistoryError::Place)?;
     let logs = logs(&directory)
         .map_err(|(name, errno)| HistoryError::Open(log_dir.join(name), errno.into()))?;
-    let events = logs.into_iter().flat_map(|file| events(BufReader::new(file)));
+    let events = logs.into_iter().flat_map(events);
     Ok(events.filter(move |event| filter.admits(event)))
 }
 
 /// The JSON logs, the last written one at the end; or the one that cannot be read, and why.
-fn logs(directory: &OwnedFd) -> Result<Vec<File>, (String, Errno)> {
+fn logs(directory: &OwnedFd) -> Result<Vec<Box<dyn BufRead>>, (String, Errno)> {
     let whole = |errno| (String::new(), errno);
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let listing = Dir::openat(directory, ".", flags, Mode::empty()).map_err(whole)?;
-    let mut logs = Vec::new();
+    let mut names = BTreeSet::new();
     for entry in listing {
         let entry = entry.map_err(whole)?;
-        let Some(name) = entry.file_name().to_str().ok().filter(|name| is_log(name)) else {
+        names
+            .extend(entry.file_name().to_str().ok().filter(|name| is_log(name)).map(str::to_owned));
+    }
+    let mut logs = Vec::new();
+    for name in &names {
+        let plain = name.strip_suffix(COMPRESSED);
+        // logrotate removes the log after it has compressed it: until then, both have the events.
+        if plain.is_some_and(|plain| names.contains(plain)) {
             continue;
-        };
+        }
+        let name = name.as_str();
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = match openat(directory, name, flags, Mode::empty()) {
             Ok(file) => File::from(file),
@@ -93,16 +103,21 @@ fn logs(directory: &OwnedFd) -> Result<Vec<File>, (String, Errno)> {
             Err(errno) => return Err((name.to_owned(), errno)),
         };
         let written = file.metadata().and_then(|facts| facts.modified()).ok();
-        logs.push((name == DETAILED_LOG, written, file));
+        let log: Box<dyn BufRead> = match plain {
+            Some(_) => Box::new(BufReader::new(MultiGzDecoder::new(file))),
+            None => Box::new(BufReader::new(file)),
+        };
+        logs.push((name == DETAILED_LOG, written, log));
     }
     logs.sort_by_key(|(is_present, written, _)| (*is_present, *written));
-    Ok(logs.into_iter().map(|(.., file)| file).collect())
+    Ok(logs.into_iter().map(|(.., log)| log).collect())
 }
 
 /// Whether a file with this name is the log, or an older one: `….1`, or `…-20260131` with
-/// `dateext`.
+/// `dateext`, with `.gz` at the end if it is compressed.
 fn is_log(name: &str) -> bool {
     name.strip_prefix(DETAILED_LOG).is_some_and(|rest| {
+        let rest = rest.strip_suffix(COMPRESSED).unwrap_or(rest);
         let number = rest.strip_prefix(['.', '-']).unwrap_or("");
         rest.is_empty() || !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
     })
@@ -169,6 +184,9 @@ impl<'de> Visitor<'de> for WholeMembers<'_> {
         Ok(())
     }
 }
+
+/// The end of the name of a log that logrotate has compressed.
+const COMPRESSED: &str = ".gz";
 
 const BEGIN: &[u8] = b"{\"timestamp\"";
 
@@ -257,10 +275,10 @@ mod tests {
     #[test]
     fn logs_that_were_put_aside_are_known_by_their_names() {
         let name = |rest: &str| format!("{DETAILED_LOG}{rest}");
-        for rest in ["", ".1", ".12", "-20260131", "-1769817600"] {
+        for rest in ["", ".1", ".12", "-20260131", "-1769817600", ".2.gz", "-20260131.gz"] {
             assert!(is_log(&name(rest)), "{rest}");
         }
-        for rest in [".", "-", ".1.gz", ".old", "1", "~", "-2026-01-31"] {
+        for rest in [".", "-", ".gz", ".1.xz", ".1.gz.gz", ".old", "1", "~", "-2026-01-31"] {
             assert!(!is_log(&name(rest)), "{rest}");
         }
         assert!(!is_log("fence-events.log"));

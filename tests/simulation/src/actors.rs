@@ -388,6 +388,27 @@ impl WatcherProcess {
             Effect::RemoveClaimed(name) => {
                 disk.unlink(Dir::Claimed, &name.file_name());
             }
+            Effect::KeepReturning(..)
+            | Effect::PowerOn(_)
+            | Effect::EndPowerOn(_)
+            | Effect::Returned(..)
+            | Effect::ForgetReturning(_) => return self.carry_out_return(effect, disk, now),
+            Effect::RemovePending(name) | Effect::SetAside(name, _) => {
+                disk.unlink(Dir::Requests, &name.file_name());
+            }
+            Effect::Look(name) => {
+                let sight = sight(disk, Dir::Requests, &name);
+                self.note_sight(&name, &sight);
+                self.first(Event::Seen(name, sight), now);
+            }
+            Effect::Note(..) => {}
+        }
+        Deed::Nothing
+    }
+
+    /// Carries out an effect of the power-on after a reboot.
+    fn carry_out_return(&mut self, effect: Effect, disk: &mut Disk, now: Now) -> Deed {
+        match effect {
             Effect::KeepReturning(name, id) => {
                 let kept = format!("{id}.json");
                 disk.rename(Dir::Claimed, &name.file_name(), Dir::Returning, &kept);
@@ -412,15 +433,7 @@ impl WatcherProcess {
             Effect::ForgetReturning(id) => {
                 disk.unlink(Dir::Returning, &format!("{id}.json"));
             }
-            Effect::RemovePending(name) | Effect::SetAside(name, _) => {
-                disk.unlink(Dir::Requests, &name.file_name());
-            }
-            Effect::Look(name) => {
-                let sight = sight(disk, Dir::Requests, &name);
-                self.note_sight(&name, &sight);
-                self.first(Event::Seen(name, sight), now);
-            }
-            Effect::Note(..) => {}
+            _ => unreachable!("the other effects concern no power-on after a reboot"),
         }
         Deed::Nothing
     }

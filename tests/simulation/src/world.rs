@@ -147,16 +147,7 @@ impl World {
             Action::KillWatcher(index) => self.watchers[*index] = None,
             Action::Device(index, name, reaction) => self.device(*index, name, *reaction),
             Action::PowerOn(index, id, reaction) => self.power_on(*index, id, *reaction),
-            Action::Told(index) => {
-                let told = self.watchers[*index].as_mut().and_then(|w| w.told.pop_front());
-                if let Some(mut event) = told {
-                    if let Event::Finished(_, verdict) = &mut event {
-                        self.mutate_end(verdict);
-                    }
-                    self.feed(*index, event);
-                    self.end_if_stopped(*index);
-                }
-            }
+            Action::Told(index) => self.tell(*index),
             Action::List(index, succeeds) => {
                 let device = self.watchers[*index].as_mut().and_then(|w| w.asked.pop_front());
                 let targets = (0..self.config.targets).map(Self::target).collect();
@@ -182,6 +173,18 @@ impl World {
             Action::ForeignAnswer(index, kind) => self.foreign_answer(*index, *kind),
         }
         self.check_idle();
+    }
+
+    /// The watcher learns what an execution or a power-on has reported.
+    fn tell(&mut self, index: usize) {
+        let told = self.watchers[index].as_mut().and_then(|w| w.told.pop_front());
+        if let Some(mut event) = told {
+            if let Event::Finished(_, verdict) = &mut event {
+                self.mutate_end(verdict);
+            }
+            self.feed(index, event);
+            self.end_if_stopped(index);
+        }
     }
 
     fn stop_watcher(&mut self, index: usize) {
