@@ -48,7 +48,7 @@ impl Findings {
 pub struct Examined {
     /// The device's name.
     pub name: String,
-    /// Identifies the watcher's settings for it: [`ConfiguredDevice::fingerprint`].
+    /// Identifies the watcher's settings for it: `DeviceSettings::fingerprint`.
     pub settings: String,
     /// The findings.
     pub findings: Findings,
@@ -210,7 +210,8 @@ const CANNOT: &str = "' cannot be fenced: ";
 
 /// What is missing for orders, each with the targets that lack it.
 fn lacks_of(device: &ConfiguredDevice, targets: &[NodeName]) -> Vec<(String, String)> {
-    let at_once = if device.addresses.is_some() { AT_ONCE_MAX } else { device.max_concurrent };
+    let at_once =
+        if device.kind.addresses().is_some() { AT_ONCE_MAX } else { device.max_concurrent };
     let limit = Limit::in_ms(TARGETS_MS_MAX);
     let lacks = ask_some(targets, at_once.min(AT_ONCE_MAX), |target| {
         if limit.has_passed() {
@@ -219,7 +220,7 @@ fn lacks_of(device: &ConfiguredDevice, targets: &[NodeName]) -> Vec<(String, Str
         device.driver.lack(target, limit.min(Limit::in_ms(device.monitor_timeout_ms)))
     });
     let lacks = targets.iter().zip(&lacks).filter_map(|(at, why)| Some((at, why.as_deref()?)));
-    let called = Called { address: device.addresses.as_ref(), plug: device.plugs.as_ref() };
+    let called = Called { address: device.kind.addresses(), plug: device.kind.plugs() };
     grouped(lacks, called)
 }
 

@@ -34,7 +34,7 @@ pub(super) fn answer(devices: &Devices, query: &Query) -> QueryAnswer {
     let limit = limit.min(Limit::in_ms(probe::time_max_ms(&devices)));
     let findings = probe::examine(&devices, depth, limit);
     let examined = devices.iter().zip(findings).map(|(device, findings)| {
-        let (name, settings) = (device.name.clone(), device.fingerprint.clone());
+        let (name, settings) = (device.name.clone(), device.fingerprint());
         json!(Examined { name, settings, findings })
     });
     let mut answer =

@@ -150,7 +150,8 @@ fn ask_devices(checked: &mut [Checked], spool: &SpoolSettings) {
         let device = &checked.device;
         let patience_ms = probe::time_max_ms([device]) + WATCHER_MS_MAX;
         let examined = ask_watcher(spool, Some(&device.name), patience_ms)?;
-        let is_it = |one: &Examined| one.name == device.name && one.settings == device.fingerprint;
+        let is_it =
+            |one: &Examined| one.name == device.name && one.settings == device.fingerprint();
         examined.into_iter().find(is_it).map(|examined| examined.findings).context(
             "its configuration has other settings for this device: run `fence-watcher reload`, \
              then check again",
@@ -196,7 +197,7 @@ fn notes(checked: &[Checked], settings: &WatcherConfig, offline: bool) -> Vec<No
             notes.push(Note::of(name, text));
             continue;
         }
-        notes.extend(notes_of(name, findings, device.addresses.is_some()));
+        notes.extend(notes_of(name, findings, device.kind.addresses().is_some()));
         if *is_simulated {
             let text = " is simulated: it only pretends to fence, nothing is really cut off";
             notes.push(Note::of(name, text));
