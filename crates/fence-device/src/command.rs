@@ -89,17 +89,15 @@ impl CommandDevice {
     }
 
     /// The state that the status command shows, and its complaint beside the state.
-    fn status(&self, target: &NodeName, limit: Limit) -> Shown {
-        let Some(argv) = &self.settings.status else {
-            return unknown("the device has no status command");
-        };
+    fn status(&self, target: &NodeName, limit: Limit) -> Result<Shown, String> {
+        let argv = self.settings.status.as_ref().ok_or("the device has no status command")?;
         match self.run(AgentAction::Status, argv, Some(target), None, limit) {
             RunOutcome::Exited { code: code @ (0 | 2), stdout, stderr } => {
-                let report =
-                    power_report(code, &stdout, &stderr, &[target.as_str()], &Secrets::default());
-                (report, complaint(&stderr, &Secrets::default()))
+                let (names, none) = ([target.as_str()], Secrets::default());
+                let report = power_report(code, &stdout, &stderr, &names, &none);
+                Ok((report, complaint(&stderr, &none)))
             }
-            outcome => unknown(failure(argv, &outcome)),
+            outcome => Err(failure(argv, &outcome)),
         }
     }
 
@@ -182,7 +180,7 @@ impl FenceDevice for CommandDevice {
 
     /// The module `shown` decides what exit codes and outputs show.
     fn power(&self, target: &NodeName, _pin: &Pin, limit: Limit) -> PowerReport {
-        self.status(target, limit).0
+        self.status(target, limit).map_or_else(unknown, |(report, _)| report)
     }
 
     /// Asks for the state, and checks what an "off" would be worth.

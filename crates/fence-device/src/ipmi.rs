@@ -50,12 +50,13 @@ use std::time::Duration;
 
 use fence_core::PerTarget;
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
-use fence_protocol::{NodeName, PowerState, bounded};
+use fence_protocol::{NodeName, bounded};
 use fence_spool::program_problem;
 
 use crate::contacts::{Contacted, contact_all};
 use crate::executor::Purpose;
 use crate::pin::Machine;
+use crate::program::unknown;
 use crate::{
     Called, Client, Command, ExecutorClient, FenceDevice, Limit, OrderContext, Pin, Reach,
     RunOutcome, Secret, SecretSource, Secrets, TargetList,
@@ -162,8 +163,8 @@ impl FenceDevice for IpmiDevice {
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
         match self.bmc(target).map(|bmc| bmc.ask(pin, &PASSING, None, limit)) {
             Ok((_, Ran::Said(said))) => power_report(said),
-            Ok((_, ran)) => PowerReport { state: PowerState::Unknown, detail: ran.words() },
-            Err(detail) => PowerReport { state: PowerState::Unknown, detail },
+            Ok((_, ran)) => unknown(ran.words()),
+            Err(problem) => unknown(problem),
         }
     }
 
@@ -245,7 +246,11 @@ impl Bmc<'_> {
     ) -> (String, Ran) {
         let mut before = None;
         loop {
-            let (host, ran) = not_cut_short(self.ask_once(pin, limit), before);
+            let (host, ran) = match (self.ask_once(pin, limit), before) {
+                // The limit cut this question short: the BMC's answer before it says more.
+                ((_, Ran::Ended(RunOutcome::TimedOut { .. }, _)), Some(before)) => before,
+                (asked, _) => asked,
+            };
             if !passing.iter().any(|what| ran.is(*what)) || !paused(limit) {
                 return (host, ran);
             }
@@ -261,14 +266,10 @@ impl Bmc<'_> {
             Some(Machine::Ipmi { host }) => Ok(vec![host.clone()]),
             _ => self.address.numbers(limit),
         };
-        let mut problem = "it has no address".to_owned();
-        let hosts = hosts.unwrap_or_else(|why| {
-            problem = why;
-            Vec::new()
-        });
+        let problem = hosts.as_ref().err().map_or("it has no address", String::as_str);
         let words = format!("BMC {}: {problem}", self.address);
         let mut last = (String::new(), Ran::Said(Said { what: What::Unreachable, words }));
-        for host in hosts {
+        for host in hosts.unwrap_or_default() {
             let ran = self.run(&host, "status", patience(limit.left_ms()), None, limit);
             last = (host, ran);
             if !last.1.is(What::Unreachable) {
@@ -339,23 +340,14 @@ impl Bmc<'_> {
                 let said = said(code, &stdout, &stderr);
                 Ran::Said(Said { words: text(&said.words), ..said })
             }
+            RunOutcome::TimedOut { .. } => {
+                Ran::Ended(outcome, text("ipmitool got no answer by the limit"))
+            }
             outcome => {
-                let words = match &outcome {
-                    RunOutcome::TimedOut { .. } => text("ipmitool got no answer by the limit"),
-                    other => text(&other.end_of("ipmitool")),
-                };
+                let words = text(&outcome.end_of("ipmitool"));
                 Ran::Ended(outcome, words)
             }
         }
-    }
-}
-
-/// The result of a repeated question: if the limit cut the question short, the BMC's answer
-/// `before` it says more.
-fn not_cut_short(asked: (String, Ran), before: Option<(String, Ran)>) -> (String, Ran) {
-    match (asked, before) {
-        ((_, Ran::Ended(RunOutcome::TimedOut { .. }, _)), Some(before)) => before,
-        (asked, _) => asked,
     }
 }
 

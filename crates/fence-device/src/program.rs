@@ -127,13 +127,17 @@ pub(crate) fn failure(path: &str, outcome: &RunOutcome) -> String {
 pub(crate) type Shown = (PowerReport, Option<String>);
 
 /// No state is shown, because of `detail`.
-pub(crate) fn unknown(detail: impl Into<String>) -> Shown {
-    (PowerReport { state: PowerState::Unknown, detail: detail.into() }, None)
+pub(crate) fn unknown(detail: impl Into<String>) -> PowerReport {
+    PowerReport { state: PowerState::Unknown, detail: detail.into() }
 }
 
-/// Why an order would not be confirmed, or what an "off" would be worth, if a program shows this.
-pub(crate) fn lack((report, complaint): Shown) -> Option<String> {
-    if report.state == PowerState::Unknown { Some(report.detail) } else { complaint }
+/// Why an order would not be confirmed, or what an "off" would be worth, if a program shows this;
+/// an error says why it shows no state.
+pub(crate) fn lack(shown: Result<Shown, String>) -> Option<String> {
+    match shown {
+        Ok((report, complaint)) if report.state != PowerState::Unknown => complaint,
+        Ok((PowerReport { detail, .. }, _)) | Err(detail) => Some(detail),
+    }
 }
 
 #[cfg(test)]

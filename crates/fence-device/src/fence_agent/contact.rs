@@ -42,7 +42,7 @@ impl FenceAgentDevice {
         contact_all(Contacted::Targets, &places, called, |targets| {
             targets.iter().try_for_each(|node| {
                 let plug = self.settings.plug.of(node).ok_or("no plug is configured")?;
-                self.monitor(Some(Target::new(node, &plug)), limit)
+                self.monitor(Some(Target { node, plug: &plug, host: None }), limit)
             })
         })
     }

@@ -4,7 +4,8 @@
 use fence_protocol::{NodeName, PowerState, bounded, fold_hostlist};
 
 use super::output::{NoList, no_list};
-use super::{AgentAction, FenceAgentDevice, Listed, Ran, Target, listed_plugs};
+use super::{AgentAction, FenceAgentDevice, FenceAgentSettings};
+use super::{Listed, Ran, Target, listed_plugs};
 use crate::pin::Listing;
 use crate::pool::ask_all;
 use crate::program::LIST_BYTES_MAX;
@@ -79,15 +80,13 @@ impl FenceAgentDevice {
             return None;
         }
         let plug = target.plug;
-        let listing = match pin.listing() {
-            Some(listing) => listing,
-            None => match self.listing(target, limit) {
-                Ok(listing) => listing,
-                Err(doubt) => {
-                    let text = format!("whether it knows '{plug}' cannot be told: {}", doubt.text);
-                    return Some(Doubt { text, ..doubt });
-                }
-            },
+        let listing = pin.listing().map_or_else(|| self.listing(target, limit), Ok);
+        let listing = match listing {
+            Ok(listing) => listing,
+            Err(doubt) => {
+                let text = format!("whether it knows '{plug}' cannot be told: {}", doubt.text);
+                return Some(Doubt { text, ..doubt });
+            }
         };
         pin.set_listing(listing);
         match listing {
@@ -153,8 +152,8 @@ impl FenceAgentDevice {
             return None;
         }
         let node: NodeName = NO_SUCH_NODE.parse().ok()?;
-        let nowhere = Target::new(&node, NO_SUCH_NODE);
-        let state = match self.state_of(nowhere, &Pin::default(), limit).0.state {
+        let nowhere = Target { node: &node, plug: NO_SUCH_NODE, host: None };
+        let state = match self.state_of(nowhere, &Pin::default(), limit).ok()?.0.state {
             PowerState::On => "on",
             PowerState::Off => "off",
             PowerState::Unknown => return None,
@@ -168,9 +167,9 @@ impl FenceAgentDevice {
     /// The targets, known by name, whose plug is not in the agent's list: their fences are not
     /// ordered, or not confirmed.
     pub(super) fn unlisted_targets(&self, limit: Limit) -> Vec<String> {
-        let plug = |node| Some((node, self.settings.plug.of(node)?));
-        let targets: Vec<(&NodeName, String)> =
-            self.settings.targets.iter().filter_map(plug).collect();
+        let FenceAgentSettings { targets, plug, .. } = &self.settings;
+        let targets = targets.iter().filter_map(|node| Some((node, plug.of(node)?)));
+        let targets: Vec<(&NodeName, String)> = targets.collect();
         if targets.is_empty() || !self.can_list(limit) {
             return Vec::new();
         }
@@ -200,7 +199,7 @@ impl FenceAgentDevice {
     /// this list has no address.
     fn unlisted_addresses(&self, targets: &[(&NodeName, String)], limit: Limit) -> Vec<String> {
         let mut found = ask_all(targets, |(node, plug)| {
-            let why = match self.listing(Target::new(node, plug), limit) {
+            let why = match self.listing(Target { node, plug, host: None }, limit) {
                 Ok(Listing::NoList | Listing::OneMachine | Listing::Listed) => return None,
                 Ok(Listing::Unlisted) => "the agent lists plugs and no addresses".to_owned(),
                 Err(Doubt { text, .. }) => format!("the agent's list cannot be read: {text}"),

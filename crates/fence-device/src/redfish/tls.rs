@@ -101,10 +101,7 @@ impl Expected {
 
     /// The settings of connections to the expected server.
     pub(super) fn into_settings(self) -> Result<TlsSettings, String> {
-        let for_short_key = match &self {
-            Expected::Any => None,
-            known => Some(known.clone().into_config(&[&rustls::version::TLS12], true)?),
-        };
+        let for_short_key = self.clone().into_config(&[&rustls::version::TLS12], true)?;
         let usual = self.into_config(rustls::DEFAULT_VERSIONS, false)?;
         Ok(TlsSettings { usual, for_short_key })
     }
@@ -132,7 +129,7 @@ pub(super) struct TlsSettings {
     /// The first choice.
     pub(super) usual: Arc<ClientConfig>,
     /// For a pinned certificate with a short RSA key, which cannot check the signatures of TLS 1.3.
-    pub(super) for_short_key: Option<Arc<ClientConfig>>,
+    pub(super) for_short_key: Arc<ClientConfig>,
 }
 
 #[derive(Debug)]
@@ -186,9 +183,9 @@ impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         match &self.expected {
@@ -196,18 +193,12 @@ impl ServerCertVerifier for Verifier {
                 // Many BMCs sign their own certificate like an authority, or have an expired one;
                 // the usual check refuses both. One file may contain the certificates of several
                 // BMCs, so the name counts.
-                names::check(end_entity, server_name)?;
+                names::check(end_entity, name)?;
                 self.check_key(end_entity)?;
             }
             Expected::Authorities { verifier, .. } => {
                 let verifier = verifier.as_ref().ok_or(CertificateError::UnknownIssuer)?;
-                return verifier.verify_server_cert(
-                    end_entity,
-                    intermediates,
-                    server_name,
-                    ocsp_response,
-                    now,
-                );
+                return verifier.verify_server_cert(end_entity, chain, name, ocsp, now);
             }
             Expected::Fingerprint(expected) => {
                 let found = Fingerprint::of(end_entity);
