@@ -53,7 +53,6 @@ use crate::{
 
 pub use action::AgentAction;
 use description::Description;
-pub(crate) use host::AgentHost;
 use host::is_host_option;
 use plugs::Doubt;
 // Public for the fuzz targets.

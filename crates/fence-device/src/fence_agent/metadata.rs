@@ -252,7 +252,7 @@ const SET_BY_US: &[&str] = &["action", "nodename"];
 
 /// How agents write true and false, in any case.
 const TRUE: &[&str] = &["1", "yes", "on", "true"];
-const FALSE: &[&str] = &["0", "no", "off", "false"];
+pub(super) const FALSE: &[&str] = &["0", "no", "off", "false"];
 
 /// The most nodes of a document. Agents have some hundreds.
 const NODES_MAX: u32 = 100_000;

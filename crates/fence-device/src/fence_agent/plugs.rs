@@ -3,7 +3,7 @@
 
 use fence_protocol::{NodeName, PowerState, bounded, fold_hostlist};
 
-use super::output::{NoList, no_list};
+use super::output::no_list;
 use super::{AgentAction, FenceAgentDevice, FenceAgentSettings};
 use super::{Listed, Ran, Target, listed_plugs};
 use crate::pin::Listing;
@@ -103,10 +103,8 @@ impl FenceAgentDevice {
     }
 
     fn listing_in(&self, list: &List, plug: &str) -> Result<Listing, String> {
-        match no_list(&list.stdout) {
-            Some(NoList::Unwritten) => return Ok(Listing::NoList),
-            Some(NoList::OneMachine) => return Ok(Listing::OneMachine),
-            None => {}
+        if let Some(listing) = no_list(&list.stdout) {
+            return Ok(listing);
         }
         let listed = list.plugs(self.separator())?;
         Ok(if self.is_among(&listed, plug) { Listing::Listed } else { Listing::Unlisted })
