@@ -38,6 +38,7 @@ mod plugs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use fence_core::PerTarget;
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
@@ -160,9 +161,14 @@ impl FenceAgentDevice {
 
     /// Whether the agent has `action`: as configured, else as far as its metadata are known.
     fn may_have(&self, action: AgentAction) -> bool {
+        self.has(action, || self.known_metadata())
+    }
+
+    /// Whether the agent has `action`: as configured, else by its `metadata`, if they can be read.
+    fn has(&self, action: AgentAction, metadata: impl FnOnce() -> Option<Arc<Metadata>>) -> bool {
         match &self.settings.actions {
             Some(actions) => actions.contains(&action),
-            None => Self::declares(self.known_metadata().as_deref(), action),
+            None => metadata().is_none_or(|metadata| metadata.may_have(action.as_str())),
         }
     }
 
@@ -271,7 +277,12 @@ impl FenceDevice for FenceAgentDevice {
 
     /// Runs `monitor`: once, or for each named target if the plug is an address.
     fn reachable(&self, limit: Limit) -> Reach {
-        self.contact(limit)
+        let reach = self.contact(limit);
+        // The failure to read the metadata has perhaps passed, and a fence has no time to find out.
+        if self.is_undescribed() && !matches!(reach, Reach::Unreachable(_)) {
+            let _ = self.metadata(limit);
+        }
+        reach
     }
 
     fn targets(&self, limit: Limit) -> TargetList {
@@ -330,7 +341,7 @@ impl FenceDevice for FenceAgentDevice {
         }
     }
 
-    /// Asks for the state, and checks what an "off" would be worth.
+    /// Asks for the state, and checks whether an "off" would be trusted.
     fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
         if !self.may_have(AgentAction::Status) {
             return self.plug(target, limit).err();
@@ -402,7 +413,7 @@ const NAME_THE_OPTION: &str = "write in 'plug_option' which of its options names
 /// The option that carries the plug, unless another is configured.
 const PLUG: &str = "plug";
 
-/// What Pacemaker tells agents beside the plug. Few want it, and the others expect it.
+/// The name that Pacemaker passes to agents beside the plug. Few agents use it.
 const NODE_NAME: &str = "nodename";
 
 /// Most agents are written in Python, whose remarks on their code would hide their errors.

@@ -109,7 +109,8 @@ impl IpmiDevice {
     /// The BMC of `target`, or why there is none.
     fn bmc(&self, target: &NodeName) -> Result<Bmc<'_>, String> {
         let address = self.settings.address.of(target);
-        let address = address.ok_or_else(|| format!("'address' has nothing for '{target}'"))?;
+        let address =
+            address.ok_or_else(|| format!("no 'address' is configured for '{target}'"))?;
         let address = BmcAddress::parse(&address)?;
         Ok(Bmc { device: self, address, password: self.password()? })
     }
@@ -124,14 +125,6 @@ impl IpmiDevice {
             ));
         }
         Ok(password)
-    }
-
-    /// Asks for the power of `target`; the error says why the BMC did not show it.
-    fn contact(&self, target: &NodeName, limit: Limit) -> Result<(), String> {
-        match self.bmc(target)?.ask(&Pin::default(), &PASSING, None, limit) {
-            (_, Ran::Said(Said { what: What::Power(_), .. })) => Ok(()),
-            (_, ran) => Err(ran.words()),
-        }
     }
 }
 
@@ -152,7 +145,12 @@ impl FenceDevice for IpmiDevice {
         }
         let called = Called { address: Some(&self.settings.address), plug: None };
         contact_all(Contacted::Bmcs, &places, called, |targets| {
-            targets.iter().try_for_each(|target| self.contact(target, limit))
+            targets.iter().try_for_each(|target| {
+                match self.bmc(target)?.ask(&Pin::default(), &PASSING, None, limit) {
+                    (_, Ran::Said(Said { what: What::Power(_), .. })) => Ok(()),
+                    (_, ran) => Err(ran.words()),
+                }
+            })
         })
     }
 
@@ -214,7 +212,7 @@ struct Bmc<'a> {
     password: Secret,
 }
 
-/// The result of running ipmitool. The texts name the BMC, and contain no secret.
+/// The result of a run of ipmitool. The texts name the BMC, and contain no secret.
 enum Ran {
     Said(Said),
     /// ipmitool did not exit by itself.

@@ -188,7 +188,7 @@ impl RedfishDevice {
                 ([only], []) => service.system(only),
                 _ if next.is_some() => Err(Problem::Unreachable(unreadable.join("; "))),
                 _ => Err(Problem::Failed(format!(
-                    "it has {} systems: say with 'system' which one is '{target}'",
+                    "it has {} systems: set 'system' to the system of '{target}'",
                     members.len() + unreadable.len()
                 ))),
             };

@@ -215,7 +215,7 @@ impl Connection {
         if self.is_silent().is_some_and(|time| time >= ALIVE_TIME_MAX)
             && !lock(&self.waiting).as_ref().is_some_and(has_order)
         {
-            self.abandon("did not say that it lives when it was asked");
+            self.abandon("did not answer whether it lives");
         }
     }
 

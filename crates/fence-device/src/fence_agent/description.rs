@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex};
 
-use super::{AgentAction, FenceAgentDevice, Metadata};
+use super::{FenceAgentDevice, Metadata};
 use crate::pool::{ask_until, lock};
 use crate::program::failure;
 use crate::{Command, Limit, RunOutcome};
@@ -77,14 +77,6 @@ impl FenceAgentDevice {
             *lock(&self.description.0) = Some((mark, description.clone()));
         }
         description
-    }
-
-    /// Whether the agent has `action`, as far as its metadata are known. An agent that declares no
-    /// actions counts as having it: the worst result is a question without an answer.
-    pub(super) fn declares(metadata: Option<&Metadata>, action: AgentAction) -> bool {
-        metadata.is_none_or(|metadata| {
-            !metadata.declares_actions() || metadata.has_action(action.as_str())
-        })
     }
 }
 

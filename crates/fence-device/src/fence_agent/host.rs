@@ -1,4 +1,4 @@
-//! The machine behind a name that an agent resolves by itself, with each call again.
+//! The machine behind a name, which an agent resolves again in each call.
 //!
 //! If a name has several addresses, the order may reach one machine and the question another. So
 //! the name is resolved here as well. If it has several addresses, the agent gets a number instead:

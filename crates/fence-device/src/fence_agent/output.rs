@@ -22,7 +22,7 @@ pub(super) fn no_list(stdout: &str) -> Option<Listing> {
     }
 }
 
-/// The plugs that an agent lists: `plug`, `plug,alias` (whatever the separator) or, as `fence_virt`
+/// The plugs that an agent lists: `plug`, `plug,alias` (with any separator) or, as `fence_virt`
 /// and `fence_xvm` write it, `name uuid state`, one a line.
 ///
 /// A line of another form is the error, and no list is returned: agents without a list report this

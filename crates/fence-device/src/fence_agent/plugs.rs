@@ -22,7 +22,7 @@ impl List {
     pub(super) fn plugs(&self, separator: &str) -> Result<Vec<Listed<'_>>, String> {
         listed_plugs(&self.stdout, separator).map_err(|line| {
             let line = bounded(&self.secrets.hide(line), 64);
-            format!("its list holds {line:?}, which is no plug")
+            format!("its list contains {line:?}, which is not a plug")
         })
     }
 }
@@ -33,10 +33,7 @@ const NO_SUCH_NODE: &str = "fence-watcher-no-such-plug";
 impl FenceAgentDevice {
     /// Whether the agent can list its plugs: as configured, else by its metadata.
     pub(super) fn can_list(&self, limit: Limit) -> bool {
-        match &self.settings.actions {
-            Some(actions) => actions.contains(&AgentAction::List),
-            None => Self::declares(self.metadata_if_readable(limit).as_deref(), AgentAction::List),
-        }
+        self.has(AgentAction::List, || self.metadata_if_readable(limit))
     }
 
     pub(super) fn separator(&self) -> &str {
@@ -51,7 +48,7 @@ impl FenceAgentDevice {
         limit: Limit,
     ) -> Option<String> {
         let doubt = self.doubt_about_plug(target, pin, limit)?;
-        Some(format!("the agent says off, which is not believed: {}", doubt.text))
+        Some(format!("the agent shows \"off\", which is not trusted: {}", doubt.text))
     }
 
     /// Why no order for `target` may be given, as far as the agent's list shows.
@@ -80,11 +77,10 @@ impl FenceAgentDevice {
             return None;
         }
         let plug = target.plug;
-        let listing = pin.listing().map_or_else(|| self.listing(target, limit), Ok);
-        let listing = match listing {
+        let listing = match pin.listing().map_or_else(|| self.listing(target, limit), Ok) {
             Ok(listing) => listing,
             Err(doubt) => {
-                let text = format!("whether it knows '{plug}' cannot be told: {}", doubt.text);
+                let text = format!("it is not known whether it has '{plug}': {}", doubt.text);
                 return Some(Doubt { text, ..doubt });
             }
         };
@@ -245,11 +241,11 @@ fn unreadable(problem: &str) -> String {
     )
 }
 
-/// What to do about a list without use.
+/// What to do about a list that cannot be used.
 const REMEDY: &str = "if the agent fails for plugs that it does not know, set 'plug_option', and \
-                      name in 'actions' what it has but for \"list\"";
+                      list its actions without \"list\" in 'actions'";
 
-/// What the list of an agent without plugs means.
+/// The meaning of the list of an agent without plugs.
 const ONE_MACHINE: &str = "\"N/A\" for a list, so it may act on one and the same machine for every \
                            target: write in 'plug_option' which of its options names the target, \
                            such as \"ip\"";

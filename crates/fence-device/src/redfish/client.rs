@@ -34,7 +34,7 @@ use crate::pool::lock;
 use crate::{Client as RequestClient, Limit, Secret, Secrets, Subject, boot_ms_now};
 
 /// The error of a connection that is ready for an order whose client does not wait any more.
-const NOBODY_WAITS: &str = "nobody waits for the order any more";
+const NOBODY_WAITS: &str = "the client of the order does not wait any more";
 
 /// A client of one service.
 pub(super) struct Client {
@@ -108,7 +108,7 @@ impl fmt::Display for CallError {
             CallError::Unconnected(why) | CallError::BrokenOff(why) => {
                 write!(f, "no connection: {why}")
             }
-            CallError::Withdrawn => f.write_str("not sent: nobody waited any more"),
+            CallError::Withdrawn => f.write_str("not sent: the client did not wait any more"),
             CallError::Unanswered(why) => write!(f, "no whole answer: {why}"),
         }
     }

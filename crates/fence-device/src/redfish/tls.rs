@@ -82,14 +82,14 @@ impl Expected {
             .and_then(|file| file.read(CA_FILE_BYTES_MAX))
             .map_err(|error| problem(&error.to_string()))?;
         let certificates = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
-        let bad = |error| problem(&format!("it holds a bad certificate: {error}"));
+        let bad = |error| problem(&format!("it contains a bad certificate: {error}"));
         let certificates = certificates.map_err(bad)?;
         let mut roots = RootCertStore::empty();
         // A bundle may contain certificates that are too old for an authority; the others count. A
         // BMC's own certificate needs only a key.
         let (usable, _) = roots.add_parsable_certificates(certificates.iter().cloned());
         if usable == 0 && !certificates.iter().any(|own| Key::of(own).is_ok()) {
-            return Err(problem("it holds no certificate that can be used (PEM is expected)"));
+            return Err(problem("it contains no certificate that can be used (PEM is expected)"));
         }
         let provider = Arc::new(provider::default_provider());
         let verifier = (usable > 0).then(|| {
@@ -272,7 +272,7 @@ mod tests {
     fn a_file_without_certificates_is_refused_by_name() {
         for (path, problem) in [
             ("/no/such/file", "'/no/such/file': it is not there"),
-            ("/etc/passwd", "'/etc/passwd': it holds no certificate that can be used"),
+            ("/etc/passwd", "'/etc/passwd': it contains no certificate that can be used"),
         ] {
             let found = Expected::in_file(Path::new(path)).unwrap_err();
             assert!(found.contains(problem), "{found}");
