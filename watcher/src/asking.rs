@@ -1,4 +1,4 @@
-//! The runner of questions to fence devices, for the queries of clients and for [`crate::probe`].
+//! The runner of questions to fence devices, for the queries of clients and for [`crate::findings`].
 //!
 //! The runner asks a bounded number of devices at the same time, for a bounded time, with the
 //! threads that all questions share ([`fence_device::ask_some`]). A device that does not respond
@@ -17,7 +17,7 @@ pub(crate) const ASKING_MAX: usize = 64;
 /// the devices that did not respond. If less than four times as long is left: a quarter of that.
 const ANSWER_RESERVE_MS: u64 = 1_000;
 
-/// How long a device may take for one question, in milliseconds, if its client does not say less.
+/// How long a device may take for one question, in milliseconds, if its client does not set a shorter time.
 const ASK_MS: u64 = 20_000;
 
 /// How long one device may take, and how long all devices are waited for.

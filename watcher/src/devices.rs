@@ -176,7 +176,7 @@ impl ConfiguredDevice {
     }
 }
 
-/// How long ago a device was reached that did not answer by `limit`, if it was lately.
+/// How long ago a device that did not answer by `limit` was reached, if that was a short time ago.
 fn slow_but_reached(limit: Limit, reached_boot_ms: u64, now_boot_ms: u64) -> Option<u64> {
     // Programs end a little before their limit, to report the cause.
     let is_slow = now_boot_ms.saturating_add(LIMIT_RESERVE_MS) >= limit.not_after_boot_ms;

@@ -1,4 +1,4 @@
-//! The names in a certificate of any form: X.509 v1, unknown critical extensions.
+//! The names and the fields of a certificate of any form: X.509 v1, unknown critical extensions.
 //!
 //! Only for a certificate that is already known, byte for byte. The check of the names finds an
 //! address that leads to another BMC whose certificate is in the same file. So all names count: the
@@ -42,9 +42,9 @@ fn read(certificate: &[u8]) -> der::Result<Vec<String>> {
     for extensions in fields.iter().filter(|field| field.tag() == context(true, TagNumber::N3)) {
         for extension in items(AnyRef::from_der(extensions.value())?)? {
             let parts = items(extension?)?.collect::<der::Result<Vec<_>>>()?;
-            let ends = parts.first().zip(parts.last()).ok_or_else(missing)?;
-            if ends.0.value() == SUBJECT_ALTERNATIVE_NAME {
-                for name in items(AnyRef::from_der(ends.1.value())?)? {
+            let (kind, value) = parts.first().zip(parts.last()).ok_or_else(missing)?;
+            if kind.value() == SUBJECT_ALTERNATIVE_NAME {
+                for name in items(AnyRef::from_der(value.value())?)? {
                     names.extend(general_name(name?));
                 }
             }

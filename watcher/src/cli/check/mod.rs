@@ -2,7 +2,7 @@
 //! and what may surprise.
 //!
 //! The configuration itself was checked when it was read. Devices get questions, and no orders. If
-//! only the service has the secret of a device, the running watcher asks the device. `crate::probe`
+//! only the service has the secret of a device, the running watcher asks the device. `crate::findings`
 //! has the questions, `notes` the texts about the answers, and `report` the forms of the output.
 
 mod notes;
@@ -26,7 +26,7 @@ use super::EXECUTOR_MODE;
 use super::ask::ask;
 use crate::config::{DeviceKind, SpoolSettings, WatcherConfig, local_node};
 use crate::devices::{ConfiguredDevice, Devices};
-use crate::probe::{self, Depth, Examined, Findings};
+use crate::findings::{self, Depth, Examined, Findings};
 use notes::{Note, notes_of};
 pub(super) use report::refused;
 
@@ -141,14 +141,15 @@ fn ask_devices(checked: &mut [Checked], spool: &SpoolSettings) {
     let (mut services, mut own): (Vec<_>, Vec<_>) =
         here.partition(|checked| checked.services_secret.is_some());
     let devices: Vec<_> = own.iter().map(|checked| Arc::clone(&checked.device)).collect();
-    let limit = Limit::in_ms(probe::time_max_ms(&devices));
-    for (checked, findings) in own.iter_mut().zip(probe::examine(&devices, Depth::Whole, limit)) {
+    let limit = Limit::in_ms(findings::time_max_ms(&devices));
+    for (checked, findings) in own.iter_mut().zip(findings::examine(&devices, Depth::Whole, limit))
+    {
         checked.findings = findings;
         checked.asked_by = Some("check");
     }
     let answers = ask_some(&services, ASKED_AT_ONCE, |checked| {
         let device = &checked.device;
-        let patience_ms = probe::time_max_ms([device]) + WATCHER_MS_MAX;
+        let patience_ms = findings::time_max_ms([device]) + WATCHER_MS_MAX;
         let examined = ask_watcher(spool, Some(&device.name), patience_ms)?;
         let is_it =
             |one: &Examined| one.name == device.name && one.settings == device.fingerprint();
