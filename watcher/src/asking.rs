@@ -1,15 +1,14 @@
-//! The runner of questions to fence devices, for the queries of clients and for [`crate::probe`].
+//! The runner of questions to fence devices, for the queries of clients and for [`crate::findings`].
 //!
 //! The runner asks a bounded number of devices at the same time, for a bounded time, with the
 //! threads that all questions share ([`fence_device::ask_some`]). A device that does not respond
 //! delays the answer of no other device.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use fence_device::{HELPER_STACK_BYTES, Limit, Subject, ask_some};
+use fence_device::{HELPER_STACK_BYTES, Limit, Places, Subject, ask_some};
 
 /// How many clients are served at the same time, and how many devices are asked for each.
 pub(crate) const ASKING_MAX: usize = 64;
@@ -18,7 +17,7 @@ pub(crate) const ASKING_MAX: usize = 64;
 /// the devices that did not respond. If less than four times as long is left: a quarter of that.
 const ANSWER_RESERVE_MS: u64 = 1_000;
 
-/// How long a device may take for one question, in milliseconds, if its client does not say less.
+/// How long a device may take for one question, in milliseconds, if its client does not set a shorter time.
 const ASK_MS: u64 = 20_000;
 
 /// How long one device may take, and how long all devices are waited for.
@@ -47,31 +46,9 @@ impl Limits {
     }
 }
 
-/// The threads that ask, whether somebody still waits for them or not: one that hangs in the kernel
+/// The threads that ask, also those whose client has given up: a thread that hangs in the kernel
 /// never ends.
-static THREADS: Places = Places { taken: AtomicUsize::new(0), max: 2 * ASKING_MAX };
-
-/// A bounded number of places.
-struct Places {
-    taken: AtomicUsize,
-    max: usize,
-}
-
-/// One of them, taken for as long as this value lives.
-struct Place(&'static Places);
-
-impl Places {
-    fn take(&'static self) -> Option<Place> {
-        let next = |taken| (taken < self.max).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).ok().map(|_| Place(self))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::AcqRel);
-    }
-}
+static THREADS: Places = Places::new(2 * ASKING_MAX);
 
 /// Puts `question` to each of `items`, to many at the same time. Returns the answers in the order
 /// of `items`: `None` if an item was not asked, or did not answer in time.
@@ -82,7 +59,6 @@ pub(crate) fn ask<T: Clone + Send + Sync + 'static, A: Send + 'static>(
 ) -> Vec<Option<A>> {
     let mut answers: Vec<Option<A>> = items.iter().map(|_| None).collect();
     let Some(place) = THREADS.take() else { return answers };
-    let place = Arc::new(place);
     let (sender, receiver) = mpsc::channel();
     let numbered: Vec<(usize, T)> = items.iter().cloned().enumerate().collect();
     let run = Arc::new(move || {
@@ -95,14 +71,11 @@ pub(crate) fn ask<T: Clone + Send + Sync + 'static, A: Send + 'static>(
     });
     let (subject, running) = (Subject::of_this_thread(), Arc::clone(&run));
     let thread = thread::Builder::new().name("ask".to_owned()).stack_size(HELPER_STACK_BYTES);
-    let of_thread = Arc::clone(&place);
     let asking = move || {
+        let _place = place;
         subject.within(|| running());
-        drop(of_thread);
     };
-    let spawned = thread.spawn(asking);
-    drop(place);
-    if spawned.is_err() {
+    if thread.spawn(asking).is_err() {
         // Without a thread, this thread asks one item after the other.
         run();
     }
@@ -138,17 +111,6 @@ mod tests {
 
         assert_eq!(ask(&[0, 1, 2], within(3_000), question), [Some(0), None, Some(4)]);
         drop(gate);
-    }
-
-    #[test]
-    fn there_are_so_many_places_and_one_that_is_given_back_is_taken_again() {
-        static PLACES: Places = Places { taken: AtomicUsize::new(0), max: 2 };
-        let (first, second) = (PLACES.take(), PLACES.take());
-        assert!(first.is_some() && second.is_some() && PLACES.take().is_none());
-
-        drop(first);
-
-        assert!(PLACES.take().is_some());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! check`.
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -18,38 +19,16 @@ use fence_protocol::{FenceAction, NodeName};
 
 use crate::config::{DeviceKind, DeviceSettings, Targets, WatcherConfig};
 
-/// One device of the configuration.
+/// One device of the configuration, with its settings.
 #[derive(Debug)]
 pub struct ConfiguredDevice {
-    /// Its name.
-    pub name: String,
-    /// Identifies its settings: equal for equal settings, in one version of this program.
-    pub fingerprint: String,
-    /// Its type, as the configuration names it.
-    pub type_name: &'static str,
+    settings: DeviceSettings,
     /// It may be used on this node.
     pub here: bool,
-    /// The targets, as a short text.
-    pub targets_text: String,
-    /// How many times an order is tried while the device cannot be reached.
-    pub attempts: u32,
-    /// The longest that one order with its confirmation may take, in milliseconds.
-    pub timeout_ms: u64,
-    /// The addresses of its targets, if each target has its own address.
-    pub addresses: Option<PerTarget>,
-    /// The names of its targets there, if they differ from the targets' own names.
-    pub plugs: Option<PerTarget>,
-    /// How long a contact may take, in milliseconds.
-    pub monitor_timeout_ms: u64,
-    /// The most executions at the same time: at each address, or on the whole device.
-    pub max_concurrent: usize,
     /// Reports a target that was shown to be off to DLM; `None` if this is not configured.
     pub dlm: Option<ExecutorClient>,
     /// Its driver.
     pub driver: Box<dyn FenceDevice>,
-    targets: Targets,
-    /// The configured method of a reboot.
-    method: Option<Method>,
     /// When it was last reached, in milliseconds of `CLOCK_BOOTTIME`; 0 for never.
     reached_boot_ms: AtomicU64,
 }
@@ -62,23 +41,11 @@ impl Devices {
     /// The devices of `settings`, whose programs `executor` runs.
     pub fn build(settings: &WatcherConfig, executor: &ExecutorClient) -> Self {
         let device = |device: &DeviceSettings| {
-            let driver = driver(device, executor);
             Arc::new(ConfiguredDevice {
-                name: device.name.clone(),
-                fingerprint: device.fingerprint(),
-                type_name: type_name(&device.kind),
+                settings: device.clone(),
                 here: device.applies_to(&settings.node),
-                targets_text: device.targets.to_string(),
-                monitor_timeout_ms: device.monitor_timeout_ms,
-                attempts: device.attempts,
-                timeout_ms: device.timeout_ms,
-                addresses: device.kind.addresses().cloned(),
-                plugs: device.kind.plugs().cloned(),
-                max_concurrent: device.max_concurrent,
                 dlm: device.acknowledge_dlm.then(|| executor.clone()),
-                driver,
-                targets: device.targets.clone(),
-                method: device.method,
+                driver: driver(device.kind.clone(), executor.clone()),
                 reached_boot_ms: AtomicU64::new(0),
             })
         };
@@ -125,10 +92,19 @@ impl Devices {
     }
 }
 
+/// Its settings.
+impl Deref for ConfiguredDevice {
+    type Target = DeviceSettings;
+
+    fn deref(&self) -> &DeviceSettings {
+        &self.settings
+    }
+}
+
 impl ConfiguredDevice {
     /// The method of a reboot, as far as the device's abilities are known.
     pub fn method(&self) -> Method {
-        self.driver.abilities().method(self.method)
+        self.driver.abilities().method(self.settings.method)
     }
 
     /// Contacts the device, within its own limit and until `limit` at the latest.
@@ -167,12 +143,12 @@ impl ConfiguredDevice {
 
     /// All targets that the configuration names: as targets, with addresses, or with plugs.
     pub fn known_targets(&self) -> BTreeSet<NodeName> {
-        let in_table = |names: &Option<PerTarget>| match names {
+        let in_table = |names: Option<&PerTarget>| match names {
             Some(PerTarget::Map(names)) => names.keys().cloned().collect(),
             Some(PerTarget::Pattern(_)) | None => BTreeSet::new(),
         };
         let fixed = self.fixed_targets().cloned();
-        fixed.unwrap_or_else(|| &in_table(&self.addresses) | &in_table(&self.plugs))
+        fixed.unwrap_or_else(|| &in_table(self.kind.addresses()) | &in_table(self.kind.plugs()))
     }
 
     /// Whether the device itself must be asked for its targets.
@@ -192,15 +168,15 @@ impl ConfiguredDevice {
                 Targets::Nodes(nodes) => Coverage::Nodes(nodes.clone()),
                 Targets::Discover => Coverage::Discovered(None),
             },
-            addresses: self.addresses.clone(),
-            plugs: self.plugs.clone(),
+            addresses: self.kind.addresses().cloned(),
+            plugs: self.kind.plugs().cloned(),
             max_concurrent: self.max_concurrent,
             actions: all.into_iter().filter(|a| abilities.serve(*a, method)).collect(),
         }
     }
 }
 
-/// How long ago a device was reached that did not answer by `limit`, if it was lately.
+/// How long ago a device that did not answer by `limit` was reached, if that was a short time ago.
 fn slow_but_reached(limit: Limit, reached_boot_ms: u64, now_boot_ms: u64) -> Option<u64> {
     // Programs end a little before their limit, to report the cause.
     let is_slow = now_boot_ms.saturating_add(LIMIT_RESERVE_MS) >= limit.not_after_boot_ms;
@@ -217,29 +193,14 @@ const LATELY_MS: u64 = 150_000;
 /// How long before its limit a contact can end because of the limit.
 const LIMIT_RESERVE_MS: u64 = 500;
 
-fn type_name(kind: &DeviceKind) -> &'static str {
+fn driver(kind: DeviceKind, executor: ExecutorClient) -> Box<dyn FenceDevice> {
     match kind {
-        DeviceKind::Command(_) => "command",
-        DeviceKind::Ec2(_) => "ec2",
-        DeviceKind::FenceAgent(_) => "fence-agent",
-        DeviceKind::Ipmi(_) => "ipmi",
-        DeviceKind::Redfish(_) => "redfish",
-        DeviceKind::Simulated(_) => "simulated",
-    }
-}
-
-fn driver(device: &DeviceSettings, executor: &ExecutorClient) -> Box<dyn FenceDevice> {
-    match &device.kind {
-        DeviceKind::Command(settings) => {
-            Box::new(CommandDevice::new(settings.clone(), executor.clone()))
-        }
-        DeviceKind::Ec2(settings) => Box::new(Ec2Device::new(settings.clone(), executor.clone())),
-        DeviceKind::FenceAgent(settings) => {
-            Box::new(FenceAgentDevice::new(settings.clone(), executor.clone()))
-        }
-        DeviceKind::Ipmi(settings) => Box::new(IpmiDevice::new(settings.clone(), executor.clone())),
-        DeviceKind::Redfish(settings) => Box::new(RedfishDevice::new(settings.clone())),
-        DeviceKind::Simulated(settings) => Box::new(SimulatedDevice::new(settings.clone())),
+        DeviceKind::Command(settings) => Box::new(CommandDevice::new(settings, executor)),
+        DeviceKind::Ec2(settings) => Box::new(Ec2Device::new(settings, executor)),
+        DeviceKind::FenceAgent(settings) => Box::new(FenceAgentDevice::new(settings, executor)),
+        DeviceKind::Ipmi(settings) => Box::new(IpmiDevice::new(settings, executor)),
+        DeviceKind::Redfish(settings) => Box::new(RedfishDevice::new(settings)),
+        DeviceKind::Simulated(settings) => Box::new(SimulatedDevice::new(settings)),
     }
 }
 
@@ -275,7 +236,7 @@ mod tests {
             let (file, node) = (path.as_ref(), "n1".to_owned());
             let origin = Origin { file, node, environment: &[], programs_must_exist: false };
             for device in parse(&text, &origin).unwrap().devices {
-                assert_eq!(type_name(&device.kind), of_type.name);
+                assert_eq!(device.type_name, of_type.name);
             }
         }
     }

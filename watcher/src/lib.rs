@@ -5,7 +5,7 @@
 //! - [`config`]: the file `fence-watcher.toml`, read into checked [`config::WatcherConfig`].
 //! - [`daemon`]: the service itself.
 //! - [`devices`]: from settings to the drivers of fence devices.
-//! - [`probe`]: what a device says of itself when it is asked all that can be asked.
+//! - [`findings`]: the answers of a device to all questions, for `check`.
 //! - `state`: what the service says of itself, for its `status`.
 
 mod asking;
@@ -13,5 +13,5 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod devices;
-pub mod probe;
+pub mod findings;
 mod state;

@@ -5,8 +5,8 @@
 //! can become a second argument or an option. The same values are in `FENCE_*` variables. An order
 //! also gets the request on standard input, as the watcher writes it.
 //!
-//! Exit code 0 of an order means that the device acknowledged it. After any other end, nobody knows
-//! the outcome.
+//! Exit code 0 of an order means that the device acknowledged it. After any other end, the
+//! outcome is not known.
 
 use std::path::Path;
 
@@ -89,17 +89,15 @@ impl CommandDevice {
     }
 
     /// The state that the status command shows, and its complaint beside the state.
-    fn status(&self, target: &NodeName, limit: Limit) -> Shown {
-        let Some(argv) = &self.settings.status else {
-            return unknown("the device has no status command");
-        };
+    fn status(&self, target: &NodeName, limit: Limit) -> Result<Shown, String> {
+        let argv = self.settings.status.as_ref().ok_or("the device has no status command")?;
         match self.run(AgentAction::Status, argv, Some(target), None, limit) {
             RunOutcome::Exited { code: code @ (0 | 2), stdout, stderr } => {
-                let report =
-                    power_report(code, &stdout, &stderr, &[target.as_str()], &Secrets::default());
-                (report, complaint(&stderr, &Secrets::default()))
+                let (names, none) = ([target.as_str()], Secrets::default());
+                let report = power_report(code, &stdout, &stderr, &names, &none);
+                Ok((report, complaint(&stderr, &none)))
             }
-            outcome => unknown(failure(argv, &outcome)),
+            outcome => Err(failure(argv, &outcome)),
         }
     }
 
@@ -154,7 +152,7 @@ impl FenceDevice for CommandDevice {
             return match programs.find_map(|program| program_problem(Path::new(program))) {
                 Some(problem) => Reach::Unreachable(problem),
                 None => Reach::NotAsked(
-                    "its programs are there; it has neither 'monitor' nor 'list'".to_owned(),
+                    "its programs exist; it has neither 'monitor' nor 'list'".to_owned(),
                 ),
             };
         };
@@ -180,12 +178,12 @@ impl FenceDevice for CommandDevice {
         }
     }
 
-    /// The module `shown` decides what exit codes and outputs show.
+    /// The module `shown` decides which state exit codes and outputs show.
     fn power(&self, target: &NodeName, _pin: &Pin, limit: Limit) -> PowerReport {
-        self.status(target, limit).0
+        self.status(target, limit).map_or_else(unknown, |(report, _)| report)
     }
 
-    /// Asks for the state, and checks what an "off" would be worth.
+    /// Asks for the state, and checks whether an "off" would be trusted.
     fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
         self.settings.status.as_ref()?;
         program::lack(self.status(target, limit))

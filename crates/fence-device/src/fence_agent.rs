@@ -38,6 +38,7 @@ mod plugs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use fence_core::PerTarget;
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
@@ -53,7 +54,6 @@ use crate::{
 
 pub use action::AgentAction;
 use description::Description;
-pub(crate) use host::AgentHost;
 use host::is_host_option;
 use plugs::Doubt;
 // Public for the fuzz targets.
@@ -106,12 +106,6 @@ struct Target<'a> {
     plug: &'a str,
     /// The number that replaces the name of the device, if there is one.
     host: Option<&'a str>,
-}
-
-impl<'a> Target<'a> {
-    fn new(node: &'a NodeName, plug: &'a str) -> Self {
-        Target { node, plug, host: None }
-    }
 }
 
 /// The unchanged result of a call. People see it without the secrets.
@@ -167,9 +161,14 @@ impl FenceAgentDevice {
 
     /// Whether the agent has `action`: as configured, else as far as its metadata are known.
     fn may_have(&self, action: AgentAction) -> bool {
+        self.has(action, || self.known_metadata())
+    }
+
+    /// Whether the agent has `action`: as configured, else by its `metadata`, if they can be read.
+    fn has(&self, action: AgentAction, metadata: impl FnOnce() -> Option<Arc<Metadata>>) -> bool {
         match &self.settings.actions {
             Some(actions) => actions.contains(&action),
-            None => Self::declares(self.known_metadata().as_deref(), action),
+            None => metadata().is_none_or(|metadata| metadata.may_have(action.as_str())),
         }
     }
 
@@ -190,64 +189,50 @@ impl FenceAgentDevice {
         if !self.needs_description() {
             return None;
         }
-        match self.metadata(limit) {
-            Ok(metadata) if metadata.may_ignore_plugs() => Some(format!(
-                "the agent may act on one and the same machine for every target: {NAME_THE_OPTION}"
-            )),
-            // The list would show whether the agent knows its plugs.
-            Ok(metadata) if metadata.has_action("list") && !self.can(AgentAction::List) => {
-                Some(format!(
-                    "the agent is not asked for its list, which 'actions' leaves out, so it may \
-                     act on one and the same machine for every target: {NAME_THE_OPTION}"
-                ))
+        let why = match self.metadata(limit) {
+            Ok(metadata) if metadata.may_ignore_plugs() => {
+                format!("the agent may {ONE_FOR_ALL}: {NAME_THE_OPTION}")
             }
-            Ok(_) => None,
-            Err(problem) => Some(format!(
-                "the agent's metadata cannot be read, so it may act on one and the same machine \
-                 for every target: write in 'plug_option' which of its options names the target, \
-                 such as \"plug\": {problem}"
-            )),
-        }
+            // The list would show whether the agent knows its plugs.
+            Ok(metadata) if metadata.has_action("list") && !self.can(AgentAction::List) => format!(
+                "the agent is not asked for its list, which 'actions' leaves out, so it may \
+                 {ONE_FOR_ALL}: {NAME_THE_OPTION}"
+            ),
+            Ok(_) => return None,
+            Err(problem) => format!(
+                "the agent's metadata cannot be read, so it may {ONE_FOR_ALL}: write in \
+                 'plug_option' which of its options names the target, such as \"plug\": {problem}"
+            ),
+        };
+        Some(why)
     }
 
     /// The state of `target`, if it is shown and trusted, and the agent's complaint beside the
     /// state.
-    fn status(&self, target: &NodeName, pin: &Pin, limit: Limit) -> Shown {
+    fn status(&self, target: &NodeName, pin: &Pin, limit: Limit) -> Result<Shown, String> {
         if !self.may_have(AgentAction::Status) {
-            return unknown("the agent has no action 'status'");
+            return Err("the agent has no action 'status'".to_owned());
         }
-        let plug = match self.plug(target, limit) {
-            Ok(plug) => plug,
-            Err(problem) => return unknown(problem),
-        };
-        match self.host_of_question(&plug, pin, limit) {
-            Ok(host) => {
-                let target = Target { host: host.as_deref(), ..Target::new(target, &plug) };
-                self.state_of(target, pin, limit)
-            }
-            Err(doubt) => unknown(doubt),
-        }
+        let plug = self.plug(target, limit)?;
+        let host = self.host_of_question(&plug, pin, limit)?;
+        self.state_of(Target { host: host.as_deref(), node: target, plug: &plug }, pin, limit)
     }
 
     /// The state that the agent shows of `target`, if it is trusted, and the agent's complaint.
-    fn state_of(&self, target: Target<'_>, pin: &Pin, limit: Limit) -> Shown {
-        let ran = match self.run(AgentAction::Status, Some(target), None, limit, OUTPUT_BYTES_MAX) {
-            Ok(ran) => ran,
-            Err(problem) => return unknown(problem),
-        };
+    fn state_of(&self, target: Target<'_>, pin: &Pin, limit: Limit) -> Result<Shown, String> {
+        let ran = self.run(AgentAction::Status, Some(target), None, limit, OUTPUT_BYTES_MAX)?;
         let RunOutcome::Exited { code: code @ (0 | 2), stdout, stderr } = &ran.outcome else {
-            return unknown(self.failure(&ran));
+            return Err(self.failure(&ran));
         };
-        let (code, names) = (*code, [target.node.as_str(), target.plug]);
-        let report = power_report(code, stdout, stderr, &names, &ran.secrets);
+        let names = [target.node.as_str(), target.plug];
+        let report = power_report(*code, stdout, stderr, &names, &ran.secrets);
         match report.state {
             // An agent reports "off" by its exit code.
-            PowerState::Off if code != 2 => unknown(report.detail),
-            PowerState::Off => match self.doubt_about_off(target, pin, limit) {
-                Some(doubt) => unknown(doubt),
-                None => (report, None),
-            },
-            PowerState::On | PowerState::Unknown => (report, complaint(stderr, &ran.secrets)),
+            PowerState::Off if *code != 2 => Err(report.detail),
+            PowerState::Off => {
+                self.doubt_about_off(target, pin, limit).map_or(Ok((report, None)), Err)
+            }
+            PowerState::On | PowerState::Unknown => Ok((report, complaint(stderr, &ran.secrets))),
         }
     }
 
@@ -255,10 +240,9 @@ impl FenceAgentDevice {
     fn problems_of_options(&self) -> Vec<String> {
         let metadata = match self.metadata(Limit::in_ms(METADATA_CHECK_MS)) {
             Ok(metadata) => metadata,
-            Err(problem) => {
-                return vec![format!(
-                    "the agent's metadata cannot be read, so its options are not checked: {problem}"
-                )];
+            Err(why) => {
+                let text = "the agent's metadata cannot be read, so its options are not checked";
+                return vec![format!("{text}: {why}")];
             }
         };
         let FenceAgentSettings { options, secrets, plug_option, needed, .. } = &self.settings;
@@ -293,7 +277,12 @@ impl FenceDevice for FenceAgentDevice {
 
     /// Runs `monitor`: once, or for each named target if the plug is an address.
     fn reachable(&self, limit: Limit) -> Reach {
-        self.contact(limit)
+        let reach = self.contact(limit);
+        // The failure to read the metadata has perhaps passed, and a fence has no time to find out.
+        if self.is_undescribed() && !matches!(reach, Reach::Unreachable(_)) {
+            let _ = self.metadata(limit);
+        }
+        reach
     }
 
     fn targets(&self, limit: Limit) -> TargetList {
@@ -314,7 +303,7 @@ impl FenceDevice for FenceAgentDevice {
     }
 
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
-        self.status(target, pin, limit).0
+        self.status(target, pin, limit).map_or_else(unknown, |(report, _)| report)
     }
 
     fn order(&self, order: Order, job: &OrderContext<'_>, limit: Limit) -> OrderReport {
@@ -328,16 +317,16 @@ impl FenceDevice for FenceAgentDevice {
             Err(problem) => return OrderReport::Failed(problem),
         };
         let host = self.host_of_order(&plug, job.pin, limit);
-        let target = Target { host: host.as_deref(), ..Target::new(job.target, &plug) };
-        match self.doubt_about_order(action, target, job.pin, limit) {
-            None => {}
-            Some(_) if limit.has_passed() => return OrderReport::TooLate,
-            Some(Doubt { text, is_unreached }) => {
-                let text = format!("the agent's list was asked for before the order: {text}");
-                let report =
-                    if is_unreached { OrderReport::Unreachable } else { OrderReport::Failed };
-                return report(text);
-            }
+        let target = Target { host: host.as_deref(), node: job.target, plug: &plug };
+        if let Some(Doubt { text, is_unreached }) =
+            self.doubt_about_order(action, target, job.pin, limit)
+        {
+            let text = format!("the agent's list was asked for before the order: {text}");
+            return match is_unreached {
+                _ if limit.has_passed() => OrderReport::TooLate,
+                true => OrderReport::Unreachable(text),
+                false => OrderReport::Failed(text),
+            };
         }
         let ran = match self.run(action, Some(target), job.client, limit, OUTPUT_BYTES_MAX) {
             Ok(ran) => ran,
@@ -352,7 +341,7 @@ impl FenceDevice for FenceAgentDevice {
         }
     }
 
-    /// Asks for the state, and checks what an "off" would be worth.
+    /// Asks for the state, and checks whether an "off" would be trusted.
     fn lack(&self, target: &NodeName, limit: Limit) -> Option<String> {
         if !self.may_have(AgentAction::Status) {
             return self.plug(target, limit).err();
@@ -369,19 +358,18 @@ impl FenceDevice for FenceAgentDevice {
             self.settings.secrets.values().filter_map(|source| source.read().err()).collect();
         if let Some(problem) = program_problem(Path::new(&self.settings.agent)) {
             problems.push(problem);
-            return problems;
+        } else {
+            problems.extend(self.problems_of_options());
+            problems.extend(self.doubt_about_plugs(Limit::in_ms(METADATA_CHECK_MS)));
         }
-        problems.extend(self.problems_of_options());
-        problems.extend(self.doubt_about_plugs(Limit::in_ms(METADATA_CHECK_MS)));
         problems
     }
 
     fn remarks(&self, limit: Limit) -> Vec<String> {
         let metadata = self.metadata_if_readable(limit);
-        let skipped = metadata.as_deref().and_then(Metadata::skipped);
-        let remark =
-            |text| format!("the agent writes this beside its metadata, which is skipped: {text}");
-        skipped.map(remark).into_iter().collect()
+        let skipped = metadata.as_deref().and_then(Metadata::skipped).into_iter();
+        let remark = "the agent writes this beside its metadata, which is skipped";
+        skipped.map(|text| format!("{remark}: {text}")).collect()
     }
 }
 
@@ -415,14 +403,17 @@ fn input(
     text
 }
 
-/// What to do where an agent may ignore its plug.
+/// What an agent may do that ignores its plug.
+const ONE_FOR_ALL: &str = "act on one and the same machine for every target";
+
+/// What to do if an agent may ignore its plug.
 const NAME_THE_OPTION: &str = "write in 'plug_option' which of its options names the target, such \
                                as \"ip\" (or \"plug\", if that is so)";
 
 /// The option that carries the plug, unless another is configured.
 const PLUG: &str = "plug";
 
-/// What Pacemaker tells agents beside the plug. Few want it, and the others expect it.
+/// The name that Pacemaker passes to agents beside the plug. Few agents use it.
 const NODE_NAME: &str = "nodename";
 
 /// Most agents are written in Python, whose remarks on their code would hide their errors.

@@ -50,12 +50,13 @@ use std::time::Duration;
 
 use fence_core::PerTarget;
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
-use fence_protocol::{NodeName, PowerState, bounded};
+use fence_protocol::{NodeName, bounded};
 use fence_spool::program_problem;
 
 use crate::contacts::{Contacted, contact_all};
 use crate::executor::Purpose;
 use crate::pin::Machine;
+use crate::program::unknown;
 use crate::{
     Called, Client, Command, ExecutorClient, FenceDevice, Limit, OrderContext, Pin, Reach,
     RunOutcome, Secret, SecretSource, Secrets, TargetList,
@@ -108,7 +109,8 @@ impl IpmiDevice {
     /// The BMC of `target`, or why there is none.
     fn bmc(&self, target: &NodeName) -> Result<Bmc<'_>, String> {
         let address = self.settings.address.of(target);
-        let address = address.ok_or_else(|| format!("'address' has nothing for '{target}'"))?;
+        let address =
+            address.ok_or_else(|| format!("no 'address' is configured for '{target}'"))?;
         let address = BmcAddress::parse(&address)?;
         Ok(Bmc { device: self, address, password: self.password()? })
     }
@@ -123,14 +125,6 @@ impl IpmiDevice {
             ));
         }
         Ok(password)
-    }
-
-    /// Asks for the power of `target`; the error says why the BMC did not show it.
-    fn contact(&self, target: &NodeName, limit: Limit) -> Result<(), String> {
-        match self.bmc(target)?.ask(&Pin::default(), &PASSING, None, limit) {
-            (_, Ran::Said(Said { what: What::Power(_), .. })) => Ok(()),
-            (_, ran) => Err(ran.words()),
-        }
     }
 }
 
@@ -151,7 +145,12 @@ impl FenceDevice for IpmiDevice {
         }
         let called = Called { address: Some(&self.settings.address), plug: None };
         contact_all(Contacted::Bmcs, &places, called, |targets| {
-            targets.iter().try_for_each(|target| self.contact(target, limit))
+            targets.iter().try_for_each(|target| {
+                match self.bmc(target)?.ask(&Pin::default(), &PASSING, None, limit) {
+                    (_, Ran::Said(Said { what: What::Power(_), .. })) => Ok(()),
+                    (_, ran) => Err(ran.words()),
+                }
+            })
         })
     }
 
@@ -162,8 +161,8 @@ impl FenceDevice for IpmiDevice {
     fn power(&self, target: &NodeName, pin: &Pin, limit: Limit) -> PowerReport {
         match self.bmc(target).map(|bmc| bmc.ask(pin, &PASSING, None, limit)) {
             Ok((_, Ran::Said(said))) => power_report(said),
-            Ok((_, ran)) => PowerReport { state: PowerState::Unknown, detail: ran.words() },
-            Err(detail) => PowerReport { state: PowerState::Unknown, detail },
+            Ok((_, ran)) => unknown(ran.words()),
+            Err(problem) => unknown(problem),
         }
     }
 
@@ -213,7 +212,7 @@ struct Bmc<'a> {
     password: Secret,
 }
 
-/// The result of running ipmitool. The texts name the BMC, and contain no secret.
+/// The result of a run of ipmitool. The texts name the BMC, and contain no secret.
 enum Ran {
     Said(Said),
     /// ipmitool did not exit by itself.
@@ -245,7 +244,11 @@ impl Bmc<'_> {
     ) -> (String, Ran) {
         let mut before = None;
         loop {
-            let (host, ran) = not_cut_short(self.ask_once(pin, limit), before);
+            let (host, ran) = match (self.ask_once(pin, limit), before) {
+                // The limit cut this question short: the BMC's answer before it says more.
+                ((_, Ran::Ended(RunOutcome::TimedOut { .. }, _)), Some(before)) => before,
+                (asked, _) => asked,
+            };
             if !passing.iter().any(|what| ran.is(*what)) || !paused(limit) {
                 return (host, ran);
             }
@@ -261,14 +264,10 @@ impl Bmc<'_> {
             Some(Machine::Ipmi { host }) => Ok(vec![host.clone()]),
             _ => self.address.numbers(limit),
         };
-        let mut problem = "it has no address".to_owned();
-        let hosts = hosts.unwrap_or_else(|why| {
-            problem = why;
-            Vec::new()
-        });
+        let problem = hosts.as_ref().err().map_or("it has no address", String::as_str);
         let words = format!("BMC {}: {problem}", self.address);
         let mut last = (String::new(), Ran::Said(Said { what: What::Unreachable, words }));
-        for host in hosts {
+        for host in hosts.unwrap_or_default() {
             let ran = self.run(&host, "status", patience(limit.left_ms()), None, limit);
             last = (host, ran);
             if !last.1.is(What::Unreachable) {
@@ -339,23 +338,14 @@ impl Bmc<'_> {
                 let said = said(code, &stdout, &stderr);
                 Ran::Said(Said { words: text(&said.words), ..said })
             }
+            RunOutcome::TimedOut { .. } => {
+                Ran::Ended(outcome, text("ipmitool got no answer by the limit"))
+            }
             outcome => {
-                let words = match &outcome {
-                    RunOutcome::TimedOut { .. } => text("ipmitool got no answer by the limit"),
-                    other => text(&other.end_of("ipmitool")),
-                };
+                let words = text(&outcome.end_of("ipmitool"));
                 Ran::Ended(outcome, words)
             }
         }
-    }
-}
-
-/// The result of a repeated question: if the limit cut the question short, the BMC's answer
-/// `before` it says more.
-fn not_cut_short(asked: (String, Ran), before: Option<(String, Ran)>) -> (String, Ran) {
-    match (asked, before) {
-        ((_, Ran::Ended(RunOutcome::TimedOut { .. }, _)), Some(before)) => before,
-        (asked, _) => asked,
     }
 }
 

@@ -13,6 +13,7 @@
 //! - [`SimulatedDevice`]: a device that is a file, for demonstrations and tests.
 //! - [`RedfishDevice`]: BMCs that speak Redfish.
 //! - [`Pin`]: the machine of one execution. [`ask_all`]: questions to many machines in parallel.
+//!   [`Places`]: the bound on the threads for this.
 //! - [`grouped`]: one text for all targets with the same problem.
 //! - [`SecretSource`]: the source of a password.
 //! - [`ExecutorClient`], [`executor_main`]: run a program for a driver, kill it at its limit, and
@@ -59,7 +60,7 @@ pub use grouped::{Called, TARGET, grouped, without_names};
 pub use ipmi::output as ipmitool_output;
 pub use ipmi::{BmcAddress, IpmiDevice, IpmiPrivilege, IpmiSettings};
 pub use pin::Pin;
-pub use pool::{HELPER_STACK_BYTES, ask_all, ask_some};
+pub use pool::{HELPER_STACK_BYTES, Places, ask_all, ask_some};
 #[doc(hidden)]
 pub use program::message;
 pub use redfish::{RedfishDevice, RedfishLogin, RedfishSettings, RedfishTrust};

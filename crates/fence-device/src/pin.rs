@@ -8,7 +8,6 @@
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
-use crate::fence_agent::AgentHost;
 use crate::redfish::ResourcePath;
 
 /// Binds the orders and questions of one execution to one machine. The driver of an execution makes
@@ -26,8 +25,9 @@ pub(crate) enum Machine {
     Ipmi { host: String },
     /// The system at this path of the BMC at this address.
     Redfish { address: SocketAddr, system: ResourcePath },
-    /// The device of a fence agent that has a host name.
-    Agent { host: AgentHost },
+    /// The device of a fence agent that has a host name, at this IP address; `None` if the name
+    /// could not be looked up.
+    Agent { host: Option<String> },
     /// The instance with this id; `None` if the instance of the order is unknown.
     Ec2 { instance: Option<String> },
 }

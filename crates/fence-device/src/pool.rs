@@ -5,7 +5,7 @@
 //! not use up the threads that executions need.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 use std::{io, thread};
 
@@ -14,13 +14,11 @@ use crate::{Limit, Subject};
 /// How many items one call of [`ask_all`] asks at the same time.
 const AT_ONCE_MAX: usize = 32;
 
-/// How many threads help all callers together.
-const HELPERS_MAX: usize = 192;
-
 /// The stack of a thread that asks a device or drives it, in bytes. Many may run at once.
 pub const HELPER_STACK_BYTES: usize = 256 * 1024;
 
-static HELPERS: AtomicUsize = AtomicUsize::new(0);
+/// The threads that help all callers together.
+static HELPERS: Places = Places::new(192);
 
 /// Asks each of `items`, many at the same time. Returns the answers in the order of `items`.
 pub fn ask_all<T: Sync, A: Send>(items: &[T], ask: impl Fn(&T) -> A + Sync) -> Vec<A> {
@@ -43,12 +41,12 @@ pub fn ask_some<T: Sync, A: Send>(
         };
         while let Some((at, item)) = take() {
             let answer = ask(item);
-            answers.lock().unwrap_or_else(PoisonError::into_inner).push((at, answer));
+            lock(&answers).push((at, answer));
         }
     };
     thread::scope(|scope| {
         for _ in 1..items.len().min(at_once) {
-            let Some(place) = Place::take() else { break };
+            let Some(place) = HELPERS.take() else { break };
             let help = || {
                 let _place = place;
                 subject.within(work);
@@ -81,19 +79,38 @@ pub(crate) fn ask_until<A: Send + 'static>(
     answer.unwrap_or_else(|_| Err(io::Error::other("no answer in time")))
 }
 
-/// The right to start one helper.
-struct Place;
+/// Locks `mutex`. No holder of the crate's locks panics, and the data would stay whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-impl Place {
-    fn take() -> Option<Self> {
-        let more = |count| (count < HELPERS_MAX).then_some(count + 1);
-        HELPERS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Place)
+/// A bounded number of places for threads.
+#[derive(Debug)]
+pub struct Places {
+    taken: AtomicUsize,
+    max: usize,
+}
+
+/// One of the places; it is free again when this value is dropped.
+#[derive(Debug)]
+pub struct Place(&'static Places);
+
+impl Places {
+    /// `max` places, all free.
+    pub const fn new(max: usize) -> Self {
+        Places { taken: AtomicUsize::new(0), max }
+    }
+
+    /// Takes a place, if one is free.
+    pub fn take(&'static self) -> Option<Place> {
+        let next = |taken| (taken < self.max).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).ok().map(|_| Place(self))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        HELPERS.fetch_sub(1, Ordering::Relaxed);
+        self.0.taken.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -115,6 +132,17 @@ mod tests {
         });
 
         assert_eq!(answers, items.iter().map(|item| item * 2).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_number_of_places_is_bounded_and_a_place_that_is_given_back_is_taken_again() {
+        static PLACES: Places = Places::new(2);
+        let (first, second) = (PLACES.take(), PLACES.take());
+        assert!(first.is_some() && second.is_some() && PLACES.take().is_none());
+
+        drop(first);
+
+        assert!(PLACES.take().is_some());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A call of a program: its environment and its limit in every driver, and what its end means.
+//! A call of a program: its environment and its limit in every driver, and the meaning of its end.
 //!
 //! | the end | an order that the program carried out |
 //! | --- | --- |
@@ -81,7 +81,9 @@ impl RunOutcome {
             RunOutcome::TimedOut { .. } => format!("{program} was killed at its limit"),
             RunOutcome::NotStarted(problem) => problem.clone(),
             RunOutcome::TooLate => format!("it was too late to start {program}"),
-            RunOutcome::Withdrawn => format!("nobody waited for {program} any more"),
+            RunOutcome::Withdrawn => {
+                format!("{program} was not started: the client did not wait any more")
+            }
             RunOutcome::ExecutorLost => {
                 format!("the executor was lost while {program} ran; it was killed")
             }
@@ -127,13 +129,17 @@ pub(crate) fn failure(path: &str, outcome: &RunOutcome) -> String {
 pub(crate) type Shown = (PowerReport, Option<String>);
 
 /// No state is shown, because of `detail`.
-pub(crate) fn unknown(detail: impl Into<String>) -> Shown {
-    (PowerReport { state: PowerState::Unknown, detail: detail.into() }, None)
+pub(crate) fn unknown(detail: impl Into<String>) -> PowerReport {
+    PowerReport { state: PowerState::Unknown, detail: detail.into() }
 }
 
-/// Why an order would not be confirmed, or what an "off" would be worth, if a program shows this.
-pub(crate) fn lack((report, complaint): Shown) -> Option<String> {
-    if report.state == PowerState::Unknown { Some(report.detail) } else { complaint }
+/// Why an order would not be confirmed, or an "off" not be trusted, if a program shows this. The
+/// error is the reason why it shows no state.
+pub(crate) fn lack(shown: Result<Shown, String>) -> Option<String> {
+    match shown {
+        Ok((report, complaint)) if report.state != PowerState::Unknown => complaint,
+        Ok((PowerReport { detail, .. }, _)) | Err(detail) => Some(detail),
+    }
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ use std::path::PathBuf;
 
 use fence_core::PerTarget;
 use fence_core::execution::{Abilities, Order, OrderReport, PowerReport};
-use fence_protocol::{NodeName, PowerState};
+use fence_protocol::NodeName;
 
 pub use address::Address;
 use address::connectable;
@@ -64,6 +64,7 @@ use tls::Expected;
 pub use tls::Fingerprint;
 
 use crate::pin::Machine;
+use crate::program::unknown;
 use crate::{FenceDevice, Limit, OrderContext, Pin, Reach, SecretSource, TargetList};
 
 /// A Redfish device as it is configured.
@@ -187,7 +188,7 @@ impl RedfishDevice {
                 ([only], []) => service.system(only),
                 _ if next.is_some() => Err(Problem::Unreachable(unreadable.join("; "))),
                 _ => Err(Problem::Failed(format!(
-                    "it has {} systems: say with 'system' which one is '{target}'",
+                    "it has {} systems: set 'system' to the system of '{target}'",
                     members.len() + unreadable.len()
                 ))),
             };
@@ -311,10 +312,7 @@ impl FenceDevice for RedfishDevice {
             Ok(PowerReport { state: system.power, detail: service.clean(&system.power_words) })
         };
         let report = self.place(target, pin).and_then(|place| self.visit(&place, limit, look));
-        report.unwrap_or_else(|problem| PowerReport {
-            state: PowerState::Unknown,
-            detail: problem.into_text(),
-        })
+        report.unwrap_or_else(|problem| unknown(problem.into_text()))
     }
 
     fn order(&self, order: Order, job: &OrderContext<'_>, limit: Limit) -> OrderReport {

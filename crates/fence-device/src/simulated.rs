@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use fence_protocol::{NodeName, PowerState};
 use fence_spool::PlaceError;
 use serde::{Deserialize, Serialize};
 
+use crate::pool::lock;
+use crate::program::unknown;
 use crate::{FenceDevice, Limit, OrderContext, Pin, Reach, TargetList, boot_ms_now};
 
 /// How a simulated device fails.
@@ -92,7 +94,7 @@ impl SimulatedDevice {
     }
 
     fn set(&self, target: &NodeName, state: PowerState) -> io::Result<()> {
-        let _guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = lock(&self.file);
         let mut states = self.states()?;
         states.insert(target.as_str().to_owned(), state);
         let temporary = self.beside(".tmp");
@@ -151,7 +153,7 @@ impl FenceDevice for SimulatedDevice {
                 return PowerReport { state, detail: format!("simulated: {target} is {word}") };
             }
         };
-        PowerReport { state: PowerState::Unknown, detail }
+        unknown(detail)
     }
 
     fn order(&self, order: Order, job: &OrderContext<'_>, limit: Limit) -> OrderReport {

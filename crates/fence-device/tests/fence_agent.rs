@@ -434,7 +434,7 @@ fn a_check_asks_the_agent_for_its_options_and_nothing_else() {
     let found = check(FenceAgentSettings { plug_option, ..rig.agent("exit 1") });
     assert_eq!(found, ["the agent has no option 'plugg' (did you mean 'plug'?)"]);
     let found = check(rig.agent_with(&metadata("plug", &["off"]), "exit 1"));
-    assert_eq!(found, ["the agent has no action 'on': name those that it has in 'actions'"]);
+    assert_eq!(found, ["the agent has no action 'on': list the actions that it has in 'actions'"]);
     let source = SecretSource::File(rig.path("missing").into());
     let secrets = [("secret_key".to_owned(), source)].into();
     let found = check(FenceAgentSettings { secrets, ..rig.agent("exit 1") });

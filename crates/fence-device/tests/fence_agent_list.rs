@@ -165,8 +165,8 @@ fn an_agent_for_one_machine_gets_no_order_for_one_of_several_targets() {
 fn a_list_that_cannot_be_read_confirms_nothing() {
     let rig = Rig::new();
     for (list, words) in [
-        ("echo crash >&2; exit 1", "cannot be told: "),
-        ("echo 'NOTICE: the list is not working'", "is no plug"),
+        ("echo crash >&2; exit 1", "it is not known whether it has "),
+        ("echo 'NOTICE: the list is not working'", "is not a plug"),
     ] {
         let body = format!("case $action in list) {list};; *) echo 'Status: OFF'; exit 2;; esac");
         let shown = power(&rig.device(rig.agent(&body)));

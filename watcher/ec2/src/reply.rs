@@ -85,13 +85,12 @@ impl Reply {
         let document = Document::parse(&self.body).map_err(|error| {
             format!("EC2's answer cannot be read: {}", quoted(&error.to_string()))
         })?;
-        match document.root_element().tag_name().name() {
-            name if name == root => Ok(document),
-            name => {
-                let words = quoted(&format!("{name:?}"));
-                Err(format!("EC2's answer is {words} instead of {root}"))
-            }
+        let name = document.root_element().tag_name().name();
+        if name == root {
+            return Ok(document);
         }
+        let words = quoted(&format!("{name:?}"));
+        Err(format!("EC2's answer is {words} instead of {root}"))
     }
 }
 
@@ -130,10 +129,9 @@ pub(crate) fn the_one(instances: &[Instance], tag: &str, value: &str) -> Result<
         ([one], _) | ([], [one, ..]) => Ok((*one).clone()),
         ([], []) => Err(format!("no instance has {meant}")),
         (several, _) => {
-            let count = several.len();
             let listed = several.iter().map(|it| format!("{} ({})", it.id, it.state));
             let listed = quoted(&listed.collect::<Vec<_>>().join(", "));
-            Err(format!("{count} instances have {meant}, one is needed: {listed}"))
+            Err(format!("{} instances have {meant}, one is needed: {listed}", several.len()))
         }
     }
 }

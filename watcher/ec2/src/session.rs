@@ -73,7 +73,7 @@ impl Session {
         let found = within(limit, LOGIN_MS_MAX, Box::pin(login(call))).await;
         let (credentials, region, endpoint) = found.unwrap_or_else(|| {
             let text = "the services that give region and credentials (instance metadata, STS) did \
-                        not answer in time; where none is meant, give 'region' and 'access_key' or \
+                        not answer in time; to use none of them, set 'region' and 'access_key' or \
                         'profile'";
             Err(NoSession::new(Ec2Outcome::Unreachable, text))
         })?;
@@ -200,7 +200,7 @@ async fn login(call: &Ec2Call) -> Result<(Credentials, String, String), NoSessio
     }
     let config = loader.load().await;
     let region = config.region().filter(|region| !region.as_ref().is_empty()).ok_or_else(|| {
-        let text = "no region (the instance metadata, if it was asked, gave none): give 'region', \
+        let text = "no region (the instance metadata, if it was asked, gave none): set 'region', \
                     or set AWS_REGION where fence-watcher is started";
         failed(text.to_owned())
     })?;

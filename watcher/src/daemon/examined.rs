@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::asking::Limits;
 use crate::devices::Devices;
-use crate::probe::{self, Depth, Examined};
+use crate::findings::{self, Depth, Examined};
 
 /// Held by the one query that asks all devices: each such query takes threads for all of them.
 static ALL: Mutex<()> = Mutex::new(());
@@ -31,10 +31,10 @@ pub(super) fn answer(devices: &Devices, query: &Query) -> QueryAnswer {
     // device for its contact alone. Some devices have one session, and a fence needs it.
     let depth = if query.device.is_some() { Depth::Whole } else { Depth::Contact };
     let limit = Limits::before(query.deadline_boottime_ms).all;
-    let limit = limit.min(Limit::in_ms(probe::time_max_ms(&devices)));
-    let findings = probe::examine(&devices, depth, limit);
+    let limit = limit.min(Limit::in_ms(findings::time_max_ms(&devices)));
+    let findings = findings::examine(&devices, depth, limit);
     let examined = devices.iter().zip(findings).map(|(device, findings)| {
-        let (name, settings) = (device.name.clone(), device.fingerprint.clone());
+        let (name, settings) = (device.name.clone(), device.fingerprint());
         json!(Examined { name, settings, findings })
     });
     let mut answer =

@@ -97,7 +97,7 @@ impl Reporter {
                 running: count(&running),
                 queued: count(&queued),
                 max_concurrent: device.max_concurrent,
-                per_address: device.addresses.is_some(),
+                per_address: device.kind.addresses().is_some(),
                 targets: targets(core, device),
                 last: story.and_then(|story| story.last.clone()),
             }
@@ -141,9 +141,9 @@ fn targets(core: &Watcher, device: &ConfiguredDevice) -> String {
     let known = core.devices().iter().find(|known| known.name == device.name);
     match known.map(|known| &known.coverage) {
         Some(Coverage::Discovered(Some(nodes))) => {
-            format!("{}: {}", device.targets_text, fold_hostlist(nodes))
+            format!("{}: {}", device.targets, fold_hostlist(nodes))
         }
-        _ => device.targets_text.clone(),
+        _ => device.targets.to_string(),
     }
 }
 

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use log::{debug, warn};
 
-use super::connection::{Connection, lock};
+use super::connection::Connection;
 use super::{Command, JobLine, Purpose, RunOutcome};
+use crate::pool::lock;
 use crate::{Subject, boot_ms_now};
 
 /// The connection to the executor. Clones share one executor, which ends with the last clone.

@@ -20,7 +20,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Child};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,7 @@ use super::{
     Answer, Greeting, JobLine, KILL_TIME_MS_MAX, LAST_WAIT_MS, Purpose, RunOutcome, Word, json_line,
 };
 use crate::Limit;
+use crate::pool::lock;
 
 /// How long an executor may take to start and to lock its file.
 const START_TIME_MAX: Duration = Duration::from_secs(10);
@@ -214,7 +215,7 @@ impl Connection {
         if self.is_silent().is_some_and(|time| time >= ALIVE_TIME_MAX)
             && !lock(&self.waiting).as_ref().is_some_and(has_order)
         {
-            self.abandon("did not say that it lives when it was asked");
+            self.abandon("did not answer whether it lives");
         }
     }
 
@@ -377,9 +378,4 @@ fn not_ready(arguments: &[OsString]) -> String {
         return format!("the executor cannot start: another process holds '{path}' exclusively");
     }
     format!("the executor was not ready within {seconds} s: this machine may be overloaded")
-}
-
-/// No holder of these locks panics, and the data would stay whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

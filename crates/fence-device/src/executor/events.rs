@@ -28,8 +28,8 @@ impl Events {
         })
     }
 
-    /// Empties the queue of signals. One signal can stand for several ends, so its details are of
-    /// no use.
+    /// Empties the queue of signals. One signal can report several ends, so its details do not
+    /// matter.
     pub(super) fn drain_child_ends(&self) -> io::Result<()> {
         while self.child_ends.read_signal()?.is_some() {}
         Ok(())

@@ -11,20 +11,11 @@ use crate::{Called, Limit, OUTPUT_BYTES_MAX, Reach, RunOutcome};
 
 impl FenceAgentDevice {
     pub(super) fn contact(&self, limit: Limit) -> Reach {
-        let reach = self.contact_now(limit);
-        // The failure to read the metadata has perhaps passed, and a fence has no time to find out.
-        if self.is_undescribed() && !matches!(reach, Reach::Unreachable(_)) {
-            let _ = self.metadata(limit);
-        }
-        reach
-    }
-
-    fn contact_now(&self, limit: Limit) -> Reach {
         if let Some(doubt) = self.doubt_about_plugs(limit) {
             return Reach::Unreachable(doubt);
         }
         if !self.can(AgentAction::Monitor) {
-            return self.program_only("the agent is there; it has no monitor");
+            return self.program_only("the agent exists; it has no action 'monitor'");
         }
         if self.has_one_contact() {
             return match self.monitor(None, limit) {
@@ -33,7 +24,8 @@ impl FenceAgentDevice {
             };
         }
         if self.settings.targets.is_empty() {
-            let words = "the agent is there; no target is configured by name to contact it for";
+            let words =
+                "the agent exists; it was not contacted, because no target is configured by name";
             return self.program_only(words);
         }
         // The option that names a target has its address.
@@ -42,7 +34,7 @@ impl FenceAgentDevice {
         contact_all(Contacted::Targets, &places, called, |targets| {
             targets.iter().try_for_each(|node| {
                 let plug = self.settings.plug.of(node).ok_or("no plug is configured")?;
-                self.monitor(Some(Target::new(node, &plug)), limit)
+                self.monitor(Some(Target { node, plug: &plug, host: None }), limit)
             })
         })
     }

@@ -7,10 +7,10 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use super::{AgentAction, FenceAgentDevice, Metadata};
-use crate::pool::ask_until;
+use super::{FenceAgentDevice, Metadata};
+use crate::pool::{ask_until, lock};
 use crate::program::failure;
 use crate::{Command, Limit, RunOutcome};
 
@@ -26,13 +26,9 @@ type Kept = (FileMark, Result<Arc<Metadata>, String>);
 type FileMark = (u64, u64, u64, i64, i64);
 
 impl Description {
-    fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The result for the file with this mark.
     fn of(&self, mark: FileMark) -> Option<Result<Arc<Metadata>, String>> {
-        let kept = self.kept().clone();
+        let kept = lock(&self.0).clone();
         kept.filter(|(known, _)| *known == mark).map(|(_, description)| description)
     }
 }
@@ -44,7 +40,7 @@ impl FenceAgentDevice {
         let mark = file_mark(&self.settings.agent, limit)?;
         match self.description.of(mark) {
             Some(Ok(metadata)) => Ok(metadata),
-            Some(Err(_)) | None => self.read_metadata(mark, limit),
+            _ => self.read_metadata(mark, limit),
         }
     }
 
@@ -58,13 +54,12 @@ impl FenceAgentDevice {
 
     /// The metadata of the last reading, without any I/O.
     pub(super) fn known_metadata(&self) -> Option<Arc<Metadata>> {
-        let kept = self.description.kept();
-        kept.as_ref().and_then(|(_, description)| description.clone().ok())
+        lock(&self.description.0).as_ref().and_then(|(_, description)| description.clone().ok())
     }
 
     /// Whether reading the metadata failed the last time.
     pub(super) fn is_undescribed(&self) -> bool {
-        matches!(*self.description.kept(), Some((_, Err(_))))
+        matches!(*lock(&self.description.0), Some((_, Err(_))))
     }
 
     fn read_metadata(&self, mark: FileMark, limit: Limit) -> Result<Arc<Metadata>, String> {
@@ -77,23 +72,11 @@ impl FenceAgentDevice {
             other => Err(failure(&self.settings.agent, other)),
         };
         // The end at a shorter limit proves nothing about this agent.
-        let is_telling = match &outcome {
-            RunOutcome::Exited { .. } | RunOutcome::Signaled { .. } => true,
-            RunOutcome::TimedOut { .. } => own_limit <= limit,
-            _ => false,
-        };
-        if is_telling {
-            *self.description.kept() = Some((mark, description.clone()));
+        let is_own_end = matches!(outcome, RunOutcome::Exited { .. } | RunOutcome::Signaled { .. });
+        if is_own_end || matches!(outcome, RunOutcome::TimedOut { .. }) && own_limit <= limit {
+            *lock(&self.description.0) = Some((mark, description.clone()));
         }
         description
-    }
-
-    /// Whether the agent has `action`, as far as its metadata are known. An agent that declares no
-    /// actions counts as having it: the worst result is a question without an answer.
-    pub(super) fn declares(metadata: Option<&Metadata>, action: AgentAction) -> bool {
-        metadata.is_none_or(|metadata| {
-            !metadata.declares_actions() || metadata.has_action(action.as_str())
-        })
     }
 }
 

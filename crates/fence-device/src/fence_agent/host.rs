@@ -1,4 +1,4 @@
-//! The machine behind a name that an agent resolves by itself, with each call again.
+//! The machine behind a name, which an agent resolves again in each call.
 //!
 //! If a name has several addresses, the order may reach one machine and the question another. So
 //! the name is resolved here as well. If it has several addresses, the agent gets a number instead:
@@ -9,38 +9,25 @@
 //! at any of its addresses must prove the name. A name that only the agent can resolve (an alias of
 //! its `ssh`) stays, too.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::FenceAgentDevice;
+use super::metadata::FALSE;
 use crate::pin::Machine;
 use crate::resolve::{number, resolve};
 use crate::{Limit, Pin};
-
-/// Where an order by name went.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum AgentHost {
-    /// To this number.
-    Number(String),
-    /// The name had no address for us.
-    Unresolved,
-}
 
 impl FenceAgentDevice {
     /// The number that the agent gets instead of the name for an order, if it does not get the
     /// name. Pins the machine.
     pub(super) fn host_of_order(&self, plug: &str, pin: &Pin, limit: Limit) -> Option<String> {
-        let name = self.host_name(plug)?;
-        if let Some(Machine::Agent { host: AgentHost::Number(number) }) = pin.machine() {
-            return Self::number_for(number, self.addresses_of(name, limit).ok().as_deref());
+        let found = self.addresses_of(self.host_name(plug)?, limit);
+        if let Some(Machine::Agent { host: Some(number) }) = pin.machine() {
+            return number_for(number, &found);
         }
-        let found = self.addresses_of(name, limit);
-        let (host, given) = match found.as_deref() {
-            Err(_) | Ok([]) => (AgentHost::Unresolved, None),
-            Ok([one]) => (AgentHost::Number(one.clone()), None),
-            Ok([first, ..]) => (AgentHost::Number(first.clone()), Some(first.clone())),
-        };
-        pin.set(Machine::Agent { host });
-        given
+        pin.set(Machine::Agent { host: found.first().cloned() });
+        first_of_several(&found)
     }
 
     /// The same for a question. An error says why another machine could answer.
@@ -52,22 +39,16 @@ impl FenceAgentDevice {
     ) -> Result<Option<String>, String> {
         let Some(name) = self.host_name(plug) else { return Ok(None) };
         let found = self.addresses_of(name, limit);
-        let found = found.as_deref().ok();
-        let is_several = found.is_some_and(|found| found.len() > 1);
         match pin.machine() {
-            Some(Machine::Agent { host: AgentHost::Number(number) }) => {
-                Ok(Self::number_for(number, found))
-            }
-            Some(Machine::Agent { host: AgentHost::Unresolved }) if !is_several => Ok(None),
-            Some(_) => Err(doubt(name)),
-            None => Ok(found.filter(|_| is_several).and_then(|found| found.first().cloned())),
+            Some(Machine::Agent { host: Some(number) }) => Ok(number_for(number, &found)),
+            Some(Machine::Agent { host: None }) if found.len() < 2 => Ok(None),
+            Some(_) => Err(format!(
+                "the name has several addresses, or others than before, so another machine could \
+                 answer: give the agent one that leads to one machine, or a number, in place of \
+                 '{name}'"
+            )),
+            None => Ok(first_of_several(&found)),
         }
-    }
-
-    /// `number`, unless it is the name's one address.
-    fn number_for(number: &str, found: Option<&[String]>) -> Option<String> {
-        let is_kept = matches!(found, Some([one]) if one == number);
-        (!is_kept).then(|| number.to_owned())
     }
 
     /// The name by which the agent finds its device, if it gets a name and no certificate proves
@@ -82,24 +63,23 @@ impl FenceAgentDevice {
         host.filter(is_name).filter(|_| !self.verifies_names())
     }
 
-    /// The numbers of a name that the agent may use, in the order of the system's resolver. IPv4
-    /// comes first: agents put numbers into URLs and other addresses, where IPv6 needs brackets.
-    fn addresses_of(&self, name: &str, limit: Limit) -> Result<Vec<String>, String> {
-        let mut found = resolve(name, 0, limit.min(Limit::in_ms(RESOLVE_MS)))?;
+    /// The numbers of a name that the agent may use, in the order of the system's resolver; none if
+    /// the name cannot be looked up. IPv4 comes first: agents put numbers into URLs and other
+    /// addresses, where IPv6 needs brackets.
+    fn addresses_of(&self, name: &str, limit: Limit) -> Vec<String> {
+        let found = resolve(name, 0, limit.min(Limit::in_ms(RESOLVE_MS)));
         let only = (self.is_set("inet4_only"), self.is_set("inet6_only"));
+        let mut found = found.unwrap_or_default();
         found.retain(|address| match only {
             (true, false) => address.is_ipv4(),
             (false, true) => address.is_ipv6(),
             _ => true,
         });
         found.sort_by_key(SocketAddr::is_ipv6);
-        let mut numbers = Vec::new();
-        for number in found.into_iter().map(number) {
-            if !numbers.contains(&number) {
-                numbers.push(number);
-            }
-        }
-        Ok(numbers)
+        let mut numbers: Vec<String> = found.into_iter().map(number).collect();
+        let mut seen = BTreeSet::new();
+        numbers.retain(|number| seen.insert(number.clone()));
+        numbers
     }
 
     /// Whether the options ask for a certificate of the name.
@@ -109,10 +89,9 @@ impl FenceAgentDevice {
 
     /// Whether an option is set, and not to false.
     fn is_set(&self, option: &str) -> bool {
-        let is_false = |value: &str| ["0", "no", "off", "false"].contains(&value);
-        self.settings.options.iter().any(|(name, value)| {
-            name.replace('-', "_") == option && !is_false(&value.to_ascii_lowercase())
-        })
+        let is_false = |value: &str| FALSE.contains(&value.to_ascii_lowercase().as_str());
+        let mut options = self.settings.options.iter();
+        options.any(|(name, value)| name.replace('-', "_") == option && !is_false(value))
     }
 }
 
@@ -121,11 +100,13 @@ pub(super) fn is_host_option(name: &str) -> bool {
     ["ip", "ipaddr"].contains(&name)
 }
 
-fn doubt(name: &str) -> String {
-    format!(
-        "the name has several addresses, or others than before, so another machine could answer: \
-         give the agent one that leads to one machine, or a number, in place of '{name}'"
-    )
+/// `number`, unless it is the name's one address.
+fn number_for(number: &str, found: &[String]) -> Option<String> {
+    (found != [number]).then(|| number.to_owned())
+}
+
+fn first_of_several(found: &[String]) -> Option<String> {
+    found.first().filter(|_| found.len() > 1).cloned()
 }
 
 /// How long the look-up of a name may take.

@@ -1,4 +1,4 @@
-//! The metadata of fence agents, and what in a configuration does not fit them.
+//! The metadata of fence agents, and the check of a configuration against them.
 //!
 //! The format is that of ClusterLabs' fence agents (`lib/metadata.rng` there). It is read
 //! tolerantly: missing or unknown elements are not the administrator's fault.
@@ -78,12 +78,13 @@ impl Metadata {
         self.skipped.as_deref()
     }
 
-    /// Whether the agent declares its actions.
-    pub fn declares_actions(&self) -> bool {
-        !self.actions.is_empty()
+    /// Whether the agent may have this action. An agent that declares no actions may have it: the
+    /// worst result is a question without an answer.
+    pub fn may_have(&self, action: &str) -> bool {
+        self.actions.is_empty() || self.has_action(action)
     }
 
-    /// Whether the agent has this action.
+    /// Whether the agent declares this action.
     pub fn has_action(&self, action: &str) -> bool {
         self.actions.contains(action)
     }
@@ -131,7 +132,7 @@ impl Metadata {
         problems.extend(missing.map(|parameter| format!("option '{}' is missing", parameter.name)));
         let lacking = needed.into_iter().filter(|action| !self.has_action(action));
         problems.extend(lacking.map(|action| {
-            format!("the agent has no action '{action}': name those that it has in 'actions'")
+            format!("the agent has no action '{action}': list the actions that it has in 'actions'")
         }));
         problems
     }
@@ -252,7 +253,7 @@ const SET_BY_US: &[&str] = &["action", "nodename"];
 
 /// How agents write true and false, in any case.
 const TRUE: &[&str] = &["1", "yes", "on", "true"];
-const FALSE: &[&str] = &["0", "no", "off", "false"];
+pub(super) const FALSE: &[&str] = &["0", "no", "off", "false"];
 
 /// The most nodes of a document. Agents have some hundreds.
 const NODES_MAX: u32 = 100_000;
@@ -348,7 +349,7 @@ mod tests {
 
         assert_eq!(
             problems,
-            ["the agent has no action 'monitor': name those that it has in 'actions'"]
+            ["the agent has no action 'monitor': list the actions that it has in 'actions'"]
         );
     }
 

@@ -1,5 +1,7 @@
 //! The lists of fence agents.
 
+use crate::pin::Listing;
+
 /// A plug, as an agent lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed<'a> {
@@ -9,26 +11,18 @@ pub struct Listed<'a> {
     pub alias: &'a str,
 }
 
-/// What an agent means that has the action, and writes no list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoList {
-    /// It has plugs, but no code that lists them.
-    Unwritten,
-    /// With these options it has no plugs: it acts on one machine.
-    OneMachine,
-}
-
-/// Whether the agent reports that it has no list. ClusterLabs' agents use these words alone, and
-/// exit with 0.
-pub(super) fn no_list(stdout: &str) -> Option<NoList> {
+/// Why an agent that has the action wrote no list, if it reports that: with these options it has no
+/// plugs, or it has no code that lists them. ClusterLabs' agents use these words alone, and exit
+/// with 0.
+pub(super) fn no_list(stdout: &str) -> Option<Listing> {
     match stdout.trim() {
-        "N/A" => Some(NoList::OneMachine),
-        "NOTICE: List option is not working on this device yet" => Some(NoList::Unwritten),
+        "N/A" => Some(Listing::OneMachine),
+        "NOTICE: List option is not working on this device yet" => Some(Listing::NoList),
         _ => None,
     }
 }
 
-/// The plugs that an agent lists: `plug`, `plug,alias` (whatever the separator) or, as `fence_virt`
+/// The plugs that an agent lists: `plug`, `plug,alias` (with any separator) or, as `fence_virt`
 /// and `fence_xvm` write it, `name uuid state`, one a line.
 ///
 /// A line of another form is the error, and no list is returned: agents without a list report this
@@ -88,8 +82,8 @@ mod tests {
     #[test]
     fn an_agent_says_in_known_words_alone_that_it_has_no_list() {
         let notice = "NOTICE: List option is not working on this device yet";
-        assert_eq!(no_list(&format!("{notice}\n")), Some(NoList::Unwritten));
-        assert_eq!(no_list("N/A\n"), Some(NoList::OneMachine));
+        assert_eq!(no_list(&format!("{notice}\n")), Some(Listing::NoList));
+        assert_eq!(no_list("N/A\n"), Some(Listing::OneMachine));
         for text in ["", "n1", "N/A\nn1", "n/a", "NOTICE: List option", "NOTICE: no answer"] {
             assert_eq!(no_list(text), None, "{text}");
         }

@@ -3,8 +3,9 @@
 
 use fence_protocol::{NodeName, PowerState, bounded, fold_hostlist};
 
-use super::output::{NoList, no_list};
-use super::{AgentAction, FenceAgentDevice, Listed, Ran, Target, listed_plugs};
+use super::output::no_list;
+use super::{AgentAction, FenceAgentDevice, FenceAgentSettings};
+use super::{Listed, Ran, Target, listed_plugs};
 use crate::pin::Listing;
 use crate::pool::ask_all;
 use crate::program::LIST_BYTES_MAX;
@@ -21,7 +22,7 @@ impl List {
     pub(super) fn plugs(&self, separator: &str) -> Result<Vec<Listed<'_>>, String> {
         listed_plugs(&self.stdout, separator).map_err(|line| {
             let line = bounded(&self.secrets.hide(line), 64);
-            format!("its list holds {line:?}, which is no plug")
+            format!("its list contains {line:?}, which is not a plug")
         })
     }
 }
@@ -32,10 +33,7 @@ const NO_SUCH_NODE: &str = "fence-watcher-no-such-plug";
 impl FenceAgentDevice {
     /// Whether the agent can list its plugs: as configured, else by its metadata.
     pub(super) fn can_list(&self, limit: Limit) -> bool {
-        match &self.settings.actions {
-            Some(actions) => actions.contains(&AgentAction::List),
-            None => Self::declares(self.metadata_if_readable(limit).as_deref(), AgentAction::List),
-        }
+        self.has(AgentAction::List, || self.metadata_if_readable(limit))
     }
 
     pub(super) fn separator(&self) -> &str {
@@ -50,7 +48,7 @@ impl FenceAgentDevice {
         limit: Limit,
     ) -> Option<String> {
         let doubt = self.doubt_about_plug(target, pin, limit)?;
-        Some(format!("the agent says off, which is not believed: {}", doubt.text))
+        Some(format!("the agent shows \"off\", which is not trusted: {}", doubt.text))
     }
 
     /// Why no order for `target` may be given, as far as the agent's list shows.
@@ -79,15 +77,12 @@ impl FenceAgentDevice {
             return None;
         }
         let plug = target.plug;
-        let listing = match pin.listing() {
-            Some(listing) => listing,
-            None => match self.listing(target, limit) {
-                Ok(listing) => listing,
-                Err(doubt) => {
-                    let text = format!("whether it knows '{plug}' cannot be told: {}", doubt.text);
-                    return Some(Doubt { text, ..doubt });
-                }
-            },
+        let listing = match pin.listing().map_or_else(|| self.listing(target, limit), Ok) {
+            Ok(listing) => listing,
+            Err(doubt) => {
+                let text = format!("it is not known whether it has '{plug}': {}", doubt.text);
+                return Some(Doubt { text, ..doubt });
+            }
         };
         pin.set_listing(listing);
         match listing {
@@ -104,10 +99,8 @@ impl FenceAgentDevice {
     }
 
     fn listing_in(&self, list: &List, plug: &str) -> Result<Listing, String> {
-        match no_list(&list.stdout) {
-            Some(NoList::Unwritten) => return Ok(Listing::NoList),
-            Some(NoList::OneMachine) => return Ok(Listing::OneMachine),
-            None => {}
+        if let Some(listing) = no_list(&list.stdout) {
+            return Ok(listing);
         }
         let listed = list.plugs(self.separator())?;
         Ok(if self.is_among(&listed, plug) { Listing::Listed } else { Listing::Unlisted })
@@ -153,8 +146,8 @@ impl FenceAgentDevice {
             return None;
         }
         let node: NodeName = NO_SUCH_NODE.parse().ok()?;
-        let nowhere = Target::new(&node, NO_SUCH_NODE);
-        let state = match self.state_of(nowhere, &Pin::default(), limit).0.state {
+        let nowhere = Target { node: &node, plug: NO_SUCH_NODE, host: None };
+        let state = match self.state_of(nowhere, &Pin::default(), limit).ok()?.0.state {
             PowerState::On => "on",
             PowerState::Off => "off",
             PowerState::Unknown => return None,
@@ -168,9 +161,9 @@ impl FenceAgentDevice {
     /// The targets, known by name, whose plug is not in the agent's list: their fences are not
     /// ordered, or not confirmed.
     pub(super) fn unlisted_targets(&self, limit: Limit) -> Vec<String> {
-        let plug = |node| Some((node, self.settings.plug.of(node)?));
-        let targets: Vec<(&NodeName, String)> =
-            self.settings.targets.iter().filter_map(plug).collect();
+        let FenceAgentSettings { targets, plug, .. } = &self.settings;
+        let targets = targets.iter().filter_map(|node| Some((node, plug.of(node)?)));
+        let targets: Vec<(&NodeName, String)> = targets.collect();
         if targets.is_empty() || !self.can_list(limit) {
             return Vec::new();
         }
@@ -200,7 +193,7 @@ impl FenceAgentDevice {
     /// this list has no address.
     fn unlisted_addresses(&self, targets: &[(&NodeName, String)], limit: Limit) -> Vec<String> {
         let mut found = ask_all(targets, |(node, plug)| {
-            let why = match self.listing(Target::new(node, plug), limit) {
+            let why = match self.listing(Target { node, plug, host: None }, limit) {
                 Ok(Listing::NoList | Listing::OneMachine | Listing::Listed) => return None,
                 Ok(Listing::Unlisted) => "the agent lists plugs and no addresses".to_owned(),
                 Err(Doubt { text, .. }) => format!("the agent's list cannot be read: {text}"),
@@ -248,11 +241,11 @@ fn unreadable(problem: &str) -> String {
     )
 }
 
-/// What to do about a list without use.
+/// What to do about a list that cannot be used.
 const REMEDY: &str = "if the agent fails for plugs that it does not know, set 'plug_option', and \
-                      name in 'actions' what it has but for \"list\"";
+                      list its actions without \"list\" in 'actions'";
 
-/// What the list of an agent without plugs means.
+/// The meaning of the list of an agent without plugs.
 const ONE_MACHINE: &str = "\"N/A\" for a list, so it may act on one and the same machine for every \
                            target: write in 'plug_option' which of its options names the target, \
                            such as \"ip\"";

@@ -71,7 +71,7 @@ pub fn said(code: i32, stdout: &str, stderr: &str) -> Said {
         return Said { what: *what, words: line.to_owned() };
     }
     let last = stderr.lines().chain(stdout.lines()).rfind(|line| !line.trim().is_empty());
-    let said_last = last.map_or("it said nothing".to_owned(), one_line);
+    let said_last = last.map_or("no output".to_owned(), one_line);
     Said { what: What::Unclear, words: format!("ipmitool exited with {code}: {said_last}") }
 }
 
@@ -364,7 +364,7 @@ mod tests {
             }
         }
         assert_eq!(said(0, "", "Chassis Power is off").what, What::Refused);
-        assert_eq!(said(0, "", "").words, "ipmitool exited with 0: it said nothing");
+        assert_eq!(said(0, "", "").words, "ipmitool exited with 0: no output");
         let lost = "Close Session command failed\n";
         assert_eq!(said(0, "Chassis Power is off\n", lost).what, What::Power(PowerState::Off));
     }

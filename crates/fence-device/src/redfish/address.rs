@@ -31,10 +31,10 @@ impl Address {
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains('@') {
-            return problem("holds a login: use 'username' and a file for the password");
+            return problem("contains a login: use 'username' and a file for the password");
         }
         if rest.contains('/') {
-            return problem("holds a path: write the host alone, and the path in 'system'");
+            return problem("contains a path: write the host alone, and the path in 'system'");
         }
         // In a URL, an IPv6 address always has brackets: a number at the end may be the port.
         let last = rest.rsplit(':').next().unwrap_or_default();
@@ -130,8 +130,8 @@ mod tests {
         }
         for (text, problem) in [
             ("ftp://bmc", "does not start with https://"),
-            ("https://admin:secret@bmc", "holds a login"),
-            ("https://bmc/redfish/v1", "holds a path"),
+            ("https://admin:secret@bmc", "contains a login"),
+            ("https://bmc/redfish/v1", "contains a path"),
             ("bmc:0", "bad port"),
             ("bmc:99999", "bad port"),
             ("bmc:", "bad port"),

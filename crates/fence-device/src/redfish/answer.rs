@@ -56,7 +56,8 @@ pub fn refusal(body: &[u8]) -> Option<String> {
         }
         _ => !messages.into_iter().all(is_benign),
     };
-    is_refused.then(|| error_words(body).unwrap_or_else(|| "the answer holds an error".to_owned()))
+    is_refused
+        .then(|| error_words(body).unwrap_or_else(|| "the answer contains an error".to_owned()))
 }
 
 /// Why the power state of a resource is doubtful, by the messages beside it: one is critical, or
@@ -310,8 +311,8 @@ mod tests {
             (info(r#"[{"MessageId": "Base.1.8.NoOperation"}]"#), "NoOperation"),
             (info(r#"[{"MessageId": "IDRAC.2.8.SYS518", "Severity": "Informational"}]"#), "SYS518"),
             (r#"{"error": {"code": "Base.1.0.GeneralError", "message": "Oh"}}"#.into(), "Oh"),
-            (r#"{"error": "no"}"#.into(), "holds an error"),
-            (r#"{"error": {}}"#.into(), "holds an error"),
+            (r#"{"error": "no"}"#.into(), "contains an error"),
+            (r#"{"error": {}}"#.into(), "contains an error"),
             (r#"{"@Message.ExtendedInfo": [{"MessageId": "A.B", "Message": "N"}]}"#.into(), "N"),
             ("<html>Log in!</html>".into(), "no JSON"),
         ] {

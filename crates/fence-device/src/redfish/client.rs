@@ -9,9 +9,9 @@
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
+use std::mem;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use log::debug;
@@ -30,10 +30,11 @@ use super::address::bare;
 use super::path::ResourcePath;
 use super::pinned::Unusable;
 use super::tls::TlsSettings;
+use crate::pool::lock;
 use crate::{Client as RequestClient, Limit, Secret, Secrets, Subject, boot_ms_now};
 
 /// The error of a connection that is ready for an order whose client does not wait any more.
-const NOBODY_WAITS: &str = "nobody waits for the order any more";
+const NOBODY_WAITS: &str = "the client of the order does not wait any more";
 
 /// A client of one service.
 pub(super) struct Client {
@@ -42,7 +43,7 @@ pub(super) struct Client {
     pub(super) base: String,
     /// Where the service is.
     pub(super) address: SocketAddr,
-    present: Arc<Present>,
+    present: Arc<Mutex<Present>>,
     /// The header that each call sends, once there is a login.
     pub(super) login: Option<(&'static str, Secret)>,
     /// The secrets that no text may show.
@@ -50,17 +51,17 @@ pub(super) struct Client {
 }
 
 /// The state of the present call, which the client shares with the connection.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Present {
     /// The limit, in milliseconds of `CLOCK_BOOTTIME`.
-    limit: AtomicU64,
+    not_after_boot_ms: u64,
     /// Whether the BMC has a short key, which needs other settings of the connection.
-    has_short_key: AtomicBool,
+    has_short_key: bool,
     /// Whether there is a connection that is ready for the request.
-    is_connected: AtomicBool,
+    is_connected: bool,
     /// The client that must still wait when the connection is ready; `None` if the call is no
     /// order.
-    waits: Mutex<Option<RequestClient>>,
+    waits: Option<RequestClient>,
 }
 
 /// A request.
@@ -107,7 +108,7 @@ impl fmt::Display for CallError {
             CallError::Unconnected(why) | CallError::BrokenOff(why) => {
                 write!(f, "no connection: {why}")
             }
-            CallError::Withdrawn => f.write_str("not sent: nobody waited any more"),
+            CallError::Withdrawn => f.write_str("not sent: the client did not wait any more"),
             CallError::Unanswered(why) => write!(f, "no whole answer: {why}"),
         }
     }
@@ -128,7 +129,7 @@ impl Client {
             .accept_encoding("identity")
             .max_idle_connections(0)
             .build();
-        let present = Arc::<Present>::default();
+        let present = Arc::<Mutex<Present>>::default();
         let secured = Secured { tls, present: Arc::clone(&present) };
         let connector = ().chain(TcpConnector::default()).chain(secured);
         let agent = Agent::with_parts(config, connector, Known(address));
@@ -151,7 +152,7 @@ impl Client {
             // The handshake broke off, so nothing was sent. From now on, each connection uses the
             // settings for a short key.
             Err(CallError::Unusable(Unusable::ShortKey))
-                if !self.present.has_short_key.swap(true, Ordering::Relaxed) =>
+                if !mem::replace(&mut lock(&self.present).has_short_key, true) =>
             {
                 self.call_once(&call)
             }
@@ -176,10 +177,10 @@ impl Client {
 
     fn exchange(&self, call: &Call<'_>) -> Result<Reply, CallError> {
         let Call { method, path, body, waits, limit } = call;
-        let present = &self.present;
-        *present.waits.lock().unwrap_or_else(PoisonError::into_inner) = waits.cloned();
-        present.limit.store(limit.not_after_boot_ms, Ordering::Relaxed);
-        present.is_connected.store(false, Ordering::Relaxed);
+        let mut present = lock(&self.present);
+        (present.not_after_boot_ms, present.is_connected) = (limit.not_after_boot_ms, false);
+        present.waits = waits.cloned();
+        drop(present);
         let uri = format!("{}{path}", self.base);
         let mut request = Request::builder().method(method.clone()).uri(uri);
         request = request.header("OData-Version", "4.0").header("Connection", "close");
@@ -198,7 +199,7 @@ impl Client {
         });
         response.and_then(read).map_err(|error| {
             let is_broken_off = is_broken_off(&error);
-            let is_connected = present.is_connected.load(Ordering::Relaxed);
+            let is_connected = lock(&self.present).is_connected;
             match CallError::from(error) {
                 CallError::Unanswered(why) if why == NOBODY_WAITS => CallError::Withdrawn,
                 CallError::Unanswered(why) if is_connected => CallError::Unanswered(why),
@@ -270,7 +271,7 @@ impl Resolver for Known {
 #[derive(Debug)]
 struct Secured {
     tls: Option<TlsSettings>,
-    present: Arc<Present>,
+    present: Arc<Mutex<Present>>,
 }
 
 impl<In: Transport> Connector<In> for Secured {
@@ -282,17 +283,15 @@ impl<In: Transport> Connector<In> for Secured {
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, Error> {
         let Some(tcp) = chained else { return Ok(None) };
-        let Present { limit, has_short_key, is_connected, waits } = &*self.present;
-        let limit = Limit { not_after_boot_ms: limit.load(Ordering::Relaxed) };
-        let has_short_key = has_short_key.load(Ordering::Relaxed);
+        let Present { not_after_boot_ms, has_short_key, waits, .. } = lock(&self.present).clone();
+        let limit = Limit { not_after_boot_ms };
         let transport = match &self.tls {
             None => Either::A(tcp),
             Some(TlsSettings { usual, for_short_key }) => {
-                let config = for_short_key.as_ref().filter(|_| has_short_key).unwrap_or(usual);
+                let config = if has_short_key { for_short_key } else { usual };
                 Either::B(TlsTransport::connect(config, details, tcp, limit)?)
             }
         };
-        let waits = waits.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if waits.is_some_and(|client| !client.is_waiting(limit)) {
             return Err(Error::Io(io::Error::other(NOBODY_WAITS)));
         }
@@ -300,7 +299,7 @@ impl<In: Transport> Connector<In> for Secured {
         if limit.has_passed() {
             return Err(Error::Timeout(Timeout::Global));
         }
-        is_connected.store(true, Ordering::Relaxed);
+        lock(&self.present).is_connected = true;
         Ok(Some(transport))
     }
 }

@@ -1,10 +1,11 @@
-//! The names in a certificate of any form: X.509 v1, unknown critical extensions.
+//! The names and the fields of a certificate of any form: X.509 v1, unknown critical extensions.
 //!
 //! Only for a certificate that is already known, byte for byte. The check of the names finds an
 //! address that leads to another BMC whose certificate is in the same file. So all names count: the
 //! alternative names, and the common name of the subject, which is the only name in old
 //! certificates.
 
+use std::iter;
 use std::net::IpAddr;
 
 use der::asn1::AnyRef;
@@ -36,31 +37,37 @@ fn is_called(name: &str, wanted: &str) -> bool {
 }
 
 fn read(certificate: &[u8]) -> der::Result<Vec<String>> {
-    let signed = items(AnyRef::from_der(certificate)?)?;
-    let mut fields = items(at(&signed, 0)?)?;
-    // X.509 v1 omits the version.
-    if at(&fields, 0)?.tag() == context(true, TagNumber::N0) {
-        fields.remove(0);
-    }
+    let fields = fields(certificate)?.collect::<der::Result<Vec<_>>>()?;
     let mut names = Vec::new();
     for extensions in fields.iter().filter(|field| field.tag() == context(true, TagNumber::N3)) {
         for extension in items(AnyRef::from_der(extensions.value())?)? {
-            let parts = items(extension)?;
-            if at(&parts, 0)?.value() == SUBJECT_ALTERNATIVE_NAME {
-                let value = at(&parts, parts.len() - 1)?.value();
-                names.extend(items(AnyRef::from_der(value)?)?.into_iter().filter_map(general_name));
+            let parts = items(extension?)?.collect::<der::Result<Vec<_>>>()?;
+            let (kind, value) = parts.first().zip(parts.last()).ok_or_else(missing)?;
+            if kind.value() == SUBJECT_ALTERNATIVE_NAME {
+                for name in items(AnyRef::from_der(value.value())?)? {
+                    names.extend(general_name(name?));
+                }
             }
         }
     }
-    for part in items(at(&fields, SUBJECT_AT)?)? {
-        for attribute in items(part)? {
-            let attribute = items(attribute)?;
-            if at(&attribute, 0)?.value() == COMMON_NAME {
-                names.extend(text_of(at(&attribute, 1)?));
+    for part in items(*fields.get(SUBJECT_AT).ok_or_else(missing)?)? {
+        for attribute in items(part?)? {
+            let mut attribute = items(attribute?)?;
+            if next(&mut attribute)?.value() == COMMON_NAME {
+                names.extend(text_of(next(&mut attribute)?));
             }
         }
     }
     Ok(names)
+}
+
+/// The fields of a certificate after its version, which X.509 v1 omits.
+pub(super) fn fields(certificate: &[u8]) -> der::Result<impl Iterator<Item = Item<'_>>> {
+    let signed = next(&mut items(AnyRef::from_der(certificate)?)?)?;
+    let version = context(true, TagNumber::N0);
+    let mut fields = items(signed)?.peekable();
+    fields.next_if(|field| matches!(field, Ok(field) if field.tag() == version));
+    Ok(fields)
 }
 
 /// A host's name or IP address.
@@ -81,21 +88,25 @@ fn text_of(value: AnyRef<'_>) -> Option<String> {
     std::str::from_utf8(value.value()).ok().map(str::to_owned)
 }
 
-/// The parts of a sequence or a set.
-fn items(value: AnyRef<'_>) -> der::Result<Vec<AnyRef<'_>>> {
+/// A part of a sequence or a set.
+type Item<'a> = der::Result<AnyRef<'a>>;
+
+/// The parts of a sequence or a set, each read when it is needed.
+pub(super) fn items(value: AnyRef<'_>) -> der::Result<impl Iterator<Item = Item<'_>>> {
     if !matches!(value.tag(), Tag::Sequence | Tag::Set) {
         return Err(value.tag().unexpected_error(Some(Tag::Sequence)));
     }
     let mut reader = SliceReader::new(value.value())?;
-    let mut items = Vec::new();
-    while !reader.is_finished() {
-        items.push(reader.decode()?);
-    }
-    Ok(items)
+    Ok(iter::from_fn(move || (!reader.is_finished()).then(|| reader.decode())))
 }
 
-fn at<'a>(items: &[AnyRef<'a>], at: usize) -> der::Result<AnyRef<'a>> {
-    items.get(at).copied().ok_or_else(|| Tag::Sequence.value_error())
+/// The next part, which must be there.
+pub(super) fn next<'a>(items: &mut impl Iterator<Item = Item<'a>>) -> Item<'a> {
+    items.next().unwrap_or_else(|| Err(missing()))
+}
+
+fn missing() -> der::Error {
+    Tag::Sequence.value_error()
 }
 
 fn context(constructed: bool, number: TagNumber) -> Tag {

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use der::asn1::{AnyRef, BitStringRef, UintRef};
-use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
+use der::{Decode, Tag, Tagged};
 use ring::signature::{
     RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY as SHORT_RSA_SHA256,
     RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY as SHORT_RSA_SHA512, UnparsedPublicKey,
@@ -17,6 +17,8 @@ use ring::signature::{
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{SignatureVerificationAlgorithm, alg_id};
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
+
+use super::names::{fields, items, next};
 
 /// The public key of a certificate.
 #[derive(Clone, Copy, Debug)]
@@ -43,20 +45,13 @@ impl<'a> Key<'a> {
     }
 
     fn read(certificate: &'a [u8]) -> der::Result<Self> {
-        let mut signed = SliceReader::new(sequence(AnyRef::from_der(certificate)?)?)?;
-        let mut fields = SliceReader::new(sequence(signed.decode()?)?)?;
-        let first: AnyRef<'_> = fields.decode()?;
-        let version = Tag::ContextSpecific { constructed: true, number: TagNumber::N0 };
-        // The serial number follows the version, which X.509 v1 omits.
-        if first.tag() == version {
-            fields.decode::<AnyRef<'_>>()?;
+        let mut fields = fields(certificate)?;
+        for _serial_signature_issuer_validity_subject in 0..5 {
+            next(&mut fields)?;
         }
-        for _signature_issuer_validity_subject in 0..4 {
-            fields.decode::<AnyRef<'_>>()?;
-        }
-        let mut key = SliceReader::new(sequence(fields.decode()?)?)?;
-        let algorithm = sequence(key.decode()?)?;
-        let bits: BitStringRef<'_> = key.decode()?;
+        let mut key = items(next(&mut fields)?)?;
+        let algorithm = sequence(next(&mut key)?)?;
+        let bits: BitStringRef<'_> = next(&mut key)?.decode_as()?;
         let bits = bits.as_bytes().ok_or_else(|| Tag::BitString.value_error())?;
         Ok(Key { algorithm, bits })
     }
@@ -111,8 +106,8 @@ impl<'a> Key<'a> {
             return None;
         }
         let read = || -> der::Result<usize> {
-            let mut numbers = SliceReader::new(sequence(AnyRef::from_der(self.bits)?)?)?;
-            let modulus: UintRef<'_> = numbers.decode()?;
+            let modulus: UintRef<'_> =
+                next(&mut items(AnyRef::from_der(self.bits)?)?)?.decode_as()?;
             let first = modulus.as_bytes().first().map_or(0, |byte| byte.leading_zeros() as usize);
             Ok(modulus.as_bytes().len() * 8 - first)
         };

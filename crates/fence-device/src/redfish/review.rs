@@ -14,6 +14,7 @@ use super::resource::System;
 use super::service::{Problem, Service};
 use super::{RedfishDevice, RedfishSettings};
 use crate::contacts::{Contacted, contact_all, listed};
+use crate::pool::lock;
 use crate::{Called, Limit, Pin, Reach, grouped};
 
 /// The result of a review.
@@ -49,7 +50,7 @@ impl RedfishDevice {
             let look = |service: &Service| self.look_at_all(service, targets);
             let found = place.and_then(|place| self.visit(&place, limit, look));
             let (found, outcome) = outcome(targets, found);
-            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = lock(&seen);
             seen.lacking.extend(found.lacking);
             seen.unseen.extend(found.unseen);
             outcome
@@ -117,9 +118,8 @@ fn outcome(targets: &[&NodeName], found: Result<Seen, Problem>) -> (Seen, Result
     match found {
         Ok(seen) if seen.lacking.len() < targets.len() => (seen, Ok(())),
         Ok(seen) => {
-            let texts: Vec<&str> = seen.lacking.iter().map(|(_, text)| text.as_str()).collect();
-            let text = texts.join("; ");
-            (seen, Err(text))
+            let texts: Vec<_> = seen.lacking.iter().map(|(_, text)| text.clone()).collect();
+            (seen, Err(texts.join("; ")))
         }
         // A fault of the BMC is a fault of each of its targets.
         Err(Problem::Failed(text)) => {

@@ -46,7 +46,7 @@ impl Problem {
     pub(super) fn into_text(self) -> String {
         match self {
             Problem::Unreachable(text) | Problem::Failed(text) => text,
-            Problem::Forbidden(_) => "it was too late for that".to_owned(),
+            Problem::Forbidden(_) => "no time was left".to_owned(),
         }
     }
 }

@@ -82,14 +82,14 @@ impl Expected {
             .and_then(|file| file.read(CA_FILE_BYTES_MAX))
             .map_err(|error| problem(&error.to_string()))?;
         let certificates = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
-        let bad = |error| problem(&format!("it holds a bad certificate: {error}"));
+        let bad = |error| problem(&format!("it contains a bad certificate: {error}"));
         let certificates = certificates.map_err(bad)?;
         let mut roots = RootCertStore::empty();
         // A bundle may contain certificates that are too old for an authority; the others count. A
         // BMC's own certificate needs only a key.
         let (usable, _) = roots.add_parsable_certificates(certificates.iter().cloned());
         if usable == 0 && !certificates.iter().any(|own| Key::of(own).is_ok()) {
-            return Err(problem("it holds no certificate that can be used (PEM is expected)"));
+            return Err(problem("it contains no certificate that can be used (PEM is expected)"));
         }
         let provider = Arc::new(provider::default_provider());
         let verifier = (usable > 0).then(|| {
@@ -101,10 +101,7 @@ impl Expected {
 
     /// The settings of connections to the expected server.
     pub(super) fn into_settings(self) -> Result<TlsSettings, String> {
-        let for_short_key = match &self {
-            Expected::Any => None,
-            known => Some(known.clone().into_config(&[&rustls::version::TLS12], true)?),
-        };
+        let for_short_key = self.clone().into_config(&[&rustls::version::TLS12], true)?;
         let usual = self.into_config(rustls::DEFAULT_VERSIONS, false)?;
         Ok(TlsSettings { usual, for_short_key })
     }
@@ -132,7 +129,7 @@ pub(super) struct TlsSettings {
     /// The first choice.
     pub(super) usual: Arc<ClientConfig>,
     /// For a pinned certificate with a short RSA key, which cannot check the signatures of TLS 1.3.
-    pub(super) for_short_key: Option<Arc<ClientConfig>>,
+    pub(super) for_short_key: Arc<ClientConfig>,
 }
 
 #[derive(Debug)]
@@ -186,9 +183,9 @@ impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         match &self.expected {
@@ -196,18 +193,12 @@ impl ServerCertVerifier for Verifier {
                 // Many BMCs sign their own certificate like an authority, or have an expired one;
                 // the usual check refuses both. One file may contain the certificates of several
                 // BMCs, so the name counts.
-                names::check(end_entity, server_name)?;
+                names::check(end_entity, name)?;
                 self.check_key(end_entity)?;
             }
             Expected::Authorities { verifier, .. } => {
                 let verifier = verifier.as_ref().ok_or(CertificateError::UnknownIssuer)?;
-                return verifier.verify_server_cert(
-                    end_entity,
-                    intermediates,
-                    server_name,
-                    ocsp_response,
-                    now,
-                );
+                return verifier.verify_server_cert(end_entity, chain, name, ocsp, now);
             }
             Expected::Fingerprint(expected) => {
                 let found = Fingerprint::of(end_entity);
@@ -281,7 +272,7 @@ mod tests {
     fn a_file_without_certificates_is_refused_by_name() {
         for (path, problem) in [
             ("/no/such/file", "'/no/such/file': it is not there"),
-            ("/etc/passwd", "'/etc/passwd': it holds no certificate that can be used"),
+            ("/etc/passwd", "'/etc/passwd': it contains no certificate that can be used"),
         ] {
             let found = Expected::in_file(Path::new(path)).unwrap_err();
             assert!(found.contains(problem), "{found}");

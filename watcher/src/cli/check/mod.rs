@@ -2,7 +2,7 @@
 //! and what may surprise.
 //!
 //! The configuration itself was checked when it was read. Devices get questions, and no orders. If
-//! only the service has the secret of a device, the running watcher asks the device. `crate::probe`
+//! only the service has the secret of a device, the running watcher asks the device. `crate::findings`
 //! has the questions, `notes` the texts about the answers, and `report` the forms of the output.
 
 mod notes;
@@ -26,7 +26,7 @@ use super::EXECUTOR_MODE;
 use super::ask::ask;
 use crate::config::{DeviceKind, SpoolSettings, WatcherConfig, local_node};
 use crate::devices::{ConfiguredDevice, Devices};
-use crate::probe::{self, Depth, Examined, Findings};
+use crate::findings::{self, Depth, Examined, Findings};
 use notes::{Note, notes_of};
 pub(super) use report::refused;
 
@@ -141,16 +141,18 @@ fn ask_devices(checked: &mut [Checked], spool: &SpoolSettings) {
     let (mut services, mut own): (Vec<_>, Vec<_>) =
         here.partition(|checked| checked.services_secret.is_some());
     let devices: Vec<_> = own.iter().map(|checked| Arc::clone(&checked.device)).collect();
-    let limit = Limit::in_ms(probe::time_max_ms(&devices));
-    for (checked, findings) in own.iter_mut().zip(probe::examine(&devices, Depth::Whole, limit)) {
+    let limit = Limit::in_ms(findings::time_max_ms(&devices));
+    for (checked, findings) in own.iter_mut().zip(findings::examine(&devices, Depth::Whole, limit))
+    {
         checked.findings = findings;
         checked.asked_by = Some("check");
     }
     let answers = ask_some(&services, ASKED_AT_ONCE, |checked| {
         let device = &checked.device;
-        let patience_ms = probe::time_max_ms([device]) + WATCHER_MS_MAX;
+        let patience_ms = findings::time_max_ms([device]) + WATCHER_MS_MAX;
         let examined = ask_watcher(spool, Some(&device.name), patience_ms)?;
-        let is_it = |one: &Examined| one.name == device.name && one.settings == device.fingerprint;
+        let is_it =
+            |one: &Examined| one.name == device.name && one.settings == device.fingerprint();
         examined.into_iter().find(is_it).map(|examined| examined.findings).context(
             "its configuration has other settings for this device: run `fence-watcher reload`, \
              then check again",
@@ -196,7 +198,7 @@ fn notes(checked: &[Checked], settings: &WatcherConfig, offline: bool) -> Vec<No
             notes.push(Note::of(name, text));
             continue;
         }
-        notes.extend(notes_of(name, findings, device.addresses.is_some()));
+        notes.extend(notes_of(name, findings, device.kind.addresses().is_some()));
         if *is_simulated {
             let text = " is simulated: it only pretends to fence, nothing is really cut off";
             notes.push(Note::of(name, text));

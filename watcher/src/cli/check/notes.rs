@@ -8,7 +8,7 @@ use fence_log::one_line;
 use fence_protocol::{NodeName, fold_hostlist};
 
 use crate::config::DeviceSettings;
-use crate::probe::Findings;
+use crate::findings::Findings;
 
 /// One note, about a device or in general.
 #[derive(Clone, Debug, PartialEq, Eq)]

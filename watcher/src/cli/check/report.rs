@@ -74,7 +74,7 @@ impl Report<'_> {
                 "targets": targets_in_full(checked),
                 "method": method(device),
                 "max_concurrent": device.max_concurrent,
-                "per_address": device.addresses.is_some(),
+                "per_address": device.kind.addresses().is_some(),
                 "problems": said(Some(&device.name), true),
                 "notes": said(Some(&device.name), false),
             })
@@ -156,7 +156,7 @@ fn devices(checked: &[Checked]) -> Table<7> {
             },
             &targets_in_short(checked),
             method(device),
-            &match device.addresses {
+            &match device.kind.addresses() {
                 Some(_) => format!("{} per address", device.max_concurrent),
                 None => device.max_concurrent.to_string(),
             },
@@ -184,7 +184,7 @@ fn targets_in_full(checked: &Checked) -> String {
     match (checked.device.fixed_targets(), checked.listed()) {
         (Some(nodes), _) => fold_hostlist(nodes),
         (None, Some(nodes)) => format!("discover: {}", fold_hostlist(&nodes)),
-        (None, None) => checked.device.targets_text.clone(),
+        (None, None) => checked.device.targets.to_string(),
     }
 }
 

@@ -40,6 +40,8 @@ use shared::{Places, of_agent, of_bmc, of_instance, of_ipmi};
 pub struct DeviceSettings {
     /// Its name, unique in the file.
     pub name: String,
+    /// Its type, as the file names it.
+    pub type_name: &'static str,
     /// Its kind, with the settings of the kind.
     pub kind: DeviceKind,
     /// The nodes that it can fence.
@@ -293,6 +295,7 @@ mod tests {
     fn a_device_is_used_on_the_nodes_that_are_listed_by_short_or_full_name() {
         let mut device = DeviceSettings {
             name: "d".into(),
+            type_name: "command",
             kind: DeviceKind::Command(CommandSettings::default()),
             targets: Targets::Any,
             nodes: None,

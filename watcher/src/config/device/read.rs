@@ -122,7 +122,8 @@ fn read(name: String, mut section: Section, programs_must_exist: bool) -> Option
         programs_must_exist,
     };
     let types: Vec<(&str, &Type)> = TYPES.iter().map(|of_type| (of_type.name, of_type)).collect();
-    let kind = if let Some(of_type) = section.get("type", one_of(&types)) {
+    let of_type = section.get("type", one_of(&types));
+    let kind = if let Some(of_type) = of_type {
         section.allow(of_type.keys);
         (of_type.read)(&mut section, &common)
     } else {
@@ -139,6 +140,7 @@ fn read(name: String, mut section: Section, programs_must_exist: bool) -> Option
     section.finish();
     Some(DeviceSettings {
         name: common.name,
+        type_name: of_type?.name,
         kind: kind?,
         targets: common.targets?,
         nodes,

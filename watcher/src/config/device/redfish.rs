@@ -286,7 +286,7 @@ password_env = 'P'";
             read(text).unwrap_err(),
             "w.toml:5: 'address': 'http://b' would send the password unencrypted: use https, or \
              give 'insecure = true'\n\
-             w.toml:5: 'address': 'https://b/redfish/v1' holds a path: write the host alone, and \
+             w.toml:5: 'address': 'https://b/redfish/v1' contains a path: write the host alone, and \
              the path in 'system'\n\
              w.toml:5: 'address': there is none for 'n3'\n\
              w.toml:6: 'system': '/redfish' is neither a name nor a path under /redfish/v1/\n\

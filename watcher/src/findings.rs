@@ -25,7 +25,7 @@ pub struct Findings {
     pub is_partial: bool,
     /// Errors in the settings, and what is missing for a fence of its targets.
     pub problems: Vec<String>,
-    /// What is unusual, but no problem.
+    /// Unusual properties that are no problem.
     pub remarks: Vec<String>,
     /// The targets of its list, if it was asked for the list.
     pub targets: Option<Vec<String>>,
@@ -48,13 +48,13 @@ impl Findings {
 pub struct Examined {
     /// The device's name.
     pub name: String,
-    /// Identifies the watcher's settings for it: [`ConfiguredDevice::fingerprint`].
+    /// Identifies the watcher's settings for it: `DeviceSettings::fingerprint`.
     pub settings: String,
     /// The findings.
     pub findings: Findings,
 }
 
-/// What is known of a device while it is asked.
+/// The findings about a device while it is asked.
 #[derive(Clone)]
 struct Open {
     findings: Findings,
@@ -62,8 +62,8 @@ struct Open {
     lacks: Vec<String>,
 }
 
-/// Asks a device, and notes each finding at once: what comes later may come too late.
-type Question = fn(&ConfiguredDevice, &Mutex<Open>);
+/// Asks a device, and stores each finding at once: a later finding may come too late.
+type Question = fn(&ConfiguredDevice, &Mutex<Open>, Depth);
 
 /// How long [`examine`] may take with these devices, in milliseconds.
 pub fn time_max_ms<'a>(devices: impl IntoIterator<Item = &'a Arc<ConfiguredDevice>>) -> u64 {
@@ -71,29 +71,33 @@ pub fn time_max_ms<'a>(devices: impl IntoIterator<Item = &'a Arc<ConfiguredDevic
     OTHER_MS_MAX + monitors.max().unwrap_or(0)
 }
 
-/// How much a device is asked.
+/// The extent of the questions to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Whether it is reached, and what it lists.
+    /// The contact with it, and its list.
     Contact,
-    /// All that a fence of each target needs.
+    /// Everything that a fence of each target needs.
     Whole,
 }
 
 /// Asks `devices`, many at once. Returns the findings in the order of `devices`, and waits for no
 /// driver after `limit`.
 pub fn examine(devices: &[Arc<ConfiguredDevice>], depth: Depth, limit: Limit) -> Vec<Findings> {
-    let (of_settings, of_device): (Question, Question) = match depth {
-        Depth::Contact => (ask_problems, ask_contact),
-        Depth::Whole => (ask_settings, ask_device),
-    };
+    let both: [Question; 2] = [ask_settings, ask_device];
     let open: Vec<_> = devices.iter().map(|one| Arc::new(Mutex::new(Open::new(one)))).collect();
-    let questions = devices.iter().zip(&open).flat_map(|(device, open)| {
-        [of_settings, of_device].map(|ask| (Arc::clone(device), Arc::clone(open), ask))
-    });
+    let questions = devices
+        .iter()
+        .zip(&open)
+        .flat_map(|(device, open)| both.map(|ask| (Arc::clone(device), Arc::clone(open), ask)));
     let limits = Limits { device: limit, all: limit };
-    asking::ask(&questions.collect::<Vec<_>>(), limits, |(device, open, ask)| ask(device, open));
-    open.iter().map(|open| lock(open).clone().close()).collect()
+    asking::ask(&questions.collect::<Vec<_>>(), limits, move |(device, open, ask)| {
+        ask(device, open, depth);
+    });
+    let findings = open.iter().map(|open| {
+        let Open { findings, problems, lacks } = lock(open).clone();
+        Findings { problems: [problems, lacks].concat(), ..findings }
+    });
+    findings.collect()
 }
 
 fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
@@ -101,12 +105,12 @@ fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
 }
 
 impl Open {
-    /// What remains if the device does not answer.
+    /// The findings if the device does not answer.
     fn new(device: &ConfiguredDevice) -> Self {
         let silence = "it was not asked, or did not answer".to_owned();
         Open {
             problems: vec!["it could not be checked in time".to_owned()],
-            lacks: vec!["its targets could not be looked for in time".to_owned()],
+            lacks: vec!["its targets could not be checked in time".to_owned()],
             findings: Findings {
                 reachable: Some(false),
                 unlisted: device.is_to_be_discovered().then(|| silence.clone()),
@@ -115,26 +119,20 @@ impl Open {
             },
         }
     }
-
-    fn close(self) -> Findings {
-        let problems = self.problems.into_iter().chain(self.lacks).collect();
-        Findings { problems, ..self.findings }
-    }
 }
 
 /// Asks the questions that need no contact with the device.
-fn ask_problems(device: &ConfiguredDevice, open: &Mutex<Open>) {
+fn ask_settings(device: &ConfiguredDevice, open: &Mutex<Open>, depth: Depth) {
     let problems = device.driver.check();
     lock(open).problems = problems;
+    if depth == Depth::Whole {
+        let remarks = device.driver.remarks(Limit::in_ms(LIST_MS_MAX));
+        lock(open).findings.remarks = remarks;
+    }
 }
 
-fn ask_settings(device: &ConfiguredDevice, open: &Mutex<Open>) {
-    ask_problems(device, open);
-    let remarks = device.driver.remarks(Limit::in_ms(LIST_MS_MAX));
-    lock(open).findings.remarks = remarks;
-}
-
-/// Contacts the device and, where it has a list, asks for its targets. Returns all known targets.
+/// Contacts the device, and asks for its targets if they are to be discovered. Returns all known
+/// targets.
 fn contacted(device: &ConfiguredDevice, open: &Mutex<Open>) -> BTreeSet<NodeName> {
     device.driver.prepare(Limit::in_ms(LIST_MS_MAX));
     let (reachable, words) = match device.reach(Limit::in_ms(device.monitor_timeout_ms)) {
@@ -161,16 +159,11 @@ fn contacted(device: &ConfiguredDevice, open: &Mutex<Open>) -> BTreeSet<NodeName
     targets
 }
 
-fn ask_contact(device: &ConfiguredDevice, open: &Mutex<Open>) {
-    contacted(device, open);
-    lock(open).lacks.clear();
-}
-
-/// Asks the device one question after the other, because some devices talk to one client.
-fn ask_device(device: &ConfiguredDevice, open: &Mutex<Open>) {
+/// Asks the device one question after the other, because some devices serve one client at a time.
+fn ask_device(device: &ConfiguredDevice, open: &Mutex<Open>, depth: Depth) {
     let targets: Vec<NodeName> = contacted(device, open).into_iter().collect();
     let Findings { reachable, words, .. } = lock(open).findings.clone();
-    if reachable == Some(false) {
+    if depth == Depth::Contact || reachable == Some(false) {
         // A device that is not reached shows nothing of its targets.
         return lock(open).lacks.clear();
     }
@@ -210,7 +203,8 @@ const CANNOT: &str = "' cannot be fenced: ";
 
 /// What is missing for orders, each with the targets that lack it.
 fn lacks_of(device: &ConfiguredDevice, targets: &[NodeName]) -> Vec<(String, String)> {
-    let at_once = if device.addresses.is_some() { AT_ONCE_MAX } else { device.max_concurrent };
+    let at_once =
+        if device.kind.addresses().is_some() { AT_ONCE_MAX } else { device.max_concurrent };
     let limit = Limit::in_ms(TARGETS_MS_MAX);
     let lacks = ask_some(targets, at_once.min(AT_ONCE_MAX), |target| {
         if limit.has_passed() {
@@ -219,7 +213,7 @@ fn lacks_of(device: &ConfiguredDevice, targets: &[NodeName]) -> Vec<(String, Str
         device.driver.lack(target, limit.min(Limit::in_ms(device.monitor_timeout_ms)))
     });
     let lacks = targets.iter().zip(&lacks).filter_map(|(at, why)| Some((at, why.as_deref()?)));
-    let called = Called { address: device.addresses.as_ref(), plug: device.plugs.as_ref() };
+    let called = Called { address: device.kind.addresses(), plug: device.kind.plugs() };
     grouped(lacks, called)
 }
 
