@@ -77,13 +77,13 @@ impl Discovery {
     /// The finding for people, line by line.
     pub(crate) fn to_lines(&self) -> Vec<String> {
         let record = self.to_record();
-        let mut lines = vec![format!("discovery: {}", record.outcome.as_str())];
+        let mut lines = vec![format!("discovery: {}", record.outcome)];
         for (name, ways) in &record.learned {
             lines.extend(ways.iter().map(|way| format!("discovery: '{name}' by {way}")));
         }
         for (source, SourceRecord { state, why }) in &record.sources {
             let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            lines.push(format!("discovery: {source} {}{why}", state.as_str()));
+            lines.push(format!("discovery: {source} {state}{why}"));
         }
         lines
     }

@@ -181,6 +181,8 @@ pub struct Telling {
 /// A wrong value that does not change a fence: the default replaces it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ignored {
+    /// The parameter, or the variable of the environment.
+    pub name: &'static str,
     /// What is wrong with it.
     pub why: String,
     /// The default that replaces it.

@@ -224,12 +224,8 @@ pub const PARAMETERS: &[Parameter] = &[
     )
     .default("true")
     .environment("GFS2_DISCOVERY_ENABLED"),
-    Parameter::new(
-        "no_gfs2_discovery",
-        Kind::Flag,
-        "The same as gfs2_discovery_enabled=no",
-    )
-    .standing(Standing::Deprecated),
+    Parameter::new("no_gfs2_discovery", Kind::Flag, "The same as gfs2_discovery_enabled=no")
+        .standing(Standing::Deprecated),
     Parameter::new(
         "gfs2_discovery_timeout",
         Kind::Seconds,
@@ -245,12 +241,8 @@ pub const PARAMETERS: &[Parameter] = &[
          absolute path; without it kubectl, if kubectl is configured",
     )
     .environment("KUBECTL_CMD"),
-    Parameter::new(
-        "verbose",
-        Kind::Flag,
-        "Report each step on standard error; may be repeated",
-    )
-    .short('v'),
+    Parameter::new("verbose", Kind::Flag, "Report each step on standard error; may be repeated")
+        .short('v'),
     Parameter::new("verbose_level", Kind::Integer, "The same as verbose when it is 1 or more"),
     Parameter::new("quiet", Kind::Flag, "Write nothing to standard error, but still write the logs")
         .short('q'),

@@ -2,13 +2,12 @@
 //! terminal a line that shows the wait and disappears.
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use chrono::{SecondsFormat, Utc};
+use chrono::Utc;
 use fence_audit::{LogProcess, Task};
 use fence_log::shown_line;
-use fence_protocol::bounded;
+use fence_protocol::{bounded, rfc3339};
 
 use crate::invocation::Telling;
 use crate::outcome::{tell, without_read_words};
@@ -31,12 +30,11 @@ impl Progress {
     /// Starts the writer of the debug file, if there is to be one. [`Progress::settle`] reports a
     /// file that cannot be opened.
     pub(crate) fn open(telling: &Telling) -> Self {
-        let start = |path: &_| LogProcess::start(&Task::Lines(PathBuf::clone(path)));
         Progress {
             verbose: telling.verbose && !telling.quiet,
             terminal: !telling.quiet && io::stderr().is_terminal(),
             shown: false,
-            debug: telling.debug_file.as_ref().map(start),
+            debug: telling.debug_file.clone().map(|path| LogProcess::start(&Task::Lines(path))),
         }
     }
 
@@ -56,8 +54,7 @@ impl Progress {
     pub(crate) fn step(&mut self, text: &str) {
         let text = shown_line(text);
         if let Some(file) = &mut self.debug {
-            let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-            let pid = std::process::id();
+            let (time, pid) = (rfc3339(Utc::now()), std::process::id());
             file.send(&format!("{time} {AGENT}[{pid}]: {text}"));
         }
         if self.verbose {

@@ -23,7 +23,7 @@ pub(super) struct Options<'a> {
     input: &'a RawInput,
     environment: &'a dyn Fn(&str) -> Option<String>,
     /// The parameters whose wrong values the defaults replace.
-    ignored: Vec<(&'static str, Ignored)>,
+    ignored: Vec<Ignored>,
 }
 
 impl<'a> Options<'a> {
@@ -62,7 +62,7 @@ impl<'a> Options<'a> {
         let is_empty = |name: &str| self.text(name).is_some_and(|text| text.is_empty());
         let informing = [
             ("gfs2_discovery_enabled", self.boolean("gfs2_discovery_enabled").err()),
-            ("gfs2_discovery_timeout", self.discovery_time().err()),
+            ("gfs2_discovery_timeout", self.seconds("gfs2_discovery_timeout").err()),
         ];
         let empty = [
             ("delay", self.seconds("delay").err()),
@@ -81,7 +81,7 @@ impl<'a> Options<'a> {
                 ROOT_VARIABLE => "/",
                 name => parameter(name).default.unwrap_or_default(),
             };
-            Some((name, Ignored { why: why?.to_string(), default, is_by_hand }))
+            Some(Ignored { name, why: why?.to_string(), default, is_by_hand })
         });
         Options { ignored: ignored.collect(), ..*self }
     }
@@ -91,10 +91,6 @@ impl<'a> Options<'a> {
         let row = parameter(name);
         let value = self.input.value(row).is_none().then(|| self.variable(row)).flatten()?;
         (!is_of_kind(row.kind, &value)).then(|| self.wrong(name, value))
-    }
-
-    fn ignored(&self) -> Vec<Ignored> {
-        self.ignored.iter().map(|(_, ignored)| ignored.clone()).collect()
     }
 
     pub(super) fn probe(&self, kind: ProbeKind) -> Result<Invocation, InputError> {
@@ -112,7 +108,7 @@ impl<'a> Options<'a> {
             nodename: self.text("nodename"),
             discovery: self.discovery()?.filter(|_| is_shown),
             naming: self.naming(asks_kubernetes)?,
-            ignored: self.ignored(),
+            ignored: self.ignored.clone(),
             cluster: self.search(CLUSTER_TIME_MAX),
             telling,
         })))
@@ -143,7 +139,7 @@ impl<'a> Options<'a> {
             discovery: self.discovery()?,
             naming: self.naming(responder == Responder::Nnf && action != FenceAction::On)?,
             cluster: self.search(CLUSTER_TIME_MAX),
-            ignored: self.ignored(),
+            ignored: self.ignored.clone(),
             is_by_hand: self.input.is_typed,
             telling: self.telling(),
             // Last: if only the target is missing, all else is checked.
@@ -268,16 +264,14 @@ impl<'a> Options<'a> {
     fn discovery(&self) -> Result<Option<Search>, InputError> {
         let enabled = self.boolean("gfs2_discovery_enabled")?;
         let disabled = self.flag("no_gfs2_discovery");
-        let time_max = self.discovery_time()?;
+        let time_max = self.seconds("gfs2_discovery_timeout")?;
         Ok((enabled && !disabled).then(|| self.search(time_max)))
     }
 
     fn naming(&self, asks_kubernetes: bool) -> Result<Option<Search>, InputError> {
-        asks_kubernetes.then(|| Ok(self.search(self.discovery_time()?))).transpose()
-    }
-
-    fn discovery_time(&self) -> Result<Duration, InputError> {
-        self.seconds("gfs2_discovery_timeout")
+        let search =
+            || self.seconds("gfs2_discovery_timeout").map(|time_max| self.search(time_max));
+        asks_kubernetes.then(search).transpose()
     }
 
     /// A search in the cluster's sources that takes at most `time_max`.
@@ -334,7 +328,7 @@ impl<'a> Options<'a> {
     /// The value that holds. An empty text counts as no value.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         let row: &Parameter = parameter(name);
-        if self.ignored.iter().any(|(ignored, _)| *ignored == name) {
+        if self.ignored.iter().any(|ignored| ignored.name == name) {
             return row.default.map(str::to_owned);
         }
         let is_usable =

@@ -1,6 +1,7 @@
 //! How the file systems of a target were found, as a part of an event.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -60,25 +61,16 @@ impl DiscoveryRecord {
     }
 }
 
-impl DiscoveryOutcome {
-    /// The word in the log.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DiscoveryOutcome::Found => "found",
-            DiscoveryOutcome::None => "none",
-            DiscoveryOutcome::Unknown => "unknown",
-            DiscoveryOutcome::Disabled => "disabled",
-        }
+/// The word in the log.
+impl fmt::Display for DiscoveryOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
-impl SourceState {
-    /// The word in the log.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SourceState::Answered => "answered",
-            SourceState::Blind => "blind",
-            SourceState::Absent => "absent",
-        }
+/// The word in the log.
+impl fmt::Display for SourceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }

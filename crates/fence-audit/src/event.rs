@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use fence_log::{is_plain, one_line};
-use fence_protocol::AuditResult;
+use fence_protocol::{AuditResult, rfc3339};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::DiscoveryRecord;
@@ -151,10 +151,6 @@ fn push(line: &mut String, text: std::fmt::Arguments<'_>) {
     line.write_fmt(text).expect("a String takes every text");
 }
 
-fn rfc3339(instant: DateTime<Utc>) -> String {
-    instant.to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
 fn milliseconds<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&rfc3339(*instant))
 }
@@ -289,7 +285,8 @@ pub(crate) mod tests {
             (DiscoveryOutcome::Disabled, "disabled"),
         ] {
             let empty = json!({"outcome": word, "learned": {}, "sources": {}});
-            assert_eq!((of(Some(DiscoveryRecord::of(outcome))), outcome.as_str()), (empty, word));
+            let words = (of(Some(DiscoveryRecord::of(outcome))), outcome.to_string());
+            assert_eq!(words, (empty, word.to_owned()));
         }
         let full = json!({
             "outcome": "found", "learned": {"home": ["home"]},

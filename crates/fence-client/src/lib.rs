@@ -97,7 +97,9 @@ pub fn ask(spool: &ClientSpool, question: &NewQuery<'_>) -> Result<QueryAnswer, 
         // before the watcher's end, is still taken.
         let (now, alive) = (boot_ms(), check_alive(spool));
         if let Some(bytes) = spool.answer_of(&asked) {
-            return read(&bytes, &query.query_id);
+            let answer = QueryAnswer::parse(&bytes).map_err(AskError::Malformed)?;
+            let is_ours = answer.query_id == query.query_id;
+            return if is_ours { Ok(answer) } else { Err(AskError::OtherQuestion) };
         }
         let pid = alive?;
         if now >= question.deadline_boot_ms {
@@ -128,14 +130,6 @@ pub fn wait<'a>(events: impl IntoIterator<Item = BorrowedFd<'a>>, until_boot_ms:
         Ok(_) | Err(Errno::EINTR) => {}
         // The kernel is short of memory. The caller's next look needs none.
         Err(_) => thread::sleep(time.min(Duration::from_millis(100))),
-    }
-}
-
-fn read(bytes: &[u8], query_id: &str) -> Result<QueryAnswer, AskError> {
-    match QueryAnswer::parse(bytes) {
-        Ok(answer) if answer.query_id == query_id => Ok(answer),
-        Ok(_) => Err(AskError::OtherQuestion),
-        Err(why) => Err(AskError::Malformed(why)),
     }
 }
 

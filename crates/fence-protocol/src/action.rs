@@ -1,4 +1,4 @@
-//! What a client asks for: one of the three fence actions, or something that is none.
+//! The action that a client requests: one of the three fence actions, or another word.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ pub enum FenceAction {
 }
 
 impl FenceAction {
-    /// The action as it is written in requests, answers and options.
+    /// The word for the action in requests, answers and options.
     pub fn as_str(self) -> &'static str {
         match self {
             FenceAction::Off => "off",
@@ -24,11 +24,11 @@ impl FenceAction {
         }
     }
 
-    /// Whether an answer that says `performed` proves at least what this action asks for.
+    /// Whether an answer with `performed` proves at least the effect of this action.
     ///
-    /// A reboot is fulfilled by `off`: the target is cut off, which is what the cluster waits for
-    /// (Pacemaker itself maps reboot to off where an agent offers no reboot). Off is not fulfilled
-    /// by a reboot, because the target comes back. Unknown words prove nothing.
+    /// `off` fulfils a reboot: the cluster waits until the target is cut off (Pacemaker itself maps
+    /// reboot to off if an agent offers no reboot). A reboot does not fulfil `off`, because the
+    /// target comes back. Unknown words prove nothing.
     pub fn is_fulfilled_by(self, performed: &str) -> bool {
         match self {
             FenceAction::Off => performed == "off",
@@ -53,7 +53,7 @@ impl FromStr for FenceAction {
     }
 }
 
-/// The `action` member of a request file, of whatever client.
+/// The `action` member of any client's request file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Requested {
     /// A fence.
@@ -61,7 +61,7 @@ pub enum Requested {
     /// `status`, `list` or `monitor`, which older clients send as request files: an inquiry, never
     /// a fence.
     Inquiry(&'static str),
-    /// Anything else: to be refused.
+    /// Any other word: the watcher refuses it.
     Unknown(String),
 }
 

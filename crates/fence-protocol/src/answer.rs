@@ -1,7 +1,7 @@
-//! An answer: what became of a request.
+//! An answer: the end of a request.
 //!
-//! The watcher writes [`Answer`]. The agent reads [`ReceivedAnswer`], written by any responder, and
-//! trusts no value that it does not know.
+//! The watcher writes [`Answer`]. The agent reads [`ReceivedAnswer`], which any responder may have
+//! written, and trusts no unknown value.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,25 +13,25 @@ use crate::{FenceResult, NodeName, RequestId, TEXT_BYTES_MAX, bounded, json_prob
 /// An answer as the watcher writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Answer {
-    /// The request's identity, where it was readable.
+    /// The request's identity, if it was readable.
     pub request_id: Option<RequestId>,
-    /// The target, where it was readable.
+    /// The target, if it was readable.
     pub target_node: Option<NodeName>,
-    /// The action asked for, as the client wrote it.
+    /// The requested action, as the client wrote it.
     pub action: String,
     /// The request's `recorder_node`.
     pub recorder_node: String,
     /// How it ended. `success` in the file is true for [`FenceResult::Success`] alone.
     pub result: FenceResult,
-    /// What was done: `off`, `on`, `reboot`, or `none`.
+    /// The action that was carried out: `off`, `on`, `reboot`, or `none`.
     pub action_performed: &'static str,
     /// The device was asked afterwards and showed the state.
     pub verified: bool,
     /// The fence device that was used.
     pub device: Option<String>,
-    /// For people: what happened.
+    /// A description for people.
     pub message: String,
-    /// Milliseconds from the claim to the outcome; 0 for what was not executed.
+    /// Milliseconds from the claim to the outcome; 0 if nothing was executed.
     pub duration_ms: u64,
 }
 
@@ -77,16 +77,16 @@ struct Wire<'a> {
     recorder_node: &'a str,
 }
 
-/// An answer as the agent found it, written by any responder.
+/// An answer as the agent finds it, written by any responder.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReceivedAnswer {
     /// The identity of the request that it answers.
     pub request_id: Option<String>,
-    /// The target that it speaks of. Some responders leave it out.
+    /// The target. Some responders leave it out.
     pub target_node: Option<String>,
-    /// `success`, when it is a boolean.
+    /// `success`, if it is a boolean.
     pub success: Option<bool>,
-    /// What was done, if the responder says so.
+    /// The action that was carried out, if the responder names it.
     pub action_performed: Option<String>,
     /// The responder's message, bounded.
     pub message: String,
@@ -98,22 +98,22 @@ pub struct ReceivedAnswer {
     pub status: Option<String>,
     /// `verified`, if the responder gives it.
     pub verified: Option<bool>,
-    /// The fence device that was used, if the responder says so.
+    /// The fence device that was used, if the responder names it.
     pub device: Option<String>,
 }
 
 /// Why a text is not an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AnswerError {
-    /// It does not parse: perhaps a simple responder is still writing it.
+    /// It does not parse: a simple responder may still be writing it.
     NotYet(String),
-    /// It is JSON but not an object, or one of the members that decide has the wrong type.
+    /// It is JSON but not an object, or a deciding member has the wrong type.
     Malformed(String),
 }
 
 impl ReceivedAnswer {
-    /// Reads an answer file's content. A member that decides and has the wrong type, or that stands
-    /// there twice, makes it malformed: another reader could take it for something else.
+    /// Reads an answer file's content. A deciding member of the wrong type, or a member that occurs
+    /// twice, makes the answer malformed: another reader could understand it differently.
     pub fn parse(bytes: &[u8]) -> Result<Self, AnswerError> {
         let raw: Raw = serde_json::from_slice(bytes).map_err(|error| {
             let why = bounded(&json_problem(bytes, &error), 200);
@@ -131,6 +131,8 @@ impl ReceivedAnswer {
             Some(Value::String(text)) => Ok(Some(bounded(text, TEXT_BYTES_MAX))),
             Some(_) => Err(malformed(member, "a string")),
         };
+        let number =
+            |code: &Value| code.as_u64().ok_or_else(|| malformed("result_code", "a whole number"));
         Ok(ReceivedAnswer {
             request_id: text("request_id", &raw.request_id)?,
             target_node: text("target_node", &raw.target_node)?,
@@ -138,10 +140,7 @@ impl ReceivedAnswer {
             success: raw.success.as_ref().and_then(Value::as_bool),
             message: text("message", &raw.message).ok().flatten().unwrap_or_default(),
             result: text("result", &raw.result)?,
-            result_code: raw
-                .result_code
-                .map(|code| code.as_u64().ok_or_else(|| malformed("result_code", "a whole number")))
-                .transpose()?,
+            result_code: raw.result_code.as_ref().map(number).transpose()?,
             status: text("status", &raw.status)?,
             verified: raw.verified.as_ref().and_then(Value::as_bool),
             device: text("device", &raw.device).ok().flatten(),

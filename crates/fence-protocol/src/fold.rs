@@ -1,11 +1,11 @@
-//! Names written short, for people: `n[1-3,5]`, in the order in which people count.
+//! Names in a short form for people: `n[1-3,5]`, in the order in which people count.
 //!
-//! The inverse of [`crate::expand_hostlist`]: what is folded names the same nodes again.
+//! The inverse of [`crate::expand_hostlist`]: the short form names the same nodes.
 
 use std::cmp::Ordering;
 
-/// The hostlist expression that names `names`: `n[1-3,5]`. A number before the first dot is folded, also
-/// where something follows: `n[1-3]-bmc`, `n[1-3].example.com`.
+/// The hostlist expression for `names`: `n[1-3,5]`. It folds a number before the first dot, also if
+/// text follows the number: `n[1-3]-bmc`, `n[1-3].example.com`.
 pub fn fold_hostlist<'a, T>(names: impl IntoIterator<Item = &'a T>) -> String
 where
     T: AsRef<str> + ?Sized + 'a,
@@ -28,7 +28,7 @@ pub fn natural_order(one: &str, other: &str) -> Ordering {
     natural(one).cmp(&natural(other)).then_with(|| one.cmp(other))
 }
 
-/// A name as the text before a number, the number, and the text behind it.
+/// A name as the text before a number, the number, and the text after it.
 #[derive(PartialEq, Eq)]
 struct Numbered<'a> {
     prefix: &'a str,
@@ -38,7 +38,7 @@ struct Numbered<'a> {
 }
 
 impl<'a> Numbered<'a> {
-    /// What orders names as people do, and keeps together what can be folded.
+    /// The key that orders names as people do, and keeps names together that can be folded.
     fn place(&self) -> impl Ord + use<'a> {
         let natural = |text: &'a str| (natural(text), text);
         (natural(self.prefix), natural(self.suffix), self.number, self.digits)
@@ -64,7 +64,7 @@ fn split(name: &str) -> Numbered<'_> {
     }
 }
 
-/// A piece of a text. Numbers are ordered by their value, and come before other text.
+/// A piece of a text. Numbers have the order of their values, and come before other text.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Piece<'a> {
     /// The length comes first: of two numbers without leading zeros the longer one is greater.
@@ -101,7 +101,7 @@ fn ranges(group: &[Numbered]) -> String {
         .join(",")
 }
 
-/// Whether a range that holds `a` goes on with `b`: the next number, in the same way of writing.
+/// Whether `b` continues a range that ends with `a`: the next number, written in the same way.
 fn follows(a: &Numbered, b: &Numbered) -> bool {
     let width = if a.digits.starts_with('0') { a.digits.len() } else { 0 };
     let next = a.number.and_then(|number| number.checked_add(1));

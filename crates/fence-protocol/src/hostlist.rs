@@ -1,8 +1,8 @@
 //! Hostlist expressions: `compute-node-[1-16,20]`, `rack[1-2]-n[01-04]`, `a,b`.
 //!
-//! The form that pdsh, Slurm, PowerMan and ClusterShell users write. A number with leading zeros
-//! keeps its width. Each expression is bounded, because one typed digit too many must not eat the
-//! memory of a daemon.
+//! Users of pdsh, Slurm, PowerMan and ClusterShell write this form. A number with leading zeros
+//! keeps its width. Each expansion is bounded, so that a mistyped digit does not exhaust the memory
+//! of a daemon.
 
 use std::fmt;
 
@@ -15,13 +15,13 @@ pub const NODES_MAX: usize = 65_536;
 /// Why a text is not a hostlist expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostlistError {
-    /// A bracket is not closed, not opened, or stands inside another one.
+    /// A bracket is not closed, not opened, or inside another one.
     Bracket,
-    /// This part between the brackets is no number and no range of numbers.
+    /// This part between the brackets is neither a number nor a range of numbers.
     Range(String),
     /// The expression names more than [`NODES_MAX`] nodes.
     TooMany,
-    /// One of the resulting names is no node name.
+    /// One of the resulting names is not a node name.
     Name(String, NameError),
 }
 
@@ -95,8 +95,8 @@ fn expand_one(part: &str) -> Result<Vec<String>, HostlistError> {
     names.into_iter().map(|name| short(name + rest)).collect()
 }
 
-/// Refuses a name that is too long as soon as it is made: thousands of them would fill the memory
-/// before the first one is looked at.
+/// Refuses a name that is too long as soon as it exists: thousands of such names would fill the
+/// memory before the first check.
 fn short(name: String) -> Result<String, HostlistError> {
     if name.len() > NODE_NAME_BYTES_MAX {
         let error = NameError::TooLong(NODE_NAME_BYTES_MAX);
@@ -105,7 +105,7 @@ fn short(name: String) -> Result<String, HostlistError> {
     Ok(name)
 }
 
-/// How much of a part that is wrong is shown.
+/// The most bytes of a wrong part that are shown.
 const SHOWN_BYTES_MAX: usize = 64;
 
 fn expand_ranges(ranges: &str) -> Result<Vec<String>, HostlistError> {
@@ -113,12 +113,12 @@ fn expand_ranges(ranges: &str) -> Result<Vec<String>, HostlistError> {
     for range in ranges.split(',') {
         let wrong = || HostlistError::Range(bounded(range, SHOWN_BYTES_MAX));
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        // `parse` alone would take "+1".
+        // `parse` alone would accept "+1".
         let number = |digits: &str| {
             digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u32>().ok()).flatten()
         };
         let (from, to) = number(first).zip(number(last)).ok_or_else(wrong)?;
-        // No name is as wide, and the formatter panics at 65,536.
+        // No name is so wide, and the formatter panics at 65,536.
         if from > to || first.len() > NODE_NAME_BYTES_MAX {
             return Err(wrong());
         }

@@ -1,4 +1,4 @@
-//! What is wrong with a text of JSON, in words for people who do not know this program's types.
+//! The error in a JSON text, in words for people who do not know this program's types.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -11,7 +11,7 @@ use serde_json::error::Category;
 use crate::bounded;
 use crate::request::check_passed;
 
-/// Reads a record; the error is what is wrong with it, and with which member.
+/// Reads a record. The error says what is wrong, and in which member.
 pub(crate) fn read_record<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let place = Place::default();
     let mut text = serde_json::Deserializer::from_slice(bytes);
@@ -26,14 +26,14 @@ pub(crate) fn read_record<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String
     Ok(record)
 }
 
-/// The member of an object that is being read.
+/// The member of an object that the parser reads.
 #[derive(Default)]
 struct Place {
     member: RefCell<String>,
     is_in_value: Cell<bool>,
 }
 
-/// What reads an object for `inner`, and notes in which member it is.
+/// A reader of an object for `inner`, which notes the member that it reads.
 struct Noted<'a, T> {
     inner: T,
     place: &'a Place,
@@ -85,7 +85,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Noted<'_, A> {
     }
 }
 
-/// What the parser says of `bytes`, which should be an object.
+/// The parser's error about `bytes`, which should be an object, in words.
 pub fn json_problem(bytes: &[u8], error: &Error) -> String {
     let (line, column) = (error.line(), error.column());
     let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
@@ -97,7 +97,7 @@ pub fn json_problem(bytes: &[u8], error: &Error) -> String {
     }
 }
 
-/// The words for a value that is JSON, and not what it should be.
+/// The words for a value that is JSON, but not of the required kind.
 fn of_data(text: &str) -> String {
     let text = text.rsplit_once(" at line ").map_or(text, |(text, _)| text);
     if let Some(member) = member_in(text, "duplicate field `") {
@@ -131,7 +131,7 @@ fn member_in<'a>(text: &'a str, start: &str) -> Option<&'a str> {
     text.strip_prefix(start)?.strip_suffix('`')
 }
 
-/// What the parser wants, without the names of types.
+/// The value that the parser requires, without the names of types.
 fn in_words(wanted: &str) -> &str {
     match wanted {
         "a boolean" => "true or false",

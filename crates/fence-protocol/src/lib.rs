@@ -3,8 +3,8 @@
 //! Texts come in, checked types go out, and back. After this crate a name is safe as one component
 //! of a path, an identifier is a UUID, and an action is one of three.
 //!
-//! Nothing here reads a file or the clock, and nothing decides: files are `fence-spool`'s, decisions
-//! `fence-core`'s.
+//! Nothing here reads a file or the clock, and nothing decides: `fence-spool` has the files,
+//! `fence-core` the decisions.
 
 mod action;
 mod answer;
@@ -25,16 +25,16 @@ pub use json::json_problem;
 pub use names::{NameError, NodeName, RecordName, RequestId};
 pub use nearest::nearest;
 pub use query::{PowerOn, PowerState, Query, QueryAnswer, QueryCode, QueryKind};
-pub use request::{Rejection, Request, RequestError};
+pub use request::{Rejection, Request, RequestError, rfc3339};
 pub use result::{AuditResult, FenceResult};
 
-/// The largest request, answer or query that is read, in bytes. A larger one is refused unread.
+/// The largest request, answer or query that is read, in bytes. A larger file is refused unread.
 pub const RECORD_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The longest free text (a message, a file system's name) that is passed on, in bytes.
 pub const TEXT_BYTES_MAX: usize = 8 * 1024;
 
-/// `text` cut to at most `bytes_max` bytes at a character's boundary, with "…" where it was cut.
+/// `text` cut to at most `bytes_max` bytes at a character's boundary; "…" marks the cut.
 pub fn bounded(text: &str, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text.to_owned();
@@ -42,8 +42,8 @@ pub fn bounded(text: &str, bytes_max: usize) -> String {
     format!("{}…", &text[..text.floor_char_boundary(bytes_max.saturating_sub('…'.len_utf8()))])
 }
 
-/// `text`, which lists things with "; " between them, cut to at most `bytes_max` bytes after a whole one,
-/// with the number of those that are left out. The first one is there, if only its beginning.
+/// `text`, a list with "; " between its items, cut to at most `bytes_max` bytes after a whole item,
+/// with the number of the missing items. The result has at least the beginning of the first item.
 pub fn shortened(text: &str, bytes_max: usize) -> String {
     let parts: Vec<&str> = text.split("; ").collect();
     let [first, others @ ..] = &parts[..] else { return bounded(text, bytes_max) };
@@ -61,7 +61,7 @@ pub fn shortened(text: &str, bytes_max: usize) -> String {
     format!("{line}; and {left_out} more")
 }
 
-/// How many things were left out already, if that is what `part` says.
+/// The number of items that an earlier call left out, if `part` gives it.
 fn left_out_before(part: &str) -> Option<usize> {
     part.strip_prefix("and ")?.strip_suffix(" more")?.parse().ok()
 }

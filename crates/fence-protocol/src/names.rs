@@ -1,6 +1,6 @@
-//! Names that come from outside and end up in paths, argument lists and log lines.
+//! Names that come from outside and get into paths, argument lists and log lines.
 //!
-//! Each rule stands in one constructor; whoever holds one of these types need not check again.
+//! One constructor has all rules of a type; a value of the type needs no further check.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -16,9 +16,9 @@ pub enum NameError {
     TooLong(usize),
     /// The text starts with this character, which would make it an option or a hidden file.
     Start(char),
-    /// The text holds this character, which is not allowed in a name.
+    /// The text contains this character, which is not allowed in a name.
     Character(char),
-    /// The text holds "..", a step up in a path.
+    /// The text contains "..", a step up in a path.
     PathPart,
     /// The text is not a UUID of the form 8-4-4-4-12.
     NotUuid,
@@ -39,7 +39,7 @@ impl fmt::Display for NameError {
 
 impl std::error::Error for NameError {}
 
-/// A character for a message: itself if it can be seen, else its number.
+/// A character for a message: itself if it is visible, else its number.
 fn shown(c: char) -> String {
     match c {
         '\'' => "\"'\"".to_owned(),
@@ -48,9 +48,10 @@ fn shown(c: char) -> String {
     }
 }
 
-/// The name of a target (Pacemaker's `plug`): one word, safe as a path component and as an argument.
+/// The name of a target (Pacemaker's `plug`): one word, safe as a path component and as an
+/// argument.
 ///
-/// ASCII letters and digits and ``._-:@+,=~#%`` ; not starting with `-` or `.`, no `..`, at most 253
+/// ASCII letters and digits and ``._-:@+,=~#%`` ; no `-` or `.` at the start, no `..`, at most 253
 /// bytes (the longest DNS name). Case is kept.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(String);
@@ -64,8 +65,8 @@ impl NodeName {
         &self.0
     }
 
-    /// What all names of one machine have in common: the name without its domain, in lower case. `n3`,
-    /// `N3` and `n3.example.com` are one machine. An address has no domain.
+    /// The common part of all names of one machine: the name without its domain, in lower case.
+    /// `n3`, `N3` and `n3.example.com` are one machine. An address has no domain.
     pub fn machine(&self) -> String {
         let name = self.0.trim_end_matches('.');
         let (host, domain) = name.split_once('.').unwrap_or((name, ""));
@@ -75,8 +76,9 @@ impl NodeName {
         machine.to_ascii_lowercase()
     }
 
-    /// Whether both names can be one node's: they differ by case at most, or one of them has no domain.
-    /// `n3.a.org` and `n3.b.org` are two nodes, although [`NodeName::machine`] gives both the same.
+    /// Whether both names can be names of one node: they differ at most by case, or one of them has
+    /// no domain. `n3.a.org` and `n3.b.org` are two nodes, although [`NodeName::machine`] is the
+    /// same.
     pub fn may_be(&self, other: &NodeName) -> bool {
         let [name, other_name] =
             [self, other].map(|name| name.0.trim_end_matches('.').to_ascii_lowercase());
@@ -104,8 +106,8 @@ impl FromStr for NodeName {
 
 /// The identity of one request: a UUID, kept as the client wrote it.
 ///
-/// The case of its letters means nothing: two spellings are equal, and have the same [`canonical`]
-/// form, which names every file that stands for the identity. The client gets back its own spelling.
+/// The case of its letters has no meaning: two spellings are equal, and have the same [`canonical`]
+/// form, which names every file of the identity. The answer has the client's own spelling.
 ///
 /// [`canonical`]: RequestId::canonical
 #[derive(Clone, Debug)]
@@ -122,7 +124,7 @@ impl RequestId {
         &self.0
     }
 
-    /// The one form of the identity, whoever wrote it: in lower case.
+    /// The common form of all spellings of the identity: in lower case.
     pub fn canonical(&self) -> String {
         self.0.to_ascii_lowercase()
     }
@@ -167,7 +169,7 @@ impl FromStr for RequestId {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        // The length keeps out the other forms that the library reads (braces, "urn:", no hyphens).
+        // The length excludes the other forms that the library reads (braces, "urn:", no hyphens).
         if text.len() != 36 || uuid::Uuid::try_parse(text).is_err() {
             return Err(NameError::NotUuid);
         }
@@ -177,7 +179,7 @@ impl FromStr for RequestId {
 
 /// The name N of a record: the request is `N.json`, and so is its answer.
 ///
-/// Any printable name that is neither hidden nor a path, so that foreign clients may choose theirs.
+/// Any printable name that is neither hidden nor a path: other clients choose their own names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordName(String);
 
@@ -185,7 +187,7 @@ pub struct RecordName(String);
 const RECORD_NAME_BYTES_MAX: usize = 255 - ".".len() - ".json.tmp".len();
 
 impl RecordName {
-    /// N of the file name `N.json`, or `None` when a file of this name is no record.
+    /// N of the file name `N.json`, or `None` if a file of this name is no record.
     pub fn from_file_name(file_name: &str) -> Option<Self> {
         file_name.strip_suffix(".json")?.parse().ok()
     }
@@ -210,7 +212,7 @@ impl RecordName {
         format!("{}.json", self.0)
     }
 
-    /// `.N.json.tmp`, the name under which a record is written before it is renamed.
+    /// `.N.json.tmp`, the name of a record before its rename.
     pub fn temporary(&self) -> String {
         format!(".{}.json.tmp", self.0)
     }

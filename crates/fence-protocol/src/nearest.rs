@@ -1,7 +1,7 @@
-//! Which known word a mistyped one was meant to be, for error messages.
+//! The known word that a mistyped word probably means, for error messages.
 
-/// The one of `known` that `written` was probably meant to be: the first that begins with it or is its
-/// beginning (`user` for `username`), else a mistyped one.
+/// The word of `known` that `written` probably means: the first that begins with `written` or is
+/// its beginning (`user` for `username`), else the most similar word, if it is similar enough.
 pub fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     let is_part = |word: &&&str| {
         word.len().min(written.len()) >= PART_BYTES_MIN
@@ -14,10 +14,10 @@ pub fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     })
 }
 
-/// The shortest word that may be the beginning of another one.
+/// The shortest word that counts as the beginning of another one, in bytes.
 const PART_BYTES_MIN: usize = 3;
 
-/// How many characters to change, add or remove to make `a` into `b` (Levenshtein).
+/// The number of characters to change, add or remove to make `a` into `b` (Levenshtein).
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.bytes().enumerate() {

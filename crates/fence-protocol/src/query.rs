@@ -1,7 +1,7 @@
 //! Queries to the watcher, which must never be taken for a fence.
 //!
-//! They lie in a directory of their own, as `<query_id>.json`; the answer lies beside them as
-//! `<query_id>.answer`. Both are gone when the client has read it.
+//! A query is `<query_id>.json` in a separate directory; its answer is `<query_id>.answer` beside
+//! it. The client removes both when it has read the answer.
 
 use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -11,7 +11,7 @@ use crate::json::read_record;
 use crate::request::line;
 use crate::{NodeName, RequestId, TEXT_BYTES_MAX, bounded};
 
-/// What is asked.
+/// The kind of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QueryKind {
@@ -23,29 +23,29 @@ pub enum QueryKind {
     Power,
     /// What is the watcher doing?
     State,
-    /// What would keep the device from fencing?
+    /// What would prevent a fence with the device?
     Check,
-    /// Not a query about a state: read the configuration again.
+    /// Not a question: read the configuration again.
     Reload,
 }
 
-/// A question.
+/// A query.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Query {
     /// The query's identity and the stem of its file name.
     pub query_id: String,
-    /// What is asked.
+    /// The kind of the query.
     #[serde(deserialize_with = "word")]
     pub query: QueryKind,
-    /// The device meant; all of this node's devices without it.
+    /// The device; without it all devices of this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// The target, if the query concerns one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Milliseconds of `CLOCK_BOOTTIME` after which nobody waits for the answer.
+    /// The instant of `CLOCK_BOOTTIME`, in milliseconds, after which the client does not wait.
     pub deadline_boottime_ms: u64,
-    /// The boot whose clock this is, as the client knows it.
+    /// The boot of this clock, as the client knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
     /// The instant of that clock at which the client asked, in milliseconds.
@@ -54,20 +54,20 @@ pub struct Query {
 }
 
 impl Query {
-    /// Reads a query file's content; the error is what is wrong with it.
+    /// Reads a query file's content. The error says what is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let query: Query = read_record(bytes)?;
         query.query_id.parse::<RequestId>().map_err(|error| format!("query_id: {error}"))?;
         Ok(query)
     }
 
-    /// Whether the text ends too early: empty, or cut off. A simple client may still be writing it.
+    /// Whether the text is empty or cut off. A simple client may still be writing it.
     pub fn is_cut_off(bytes: &[u8]) -> bool {
         serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
             .is_err_and(|error| error.classify() == serde_json::error::Category::Eof)
     }
 
-    /// The target as a checked name; `None` when the query names none.
+    /// The target as a checked name; `None` if the query has no target.
     pub fn target(&self) -> Option<Result<NodeName, crate::NameError>> {
         self.target.as_deref().map(str::parse)
     }
@@ -84,9 +84,9 @@ impl Query {
 pub enum PowerState {
     /// The target has power (or access).
     On,
-    /// The target has none.
+    /// The target has no power.
     Off,
-    /// The device did not say.
+    /// The device did not show the state.
     Unknown,
 }
 
@@ -94,13 +94,13 @@ pub enum PowerState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
 pub enum QueryCode {
-    /// 0: yes, or what was asked for.
+    /// 0: yes, or the requested information.
     Yes,
     /// 1: the device was not reached, or did not show the state.
     NotReached,
-    /// 2: the device gave no list.
+    /// 2: the device returned no list.
     NoList,
-    /// 3: the query is wrong, or nothing here serves it.
+    /// 3: the query is wrong, or no device here serves it.
     WrongQuery,
 }
 
@@ -132,7 +132,7 @@ pub struct QueryAnswer {
     pub query_id: String,
     /// How it ended.
     pub code: QueryCode,
-    /// For people: one line.
+    /// One line for people.
     pub message: String,
     /// For `targets`: the nodes that can be fenced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -140,17 +140,17 @@ pub struct QueryAnswer {
     /// For `power`: the state.
     #[serde(default, deserialize_with = "optional_word", skip_serializing_if = "Option::is_none")]
     pub power: Option<PowerState>,
-    /// For `state`: the watcher's own description. For `check`: what was found of each device.
+    /// For `state`: the watcher's own description. For `check`: the findings about each device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Value>,
-    /// For `reload`: all that is wrong with the configuration, each with its place.
+    /// For `reload`: all errors of the configuration, each with its place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }
 
 impl QueryAnswer {
-    /// An answer of `code` and `message` with nothing else. A message that names a long value is cut: the
-    /// answer must fit into a record.
+    /// An answer of `code` and `message` alone. A long message is cut: the answer must fit into a
+    /// record.
     pub fn new(query_id: &str, code: QueryCode, message: impl Into<String>) -> Self {
         QueryAnswer {
             query_id: query_id.to_owned(),
@@ -163,13 +163,13 @@ impl QueryAnswer {
         }
     }
 
-    /// Reads an answer file's content; the error is what is wrong with it.
+    /// Reads an answer file's content. The error says what is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         read_record(bytes)
     }
 
-    /// What a state says about the power-on that follows the answer to the reboot `id`; `None` where the
-    /// watcher does not know of one.
+    /// The power-on that follows the answer to the reboot `id`, as this state shows it; `None` if
+    /// the watcher does not know one.
     pub fn power_on(&self, id: &RequestId) -> Option<PowerOn> {
         let state = self.state.as_ref()?;
         let is_it = |job: &&Value| job["request_id"] == id.as_str();
@@ -190,13 +190,14 @@ impl QueryAnswer {
 /// The power-on that follows the answer to a reboot, as the watcher's state shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PowerOn {
-    /// The target is being brought back.
+    /// The watcher is switching the target on.
     UnderWay,
-    /// That is over: what became of it, and why.
+    /// The power-on is over: its outcome, and why.
     Over(String),
 }
 
-/// One of the known words. The parser would take an object as well, and blame the text for other types.
+/// One of the known words. The parser itself would also accept an object, and give a misleading
+/// error for other types.
 fn word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(member: D) -> Result<T, D::Error> {
     T::deserialize(String::deserialize(member)?.into_deserializer())
 }

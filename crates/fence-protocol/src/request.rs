@@ -1,7 +1,7 @@
 //! A request: "bring this target into this state before this instant".
 //!
-//! Reading is strict about the members that are known and silent about those that are not. What can
-//! be read of a bad request is kept, so that its client gets an answer.
+//! The reader is strict about known members, and ignores unknown members. It keeps the readable
+//! parts of a bad request, so that the client gets an answer.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
@@ -14,43 +14,43 @@ use crate::{
     json_problem,
 };
 
-/// A request as both sides understand it.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     /// The request's identity; the answer carries the same.
     pub request_id: RequestId,
-    /// When the client wrote it, by its wall clock.
+    /// When the client wrote it, by the client's wall clock.
     pub timestamp: DateTime<Utc>,
-    /// What is asked for.
+    /// The requested action.
     pub action: Requested,
-    /// For whom. Absent only in an [`Requested::Inquiry`], which may concern no target.
+    /// The target. Absent only in a [`Requested::Inquiry`] that concerns no target.
     pub target_node: Option<NodeName>,
     /// The GFS2 file systems that the target holds, as far as known. Information only.
     pub gfs2_filesystems: Vec<String>,
     /// The node on which the client runs.
     pub recorder_node: String,
-    /// The instant after which nobody waits for the answer, by the wall clock.
+    /// The instant after which the client does not wait for the answer, by the wall clock.
     pub deadline: Option<DateTime<Utc>>,
-    /// The boot (`/proc/sys/kernel/random/boot_id`) to which `deadline_boottime_ms` belongs.
+    /// The boot (`/proc/sys/kernel/random/boot_id`) of the clock of `deadline_boottime_ms`.
     pub boot_id: Option<String>,
     /// The deadline in milliseconds of `CLOCK_BOOTTIME`.
     pub deadline_boottime_ms: Option<u64>,
-    /// The fence device to use, when the client names one.
+    /// The fence device to use, if the client names one.
     pub device: Option<String>,
-    /// The client keeps an exclusive flock on this very file while it waits.
+    /// The client keeps an exclusive flock on the request's file while it waits.
     pub held: bool,
 }
 
 /// Why a text is not a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RequestError {
-    /// The file holds more than [`RECORD_BYTES_MAX`] bytes; it was not read.
+    /// The file has this many bytes, more than [`RECORD_BYTES_MAX`], and was not read.
     TooLarge(u64),
-    /// The text ends too early: empty, or cut off. A simple client may still be writing it.
+    /// The text is empty or cut off. A simple client may still be writing it.
     Incomplete,
-    /// The text is not JSON; the parser's words.
+    /// The text is not JSON, in the parser's words.
     NotJson(String),
-    /// A member is missing, of the wrong type or of a value that is not allowed.
+    /// A member is missing, has the wrong type, or has a value that is not allowed.
     Member {
         /// The member's name.
         member: &'static str,
@@ -74,23 +74,23 @@ impl fmt::Display for RequestError {
 
 impl std::error::Error for RequestError {}
 
-/// A text that is no request, with what could be read of it for the answer.
+/// A text that is not a request, with its readable members for the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rejection {
     /// What is wrong.
     pub error: RequestError,
-    /// The request's identity, if that was readable.
+    /// The request's identity, if it was readable.
     pub request_id: Option<RequestId>,
     /// The target, if it was readable and a safe name.
     pub target_node: Option<NodeName>,
-    /// The action, as it was written.
+    /// The action, as the client wrote it.
     pub action: Option<Box<str>>,
-    /// The node on which the client runs, as it was written.
+    /// The node on which the client runs, as the client wrote it.
     pub recorder_node: Option<Box<str>>,
 }
 
 impl Rejection {
-    /// A rejection of which nothing but the error is known.
+    /// A rejection with the error alone.
     pub fn of(error: RequestError) -> Self {
         Rejection { error, request_id: None, target_node: None, action: None, recorder_node: None }
     }
@@ -111,13 +111,14 @@ impl Request {
         let raw: Raw = serde_json::from_slice(bytes).map_err(not_json)?;
         check_object(bytes).map_err(|why| Rejection::of(RequestError::NotJson(why.to_owned())))?;
         check_text(bytes).map_err(|why| raw.rejection(RequestError::NotJson(why.to_owned())))?;
-        // Only what is kept is bounded in its depth, so the members that nobody knows are kept once.
+        // The parser bounds the depth of values that it keeps, and skips unknown members. So all
+        // members are read once as values.
         let whole: Result<Value, _> = serde_json::from_slice(bytes);
         whole.map_err(|error| raw.rejection(not_json(error).error))?;
         raw.check().map_err(|error| raw.rejection(error))
     }
 
-    /// The content of the request's file: one JSON object and a line's end.
+    /// The content of the request's file: one JSON object and a line end.
     pub fn to_json(&self) -> Vec<u8> {
         line(&Wire {
             request_id: self.request_id.as_str(),
@@ -135,8 +136,8 @@ impl Request {
     }
 }
 
-/// What the parser lets pass in a record: it reads a list whose values stand in the order of our
-/// members as an object, and skips the texts of unknown members without looking at their bytes.
+/// Refuses two texts that the parser accepts: it reads a list with values in the order of our
+/// members as an object, and it skips the texts of unknown members without a look at their bytes.
 pub(crate) fn check_passed(bytes: &[u8]) -> Result<(), &'static str> {
     check_object(bytes)?;
     check_text(bytes)
@@ -161,7 +162,7 @@ pub(crate) fn line(value: &impl Serialize) -> Vec<u8> {
 }
 
 /// UTC with milliseconds, as all our records write an instant.
-pub(crate) fn rfc3339(instant: DateTime<Utc>) -> String {
+pub fn rfc3339(instant: DateTime<Utc>) -> String {
     instant.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
@@ -185,8 +186,8 @@ struct Wire<'a> {
     held: bool,
 }
 
-/// The known members, each of any type, so that one bad member does not hide the others. A member
-/// that stands there twice is an error of the parser: two readers could choose differently.
+/// The known members, each of any type, so that one bad member does not hide the others. The parser
+/// refuses a member that occurs twice: two readers could choose differently.
 #[derive(Deserialize)]
 struct Raw {
     request_id: Option<Value>,
@@ -203,73 +204,38 @@ struct Raw {
 }
 
 impl Raw {
-    fn member(&self, name: &str) -> Option<&Value> {
-        match name {
-            "request_id" => self.request_id.as_ref(),
-            "timestamp" => self.timestamp.as_ref(),
-            "action" => self.action.as_ref(),
-            "target_node" => self.target_node.as_ref(),
-            "recorder_node" => self.recorder_node.as_ref(),
-            "deadline" => self.deadline.as_ref(),
-            "boot_id" => self.boot_id.as_ref(),
-            "device" => self.device.as_ref(),
-            _ => None,
-        }
-    }
-
     /// `error`, with each member that can be read.
     fn rejection(&self, error: RequestError) -> Rejection {
         Rejection {
             error,
-            request_id: self.text("request_id").ok().and_then(|id| id.parse().ok()),
-            target_node: self.text("target_node").ok().and_then(|name| name.parse().ok()),
-            action: self.text("action").ok().map(|word| bounded(word, 64).into()),
-            recorder_node: self.text("recorder_node").ok().map(Into::into),
+            request_id: readable(self.request_id.as_ref()).and_then(|id| id.parse().ok()),
+            target_node: readable(self.target_node.as_ref()).and_then(|name| name.parse().ok()),
+            action: readable(self.action.as_ref()).map(|word| bounded(word, 64).into()),
+            recorder_node: readable(self.recorder_node.as_ref()).map(Into::into),
         }
-    }
-
-    fn text(&self, member: &'static str) -> Result<&str, RequestError> {
-        self.optional_text(member)?.ok_or_else(|| missing(member))
-    }
-
-    fn optional_text(&self, member: &'static str) -> Result<Option<&str>, RequestError> {
-        match self.member(member) {
-            None => Ok(None),
-            Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => Ok(Some(text)),
-            Some(Value::String(_)) => Err(wrong(member, "it is too long")),
-            Some(_) => Err(wrong(member, "it is not a string")),
-        }
-    }
-
-    fn instant(&self, member: &'static str) -> Result<Option<DateTime<Utc>>, RequestError> {
-        self.optional_text(member)?
-            .map(|text| DateTime::parse_from_rfc3339(text).map(|instant| instant.to_utc()))
-            .transpose()
-            .map_err(|error| wrong(member, format!("it is not an RFC 3339 time ({error})")))
     }
 
     fn check(&self) -> Result<Request, RequestError> {
-        let action = Requested::from(self.text("action")?);
-        let target_node = match (&action, self.optional_text("target_node")?) {
+        let action = Requested::from(required("action", text("action", self.action.as_ref())?)?);
+        let target_node = match (&action, text("target_node", self.target_node.as_ref())?) {
             (Requested::Inquiry(_), None | Some("")) => None,
-            (_, None) => return Err(missing("target_node")),
-            (_, Some(text)) => Some(parsed("target_node", text)?),
+            (_, text) => Some(parsed("target_node", required("target_node", text)?)?),
         };
+        let deadline_boottime_ms = self.deadline_boottime_ms.as_ref().map(milliseconds);
+        let request_id = required("request_id", text("request_id", self.request_id.as_ref())?)?;
         Ok(Request {
-            request_id: parsed("request_id", self.text("request_id")?)?,
-            timestamp: self.instant("timestamp")?.ok_or_else(|| missing("timestamp"))?,
+            request_id: parsed("request_id", request_id)?,
+            timestamp: required("timestamp", instant("timestamp", self.timestamp.as_ref())?)?,
             action,
             target_node,
             gfs2_filesystems: self.filesystems()?,
-            recorder_node: self.optional_text("recorder_node")?.unwrap_or_default().to_owned(),
-            deadline: self.instant("deadline")?,
-            boot_id: self.optional_text("boot_id")?.map(str::to_owned),
-            deadline_boottime_ms: self
-                .deadline_boottime_ms
-                .as_ref()
-                .map(milliseconds)
-                .transpose()?,
-            device: self.optional_text("device")?.map(str::to_owned),
+            recorder_node: text("recorder_node", self.recorder_node.as_ref())?
+                .unwrap_or_default()
+                .into(),
+            deadline: instant("deadline", self.deadline.as_ref())?,
+            boot_id: text("boot_id", self.boot_id.as_ref())?.map(str::to_owned),
+            deadline_boottime_ms: deadline_boottime_ms.transpose()?,
+            device: text("device", self.device.as_ref())?.map(str::to_owned),
             held: match &self.held {
                 None => false,
                 Some(Value::Bool(held)) => *held,
@@ -292,15 +258,42 @@ impl Raw {
     }
 }
 
+/// A member's text, if the member has one.
+fn readable(value: Option<&Value>) -> Option<&str> {
+    text("", value).ok().flatten()
+}
+
+fn text<'a>(
+    member: &'static str,
+    value: Option<&'a Value>,
+) -> Result<Option<&'a str>, RequestError> {
+    match value {
+        None => Ok(None),
+        Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => Ok(Some(text)),
+        Some(Value::String(_)) => Err(wrong(member, "it is too long")),
+        Some(_) => Err(wrong(member, "it is not a string")),
+    }
+}
+
+fn required<T>(member: &'static str, value: Option<T>) -> Result<T, RequestError> {
+    value.ok_or_else(|| wrong(member, "it is missing"))
+}
+
+fn instant(
+    member: &'static str,
+    value: Option<&Value>,
+) -> Result<Option<DateTime<Utc>>, RequestError> {
+    text(member, value)?
+        .map(|text| DateTime::parse_from_rfc3339(text).map(|instant| instant.to_utc()))
+        .transpose()
+        .map_err(|error| wrong(member, format!("it is not an RFC 3339 time ({error})")))
+}
+
 fn parsed<T: FromStr<Err = NameError>>(
     member: &'static str,
     text: &str,
 ) -> Result<T, RequestError> {
     text.parse().map_err(|error: NameError| wrong(member, error.to_string()))
-}
-
-fn missing(member: &'static str) -> RequestError {
-    wrong(member, "it is missing")
 }
 
 fn milliseconds(value: &Value) -> Result<u64, RequestError> {

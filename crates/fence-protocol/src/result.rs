@@ -1,15 +1,15 @@
-//! How a fence ended, in one word: in answers ([`FenceResult`]) and in the audit ([`AuditResult`]).
+//! The end of a fence in one word: in answers ([`FenceResult`]) and in the audit ([`AuditResult`]).
 //!
-//! Each word is read and written here alone. What the words mean for a fence is `fence-core`'s.
+//! Only this module reads and writes the words. `fence-core` decides what they mean for a fence.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How a request ended. The codes 0 to 3 are those of "The Executioner", section 3.2.3.
+/// The end of a request. The codes 0 to 3 are those of "The Executioner", section 3.2.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FenceResult {
-    /// The device acknowledged, and showed the state where it can be asked.
+    /// The device acknowledged, and showed the state if it can be asked.
     Success,
     /// The device could not be reached: another node may still reach it.
     Unreachable,
@@ -21,7 +21,7 @@ pub enum FenceResult {
     Expired,
     /// Not executed: its client was gone.
     Withdrawn,
-    /// The watcher ended while it was executed: the outcome is unknown.
+    /// The watcher ended during the execution: the outcome is unknown.
     Interrupted,
     /// Not executed: the request is invalid, or no device serves it.
     Rejected,
@@ -50,7 +50,7 @@ impl FenceResult {
         self.row().1
     }
 
-    /// What it says about a fence, in one sentence for people.
+    /// Its meaning in one sentence for people.
     pub fn meaning(self) -> &'static str {
         self.row().2
     }
@@ -103,10 +103,10 @@ impl fmt::Display for FenceResult {
     }
 }
 
-/// The result of a fence in the audit: what the answer says, or how the agent ended without one.
+/// The result of a fence in the audit: the answer's result, or the agent's end without an answer.
 ///
-/// The agent writes [`FenceResult::Withdrawn`] and [`FenceResult::Rejected`] for its own ends as well:
-/// they mean the same, whoever found it out.
+/// The agent also writes [`FenceResult::Withdrawn`] and [`FenceResult::Rejected`] for its own ends:
+/// their meaning does not depend on the writer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum AuditResult {
@@ -114,7 +114,7 @@ pub enum AuditResult {
     Fence(FenceResult),
     /// The agent's time was over without an answer, and it took the request back.
     TimedOut,
-    /// The agent gave up while somebody had the request, or the answer proves nothing.
+    /// The agent gave up while a responder had the request, or the answer proves nothing.
     Unknown,
     /// The word of another responder.
     Other(String),
@@ -137,7 +137,7 @@ impl AuditResult {
         }
     }
 
-    /// What it says about a fence, in one sentence for people.
+    /// Its meaning in one sentence for people.
     pub fn meaning(&self) -> &'static str {
         match self {
             AuditResult::Fence(result) => result.meaning(),

@@ -1,9 +1,9 @@
 //! The agent's half: submit a request, withdraw it, look for its answer, ask the watcher.
 //!
-//! A request is held by an exclusive flock on its own file from before it can be seen until
-//! [`Submitted`] is dropped, which the end of the process does too, whatever ends it. The client
-//! never removes an answer to a request. It removes the answer to a query, because no other program
-//! needs it.
+//! The client holds an exclusive flock on its request's file, from before the request is visible
+//! until [`Submitted`] is dropped. The end of the process, whatever its cause, releases the flock
+//! as well. The client never removes an answer to a request. It removes the answer to a query,
+//! because no other program needs it.
 //!
 //! Other crates decide how long to wait and what an answer proves.
 
@@ -27,62 +27,62 @@ use crate::{Liveness, PlaceError, Places, SpoolError, lock};
 pub struct ClientSpool {
     requests: Dir,
     responses: Dir,
-    /// Opened only by a query: a simple watcher has no such directory.
+    /// Only a query opens it: a simple watcher has no such directory.
     queries: PathBuf,
 }
 
-/// How a request gets the name that others look for.
+/// How a request becomes visible under its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Showing {
     /// By a rename.
     Rename,
-    /// By a second name, for simple watchers: some look for files that are *created*, and some for
-    /// files that are *closed after writing*, and neither see a rename. The file is complete at
-    /// once all the same, and replaces none.
+    /// By a second hard link, for simple watchers: some wait for files that are *created*, some for
+    /// files that are *closed after writing*, and neither notice a rename. The file is complete
+    /// when it becomes visible, and replaces no other file.
     Link,
 }
 
-/// A request in the spool. Dropping it gives up the lock that shows that the client waits.
+/// A request in the spool. Dropping it releases the lock that shows that the client waits.
 #[derive(Debug)]
 pub struct Submitted {
     name: RecordName,
     watched: Watched,
 }
 
-/// Where a request lies.
+/// The stage of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// It waits to be claimed, and its client waits for the answer.
+    /// No watcher has claimed it, and its client waits for the answer.
     Pending,
     /// A watcher has claimed it, and has not answered it yet.
     Claimed,
-    /// It is neither: it was answered or withdrawn, or its client is gone.
+    /// Neither: it was answered or withdrawn, or its client is gone.
     Elsewhere,
 }
 
-/// What a withdrawal found.
+/// The result of a withdrawal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WithdrawOutcome {
-    /// The request was pending, and is gone: no watcher that claims can start it any more.
+    /// The client removed the pending request: no watcher that claims can start it any more.
     Withdrawn,
-    /// The request is gone: a watcher has claimed or removed it.
+    /// A watcher has claimed or removed the request.
     Taken,
 }
 
-/// What lies under an answer's name.
+/// The file under an answer's name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Look {
-    /// Nothing.
+    /// There is no such file.
     Absent,
-    /// A file that is trusted.
+    /// The content of a trusted file.
     Found(Vec<u8>),
-    /// A file that is not trusted, and why.
+    /// Why the file is not trusted.
     Refused(String),
-    /// Something that could not be read this time, and why not.
+    /// Why the file could not be read this time.
     Failed(String),
 }
 
-/// A query that was asked. Dropping it removes the query and its answer.
+/// A query in the spool. Dropping it removes the query and its answer.
 #[derive(Debug)]
 pub struct Asked {
     queries: Dir,
@@ -96,7 +96,7 @@ impl ClientSpool {
         ClientSpool::by(Dir::open, places)
     }
 
-    /// The same, and makes the directories that are missing: a simple watcher may not do it.
+    /// The same, and creates missing directories: a simple watcher may not create them.
     pub fn create(places: &Places) -> Result<Self, SpoolError> {
         ClientSpool::by(Dir::create, places)
     }
@@ -106,11 +106,11 @@ impl ClientSpool {
         Ok(ClientSpool { requests, responses, queries: places.queries.clone() })
     }
 
-    /// Writes and shows a hidden file as a request is, and removes it: fails where no request could
-    /// be submitted at this moment.
+    /// Proves that a request could be submitted at this moment: writes a hidden file, makes it
+    /// visible as a request, and removes it.
     pub fn try_submitting(&self, showing: Showing) -> Result<(), SpoolError> {
         let id = RequestId::random();
-        // Neither name ends in .json: some responders take each file that does for a fence.
+        // Neither name ends in .json: some responders take each .json file for a fence.
         let (temporary, name) = (format!(".monitor-{id}.tmp"), format!(".monitored-{id}.tmp"));
         let shown = self.requests.write_new(&temporary, &TRIED).and_then(|file| {
             file.sync_all().map_err(|error| self.requests.error("sync", &temporary, error))?;
@@ -120,13 +120,13 @@ impl ClientSpool {
         shown.and(removed.map(|_| ()))
     }
 
-    /// Puts a request into the spool, held and durable. After an error none is there,
-    /// or none that anybody holds.
+    /// Puts a request into the spool, held and durable. After an error, the spool has no such
+    /// request, or one that nobody holds.
     pub fn submit(&self, name: &RecordName, bytes: &[u8]) -> Result<Submitted, SpoolError> {
         self.submit_as(name, bytes, Showing::Rename)
     }
 
-    /// The same for a watcher that sees requests in this way.
+    /// The same for a watcher that notices requests in this way.
     pub fn submit_as(
         &self,
         name: &RecordName,
@@ -146,25 +146,25 @@ impl ClientSpool {
         let file = publish(&self.requests, name, bytes, hold, showing)?;
         let submitted = Submitted { name: name.clone(), watched: Watched::new(file, start) };
         match self.requests.sync() {
-            // A request that is already taken can only be waited for.
+            // If a watcher already has the request, the client can only wait.
             Err(error) if self.withdraw(&submitted)? == WithdrawOutcome::Withdrawn => Err(error),
             _ => Ok(submitted),
         }
     }
 
-    /// Takes a request back, if nobody was faster.
+    /// Removes a pending request, if no watcher was faster.
     pub fn withdraw(&self, submitted: &Submitted) -> Result<WithdrawOutcome, SpoolError> {
         let was_there = self.requests.unlink(&submitted.name.file_name())?;
         Ok(if was_there { WithdrawOutcome::Withdrawn } else { WithdrawOutcome::Taken })
     }
 
-    /// Where the request of this name lies, for people: a request that moves meanwhile is found in
-    /// the place to which it moved.
+    /// The stage of the request of this name, for people. A request that moves meanwhile is found
+    /// at its new place.
     pub fn stage(&self, name: &RecordName) -> Result<Stage, SpoolError> {
         let file_name = name.file_name();
         match record::open(&self.requests, &file_name, OFlag::O_RDONLY) {
             Ok(file) if is_held(&file) => return Ok(Stage::Pending),
-            // Its client is gone, so nobody begins it.
+            // Its client is gone, so no watcher begins it.
             Ok(_) => return Ok(Stage::Elsewhere),
             Err(OpenRefusal::Untrusted(_) | OpenRefusal::System(Errno::ENOENT)) => {}
             Err(OpenRefusal::System(errno)) => {
@@ -178,12 +178,12 @@ impl ClientSpool {
         Ok(if claimed.has(&file_name)? { Stage::Claimed } else { Stage::Elsewhere })
     }
 
-    /// Looks for the answer of this name. Never blocks, whatever lies there.
+    /// Looks for the answer of this name. Never blocks, whatever file has the name.
     pub fn look(&self, name: &RecordName) -> Look {
         match look_in(&self.responses, name) {
             Look::Absent => match self.responses.moved() {
                 Ok(None) | Err(SpoolError::Place(PlaceError::Missing { .. })) => Look::Absent,
-                // The directory was removed while we wait, and made again.
+                // The directory was removed and created again during the wait.
                 Ok(Some(now)) => look_in(&now, name),
                 Err(error) => Look::Failed(error.to_string()),
             },
@@ -196,8 +196,8 @@ impl ClientSpool {
         lock::liveness(&self.requests)
     }
 
-    /// Fails where a watcher of our kind lives and writes its answers elsewhere: each fence would
-    /// happen, and be reported as failed.
+    /// Fails if a watcher of our kind serves this spool and writes its answers to another
+    /// directory: each fence would be executed, and reported as failed.
     pub fn check_served(&self) -> Result<(), SpoolError> {
         let Some(served) = self.served() else { return Ok(()) };
         let other = served.other_responses(&self.responses)?;
@@ -212,21 +212,20 @@ impl ClientSpool {
     /// Asks the watcher a query.
     pub fn ask(&self, query: &Query) -> Result<Asked, SpoolError> {
         let queries = Dir::open(&self.queries)?;
-        // Beside the directory of requests, by the path that each side has for it.
-        let served = self.served();
-        if let Some(served) = &served {
+        // Each side derives this directory from its own path of the directory of requests.
+        if let Some(served) = self.served() {
             refuse_elsewhere("request_dir", &queries, served.other_queries(&queries)?)?;
         }
-        // The watcher wants a query's name to be its identity letter for letter.
+        // The watcher requires that a query's file name is exactly its identity.
         let name = query.query_id.parse::<RequestId>().and_then(|_| query.query_id.parse());
         let name: RecordName =
             name.map_err(|_| queries.error("ask", &query.query_id, Errno::EINVAL))?;
-        // Neither held nor synced: nobody wants an answer after a crash.
+        // Neither held nor synced: after a crash no client needs the answer.
         let file = publish(&queries, &name, &query.to_json(), |_, _, _| Ok(()), Showing::Rename)?;
         Ok(Asked { queries, name, watched: Watched::new(file, watch) })
     }
 
-    /// The content of the answer to a query, once it is there.
+    /// The content of the answer to a query; `None` until the watcher has written it.
     pub fn answer_of(&self, asked: &Asked) -> Option<Vec<u8>> {
         match record::inspect(&asked.queries, &answer_name(&asked.name)).0 {
             Sight::Content { bytes, .. } => Some(bytes),
@@ -241,49 +240,49 @@ impl Submitted {
         &self.name
     }
 
-    /// Gives the request up without an answer: its end in the audit is from here on the watcher's
-    /// to write, which the file's mode says. Nobody holds the request any more.
+    /// Gives the request up without an answer, and releases its lock. From now on the watcher
+    /// writes the end of the request into the audit; the file's mode says so.
     pub fn hand_over(&self) {
         let file = self.watched.file();
-        // Where the mode cannot be set, a watcher that answers later still finds the file free.
+        // If the mode cannot be set, a watcher that answers later still finds the file free.
         let _ = file.set_permissions(Permissions::from_mode(HANDED_OVER_MODE));
         let _ = file.unlock();
     }
 
-    /// Takes back what was handed over; false if the watcher has taken the end of the request over.
+    /// Undoes [`Submitted::hand_over`]; false if the watcher already writes the end of the request.
     pub fn take_back(&self) -> bool {
         let file = self.watched.file();
         file.try_lock().is_ok() && file.set_permissions(Permissions::from_mode(HELD_MODE)).is_ok()
     }
 
-    /// Becomes readable when the request is claimed, removed or replaced. `None` when the system
-    /// has no watch left to give: then one looks from time to time.
+    /// A descriptor that becomes readable when the request is claimed, removed or replaced. `None`
+    /// if the system has no free inotify watch: then look from time to time.
     ///
-    /// What happened before this is first waited for may have left no event, so look first.
+    /// A change before the first wait may have left no event, so look first.
     pub fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         self.watched.wait_fd()
     }
 
-    /// Forgets the events so far, so that [`Submitted::wait_fd`] waits for the next one.
+    /// Discards the events so far, so that [`Submitted::wait_fd`] waits for the next event.
     pub fn drain(&self) {
         self.watched.drain();
     }
 
-    /// Ends the watching, once nothing is waited for any more. Do something else before dropping
-    /// the value: the kernel then needs no time to close it.
+    /// Removes the watch after the last wait. Do other work before dropping the value: the kernel
+    /// then needs no time to close the watch.
     pub fn unwatch(&self) {
         self.watched.unwatch();
     }
 }
 
 impl Asked {
-    /// Becomes readable when the watcher has removed the query, which it does after answering it.
-    /// See [`Submitted::wait_fd`].
+    /// A descriptor that becomes readable when the watcher has removed the query, which it does
+    /// after its answer. See [`Submitted::wait_fd`].
     pub fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         self.watched.wait_fd()
     }
 
-    /// Forgets the events so far.
+    /// Discards the events so far.
     pub fn drain(&self) {
         self.watched.drain();
     }
@@ -293,7 +292,7 @@ impl Drop for Asked {
     fn drop(&mut self) {
         let names = [self.name.file_name(), self.name.temporary(), answer_name(&self.name)];
         for name in names {
-            // What cannot be removed is pruned by its age.
+            // Pruning removes a file that stays here.
             let _ = self.queries.unlink(&name);
         }
     }
@@ -330,7 +329,7 @@ pub(crate) fn answer_name(name: &RecordName) -> String {
     format!("{name}.answer")
 }
 
-/// Writes a record, has it made `ready`, and only then gives it the name that others look for.
+/// Writes a record, makes it `ready`, and only then gives it its visible name.
 fn publish(
     dir: &Dir,
     name: &RecordName,
@@ -342,25 +341,25 @@ fn publish(
     let file = dir.write_new(&temporary, bytes)?;
     let shown = ready(dir, &temporary, &file).and_then(|()| show(dir, &temporary, &name, showing));
     if let Err(error) = shown {
-        // The first error is the one to tell; a rest that stays is pruned by its age.
+        // The first error is reported; pruning removes a file that stays here.
         let _ = dir.unlink(&temporary);
         return Err(error);
     }
     Ok(file)
 }
 
-/// Gives the file `temporary` its name `name`, where nothing of that name may be.
+/// Gives the file `temporary` its name `name`; fails if a file has that name.
 fn show(dir: &Dir, temporary: &str, name: &str, showing: Showing) -> Result<(), SpoolError> {
     if showing == Showing::Link {
         match dir.link_as(temporary, name) {
             Ok(()) => {
-                // For those who look for the end of the writing. Who was faster has it already.
+                // For watchers that wait for `close_write`. A faster watcher has the file already.
                 let _ = dir.file(name, OFlag::O_WRONLY);
-                // A name that stays is hidden, and is pruned by its age.
+                // A name that stays is hidden, and pruning removes it.
                 let _ = dir.unlink(temporary);
                 return Ok(());
             }
-            // What a file system without hard links says.
+            // The errors of a file system without hard links.
             Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK) => {}
             Err(errno) => return Err(dir.error("submit", name, errno)),
         }
@@ -368,10 +367,10 @@ fn show(dir: &Dir, temporary: &str, name: &str, showing: Showing) -> Result<(), 
     dir.rename(temporary, dir, name).map_err(|errno| dir.rename_error("submit", name, errno))
 }
 
-/// As much as a request has, to find out whether there is room for one.
+/// The size of a request, to find out whether the disk has room for one.
 const TRIED: [u8; 4096] = [b' '; 4096];
 
-/// Locks a request before it can be seen, so that no watcher finds one of ours that nobody holds.
+/// Locks a request before it is visible, so that no watcher finds a request of ours without a lock.
 fn hold(dir: &Dir, name: &str, file: &File) -> Result<(), SpoolError> {
     file.try_lock().map_err(|error| match error {
         TryLockError::WouldBlock => dir.error("lock", name, Errno::EWOULDBLOCK),

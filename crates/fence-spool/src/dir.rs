@@ -1,7 +1,7 @@
 //! One open directory of the spool, and the system calls on the names in it.
 //!
-//! Each call goes through the directory's descriptor, never through its path: what was checked when
-//! it was opened is what is used. Which call means what is `client`'s and `watcher`'s.
+//! Each call goes through the directory's descriptor, never through its path: the directory that
+//! was checked is the directory that is used. `client` and `watcher` give the calls their meaning.
 
 use fence_protocol::RequestId;
 use nix::dir::Dir as Listing;
@@ -35,7 +35,7 @@ impl Dir {
     /// Whether the path still leads to this very directory.
     pub(crate) fn is_current(&self) -> bool {
         match Dir::open(&self.path) {
-            // No new directory gets the inode while it is open here, so equality is identity.
+            // No new directory gets the inode while this one is open, so equality is identity.
             Ok(now) => now.is_same(self).unwrap_or(false),
             // A failure that may pass, such as too many open files, says nothing about the path.
             Err(PlaceError::Io { .. }) => true,
@@ -43,7 +43,7 @@ impl Dir {
         }
     }
 
-    /// The directory to which the path leads by now, where that is another one.
+    /// The directory to which the path leads now, if it is another one.
     pub(crate) fn moved(&self) -> Result<Option<Dir>, SpoolError> {
         let now = Dir::open(&self.path)?;
         Ok(if self.is_same(&now)? { None } else { Some(now) })
@@ -83,18 +83,18 @@ impl Dir {
         SpoolError::Io { operation, path: self.path.clone(), source: errno.into() }
     }
 
-    /// Opens `name` itself: no link is followed and nothing is waited for.
+    /// Opens `name` itself: follows no link and does not wait.
     pub(crate) fn file(&self, name: &str, flags: OFlag) -> nix::Result<File> {
         let always = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         openat(&self.fd, name, flags | always, RECORD_MODE).map(File::from)
     }
 
-    /// Describes `name` itself, be it a link.
+    /// Describes `name` itself, even if it is a link.
     pub(crate) fn stat(&self, name: &str) -> nix::Result<FileStat> {
         fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
-    /// Whether there is anything under `name`.
+    /// Whether the directory has an entry `name`.
     pub(crate) fn has(&self, name: &str) -> Result<bool, SpoolError> {
         match self.stat(name) {
             Ok(_) => Ok(true),
@@ -103,17 +103,17 @@ impl Dir {
         }
     }
 
-    /// Whether nothing is under `name`. In doubt something is.
+    /// Whether the directory certainly has no entry `name`.
     pub(crate) fn lacks(&self, name: &str) -> bool {
         self.stat(name) == Err(Errno::ENOENT)
     }
 
-    /// Removes the file `name`; false when there is none.
+    /// Removes the file `name`; false if it does not exist.
     pub(crate) fn unlink(&self, name: &str) -> Result<bool, SpoolError> {
         self.remove(name, UnlinkatFlags::NoRemoveDir)
     }
 
-    /// Removes the empty directory `name`; false when there is none.
+    /// Removes the empty directory `name`; false if it does not exist.
     pub(crate) fn remove_dir(&self, name: &str) -> Result<bool, SpoolError> {
         self.remove(name, UnlinkatFlags::RemoveDir)
     }
@@ -126,14 +126,14 @@ impl Dir {
         }
     }
 
-    /// Renames `name` to `to_name` in `to`, where nothing of that name may be.
+    /// Renames `name` to `to_name` in `to`; fails if that name exists.
     pub(crate) fn rename(&self, name: &str, to: &Dir, to_name: &str) -> nix::Result<()> {
         // The `renameat2` of nix is for glibc only.
         renameat_with(&self.fd, name, &to.fd, to_name, RenameFlags::NOREPLACE)
             .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
     }
 
-    /// Why a [`Dir::rename`] of `name`, which was done for `operation`, failed.
+    /// The error of a [`Dir::rename`] of `name` that was a part of `operation`.
     pub(crate) fn rename_error(
         &self,
         operation: &'static str,
@@ -141,18 +141,18 @@ impl Dir {
         errno: Errno,
     ) -> SpoolError {
         match errno {
-            // What a file system says to a flag that it does not know; NFS and some of FUSE do.
+            // The errors of a file system that does not know the flag, such as NFS and some FUSE.
             Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP => {
-                SpoolError::NoExclusiveRename { path: self.path.clone() }
+                SpoolError::NoExclusiveRename(self.path.clone())
             }
             errno => self.error(operation, name, errno),
         }
     }
 
-    /// Renames a hidden file of its own, and fails if no file can ever be renamed so. A failure
-    /// that may pass, such as a full disk, shows nothing.
+    /// Renames a new hidden file, and fails if the file system can never rename so. A failure that
+    /// may pass, such as a full disk, shows nothing.
     pub(crate) fn try_rename(&self) -> Result<(), SpoolError> {
-        // Should this process be killed in between, the next one removes them.
+        // If this process is killed meanwhile, the next one removes them.
         let (before, after) = (".try.tmp", ".tried.tmp");
         let remove = || self.unlink(before).and_then(|_| self.unlink(after));
         if remove().and_then(|_| self.write_new(before, b"")).is_err() {
@@ -166,21 +166,21 @@ impl Dir {
         }
     }
 
-    /// Writes a hidden file of so many bytes and removes it. Several callers at once do not disturb
+    /// Writes a hidden file of this many bytes and removes it. Concurrent callers do not disturb
     /// each other.
     pub(crate) fn try_writing(&self, bytes: usize) -> Result<(), SpoolError> {
-        // Should this process be killed in between, it is pruned by its age.
+        // If this process is killed meanwhile, pruning removes the file.
         let name = format!(".{}.tmp", RequestId::random());
         drop(self.write_new(&name, &vec![b' '; bytes])?);
         self.unlink(&name).map(drop)
     }
 
-    /// Gives the file `name` the same name in `to`, where nothing of that name may be.
+    /// Links the file `name` under the same name in `to`; fails if that name exists.
     pub(crate) fn link(&self, name: &str, to: &Dir) -> nix::Result<()> {
         linkat(&self.fd, name, &to.fd, name, AtFlags::empty())
     }
 
-    /// Gives the file `name` the name `to_name` as well, where nothing of that name may be.
+    /// Links the file `name` as `to_name`; fails if that name exists.
     pub(crate) fn link_as(&self, name: &str, to_name: &str) -> nix::Result<()> {
         linkat(&self.fd, name, &self.fd, to_name, AtFlags::empty())
     }
@@ -190,8 +190,8 @@ impl Dir {
         fsync(&self.fd).map_err(|errno| self.own_error("sync", errno))
     }
 
-    /// Fills `name` with `bytes` in one step; false, and nothing changed, when there already is
-    /// one. One caller at a time for one name.
+    /// Creates `name` with `bytes` in one step; false, without a change, if `name` exists. At most
+    /// one caller at a time for each name.
     pub(crate) fn put(
         &self,
         name: &str,
@@ -199,7 +199,7 @@ impl Dir {
         bytes: &[u8],
         durable: bool,
     ) -> Result<bool, SpoolError> {
-        // Unlinked and made anew, never truncated: nothing that has another name by now is touched.
+        // Unlinked and created anew, never truncated: the old file may have another name by now.
         self.unlink(temporary)?;
         let file = self.write_new(temporary, bytes)?;
         let written = if durable { file.sync_all() } else { Ok(()) };
@@ -211,7 +211,7 @@ impl Dir {
             }
         });
         if !matches!(placed, Ok(true)) {
-            // What cannot be removed is pruned by its age.
+            // Pruning removes a file that stays here.
             let _ = self.unlink(temporary);
         }
         if durable && placed.is_ok() {
@@ -220,23 +220,24 @@ impl Dir {
         placed
     }
 
-    /// Writes the new file `name` for its owner alone. What could not be written whole is removed.
+    /// Writes the new file `name`, for its owner alone. Removes an incomplete file.
     pub(crate) fn write_new(&self, name: &str, bytes: &[u8]) -> Result<File, SpoolError> {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
         let mut file = self.file(name, flags).map_err(|errno| self.error("create", name, errno))?;
-        // The mode given to open was cut by the umask.
+        // The umask has reduced the mode that was given to open.
         let written = fchmod(&file, RECORD_MODE)
             .map_err(Into::into)
             .and_then(|()| file.write_all(bytes))
             .map_err(|error| self.error("write", name, error));
         if written.is_err() {
-            // The first error is reported; a rest that stays is pruned by its age.
+            // The first error is reported; pruning removes a file that stays here.
             let _ = self.unlink(name);
         }
         written.map(|()| file)
     }
 
-    /// The names in the directory, in no order. A name that is not UTF-8 is nobody's record.
+    /// The names in the directory, in no order. A name that is not UTF-8 is no record, and left
+    /// out.
     pub(crate) fn names(&self) -> Result<Vec<String>, SpoolError> {
         let failed = |errno| self.own_error("list", errno);
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -254,12 +255,12 @@ impl Dir {
     }
 }
 
-/// Whether `name` is that of a record, not of a hidden or an unfinished file.
+/// Whether `name` names a record, and not a hidden or unfinished file.
 pub(crate) fn is_visible_json(name: &str) -> bool {
     !name.starts_with('.') && name.strip_suffix(".json").is_some()
 }
 
-/// Whether `name` is a name in a directory and not a path that leads elsewhere.
+/// Whether `name` is a name in a directory, and not a path that leads elsewhere.
 pub(crate) fn is_plain(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
 }

@@ -7,39 +7,36 @@ use std::{fmt, io};
 
 use crate::PlaceError;
 
-/// A step of the spool that did not happen.
+/// Why a step of the spool failed.
 #[derive(Debug)]
 pub enum SpoolError {
     /// A directory of the spool cannot be used.
     Place(PlaceError),
     /// The file system cannot rename a file without replacing another one.
-    NoExclusiveRename {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The watcher that lives serves another directory.
+    NoExclusiveRename(PathBuf),
+    /// The running watcher serves another directory.
     ServedElsewhere {
-        /// The setting that names it.
+        /// The setting that names the directory.
         setting: &'static str,
-        /// Where we look.
+        /// Our directory.
         ours: PathBuf,
-        /// Where the watcher writes.
+        /// The watcher's directory.
         served: PathBuf,
     },
     /// A system call failed.
     Io {
-        /// What was to be done, as a verb: "claim".
+        /// The step, as a verb: "claim".
         operation: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
 }
 
 impl SpoolError {
-    /// Whether the step failed for want of something that other work gives back soon: a descriptor,
-    /// memory. The same step may succeed a moment later.
+    /// Whether the step failed because the system is short of descriptors or memory for a moment.
+    /// The same step may succeed later.
     pub fn is_passing(&self) -> bool {
         let (SpoolError::Io { source, .. } | SpoolError::Place(PlaceError::Io { source, .. })) =
             self
@@ -54,7 +51,7 @@ impl fmt::Display for SpoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SpoolError::Place(error) => error.fmt(f),
-            SpoolError::NoExclusiveRename { path } => write!(
+            SpoolError::NoExclusiveRename(path) => write!(
                 f,
                 "'{}' is on a file system that cannot rename a file without replacing another one \
                  (RENAME_NOREPLACE), so one request could be executed twice: use a directory on \
@@ -76,16 +73,7 @@ impl fmt::Display for SpoolError {
     }
 }
 
-impl std::error::Error for SpoolError {
-    /// What lies below the cause that the text already names.
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            SpoolError::Place(error) => error.source(),
-            SpoolError::NoExclusiveRename { .. } | SpoolError::ServedElsewhere { .. } => None,
-            SpoolError::Io { source, .. } => source.source(),
-        }
-    }
-}
+impl std::error::Error for SpoolError {}
 
 impl From<PlaceError> for SpoolError {
     fn from(error: PlaceError) -> Self {
@@ -93,17 +81,17 @@ impl From<PlaceError> for SpoolError {
     }
 }
 
-/// Why the watcher's lock was not taken.
+/// Why this process did not get the watcher's lock.
 #[derive(Debug)]
 pub enum LockError {
     /// Another watcher serves this spool.
     Held {
         /// The lock's file.
         path: PathBuf,
-        /// The other watcher's process, if it has already written it down.
+        /// The other watcher's process, if that watcher has already written it.
         pid: Option<u32>,
     },
-    /// Another watcher serves this spool, and the lock's file is not the one that it holds.
+    /// Another watcher serves this spool, and holds another file than this lock's file.
     Served {
         /// The directory of requests.
         path: PathBuf,
@@ -137,14 +125,7 @@ impl fmt::Display for LockError {
     }
 }
 
-impl std::error::Error for LockError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            LockError::Held { .. } | LockError::Served { .. } => None,
-            LockError::Spool(error) => error.source(),
-        }
-    }
-}
+impl std::error::Error for LockError {}
 
 impl From<SpoolError> for LockError {
     fn from(error: SpoolError) -> Self {
@@ -155,8 +136,8 @@ impl From<SpoolError> for LockError {
 const PASSING: [Errno; 6] =
     [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EAGAIN, Errno::EINTR];
 
-/// The system's words for `error`, without the number that the standard library appends. Where root
-/// would be permitted, they say so.
+/// The system's words for `error`, without the number that the standard library appends. If another
+/// user than root is not permitted, the words say so.
 pub fn cause(error: &io::Error) -> String {
     let Some(code) = error.raw_os_error() else { return error.to_string() };
     let (errno, user) = (Errno::from_raw(code), geteuid());

@@ -1,8 +1,8 @@
-//! Files that are believed: the configuration, the programs it names, the secrets it points to.
+//! Trusted files: the configuration, and the programs and secrets that it names.
 //!
-//! Whoever can change one of them can have anything done as root, so only root and our own user may
-//! be able to. The way to each is walked as to the spool, so that a path on GFS2, where looking
-//! alone can hang, is refused before it is touched.
+//! A user who can change one of these files can run any program as root. So only root and our own
+//! user may be able to change them. The walk to each file is the walk to the spool: it refuses a
+//! path on GFS2, where even a look can hang, before it touches the path.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -18,7 +18,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use crate::error::cause;
 use crate::place::{PlaceError, is_trusted_owner, kind, open_dir, permissions, refuse_gfs2};
 
-/// A regular file that nobody but root and we can change.
+/// A regular file that only root and our own user can change.
 #[derive(Debug)]
 pub struct TrustedFile {
     directory: OwnedFd,
@@ -35,12 +35,12 @@ enum Writers {
     RootsGroup,
 }
 
-/// Why a file is not used. The texts say how to mend it where that is known.
+/// Why a file is not used, and what to do if that is known.
 #[derive(Debug)]
 pub enum FileError {
-    /// It is not there.
+    /// It does not exist.
     Missing,
-    /// It is not to be believed, for this reason.
+    /// It is not trusted, for this reason.
     Refused(String),
     /// It cannot be read.
     Unreadable(io::Error),
@@ -52,8 +52,8 @@ impl TrustedFile {
         TrustedFile::find_for(path, Writers::Nobody)
     }
 
-    /// The same for a file that is only information: root's group may be able to change it as well,
-    /// as a umask of 002 lets it.
+    /// The same for a file that gives information only: root's group may be able to change it as
+    /// well, as with a umask of 002.
     pub fn find_information(path: &Path) -> Result<Self, FileError> {
         TrustedFile::find_for(path, Writers::RootsGroup)
     }
@@ -82,22 +82,22 @@ impl TrustedFile {
         Err(FileError::Refused("it leads through too many symbolic links".into()))
     }
 
-    /// Whether anybody may execute it.
+    /// Whether any user may execute it.
     pub fn is_executable(&self) -> bool {
         self.mode & 0o111 != 0
     }
 
-    /// Whether anybody but its owner may read it.
+    /// Whether another user than its owner may read it.
     pub fn is_readable_by_others(&self) -> bool {
         self.mode & 0o044 != 0
     }
 
-    /// What it holds, if that is at most `bytes_max` bytes. Never blocks.
+    /// Its content, if that has at most `bytes_max` bytes. Never blocks.
     pub fn read(&self, bytes_max: usize) -> Result<Vec<u8>, FileError> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = openat(&self.directory, &*self.name, flags, Mode::empty())
             .map_err(|errno| FileError::Unreadable(errno.into()))?;
-        // It may be another one by now.
+        // The name may be another file's by now.
         check(&self.path, &fstat(&file).map_err(failed)?, self.writers)?;
         let mut bytes = Vec::new();
         let most = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
@@ -109,7 +109,7 @@ impl TrustedFile {
     }
 }
 
-/// What keeps the program at `path` from being run as root; `None` when nothing does.
+/// Why the program at `path` cannot be run as root; `None` if it can.
 pub fn program_problem(path: &Path) -> Option<String> {
     let shown = path.display();
     if !path.is_absolute() {
@@ -154,7 +154,7 @@ fn failed(errno: Errno) -> FileError {
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FileError::Missing => f.write_str("it is not there"),
+            FileError::Missing => f.write_str("it does not exist"),
             FileError::Refused(why) => f.write_str(why),
             FileError::Unreadable(error) => write!(f, "it cannot be read: {}", cause(error)),
         }

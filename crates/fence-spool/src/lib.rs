@@ -1,11 +1,11 @@
-//! The directories through which the agent and a watcher talk.
+//! The directories through which the agent and a watcher communicate.
 //!
-//! A request is a file, and its state is the directory it lies in. Each change of state is a single
-//! rename or unlink, so a crash at any point leaves the request in one state, and the kernel
-//! settles who was first. No code but this crate renames, unlinks or syncs a file of the spool.
+//! A request is a file, and its directory is its state. Each change of state is a single rename or
+//! unlink, so a crash at any point leaves the request in one state, and the kernel decides who came
+//! first. No other code renames, unlinks or syncs a file of the spool.
 //!
-//! - [`open_dir`], [`create_dir`], [`open_log_dir`], [`open_append`]: how a path is walked, so that
-//!   neither a GFS2 file system nor a place that others can write to is ever used.
+//! - [`open_dir`], [`create_dir`], [`open_log_dir`], [`open_append`] walk a path, and refuse a GFS2
+//!   file system and each place that others can write to.
 //! - [`ClientSpool`]: the agent's half. Submit, withdraw, look for the answer, ask.
 //! - [`WatcherSpool`]: the watcher's half. Claim, answer, set aside, prune.
 //!
@@ -43,7 +43,7 @@ pub use watcher::{
     is_claim_held,
 };
 
-/// Where the spool lies: absolute paths.
+/// The directories of the spool: absolute paths.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Places {
     /// `REQUEST_DIR`.
@@ -55,7 +55,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// The places that follow from the two directories a user can choose.
+    /// The places that follow from the two directories that a user can choose.
     pub fn new(request_dir: impl Into<PathBuf>, response_dir: impl Into<PathBuf>) -> Self {
         let requests = request_dir.into();
         let queries = requests.parent().unwrap_or(Path::new("/")).join("queries");

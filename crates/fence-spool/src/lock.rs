@@ -1,16 +1,16 @@
 //! The two locks of a watcher.
 //!
-//! `.watcher.lock` says that a watcher lives. It is a lock of the open file description, which can
-//! be asked for without being taken: a client that looks never disturbs a watcher that starts.
-//! `.running.lock` is held by whoever runs children for a watcher, so that the next watcher knows
-//! when the last child of the previous one is gone. Both end with their process, however it ends.
+//! `.watcher.lock` shows that a watcher lives. It is a lock of the open file description, which a
+//! client can examine without taking it: a client never disturbs a watcher that starts. Each
+//! process that runs children for a watcher holds `.running.lock`, so the next watcher knows when
+//! the last child of the previous watcher has ended. Both locks end with their processes.
 //!
 //! The text of `.watcher.lock` is the watcher's pid, and a line for each directory that it serves:
-//! an agent with another directory of answers would wait in vain for fences that happen.
+//! an agent with another directory of answers would wait in vain for fences that are executed.
 //!
-//! Somebody may remove the files while they are locked. That a watcher lives is shown by the
-//! directories as well (`sign`). The lock of the children has a second name among the claims. The
-//! watcher that lives restores both files.
+//! Somebody may remove the files while they are locked. The directories also show that a watcher
+//! lives (`sign`). The lock of the children has a second name among the claims. The running watcher
+//! restores both files.
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -29,17 +29,17 @@ use crate::{LockError, SpoolError};
 /// Whether a watcher serves the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Liveness {
-    /// One does.
+    /// A watcher serves it.
     Alive {
-        /// Its process, once it has written it down.
+        /// Its process, if the watcher has already written it.
         pid: Option<u32>,
     },
-    /// One did.
+    /// A watcher served it, and has ended.
     Dead {
-        /// The process that it had.
+        /// The process of that watcher.
         pid: Option<u32>,
     },
-    /// None ever did, or it left nothing that could be trusted.
+    /// No watcher ever served it, or it left no trusted file.
     Never,
 }
 
@@ -50,7 +50,7 @@ pub struct WatcherLock {
     _sign: Sign,
 }
 
-/// The lock that is shared by all who run children for a watcher.
+/// The lock that all processes share that run children for a watcher.
 #[derive(Debug)]
 pub struct RunningLock<'a> {
     pub(crate) requests: &'a Dir,
@@ -58,8 +58,8 @@ pub struct RunningLock<'a> {
 }
 
 impl RunningLock<'_> {
-    /// The lock's file, for a process that takes the lock itself (a shared `flock`). It is the name
-    /// among the claims: the other one may be gone at that moment.
+    /// The lock's file, for a process that takes the lock itself (a shared `flock`). This is the
+    /// name among the claims: the other name may be gone at that moment.
     pub fn path(&self) -> PathBuf {
         self.claimed.join(RUNNING)
     }
@@ -72,17 +72,16 @@ impl RunningLock<'_> {
         Ok(file)
     }
 
-    /// Whether nobody holds a share, under either name. In doubt somebody does.
+    /// Whether certainly no process holds a share, under either name.
     ///
-    /// After that both names are those of one file. It is the one that an executor has used last,
-    /// with what it noted there: where an earlier version ran meanwhile, which knows one name
-    /// alone, that.
+    /// Afterwards both names name one file: the file that an executor used last, with its note. An
+    /// earlier version, which knows only one name, may have run meanwhile.
     pub fn try_exclusive(&self) -> bool {
         is_free(self.requests) && is_free(self.claimed) && self.join_names().is_ok()
     }
 
-    /// Gives the file its name in the directory of requests again, where that is gone or the name
-    /// of an empty file that nobody uses; says whether that was so.
+    /// Restores the file's name in the directory of requests, if the name is gone or names an empty
+    /// file that nobody uses. Returns whether it did so.
     pub fn restore(&self) -> Result<bool, SpoolError> {
         let Some(hidden) = identity(self.claimed)? else { return Ok(false) };
         match identity(self.requests)? {
@@ -110,12 +109,12 @@ impl RunningLock<'_> {
     }
 }
 
-/// Whether nobody holds the children's lock by its name in `dir`, which is made if need be.
+/// Whether nobody holds the children's lock by its name in `dir`. Creates a missing file.
 fn is_free(dir: &Dir) -> bool {
     open(dir, RUNNING).is_ok_and(|file| file.try_lock().is_ok())
 }
 
-/// Gives the children's lock in `from` its name in `to` as well.
+/// Links the children's lock in `from` into `to`.
 fn link(from: &Dir, to: &Dir) -> Result<(), SpoolError> {
     from.link(RUNNING, to).map_err(|errno| to.error("create", RUNNING, errno))
 }
@@ -123,49 +122,52 @@ fn link(from: &Dir, to: &Dir) -> Result<(), SpoolError> {
 /// Device and inode of a file.
 type Identity = (u64, u64);
 
-/// Which file has the name of the children's lock in `dir`, and its size.
+/// The identity and the size of the children's lock in `dir`.
 fn identity(dir: &Dir) -> Result<Option<(Identity, i64)>, SpoolError> {
-    match dir.stat(RUNNING) {
+    identity_of(dir, RUNNING)
+}
+
+fn identity_of(dir: &Dir, name: &str) -> Result<Option<(Identity, i64)>, SpoolError> {
+    match dir.stat(name) {
         Ok(stat) => Ok(Some(((stat.st_dev, stat.st_ino), stat.st_size))),
         Err(Errno::ENOENT) => Ok(None),
-        Err(errno) => Err(dir.error("examine", RUNNING, errno)),
+        Err(errno) => Err(dir.error("examine", name, errno)),
     }
 }
 
 /// Makes this process the watcher of `requests`.
 pub(crate) fn take(requests: &Dir, served: &Served) -> Result<WatcherLock, LockError> {
     let refused = || LockError::Served { path: requests.join(""), lock: requests.join(WATCHER) };
-    // Asked first, so that whoever is refused leaves nothing behind that others would look at.
+    // First, so that a refused watcher leaves nothing that others would look at.
     if sign::is_set(requests)? {
-        return Err(holder(requests).unwrap_or_else(refused));
+        return Err(match of_file(requests) {
+            Liveness::Alive { pid } => LockError::Held { path: requests.join(WATCHER), pid },
+            Liveness::Dead { .. } | Liveness::Never => refused(),
+        });
     }
     let file = take_file(requests, served)?;
     let sign = sign::set(requests)?.ok_or_else(refused)?;
     Ok(WatcherLock { file, _sign: sign })
 }
 
-/// Makes the file of `lock` anew where somebody removed it or put another one into its place; says
-/// whether that was so. An error is also that somebody else holds a lock there: a watcher of an
-/// earlier version, which knows the file alone.
+/// Creates the file of `lock` again if somebody removed or replaced it. Returns whether it did so.
+/// Fails if another process holds a lock on the new file: a watcher of an earlier version, which
+/// knows only the file.
 pub(crate) fn restore(
     requests: &Dir,
     served: &Served,
     lock: &mut WatcherLock,
 ) -> Result<bool, LockError> {
-    let there = match requests.stat(WATCHER) {
-        Ok(stat) => Some((stat.st_dev, stat.st_ino)),
-        Err(Errno::ENOENT) => None,
-        Err(errno) => return Err(requests.error("examine", WATCHER, errno).into()),
-    };
+    let there = identity_of(requests, WATCHER)?;
     let ours = fstat(&lock.file).map_err(|errno| requests.error("examine", WATCHER, errno))?;
-    if there == Some((ours.st_dev, ours.st_ino)) {
+    if there.is_some_and(|(file, _)| file == (ours.st_dev, ours.st_ino)) {
         return Ok(false);
     }
     lock.file = take_file(requests, served)?;
     Ok(true)
 }
 
-/// Locks the file, and writes into it who we are and what we serve.
+/// Locks the file, and writes our pid and our directories into it.
 fn take_file(requests: &Dir, served: &Served) -> Result<File, LockError> {
     let mut file = open(requests, WATCHER)?;
     match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
@@ -181,20 +183,12 @@ fn take_file(requests: &Dir, served: &Served) -> Result<File, LockError> {
     Ok(file)
 }
 
-/// Who holds the file's lock.
-fn holder(requests: &Dir) -> Option<LockError> {
-    match of_file(requests) {
-        Liveness::Alive { pid } => Some(LockError::Held { path: requests.join(WATCHER), pid }),
-        Liveness::Dead { .. } | Liveness::Never => None,
-    }
-}
-
-/// Whether somebody is the watcher of `requests`.
+/// Whether a watcher serves `requests`.
 pub(crate) fn liveness(requests: &Dir) -> Liveness {
     match of_file(requests) {
         alive @ Liveness::Alive { .. } => alive,
-        // The file may be another one than the watcher's, or gone. One that cannot be asked is
-        // dead.
+        // The file may be gone, or not the watcher's. A sign that cannot be examined shows no
+        // watcher.
         _ if sign::is_set(requests).unwrap_or(false) => Liveness::Alive { pid: None },
         other => other,
     }
@@ -218,7 +212,7 @@ fn open(requests: &Dir, name: &str) -> Result<File, SpoolError> {
         .map_err(|refusal| refusal.into_error(requests, "open", name))
 }
 
-/// What keeps the locks' files from being used, if they are there. Takes no lock.
+/// Why the locks' files, if they exist, cannot be used. Takes no lock.
 pub(crate) fn examine(requests: &Dir, claimed: Option<&Dir>) -> Vec<SpoolError> {
     let files =
         [Some((requests, WATCHER)), Some((requests, RUNNING)), claimed.map(|c| (c, RUNNING))];
@@ -229,8 +223,8 @@ pub(crate) fn examine(requests: &Dir, claimed: Option<&Dir>) -> Vec<SpoolError> 
     files.into_iter().flatten().filter_map(problem).collect()
 }
 
-/// What the watcher that lives says that it serves; `None` when it says nothing, as earlier
-/// versions.
+/// The directories that the running watcher serves; `None` if its lock does not name them, as in
+/// earlier versions.
 pub(crate) fn served(requests: &Dir) -> Option<Served> {
     let file = record::open(requests, WATCHER, OFlag::O_RDONLY).ok()?;
     Served::parse(&text_of(&file))
@@ -244,19 +238,19 @@ fn pid_in(file: &File) -> Option<u32> {
 
 fn text_of(file: &File) -> Vec<u8> {
     let mut text = Vec::new();
-    // What cannot be read says nothing.
+    // A file that cannot be read counts as empty.
     let _ = file.take(TEXT_BYTES_MAX).read_to_end(&mut text);
     text
 }
 
-/// The longest text of the lock: two paths.
+/// The longest text of the lock, in bytes: two paths.
 const TEXT_BYTES_MAX: u64 = 16 * 1024;
 
 fn whole_file() -> libc::flock {
     sign::range(libc::F_WRLCK, 0, 0)
 }
 
-/// Whether a file of this name in the directory of requests is one of the locks'.
+/// Whether this is the name of a lock's file in the directory of requests.
 pub fn is_lock(file_name: &str) -> bool {
     matches!(file_name, WATCHER | RUNNING)
 }

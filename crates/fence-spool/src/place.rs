@@ -1,12 +1,12 @@
 //! Walking to a directory or a log file, safely.
 //!
-//! One call that touches a GFS2 file system while a fence is awaited can hang for ever, and a place
-//! that others can write to lets them forge a fence. So a path is walked component by component
-//! from `/`, each one is asked for its file system's type before anything else is asked of it, and
-//! owner and mode of each are checked. Links are followed here, not by the kernel, so that their
-//! targets are checked in the same way.
+//! A call that touches a GFS2 file system while the cluster waits for a fence can hang for ever. A
+//! user who can write to one of these places can forge a fence. So this module walks a path from
+//! `/`, component by component. It asks for the file system's type of each component before it asks
+//! for anything else, and checks owner and mode. It follows links itself, so that it checks their
+//! targets in the same way.
 //!
-//! What lies in the directories is `dir`'s and `record`'s.
+//! `dir` and `record` read and write the files in the directories.
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
@@ -22,23 +22,23 @@ use std::{fmt, io};
 
 use crate::error::cause;
 
-/// Opens the directory `path` for use as a part of the spool: it and the way to it belong to root
-/// or to us, nobody else can write there, and no part of it lies on GFS2.
+/// Opens the directory `path` as a part of the spool. All parts of the path belong to root or to
+/// us, nobody else can write there, and no part is on GFS2.
 pub fn open_dir(path: &Path) -> Result<OwnedFd, PlaceError> {
     Walk { wanted: path, use_as: Use::Spool, create: false, forbidden: GFS2 }.open()
 }
 
-/// Like [`open_dir`], but makes what is missing: parents with mode 0755, the last one with 0700.
+/// Like [`open_dir`], but creates missing directories: parents with mode 0755, the last with 0700.
 pub fn create_dir(path: &Path) -> Result<OwnedFd, PlaceError> {
     Walk { wanted: path, use_as: Use::Spool, create: true, forbidden: GFS2 }.open()
 }
 
-/// Why [`create_dir`] would refuse `path`, or why nothing could be put there. Makes nothing.
+/// Why [`create_dir`] would refuse `path`, or why no file could be created there. Creates nothing.
 pub fn examine_dir(path: &Path) -> Result<(), PlaceError> {
     Walk { wanted: path, use_as: Use::Spool, create: false, forbidden: GFS2 }.examine()
 }
 
-/// Why the directory of logs `path` could not be used, or not be made as [`create_dir`] does. Makes
+/// Why the directory of logs `path` could not be used, or not be created by [`create_dir`]. Creates
 /// nothing.
 pub fn examine_log_dir(path: &Path) -> Result<(), PlaceError> {
     let walk = Walk { wanted: path, use_as: Use::Log, create: false, forbidden: GFS2 };
@@ -49,7 +49,7 @@ pub fn examine_log_dir(path: &Path) -> Result<(), PlaceError> {
     }
 }
 
-/// Why [`open_append`] would refuse the log `path`, in a directory that is there. Makes nothing.
+/// Why [`open_append`] would refuse the log `path`, in a directory that exists. Creates nothing.
 pub fn examine_log(path: &Path) -> Result<(), PlaceError> {
     look_at_log(path, GFS2).map(drop)
 }
@@ -59,17 +59,17 @@ pub fn open_log_dir(path: &Path) -> Result<OwnedFd, PlaceError> {
     Walk { wanted: path, use_as: Use::Log, create: false, forbidden: GFS2 }.open()
 }
 
-/// Opens the log file `path` for appending, making it (mode 0640) if it is missing. It can be read
-/// as well where that is allowed.
+/// Opens the log file `path` for appending, and for reading if that is allowed. Creates a missing
+/// file with mode 0640.
 ///
-/// Its directory may be writable by its group, as `/var/log` is on some systems, or by everyone
-/// when it is sticky, as `/tmp` is; the file itself must be a regular one of root's or ours.
-/// Opening never blocks.
+/// The group may be able to write to the directory, as to `/var/log` on some systems. So may
+/// everyone if the directory is sticky, as `/tmp` is. The file must be a regular file of root's or
+/// ours. Opening never blocks.
 pub fn open_append(path: &Path) -> Result<File, PlaceError> {
     append(path, GFS2)
 }
 
-/// Refuses what lies on GFS2. `found` is opened with `O_PATH`: nothing else has touched it yet.
+/// Refuses a file on GFS2. `found` was opened with `O_PATH`: nothing else has touched it yet.
 pub fn refuse_gfs2(found: &OwnedFd, path: &Path) -> Result<(), PlaceError> {
     refuse(found, path, GFS2)
 }
@@ -85,45 +85,33 @@ fn refuse(found: &OwnedFd, path: &Path, forbidden: FsType) -> Result<(), PlaceEr
 /// Why a place is not used.
 #[derive(Debug)]
 pub enum PlaceError {
-    /// The path does not start at `/`: what it means would depend on the working directory.
-    Relative {
-        /// The path as it was given.
-        path: PathBuf,
-    },
+    /// The given path does not start at `/`: its meaning would depend on the working directory.
+    Relative(PathBuf),
     /// A part of the path does not exist.
     Missing {
         /// The first part that is missing.
         path: PathBuf,
         /// The directory that was wanted.
         wanted: PathBuf,
-        /// It is one of the spool, which fence-watcher makes.
+        /// It is a directory of the spool, which fence-watcher creates.
         is_of_spool: bool,
     },
-    /// A part of the path lies on a GFS2 file system.
+    /// A part of the path is on a GFS2 file system.
     Gfs2 {
-        /// The part, where the file system begins.
+        /// The part at which the file system begins.
         path: PathBuf,
     },
-    /// The path leads through too many symbolic links, or round in a circle.
-    Links {
-        /// The path as it was given.
-        path: PathBuf,
-    },
-    /// A part of the path is no directory.
-    NotDirectory {
-        /// The part.
-        path: PathBuf,
-    },
-    /// The log is no regular file with one name.
-    NotRegular {
-        /// The log.
-        path: PathBuf,
-    },
-    /// A part of the path belongs to neither root nor us.
+    /// The given path leads through too many symbolic links, or in a circle.
+    Links(PathBuf),
+    /// This part of the path is not a directory.
+    NotDirectory(PathBuf),
+    /// This log is not a regular file with one name.
+    NotRegular(PathBuf),
+    /// A part of the path belongs neither to root nor to us.
     Owner {
         /// The part.
         path: PathBuf,
-        /// Whose it is.
+        /// Its owner.
         uid: u32,
     },
     /// Others can write to a part of the path.
@@ -135,11 +123,11 @@ pub enum PlaceError {
     },
     /// A system call failed.
     Io {
-        /// What was to be done, as a verb.
+        /// The step, as a verb.
         operation: &'static str,
-        /// With which part.
+        /// The part.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -147,7 +135,7 @@ pub enum PlaceError {
 impl fmt::Display for PlaceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PlaceError::Relative { path } => {
+            PlaceError::Relative(path) => {
                 write!(f, "'{}' is not absolute: give the path from '/' on", path.display())
             }
             PlaceError::Missing { path, is_of_spool: true, .. } => write!(
@@ -169,15 +157,15 @@ impl fmt::Display for PlaceError {
                  directory on a local file system",
                 path.display()
             ),
-            PlaceError::Links { path } => write!(
+            PlaceError::Links(path) => write!(
                 f,
                 "'{}' leads through more than {LINKS_MAX} symbolic links: give the real path",
                 path.display()
             ),
-            PlaceError::NotDirectory { path } => {
+            PlaceError::NotDirectory(path) => {
                 write!(f, "'{}' is not a directory: remove it or give another path", path.display())
             }
-            PlaceError::NotRegular { path } => write!(
+            PlaceError::NotRegular(path) => write!(
                 f,
                 "'{}' is not a regular file with one name: remove it or give another path",
                 path.display()
@@ -199,17 +187,9 @@ impl fmt::Display for PlaceError {
     }
 }
 
-impl std::error::Error for PlaceError {
-    /// What lies below the cause that the text already names.
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            PlaceError::Io { source, .. } => source.source(),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for PlaceError {}
 
-/// Whether `uid` is one whose files are trusted: root's, or our own.
+/// Whether the files of the user `uid` are trusted: root, or our own user.
 pub(crate) fn is_trusted_owner(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }
@@ -234,18 +214,17 @@ struct Walk<'a> {
     wanted: &'a Path,
     use_as: Use,
     create: bool,
-    /// The type of file system that nothing is touched on. An argument, so that a test can forbid
-    /// one that it can mount.
+    /// The type of file system that is refused. A test forbids a type that it can mount.
     forbidden: FsType,
 }
 
-/// How far a walk has come.
+/// The progress of a walk.
 struct Position {
-    /// The directory reached, opened with `O_PATH`.
+    /// The directory that the walk has reached, opened with `O_PATH`.
     at: OwnedFd,
     /// Its path, without links.
     path: PathBuf,
-    /// The components that are left, the next one last.
+    /// The remaining components, the next one last.
     ahead: Vec<OsString>,
     links: usize,
 }
@@ -253,11 +232,11 @@ struct Position {
 impl Walk<'_> {
     fn open(&self) -> Result<OwnedFd, PlaceError> {
         let end = self.run()?;
-        // "." of what was checked, so that nothing can have been put in its place since.
+        // "." of the checked directory, which nobody can have replaced since.
         openat(&end.at, ".", DIRECTORY, Mode::empty()).map_err(|errno| io("open", &end.path, errno))
     }
 
-    /// Whether the directory can be used, or could be made where it is missing.
+    /// Whether the directory can be used, or could be created if it is missing.
     fn examine(&self) -> Result<(), PlaceError> {
         let missing = match self.run() {
             Ok(position) => return may_write(&position),
@@ -265,13 +244,13 @@ impl Walk<'_> {
             Err(error) => return Err(error),
         };
         let parent = missing.parent().unwrap_or(Path::new("/"));
-        // The walk has come as far as this, so the way there is in order.
+        // The walk has reached the parent, so all parts before it are in order.
         may_write(&Walk { wanted: parent, use_as: Use::Log, ..*self }.run()?)
     }
 
     fn run(&self) -> Result<Position, PlaceError> {
         if !self.wanted.is_absolute() {
-            return Err(PlaceError::Relative { path: self.wanted.to_owned() });
+            return Err(PlaceError::Relative(self.wanted.to_owned()));
         }
         let mut position =
             Position { at: self.root()?, path: "/".into(), ahead: Vec::new(), links: 0 };
@@ -291,7 +270,7 @@ impl Walk<'_> {
         let path = Path::new("/");
         let root = nix::fcntl::open(path, GLANCE, Mode::empty())
             .map_err(|errno| io("open", path, errno))?;
-        self.refuse_forbidden(&root, path)?;
+        refuse(&root, path, self.forbidden)?;
         self.check_directory(path, &fstat(&root).map_err(|errno| io("examine", path, errno))?)?;
         Ok(root)
     }
@@ -318,7 +297,7 @@ impl Walk<'_> {
             other => other.map_err(|errno| io("open", &path, errno))?,
         };
         // The type comes first: on GFS2 even a stat can block.
-        self.refuse_forbidden(&found, &path)?;
+        refuse(&found, &path, self.forbidden)?;
         let stat = fstat(&found).map_err(|errno| io("examine", &path, errno))?;
         match kind(&stat) {
             SFlag::S_IFLNK => self.follow(position, &found, path, &stat),
@@ -328,7 +307,7 @@ impl Walk<'_> {
                 position.path = path;
                 Ok(())
             }
-            _ => Err(PlaceError::NotDirectory { path }),
+            _ => Err(PlaceError::NotDirectory(path)),
         }
     }
 
@@ -344,15 +323,11 @@ impl Walk<'_> {
         }
         position.links += 1;
         if position.links > LINKS_MAX {
-            return Err(PlaceError::Links { path: self.wanted.to_owned() });
+            return Err(PlaceError::Links(self.wanted.to_owned()));
         }
         let target = readlinkat(link, "").map_err(|errno| io("read the link", &path, errno))?;
         position.push(Path::new(&target));
         Ok(())
-    }
-
-    fn refuse_forbidden(&self, found: &OwnedFd, path: &Path) -> Result<(), PlaceError> {
-        refuse(found, path, self.forbidden)
     }
 
     fn check_directory(&self, path: &Path, stat: &FileStat) -> Result<(), PlaceError> {
@@ -363,8 +338,8 @@ impl Walk<'_> {
             Use::Spool => WRITABLE_BY_OTHERS,
             Use::Log => libc::S_IWOTH,
         };
-        // In a sticky directory others can add names but not change ours, and the owner of the next
-        // component is checked.
+        // In a sticky directory others can add names, but cannot change ours. The walk checks the
+        // owner of the next component.
         if stat.st_mode & refused != 0 && stat.st_mode & libc::S_ISVTX == 0 {
             return Err(PlaceError::Writable { path: path.to_owned(), mode: permissions(stat) });
         }
@@ -382,12 +357,12 @@ fn make(parent: &OwnedFd, name: &OsStr, path: &Path, last: bool) -> Result<Owned
     let failed = |errno| io("make the directory", path, errno);
     let mode = Mode::from_bits_truncate(if last { 0o700 } else { 0o755 });
     match mkdirat(parent, name, mode) {
-        // Somebody else was first; it is checked like any other.
+        // Another process was faster; the walk checks its directory like any other.
         Err(Errno::EEXIST) => {}
         Err(errno) => return Err(failed(errno)),
         Ok(()) => {
-            // The mode given to mkdir was cut by the umask, and a spool that its owner cannot use
-            // would be found out at the first fence.
+            // The umask has reduced the mode that was given to mkdir. A spool that its owner cannot
+            // use would be noticed only at the first fence.
             fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink).map_err(failed)?;
             let parent = openat(parent, ".", DIRECTORY, Mode::empty()).map_err(failed)?;
             fsync(&parent).map_err(failed)?;
@@ -396,7 +371,7 @@ fn make(parent: &OwnedFd, name: &OsStr, path: &Path, last: bool) -> Result<Owned
     openat(parent, name, GLANCE, Mode::empty()).map_err(failed)
 }
 
-/// Whether this process may put something into the directory.
+/// Whether this process may create files in the directory.
 fn may_write(position: &Position) -> Result<(), PlaceError> {
     let access = AccessFlags::W_OK | AccessFlags::X_OK;
     faccessat(&position.at, ".", access, AtFlags::AT_EACCESS)
@@ -409,7 +384,7 @@ fn append(path: &Path, forbidden: FsType) -> Result<File, PlaceError> {
     let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let open =
         |access| openat(&directory.at, name, flags | access, Mode::from_bits_truncate(0o640));
-    // Read as well, to see whether the last line is whole; a log that may only be written will do.
+    // Also for reading, to see whether the last line is whole; a write-only log is enough.
     let log = match open(OFlag::O_RDWR) {
         Err(Errno::EACCES) => open(OFlag::O_WRONLY),
         other => other,
@@ -419,22 +394,22 @@ fn append(path: &Path, forbidden: FsType) -> Result<File, PlaceError> {
     Ok(File::from(log))
 }
 
-/// The directory of the log `path` and the log's name there. What lies there already is checked.
+/// The directory of the log `path`, and the log's name there. Checks an existing log.
 fn look_at_log(path: &Path, forbidden: FsType) -> Result<(Position, &OsStr), PlaceError> {
     if !path.is_absolute() {
-        return Err(PlaceError::Relative { path: path.to_owned() });
+        return Err(PlaceError::Relative(path.to_owned()));
     }
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(PlaceError::NotRegular { path: path.to_owned() });
+        return Err(PlaceError::NotRegular(path.to_owned()));
     };
     let walk = Walk { wanted: parent, use_as: Use::Log, create: false, forbidden };
     let directory = walk.run()?;
-    // Looked at before it is opened: opening a device can already have an effect.
+    // Examined before it is opened: opening a device can already have an effect.
     match openat(&directory.at, name, GLANCE, Mode::empty()) {
         Err(Errno::ENOENT) => {}
         Err(errno) => return Err(io("open", path, errno)),
         Ok(found) => {
-            walk.refuse_forbidden(&found, path)?;
+            refuse(&found, path, forbidden)?;
             check_log(&found, path)?;
         }
     }
@@ -442,13 +417,10 @@ fn look_at_log(path: &Path, forbidden: FsType) -> Result<(Position, &OsStr), Pla
 }
 
 fn check_log(log: impl AsFd, path: &Path) -> Result<(), PlaceError> {
+    let stat = fstat(log).map_err(|errno| io("examine", path, errno))?;
     let path = path.to_owned();
-    let stat = match fstat(log) {
-        Ok(stat) => stat,
-        Err(errno) => return Err(io("examine", &path, errno)),
-    };
     if kind(&stat) != SFlag::S_IFREG || stat.st_nlink != 1 {
-        return Err(PlaceError::NotRegular { path });
+        return Err(PlaceError::NotRegular(path));
     }
     if !is_trusted_owner(stat.st_uid) {
         return Err(PlaceError::Owner { path, uid: stat.st_uid });
@@ -466,12 +438,12 @@ fn io(operation: &'static str, path: &Path, errno: Errno) -> PlaceError {
 /// `GFS2_MAGIC` of the kernel's `linux/gfs2_ondisk.h`.
 const GFS2: FsType = FsType(0x0116_1970);
 
-/// As many links as the kernel itself would follow.
+/// The number of links that the kernel itself follows.
 const LINKS_MAX: usize = 40;
 
-const WRITABLE_BY_OTHERS: libc::mode_t = libc::S_IWGRP | libc::S_IWOTH;
+pub(crate) const WRITABLE_BY_OTHERS: libc::mode_t = libc::S_IWGRP | libc::S_IWOTH;
 
-/// To look at something without opening it.
+/// To examine a file without opening it.
 const GLANCE: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// To use a directory.

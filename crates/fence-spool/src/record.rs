@@ -1,65 +1,64 @@
 //! Reading a file of another writer.
 //!
-//! It may be anything: a link to a secret, a FIFO that blocks, a device, a file of another user, a
-//! file of 100 MB. It is looked at before it is opened and again when it is open, and read only up
-//! to a limit. What the content means is `fence-protocol`'s.
+//! It may be a link to a secret, a FIFO that blocks, a device, a file of another user, or a file of
+//! 100 MB. This module examines it before and after it opens it, and reads up to a limit.
+//! `fence-protocol` gives the content its meaning.
 
 use fence_protocol::RECORD_BYTES_MAX;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::libc;
 use nix::sys::stat::{FileStat, SFlag, fstat};
 use std::fs::File;
 use std::io::{self, Read};
 
 use crate::SpoolError;
 use crate::dir::Dir;
-use crate::place::{is_trusted_owner, kind, permissions};
+use crate::place::{WRITABLE_BY_OTHERS, is_trusted_owner, kind, permissions};
 
-/// What lies under a record's name.
+/// The file under a record's name.
 #[derive(Debug)]
 pub enum Sight {
-    /// Nothing.
+    /// There is no such file.
     Gone,
-    /// Something that is not read, and why not: no regular file, or one that somebody besides root
-    /// and us can have written.
+    /// Why the file was not read: it is not a regular file, or another user than root and ours can
+    /// have written it.
     Untrusted(String),
-    /// A file of so many bytes, which is not read.
+    /// The file has this many bytes, and was not read.
     TooLarge(u64),
-    /// A file that we may read but could not, for a reason that may pass.
+    /// The file could not be read, for a reason that may pass.
     Failed(SpoolError),
-    /// A file, read whole.
+    /// The whole file was read.
     Content {
-        /// What it holds.
+        /// Its content.
         bytes: Vec<u8>,
-        /// Which file it is.
+        /// Its identity and its age.
         facts: Facts,
     },
 }
 
-/// Which file was read, and when it was written.
+/// The identity of a file that was read, and the time of its last change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Facts {
-    /// The device that it lies on.
+    /// The device that has it.
     pub dev: u64,
-    /// Its inode there.
+    /// Its inode on the device.
     pub ino: u64,
     /// Its size in bytes.
     pub size: u64,
-    /// When it was last written, in milliseconds since 1970 by the wall clock.
+    /// The time of its last change, in milliseconds since 1970 by the wall clock.
     pub mtime_ms: i64,
 }
 
 /// Why a file was not opened.
 pub(crate) enum OpenRefusal {
-    /// It is there and not to be trusted.
+    /// It exists, and is not trusted.
     Untrusted(SpoolError),
     /// The system refused.
     System(Errno),
 }
 
 impl OpenRefusal {
-    /// The error of `operation` with `name` in `dir`, which was refused.
+    /// The error of the refused `operation` with `name` in `dir`.
     pub(crate) fn into_error(self, dir: &Dir, operation: &'static str, name: &str) -> SpoolError {
         match self {
             OpenRefusal::Untrusted(error) => error,
@@ -68,7 +67,7 @@ impl OpenRefusal {
     }
 }
 
-/// Reads `name`, and gives the open file as well when it is one that we trust.
+/// Reads `name`. Also returns the open file if it is trusted.
 pub(crate) fn inspect(dir: &Dir, name: &str) -> (Sight, Option<File>) {
     match open(dir, name, OFlag::O_RDONLY) {
         Ok(file) => (read(dir, name, &file), Some(file)),
@@ -78,8 +77,8 @@ pub(crate) fn inspect(dir: &Dir, name: &str) -> (Sight, Option<File>) {
     }
 }
 
-/// The same of a file that was opened before it was moved to `name`: what it is then needs no
-/// descriptor. Where another one lies there, that one is read.
+/// The same for a file that was opened before it was moved to `name`, so that reading it needs no
+/// new descriptor. If `name` is another file by now, that file is read.
 pub(crate) fn inspect_open(dir: &Dir, name: &str, before: Option<File>) -> (Sight, Option<File>) {
     let identity = |stat: &FileStat| (stat.st_dev, stat.st_ino);
     if let Some(file) = before
@@ -92,7 +91,7 @@ pub(crate) fn inspect_open(dir: &Dir, name: &str, before: Option<File>) -> (Sigh
     inspect(dir, name)
 }
 
-/// Opens `name` if it is a regular file that nobody besides root and us can have written.
+/// Opens `name` if it is a regular file that only root and our user can have written.
 pub(crate) fn open(dir: &Dir, name: &str, flags: OFlag) -> Result<File, OpenRefusal> {
     let check = |stat: &FileStat| match distrust(stat) {
         Some(reason) => {
@@ -101,7 +100,7 @@ pub(crate) fn open(dir: &Dir, name: &str, flags: OFlag) -> Result<File, OpenRefu
         None => Ok(()),
     };
     match dir.stat(name) {
-        // Looked at before it is opened: opening a device can already have an effect.
+        // Examined before it is opened: opening a device can already have an effect.
         Ok(stat) => check(&stat)?,
         Err(Errno::ENOENT) if flags.contains(OFlag::O_CREAT) => {}
         Err(errno) => return Err(OpenRefusal::System(errno)),
@@ -111,7 +110,7 @@ pub(crate) fn open(dir: &Dir, name: &str, flags: OFlag) -> Result<File, OpenRefu
     Ok(file)
 }
 
-/// The time of the last writing in milliseconds since 1970.
+/// The time of the last change in milliseconds since 1970.
 pub(crate) fn mtime_ms(stat: &FileStat) -> i64 {
     stat.st_mtime.saturating_mul(1000).saturating_add(stat.st_mtime_nsec / 1_000_000)
 }
@@ -161,7 +160,7 @@ fn distrust(stat: &FileStat) -> Option<String> {
     if !is_trusted_owner(stat.st_uid) {
         return Some(format!("it belongs to user {}, not to root", stat.st_uid));
     }
-    if stat.st_mode & (libc::S_IWGRP | libc::S_IWOTH) != 0 {
+    if stat.st_mode & WRITABLE_BY_OTHERS != 0 {
         return Some(format!("others can write to it (mode {:04o})", permissions(stat)));
     }
     None

@@ -1,6 +1,6 @@
-//! Keeping the watcher's directories small: what is set aside, and what has grown old.
+//! Keeping the watcher's directories small: files that are set aside, and old files.
 //!
-//! None of this lies on the way of a request. What "old" means is the caller's to say.
+//! No request waits for this. The caller decides which age is old.
 
 use fence_protocol::RequestId;
 use nix::errno::Errno;
@@ -12,37 +12,34 @@ use crate::record::{mtime_ms, size};
 use crate::{SpoolError, WatcherSpool};
 
 impl WatcherSpool {
-    /// Moves a pending file that is no request into `.rejected`, where the youngest 100 files and
-    /// 16 MiB are kept for people to look at. A file over 1 MiB is removed instead.
+    /// Moves a pending file that is no request into `.rejected`, where people can look at it. That
+    /// directory keeps the youngest 100 files and 16 MiB. A file over 1 MiB is removed instead.
     pub fn set_aside(&self, file_name: &str) -> Result<(), SpoolError> {
         if !is_plain(file_name) {
             return Err(self.requests.error("set aside", file_name, Errno::EINVAL));
         }
-        // Cut so that the whole fits into the 255 bytes of a file name.
+        // Cut, so that the new name fits into the 255 bytes of a file name.
         let kept = &file_name[..file_name.floor_char_boundary(200)];
         let aside = format!("{kept}.{}", RequestId::random());
         match self.requests.rename(file_name, &self.rejected, &aside) {
-            Err(Errno::ENOENT) if self.requests.lacks(file_name) => return Ok(()),
-            Err(errno) => {
-                return Err(self.requests.rename_error("set aside", file_name, errno));
-            }
-            Ok(()) => {}
+            Err(Errno::ENOENT) if self.requests.lacks(file_name) => Ok(()),
+            Err(errno) => Err(self.requests.rename_error("set aside", file_name, errno)),
+            Ok(()) => bound_rejected(&self.rejected),
         }
-        bound_rejected(&self.rejected)
     }
 
     /// Removes answers last written before `older_than_wall_ms`, and the oldest of more than
-    /// `keep_max`; gives their number. Marks of started requests, queries with their answers, and
-    /// unfinished files go by the same age.
+    /// `keep_max`; returns their number. Removes marks of started requests, queries with their
+    /// answers, and unfinished files by the same age.
     ///
-    /// It looks at every file, so it belongs where nobody waits.
+    /// It examines every file, so no client may wait for it.
     pub fn prune_answers(
         &self,
         older_than_wall_ms: i64,
         keep_max: usize,
     ) -> Result<usize, SpoolError> {
         let unfinished = |name: &str| name.starts_with('.') && name.strip_suffix(".tmp").is_some();
-        let old = |_: usize, file: &Old| mtime_ms(&file.stat) < older_than_wall_ms;
+        let old = |_: usize, file: &FileStat| mtime_ms(file) < older_than_wall_ms;
         remove(&self.requests, unfinished, old)?;
         remove(&self.responses, unfinished, old)?;
         remove(&self.started, |_| true, old)?;
@@ -53,30 +50,27 @@ impl WatcherSpool {
     }
 }
 
-/// A file that may have to be removed.
-struct Old {
-    name: String,
-    stat: FileStat,
-}
+/// The name of a file that may have to be removed, and its description.
+type Old = (String, FileStat);
 
 fn entries(dir: &Dir, meant: impl Fn(&str) -> bool) -> Result<Vec<Old>, SpoolError> {
-    let old = |name: String| Some(Old { stat: dir.stat(&name).ok()?, name });
+    let old = |name: String| dir.stat(&name).ok().map(|stat| (name, stat));
     Ok(dir.names()?.into_iter().filter(|name| meant(name)).filter_map(old).collect())
 }
 
-/// Removes the regular files of `dir` that are `meant` and for which `is_due` holds, given how many
-/// of them are younger.
+/// Removes the regular files of `dir` that are `meant` and for which `is_due` holds. `is_due` gets
+/// the number of younger files.
 fn remove(
     dir: &Dir,
     meant: impl Fn(&str) -> bool,
-    is_due: impl Fn(usize, &Old) -> bool,
+    is_due: impl Fn(usize, &FileStat) -> bool,
 ) -> Result<usize, SpoolError> {
     let mut files = entries(dir, meant)?;
-    files.retain(|file| kind(&file.stat) == SFlag::S_IFREG);
-    files.sort_by_key(|file| std::cmp::Reverse(mtime_ms(&file.stat)));
+    files.retain(|(_, stat)| kind(stat) == SFlag::S_IFREG);
+    files.sort_by_key(|(_, stat)| std::cmp::Reverse(mtime_ms(stat)));
     let mut removed = 0;
-    for (younger, file) in files.iter().enumerate() {
-        if is_due(younger, file) && dir.unlink(&file.name)? {
+    for (younger, (name, stat)) in files.iter().enumerate() {
+        if is_due(younger, stat) && dir.unlink(name)? {
             removed += 1;
         }
     }
@@ -85,22 +79,20 @@ fn remove(
 
 fn bound_rejected(rejected: &Dir) -> Result<(), SpoolError> {
     let mut files = entries(rejected, |_| true)?;
-    // By the time of the renaming, which the time of writing does not tell.
-    files.sort_by_key(|file| std::cmp::Reverse((file.stat.st_ctime, file.stat.st_ctime_nsec)));
-    let mut kept_bytes = 0;
-    let mut kept = 0;
-    for file in &files {
-        let bytes = size(&file.stat);
-        let is_directory = kind(&file.stat) == SFlag::S_IFDIR;
+    // By the time of the rename, which is not the time of the last write.
+    files.sort_by_key(|(_, stat)| std::cmp::Reverse((stat.st_ctime, stat.st_ctime_nsec)));
+    let (mut kept_bytes, mut kept) = (0, 0);
+    for (name, stat) in &files {
+        let bytes = size(stat);
         let fits = bytes <= REJECTED_FILE_BYTES_MAX && kept_bytes + bytes <= REJECTED_BYTES_MAX;
-        if is_directory {
-            // One that is not empty stays: what is in it is not ours to remove.
-            let _ = rejected.remove_dir(&file.name);
+        if kind(stat) == SFlag::S_IFDIR {
+            // A directory with files stays: its files are not ours.
+            let _ = rejected.remove_dir(name);
         } else if fits && kept < REJECTED_FILES_MAX {
             kept_bytes += bytes;
             kept += 1;
         } else {
-            rejected.unlink(&file.name)?;
+            rejected.unlink(name)?;
         }
     }
     Ok(())

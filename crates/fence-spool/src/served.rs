@@ -1,8 +1,8 @@
-//! Which directories a watcher serves, in the text of its lock.
+//! The directories that a watcher serves, in the text of its lock.
 //!
 //! One line for each directory: `responses DEVICE INODE PATH`. Device and inode come first, because
 //! one directory can have several paths. The path is for people, and for a directory that was
-//! removed and made again since.
+//! removed and created again.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::SpoolError;
 use crate::dir::Dir;
 
-/// The directories beside that of requests, in which the lock lies.
+/// The directories other than the directory of requests, which has the lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Served {
     places: Vec<Place>,
@@ -24,12 +24,12 @@ struct Place {
     path: PathBuf,
 }
 
-/// What a line says that a directory is for.
+/// The purposes of directories, as the lines name them.
 const RESPONSES: &str = "responses";
 const QUERIES: &str = "queries";
 
 impl Served {
-    /// These. One that cannot be described is left out, and so is a path that is no line.
+    /// These directories, without one that cannot be examined or whose path has a line end.
     pub(crate) fn of(responses: &Dir, queries: &Dir) -> Self {
         let place = |(purpose, dir): (&str, &Dir)| {
             let identity = dir.identity().ok()?;
@@ -52,8 +52,8 @@ impl Served {
         text
     }
 
-    /// Reads the text of a lock. `None` where it says nothing of directories. A line that is not
-    /// whole is still being written.
+    /// Reads the text of a lock. `None` if it names no directory. A line without its end is still
+    /// being written.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let lines = text.split_inclusive(|byte| *byte == b'\n').skip(1);
         let places: Vec<Place> =
@@ -61,12 +61,12 @@ impl Served {
         (!places.is_empty()).then_some(Served { places })
     }
 
-    /// The directory of answers that is served, where `ours` is another one.
+    /// The watcher's directory of answers, if it is not `ours`.
     pub(crate) fn other_responses(&self, ours: &Dir) -> Result<Option<&Path>, SpoolError> {
         self.other(RESPONSES, ours)
     }
 
-    /// The directory of queries that is served, where `ours` is another one.
+    /// The watcher's directory of queries, if it is not `ours`.
     pub(crate) fn other_queries(&self, ours: &Dir) -> Result<Option<&Path>, SpoolError> {
         self.other(QUERIES, ours)
     }
@@ -78,7 +78,7 @@ impl Served {
         if place.identity == ours.identity()? {
             return Ok(None);
         }
-        // Made again since, or seen through another mount.
+        // The directory was created again, or is visible through another mount.
         let is_ours = Dir::open(&place.path).is_ok_and(|now| now.is_same(ours).unwrap_or(false));
         Ok(if is_ours { None } else { Some(&place.path) })
     }

@@ -1,15 +1,15 @@
-//! The sign that a watcher lives, which goes with no file.
+//! The sign that a watcher lives, which does not depend on a file.
 //!
-//! A lock file can be removed while its lock is held; a second watcher would make it anew and hold
-//! a lock of its own. So a watcher also locks directories of the spool: with a shared lock of the
-//! open file description, which can be asked for without being taken, and which ends with its
-//! process. It hinders nobody: no two shared locks exclude each other, and whoever wants to be the
-//! one watcher asks for the signs of others.
+//! A lock file can be removed while a watcher holds its lock; a second watcher would create the
+//! file again and lock it. So a watcher also locks directories of the spool, with a shared lock of
+//! the open file description. Others can examine such a lock without taking it, and it ends with
+//! its process. It hinders nobody, because shared locks do not exclude each other. A process that
+//! wants to be the watcher looks for the signs of others.
 //!
-//! The directories are that of requests, that of claims, and the one above them, where the byte
-//! that is locked follows from the name of the directory of requests: so a spool that is removed
-//! and made anew is still known as served. A directory that others can open carries no sign:
-//! anybody could lock it, and keep the watcher from starting.
+//! The directories are the directory of requests, the directory of claims, and their parent. The
+//! name of the directory of requests decides which byte of the parent is locked: so a spool that is
+//! removed and created again is still known as served. A directory that others can open carries no
+//! sign: anybody could lock it, and prevent the watcher's start.
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -26,19 +26,19 @@ pub(crate) struct Sign {
     _places: Vec<Place>,
 }
 
-/// One byte of one directory, through an open file description of its own.
+/// One byte of one directory, through a separate open file description.
 #[derive(Debug)]
 struct Place {
     directory: OwnedFd,
     offset: libc::off_t,
 }
 
-/// Whether somebody else serves the spool of these requests.
+/// Whether another process serves the spool of these requests.
 pub(crate) fn is_set(requests: &Dir) -> Result<bool, SpoolError> {
     is_set_at(requests, &places(requests)?)
 }
 
-/// Sets the sign; `None`, and nothing is set, when somebody else has set it.
+/// Sets the sign; `None`, without a sign, if another process has set it.
 pub(crate) fn set(requests: &Dir) -> Result<Option<Sign>, SpoolError> {
     let places = places(requests)?;
     let mut signed = Vec::new();
@@ -50,7 +50,7 @@ pub(crate) fn set(requests: &Dir) -> Result<Option<Sign>, SpoolError> {
             Err(errno) => return Err(requests.error("lock", ".", errno)),
         }
     }
-    // Of two who set it at the same moment, none goes on.
+    // Of two processes that set it at the same moment, none continues.
     Ok((!is_set_at(requests, &signed)?).then_some(Sign { _places: signed }))
 }
 
@@ -60,7 +60,7 @@ impl Place {
     }
 }
 
-/// A lock of this kind on `len` bytes from `start` on; 0 bytes are all to the end.
+/// A lock of this kind on `len` bytes from `start` on; 0 means all bytes to the end.
 #[expect(clippy::cast_possible_truncation, reason = "the constants are 0 to 2")]
 pub(crate) fn range(kind: libc::c_int, start: libc::off_t, len: libc::off_t) -> libc::flock {
     let (l_type, l_whence) = (kind as libc::c_short, libc::SEEK_SET as libc::c_short);
@@ -69,7 +69,7 @@ pub(crate) fn range(kind: libc::c_int, start: libc::off_t, len: libc::off_t) -> 
 
 fn is_set_at(requests: &Dir, places: &[Place]) -> Result<bool, SpoolError> {
     for place in places {
-        // What a lock that excludes all others would have to wait for. Our own do not count.
+        // Asks which lock would block an exclusive lock. Our own locks do not count.
         let mut byte = place.byte(libc::F_WRLCK);
         match fcntl(&place.directory, FcntlArg::F_OFD_GETLK(&mut byte)) {
             Ok(_) if i32::from(byte.l_type) != libc::F_UNLCK => return Ok(true),
@@ -80,7 +80,7 @@ fn is_set_at(requests: &Dir, places: &[Place]) -> Result<bool, SpoolError> {
     Ok(false)
 }
 
-/// Where the sign is set, and looked for.
+/// The places at which the sign is set, and looked for.
 fn places(requests: &Dir) -> Result<Vec<Place>, SpoolError> {
     let above = offset_above(requests);
     let mut places = Vec::new();
@@ -97,7 +97,7 @@ fn places(requests: &Dir) -> Result<Vec<Place>, SpoolError> {
         match requests.file(name, flags) {
             Ok(directory) => {
                 let directory = OwnedFd::from(directory);
-                // It may have been exchanged since.
+                // The directory may have been replaced since.
                 let stat = fstat(&directory).map_err(|e| requests.error("examine", name, e))?;
                 if stat.st_mode & (libc::S_IRGRP | libc::S_IROTH) == 0 {
                     places.push(Place { directory, offset });
@@ -110,8 +110,8 @@ fn places(requests: &Dir) -> Result<Vec<Place>, SpoolError> {
     Ok(places)
 }
 
-/// The byte of the directory above that stands for this directory of requests: two spools beside
-/// each other have two.
+/// The byte of the parent directory for this directory of requests: two spools in one parent have
+/// two bytes.
 fn offset_above(requests: &Dir) -> libc::off_t {
     let path = requests.join("");
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
@@ -119,7 +119,7 @@ fn offset_above(requests: &Dir) -> libc::off_t {
     let hash = name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    // Byte 0 is for those to whom the directory above is a directory of requests itself.
+    // Byte 0 is for a spool whose directory of requests is the parent itself.
     libc::off_t::try_from(hash >> 2).unwrap_or(0) + 1
 }
 

@@ -1,7 +1,7 @@
-//! A file that we wrote and keep open, and the events on it.
+//! A file that we wrote and keep open, and its events.
 //!
-//! Whoever takes or removes the file shows by that what became of it. The watch is on the file and
-//! not on a directory, whose watch costs more the more files lie there. Waiting is the caller's.
+//! A claim or a removal of the file is an event. The watch is on the file, because the cost of a
+//! watch on a directory grows with the number of its files. The caller waits.
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 #[derive(Debug)]
 pub(crate) struct Watched {
-    /// Open for as long as we wait: a lock on it stays, and its removal shows as `IN_ATTRIB`.
+    /// Open during the wait: so its lock stays, and its removal is reported as `IN_ATTRIB`.
     file: File,
     watch: Option<Watch>,
 }
@@ -18,9 +18,9 @@ pub(crate) struct Watched {
 pub(crate) type Watch = (Inotify, WatchDescriptor);
 
 impl Watched {
-    /// `start` is [`watch`], but in a test.
+    /// `start` is [`watch`], except in a test.
     pub(crate) fn new(file: File, start: fn(&File) -> nix::Result<Watch>) -> Self {
-        // A user has 128 instances: whoever comes later looks from time to time instead.
+        // A user has 128 instances: a process without one looks from time to time instead.
         let watch = start(&file).ok();
         Watched { file, watch }
     }
@@ -39,17 +39,17 @@ impl Watched {
         }
     }
 
-    /// Ends the watching. Closing an instance that still watches takes the kernel some 15 ms; after
-    /// this, and a moment later, it takes none.
+    /// Removes the watch. The kernel needs about 15 ms to close an instance that still has a watch,
+    /// and no time if the watch was removed a moment before.
     pub(crate) fn unwatch(&self) {
         if let Some((inotify, watch)) = &self.watch {
-            // A watch that is gone with its file is as good as removed.
+            // A watch that is gone with its file needs no removal.
             let _ = inotify.rm_watch(*watch);
         }
     }
 }
 
-/// Watches `file` under whatever name it has or will have.
+/// Watches `file`, whatever name it has or gets.
 pub(crate) fn watch(file: &File) -> nix::Result<Watch> {
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
     let events =

@@ -1,8 +1,8 @@
-//! The watcher's half: see what is pending, claim it, answer it.
+//! The watcher's half: list the pending requests, claim and answer them.
 //!
-//! A claim is one rename, which either wins or finds nothing, against the client's withdrawal and
-//! against any other watcher. An answer is written once and never overwritten. Other crates decide
-//! which request to claim and what to answer; `retention` keeps the directories small.
+//! A claim is one rename: the kernel decides whether the claim, the client's withdrawal or another
+//! watcher came first. An answer is written once and never overwritten. Other crates decide which
+//! request to claim and what to answer; `retention` keeps the directories small.
 
 use fence_protocol::{NodeName, RecordName, RequestId};
 use nix::errno::Errno;
@@ -34,47 +34,46 @@ pub struct WatcherSpool {
 /// The outcome of a claim.
 #[derive(Debug)]
 pub enum ClaimOutcome {
-    /// There was nothing to claim: its client has withdrawn it.
+    /// The request does not exist: its client has withdrawn it.
     Gone,
     /// The request could not be claimed and is still pending.
     Failed(SpoolError),
-    /// The request is ours. It must be answered, whatever is in it.
+    /// The request is ours. The watcher must answer it, whatever its content.
     Claimed {
-        /// The file as it is now: what was seen while it was pending may have been another one.
-        /// [`Sight::Failed`] also when the claim could not be made durable; it must not be started.
+        /// The file as it is now: the pending file may have been another one. [`Sight::Failed`]
+        /// also if the claim could not be made durable; then the request must not be started.
         sight: Sight,
-        /// Nobody provably holds the file. Of a request that says it is held, this means that its
-        /// client is gone.
+        /// Nobody provably holds the file. If the request says that it is held, its client is gone.
         client_gone: bool,
     },
 }
 
-/// A request whose client is gone. While the value lives the client cannot come back to it.
+/// A request whose client is gone. The client cannot take it back before the value is dropped.
 #[derive(Debug)]
 pub struct Abandoned {
-    /// Its client said that it leaves the end to the watcher ([`crate::Submitted::hand_over`]).
+    /// The client left the end to the watcher ([`crate::Submitted::hand_over`]).
     pub is_handed_over: bool,
-    /// Bears our shared lock.
+    /// Has our shared lock.
     _file: File,
 }
 
-/// What a query's file holds.
+/// The content of a query's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueryText {
-    /// It was read.
+    /// The whole file was read.
     Whole {
         /// Its content.
         bytes: Vec<u8>,
         /// The time of its last change, in milliseconds of the wall clock.
         mtime_ms: i64,
     },
-    /// It has this many bytes, too many to be read.
+    /// The file has this many bytes, which is too many.
     TooLarge(u64),
 }
 
 impl WatcherSpool {
-    /// Opens the directories, and makes those that are the watcher's own. With `create` the two
-    /// that a user can choose are made as well.
+    /// Opens the directories, and creates the watcher's own. With `create` it also creates the two
+    /// that a user can choose.
     pub fn open(places: &Places, create: bool) -> Result<Self, SpoolError> {
         let open = if create { Dir::create } else { Dir::open };
         let [requests, responses, queries, claimed, rejected, started, returning] =
@@ -92,18 +91,18 @@ impl WatcherSpool {
         Ok(spool)
     }
 
-    /// Makes this process the spool's one watcher, for as long as the lock is kept.
+    /// Makes this process the spool's only watcher, until the lock is dropped.
     pub fn lock(&self) -> Result<WatcherLock, LockError> {
         lock::take(&self.requests, &self.served())
     }
 
-    /// The lock of those who run children for a watcher of this spool.
+    /// The lock of the processes that run children for a watcher of this spool.
     pub fn running_lock(&self) -> RunningLock<'_> {
         RunningLock { requests: &self.requests, claimed: &self.claimed }
     }
 
-    /// Makes the lock's file anew where somebody removed it, or put another one into its place;
-    /// says whether that was so. Until then the directories show that a watcher serves them.
+    /// Creates the lock's file again if somebody removed or replaced it. Returns whether it did so.
+    /// Until then the directories show that a watcher serves them.
     pub fn restore_lock(&self, lock: &mut WatcherLock) -> Result<bool, LockError> {
         lock::restore(&self.requests, &self.served(), lock)
     }
@@ -112,8 +111,8 @@ impl WatcherSpool {
         Served::of(&self.responses, &self.queries)
     }
 
-    /// Whether all paths still lead to the directories that are open. They do not when a directory
-    /// was removed and made again.
+    /// Whether all paths still lead to the open directories. They do not if somebody removed a
+    /// directory and created it again.
     pub fn is_current(&self) -> bool {
         let Self { requests, claimed, rejected, responses, started, returning, queries } = self;
         [requests, claimed, rejected, responses, started, returning, queries]
@@ -121,18 +120,18 @@ impl WatcherSpool {
             .all(Dir::is_current)
     }
 
-    /// The file names of what is pending, in no order. It lists the whole directory.
+    /// The file names of the pending requests, in no order. It lists the whole directory.
     pub fn pending(&self) -> Result<Vec<String>, SpoolError> {
         visible_json(&self.requests)
     }
 
-    /// The names of what is claimed, in no order.
+    /// The names of the claimed requests, in no order.
     pub fn claimed(&self) -> Result<Vec<RecordName>, SpoolError> {
         let names = self.claimed.names()?;
         Ok(names.iter().filter_map(|name| RecordName::from_file_name(name)).collect())
     }
 
-    /// The names of the records of targets that a reboot has made off, in no order; see
+    /// The names of the records of targets that a reboot has switched off, in no order; see
     /// [`WatcherSpool::keep_returning`].
     pub fn returning(&self) -> Result<Vec<RecordName>, SpoolError> {
         let names = self.returning.names()?;
@@ -144,44 +143,44 @@ impl WatcherSpool {
         visible_json(&self.queries)
     }
 
-    /// Reads a pending request without changing anything. Never blocks, whatever lies there.
+    /// Reads a pending request, and changes nothing. Never blocks, whatever file has the name.
     pub fn inspect(&self, name: &RecordName) -> Sight {
         record::inspect(&self.requests, &name.file_name()).0
     }
 
-    /// Reads a claimed request, one that a watcher left behind.
+    /// Reads a claimed request that an earlier watcher left.
     pub fn inspect_claimed(&self, name: &RecordName) -> Sight {
         record::inspect(&self.claimed, &name.file_name()).0
     }
 
-    /// Reads the record of a target that a reboot has made off.
+    /// Reads the record of a target that a reboot has switched off.
     pub fn inspect_returning(&self, name: &RecordName) -> Sight {
         record::inspect(&self.returning, &name.file_name()).0
     }
 
-    /// Takes a request out of its client's reach. With `sync` the claim outlives a crash of the
-    /// host.
+    /// Claims a request, so that its client cannot withdraw it. With `sync` the claim survives a
+    /// crash of the host.
     pub fn claim(&self, name: &RecordName, sync: bool) -> ClaimOutcome {
         let file_name = name.file_name();
-        // What is claimed must be found at its path by those who look for its client. Where no mark
-        // can be made, it would count as begun before.
+        // Others look for the client at the path of the claimed file. If no mark can be created,
+        // the request would count as begun before.
         for directory in [&self.claimed, &self.started] {
             if !directory.is_current() {
                 return ClaimOutcome::Failed(directory.error("use", "", Errno::ENOENT));
             }
         }
-        // Opened before: after the claim a lack of descriptors could no longer be waited out.
+        // Opened before the claim: after it, the watcher cannot wait for a free descriptor.
         let before = match record::open(&self.requests, &file_name, OFlag::O_RDONLY) {
             Ok(file) => Some(file),
             Err(OpenRefusal::System(errno)) if errno != Errno::ENOENT => {
                 return ClaimOutcome::Failed(self.requests.error("read", &file_name, errno));
             }
-            // What must not be read is claimed and refused; what is gone, the rename finds gone.
+            // An untrusted file is claimed and refused; if the file is gone, the rename fails.
             Err(_) => None,
         };
         match self.requests.rename(&file_name, &self.claimed, &file_name) {
             Ok(()) => {}
-            // The same error tells that the directory of claims is gone.
+            // A missing directory of claims gives the same error.
             Err(Errno::ENOENT) if self.requests.lacks(&file_name) => return ClaimOutcome::Gone,
             Err(errno) => {
                 let error = self.requests.rename_error("claim", &file_name, errno);
@@ -197,18 +196,18 @@ impl WatcherSpool {
         }
     }
 
-    /// A request, claimed or still pending, that no client holds any more; `None` while one does.
+    /// A claimed or pending request that no client holds any more; `None` while a client holds it.
     pub fn abandoned(&self, name: &RecordName) -> Option<Abandoned> {
         let file_name = name.file_name();
         let open = |directory| record::open(directory, &file_name, OFlag::O_RDONLY).ok();
         let found = [&self.claimed, &self.requests].into_iter().find_map(open);
         let file = found.filter(|file| !is_held(file))?;
-        // Looked at under the lock: before that the client may have taken the request back.
+        // Read under the lock: before that, the client may have taken the request back.
         let mode = file.metadata().ok().map(|facts| facts.permissions().mode() & 0o777);
         Some(Abandoned { is_handed_over: mode == Some(HANDED_OVER_MODE), _file: file })
     }
 
-    /// Where the claimed request `name` lies, for [`is_claim_held`].
+    /// The path of the claimed request `name`, for [`is_claim_held`].
     pub fn claimed_path(&self, name: &RecordName) -> PathBuf {
         self.claimed.join(&name.file_name())
     }
@@ -232,23 +231,23 @@ impl WatcherSpool {
             || self.started.has(&id.canonical())?)
     }
 
-    /// Whether there is an answer of this very name.
+    /// Whether an answer has exactly this name.
     pub fn has_answer(&self, name: &RecordName) -> Result<bool, SpoolError> {
         self.responses.has(&name.file_name())
     }
 
-    /// Reads the answer of this very name.
+    /// Reads the answer of exactly this name.
     pub fn inspect_answer(&self, name: &RecordName) -> Sight {
         record::inspect(&self.responses, &name.file_name()).0
     }
 
     /// Whether the request `id`, just claimed as `name`, was begun before: under another name, or
-    /// by another watcher that should not be there. To be asked between the claim and the start.
+    /// by another watcher that should not exist. Call it between the claim and the start.
     ///
-    /// A name other than `<id>`, in its canonical form, leaves a mark of the identity: whoever
-    /// claims the same identity under another name, perhaps for another target, would not find it
-    /// otherwise. Two that are claimed at the same moment each look for what the other one has left
-    /// by then, so that at most one starts.
+    /// A name other than `<id>`, in its canonical form, leaves a mark of the identity. Otherwise a
+    /// claim of the same identity under another name, perhaps for another target, would not find
+    /// it. Of two such claims at the same moment, each looks for the traces of the other, so that
+    /// at most one starts.
     pub fn was_begun(
         &self,
         name: &RecordName,
@@ -265,7 +264,7 @@ impl WatcherSpool {
         Ok(!self.mark_started(id)? || self.claimed.has(&of_id.file_name())?)
     }
 
-    /// Marks the request `id` as started; false when that was done before.
+    /// Marks the request `id` as started; false if it was already marked.
     pub(crate) fn mark_started(&self, id: &RequestId) -> Result<bool, SpoolError> {
         let mark = id.canonical();
         match self.started.file(&mark, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL) {
@@ -275,47 +274,48 @@ impl WatcherSpool {
         }
     }
 
-    /// Writes an answer, durably. An answer that is already there stands. One call at a time for
-    /// one name.
+    /// Writes an answer durably. An existing answer stays. At most one call at a time for each
+    /// name.
     pub fn answer(&self, name: &RecordName, bytes: &[u8]) -> Result<(), SpoolError> {
         self.responses.put(&name.file_name(), &name.temporary(), bytes, true).map(drop)
     }
 
-    /// Proves that an answer could be written at this moment, by a hidden file of the size of one,
-    /// which is removed again.
+    /// Proves that an answer could be written at this moment: writes a hidden file of the same size
+    /// and removes it.
     pub fn try_answering(&self) -> Result<(), SpoolError> {
         self.responses.try_writing(ANSWER_BYTES)
     }
 
-    /// Removes a pending request, if it is still there.
+    /// Removes a pending request, if it still exists.
     pub fn remove_pending(&self, name: &RecordName) -> Result<(), SpoolError> {
         self.requests.unlink(&name.file_name()).map(drop)
     }
 
-    /// Removes a claimed request, if it is still there: after its answer is written. Should a crash
-    /// undo this, the answer tells that it is done.
+    /// Removes a claimed request, if it still exists. Call it after the answer is written: if a
+    /// crash undoes the removal, the answer shows that the request is done.
     pub fn remove_claimed(&self, name: &RecordName) -> Result<(), SpoolError> {
         self.claimed.unlink(&name.file_name()).map(drop)
     }
 
-    /// Keeps the claimed request `name`, a reboot that is answered, as the record that its target is
-    /// to be brought back; under its identity, because a client may use its name again.
+    /// Keeps the claimed request `name`, an answered reboot, as the record that its target is to be
+    /// switched on again. The record is named by the identity, because a client may use `name`
+    /// again.
     pub fn keep_returning(&self, name: &RecordName, id: &RequestId) -> Result<(), SpoolError> {
         let (file_name, kept) = (name.file_name(), RecordName::of_id(id).file_name());
         match self.claimed.rename(&file_name, &self.returning, &kept) {
             Ok(()) => Ok(()),
-            // The same error tells that the directory of the records is gone.
+            // A missing directory of the records gives the same error.
             Err(Errno::ENOENT) if self.claimed.lacks(&file_name) => Ok(()),
             Err(errno) => Err(self.claimed.rename_error("keep", &file_name, errno)),
         }
     }
 
-    /// Removes the record of [`WatcherSpool::keep_returning`], if it is there.
+    /// Removes the record of [`WatcherSpool::keep_returning`], if it exists.
     pub fn forget_returning(&self, name: &RecordName) -> Result<(), SpoolError> {
         self.returning.unlink(&name.file_name()).map(drop)
     }
 
-    /// What a query's file holds, if it may be read. The error is one that may pass.
+    /// The content of a query's file, if it is trusted. The error may pass.
     pub fn read_query(&self, file_name: &str) -> Result<Option<QueryText>, SpoolError> {
         if !is_plain(file_name) {
             return Ok(None);
@@ -330,7 +330,7 @@ impl WatcherSpool {
         }
     }
 
-    /// Writes the answer to a query, unless its client has gone and taken the query along.
+    /// Writes the answer to a query, unless its client is gone and has removed the query.
     pub fn answer_query(&self, query_id: &str, bytes: &[u8]) -> Result<(), SpoolError> {
         let name: RecordName =
             query_id.parse().map_err(|_| self.queries.error("answer", query_id, Errno::EINVAL))?;
@@ -341,8 +341,8 @@ impl WatcherSpool {
         self.queries.put(&answer, &format!(".{answer}.tmp"), bytes, false).map(drop)
     }
 
-    /// Removes a query, if it is still there: after its answer is written, because its client waits
-    /// for this.
+    /// Removes a query, if it still exists. Call it after the answer is written, because the client
+    /// waits for the removal.
     pub fn remove_query(&self, file_name: &str) -> Result<(), SpoolError> {
         if !is_plain(file_name) {
             return Err(self.queries.error("remove", file_name, Errno::EINVAL));
@@ -351,8 +351,8 @@ impl WatcherSpool {
     }
 }
 
-/// Whether anybody provably holds the claimed request at `path`; `None` where it is gone or not to
-/// be read. Any process of the watcher's user may ask.
+/// Whether a client provably holds the claimed request at `path`; `None` if the file is gone or not
+/// trusted. Any process of the watcher's user may call this.
 pub fn is_claim_held(path: &Path) -> Result<Option<bool>, SpoolError> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
     let directory = match Dir::open(directory) {
@@ -367,7 +367,7 @@ pub fn is_claim_held(path: &Path) -> Result<Option<bool>, SpoolError> {
     }
 }
 
-/// All directories of a spool: first the three that clients know.
+/// All directories of a spool; the first three are those that clients know.
 fn directories(places: &Places) -> [PathBuf; 7] {
     let Places { requests, responses, queries } = places.clone();
     let (claimed, rejected) = (requests.join(CLAIMED), requests.join(".rejected"));
@@ -375,7 +375,7 @@ fn directories(places: &Places) -> [PathBuf; 7] {
     [requests, responses, queries, claimed, rejected, started, returning]
 }
 
-/// An answer in the directory of requests could be read as a request.
+/// Fails if a directory has two purposes: an answer among the requests could be read as a request.
 fn refuse_to_use_twice(directories: &[&Dir]) -> Result<(), SpoolError> {
     for (at, one) in directories.iter().enumerate() {
         for other in &directories[..at] {
@@ -388,8 +388,8 @@ fn refuse_to_use_twice(directories: &[&Dir]) -> Result<(), SpoolError> {
     Ok(())
 }
 
-/// Why a watcher that starts would refuse these places: all of it. Makes no directory, and does not
-/// disturb a watcher that serves them.
+/// All reasons for which a watcher would not start with these places. Creates no directory, and
+/// does not disturb a watcher that serves them.
 pub fn examine_places(places: &Places) -> Vec<SpoolError> {
     let all = directories(places);
     let mut problems: Vec<SpoolError> =
@@ -401,15 +401,14 @@ pub fn examine_places(places: &Places) -> Vec<SpoolError> {
         problems.extend(lock::examine(&requests, open(&all[3]).as_ref()));
     }
     problems.extend(check_renames(places).err());
-    // Below one directory that is refused, so is each of its own, for the same reason.
-    let mut told = BTreeSet::new();
-    problems.retain(|problem| told.insert(problem.to_string()));
+    // Directories below a refused directory are refused for the same reason.
+    let mut known = BTreeSet::new();
+    problems.retain(|problem| known.insert(problem.to_string()));
     problems
 }
 
-/// Whether a file of the spool can be renamed as a claim and an answer need it: without replacing
-/// another one. Fails if the file system cannot do so; a directory that is missing or cannot be
-/// used is passed over.
+/// Fails if the file system of a directory cannot rename a file without replacing another one, as a
+/// claim and an answer require. Skips a directory that is missing or cannot be used.
 pub fn check_renames(places: &Places) -> Result<(), SpoolError> {
     [&places.requests, &places.responses, &places.queries]
         .into_iter()
@@ -417,8 +416,8 @@ pub fn check_renames(places: &Places) -> Result<(), SpoolError> {
         .try_for_each(|directory| directory.try_rename())
 }
 
-/// Whether an answer could be written at this moment. Directories that are missing or cannot be
-/// used are passed over.
+/// Fails if no answer could be written at this moment. Skips a directory that is missing or cannot
+/// be used.
 pub fn check_answers(places: &Places) -> Result<(), SpoolError> {
     match Dir::open(&places.responses) {
         Ok(responses) => responses.try_writing(ANSWER_BYTES),
@@ -426,22 +425,22 @@ pub fn check_answers(places: &Places) -> Result<(), SpoolError> {
     }
 }
 
-/// The size of an answer, which has a page on the disk.
+/// The size of an answer in bytes: a page on the disk.
 const ANSWER_BYTES: usize = 4096;
 
-/// Whether somebody holds the client's lock on `file`. The lock for this look is shared, so that
-/// two looks never take each other for a client. It ends with `file`.
+/// Whether a client holds its lock on `file`. The lock for this test is shared, so that two tests
+/// never take each other for a client. It ends with `file`.
 pub(crate) fn is_held(file: &File) -> bool {
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
-/// The directory of claimed requests, in that of the requests.
+/// The directory of claimed requests, in the directory of requests.
 pub(crate) const CLAIMED: &str = ".claimed";
 
-/// The mode of a request for which its client waits.
+/// The mode of a request whose client waits.
 pub(crate) const HELD_MODE: u32 = 0o600;
 
-/// The mode of a request that its client gave up without an answer.
+/// The mode of a request whose client gave up without an answer.
 pub(crate) const HANDED_OVER_MODE: u32 = 0o400;
 
 fn visible_json(dir: &Dir) -> Result<Vec<String>, SpoolError> {

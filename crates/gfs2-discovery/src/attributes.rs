@@ -1,13 +1,14 @@
 //! The parameters of a resource in the CIB, as Pacemaker evaluates them.
 //!
-//! A resource has sets of parameters, of its own and of its template together; then come those of
-//! its group and of its clone. Of the sets of one element, one with a higher score comes first, and
-//! of equal ones the later: so a resource's own set comes before its template's. The first set that
-//! has a parameter gives its value. Sets and parameters may be references to others.
+//! The sets of parameters have this order: first the sets of the resource and its template
+//! together, then the sets of its group, then those of its clone. Within one element, a set with a
+//! higher score comes first; of equal scores, the later set comes first, so a resource's own set
+//! comes before its template's. The first set with a parameter gives its value. Sets and parameters
+//! may be references.
 //!
-//! A set may have a rule, and counts only where the rule holds. Rules about a node's name or number
-//! are evaluated. What else a rule can be about (time, attributes of nodes) is not known here: such
-//! a set may hold or not.
+//! A set with a rule counts only if the rule holds. This module evaluates rules about a node's name
+//! or number. It cannot evaluate other rules (about time or node attributes): such a set may count
+//! or not.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -20,7 +21,7 @@ pub(crate) type Named<'a> = HashMap<&'a str, Node<'a, 'a>>;
 /// The parameters of one resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Parameters {
-    /// In the order in which they count.
+    /// In their order of precedence.
     sets: Vec<Set>,
 }
 
@@ -30,19 +31,19 @@ struct Set {
     pairs: Vec<(String, String)>,
 }
 
-/// When a set counts.
+/// The condition for a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Rule {
     All(Vec<Rule>),
     Any(Vec<Rule>),
-    /// One of the node's texts is this, or is not this.
+    /// The node's name or number is `value`, or is not `value`.
     Node {
         about: About,
         is: bool,
         value: String,
     },
     Always(bool),
-    /// Nothing here can tell.
+    /// This module cannot evaluate it.
     Unknown,
 }
 
@@ -56,38 +57,38 @@ enum About {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Where<'a> {
     pub(crate) name: &'a str,
-    /// One number, or none where the node has several.
+    /// The node's number; `None` if the node has several.
     pub(crate) id: Option<&'a str>,
 }
 
 /// The value of a parameter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice<'a> {
-    /// The value by all sets that are known to count.
+    /// The value by the sets that certainly count.
     certain: Option<&'a str>,
-    /// The values that it has if a set counts of which that is not known.
+    /// The values by the sets that may count.
     possible: Vec<&'a str>,
 }
 
 impl<'a> Choice<'a> {
-    /// The most probable value: empty without any.
+    /// The most probable value; empty if there is none.
     pub(crate) fn value(&self) -> &'a str {
         self.certain.or(self.possible.first().copied()).unwrap_or_default()
     }
 
-    /// Whether the value is, or could be, one of those for which `is` holds.
+    /// Whether `is` holds for the value, or for a possible value.
     pub(crate) fn may_be(&self, is: impl Fn(&str) -> bool) -> bool {
         self.certain.iter().chain(&self.possible).any(|value| is(value))
     }
 
-    /// Whether a rule that is not evaluated could make it another one.
+    /// Whether a rule that cannot be evaluated could change the value.
     pub(crate) fn is_doubtful(&self) -> bool {
         !self.possible.is_empty()
     }
 }
 
 impl Parameters {
-    /// Those of `primitive`, with its template's and with those of the group and clone around it.
+    /// The parameters of `primitive`, with those of its template, its group and its clone.
     pub(crate) fn of<'a>(
         primitive: Node<'a, 'a>,
         template: Option<Node<'a, 'a>>,
@@ -105,7 +106,7 @@ impl Parameters {
                 .filter_map(|element| resolved(element, named))
                 .collect();
             found.reverse();
-            // Stable: of equal ones the later stays ahead.
+            // A stable sort: of equal scores, the later set stays first.
             found.sort_by_key(|set| Reverse(score(*set)));
             sets.extend(found.into_iter().map(|set| Set::of(set, named)));
         }
@@ -196,7 +197,7 @@ impl Rule {
         }
     }
 
-    /// Whether it holds on a node, if that is known.
+    /// Whether it holds on a node; `None` if unknown.
     fn holds(&self, place: Where<'_>) -> Option<bool> {
         match self {
             Rule::All(parts) => combined(parts, place, false),
@@ -214,20 +215,16 @@ impl Rule {
     }
 }
 
-/// What the parts come to: `decisive` if one of them is, else unknown if one of them is that.
+/// The result of the parts: `decisive` if one of them is, else unknown if one of them is unknown.
 fn combined(parts: &[Rule], place: Where<'_>, decisive: bool) -> Option<bool> {
-    let mut all = Some(!decisive);
-    for part in parts {
-        match part.holds(place) {
-            Some(holds) if holds == decisive => return Some(decisive),
-            Some(_) => {}
-            None => all = None,
-        }
+    let held: Vec<_> = parts.iter().map(|part| part.holds(place)).collect();
+    if held.contains(&None) && !held.contains(&Some(decisive)) {
+        return None;
     }
-    all
+    Some(held.contains(&Some(decisive)) == decisive)
 }
 
-/// `element`, or the one of its kind to which it refers.
+/// `element`, or the element of the same kind to which it refers.
 fn resolved<'a>(element: Node<'a, 'a>, named: &Named<'a>) -> Option<Node<'a, 'a>> {
     match element.attribute("id-ref") {
         None => Some(element),
@@ -240,7 +237,7 @@ fn score(set: Node<'_, '_>) -> i64 {
     match score.trim_start_matches(['+', '-']) {
         "INFINITY" | "infinity" if score.starts_with('-') => -SCORE_MAX,
         "INFINITY" | "infinity" => SCORE_MAX,
-        // One that is no number counts as none, as Pacemaker has it.
+        // As in Pacemaker, a score that is no number counts as 0.
         _ => score.parse::<i64>().unwrap_or(0).clamp(-SCORE_MAX, SCORE_MAX),
     }
 }
@@ -248,7 +245,7 @@ fn score(set: Node<'_, '_>) -> i64 {
 /// Pacemaker's infinity.
 const SCORE_MAX: i64 = 1_000_000;
 
-/// The deepest rule that is evaluated: nobody writes one of four.
+/// The deepest rule that is evaluated; nobody nests four rules.
 const RULE_DEPTH_MAX: usize = 32;
 
 #[cfg(test)]

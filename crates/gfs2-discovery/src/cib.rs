@@ -1,10 +1,10 @@
 //! Pacemaker's CIB: the GFS2 file systems among the resources, and where they were active.
 //!
 //! Pacemaker deletes a node's operation history only when its fence has succeeded. Until then the
-//! history of a dead node tells what it had running, also to nodes that never mounted the same.
+//! history shows the resources of a dead node, also those that this node never mounted.
 //!
-//! The CIB knows devices and directories, not lock tables. A file system that is mounted here has
-//! the name of its lock table, any other the last part of its directory.
+//! The CIB has devices and directories, but no lock tables. A file system that is mounted here gets
+//! the name of its lock table, any other file system the last part of its directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use roxmltree::{Document, Node, ParsingOptions};
 
 use crate::attributes::{Named, Parameters, Where};
 use crate::history::was_active;
-use crate::names::{self, Known};
+use crate::names;
 use crate::{Held, Mounts, Report, Target};
 
 /// The parts of the CIB that discovery needs.
@@ -24,14 +24,14 @@ pub struct Cib {
 
 /// A node, with the resources that were active on it.
 ///
-/// One that came back with another number leaves its old entry. All entries of one name are one
+/// A node that came back with another number leaves its old entry. All entries of one name are one
 /// node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CibNode {
-    /// Its number as a text, or a remote node's name; several of one that came back.
+    /// Its numbers as texts, several if it came back with another one; or a remote node's name.
     ids: Vec<String>,
     uname: String,
-    /// `None` where the CIB has no status of it.
+    /// `None` if the CIB has no status of the node.
     active: Option<BTreeSet<String>>,
 }
 
@@ -42,7 +42,7 @@ struct Filesystem {
     parameters: Parameters,
 }
 
-/// A file system as it is on one node.
+/// A file system on one node.
 struct Place<'a> {
     resource: &'a str,
     directory: &'a str,
@@ -50,7 +50,7 @@ struct Place<'a> {
 }
 
 impl CibNode {
-    /// Its number in the cluster, if it has one and no other.
+    /// Its number in the cluster, if it has exactly one.
     pub(crate) fn number(&self) -> Option<u32> {
         match &self.ids[..] {
             [id] => id.parse().ok().filter(|number| *number != 0),
@@ -63,7 +63,7 @@ impl CibNode {
         Where { name: &self.uname, id: id.map(String::as_str) }
     }
 
-    /// Takes what another entry of the same node says.
+    /// Adds another entry of the same node.
     fn merge(&mut self, other: CibNode) {
         self.ids.extend(other.ids);
         if let Some(active) = other.active {
@@ -73,9 +73,9 @@ impl CibNode {
 }
 
 impl Cib {
-    /// Reads what `cibadmin --query` wrote.
+    /// Reads the output of `cibadmin --query`.
     ///
-    /// Lines before the XML are warnings: it begins with the first line that begins with `<`.
+    /// Lines before the XML are warnings: the XML starts at the first line that starts with `<`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let lines = text.split_inclusive('\n');
         let before = lines.take_while(|line| !line.trim_start().starts_with('<'));
@@ -89,7 +89,7 @@ impl Cib {
             .map_err(|error| format!("the CIB is not valid XML: {error}"))?;
         let root = document.root_element();
         if root.has_tag_name("pacemaker-result") && results_max > 0 {
-            // The CIB is a part of it, or its text.
+            // The CIB is a part of the result, or a text in it.
             let output = root.children().find(|part| part.has_tag_name("output"));
             let cib = root.children().find(|part| part.has_tag_name("cib"));
             return match (cib, output) {
@@ -118,13 +118,13 @@ impl Cib {
         }
     }
 
-    /// The directories of all file systems, on whatever node.
+    /// The directories of all file systems on all nodes.
     pub(crate) fn directories(&self) -> impl Iterator<Item = &str> {
         self.filesystems.iter().flat_map(|system| system.parameters.values("directory"))
     }
 
-    /// Number, or a remote node's name, and name of each node; a node that came back with another
-    /// number is there with each.
+    /// The number (or a remote node's name) and the name of each node; a node with several numbers
+    /// appears with each.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.nodes
             .iter()
@@ -133,11 +133,11 @@ impl Cib {
 
     /// The node that `target` means.
     pub(crate) fn node(&self, target: Target<'_>) -> Option<&CibNode> {
-        let known = self.nodes.iter().map(|node| Known::of(Some(&node.uname), &[]));
+        let known = self.nodes.iter().map(|node| names::known(Some(&node.uname), &[]));
         names::find(target, &known.collect::<Vec<_>>()).ok().map(|place| &self.nodes[place])
     }
 
-    /// What a node holds: the one found by its name, else the one with this number.
+    /// The file systems of the node that was found by its name, else of the node with this number.
     pub(crate) fn report(
         &self,
         by_name: Option<&CibNode>,
@@ -175,7 +175,7 @@ impl Cib {
     }
 }
 
-/// What a node holds at these places, with the names of the file systems.
+/// The file systems of a node at these places, with their names.
 fn named(places: &[Place<'_>], node: &CibNode, mounts: &Mounts) -> Vec<Held> {
     let mut frequency: BTreeMap<&str, usize> = BTreeMap::new();
     for place in places {
@@ -188,7 +188,7 @@ fn named(places: &[Place<'_>], node: &CibNode, mounts: &Mounts) -> Vec<Held> {
         let name = match table.and_then(|table| table.split_once(':')) {
             Some((_, name)) => name,
             None if is_plain => last_part,
-            // It would stand for several.
+            // The last part would name several file systems.
             None => place.resource,
         };
         let Place { resource, directory, device } = place;
@@ -219,7 +219,7 @@ fn nodes(root: Node<'_, '_>) -> Vec<CibNode> {
         let resources = state.descendants().filter(|node| node.has_tag_name("lrm_resource"));
         let active = resources.filter(|resource| was_active(*resource)).map(|resource| {
             let id = attribute(resource, "id");
-            // The instances of a clone that are told apart have a number.
+            // The instances of a globally unique clone have a number.
             match id.rsplit_once(':') {
                 Some((name, number)) if number.parse::<u32>().is_ok() => name.to_owned(),
                 _ => id,
@@ -269,9 +269,10 @@ fn attribute(element: Node<'_, '_>, name: &str) -> String {
     element.attribute(name).unwrap_or_default().to_owned()
 }
 
-/// How deep a CIB may lie in results.
+/// The most results around a CIB.
 const RESULTS_MAX: usize = 1;
-/// More elements, attributes and texts than the CIB of a hundred nodes with a thousand resources.
+/// More elements, attributes and texts than the CIB of a hundred nodes with a thousand resources
+/// has.
 const XML_NODES_MAX: u32 = 2_000_000;
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
-//! The nodes of the cluster, under each of their names.
+//! The nodes of the cluster, with all their names.
 //!
-//! corosync's configuration and the CIB each know a part: the one has no remote nodes, the other no
-//! addresses. A node that both have is one here.
+//! corosync's configuration has no remote nodes, and the CIB has no addresses. A node in both
+//! sources is one node here.
 
 use crate::names::{self, Known};
 use crate::{Cib, Corosync, Reading};
 
-/// The nodes, as far as anybody knows them.
+/// The nodes, as far as they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterNodes {
     nodes: Vec<Names>,
-    /// Why sources that are there could not be read, where no other source names the nodes.
+    /// Why existing sources could not be read, if no other source names the nodes.
     unread: Option<String>,
 }
 
@@ -24,7 +24,7 @@ struct Names {
 }
 
 impl ClusterNodes {
-    /// What the two sources know.
+    /// The nodes of the two sources.
     pub fn of(corosync: &Reading<Corosync>, cib: &Reading<Cib>) -> Self {
         let mut nodes = Vec::new();
         if let Reading::Got(corosync) = corosync {
@@ -50,7 +50,7 @@ impl ClusterNodes {
             node.id.as_deref() == Some(id) || node.name.as_ref().is_some_and(has_name)
         };
         if let Some(node) = self.nodes.iter_mut().find(is_it) {
-            // A fence names the node as the cluster manager does.
+            // A fence uses the cluster manager's name of the node.
             node.others.extend(node.name.replace(name.to_owned()));
         } else {
             let (id, name) = (Some(id.to_owned()), Some(name.to_owned()));
@@ -58,7 +58,7 @@ impl ClusterNodes {
         }
     }
 
-    /// Whether `name` is that of a node.
+    /// Whether `name` is the name of a node.
     pub fn have(&self, name: &str) -> bool {
         !names::places(name, &self.known()).is_empty()
     }
@@ -69,7 +69,7 @@ impl ClusterNodes {
         self.nodes.iter().find(|node| node.id.as_ref() == Some(&number))?.shown()
     }
 
-    /// Why nobody can say whether `plug` is the name of another node than `nodename`.
+    /// Why it cannot be decided whether `plug` is the name of another node than `nodename`.
     pub fn doubt(&self, plug: &str, nodename: &str) -> Option<&str> {
         let known = self.known();
         let own = names::places(nodename, &known);
@@ -77,12 +77,12 @@ impl ClusterNodes {
         self.unread().filter(|_| !is_own && !names::are_one(plug, nodename))
     }
 
-    /// Why sources that are there could not be read, where no other source names the nodes.
+    /// Why existing sources could not be read, if no other source names the nodes.
     pub fn unread(&self) -> Option<&str> {
         self.unread.as_deref()
     }
 
-    /// The node that `plug` is the name of, where that is certainly another one than `nodename`.
+    /// The node with the name `plug`, if it is certainly another node than `nodename`.
     pub fn other_node(&self, plug: &str, nodename: &str) -> Option<&str> {
         let known = self.known();
         let (plugs, own) = (names::places(plug, &known), names::places(nodename, &known));
@@ -92,7 +92,7 @@ impl ClusterNodes {
     }
 
     fn known(&self) -> Vec<Known<'_>> {
-        self.nodes.iter().map(|node| Known::of(node.name.as_deref(), &node.others)).collect()
+        self.nodes.iter().map(|node| names::known(node.name.as_deref(), &node.others)).collect()
     }
 }
 

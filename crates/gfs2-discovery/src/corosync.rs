@@ -1,14 +1,14 @@
-//! `/etc/corosync/corosync.conf`: the cluster's name, and which node has which number.
+//! `/etc/corosync/corosync.conf`: the cluster's name, and the numbers of the nodes.
 //!
-//! Read as corosync itself reads it: a line is a comment (`#`), opens a section (`name {`), sets a
-//! value (`key: value`) or closes the section (`}`).
+//! This module reads the file as corosync does: a line is a comment (`#`), opens a section
+//! (`name {`), sets a value (`key: value`) or closes the section (`}`).
 
 use std::net::IpAddr;
 
 use crate::Target;
-use crate::names::{self, Known};
+use crate::names;
 
-/// What corosync is configured to be.
+/// corosync's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Corosync {
     /// The cluster's name.
@@ -22,15 +22,15 @@ pub struct Corosync {
 pub struct ClusterNode {
     /// Its number.
     pub id: Option<u32>,
-    /// Its name; without one Pacemaker takes an address or the host's name.
+    /// Its name; without a name, Pacemaker uses an address or the host's name.
     pub name: Option<String>,
     /// `ring0_addr` and so on: addresses or host names.
     pub addresses: Vec<String>,
 }
 
 impl Corosync {
-    /// Reads the text of the file. What makes no sense is passed over: it is corosync that judges
-    /// it.
+    /// Reads the text of the file. Ignores lines without a meaning: corosync itself checks the
+    /// file.
     pub fn parse(text: &str) -> Self {
         let mut corosync = Corosync::default();
         let mut sections: Vec<&str> = Vec::new();
@@ -55,7 +55,7 @@ impl Corosync {
         }
         let Some(node) = self.nodes.last_mut().filter(|_| sections == NODE) else { return };
         match key {
-            // Zero means none: corosync makes a number of the address then.
+            // Zero means none: then corosync derives a number from the address.
             "nodeid" => node.id = value.parse().ok().filter(|id| *id != 0),
             "name" => node.name = Some(value.to_owned()),
             _ if key.starts_with("ring") && key.ends_with("_addr") => {
@@ -65,7 +65,7 @@ impl Corosync {
         }
     }
 
-    /// Whether each node has a name, as far as Pacemaker takes it from here.
+    /// Whether each node has a name that Pacemaker takes from this file.
     pub(crate) fn names_all_nodes(&self) -> bool {
         let is_host = |address: &String| address.parse::<IpAddr>().is_err();
         let has_name =
@@ -75,7 +75,8 @@ impl Corosync {
 
     /// The number of `target`.
     pub fn node_id(&self, target: Target<'_>) -> Result<u32, String> {
-        let known = self.nodes.iter().map(|node| Known::of(node.name.as_deref(), &node.addresses));
+        let known =
+            self.nodes.iter().map(|node| names::known(node.name.as_deref(), &node.addresses));
         let place = names::find(target, &known.collect::<Vec<_>>())
             .map_err(|why| format!("{why} in corosync.conf"))?;
         let id = self.nodes[place].id;

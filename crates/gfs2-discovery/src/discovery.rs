@@ -1,11 +1,11 @@
-//! What the sources answered, put together.
+//! The answers of all sources together.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use fence_protocol::bounded;
 
-/// A place to learn from.
+/// A source of information.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// The kernel's lockspaces.
@@ -27,55 +27,55 @@ impl Source {
     }
 }
 
-/// What one source says.
+/// The answer of one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// The target holds these, as far as this source can see.
+    /// The file systems that the target holds, as far as this source knows.
     Answered {
         /// The file systems.
         held: Vec<Held>,
-        /// What it could not see.
+        /// The part that the source could not see.
         remark: Option<String>,
     },
-    /// The source is there and could not tell, for this reason.
+    /// The source exists, but could not answer, for this reason.
     Blind(String),
-    /// There is no such source here; what is missing.
+    /// This node has no such source, for this reason.
     Absent(String),
 }
 
-/// A file system that a source knows of.
+/// A file system that a source knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Its name: the part of its lock table after the colon, which is its lockspace's name too.
+    /// Its name: the part of its lock table after the colon, which is also its lockspace's name.
     pub name: String,
-    /// How the source knows.
+    /// How the source knows it.
     pub how: String,
 }
 
-/// Everything that was learned.
+/// The result of a discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discovery {
     reports: Vec<(Source, Report)>,
 }
 
-/// What it comes to.
+/// The conclusion from all sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// The target holds at least one file system.
     Found,
-    /// A source answered, and none knows of a file system that the target holds.
+    /// A source answered, and no source knows a file system of the target.
     None,
     /// No source answered.
     Unknown,
 }
 
-/// The most file systems that are named, and the longest name in bytes: a request has its bounds,
-/// and no discovery may make one that is refused.
+/// The most file systems that are named, and the longest name in bytes: a watcher refuses a request
+/// that is too large, and no discovery may cause this.
 const NAMES_MAX: usize = 1000;
 const NAME_BYTES_MAX: usize = 255;
 
 impl Discovery {
-    /// What these sources said.
+    /// The result of these answers.
     pub fn new(mut reports: Vec<(Source, Report)>) -> Self {
         for (_, report) in &mut reports {
             if let Report::Answered { held, .. } = report {
@@ -87,7 +87,7 @@ impl Discovery {
         Discovery { reports }
     }
 
-    /// Each file system, with the sources that know of it and how.
+    /// Each file system, with the sources that know it and how.
     pub fn learned(&self) -> BTreeMap<&str, Vec<(Source, &str)>> {
         let mut learned: BTreeMap<&str, Vec<_>> = BTreeMap::new();
         for (source, report) in &self.reports {
@@ -106,12 +106,12 @@ impl Discovery {
         self.learned().into_keys().map(str::to_owned).collect()
     }
 
-    /// What each source said, in the order of their truth.
+    /// The answer of each source, the most reliable source first.
     pub fn reports(&self) -> &[(Source, Report)] {
         &self.reports
     }
 
-    /// What it comes to.
+    /// The conclusion from all sources.
     pub fn outcome(&self) -> Finding {
         let answered = |(_, report): &(Source, Report)| matches!(report, Report::Answered { .. });
         if !self.learned().is_empty() {
@@ -124,7 +124,7 @@ impl Discovery {
     }
 }
 
-/// In one line: what was found and by whom, and which source was blind.
+/// In one line: the file systems, the sources that know them, and the blind sources.
 impl fmt::Display for Discovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.outcome() {

@@ -1,17 +1,17 @@
-//! The kernel's lockspaces: who is a member of which, and which belong to GFS2.
+//! The kernel's lockspaces: their members, and which lockspaces belong to GFS2.
 //!
-//! `dlm_controld` writes a new list of members only after the fence has been reported done, so a
-//! dead node still stands in the lists of all lockspaces that it had joined. This node sees the
-//! lockspaces that it has joined itself, and no others.
+//! `dlm_controld` writes a new list of members only after the fence was reported as done. So a dead
+//! node is still in the lists of all lockspaces that it had joined. This node sees only the
+//! lockspaces that it has joined itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Held, Report};
 
-/// What configfs and sysfs tell.
+/// The contents of configfs and sysfs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lockspaces {
-    /// The cluster's name, where DLM was told.
+    /// The cluster's name, if DLM knows it.
     pub cluster_name: Option<String>,
     /// The members of each lockspace by their numbers, or why they could not be read.
     pub members: BTreeMap<String, Result<BTreeSet<u32>, String>>,
@@ -20,8 +20,9 @@ pub struct Lockspaces {
 }
 
 impl Lockspaces {
-    /// The lock table of `lockspace`, if it is a GFS2 file system's. LVM and OCFS2 have lockspaces
-    /// too, and a file system with another cluster's name in its table is none that uses this DLM.
+    /// The lock table of `lockspace`, if it belongs to a GFS2 file system. LVM and OCFS2 also have
+    /// lockspaces, and a file system with another cluster's name in its table does not use this
+    /// DLM.
     pub(crate) fn table(&self, lockspace: &str) -> Option<&str> {
         let table = match &self.cluster_name {
             Some(cluster) => self.tables.get(&format!("{cluster}:{lockspace}")),
@@ -33,7 +34,7 @@ impl Lockspaces {
         table.map(String::as_str)
     }
 
-    /// What the node with the number `id` holds.
+    /// The file systems of the node with the number `id`.
     pub(crate) fn report(&self, id: u32) -> Report {
         if !self.members.keys().any(|name| self.table(name).is_some()) {
             return Report::Blind("this node has no GFS2 file system mounted".to_owned());

@@ -1,5 +1,5 @@
-//! Reading the files. None of them can be on GFS2 or block: they are the kernel's, or were found by
-//! a safe walk.
+//! Reading the files. No file is on GFS2, and no read blocks: the files are the kernel's, or a safe
+//! walk found them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -16,12 +16,12 @@ pub(crate) struct Files {
     pub(crate) corosync: Reading<Corosync>,
     pub(crate) lockspaces: Reading<Lockspaces>,
     pub(crate) mounts: Mounts,
-    /// All that is mounted here; empty where no GFS2 is.
+    /// All mount points of this node; empty if no GFS2 file system is mounted.
     points: Vec<Point>,
 }
 
 impl Files {
-    /// Lets these directories be known as the mount points to which they lead by links.
+    /// Resolves links: these directories count as the mount points to which they lead.
     pub(crate) fn follow<'a>(&mut self, root: &Path, directories: impl Iterator<Item = &'a str>) {
         if self.points.is_empty() {
             return;
@@ -36,8 +36,8 @@ impl Files {
     }
 }
 
-/// Where `directory` leads. Nothing that is mounted is looked into unless it is a local file system
-/// that cannot hang; a mount point itself is known by its text, and is not looked at.
+/// The directory to which `directory` leads. Reads only local file systems, which cannot hang. A
+/// mount point is recognised by its text, and not touched.
 fn followed(root: &Path, points: &[Point], directory: &str) -> Option<String> {
     let mut left: VecDeque<String> = parts(directory.strip_prefix('/')?).collect();
     let mut at = String::new();
@@ -79,7 +79,7 @@ fn parts(path: &str) -> impl Iterator<Item = String> {
     path.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned)
 }
 
-/// Whether a look into `directory` asks no cluster and no network.
+/// Whether reading `directory` needs neither a cluster nor a network.
 fn is_local(points: &[Point], directory: &str) -> bool {
     let is_above = |point: &&Point| {
         let below = directory.strip_prefix(point.directory.trim_end_matches('/'));
@@ -118,7 +118,7 @@ fn lockspaces(root: &Path, tables: &io::Result<Vec<String>>) -> Reading<Lockspac
     };
     let tables = match tables {
         Ok(tables) => tables.iter().cloned().collect(),
-        // Without the module there is nothing mounted.
+        // Without the kernel module no GFS2 file system is mounted.
         Err(error) if error.kind() == ErrorKind::NotFound => BTreeSet::new(),
         Err(error) => return Reading::Blind(format!("'/{GFS2}' cannot be listed: {error}")),
     };
@@ -128,7 +128,7 @@ fn lockspaces(root: &Path, tables: &io::Result<Vec<String>>) -> Reading<Lockspac
     for name in spaces {
         let members = match lockspaces.table(&name) {
             Some(_) => names(&cluster.join("spaces").join(&name).join("nodes")),
-            // Somebody else's: that it is there is all that matters.
+            // Not of GFS2: only its existence matters.
             None => Ok(Vec::new()),
         };
         let members = members
@@ -153,24 +153,21 @@ fn mounts(root: &Path, tables: &[String]) -> (Mounts, Vec<Point>) {
     (Mounts::new(&mountinfo, &ids), points(&mountinfo))
 }
 
-/// The names in a directory. Those that are no text are nobody's that is looked for.
+/// The names in a directory, without those that are not UTF-8.
 fn names(directory: &Path) -> io::Result<Vec<String>> {
-    let names = fs::read_dir(directory)?.filter_map(|entry| match entry {
-        Ok(entry) => entry.file_name().into_string().ok().map(Ok),
-        Err(error) => Some(Err(error)),
-    });
-    names.collect()
+    let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+    names.filter_map(io::Result::transpose).collect()
 }
 
 const COROSYNC_CONF: &str = "etc/corosync/corosync.conf";
 const DLM_CLUSTER: &str = "sys/kernel/config/dlm/cluster";
 const GFS2: &str = "sys/fs/gfs2";
 const MOUNTINFO: &str = "proc/self/mountinfo";
-/// File systems of which the kernel knows all without asking anybody.
+/// File systems that the kernel can read without a cluster or a network.
 const LOCAL: &[&str] = &[
     "btrfs", "devtmpfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "rootfs",
     "squashfs", "tmpfs", "xfs", "zfs",
 ];
-/// As many links as the kernel follows.
+/// The number of links that the kernel follows.
 const LINKS_MAX: usize = 40;
 const CONF_BYTES_MAX: usize = 1024 * 1024;

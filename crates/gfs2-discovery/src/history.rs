@@ -2,14 +2,14 @@
 
 use roxmltree::Node;
 
-/// Whether the resource whose history this is was active at its end.
+/// Whether the resource was active at the end of this history.
 ///
-/// When in doubt it was: a stop that failed, often the very reason for the fence, leaves the file
-/// system mounted, and a start that was under way may have mounted it.
+/// In doubt it was active: a failed stop, which is often the reason for the fence, leaves the file
+/// system mounted, and an unfinished start may have mounted it.
 pub(crate) fn was_active(history: Node<'_, '_>) -> bool {
     let mut operations: Vec<_> =
         history.children().filter(|node| node.has_tag_name("lrm_rsc_op")).collect();
-    // One that is under way has the number -1, and comes after all others.
+    // An unfinished operation has the number -1, and comes after all others.
     operations.sort_by_key(|operation| {
         let call = number(*operation, "call-id").filter(|call| *call >= 0).unwrap_or(i64::MAX);
         (call, number(*operation, "last-rc-change").unwrap_or(0))
@@ -17,21 +17,21 @@ pub(crate) fn was_active(history: Node<'_, '_>) -> bool {
     operations.into_iter().fold(false, after)
 }
 
-/// Whether it was active after `operation`, if it was `active` before.
+/// Whether the resource was active after `operation`, if it was `active` before.
 fn after(active: bool, operation: Node<'_, '_>) -> bool {
     let code = number(operation, "rc-code");
     let status = number(operation, "op-status");
     match operation.attribute("operation") {
-        // Each of them is done to what runs, or leaves it running.
+        // Each of these operations acts on a running resource, or leaves the resource running.
         Some("start" | "promote" | "demote" | "migrate_to" | "migrate_from") => true,
-        // The history has one entry for all operations but recurring ones: the start is no longer
-        // there when a stop is under way.
+        // The history has one entry for all operations except recurring ones: an unfinished stop
+        // has replaced the start.
         Some("stop") => !(code == Some(OK) && status == Some(DONE)),
         Some("monitor") if matches!(status, Some(PENDING | CANCELLED)) => active,
         Some("monitor") => match code {
             Some(NOT_RUNNING) => !matches!(status, None | Some(DONE | ERROR)),
             // If an agent is not installed, or refuses the parameters, a single monitor finds
-            // nothing. Later on this says nothing about what was started before.
+            // nothing. Of a recurring monitor this says nothing about an earlier start.
             Some(NOT_INSTALLED | INVALID_PARAMETERS) => !is_single(operation),
             _ => status != Some(STATUS_NOT_INSTALLED) || !is_single(operation),
         },
@@ -47,7 +47,7 @@ fn number(operation: Node<'_, '_>, name: &str) -> Option<i64> {
     operation.attribute(name)?.parse().ok()
 }
 
-/// `op-status`: under way, done, called off, failed, and without an agent.
+/// `op-status`: unfinished, done, cancelled, failed, and agent not installed.
 const PENDING: i64 = -1;
 const DONE: i64 = 0;
 const CANCELLED: i64 = 1;

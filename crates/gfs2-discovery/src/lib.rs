@@ -1,22 +1,22 @@
-//! Which GFS2 file systems a node holds, at the moment at which it is to be fenced.
+//! The GFS2 file systems that a node holds at the moment of its fence.
 //!
-//! The node is dead then, and the survivors' recovery waits for the fence. So nothing here touches
-//! a path on GFS2, where a mere `stat` can hang until the fence is over; what is read are files of
-//! the kernel and of the cluster's configuration, and what programs write, which are killed when
-//! the time is over.
+//! At that moment the node is dead, and the survivors' recovery waits for the fence. So nothing
+//! here touches a path on GFS2, where even a `stat` can hang until the fence is over. This crate
+//! reads files of the kernel and of the cluster's configuration, and the output of programs, which
+//! it kills at the time limit.
 //!
-//! Three sources, none of which knows everything, are asked side by side:
+//! It asks three sources side by side; none knows everything:
 //!
-//! - `dlm`: the kernel's members of each lockspace. True, but only for what this node has mounted
-//!   too.
-//! - `cib`: Pacemaker's resources and their operation history. Also for what this node never
-//!   mounted.
-//! - `nnf`: Near Node Flash's Kubernetes objects, where there are any.
+//! - `dlm`: the kernel's members of each lockspace. Reliable, but only for file systems that this
+//!   node has also mounted.
+//! - `cib`: Pacemaker's resources and their operation history. Also for file systems that this node
+//!   never mounted.
+//! - `nnf`: Near Node Flash's Kubernetes objects, if Kubernetes is configured.
 //!
-//! `corosync`, `mounts` and `names` help them. `cluster` answers another question: whether a name
-//! is that of another node of the cluster. `files` and `programs` are the only modules that touch
-//! the system; everything else takes texts and gives values. [`conclude`] puts the answers
-//! together. Whatever goes wrong makes a source blind, and nothing worse: this is information.
+//! `corosync`, `mounts` and `names` support them. `cluster` answers another question: whether a
+//! name belongs to another node of the cluster. Only `files` and `programs` touch the system; the
+//! other modules turn texts into values. [`conclude`] combines the answers. An error makes a source
+//! blind, and has no other effect: the result is information only.
 
 mod attributes;
 mod cib;
@@ -45,35 +45,35 @@ pub use mounts::{Mount, Mounts};
 pub use nnf::NodeStorages;
 pub use programs::{Kubernetes, find_program, kubernetes_nodes};
 
-/// The node that is asked about.
+/// The node in question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
     /// Its name for the fence device.
     pub plug: &'a str,
-    /// Its name in the cluster, where that is known; the two differ where Pacemaker maps them.
+    /// Its name in the cluster, if known; the names differ if Pacemaker maps them.
     pub nodename: Option<&'a str>,
 }
 
 impl<'a> Target<'a> {
-    /// Both names. The cluster's own comes first: another node can have the device's name for this
-    /// one.
+    /// Both names. The cluster's name comes first: another node can have the device's name for this
+    /// node.
     fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.nodename.into_iter().chain([self.plug])
     }
 }
 
-/// What was read from a source.
+/// The content of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading<T> {
-    /// This.
+    /// The content.
     Got(T),
     /// The source exists, but could not be read, for this reason.
     Blind(String),
-    /// There is no such source here; what is missing.
+    /// This node has no such source, for this reason.
     Absent(String),
 }
 
-/// All that was read.
+/// The contents of all sources.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     /// corosync's configuration: names and numbers of nodes.
@@ -88,27 +88,27 @@ pub struct Evidence {
     pub storages: Reading<NodeStorages>,
 }
 
-/// Where to look, and for how long.
+/// The parameters of a discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Search {
-    /// The directory that stands for `/`.
+    /// The directory that replaces `/`.
     pub root: PathBuf,
-    /// How long the programs may take; with none they are not asked.
+    /// The time limit of the programs; zero runs no program.
     pub time_max: Duration,
     /// How to reach Kubernetes.
     pub kubernetes: Kubernetes,
 }
 
-/// The environment's name for [`Search::root`]: a copy of another node's files, or a test's.
+/// The environment variable for [`Search::root`]: a copy of another node's files, or a test's.
 pub const ROOT_VARIABLE: &str = "GFS2_DISCOVERY_ROOT";
 
-/// Asks all sources which file systems `target` holds. Takes no longer than `search.time_max` and
-/// what reading some files takes.
+/// Asks all sources which file systems `target` holds. Takes at most `search.time_max` and the time
+/// to read some files.
 pub fn discover(target: Target<'_>, search: &Search) -> Discovery {
     conclude(target, &gather(target, search))
 }
 
-/// Reads all that [`conclude`] needs for `target`, within the same time.
+/// Reads the sources that [`conclude`] needs for `target`, within the same time.
 pub fn gather(target: Target<'_>, search: &Search) -> Evidence {
     let (cib, storages, mut files) = programs::ask(target, search, || files::read(&search.root));
     if let Reading::Got(cib) = &cib {
@@ -118,8 +118,8 @@ pub fn gather(target: Target<'_>, search: &Search) -> Evidence {
     Evidence { corosync, lockspaces, mounts, cib, storages }
 }
 
-/// The nodes of the cluster: by corosync's configuration, and where that is not enough, by the CIB
-/// as well, which knows remote nodes. `cibadmin` may take `search.time_max`.
+/// The nodes of the cluster: by corosync's configuration, and if that is not enough, also by the
+/// CIB, which knows remote nodes. `cibadmin` may take `search.time_max`.
 pub fn cluster_nodes(
     is_enough: impl FnOnce(&ClusterNodes) -> bool,
     search: &Search,
@@ -133,7 +133,7 @@ pub fn cluster_nodes(
     ClusterNodes::of(&corosync, &programs::ask_cib(search))
 }
 
-/// What `evidence` says about `target`.
+/// The conclusion from `evidence` about `target`.
 pub fn conclude(target: Target<'_>, evidence: &Evidence) -> Discovery {
     let by_cib = evidence.cib.result().ok().and_then(|cib| cib.node(target));
     let by_corosync = evidence.corosync.result().and_then(|corosync| corosync.node_id(target));
@@ -154,7 +154,7 @@ pub fn node_id(root: &Path, target: Target<'_>) -> Result<u32, String> {
 }
 
 impl<T> Reading<T> {
-    /// What `parse` makes of what was read; what it cannot read makes the source blind.
+    /// The content as `parse` understands it; an error of `parse` makes the source blind.
     fn then<U>(self, parse: impl FnOnce(T) -> Result<U, String>) -> Reading<U> {
         match self {
             Reading::Got(value) => parse(value).map_or_else(Reading::Blind, Reading::Got),
@@ -163,7 +163,7 @@ impl<T> Reading<T> {
         }
     }
 
-    /// What was read, or why nothing was.
+    /// The content, or why there is none.
     fn result(&self) -> Result<&T, String> {
         match self {
             Reading::Got(value) => Ok(value),
@@ -171,7 +171,7 @@ impl<T> Reading<T> {
         }
     }
 
-    /// The source's report, which `of` makes from what was read.
+    /// The source's report, which `of` makes from the content.
     fn report(&self, of: impl FnOnce(&T) -> Report) -> Report {
         match self {
             Reading::Got(value) => of(value),
@@ -180,7 +180,7 @@ impl<T> Reading<T> {
         }
     }
 
-    /// Why the source, which exists, could not be read.
+    /// Why the existing source could not be read.
     fn blindness(&self) -> Option<&str> {
         match self {
             Reading::Blind(why) => Some(why),

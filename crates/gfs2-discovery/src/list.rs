@@ -1,8 +1,9 @@
-//! A list that `kubectl get --output=json` writes, read as it arrives.
+//! A list of `kubectl get --output=json`, read as it arrives.
 //!
-//! The list of a large system has hundreds of megabytes, of which some names matter. So the list is
-//! cut into its items; each item is parsed by itself, and dropped when its names are taken. What is
-//! around the items is kept and parsed at the end: a list that was cut short is no list.
+//! The list of a large system has hundreds of megabytes, but only some names matter. So the reader
+//! cuts the list into items, parses each item separately, and drops it after taking its names. It
+//! keeps the frame around the items and parses it at the end: a list that was cut short is an
+//! error.
 
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ use crate::nnf::Objects;
 pub(crate) struct ListReader {
     /// The list with an empty object in place of each item.
     frame: Vec<u8>,
-    /// The item that is being read, as far as it has come.
+    /// The part of the current item that has arrived.
     item: Vec<u8>,
     is_in_item: bool,
     depth: usize,
@@ -21,13 +22,13 @@ pub(crate) struct ListReader {
     is_escaped: bool,
     objects: Objects,
     problem: Option<String>,
-    /// Where in the text before the list this is, and how long that text is.
+    /// The position in the text before the list, and the length of that text.
     before: Before,
     before_bytes: usize,
 }
 
-/// Warnings that kubectl, or a program that it runs for its credentials, writes before the list.
-/// The list begins with the first line that begins an object.
+/// The position in the warnings before the list, which kubectl or its credentials program writes.
+/// The list starts at the first line that starts an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Before {
     #[default]
@@ -36,11 +37,11 @@ enum Before {
     Passed,
 }
 
-/// The depth of the items: below the list's own object and the array in it.
+/// The depth of the items: below the list's object and its array.
 const ITEM_DEPTH: usize = 2;
 
-/// The most bytes of one item, of all that is around the items, or of any other program's output:
-/// the CIB of a large cluster has some megabytes.
+/// The most bytes of one item, of the frame around the items, or of another program's output: the
+/// CIB of a large cluster has some megabytes.
 pub(crate) const PART_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 impl ListReader {
@@ -51,7 +52,7 @@ impl ListReader {
         self.feed_list(list);
     }
 
-    /// How many of the bytes stand before the list.
+    /// The number of bytes before the list.
     fn text_before(&mut self, bytes: &[u8]) -> usize {
         for (at, byte) in bytes.iter().enumerate() {
             self.before = match (self.before, byte) {
@@ -110,35 +111,33 @@ impl ListReader {
         }
     }
 
-    /// Whether a part of the list is longer than any sound one.
+    /// Whether a part of the list exceeds [`PART_BYTES_MAX`].
     pub(crate) fn is_too_long(&self) -> bool {
         self.before_bytes.max(self.frame.len()).max(self.item.len()) > PART_BYTES_MAX
     }
 
-    /// What the list named, if it was whole.
+    /// The objects of the list, if the list is whole.
     pub(crate) fn finish(self) -> Result<Objects, String> {
-        let invalid = |why: String| format!("kubectl's list is not valid JSON: {why}");
-        if let Some(problem) = self.problem {
-            return Err(invalid(problem));
-        }
-        let frame: Value = std::str::from_utf8(&self.frame)
-            .map_err(|error| invalid(error.to_string()))?
-            .parse()
-            .map_err(|error: serde_json::Error| invalid(error.to_string()))?;
+        let frame = self.problem.map_or_else(|| parsed(&self.frame), Err);
+        let frame = frame.map_err(|why| format!("kubectl's list is not valid JSON: {why}"))?;
         frame["items"].as_array().map(|_| self.objects).ok_or("kubectl wrote no list".to_owned())
     }
 
-    /// Takes the names of the item that has come to its end.
+    /// Takes the names of the item that has ended.
     fn take_item(&mut self) {
-        let item = std::str::from_utf8(&self.item).map_err(|error| error.to_string());
-        // Not by a generic function: this way the parser is compiled with serde_json, optimised.
-        match item.and_then(|text| text.parse::<Value>().map_err(|error| error.to_string())) {
+        match parsed(&self.item) {
             Ok(item) => self.objects.add(&item),
             Err(why) => self.problem = self.problem.take().or(Some(why)),
         }
         self.item.clear();
         self.is_in_item = false;
     }
+}
+
+/// A value in JSON. Not generic: so the parser is compiled with `serde_json`, optimised.
+fn parsed(bytes: &[u8]) -> Result<Value, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    text.parse().map_err(|error: serde_json::Error| error.to_string())
 }
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
-//! The GFS2 file systems that this node itself has mounted: where, and by which lock table.
+//! The GFS2 file systems that this node itself has mounted: their directories and lock tables.
 //!
-//! `/proc/self/mountinfo` names the device of each mount point without touching it, and
-//! `/sys/fs/gfs2/TABLE/id` the device of each lock table. That is how a directory in the CIB gets
-//! the name that its file system has in the kernel.
+//! `/proc/self/mountinfo` has the device of each mount point without touching it, and
+//! `/sys/fs/gfs2/TABLE/id` has the device of each lock table. Together they give the kernel's name
+//! of the file system at a directory of the CIB.
 
 /// This node's own GFS2 mounts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mounts(pub Vec<Mount>);
 
-/// One of them.
+/// A mounted GFS2 file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Where it is mounted.
+    /// Its mount point.
     pub directory: String,
     /// Its lock table: the cluster's name, a colon, the file system's name.
     pub table: String,
@@ -39,7 +39,7 @@ pub(crate) fn points(mountinfo: &str) -> Vec<Point> {
 }
 
 impl Mounts {
-    /// Takes that `directory` leads to the mount point `to`.
+    /// Adds that `directory` leads to the mount point `to`.
     pub(crate) fn add_link(&mut self, directory: &str, to: &str) {
         if let Some(table) = self.table_at(to).map(str::to_owned) {
             let directory = plain(directory).to_owned();
@@ -47,8 +47,8 @@ impl Mounts {
         }
     }
 
-    /// Puts the mount points of `mountinfo` to the lock tables, each given with its `id` (the
-    /// device's major and minor number).
+    /// The mount points of `mountinfo` with their lock tables. `tables` has each lock table with
+    /// its `id` (the device's major and minor number).
     pub fn new(mountinfo: &str, tables: &[(String, String)]) -> Self {
         let gfs2 = points(mountinfo).into_iter().filter(|point| point.kind == "gfs2");
         let mounts = gfs2.filter_map(|Point { device, directory, .. }| {
@@ -58,10 +58,10 @@ impl Mounts {
         Mounts(mounts.collect())
     }
 
-    /// The lock table of what is mounted at `directory`.
+    /// The lock table of the file system at `directory`.
     pub(crate) fn table_at(&self, directory: &str) -> Option<&str> {
         let plain = plain(directory);
-        // What was mounted last lies on top.
+        // The last mount covers earlier ones.
         self.0.iter().rev().find(|mount| mount.directory == plain).map(|mount| mount.table.as_str())
     }
 }

@@ -1,7 +1,7 @@
-//! Which of several nodes a name means.
+//! The node that a name means.
 //!
-//! A node has a name in the cluster, one as a machine and one for each of its addresses, some with
-//! a domain and some without. Letters are compared as in host names, as Pacemaker does.
+//! A node has a name in the cluster, a name as a machine and a name for each of its addresses, some
+//! with a domain and some without. As in host names and in Pacemaker, case has no meaning.
 
 use std::net::IpAddr;
 
@@ -11,18 +11,16 @@ use crate::Target;
 pub(crate) struct Known<'a> {
     /// Its name in the cluster.
     pub(crate) name: Option<&'a str>,
-    /// Its addresses, which can be names too.
+    /// Its addresses, which can also be names.
     pub(crate) addresses: Vec<&'a str>,
 }
 
-impl<'a> Known<'a> {
-    pub(crate) fn of(name: Option<&'a str>, addresses: &'a [String]) -> Self {
-        Known { name, addresses: addresses.iter().map(String::as_str).collect() }
-    }
+pub(crate) fn known<'a>(name: Option<&'a str>, addresses: &'a [String]) -> Known<'a> {
+    Known { name, addresses: addresses.iter().map(String::as_str).collect() }
 }
 
-/// The place of the one node in `nodes` that `target` means. A name that could mean two nodes means
-/// none.
+/// The position of the only node in `nodes` that `target` means. A name that could mean two nodes
+/// means none.
 pub(crate) fn find(target: Target<'_>, nodes: &[Known<'_>]) -> Result<usize, String> {
     for wanted in target.names() {
         match places(wanted, nodes)[..] {
@@ -34,20 +32,16 @@ pub(crate) fn find(target: Target<'_>, nodes: &[Known<'_>]) -> Result<usize, Str
     Err(format!("there is no node '{}'", target.nodename.unwrap_or(target.plug)))
 }
 
-/// The places of all nodes in `nodes` that `wanted` can mean.
+/// The positions of all nodes in `nodes` that `wanted` can mean.
 ///
-/// The whole name comes before the whole address, and those before what is left without domains.
+/// The order of precedence: whole names, whole addresses, names without domain, addresses without
+/// domain.
 pub(crate) fn places(wanted: &str, nodes: &[Known<'_>]) -> Vec<usize> {
-    let by_name = |node: &Known<'_>, is: fn(&str, &str) -> bool| {
-        node.name.is_some_and(|name| is(name, wanted))
-    };
-    let by_address = |node: &Known<'_>, is: fn(&str, &str) -> bool| {
-        node.addresses.iter().any(|address| is(address, wanted))
-    };
     for is in [is_same as fn(&str, &str) -> bool, is_same_without_domain] {
-        for known in [&by_name as &dyn Fn(&Known<'_>, _) -> bool, &by_address] {
-            let fitting: Vec<usize> =
-                (0..nodes.len()).filter(|place| known(&nodes[*place], is)).collect();
+        let by_name = |node: &Known<'_>| node.name.is_some_and(|name| is(name, wanted));
+        let by_address = |node: &Known<'_>| node.addresses.iter().any(|name| is(name, wanted));
+        for has in [&by_name as &dyn Fn(&Known<'_>) -> bool, &by_address] {
+            let fitting: Vec<_> = (0..nodes.len()).filter(|place| has(&nodes[*place])).collect();
             if !fitting.is_empty() {
                 return fitting;
             }
@@ -56,7 +50,7 @@ pub(crate) fn places(wanted: &str, nodes: &[Known<'_>]) -> Vec<usize> {
     Vec::new()
 }
 
-/// Whether two names are the same but for the case of letters and a domain that one of them lacks.
+/// Whether two names differ at most by case and by a domain that one of them lacks.
 pub(crate) fn are_one(one: &str, other: &str) -> bool {
     is_same(one, other) || is_same_without_domain(one, other)
 }
@@ -65,7 +59,7 @@ fn is_same(known: &str, wanted: &str) -> bool {
     known.eq_ignore_ascii_case(wanted)
 }
 
-/// Whether the names are the same but for a domain that only one of them has.
+/// Whether the names are the same except for a domain that only one of them has.
 fn is_same_without_domain(known: &str, wanted: &str) -> bool {
     let host = |name: &str| name.parse::<IpAddr>().is_err();
     let short = |name: &'_ str| name.split('.').next().unwrap_or_default().to_owned();

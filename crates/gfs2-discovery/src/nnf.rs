@@ -1,17 +1,17 @@
-//! Near Node Flash: which compute node has access to which allocation of GFS2 storage.
+//! Near Node Flash: the compute nodes with access to each allocation of GFS2 storage.
 //!
-//! An `NnfNodeBlockStorage` lies in the namespace of its rabbit, and its status names the nodes
-//! that were given access to its block devices. nnf-sos leaves the name there when it fences a
-//! node: what is named is what the node had, not what it can still reach. The name goes when the
-//! storage goes.
+//! An `NnfNodeBlockStorage` is in the namespace of its rabbit, and its status names the nodes that
+//! were given access to its block devices. nnf-sos keeps the name when it fences a node: the status
+//! shows the access that the node had, not the access that it still has. The name disappears with
+//! the storage.
 //!
-//! The `NnfNodeStorage` of the same name is what lies on these devices, and gives each file system
-//! the name of its lockspace. Usually each allocation carries one file system. With `sharedVg`,
-//! which is nnf-sos' default, the first allocation carries all of them, one for each compute node,
-//! and any node with access reaches them all. Which one is the node's own is known from its
-//! `ClientMount`.
+//! The `NnfNodeStorage` of the same name describes the file systems on these devices, and gives
+//! each the name of its lockspace. Usually each allocation has one file system. With `sharedVg`,
+//! which is nnf-sos' default, the first allocation has all file systems, one for each compute node,
+//! and each node with access reaches all of them. The node's `ClientMount` names its own file
+//! system.
 //!
-//! `list` reads what kubectl writes.
+//! `list` reads the output of kubectl.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,25 +25,25 @@ use crate::{Held, Reading, Report, Target};
 pub(crate) const STORAGE_KINDS: &str =
     "nnfnodeblockstorages.nnf.cray.hpe.com,nnfnodestorages.nnf.cray.hpe.com";
 
-/// The label that tells GFS2 from other storage, with its value.
+/// The label that marks GFS2 storage, with its value.
 pub(crate) const LABEL: (&str, &str) = ("nnf.cray.hpe.com/allocationset", "gfs2");
 
-/// The kind of object that tells a node what to mount. It lies in the namespace of its node.
+/// The kind of object that tells a node what to mount. It is in the namespace of its node.
 pub(crate) const MOUNT_KIND: &str = "clientmounts.dataworkflowservices.github.io";
 
-/// The kind of object that names all nodes of a rabbit, whether they have storage at this moment or
-/// not. nnf-sos gives access to no node that is not in one of them.
+/// The kind of object that names all nodes of a rabbit, with or without storage at this moment.
+/// nnf-sos gives access only to nodes in such an object.
 pub(crate) const NODE_KIND: &str = "storages.dataworkflowservices.github.io";
 
 /// Namespace and name of an object.
 type Place = (String, String);
 
-/// What matters of the objects in kubectl's lists.
+/// The relevant members of the objects in kubectl's lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Objects {
     blocks: BTreeMap<Place, Blocks>,
     systems: BTreeMap<Place, Systems>,
-    /// Which of the file systems at a place a node has been told to mount.
+    /// The file systems that a node was told to mount: the node, the place and the number.
     mounts: BTreeSet<(String, Place, usize)>,
     nodes: BTreeSet<String>,
 }
@@ -65,7 +65,7 @@ struct Systems {
 }
 
 impl Objects {
-    /// Takes what matters of an object of any kind.
+    /// Takes the relevant members of an object of any kind.
     pub(crate) fn add(&mut self, item: &Value) {
         match item["kind"].as_str() {
             Some("NnfNodeBlockStorage") => self.add_blocks(item),
@@ -106,7 +106,7 @@ impl Objects {
         for mount in elements(&item["spec"]["mounts"]) {
             let reference = &mount["device"]["deviceReference"];
             let object = &reference["objectReference"];
-            // A zero is left out.
+            // kubectl leaves out a zero.
             let index = reference["data"].as_u64().unwrap_or(0);
             if let (Some(node), Ok(index)) = (node, usize::try_from(index))
                 && object["kind"] == "NnfNodeStorage"
@@ -117,7 +117,7 @@ impl Objects {
         }
     }
 
-    /// The nodes in all of them. nnf-sos compares their names letter by letter.
+    /// The nodes of all objects. nnf-sos compares their names letter by letter.
     pub(crate) fn into_nodes(self) -> BTreeSet<String> {
         self.nodes
     }
@@ -127,19 +127,19 @@ impl Objects {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeStorages {
     objects: Objects,
-    /// Why it is not known which mounts the nodes were told.
+    /// Why the mounts of the nodes are not known.
     no_mounts: Option<String>,
 }
 
 impl NodeStorages {
-    /// Reads the list that `kubectl get --output=json` wrote.
+    /// Reads a list of `kubectl get --output=json`.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let mut reader = ListReader::default();
         reader.feed(bytes);
         Ok(NodeStorages { objects: reader.finish()?, no_mounts: None })
     }
 
-    /// The storage of one list with the mounts of another.
+    /// The storage of one list with the mounts of another list.
     pub(crate) fn new(mut objects: Objects, mounts: Reading<Objects>) -> Self {
         let no_mounts = match mounts {
             Reading::Got(mounts) => {
@@ -151,7 +151,8 @@ impl NodeStorages {
         NodeStorages { objects, no_mounts }
     }
 
-    /// What `target` has access to. Its name in Kubernetes is usually the device's name for it.
+    /// The storage to which `target` has access. Its name in Kubernetes is usually the device's
+    /// name.
     pub(crate) fn report(&self, target: Target<'_>) -> Report {
         let is_target = |node: &String| target.names().any(|name| name == node);
         let mut held = Vec::new();
@@ -195,8 +196,8 @@ impl NodeStorages {
     }
 }
 
-/// How a file system is known that lies in an allocation; of a shared one, with its number, and
-/// whether it is one of several that could be the node's own.
+/// How a file system in an allocation is known. For a shared allocation, `shared` has its number,
+/// and whether several file systems could be the node's own.
 fn how(place: &Place, allocation: usize, shared: Option<(usize, bool)>) -> String {
     let place = bounded(&format!("{}/{}", place.0, place.1), 256);
     let what = match shared {
@@ -207,8 +208,8 @@ fn how(place: &Place, allocation: usize, shared: Option<(usize, bool)>) -> Strin
     format!("has access to block storage '{place}', allocation {allocation}{what}")
 }
 
-/// The lockspace of the file system number `index`: nnf-sos makes it of the first five characters
-/// of the object's uid.
+/// The lockspace of the file system number `index`: nnf-sos derives it from the first five
+/// characters of the object's uid.
 fn lockspace(system: &Systems, index: usize) -> Option<String> {
     let uid = system.uid.as_bytes().get(..5)?;
     let hex: Vec<String> = uid.iter().map(|byte| format!("{byte:02x}")).collect();

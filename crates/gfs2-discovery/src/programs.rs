@@ -1,8 +1,8 @@
 //! The programs, which run side by side: `cibadmin`, and `kubectl` once for each list.
 //!
-//! At the end of the time, a program that hangs is killed with all that it started. Nothing waits
-//! for its end: a program that hangs in a file system does not even die of SIGKILL. Its source is
-//! then blind.
+//! At the time limit, a program that hangs is killed with all its children. Nothing waits for its
+//! end: a program that hangs in a file system does not even die from SIGKILL. Its source is then
+//! blind.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,19 +24,18 @@ use crate::list::{ListReader, PART_BYTES_MAX};
 use crate::nnf::{self, NodeStorages, Objects};
 use crate::{Cib, Reading, Search, Target};
 
-/// How to reach Kubernetes: what the environment says.
+/// How to reach Kubernetes, by the environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kubernetes {
-    /// The program to ask, by name or absolute path. Without one it is `kubectl`, and asked only
-    /// where there is a configuration for it.
+    /// The program, by name or absolute path. `None` means `kubectl`, if it has a configuration.
     pub kubectl: Option<String>,
     /// Its configuration, as in `KUBECONFIG`.
     pub config: Option<String>,
-    /// The home directory, where its configuration is looked for otherwise.
+    /// The home directory, which has the default configuration.
     pub home: Option<PathBuf>,
 }
 
-/// Runs the programs that know file systems, and `meanwhile` beside them.
+/// Runs the programs that know file systems, and at the same time `meanwhile`.
 pub(crate) fn ask<T>(
     target: Target<'_>,
     search: &Search,
@@ -61,7 +60,7 @@ pub(crate) fn ask<T>(
     (cib, storages.then(|objects| Ok(NodeStorages::new(objects, mounts))), value)
 }
 
-/// What `cibadmin` alone writes in `search.time_max`.
+/// The output of `cibadmin` alone, within `search.time_max`.
 pub(crate) fn ask_cib(search: &Search) -> Reading<Cib> {
     let until = Instant::now() + search.time_max;
     let mut cib = start_cibadmin(search);
@@ -69,12 +68,12 @@ pub(crate) fn ask_cib(search: &Search) -> Reading<Cib> {
     cib.then(|program| program.cib(until))
 }
 
-/// The nodes that Kubernetes has: compute nodes and rabbits of Near Node Flash. Takes no longer
-/// than `search.time_max`. A failure is tried again once in that time: the API server may refuse
+/// The nodes of Kubernetes: compute nodes and rabbits of Near Node Flash. Takes at most
+/// `search.time_max`. Tries again once after a failure within that time: the API server may refuse
 /// for a moment.
 ///
-/// nnf-sos reports success for a node that it does not know, because such a node has nothing to
-/// lose. So a name that is not Kubernetes' own would be a fence that does nothing and succeeds.
+/// nnf-sos reports success for an unknown node, because such a node has nothing to lose. So a fence
+/// of a name that Kubernetes does not know would do nothing and succeed.
 pub fn kubernetes_nodes(search: &Search) -> Reading<BTreeSet<String>> {
     let until = Instant::now() + search.time_max;
     let ask = || {
@@ -88,9 +87,8 @@ pub fn kubernetes_nodes(search: &Search) -> Reading<BTreeSet<String>> {
     }
 }
 
-/// `--local`: the answer of the node that coordinates the cluster would be awaited otherwise, and
-/// it may be the one that has died. Pacemaker 3 deprecates the option, so the second command is
-/// without it.
+/// Without `--local`, `cibadmin` waits for the node that coordinates the cluster, which may be the
+/// dead node. Pacemaker 3 deprecates the option, so the second command does not use it.
 fn start_cibadmin(search: &Search) -> Reading<Program> {
     program(&search.root, "cibadmin").then(|path| {
         let [mut local, mut plain] = [prepared(&path), prepared(&path)];
@@ -100,7 +98,7 @@ fn start_cibadmin(search: &Search) -> Reading<Program> {
     })
 }
 
-/// `kubectl get`, for what `what` says.
+/// Starts `kubectl get` with the arguments `what`.
 fn start_kubectl(search: &Search, what: &[&str]) -> Reading<Program> {
     let Kubernetes { kubectl, config, home } = &search.kubernetes;
     let home = home.clone().unwrap_or_else(|| "/root".into());
@@ -110,7 +108,7 @@ fn start_kubectl(search: &Search, what: &[&str]) -> Reading<Program> {
         Reading::Got(()) | Reading::Absent(_) => {}
     }
     let path = match program(&search.root, kubectl.as_deref().unwrap_or("kubectl")) {
-        // It is configured, so it was meant to be asked.
+        // It is configured, so the administrator expects an answer.
         Reading::Absent(why) => Reading::Blind(why),
         path => path,
     };
@@ -119,7 +117,7 @@ fn start_kubectl(search: &Search, what: &[&str]) -> Reading<Program> {
         let mut command = prepared(&path);
         command.arg("get").args(what).arg("--output=json");
         command.arg(format!("--request-timeout={seconds}s"));
-        // It keeps a cache there.
+        // kubectl has a cache in the home directory.
         if !matches!(open_log_dir(&home), Err(PlaceError::Gfs2 { .. })) {
             command.env("HOME", &home);
         }
@@ -128,8 +126,8 @@ fn start_kubectl(search: &Search, what: &[&str]) -> Reading<Program> {
     })
 }
 
-/// Whether kubectl finds a configuration. A configuration names programs that kubectl runs, so one
-/// that others could have written is not for kubectl to read, even beside a sound one.
+/// Whether kubectl finds a configuration. A configuration names programs that kubectl runs, so
+/// kubectl must not read a file that others could have written, even beside a trusted one.
 fn kubeconfig(root: &Path, config: Option<&str>, home: &Path) -> Reading<()> {
     let files = match config {
         Some(list) => list.split(':').filter(|file| !file.is_empty()).map(PathBuf::from).collect(),
@@ -151,7 +149,7 @@ fn kubeconfig(root: &Path, config: Option<&str>, home: &Path) -> Reading<()> {
     found
 }
 
-/// The path of the program `name` below `root`, which nobody but root can replace.
+/// The path of the program `name` below `root`, which only root can replace.
 pub fn find_program(root: &Path, name: &str) -> Result<PathBuf, String> {
     program(root, name).result().cloned()
 }
@@ -175,7 +173,7 @@ fn program(root: &Path, name: &str) -> Reading<PathBuf> {
     }
 }
 
-/// `path`, to be run without anything of this process but an environment that it needs.
+/// A command that inherits nothing from this process, and has the necessary environment.
 fn prepared(path: &Path) -> Command {
     let mut command = Command::new(path);
     command
@@ -190,12 +188,11 @@ fn prepared(path: &Path) -> Command {
     command
 }
 
-/// Starts it; `is_list` says whether it writes a list of Kubernetes' objects.
+/// Starts `command`; `is_list` says whether it writes a list of Kubernetes' objects.
 fn start(mut command: Command, is_list: bool) -> Result<Program, String> {
     let path = Path::new(command.get_program());
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut child =
-        command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
+    let mut child = command.spawn().map_err(|why| format!("{name} cannot be started: {why}"))?;
     let mut stdout = Output::of(child.stdout.take().map(OwnedFd::from));
     stdout.list = is_list.then(ListReader::default);
     let stderr = Output::of(child.stderr.take().map(OwnedFd::from));
@@ -208,16 +205,16 @@ struct Program {
     child: Child,
     stdout: Output,
     stderr: Output,
-    /// What is started if the program ends with `EX_USAGE`; `None` once that is decided.
+    /// The second command, if the program ends with `EX_USAGE`; `None` once that is decided.
     otherwise: Option<Command>,
 }
 
-/// What comes out of a pipe.
+/// The output of a program through a pipe.
 struct Output {
     /// `None` at its end.
     pipe: Option<File>,
     bytes: Vec<u8>,
-    /// What takes the bytes of a list.
+    /// The reader of a list.
     list: Option<ListReader>,
 }
 
@@ -226,7 +223,7 @@ impl Output {
         Output { pipe: pipe.map(File::from), bytes: Vec::new(), list: None }
     }
 
-    /// Takes what is there; does not block after the pipe was found readable.
+    /// Takes the available bytes; does not block if the pipe is readable.
     fn read(&mut self) {
         let Some(pipe) = &mut self.pipe else { return };
         let mut chunk = [0; CHUNK_BYTES];
@@ -249,7 +246,7 @@ impl Output {
     }
 }
 
-/// Reads all outputs to their ends, or until then.
+/// Reads all outputs to their ends, at most until `until`.
 fn read_all(programs: &mut [&mut Reading<Program>], until: Instant) {
     loop {
         let left = until.saturating_duration_since(Instant::now());
@@ -262,7 +259,7 @@ fn read_all(programs: &mut [&mut Reading<Program>], until: Instant) {
         if (open.is_empty() && !is_ending) || left.is_zero() {
             return;
         }
-        // The end of a process makes nothing readable.
+        // The end of a process makes no pipe readable.
         let time_max = if is_ending { left.min(Duration::from_millis(1)) } else { left };
         match readable(&open, time_max) {
             Ok(readable) => {
@@ -287,30 +284,29 @@ fn readable(outputs: &[&mut Output], time_max: Duration) -> io::Result<Vec<bool>
     let pipes = outputs.iter().filter_map(|output| output.pipe.as_ref());
     let mut polled: Vec<PollFd<'_>> =
         pipes.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)).collect();
-    // A part of a millisecond would be no time, and this would go round and round.
+    // Rounded up, so that the last part of a millisecond is no busy loop.
     let time_max = time_max + Duration::from_millis(1);
     poll(&mut polled, PollTimeout::try_from(time_max).unwrap_or(PollTimeout::MAX))?;
     Ok(polled.iter().map(|pipe| pipe.any().unwrap_or(true)).collect())
 }
 
 impl Program {
-    /// The CIB that it wrote, if it ended by itself and well.
+    /// The CIB that it wrote, if it succeeded in time.
     fn cib(self, until: Instant) -> Result<Cib, String> {
         Cib::parse(&String::from_utf8_lossy(&self.end(until)?.bytes))
     }
 
-    /// What it listed, if it ended by itself and well.
+    /// The objects that it listed, if it succeeded in time.
     fn list(self, until: Instant) -> Result<Objects, String> {
         self.end(until)?.list.unwrap_or_default().finish()
     }
 
-    /// Whether it has closed its outputs, and its exit code is awaited to decide about a second
-    /// try.
+    /// Whether it has closed its outputs, and its exit code decides about a second try.
     fn is_ending(&self) -> bool {
         self.otherwise.is_some() && !self.has_open_output()
     }
 
-    /// Turns into the second try, if it has ended and that is due. Does not wait.
+    /// Starts the second try if the program has ended and requires it. Does not wait.
     fn start_otherwise(&mut self) {
         if !self.is_ending() {
             return;
@@ -332,16 +328,16 @@ impl Program {
         self.stdout.pipe.is_some() || self.stderr.pipe.is_some()
     }
 
-    /// What it wrote, if it ended by itself and well.
+    /// Its output, if it succeeded in time.
     fn end(mut self, until: Instant) -> Result<Output, String> {
         let status = self.status(until);
         let name = &self.name;
         let Some(status) = status else {
-            // It has not been waited for, so its number is nobody else's.
+            // Nobody has waited for it, so no other process has its number.
             if let Ok(pid) = i32::try_from(self.child.id()) {
                 let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
             }
-            // It is left to whoever comes after us if it does not die at once.
+            // If it does not die at once, the next parent waits for it.
             let _ = self.child.try_wait();
             return Err(format!("{name} was killed: it gave no answer in time"));
         };
@@ -359,7 +355,8 @@ impl Program {
         ))
     }
 
-    /// How it ended; `None` if it has not, or if something that it started still holds its outputs.
+    /// Its exit status; `None` if it has not ended, or if one of its children still has its outputs
+    /// open.
     fn status(&mut self, until: Instant) -> Option<ExitStatus> {
         if self.has_open_output() {
             return None;

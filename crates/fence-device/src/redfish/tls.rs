@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn a_file_without_certificates_is_refused_by_name() {
         for (path, problem) in [
-            ("/no/such/file", "'/no/such/file': it is not there"),
+            ("/no/such/file", "'/no/such/file': it does not exist"),
             ("/etc/passwd", "'/etc/passwd': it contains no certificate that can be used"),
         ] {
             let found = Expected::in_file(Path::new(path)).unwrap_err();
