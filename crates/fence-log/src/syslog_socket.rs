@@ -1,12 +1,10 @@
 //! Single lines to the local syslog socket. Nothing here waits for its reader.
 
-use std::fmt::Display;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use log::Level;
-use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
 
 use crate::shown_line;
 
@@ -14,12 +12,17 @@ use crate::shown_line;
 /// shorter lines.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
+/// The facility `daemon`, in the form of a priority (syslog(3)).
+const DAEMON: u8 = 3 << 3;
+
 /// A connection to the local syslog.
 ///
 /// The socket does not block: if its reader hangs and its queue is full, lines are lost.
 pub struct Syslog {
     path: PathBuf,
-    logger: Logger<LoggerBackend, Tag>,
+    socket: UnixDatagram,
+    /// `program[pid]`.
+    tag: String,
 }
 
 impl Syslog {
@@ -29,60 +32,43 @@ impl Syslog {
     }
 
     fn connect_to(path: &Path, program: &str) -> io::Result<Self> {
-        let tag = Tag { program: program.to_owned(), pid: std::process::id() };
-        Ok(Syslog { path: path.to_owned(), logger: Logger::new(dial(path)?, tag) })
+        let tag = format!("{program}[{}]", std::process::id());
+        Ok(Syslog { path: path.to_owned(), socket: dial(path)?, tag })
     }
 
-    /// Sends `text` as one line. False if it cannot be sent now, and is lost.
+    /// Sends `text` as one line, `<priority>program[pid]: text`. The line has no time: every local
+    /// syslog adds the local time. False if the line cannot be sent now, and is lost.
     pub fn send(&mut self, level: Level, text: &str) -> bool {
-        let mut line = shown_line(text);
-        line.truncate(line.floor_char_boundary(LINE_BYTES_MAX));
-        match self.write(level, &line) {
-            Ok(()) => true,
+        let mut text = shown_line(text);
+        text.truncate(text.floor_char_boundary(LINE_BYTES_MAX));
+        let line = format!("<{}>{}: {text}", DAEMON | severity(level), self.tag);
+        match self.socket.send(line.as_bytes()) {
+            Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             // The syslog daemon was restarted, so it has another socket.
-            Err(_) => dial(&self.path).is_ok_and(|backend| {
-                self.logger.backend = backend;
-                self.write(level, &line).is_ok()
+            Err(_) => dial(&self.path).is_ok_and(|socket| {
+                self.socket = socket;
+                self.socket.send(line.as_bytes()).is_ok()
             }),
         }
     }
+}
 
-    fn write(&mut self, level: Level, line: &str) -> io::Result<()> {
-        let sent = match level {
-            Level::Error => self.logger.err(line),
-            Level::Warn => self.logger.warning(line),
-            Level::Info => self.logger.info(line),
-            Level::Debug | Level::Trace => self.logger.debug(line),
-        };
-        sent.map_err(|error| match error {
-            syslog::Error::Write(error) | syslog::Error::Io(error) => error,
-            other @ syslog::Error::Initialization(_) => io::Error::other(other.to_string()),
-        })
+/// The severity of syslog(3), which the journal uses as well.
+pub(crate) fn severity(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
     }
 }
 
-fn dial(path: &Path) -> io::Result<LoggerBackend> {
+fn dial(path: &Path) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
     socket.connect(path)?;
-    Ok(LoggerBackend::Unix(socket))
-}
-
-/// `<priority>program[pid]: text`, without a time. Every local syslog adds the time itself; the
-/// library's own format has UTC, and readers expect local time.
-#[derive(Clone, Debug)]
-struct Tag {
-    program: String,
-    pid: u32,
-}
-
-impl<T: Display> LogFormat<T> for Tag {
-    fn format<W: Write>(&self, w: &mut W, severity: Severity, text: T) -> syslog::Result<()> {
-        let priority = Facility::LOG_DAEMON as u8 | severity as u8;
-        write!(w, "<{priority}>{}[{}]: {text}", self.program, self.pid)
-            .map_err(syslog::Error::Write)
-    }
+    Ok(socket)
 }
 
 #[cfg(test)]
