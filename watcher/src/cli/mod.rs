@@ -286,8 +286,8 @@ impl Input {
         }
     }
 
-    /// The place of the spool, as far as the file can be read: the watcher itself reports what is
-    /// wrong.
+    /// The place of the spool, as far as the file can be read: the watcher itself reports the
+    /// problems.
     fn spool_at_best(&self) -> SpoolSettings {
         config::spool_at_best(&self.origin(None, false))
     }

@@ -48,12 +48,11 @@ pub(super) fn make_log_dir(log_dir: &Path) {
     }
 }
 
-/// The same without a wait, for a watcher that serves requests.
+/// The same in a separate thread, for a watcher that serves requests.
 pub(super) fn make_log_dir_meanwhile(log_dir: &Path) {
     let log_dir = log_dir.to_owned();
-    let spawned = thread::Builder::new().name("log dir".into()).spawn(move || {
-        make_log_dir(&log_dir);
-    });
+    let make = move || make_log_dir(&log_dir);
+    let spawned = thread::Builder::new().name("log dir".into()).spawn(make);
     if let Err(problem) = spawned {
         warn!("the agent may have no directory for its logs: {problem}");
     }

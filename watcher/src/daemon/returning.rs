@@ -72,15 +72,14 @@ impl Daemon {
     pub(super) fn recover_returns(&mut self) {
         let listed = self.returns.left.take().or_else(|| self.spooler.returning());
         let Some(mut left) = listed else { return };
-        left.retain(|name| match self.spooler.left_returning(name) {
-            Ok(None) => false,
-            Ok(Some(request)) => {
-                if !self.core.brings_back(&request.request_id) {
-                    self.feed(Event::LeftReturning(request));
-                }
-                false
+        left.retain(|name| {
+            let Ok(request) = self.spooler.left_returning(name) else { return true };
+            if let Some(request) = request
+                && !self.core.brings_back(&request.request_id)
+            {
+                self.feed(Event::LeftReturning(request));
             }
-            Err(()) => true,
+            false
         });
         self.returns.left = Some(left);
     }

@@ -94,8 +94,8 @@ impl Spooler {
         names
             .into_iter()
             .filter_map(|name| {
-                // Only an answer of its own name counts: a request that was begun has other traces
-                // without an answer.
+                // Only an answer under this name counts: a request that was begun leaves other traces,
+                // also without an answer.
                 let is_answered = |_: Option<&_>, _: Option<&_>| self.spool.has_answer(&name);
                 let found = self.spool.inspect_claimed(&name);
                 let request = request_in(&found);

@@ -209,7 +209,7 @@ fn notes(checked: &[Checked], settings: &WatcherConfig, offline: bool) -> Vec<No
     notes
 }
 
-/// The abilities that the device lacks, so that nobody learns about them from a fence.
+/// The abilities that the device lacks: `check` shows them before a fence needs them.
 fn unable(device: &ConfiguredDevice) -> Vec<Note> {
     let (name, abilities) = (&device.name, device.driver.abilities());
     let actions = [FenceAction::Off, FenceAction::On, FenceAction::Reboot].into_iter();
