@@ -1,13 +1,13 @@
 //! The state of a watcher: the answer to a `state` query, and the output of `status --json`.
 //!
-//! The daemon writes it and `fence-watcher status` reads it. A reader ignores unknown members: a
+//! The daemon writes the state, and `fence-watcher status` reads it. A reader ignores unknown members: a
 //! newer watcher may write more.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// All of it.
+/// The whole state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) pid: u32,
@@ -15,11 +15,11 @@ pub(crate) struct State {
     pub(crate) started: String,
     pub(crate) version: String,
     pub(crate) devices: Vec<Device>,
-    pub(crate) running: Vec<Running>,
+    pub(crate) running: Vec<Job>,
     /// Reboots that are answered, and whose targets are being brought back.
     #[serde(default)]
     pub(crate) returning: Vec<Job>,
-    pub(crate) queued: Vec<Queued>,
+    pub(crate) queued: Vec<Job>,
     /// How often each result was answered.
     pub(crate) counts: BTreeMap<String, u64>,
     pub(crate) answers_waiting_for_disk: usize,
@@ -52,12 +52,12 @@ pub(crate) struct Last {
     pub(crate) action: String,
     pub(crate) result: String,
     pub(crate) message: String,
-    /// Of a reboot: what became of the power-on after its answer; `None` before that is known.
+    /// Of a reboot: the outcome of the power-on after its answer; `None` before it is known.
     #[serde(default)]
     pub(crate) on_result: Option<String>,
 }
 
-/// A request that runs or waits.
+/// A request that runs, waits, or is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) request_id: String,
@@ -66,22 +66,12 @@ pub(crate) struct Job {
     pub(crate) device: String,
     /// The address of the target, if each target has its own address.
     pub(crate) address: Option<String>,
-}
-
-/// A request that is being executed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Running {
-    #[serde(flatten)]
-    pub(crate) job: Job,
-    pub(crate) since_ms: u64,
-}
-
-/// A request that waits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Queued {
-    #[serde(flatten)]
-    pub(crate) job: Job,
-    pub(crate) deadline_in_ms: u64,
+    /// How long it has been running; only if it is running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) since_ms: Option<u64>,
+    /// How long it may still wait; only if it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) deadline_in_ms: Option<u64>,
 }
 
 #[cfg(test)]
@@ -119,7 +109,7 @@ mod tests {
 
         let state: State = serde_json::from_value(value.clone()).unwrap();
 
-        assert_eq!(state.queued[0].job.address.as_deref(), Some("10.0.0.1"));
+        assert_eq!(state.queued[0].address.as_deref(), Some("10.0.0.1"));
         assert_eq!(serde_json::to_value(state).unwrap(), value);
     }
 }

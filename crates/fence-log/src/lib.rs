@@ -8,10 +8,10 @@
 
 mod line;
 mod logger;
-mod stdout;
+mod output;
 mod syslog_socket;
 
 pub use line::{is_plain, one_line, shown_line};
-pub use logger::{LogSink, init};
-pub use stdout::stdout_was_closed;
+pub use logger::{LogTarget, init};
+pub use output::stdout_was_closed;
 pub use syslog_socket::Syslog;

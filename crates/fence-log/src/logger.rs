@@ -10,7 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use serde::Deserialize;
 
+use crate::output::stderr_is_lost;
 use crate::{Syslog, shown_line};
 
 /// The most lines that wait for the writer.
@@ -20,21 +22,24 @@ const QUEUE_LINES_MAX: usize = 1024;
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Where the lines go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogSink {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogTarget {
+    /// The journal if systemd connects standard error with it, syslog if standard error is
+    /// `/dev/null`, else standard error.
+    Auto,
     /// Standard error, for people.
     Stderr,
-    /// Standard error that leads to the journal, with priorities (sd-daemon(3)). For a caller that
-    /// finds `JOURNAL_STREAM` in its environment.
-    Journal,
     /// The local syslog; standard error if no syslog listens.
     Syslog,
+    /// Standard error that leads to the journal, with priorities (sd-daemon(3)).
+    Journal,
 }
 
 /// Makes this program's `log` macros write to `target`. `log::logger().flush()` at the end waits,
 /// for a bounded time, until all lines are written. Fails if a logger exists, or if no thread can
 /// be started.
-pub fn init(program: &'static str, target: LogSink, level: LevelFilter) -> io::Result<()> {
+pub fn init(program: &'static str, target: LogTarget, level: LevelFilter) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
     let writer = Arc::clone(&queue);
     thread::Builder::new().name("log".to_owned()).spawn(move || {
@@ -48,15 +53,19 @@ pub fn init(program: &'static str, target: LogSink, level: LevelFilter) -> io::R
 
 type Sink = Box<dyn FnMut(Level, &str)>;
 
-fn sink(program: &'static str, target: LogSink) -> Sink {
+fn sink(program: &'static str, target: LogTarget) -> Sink {
     match target {
-        LogSink::Syslog => match Syslog::connect(program) {
+        LogTarget::Auto if std::env::var_os("JOURNAL_STREAM").is_some() => {
+            sink(program, LogTarget::Journal)
+        }
+        LogTarget::Auto if stderr_is_lost() => sink(program, LogTarget::Syslog),
+        LogTarget::Syslog => match Syslog::connect(program) {
             Some(mut syslog) => Box::new(move |level, text| {
                 syslog.send(level, text);
             }),
-            None => sink(program, LogSink::Stderr),
+            None => sink(program, LogTarget::Stderr),
         },
-        LogSink::Stderr | LogSink::Journal => Box::new(move |level, text| {
+        LogTarget::Auto | LogTarget::Stderr | LogTarget::Journal => Box::new(move |level, text| {
             let line = stderr_line(program, target, level, text);
             // Without standard error, the line is lost.
             let _ = io::stderr().write_all(line.as_bytes());
@@ -64,16 +73,10 @@ fn sink(program: &'static str, target: LogSink) -> Sink {
     }
 }
 
-fn stderr_line(program: &str, target: LogSink, level: Level, text: &str) -> String {
+fn stderr_line(program: &str, target: LogTarget, level: Level, text: &str) -> String {
     let text = shown_line(text);
-    if target == LogSink::Journal {
-        let priority = match level {
-            Level::Error => 3,
-            Level::Warn => 4,
-            Level::Info => 6,
-            Level::Debug | Level::Trace => 7,
-        };
-        return format!("<{priority}>{text}\n");
+    if target == LogTarget::Journal {
+        return format!("<{}>{text}\n", severity(level));
     }
     let word = match level {
         Level::Error => "error: ",
@@ -83,6 +86,16 @@ fn stderr_line(program: &str, target: LogSink, level: Level, text: &str) -> Stri
         Level::Trace => "trace: ",
     };
     format!("{program}: {word}{text}\n")
+}
+
+/// The severity of syslog(3), which the journal uses as well.
+pub(crate) fn severity(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
 }
 
 struct Logger {
@@ -246,9 +259,9 @@ mod tests {
     fn a_line_shows_its_level_as_its_reader_expects_it() {
         let line = |target, level| stderr_line("fence-watcher", target, level, "a\nb");
 
-        assert_eq!(line(LogSink::Journal, Level::Error), "<3>a\\nb\n");
-        assert_eq!(line(LogSink::Journal, Level::Info), "<6>a\\nb\n");
-        assert_eq!(line(LogSink::Stderr, Level::Warn), "fence-watcher: warning: a\\nb\n");
-        assert_eq!(line(LogSink::Stderr, Level::Info), "fence-watcher: a\\nb\n");
+        assert_eq!(line(LogTarget::Journal, Level::Error), "<3>a\\nb\n");
+        assert_eq!(line(LogTarget::Journal, Level::Info), "<6>a\\nb\n");
+        assert_eq!(line(LogTarget::Stderr, Level::Warn), "fence-watcher: warning: a\\nb\n");
+        assert_eq!(line(LogTarget::Stderr, Level::Info), "fence-watcher: a\\nb\n");
     }
 }

@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use fence_client::{AskError, NewQuery, check_alive};
 use fence_device::Limit;
 use fence_protocol::{QueryAnswer, QueryKind};
-use fence_spool::{ClientSpool, Places};
+use fence_spool::ClientSpool;
 
 use super::table::span;
 use crate::config::SpoolSettings;
@@ -17,7 +17,7 @@ pub(super) fn ask(
     device: Option<&str>,
     patience_ms: u64,
 ) -> anyhow::Result<QueryAnswer> {
-    let spool = ClientSpool::open(&Places::new(&spool.request_dir, &spool.response_dir))?;
+    let spool = ClientSpool::open(&spool.places())?;
     if kind == QueryKind::State {
         check_alive(&spool)?;
         spool.check_served()?;

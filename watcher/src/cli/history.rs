@@ -11,7 +11,7 @@ use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat
 use fence_audit::history::{Filter, HistoryError, read};
 use fence_audit::{AuditEvent, DiscoveryRecord, Status};
 use fence_protocol::{AuditResult, FenceAction, NodeName, RecordName, RequestId};
-use fence_spool::{ClientSpool, Liveness, Places, Stage};
+use fence_spool::{ClientSpool, Liveness, Stage};
 use serde::{Serialize, Serializer};
 
 use super::shown::Shown;
@@ -118,7 +118,7 @@ struct Fence {
     gfs2_discovery: Option<DiscoveryRecord>,
     recorder_node: String,
     request_id: Option<String>,
-    /// Of a reboot: what became of the power-on after its answer.
+    /// Of a reboot: the outcome of the power-on after its answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     on_result: Option<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -140,7 +140,7 @@ fn join(events: impl Iterator<Item = AuditEvent>) -> Vec<Fence> {
         };
         match (event.status, known.get(&key).copied()) {
             (_, position) if event.on_result.is_some() => {
-                // Without its reboot, which was in a log that is gone, it is no fence of its own.
+                // If its reboot was in a log that is gone, the power-on has no row.
                 if let Some(position) = position {
                     power_on(&mut fences[position], event);
                 }
@@ -186,9 +186,9 @@ fn begun(event: AuditEvent) -> Fence {
     }
 }
 
-/// Takes over what became of the power-on after the answer, which is no end of the fence.
+/// Takes over the outcome of the power-on after the answer, which is no end of the fence.
 fn power_on(fence: &mut Fence, event: AuditEvent) {
-    // One watcher was killed when it had written this, and the next one knew nothing of it.
+    // A watcher was killed after it wrote the outcome, and the next watcher does not know it.
     if fence.on_result.is_some() && event.status == Status::Unknown {
         return;
     }
@@ -223,9 +223,7 @@ fn look_up(fences: &mut [Fence], spool: &SpoolSettings) {
         return;
     }
     // Without a spool nothing waits, and the audit can still be shown.
-    let Ok(spool) = ClientSpool::open(&Places::new(&spool.request_dir, &spool.response_dir)) else {
-        return;
-    };
+    let Ok(spool) = ClientSpool::open(&spool.places()) else { return };
     let is_served = matches!(spool.watcher(), Liveness::Alive { .. });
     for fence in fences.iter_mut().filter(|fence| !fence.is_ended) {
         let stages = names(fence).into_iter().filter_map(|name| spool.stage(&name).ok());

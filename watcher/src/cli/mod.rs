@@ -146,7 +146,7 @@ fn execute(arguments: Arguments) -> ExitCode {
         }
         Command::Status { json } => match input.settings_to_look() {
             Ok(settings) => show(status::status(&settings.spool, json, table::width())),
-            Err(error) => refuse_as(json, status::unknown, &error),
+            Err(error) => refuse_as(json, |text| status::silence(None, text), &error),
         },
         Command::Reload => reload_watcher(&input),
         Command::History { node, action, result, since, json, log_dir } => {
@@ -191,10 +191,9 @@ fn reload_watcher(input: &Input) -> ExitCode {
     let error = match reload::reload(&spool) {
         Ok(Ok(text)) => {
             let shown = show(Ok((text, true)));
-            if let Ok(settings) = input.settings_to_look() {
-                for warning in check::warnings(&settings) {
-                    complain(&format!("warning: {warning}"));
-                }
+            let settings = input.settings_to_look();
+            for warning in settings.iter().flat_map(check::warnings) {
+                complain(&format!("warning: {warning}"));
             }
             return shown;
         }
@@ -287,8 +286,8 @@ impl Input {
         }
     }
 
-    /// The place of the spool, as far as the file can be read: the watcher itself reports what is
-    /// wrong.
+    /// The place of the spool, as far as the file can be read: the watcher itself reports the
+    /// problems.
     fn spool_at_best(&self) -> SpoolSettings {
         config::spool_at_best(&self.origin(None, false))
     }
@@ -312,14 +311,12 @@ impl Input {
 
 /// Writes a command's text. The exit code shows whether the command found no problem.
 fn show(result: anyhow::Result<(String, bool)>) -> ExitCode {
-    let (text, is_well) = match result {
-        Ok(result) => result,
-        Err(error) => return done(Err(error)),
-    };
-    match written(|| io::stdout().write_all(text.as_bytes())) {
-        Err(error) => done(Err(error)),
-        Ok(()) if is_well => ExitCode::SUCCESS,
-        Ok(()) => ExitCode::FAILURE,
+    let is_well = result.and_then(|(text, is_well)| {
+        written(|| io::stdout().write_all(text.as_bytes())).map(|()| is_well)
+    });
+    match is_well {
+        Ok(false) => ExitCode::FAILURE,
+        other => done(other.map(drop)),
     }
 }
 
@@ -349,9 +346,7 @@ fn done(result: anyhow::Result<()>) -> ExitCode {
 }
 
 fn refuse(error: &ConfigError) -> ExitCode {
-    for line in error.lines() {
-        complain(&line);
-    }
+    error.lines().iter().for_each(|line| complain(line));
     WRONG_INPUT.into()
 }
 

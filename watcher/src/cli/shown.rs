@@ -8,28 +8,25 @@ use serde::{Serialize, Serializer};
 /// The values of `--action`.
 pub(super) fn action_values() -> impl TypedValueParser<Value = FenceAction> {
     let actions = [FenceAction::Off, FenceAction::On, FenceAction::Reboot];
-    one_of(actions.map(|action| (PossibleValue::new(action.as_str()), action)))
+    PossibleValuesParser::new(actions.map(FenceAction::as_str))
+        .try_map(|word| word.parse().map_err(|()| UNKNOWN))
 }
 
 /// The values of `--result`.
 pub(super) fn result_values() -> impl TypedValueParser<Value = Shown> {
-    one_of(Shown::known().map(|shown| match shown {
+    let value = |shown: Shown| match shown {
         // The word in the table and in JSON has blanks, which are inconvenient on a command line.
-        Shown::Open => (PossibleValue::new(NO_END).alias(OPEN), shown),
-        _ => (PossibleValue::new(shown.as_str().to_owned()), shown),
-    }))
-}
-
-/// A parser that accepts the values of `known`, and lists them if it refuses another value.
-fn one_of<T: Clone + Send + Sync + 'static>(
-    known: impl IntoIterator<Item = (PossibleValue, T)>,
-) -> impl TypedValueParser<Value = T> {
-    let known: Vec<_> = known.into_iter().collect();
-    PossibleValuesParser::new(known.iter().map(|(word, _)| word.clone())).try_map(move |text| {
-        let meant = known.iter().find(|(word, _)| word.matches(&text, false));
-        meant.map(|(_, value)| value.clone()).ok_or("it is none of the known words")
+        Shown::Open => PossibleValue::new(NO_END).alias(OPEN),
+        _ => PossibleValue::new(shown.as_str().to_owned()),
+    };
+    PossibleValuesParser::new(Shown::known().map(value)).try_map(|word| {
+        let word = if word == NO_END { OPEN } else { &word };
+        Shown::known().find(|shown| shown.as_str() == word).ok_or(UNKNOWN)
     })
 }
+
+/// Why a word is no value. The parser refuses such a word before, and lists the values.
+const UNKNOWN: &str = "it is none of the known words";
 
 /// The result of a fence as a row shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,13 +2,11 @@
 //!
 //! The watcher reports its state itself: this module reads none of its files.
 
-use std::fmt::Write;
-
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, SecondsFormat};
 use fence_log::one_line;
 use fence_protocol::QueryKind;
-use fence_spool::{ClientSpool, Liveness, PlaceError, Places, SpoolError};
+use fence_spool::{ClientSpool, Liveness, PlaceError, SpoolError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -39,15 +37,9 @@ pub(super) fn status(
     Ok((state.text(width), true))
 }
 
-/// The object for a configuration that does not show the place of a watcher.
-pub(super) fn unknown(message: &str) -> String {
-    silence(None, message)
-}
-
 /// Whether a watcher serves `spool`; `None` if that is unknown.
 fn liveness(spool: &SpoolSettings) -> Option<Liveness> {
-    let places = Places::new(&spool.request_dir, &spool.response_dir);
-    match ClientSpool::open(&places) {
+    match ClientSpool::open(&spool.places()) {
         Ok(spool) => Some(spool.watcher()),
         // A watcher creates its directories at its start.
         Err(SpoolError::Place(PlaceError::Missing { .. })) => Some(Liveness::Never),
@@ -56,7 +48,7 @@ fn liveness(spool: &SpoolSettings) -> Option<Liveness> {
 }
 
 /// The object for a watcher that reports no state: `running` is `false` or `null`, and not a list.
-fn silence(liveness: Option<Liveness>, message: &str) -> String {
+pub(super) fn silence(liveness: Option<Liveness>, message: &str) -> String {
     let (running, pid, last_pid) = match liveness {
         Some(Liveness::Dead { pid }) => (Value::from(false), None, pid),
         Some(Liveness::Never) => (Value::from(false), None, None),
@@ -76,43 +68,33 @@ impl State {
             self.pid,
             one_line(&seconds(&self.started))
         );
-        let mut text = paragraph(&heading, width) + "\n\n";
-        text.push_str(&self.devices().wrapped(width));
+        let mut parts = vec![paragraph(&heading, width), "\n\n".to_owned()];
+        parts.push(self.devices().wrapped(width));
         for device in self.devices.iter().filter(|device| device.reachable == Some(false)) {
             let since = device.reachable_since.as_deref().map(seconds).unwrap_or_default();
             let note = format!("'{}' has not been reachable since {since}", one_line(&device.name));
-            put(&mut text, format_args!("{}\n", paragraph(&one_line(&note), width)));
+            parts.push(paragraph(&one_line(&note), width) + "\n");
         }
-        let returning = self.returning();
-        if !returning.is_empty() {
-            let heading = "off by a reboot, being brought back";
-            put(&mut text, format_args!("\n{heading}:\n{}", returning.wrapped(width)));
+        parts.push(titled("off by a reboot, being brought back", &self.returning(), width));
+        let running = jobs("FOR", &self.running, |job| job.since_ms);
+        let queued = jobs("TIME LEFT", &self.queued, |job| job.deadline_in_ms);
+        for (heading, table) in [("running", running), ("queued", queued)] {
+            let is_empty = table.is_empty();
+            parts.extend(is_empty.then(|| format!("\nnothing is {heading}\n")));
+            parts.push(titled(heading, &table, width));
         }
-        for (heading, table) in [("running", self.running()), ("queued", self.queued())] {
-            if table.is_empty() {
-                put(&mut text, format_args!("\nnothing is {heading}\n"));
-            } else {
-                put(&mut text, format_args!("\n{heading}:\n{}", table.wrapped(width)));
-            }
-        }
-        let last = self.last_results();
-        if !last.is_empty() {
-            put(&mut text, format_args!("\nlast results:\n{}", last.wrapped(width)));
-        }
-        let counts: Vec<String> = self
-            .counts
-            .iter()
-            .filter(|(_, count)| **count > 0)
-            .map(|(result, count)| format!("{} {count}", one_line(result)))
-            .collect();
+        parts.push(titled("last results", &self.last_results(), width));
+        let counts = self.counts.iter().filter(|(_, count)| **count > 0);
+        let counts: Vec<String> =
+            counts.map(|(result, count)| format!("{} {count}", one_line(result))).collect();
         let counts = if counts.is_empty() { "none".into() } else { counts.join(", ") };
         let counts = format!("answers since the start: {counts}");
-        put(&mut text, format_args!("\n{}\n", paragraph(&counts, width)));
+        parts.push(format!("\n{}\n", paragraph(&counts, width)));
         if self.answers_waiting_for_disk > 0 {
             let waiting = self.answers_waiting_for_disk;
-            put(&mut text, format_args!("answers that wait for space on the disk: {waiting}\n"));
+            parts.push(format!("answers that wait for space on the disk: {waiting}\n"));
         }
-        text
+        parts.concat()
     }
 
     fn devices(&self) -> Table<6> {
@@ -141,7 +123,7 @@ impl State {
         for device in &self.devices {
             let Some(last) = &device.last else { continue };
             let Last { time, target, action, result, message, on_result, .. } = last;
-            let power_on = on_result.iter().map(|came| format!("; power-on: {came}"));
+            let power_on = on_result.iter().map(|result| format!("; power-on: {result}"));
             let details = message.clone() + &power_on.collect::<String>();
             table.row([&seconds(time), &device.name, target, action, result, &details]);
         }
@@ -155,22 +137,23 @@ impl State {
         }
         table
     }
-
-    fn running(&self) -> Table<5> {
-        jobs("FOR", self.running.iter().map(|running| (&running.job, running.since_ms)))
-    }
-
-    fn queued(&self) -> Table<5> {
-        jobs("TIME LEFT", self.queued.iter().map(|queued| (&queued.job, queued.deadline_in_ms)))
-    }
 }
 
-fn jobs<'a>(time: &str, jobs: impl Iterator<Item = (&'a Job, u64)>) -> Table<5> {
-    let mut table = Table::new(["TARGET", "ACTION", "DEVICE", time, "REQUEST"]);
-    for (job, time_ms) in jobs {
-        table.row([&job.target, &job.action, &job.device, &span(time_ms), &job.request_id]);
+fn jobs(heading: &str, jobs: &[Job], time_ms: impl Fn(&Job) -> Option<u64>) -> Table<5> {
+    let mut table = Table::new(["TARGET", "ACTION", "DEVICE", heading, "REQUEST"]);
+    for job in jobs {
+        let time = time_ms(job).map(span).unwrap_or_default();
+        table.row([&job.target, &job.action, &job.device, &time, &job.request_id]);
     }
     table
+}
+
+/// `table` under its heading; nothing if it has no row.
+fn titled<const COLUMNS: usize>(heading: &str, table: &Table<COLUMNS>, width: usize) -> String {
+    if table.is_empty() {
+        return String::new();
+    }
+    format!("\n{heading}:\n{}", table.wrapped(width))
 }
 
 /// A time of the watcher in whole seconds.
@@ -180,10 +163,6 @@ fn seconds(time: &str) -> String {
         |_| time.to_owned(),
         |instant| instant.to_utc().to_rfc3339_opts(SecondsFormat::Secs, true),
     )
-}
-
-fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
-    text.write_fmt(more).expect("a String takes every text");
 }
 
 /// How long a running watcher may take to answer.

@@ -1,7 +1,6 @@
 //! Plain tables: columns as wide as their widest cell, no colours, and one line for each row if it
 //! fits. The free text in the last column wraps inside its column.
 
-use std::fmt::Write;
 use std::ops::Range;
 
 use fence_log::shown_line;
@@ -47,7 +46,8 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
                 let mut line = " ".repeat(if shelf.start == 0 { 0 } else { INDENT });
                 let last = shelf.end - 1;
                 for (cell, width) in row[shelf.start..last].iter().zip(&widths[shelf.start..]) {
-                    write!(line, "{cell:width$}  ").expect("a String takes every text");
+                    let gap = " ".repeat(width - length(cell) + GAP);
+                    line.extend([cell.as_str(), &gap]);
                 }
                 let indent = length(&line);
                 for part in lines(&row[last], width.saturating_sub(indent)) {

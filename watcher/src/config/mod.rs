@@ -19,8 +19,8 @@ mod values;
 
 use std::path::{Path, PathBuf};
 
+use fence_log::LogTarget;
 use fence_spool::Places;
-use serde::Deserialize;
 
 pub use device::{DEVICE, DeviceKind, DeviceSettings, TYPES, Type};
 pub use problems::{ConfigError, Problem};
@@ -79,21 +79,6 @@ pub struct LogSettings {
     pub target: LogTarget,
 }
 
-/// Where the daemon's own lines go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogTarget {
-    /// The journal if systemd connects stderr with it, syslog if stderr is `/dev/null`, else
-    /// stderr.
-    Auto,
-    /// Plain lines on stderr.
-    Stderr,
-    /// syslog's socket.
-    Syslog,
-    /// stderr with the journal's priority prefixes.
-    Journal,
-}
-
 /// `[service]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceSettings {
@@ -103,6 +88,13 @@ pub struct ServiceSettings {
     pub stop_limit_ms: u64,
     /// How often the watcher looks through the spool without an event of inotify.
     pub rescan_ms: u64,
+}
+
+impl SpoolSettings {
+    /// The directories.
+    pub fn places(&self) -> Places {
+        Places::new(&self.request_dir, &self.response_dir)
+    }
 }
 
 impl WatcherConfig {
@@ -175,22 +167,19 @@ fn general(root: &mut Section, origin: &Origin) -> WatcherConfig {
 
 fn spool(root: &mut Section, origin: &Origin) -> SpoolSettings {
     let mut section = root.section("spool", SPOOL);
-    let request_dir = directory(&mut section, "request_dir", origin, "REQUEST_DIR");
-    let response_dir = directory(&mut section, "response_dir", origin, "RESPONSE_DIR");
-    let places = Places::new(&request_dir, &response_dir);
-    if [&places.requests, &places.queries].contains(&&response_dir) || places.queries == request_dir
-    {
-        section.wrong(
-            "request_dir, response_dir and 'queries' beside request_dir must be three directories",
-        );
-    }
     let settings = SpoolSettings {
-        request_dir,
-        response_dir,
+        request_dir: directory(&mut section, "request_dir", origin, "REQUEST_DIR"),
+        response_dir: directory(&mut section, "response_dir", origin, "RESPONSE_DIR"),
         default_deadline_ms: section.duration("default_deadline").unwrap_or_default(),
         keep_answers_ms: section.duration("keep_answers").unwrap_or_default(),
         keep_answers_max: section.number("keep_answers_max").unwrap_or_default(),
     };
+    let Places { requests, responses, queries } = &settings.places();
+    if [requests, queries].contains(&responses) || queries == requests {
+        section.wrong(
+            "request_dir, response_dir and 'queries' beside request_dir must be three directories",
+        );
+    }
     section.finish();
     settings
 }

@@ -15,16 +15,6 @@ pub struct Problem {
     pub text: String,
 }
 
-impl Problem {
-    /// `file:line: text`.
-    pub fn with_place(&self, file: &Path) -> String {
-        match self.line {
-            Some(line) => format!("{}:{line}: {}", file.display(), self.text),
-            None => self.text.clone(),
-        }
-    }
-}
-
 /// Why a configuration gives no settings.
 #[derive(Debug)]
 pub enum ConfigError {
@@ -44,14 +34,14 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// All problems, each with its place.
+    /// All problems, each with its place: `file:line: text`.
     pub fn lines(&self) -> Vec<String> {
-        match self {
-            ConfigError::Problems { path, problems } => {
-                problems.iter().map(|problem| problem.with_place(path)).collect()
-            }
-            other => vec![other.to_string()],
-        }
+        let ConfigError::Problems { path, problems } = self else { return vec![self.to_string()] };
+        let with_place = |Problem { line, text }: &Problem| match line {
+            Some(line) => format!("{}:{line}: {text}", path.display()),
+            None => text.clone(),
+        };
+        problems.iter().map(with_place).collect()
     }
 }
 
@@ -81,7 +71,7 @@ pub(super) struct Problems {
     line_starts: Vec<usize>,
     /// Lines that are not TOML: all other problems of such a line are its consequences.
     broken_lines: RefCell<BTreeSet<usize>>,
-    found: RefCell<Vec<Problem>>,
+    found: RefCell<BTreeSet<Problem>>,
 }
 
 impl Problems {
@@ -109,24 +99,21 @@ impl Problems {
     pub(super) fn at(&self, offset: usize, text: impl Into<String>) {
         let line = self.line(offset);
         if !self.broken_lines.borrow().contains(&line) {
-            self.found.borrow_mut().push(Problem { line: Some(line), text: text.into() });
+            self.found.borrow_mut().insert(Problem { line: Some(line), text: text.into() });
         }
     }
 
     /// Notes a problem outside the file.
     pub(super) fn anywhere(&self, text: String) {
-        self.found.borrow_mut().push(Problem { line: None, text });
+        self.found.borrow_mut().insert(Problem { line: None, text });
     }
 
     pub(super) fn into_result(self, path: &Path) -> Result<(), ConfigError> {
-        let mut problems = self.found.into_inner();
-        problems.sort();
-        problems.dedup();
+        let problems = Vec::from_iter(self.found.into_inner());
         if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigError::Problems { path: path.to_owned(), problems })
+            return Ok(());
         }
+        Err(ConfigError::Problems { path: path.to_owned(), problems })
     }
 }
 

@@ -1,10 +1,10 @@
 //! TOML tables, read key by key.
 //!
-//! A [`Section`] has a row for each of its keys, and gives each value once, in the form of its row.
+//! A [`Section`] has a row for each of its keys, and gives each value in the form of its row.
 //! When the section is finished, each key that was not read is unknown. A value of a wrong form is
 //! noted and counts as absent, so that reading goes on.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use fence_protocol::nearest;
 use serde::de::DeserializeOwned;
@@ -39,10 +39,9 @@ pub(super) fn parse<'p>(text: &'p str, problems: &'p Problems) -> Section<'p> {
 #[derive(Debug)]
 pub(super) struct Section<'p> {
     offset: usize,
-    /// The values that were not read yet.
     table: DeTable<'p>,
-    /// Where the value of each key of the file is, also after it was read.
-    offsets: BTreeMap<String, usize>,
+    /// The keys that were read.
+    read: BTreeSet<&'static str>,
     /// The keys that can be read.
     rows: Vec<&'static Key>,
     /// The names of the tables in this one.
@@ -60,12 +59,8 @@ impl<'p> Section<'p> {
         complete: bool,
         problems: &'p Problems,
     ) -> Self {
-        let offset_of = |(key, value): (&Spanned<_>, &Spanned<DeValue>)| {
-            (AsRef::<str>::as_ref(key.get_ref()).to_owned(), value.span().start)
-        };
-        let offsets = table.iter().map(offset_of).collect();
-        let (rows, tables) = (rows.iter().collect(), Vec::new());
-        Section { offset, table, offsets, rows, tables, complete, problems }
+        let (read, tables) = (BTreeSet::new(), Vec::new());
+        Section { offset, table, read, rows: rows.iter().collect(), tables, complete, problems }
     }
 
     /// The value of `key`, if `form` accepts it, else the default of its row.
@@ -75,11 +70,12 @@ impl<'p> Section<'p> {
         form: impl Fn(&Spanned<DeValue>) -> Parsed<T>,
     ) -> Option<T> {
         let row = self.row(key)?;
-        let written = self.table.remove(key);
+        self.read.insert(row.name);
+        let written = self.table.get(key);
         if written.is_none() && matches!(row.standing, Standing::Required(_)) {
             self.absent(format!("'{key}' is missing"));
         }
-        let found = written.and_then(|value| self.noted(key, form(&value)));
+        let found = written.and_then(|value| self.noted(key, form(value)));
         let Standing::Default(default) = row.standing else { return found };
         found.or_else(|| match DeValue::parse(default) {
             Ok(value) => self.noted(key, form(&value)),
@@ -115,7 +111,7 @@ impl<'p> Section<'p> {
             Some(DeValue::Table(table)) => table,
             None => DeTable::new(),
             Some(_) => {
-                self.at(key, format!("'{key}' must be a table: write [{key}]"));
+                self.problems.at(offset, format!("'{key}' must be a table: write [{key}]"));
                 DeTable::new()
             }
         };
@@ -125,11 +121,12 @@ impl<'p> Section<'p> {
     /// The tables `[[key]]`, each with these keys.
     pub(super) fn sections(&mut self, key: &'static str, rows: &'static [Key]) -> Vec<Section<'p>> {
         self.tables.push(key);
+        let offset = self.offset_of(key);
         let items = match self.table.remove(key).map(Spanned::into_inner) {
             Some(DeValue::Array(items)) => items,
             None => return Vec::new(),
             Some(_) => {
-                self.at(key, format!("'{key}' must be a list: write [[{key}]]"));
+                self.problems.at(offset, format!("'{key}' must be a list: write [[{key}]]"));
                 return Vec::new();
             }
         };
@@ -152,9 +149,7 @@ impl<'p> Section<'p> {
     /// Accepts these keys with any value.
     pub(super) fn ignore(&mut self, rows: &'static [Key]) {
         self.allow(rows);
-        for row in rows {
-            self.table.remove(row.name);
-        }
+        self.read.extend(rows.iter().map(|row| row.name));
     }
 
     /// Notes a problem of the table as a whole.
@@ -181,12 +176,12 @@ impl<'p> Section<'p> {
 
     /// Whether the file has `key` here.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.offsets.contains_key(key)
+        self.table.contains_key(key)
     }
 
     /// Where the value of `key` is; if it is absent, where the table is.
     pub(super) fn offset_of(&self, key: &str) -> usize {
-        self.offsets.get(key).copied().unwrap_or(self.offset)
+        self.table.get(key).map_or(self.offset, |value| value.span().start)
     }
 
     /// Notes every key that was not read.
@@ -194,7 +189,10 @@ impl<'p> Section<'p> {
         let names = self.rows.iter().map(|row| row.name);
         let known: Vec<&str> = names.chain(self.tables).collect();
         for (key, _) in &self.table {
-            let (name, offset) = (key.get_ref().as_ref(), key.span().start);
+            let (name, offset): (&str, _) = (key.get_ref(), key.span().start);
+            if self.read.contains(name) {
+                continue;
+            }
             let hint = nearest(name, &known)
                 .map(|known| format!(" (did you mean '{known}'?)"))
                 .unwrap_or_default();

@@ -275,12 +275,10 @@ fn collect<T>(items: impl Iterator<Item = Parsed<T>>) -> Parsed<Vec<T>> {
 fn template(value: &Spanned<DeValue>, known: &[&str]) -> Parsed<String> {
     let text = text(value)?;
     let unknown = placeholders(&text).into_iter().filter(|name| !known.contains(name));
-    let fault = |name| Fault {
-        offset: value.span().start,
-        text: format!("unknown placeholder '{{{name}}}' (known: {{{}}})", known.join("} {")),
-    };
-    let faults: Vec<Fault> = unknown.map(fault).collect();
-    if faults.is_empty() { Ok(text) } else { Err(faults) }
+    let known = known.join("} {");
+    let problem = |name| format!("unknown placeholder '{{{name}}}' (known: {{{known}}})");
+    collect(unknown.map(|name| wrong::<()>(value, problem(name))))?;
+    Ok(text)
 }
 
 /// The milliseconds of a duration such as "45s".

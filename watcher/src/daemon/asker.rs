@@ -1,4 +1,4 @@
-//! Asks devices what a client wants to know, and sends the daemon what they show by the way.
+//! Asks devices for the answers to clients, and reports to the daemon what the devices show.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{Wake, examined};
 use crate::asking::{Limits, ask};
 use crate::devices::{ConfiguredDevice, Devices};
 
-/// Asks devices, and sends the daemon what the devices show by the way.
+/// Asks devices, and reports to the daemon their lists and whether they were reached.
 #[derive(Clone)]
 pub(super) struct Asker {
     pub(super) spool: Arc<WatcherSpool>,
@@ -158,14 +158,14 @@ impl Asker {
 
     pub(super) fn list(&self, device: &Arc<ConfiguredDevice>, limit: Limit) -> TargetList {
         let list = device.driver.targets(limit);
-        let (targets, reached) = match &list {
-            TargetList::Nodes(targets) => (Some(targets.iter().cloned().collect()), true),
-            TargetList::NoList(_) => (None, true),
-            TargetList::Unreachable(_) => (None, false),
+        let targets = match &list {
+            TargetList::Nodes(targets) => Some(targets.iter().cloned().collect()),
+            TargetList::NoList(why) | TargetList::Unreachable(why) => {
+                warn!("fence device '{}' gave no list of its targets: {why}", device.name);
+                None
+            }
         };
-        if let TargetList::NoList(why) | TargetList::Unreachable(why) = &list {
-            warn!("fence device '{}' gave no list of its targets: {why}", device.name);
-        }
+        let reached = !matches!(list, TargetList::Unreachable(_));
         // The receiver is gone only when the daemon is.
         let _ = self.wake.send(Wake::Listed(Arc::clone(device), targets));
         let _ = self.wake.send(Wake::Reached(Arc::clone(device), reached));
@@ -256,9 +256,4 @@ fn reach(device: &Arc<ConfiguredDevice>, limit: Limit, wake: &Sender<Wake>) -> (
     let verb = if reached { "is reachable" } else { "is not reachable" };
     let text = format!("fence device '{name}' {verb}");
     (reached, if words.is_empty() { text } else { format!("{text}: {words}") })
-}
-
-/// The answer to a wrong question.
-pub(super) fn wrong(query_id: &str, why: String) -> QueryAnswer {
-    QueryAnswer::new(query_id, QueryCode::WrongQuery, why)
 }

@@ -48,26 +48,19 @@ pub(super) fn make_log_dir(log_dir: &Path) {
     }
 }
 
-/// The same without a wait, for a watcher that serves requests.
+/// The same in a separate thread, for a watcher that serves requests.
 pub(super) fn make_log_dir_meanwhile(log_dir: &Path) {
     let log_dir = log_dir.to_owned();
-    let spawned = thread::Builder::new().name("log dir".into()).spawn(move || {
-        make_log_dir(&log_dir);
-    });
+    let make = move || make_log_dir(&log_dir);
+    let spawned = thread::Builder::new().name("log dir".into()).spawn(make);
     if let Err(problem) = spawned {
         warn!("the agent may have no directory for its logs: {problem}");
     }
 }
 
-/// An entry of the audit. Each is handled before the next.
-enum Entry {
-    /// An event for the logs in this directory. An end comes with its request: the agent cannot take
-    /// the request back before the end is written.
-    End(PathBuf, Box<AuditEvent>, Abandoned),
-    /// The outcome of a power-on, and its record. The record is removed after the outcome is
-    /// written: until then, the next watcher reports the power-on.
-    Return(PathBuf, Box<AuditEvent>, Arc<WatcherSpool>, RecordName),
-}
+/// An event for the logs in this directory, and what follows: whether all went well is its
+/// argument. Each entry is handled before the next.
+type Entry = (PathBuf, AuditEvent, Box<dyn FnOnce(bool) + Send>);
 
 /// Takes the ends of fences.
 pub(super) struct Desk {
@@ -79,22 +72,11 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn open(boot_id: &str) -> Self {
-        let (entries, received) = mpsc::sync_channel(WAITING_MAX);
+        let (entries, received) = mpsc::sync_channel::<Entry>(WAITING_MAX);
         let (alive, done) = mpsc::sync_channel(0);
         let spawned = thread::Builder::new().name("audit".into()).spawn(move || {
-            for entry in received {
-                match entry {
-                    Entry::End(log_dir, event, _abandoned) => {
-                        write(log_dir, &event);
-                    }
-                    Entry::Return(log_dir, event, spool, name) => {
-                        if write(log_dir, &event)
-                            && let Err(problem) = spool.forget_returning(&name)
-                        {
-                            warn!("request {name}: {problem}");
-                        }
-                    }
-                }
+            for (log_dir, event, then) in received {
+                then(write(log_dir, &event));
             }
             drop(alive);
         });
@@ -114,7 +96,8 @@ impl Desk {
     ) {
         let duration_ms = duration_ms(&request, answer, now, &self.boot_id);
         if let Some(event) = end(request, answer, duration_ms) {
-            self.record(Entry::End(log_dir.to_owned(), Box::new(event), abandoned));
+            // The agent cannot take the request back before the end is written.
+            self.record((log_dir.to_owned(), event, Box::new(|_| drop(abandoned))));
         }
     }
 
@@ -127,16 +110,19 @@ impl Desk {
         result: &OnResult,
     ) {
         let record = RecordName::of_id(&request.request_id);
-        if let Some(event) = return_of(request, result) {
-            let (log_dir, spool) = (log_dir.to_owned(), Arc::clone(spool));
-            self.record(Entry::Return(log_dir, Box::new(event), spool, record));
-        }
+        let Some(event) = return_of(request, result) else { return };
+        let spool = Arc::clone(spool);
+        // Until the outcome is written, the next watcher reports the power-on.
+        let forget = move |is_written| {
+            if is_written && let Err(problem) = spool.forget_returning(&record) {
+                warn!("request {record}: {problem}");
+            }
+        };
+        self.record((log_dir.to_owned(), event, Box::new(forget)));
     }
 
     fn record(&self, entry: Entry) {
-        if let Err(TrySendError::Full(Entry::End(log_dir, ..) | Entry::Return(log_dir, ..))) =
-            self.entries.try_send(entry)
-        {
+        if let Err(TrySendError::Full((log_dir, ..))) = self.entries.try_send(entry) {
             lacks(&format!("too many others wait for '{}'", log_dir.display()));
         }
     }
@@ -195,44 +181,48 @@ fn lacks(problem: &str) {
 fn end(request: Request, answer: &Answer, duration_ms: Option<u64>) -> Option<AuditEvent> {
     let Requested::Fence(action) = request.action else { return None };
     let success = answer.result == FenceResult::Success;
+    let status = if success { Status::Completed } else { Status::Failed };
+    let details = format!("{} (told by fence-watcher: the agent is gone)", answer.message);
+    Some(AuditEvent {
+        pacemaker_action: answer.action.clone(),
+        result: Some(answer.result.into()),
+        duration_ms,
+        ..event(request, action, status, details)?
+    })
+}
+
+fn return_of(request: Request, result: &OnResult) -> Option<AuditEvent> {
+    let status = match result {
+        OnResult::On(_) => Status::Completed,
+        OnResult::Unknown => Status::Unknown,
+        OnResult::NotConfirmed(_) | OnResult::Failed(_) | OnResult::NotOrdered(_) => Status::Failed,
+    };
+    let event =
+        event(request, FenceAction::On, status, format!("power-on after the answer: {result}"))?;
+    Some(AuditEvent { on_result: Some(result.as_str().to_owned()), ..event })
+}
+
+/// An event of `request`; `None` without a target.
+fn event(
+    request: Request,
+    action: FenceAction,
+    status: Status,
+    details: String,
+) -> Option<AuditEvent> {
     Some(AuditEvent {
         timestamp: Utc::now(),
         action: action.as_str().to_owned(),
         target_node: request.target_node?.as_str().to_owned(),
         gfs2_filesystems: request.gfs2_filesystems,
         gfs2_discovery: None,
-        status: if success { Status::Completed } else { Status::Failed },
-        details: format!("{} (told by fence-watcher: the agent is gone)", answer.message),
-        recorder_node: request.recorder_node,
-        pacemaker_action: answer.action.clone(),
-        request_id: Some(request.request_id.as_str().to_owned()),
-        result: Some(answer.result.into()),
-        duration_ms,
-        on_result: None,
-    })
-}
-
-fn return_of(request: Request, result: &OnResult) -> Option<AuditEvent> {
-    Some(AuditEvent {
-        timestamp: Utc::now(),
-        action: FenceAction::On.as_str().to_owned(),
-        target_node: request.target_node?.as_str().to_owned(),
-        gfs2_filesystems: request.gfs2_filesystems,
-        gfs2_discovery: None,
-        status: match result {
-            OnResult::On(_) => Status::Completed,
-            OnResult::Unknown => Status::Unknown,
-            OnResult::NotConfirmed(_) | OnResult::Failed(_) | OnResult::NotOrdered(_) => {
-                Status::Failed
-            }
-        },
-        details: format!("power-on after the answer: {result}"),
+        status,
+        details,
         recorder_node: request.recorder_node,
         pacemaker_action: request.action.as_str().to_owned(),
         request_id: Some(request.request_id.as_str().to_owned()),
         result: None,
         duration_ms: None,
-        on_result: Some(result.as_str().to_owned()),
+        on_result: None,
     })
 }
 

@@ -43,6 +43,6 @@ fn tell(executor: &ExecutorClient, target: &str) -> Result<u32, String> {
     }
 }
 
-/// How long the report may take, in milliseconds: far less than a machine needs to come back.
+/// How long the report may take, in milliseconds: far less than a machine needs to start.
 const TIME_MS_MAX: u64 = 5_000;
 const OUTPUT_BYTES_MAX: usize = 1024;

@@ -34,7 +34,9 @@ impl Manager {
         let spawned = thread::Builder::new().name("manager".into()).spawn(move || {
             for (states, heard) in words {
                 if let Err(problem) = sd_notify::notify(&states) {
-                    warn!("the service manager cannot be told how the service is: {problem}");
+                    warn!(
+                        "cannot report the state of the service to the service manager: {problem}"
+                    );
                 }
                 if let Some(heard) = heard {
                     // The receiver is gone when the wait is over.

@@ -4,7 +4,7 @@
 //! drive devices, the clock and the signals. inotify only wakes the loop: without inotify, the
 //! periodic look at the directory finds everything, later.
 //!
-//! - `setup` starts the log, and raises the limit of open files.
+//! - `setup` raises the limit of open files.
 //! - `spooler` carries out the core's effects on the disk.
 //! - `worker` drives one execution, step by step, in a separate thread.
 //! - `dlm` reports a fence that is certain to DLM.
@@ -46,12 +46,13 @@ use fence_core::execution::Verdict;
 use fence_core::watcher::{self as core, Effect, Event};
 use fence_device::ExecutorClient;
 use fence_protocol::{FenceResult, NodeName, RecordName, RequestId};
-use fence_spool::{Places, SpoolError, WatcherLock, WatcherSpool};
+use fence_spool::{SpoolError, WatcherLock, WatcherSpool};
 use log::{error, info, trace, warn};
 
 use crate::config::{ConfigError, WatcherConfig};
 use crate::devices::{ConfiguredDevice, Devices};
 use manager::Manager;
+use queries::Question;
 use reload::Reloader;
 pub use reload::Source;
 use report::Reporter;
@@ -73,9 +74,9 @@ pub(crate) enum Wake {
     LookAgain,
     /// An execution is over.
     Finished(RecordName, Verdict),
-    /// A device has reacted to the order that brings the target of this request back.
+    /// A device has reacted to the order that powers the target of this request on.
     OnOrdered(RequestId),
-    /// That is over.
+    /// The power-on of the target of this request is over.
     OnOver(RequestId, Verdict),
     /// A question that came as a request has its answer.
     Inquired(RecordName, bool, String),
@@ -121,7 +122,8 @@ pub fn run(mut settings: WatcherConfig, source: &Source) -> anyhow::Result<()> {
     // The directory in which an administrator starts the service may lie on GFS2.
     std::env::set_current_dir("/").context("cannot change to '/'")?;
     let signals = wake::block_signals().context("cannot block signals")?;
-    setup::start_log(&settings)?;
+    fence_log::init("fence-watcher", settings.log.target, settings.log.level)
+        .context("cannot start the log")?;
     settings.reports().iter().for_each(|report| warn!("configuration: {report}"));
     let (wake, events) = mpsc::channel();
     wake::watch_signals(signals, wake.clone()).context("cannot start the signals' thread")?;
@@ -150,7 +152,7 @@ fn serve(
     wake: &Sender<Wake>,
     events: &Receiver<Wake>,
 ) -> anyhow::Result<End> {
-    let places = Places::new(&settings.spool.request_dir, &settings.spool.response_dir);
+    let places = settings.spool.places();
     let spool = Arc::new(WatcherSpool::open(&places, true)?);
     let lock = spool.lock()?;
     fence_spool::check_renames(&places)?;
@@ -402,7 +404,7 @@ impl Daemon {
     }
 
     fn recover(&mut self) {
-        // First: what is claimed may become such a record.
+        // First: a claimed request may become such a record.
         self.recover_returns();
         let is_news = |(name, _): &(RecordName, _)| !self.core.knows(name);
         for (name, sight) in self.spooler.claimed().into_iter().filter(is_news).collect::<Vec<_>>()
@@ -468,9 +470,10 @@ impl Daemon {
             | Effect::Returned(..)
             | Effect::ForgetReturning(_) => return self.carry_out_return(effect),
             Effect::Inquire(name, request) => {
-                self.queries.inquire(name, request, self.core.devices());
+                let question = Question::Inquiry(name, Box::new(request));
+                self.queries.ask(question, self.core.devices());
             }
-            Effect::AskTargets(device) => self.queries.list(device),
+            Effect::AskTargets(device) => self.queries.ask(Question::Targets(device), &[]),
             Effect::RemoveClaimed(name) => self.spooler.remove_claimed(&name),
             Effect::KeepReturning(name, id) => self.spooler.keep_returning(&name, &id),
             Effect::RemovePending(name) => self.spooler.remove_pending(&name),

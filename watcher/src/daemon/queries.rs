@@ -21,15 +21,15 @@ use fence_spool::{QueryText, WatcherSpool};
 use log::{debug, error, trace, warn};
 use serde_json::json;
 
-use super::asker::{Asker, wrong};
+use super::asker::Asker;
 use super::{Wake, report};
 use crate::asking::{ASKING_MAX, Limits};
 use crate::devices::Devices;
 use crate::state::State;
 
-/// What devices are asked for, by a thread.
+/// A question to devices, which a thread asks.
 #[derive(Clone)]
-enum Question {
+pub(super) enum Question {
     /// The query in the file of this name.
     Query(String, Box<Query>),
     /// The request by which an older client asks.
@@ -45,7 +45,7 @@ struct Task {
 }
 
 impl Task {
-    /// Asks. Returns the file's name of a query, which is answered.
+    /// Asks. Returns the name of the file if the question was a query, which is now answered.
     fn ask(self) -> Option<String> {
         let Task { question, asker } = self;
         match question {
@@ -72,7 +72,7 @@ impl Task {
 
 pub(super) struct Desk {
     /// Asks the devices of the current configuration.
-    asker: Asker,
+    pub(super) asker: Asker,
     boot_id: String,
     asking: usize,
     waiting: VecDeque<Task>,
@@ -140,7 +140,7 @@ impl Desk {
                 warn!("query '{file_name}': refused: {why}");
                 // The file's name is its identity, whatever its content is.
                 let id = file_name.strip_suffix(".json").unwrap_or(file_name);
-                self.asker.write(file_name, &wrong(id, why));
+                self.asker.write(file_name, &QueryAnswer::new(id, QueryCode::WrongQuery, why));
             }
             Ok(query) if query.query == QueryKind::State => {
                 let mut answer =
@@ -182,21 +182,6 @@ impl Desk {
         self.taken.remove(&file_name);
     }
 
-    /// Asks these devices from now on.
-    pub(super) fn set_devices(&mut self, devices: Arc<Devices>) {
-        self.asker.devices = devices;
-    }
-
-    /// Answers the question of an older client, which is a request.
-    pub(super) fn inquire(&mut self, name: RecordName, request: Request, known: &[Device]) {
-        self.ask(Question::Inquiry(name, Box::new(request)), known);
-    }
-
-    /// Asks `device` for its targets, for the routing of requests that name no device.
-    pub(super) fn list(&mut self, device: String) {
-        self.ask(Question::Targets(device), &[]);
-    }
-
     /// The thread of a question has ended: the question in `file_name`, if it was a query.
     pub(super) fn done(&mut self, file_name: Option<String>) {
         // A thread from before a new beginning is not counted.
@@ -219,7 +204,8 @@ impl Desk {
         self.waiting = postponed;
     }
 
-    fn ask(&mut self, question: Question, known: &[Device]) {
+    /// Asks devices, of which the core knows `known`.
+    pub(super) fn ask(&mut self, question: Question, known: &[Device]) {
         let asker = Asker { known: known.to_vec(), ..self.asker.clone() };
         self.waiting.push_back(Task { question, asker });
         self.go_on();
@@ -242,7 +228,8 @@ impl Desk {
         let why = format!("not asked: fence-watcher cannot start a thread: {problem}");
         match &task.question {
             Question::Query(file_name, query) => {
-                self.asker.write(file_name, &wrong(&query.query_id, why.clone()));
+                let answer = QueryAnswer::new(&query.query_id, QueryCode::WrongQuery, &why);
+                self.asker.write(file_name, &answer);
                 self.taken.remove(file_name);
             }
             Question::Inquiry(name, _) => {

@@ -57,11 +57,6 @@ impl Reloader {
         }
         true
     }
-
-    /// The queries for which it was read.
-    fn take_served(&mut self) -> Vec<String> {
-        self.served.take().unwrap_or_default()
-    }
 }
 
 impl Daemon {
@@ -81,7 +76,7 @@ impl Daemon {
             Err(error) => Err(error.lines()),
         };
         log(&result);
-        for query_id in self.reloader.take_served() {
+        for query_id in self.reloader.served.take().unwrap_or_default() {
             self.queries.reloaded(&answer(&query_id, &result));
         }
         if !self.reloader.read() && self.ending.is_none() {
@@ -96,10 +91,10 @@ impl Daemon {
         ::log::set_max_level(settings.log.level);
         settings.reports().iter().for_each(|report| warn!("configuration: {report}"));
         audit::make_log_dir_meanwhile(&settings.log.log_dir);
-        self.spooler.set_retention(&settings.spool);
+        self.spooler.settings.clone_from(&settings.spool);
         self.devices = Arc::new(Devices::build(settings, &self.executor));
         self.devices.prepare();
-        self.queries.set_devices(Arc::clone(&self.devices));
+        self.queries.asker.devices = Arc::clone(&self.devices);
         let find = |settings: &WatcherConfig, name: &str| {
             settings.devices.iter().find(|device| device.name == name).cloned()
         };

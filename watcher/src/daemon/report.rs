@@ -10,13 +10,13 @@ use fence_core::watcher::{Coverage, Job, OnResult, Watcher};
 use fence_protocol::{FenceResult, RequestId, fold_hostlist};
 
 use crate::devices::{ConfiguredDevice, Devices};
-use crate::state::{self, Last, Queued, Running, State};
+use crate::state::{self, Last, State};
 
 pub(super) struct Reporter {
     node: String,
     started: DateTime<Utc>,
     devices: BTreeMap<String, DeviceStory>,
-    counts: BTreeMap<&'static str, u64>,
+    counts: BTreeMap<String, u64>,
 }
 
 #[derive(Default)]
@@ -28,12 +28,8 @@ struct DeviceStory {
 
 impl Reporter {
     pub(super) fn new(node: &str) -> Self {
-        Reporter {
-            node: node.to_owned(),
-            started: Utc::now(),
-            devices: BTreeMap::new(),
-            counts: BTreeMap::new(),
-        }
+        let (devices, counts) = (BTreeMap::new(), BTreeMap::new());
+        Reporter { node: node.to_owned(), started: Utc::now(), devices, counts }
     }
 
     pub(super) fn reached(&mut self, device: &str, reached: bool) {
@@ -49,7 +45,7 @@ impl Reporter {
     }
 
     pub(super) fn answered(&mut self, result: FenceResult) {
-        *self.counts.entry(result.as_str()).or_default() += 1;
+        *self.counts.entry(result.to_string()).or_default() += 1;
     }
 
     pub(super) fn finished(&mut self, job: &Job, verdict: &Verdict) {
@@ -72,7 +68,7 @@ impl Reporter {
         });
     }
 
-    /// What became of the target of the reboot `id` after its answer.
+    /// Notes the outcome of the power-on that followed the answer to the reboot `id`.
     pub(super) fn returned(&mut self, id: &RequestId, result: &OnResult) {
         let lasts = self.devices.values_mut().filter_map(|story| story.last.as_mut());
         for last in lasts.filter(|last| last.request_id == id.as_str()) {
@@ -102,15 +98,14 @@ impl Reporter {
                 last: story.and_then(|story| story.last.clone()),
             }
         };
-        let running_jobs = core.running().map(|(_, running, since)| {
-            let since_ms = now.boot_ms.saturating_sub(since);
-            Running { job: shown(running), since_ms }
+        let running_jobs = core.running().map(|(_, job, since)| state::Job {
+            since_ms: Some(now.boot_ms.saturating_sub(since)),
+            ..shown(job)
         });
-        let queued_jobs = core.queued().take(QUEUED_SHOWN_MAX).map(|queued| {
-            let deadline_in_ms = queued.deadline_boot_ms.saturating_sub(now.boot_ms);
-            Queued { job: shown(queued), deadline_in_ms }
+        let queued_jobs = core.queued().take(QUEUED_SHOWN_MAX).map(|job| state::Job {
+            deadline_in_ms: Some(job.deadline_boot_ms.saturating_sub(now.boot_ms)),
+            ..shown(job)
         });
-        let counts = self.counts.iter().map(|(result, count)| ((*result).to_owned(), *count));
         State {
             pid: std::process::id(),
             node: self.node.clone(),
@@ -120,7 +115,7 @@ impl Reporter {
             running: running_jobs.collect(),
             returning: core.returning().map(shown).collect(),
             queued: queued_jobs.collect(),
-            counts: counts.collect(),
+            counts: self.counts.clone(),
             answers_waiting_for_disk: core.unanswered(),
         }
     }
@@ -133,6 +128,8 @@ fn shown(job: &Job) -> state::Job {
         action: job.action.to_string(),
         device: job.lane.device.clone(),
         address: job.lane.address.clone(),
+        since_ms: None,
+        deadline_in_ms: None,
     }
 }
 

@@ -1,7 +1,7 @@
-//! Bringing the targets of reboots back, after the answer.
+//! The power-on of the targets of reboots, after the answer.
 //!
-//! The thread that made a target off waits for the word to bring it back (see `worker`). It gives up when
-//! nobody can say that word any more.
+//! The thread that switched a target off waits for a message before it powers the target on (see
+//! `worker`). The thread ends when the sender of the message is dropped.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -16,23 +16,23 @@ use super::Daemon;
 /// The reboots under way.
 #[derive(Default)]
 pub(super) struct Returns {
-    /// With what the thread of each is told to bring its target back.
+    /// Sends the message to the thread of each reboot.
     threads: BTreeMap<RequestId, Sender<()>>,
-    /// The records of the watcher before us that are still to be read; `None` before they are listed.
+    /// The records of the previous watcher that are still to be read; `None` before they are listed.
     left: Option<Vec<RecordName>>,
 }
 
 impl Returns {
-    /// What the thread that executes `job` waits for after a reboot.
+    /// The receiver of the message for which the thread of `job` waits after a reboot.
     pub(super) fn begin(&mut self, job: &Job) -> Receiver<()> {
-        let (word, awaited) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         if job.action == FenceAction::Reboot {
-            self.threads.insert(job.request.request_id.clone(), word);
+            self.threads.insert(job.request.request_id.clone(), sender);
         }
-        awaited
+        receiver
     }
 
-    /// The execution of `job` has ended so.
+    /// The execution of `job` has ended with `verdict`.
     pub(super) fn finished(&mut self, job: &Job, verdict: &Verdict) {
         if !verdict.on_follows {
             self.threads.remove(&job.request.request_id);
@@ -41,17 +41,17 @@ impl Returns {
 }
 
 impl Daemon {
-    /// Carries out an effect that concerns a target that comes back.
+    /// Carries out an effect that concerns the power-on of a target.
     pub(super) fn carry_out_return(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::PowerOn(job) => {
                 let id = job.request.request_id;
                 info!("power-on: request={id} target={} device={}", job.target, job.lane.device);
                 let thread = self.returns.threads.get(&id);
-                let is_told = thread.is_some_and(|thread| thread.send(()).is_ok());
+                let is_sent = thread.is_some_and(|thread| thread.send(()).is_ok());
                 let lost = "the thread that drove the device is gone";
                 let verdict = || Verdict::failure(FenceResult::DeviceFailure, lost.to_owned());
-                return (!is_told).then(|| Event::OnOver(id, verdict()));
+                return (!is_sent).then(|| Event::OnOver(id, verdict()));
             }
             Effect::EndPowerOn(id) => drop(self.returns.threads.remove(&id)),
             Effect::Returned(request, result) => {
@@ -63,29 +63,28 @@ impl Daemon {
             }
             // The audit removes the record after it has written the outcome.
             Effect::ForgetReturning(_) => {}
-            _ => unreachable!("the other effects concern no target that comes back"),
+            _ => unreachable!("the other effects concern no power-on"),
         }
         None
     }
 
-    /// Tells the core of the targets that the watcher before us was to bring back.
+    /// Reports the power-ons that the previous watcher left to the core.
     pub(super) fn recover_returns(&mut self) {
         let listed = self.returns.left.take().or_else(|| self.spooler.returning());
         let Some(mut left) = listed else { return };
-        left.retain(|name| match self.spooler.left_returning(name) {
-            Ok(None) => false,
-            Ok(Some(request)) => {
-                if !self.core.brings_back(&request.request_id) {
-                    self.feed(Event::LeftReturning(request));
-                }
-                false
+        left.retain(|name| {
+            let Ok(request) = self.spooler.left_returning(name) else { return true };
+            if let Some(request) = request
+                && !self.core.brings_back(&request.request_id)
+            {
+                self.feed(Event::LeftReturning(request));
             }
-            Err(()) => true,
+            false
         });
         self.returns.left = Some(left);
     }
 
-    /// The time to stop is over: what is being brought back is not waited for.
+    /// Gives up the power-ons under way: the time to stop is over.
     pub(super) fn give_up_returns(&mut self) {
         let jobs = self.core.returning();
         let ids: Vec<RequestId> = jobs.map(|job| job.request.request_id.clone()).collect();
@@ -97,7 +96,7 @@ impl Daemon {
     }
 }
 
-/// Tells people what became of a target after the answer to its reboot.
+/// Logs the outcome of the power-on after the answer to a reboot.
 fn log_return(request: &Request, result: &OnResult) {
     let target = request.target_node.as_ref().map_or("", |target| target.as_str());
     let line = format!("returned: request={} target={target} {result}", request.request_id);

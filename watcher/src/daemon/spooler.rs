@@ -12,7 +12,7 @@ use fence_protocol::{
     Answer, FenceAction, NodeName, ReceivedAnswer, RecordName, Rejection, Request, RequestError,
     RequestId, Requested,
 };
-use fence_spool::{ClaimOutcome, Places, Sight as SpoolSight, SpoolError, WatcherSpool};
+use fence_spool::{ClaimOutcome, Sight as SpoolSight, SpoolError, WatcherSpool};
 use log::{debug, error, info, trace, warn};
 
 use super::{Wake, report, words};
@@ -23,7 +23,7 @@ const PRUNE_EVERY_MS: u64 = 3_600_000;
 
 pub(super) struct Spooler {
     pub(super) spool: Arc<WatcherSpool>,
-    settings: SpoolSettings,
+    pub(super) settings: SpoolSettings,
     wake: Sender<Wake>,
     next_prune_boot_ms: u64,
     is_pruning: Arc<AtomicBool>,
@@ -35,18 +35,8 @@ impl Spooler {
         settings: &SpoolSettings,
         wake: Sender<Wake>,
     ) -> Self {
-        Spooler {
-            spool,
-            settings: settings.clone(),
-            wake,
-            next_prune_boot_ms: 0,
-            is_pruning: Arc::default(),
-        }
-    }
-
-    /// Takes over how long answers are kept.
-    pub(super) fn set_retention(&mut self, settings: &SpoolSettings) {
-        self.settings = settings.clone();
+        let settings = settings.clone();
+        Spooler { spool, settings, wake, next_prune_boot_ms: 0, is_pruning: Arc::default() }
     }
 
     /// Logs a failure, and looks at everything again soon if that may help.
@@ -104,8 +94,8 @@ impl Spooler {
         names
             .into_iter()
             .filter_map(|name| {
-                // Only an answer of its own name counts: a request that was begun has other traces
-                // without an answer.
+                // Only an answer under this name counts: a request that was begun leaves other traces,
+                // also without an answer.
                 let is_answered = |_: Option<&_>, _: Option<&_>| self.spool.has_answer(&name);
                 let found = self.spool.inspect_claimed(&name);
                 let request = request_in(&found);
@@ -120,8 +110,8 @@ impl Spooler {
             .collect()
     }
 
-    /// Whether the answer under `name` says that the reboot `request` has made its target off, by an
-    /// execution of its own.
+    /// Whether the answer under `name` shows that the execution of the reboot `request` itself
+    /// switched the target off.
     fn is_off_by(&self, name: &RecordName, request: &Request) -> bool {
         let SpoolSight::Content { bytes, .. } = self.spool.inspect_answer(name) else {
             return false;
@@ -133,14 +123,15 @@ impl Spooler {
             && !answer.message.starts_with(NOT_FENCED_AGAIN)
     }
 
-    /// The records of the power-ons that the previous watcher left; `None` if they cannot be listed at
-    /// the moment.
+    /// The records of the power-ons that the previous watcher left; `None` if they cannot be listed
+    /// at the moment.
     pub(super) fn returning(&self) -> Option<Vec<RecordName>> {
         let names = self.spool.returning();
         names.map_err(|problem| self.report("cannot list the records of power-ons", &problem)).ok()
     }
 
-    /// The request of such a record, if there is one; an error if it cannot be read at the moment.
+    /// The request in the record `name` of a power-on, if there is one; an error if the record cannot
+    /// be read at the moment.
     pub(super) fn left_returning(&self, name: &RecordName) -> Result<Option<Request>, ()> {
         let found = self.spool.inspect_returning(name);
         let is_its = |request: &Request| RecordName::of_id(&request.request_id) == *name;
@@ -167,9 +158,7 @@ impl Spooler {
                 return Err(problem);
             }
             // The directory was removed while the device worked. The outcome is still known.
-            let SpoolSettings { request_dir, response_dir, .. } = &self.settings;
-            let places = Places::new(request_dir, response_dir);
-            WatcherSpool::open(&places, true)?.answer(&name, &bytes)
+            WatcherSpool::open(&self.settings.places(), true)?.answer(&name, &bytes)
         });
         if written.is_ok() {
             debug!("spool: wrote the answer to request {name}");
@@ -184,8 +173,8 @@ impl Spooler {
         self.note_failure(&format!("request {name}"), self.spool.remove_claimed(name));
     }
 
-    /// Keeps a claimed request as the record of its power-on. If that fails, it is removed: a claimed
-    /// request would count as one without an answer.
+    /// Keeps a claimed request as the record of its power-on. If that fails, the request is removed:
+    /// as a claimed request it would count as unanswered.
     pub(super) fn keep_returning(&self, name: &RecordName, id: &RequestId) {
         debug!("spool: keep the claimed request {name} until its target is back");
         let kept = self.spool.keep_returning(name, id);

@@ -16,10 +16,7 @@ use super::Wake;
 
 /// Blocks the signals of the service, for this thread and all that it starts.
 pub(super) fn block_signals() -> nix::Result<SigSet> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        signals.add(signal);
-    }
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     signals.thread_block()?;
     Ok(signals)
 }
@@ -86,9 +83,11 @@ fn translate(event: notify::Result<notify::Event>, places: &Places) -> Vec<Wake>
         !matches!(event.kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Data(_)));
     let concerns_ours =
         matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)));
-    if concerns_locks && event.paths.iter().any(|path| is_lock(path, places))
-        || concerns_ours && event.paths.iter().any(|path| is_ours(path, places))
-    {
+    let beside_requests = event.paths.iter().filter(|path| path.parent() == Some(&places.requests));
+    let mut names = beside_requests.filter_map(|path| path.file_name()?.to_str());
+    if names.any(|name| {
+        concerns_locks && fence_spool::is_lock(name) || concerns_ours && OURS.contains(&name)
+    }) {
         // Not at once: a process that removes the whole directory would find it not empty.
         return vec![Wake::LookAgain];
     }
@@ -124,18 +123,8 @@ fn is_directory(path: &Path, places: &Places) -> bool {
     [&places.requests, &places.responses, &places.queries].iter().any(|known| *known == path)
 }
 
-/// Whether it is one of the watcher's own directories beside the requests.
-fn is_ours(path: &Path, places: &Places) -> bool {
-    path.parent() == Some(&places.requests)
-        && path.file_name().is_some_and(|name| {
-            [".claimed", ".rejected", ".returning"].iter().any(|own| name == *own)
-        })
-}
-
-fn is_lock(path: &Path, places: &Places) -> bool {
-    path.parent() == Some(&places.requests)
-        && path.file_name().and_then(|name| name.to_str()).is_some_and(fence_spool::is_lock)
-}
+/// The watcher's own directories beside the requests.
+const OURS: [&str; 3] = [".claimed", ".rejected", ".returning"];
 
 #[cfg(test)]
 mod tests {

@@ -101,8 +101,8 @@ impl Execution<'_> {
     }
 
     /// Powers the target on, and calls `ordered` when the order is no longer on its way. After the
-    /// sender of `wanted` is dropped, this does not order, and asks no more: but for an order that was
-    /// not acknowledged, which may still be carried out.
+    /// sender of `wanted` is dropped, this gives no order and asks no more. Only after an order that
+    /// was not acknowledged does it go on asking: the device may still carry the order out.
     fn power_on(&self, wanted: &Receiver<()>, ordered: impl Fn()) -> Verdict {
         let (abilities, timeout_ms) = (self.device.driver.abilities(), self.device.timeout_ms);
         let is_wanted = || wanted.try_recv() != Err(TryRecvError::Disconnected);
@@ -128,7 +128,7 @@ impl Execution<'_> {
         }
     }
 
-    /// Does the next step of `plan` and gives what came of it, or the plan's end.
+    /// Carries out the next step of `plan`. Returns its report, or the verdict at the plan's end.
     fn next(&self, plan: &mut Plan, report: Report) -> Result<Report, Verdict> {
         let (driver, target) = (&self.device.driver, &self.job.target);
         let step = plan.next(report, boot_ms());

@@ -8,6 +8,7 @@
 mod notes;
 mod report;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +20,11 @@ use fence_core::{execution, watcher as core};
 use fence_device::{ExecutorClient, Limit, ask_some};
 use fence_log::one_line;
 use fence_protocol::{FenceAction, NodeName, QueryCode, QueryKind};
-use fence_spool::Places;
 use serde::Deserialize;
 
 use super::EXECUTOR_MODE;
 use super::ask::ask;
-use crate::config::{DeviceKind, SpoolSettings, WatcherConfig, local_node};
+use crate::config::{DeviceKind, DeviceSettings, SpoolSettings, WatcherConfig, local_node};
 use crate::devices::{ConfiguredDevice, Devices};
 use crate::findings::{self, Depth, Examined, Findings};
 use notes::{Note, notes_of};
@@ -46,20 +46,8 @@ pub(super) fn check(settings: &WatcherConfig, wanted: Wanted) -> anyhow::Result<
     let executor = ExecutorClient::start(Path::new("/proc/self/exe"), &[EXECUTOR_MODE], lock)
         .context("cannot start the helper process that runs commands")?;
     let devices = Devices::build(settings, &executor);
-    let mut checked: Vec<Checked> = settings
-        .devices
-        .iter()
-        .filter_map(|settings| {
-            let device = Arc::clone(devices.get(&settings.name)?);
-            Some(Checked {
-                device,
-                is_simulated: matches!(settings.kind, DeviceKind::Simulated(_)),
-                services_secret: settings.kind.secret_out_of_reach(),
-                asked_by: None,
-                findings: Findings::default(),
-            })
-        })
-        .collect();
+    let unasked = |settings| Checked::new(settings, &devices);
+    let mut checked: Vec<Checked> = settings.devices.iter().filter_map(unasked).collect();
     let mut general = Vec::new();
     if !wanted.offline {
         ask_devices(&mut checked, &settings.spool);
@@ -68,7 +56,8 @@ pub(super) fn check(settings: &WatcherConfig, wanted: Wanted) -> anyhow::Result<
     let mut notes = notes(&checked, settings, wanted.offline);
     notes.extend(general);
     let is_well = !notes.iter().any(|note| note.is_problem);
-    let report = report::Report { settings, checked: &checked, notes: &notes, is_well };
+    let (node, devices) = (&settings.node, &settings.devices);
+    let report = report::Report { node, devices, checked: &checked, notes: &notes, is_well };
     Ok((if wanted.json { report.json() } else { report.text() }, is_well))
 }
 
@@ -92,8 +81,7 @@ pub(super) fn warnings(settings: &WatcherConfig) -> Vec<String> {
 /// Why the service cannot start on its spool, or agents cannot write their logs. The service
 /// creates missing directories; this function creates nothing.
 fn problems_of_places(settings: &WatcherConfig) -> Vec<Note> {
-    let SpoolSettings { request_dir, response_dir, .. } = &settings.spool;
-    let places = Places::new(request_dir, response_dir);
+    let places = settings.spool.places();
     let spool = fence_spool::examine_places(&places);
     // The problems above include a directory that is refused as a whole.
     let answers = spool.is_empty().then(|| fence_spool::check_answers(&places).err()).flatten();
@@ -109,27 +97,30 @@ fn problems_of_places(settings: &WatcherConfig) -> Vec<Note> {
 }
 
 /// A device and the findings about it.
-struct Checked {
+struct Checked<'a> {
+    settings: &'a DeviceSettings,
     device: Arc<ConfiguredDevice>,
-    is_simulated: bool,
-    /// The name of a secret that it needs, if only the service can read it.
-    services_secret: Option<String>,
     asked_by: Option<&'static str>,
     findings: Findings,
 }
 
-impl Checked {
+impl<'a> Checked<'a> {
+    fn new(settings: &'a DeviceSettings, devices: &Devices) -> Option<Self> {
+        let device = Arc::clone(devices.get(&settings.name)?);
+        Some(Checked { settings, device, asked_by: None, findings: Findings::default() })
+    }
+
     /// The device for the core, with the targets that it listed.
     fn facts(&self) -> core::Device {
         let mut facts = self.device.facts();
         if let Some(nodes) = self.listed() {
-            facts.coverage = Coverage::Discovered(Some(nodes.into_iter().collect()));
+            facts.coverage = Coverage::Discovered(Some(nodes));
         }
         facts
     }
 
     /// The targets that it listed.
-    fn listed(&self) -> Option<Vec<NodeName>> {
+    fn listed(&self) -> Option<BTreeSet<NodeName>> {
         let names = self.findings.targets.as_ref()?;
         Some(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
@@ -139,7 +130,7 @@ impl Checked {
 fn ask_devices(checked: &mut [Checked], spool: &SpoolSettings) {
     let here = checked.iter_mut().filter(|checked| checked.device.here);
     let (mut services, mut own): (Vec<_>, Vec<_>) =
-        here.partition(|checked| checked.services_secret.is_some());
+        here.partition(|checked| checked.settings.kind.secret_out_of_reach().is_some());
     let devices: Vec<_> = own.iter().map(|checked| Arc::clone(&checked.device)).collect();
     let limit = Limit::in_ms(findings::time_max_ms(&devices));
     for (checked, findings) in own.iter_mut().zip(findings::examine(&devices, Depth::Whole, limit))
@@ -159,7 +150,7 @@ fn ask_devices(checked: &mut [Checked], spool: &SpoolSettings) {
         )
     });
     for (checked, answer) in services.iter_mut().zip(answers) {
-        let secret = checked.services_secret.as_deref().unwrap_or_default();
+        let secret = checked.settings.kind.secret_out_of_reach().unwrap_or_default();
         match answer {
             Ok(findings) => {
                 checked.findings = findings;
@@ -191,7 +182,7 @@ fn ask_watcher(
 
 fn notes(checked: &[Checked], settings: &WatcherConfig, offline: bool) -> Vec<Note> {
     let mut notes = Vec::new();
-    for Checked { device, is_simulated, findings, .. } in checked {
+    for Checked { settings: of_device, device, findings, .. } in checked {
         let name = &device.name;
         if !device.here {
             let text = format!(" is not used on this node, '{}'", settings.node);
@@ -199,7 +190,7 @@ fn notes(checked: &[Checked], settings: &WatcherConfig, offline: bool) -> Vec<No
             continue;
         }
         notes.extend(notes_of(name, findings, device.kind.addresses().is_some()));
-        if *is_simulated {
+        if matches!(of_device.kind, DeviceKind::Simulated(_)) {
             let text = " is simulated: it only pretends to fence, nothing is really cut off";
             notes.push(Note::of(name, text));
         }
@@ -220,7 +211,7 @@ fn notes(checked: &[Checked], settings: &WatcherConfig, offline: bool) -> Vec<No
     notes
 }
 
-/// The abilities that the device lacks, so that nobody learns about them from a fence.
+/// The abilities that the device lacks: `check` shows them before a fence needs them.
 fn unable(device: &ConfiguredDevice) -> Vec<Note> {
     let (name, abilities) = (&device.name, device.driver.abilities());
     let actions = [FenceAction::Off, FenceAction::On, FenceAction::Reboot].into_iter();

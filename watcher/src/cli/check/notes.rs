@@ -38,28 +38,22 @@ impl Note {
 /// The notes about the findings for `device`. A text that repeats another note is left out.
 pub(super) fn notes_of(device: &str, findings: &Findings, has_addresses: bool) -> Vec<Note> {
     let Findings { reachable, words, is_partial, problems, remarks, unlisted, .. } = findings;
+    let note = |text: String| Note::of(device, text);
     let mut notes = Vec::new();
     match reachable {
-        Some(false) => {
-            notes.push(Note::of(device, format!(" cannot be reached: {words}")).into_problem());
-        }
-        None if !words.is_empty() => {
-            notes.push(Note::of(device, format!(" was not asked: {words}")));
-        }
-        Some(true) if *is_partial => {
-            notes.push(Note::of(device, format!(": {words}")).into_problem());
-        }
-        Some(true) if has_addresses => notes.push(Note::of(device, format!(": {words}"))),
+        Some(false) => notes.push(note(format!(" cannot be reached: {words}")).into_problem()),
+        None if !words.is_empty() => notes.push(note(format!(" was not asked: {words}"))),
+        Some(true) if *is_partial => notes.push(note(format!(": {words}")).into_problem()),
+        Some(true) if has_addresses => notes.push(note(format!(": {words}"))),
         _ => {}
     }
     if let Some(why) = unlisted {
-        let text = format!(" gives no list of its targets: {why}");
-        notes.push(Note::of(device, text).into_problem());
+        notes.push(note(format!(" gives no list of its targets: {why}")).into_problem());
     }
     let is_said = |problem: &&String| *reachable == Some(false) && words.contains(*problem);
     let problems = problems.iter().filter(|problem| !is_said(problem));
-    notes.extend(problems.map(|problem| Note::of(device, format!(": {problem}")).into_problem()));
-    notes.extend(remarks.iter().map(|remark| Note::of(device, format!(": {remark}"))));
+    notes.extend(problems.map(|problem| note(format!(": {problem}")).into_problem()));
+    notes.extend(remarks.iter().map(|remark| note(format!(": {remark}"))));
     notes
 }
 
@@ -118,11 +112,8 @@ pub(super) fn once_for_each_cause(problems: &[(&str, String)]) -> Vec<String> {
         let intros = group.iter().map(|(intro, _)| intro.trim_end_matches(": "));
         let mut follows: Vec<&str> = intros.filter(|intro| !intro.is_empty()).collect();
         follows.dedup();
-        let follows = match &follows[..] {
-            [] => String::new(),
-            _ => format!(" ({})", follows.join("; ")),
-        };
-        format!("cannot use '{}': {cause}{follows}", places.join("', '"))
+        let text = format!("cannot use '{}': {cause}", places.join("', '"));
+        if follows.is_empty() { text } else { format!("{text} ({})", follows.join("; ")) }
     };
     grouped(by_cause).into_iter().map(said).collect()
 }

@@ -1,32 +1,28 @@
 //! The output of a check: tables for people, JSON for programs.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
 use fence_core::watcher::{self as core, Coverage, Unroutable, route};
 use fence_protocol::{FenceAction, NodeName, fold_hostlist, natural_order};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::notes::{self, Note};
 use super::{Checked, method};
 use crate::cli::table::Table;
-use crate::config::WatcherConfig;
+use crate::config::DeviceSettings;
 
 /// All findings of a check.
 pub(super) struct Report<'a> {
-    pub(super) settings: &'a WatcherConfig,
-    pub(super) checked: &'a [Checked],
+    pub(super) node: &'a str,
+    pub(super) devices: &'a [DeviceSettings],
+    pub(super) checked: &'a [Checked<'a>],
     pub(super) notes: &'a [Note],
     pub(super) is_well: bool,
 }
 
-/// The devices that fence some targets.
-struct Fencers {
-    /// The targets; `None` for all that no device names.
-    targets: Option<String>,
-    /// The devices, first the one that is used.
-    by: Vec<String>,
-}
+/// Some targets, and the devices that fence them, first the one that is used. Without targets: the
+/// devices for all targets that no device names.
+type Fencers = (Option<String>, Vec<String>);
 
 impl Report<'_> {
     pub(super) fn text(&self) -> String {
@@ -35,7 +31,7 @@ impl Report<'_> {
         let fencers = self.fencers();
         // If the table names some targets, the rest are the others.
         let rest = if fencers.len() > 1 { "all others" } else { "all" };
-        for Fencers { targets, by } in &fencers {
+        for (targets, by) in &fencers {
             if let Some((used, others)) = by.split_first() {
                 table.row([targets.as_deref().unwrap_or(rest), used, &others.join(", ")]);
             }
@@ -49,9 +45,8 @@ impl Report<'_> {
         }
         for (word, is_problem) in [("problem", true), ("note", false)] {
             let notes = self.notes.iter().filter(|note| note.is_problem == is_problem);
-            for line in notes::lines(notes, &self.settings.devices) {
-                writeln!(text, "{word}: {line}").expect("a String takes every text");
-            }
+            let lines = notes::lines(notes, self.devices).into_iter();
+            text.extend(lines.map(|line| format!("{word}: {line}\n")));
         }
         text
     }
@@ -79,13 +74,13 @@ impl Report<'_> {
                 "notes": said(Some(&device.name), false),
             })
         };
-        let fencers = self.fencers().into_iter().filter_map(|Fencers { targets, by }| {
+        let fencers = self.fencers().into_iter().filter_map(|(targets, by)| {
             let (used, others) = by.split_first()?;
             Some(json!({"targets": targets, "device": used, "others": others}))
         });
         let value = json!({
             "well": self.is_well,
-            "node": self.settings.node,
+            "node": self.node,
             "devices": self.checked.iter().map(device).collect::<Vec<_>>(),
             "fenced_by": fencers.collect::<Vec<_>>(),
             "problems": said(None, true),
@@ -110,12 +105,11 @@ impl Report<'_> {
         in_order.sort_by(|one, other| natural_order(one.as_str(), other.as_str()));
         let by_devices = in_order.into_iter().map(|target| (serving(&devices, target), target));
         let groups = notes::grouped(by_devices).into_iter();
-        let fencers =
-            |(by, targets): (_, Vec<_>)| Fencers { targets: Some(fold_hostlist(targets)), by };
+        let fencers = |(by, targets): (_, Vec<_>)| (Some(fold_hostlist(targets)), by);
         let mut all: Vec<Fencers> = groups.map(fencers).collect();
         let mut other = (0..).filter_map(|n| format!("any-other-{n}").parse::<NodeName>().ok());
         if let Some(other) = other.find(|name| !listed.contains(name)) {
-            all.push(Fencers { targets: None, by: serving(&devices, &other) });
+            all.push((None, serving(&devices, &other)));
         }
         all
     }
@@ -123,16 +117,9 @@ impl Report<'_> {
 
 /// The report about a refused configuration, with all problems and their places.
 pub(in crate::cli) fn refused(node: &str, problems: &[String]) -> String {
-    let empty: [Value; 0] = [];
-    let value = json!({
-        "well": false,
-        "node": node,
-        "devices": empty,
-        "fenced_by": empty,
-        "problems": problems,
-        "notes": empty,
-    });
-    format!("{value:#}\n")
+    let problems: Vec<Note> =
+        problems.iter().map(|problem| Note::general(problem).into_problem()).collect();
+    Report { node, devices: &[], checked: &[], notes: &problems, is_well: false }.json()
 }
 
 fn devices(checked: &[Checked]) -> Table<7> {
@@ -181,11 +168,7 @@ fn serving(devices: &[core::Device], target: &NodeName) -> Vec<String> {
 
 /// The targets of the configuration, or those that the device listed.
 fn targets_in_full(checked: &Checked) -> String {
-    match (checked.device.fixed_targets(), checked.listed()) {
-        (Some(nodes), _) => fold_hostlist(nodes),
-        (None, Some(nodes)) => format!("discover: {}", fold_hostlist(&nodes)),
-        (None, None) => checked.device.targets.to_string(),
-    }
+    targets(checked, |nodes| fold_hostlist(nodes))
 }
 
 /// The same, or their number if the list is long and the other table names them.
@@ -194,10 +177,14 @@ fn targets_in_short(checked: &Checked) -> String {
     if text.len() <= TARGETS_WIDTH_MAX || !checked.device.here {
         return text;
     }
+    targets(checked, |nodes| format!("{} nodes", nodes.len()))
+}
+
+fn targets(checked: &Checked, shown: impl Fn(&BTreeSet<NodeName>) -> String) -> String {
     match (checked.device.fixed_targets(), checked.listed()) {
-        (Some(nodes), _) => format!("{} nodes", nodes.len()),
-        (None, Some(nodes)) => format!("discover: {} nodes", nodes.len()),
-        (None, None) => text,
+        (Some(nodes), _) => shown(nodes),
+        (None, Some(nodes)) => format!("discover: {}", shown(&nodes)),
+        (None, None) => checked.device.targets.to_string(),
     }
 }
 

@@ -12,28 +12,17 @@ use crate::config::values::argv;
 
 /// The keys of this type.
 pub(super) const KEYS: &[Key] = &[
-    Key::new("off", Program, Optional("[\"/usr/local/sbin/node-power\", \"off\", \"{target}\"]"))
-        .help(
-            "The program that switches a target off. Exit code 0: the device has acknowledged. \
-             `off` or `reboot` is required.",
-        ),
-    Key::new("on", Program, Optional("[\"/usr/local/sbin/node-power\", \"on\", \"{target}\"]"))
+    Key::new("off", Program, Optional(OFF)).help(
+        "The program that switches a target off. Exit code 0: the device has acknowledged. \
+         `off` or `reboot` is required.",
+    ),
+    Key::new("on", Program, Optional(ON))
         .help("The program that switches a target on. Exit code 0: the device has acknowledged."),
-    Key::new(
-        "reboot",
-        Program,
-        Optional("[\"/usr/local/sbin/node-power\", \"cycle\", \"{target}\"]"),
-    )
-    .help(
+    Key::new("reboot", Program, Optional(CYCLE)).help(
         "The program for the device's own reset, for the method `\"cycle\"`. Exit code 0: the \
          device has acknowledged.",
     ),
-    Key::new(
-        "status",
-        Program,
-        Optional("[\"/usr/local/sbin/node-power\", \"status\", \"{target}\"]"),
-    )
-    .help(
+    Key::new("status", Program, Optional(STATUS)).help(
         "The program that shows the power state by its exit code and its output: see the table \
          in fence-watcher.toml(5). Without it only the exit codes of the other programs count, \
          and answers contain `verified: false`.",
@@ -42,7 +31,7 @@ pub(super) const KEYS: &[Key] = &[
         "The program that lists the targets, one in each line. `targets = \"discover\"` needs \
          it.",
     ),
-    Key::new("monitor", Program, Optional("[\"/usr/local/sbin/node-power\", \"monitor\"]")).help(
+    Key::new("monitor", Program, Optional(MONITOR)).help(
         "The program that contacts the device. Exit code 0: the device can be reached now. \
          Pacemaker's monitor runs it, for at most `monitor_timeout`. Without it the watcher \
          runs `list`; without both the device counts as reachable if its programs exist.",
@@ -50,12 +39,14 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// The keys that the example sets.
-pub(super) const WRITTEN: &[(&str, &str)] = &[
-    ("off", "[\"/usr/local/sbin/node-power\", \"off\", \"{target}\"]"),
-    ("on", "[\"/usr/local/sbin/node-power\", \"on\", \"{target}\"]"),
-    ("status", "[\"/usr/local/sbin/node-power\", \"status\", \"{target}\"]"),
-    ("monitor", "[\"/usr/local/sbin/node-power\", \"monitor\"]"),
-];
+pub(super) const WRITTEN: &[(&str, &str)] =
+    &[("off", OFF), ("on", ON), ("status", STATUS), ("monitor", MONITOR)];
+
+const OFF: &str = "[\"/usr/local/sbin/node-power\", \"off\", \"{target}\"]";
+const ON: &str = "[\"/usr/local/sbin/node-power\", \"on\", \"{target}\"]";
+const CYCLE: &str = "[\"/usr/local/sbin/node-power\", \"cycle\", \"{target}\"]";
+const STATUS: &str = "[\"/usr/local/sbin/node-power\", \"status\", \"{target}\"]";
+const MONITOR: &str = "[\"/usr/local/sbin/node-power\", \"monitor\"]";
 
 /// The device that `section` describes.
 pub(super) fn read(section: &mut Section, common: &Common) -> CommandSettings {

@@ -9,6 +9,7 @@ use fence_protocol::NodeName;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::own::Own;
 use super::read::Common;
 use crate::config::reader::{Parsed, Section};
 use crate::config::table::Form::{self, Text};
@@ -115,7 +116,7 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<Ec2Settings
 /// Each target's instance: the value of its tag, or its id.
 fn instance(section: &mut Section, common: &Common) -> Option<PerTarget> {
     let instance = common.per_target(section, "instance")?;
-    let own = common.own(section, "instance", &instance);
+    let own = Own { section, common, key: "instance", texts: &instance };
     if common.discovers() && matches!(instance, PerTarget::Map(_)) {
         own.note("a table is for targets that are written: not for \"discover\"");
         return Some(instance);

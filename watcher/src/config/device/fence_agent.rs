@@ -118,7 +118,7 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<FenceAgentS
     let env = section.get("env", environment).unwrap_or_default();
     let (actions, needed) = actions(section, common);
     if let Some(plug) = &plug {
-        let own = common.own(section, "plug", plug);
+        let own = Own { section, common, key: "plug", texts: plug };
         check_plugs(&own, |plug| places_of_plug(plug, plug_option.as_deref(), &options));
     }
     Some(FenceAgentSettings {
@@ -212,15 +212,9 @@ fn actions(
     let has = |action| given.contains(&action);
     let is_method = |method| common.method == Some(method);
     for (is_lacking, text) in [
-        (
-            !has(Off) && !has(Reboot),
-            "neither \"off\" nor \"reboot\" is there: the device could not fence",
-        ),
+        (!has(Off) && !has(Reboot), NO_FENCE),
         (is_method(Method::Cycle) && !has(Reboot), "'method' \"cycle\" needs \"reboot\""),
-        (
-            is_method(Method::OnOff) && !(has(Off) && has(On)),
-            "'method' \"onoff\" needs \"off\" and \"on\"",
-        ),
+        (is_method(Method::OnOff) && !(has(Off) && has(On)), NO_ON_OFF),
         (common.discovers() && !has(List), "'targets' \"discover\" needs \"list\""),
     ] {
         if is_lacking {
@@ -246,6 +240,10 @@ fn check_plugs(own: &Own, places: impl Fn(&str) -> Vec<Place>) {
 
 /// Where fence agents are installed.
 const DIRECTORIES: &[&str] = &["/usr/sbin", "/sbin", "/usr/local/sbin"];
+
+const NO_FENCE: &str = "neither \"off\" nor \"reboot\" is there: the device could not fence";
+
+const NO_ON_OFF: &str = "'method' \"onoff\" needs \"off\" and \"on\"";
 
 const ONE_FOR_ALL: &str = "a plug controls one node: give each its own";
 

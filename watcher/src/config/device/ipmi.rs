@@ -6,6 +6,7 @@ use fence_protocol::NodeName;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::own::Own;
 use super::read::{Common, PASSWORD_CREDENTIAL, PASSWORD_ENV, password};
 use super::twins::place_of_address;
 use crate::config::reader::{Parsed, Section};
@@ -76,7 +77,7 @@ pub(super) fn read(section: &mut Section, common: &Common) -> Option<IpmiSetting
 /// The addresses of the BMCs.
 fn address(section: &mut Section, common: &Common) -> Option<PerTarget> {
     let address = common.per_target(section, "address")?;
-    let own = common.own(section, "address", &address);
+    let own = Own { section, common, key: "address", texts: &address };
     own.check_each(|text| BmcAddress::parse(text).err());
     let place = |target: &NodeName| Some(place_of_address(&address.of(target)?, IPMI_PORT));
     own.check_apart(place, "the same", ONE_FOR_ALL);

@@ -115,7 +115,7 @@ impl DeviceKind {
         }
     }
 
-    /// The places where `node` is reached: two nodes with one place would be one machine.
+    /// The places where `node` is reached. Two nodes with one place would be one machine.
     fn places_of(&self, node: &NodeName) -> Places {
         match self {
             DeviceKind::Ec2(settings) => of_instance(settings, node),

@@ -11,7 +11,6 @@ use fence_protocol::NodeName;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::own::Own;
 use super::{DEVICE, DeviceSettings, TYPES, Type, shared};
 use crate::config::Targets;
 use crate::config::reader::{Parsed, Section};
@@ -83,16 +82,6 @@ impl Common {
     /// The device's names for its targets, from `key` or from the targets.
     pub(super) fn per_target(&self, section: &mut Section, key: &str) -> Option<PerTarget> {
         per_target(section, key, self.names.as_ref())
-    }
-
-    /// The checks of `texts`, the value of `key`.
-    pub(super) fn own<'a>(
-        &'a self,
-        section: &'a Section<'a>,
-        key: &'static str,
-        texts: &'a PerTarget,
-    ) -> Own<'a> {
-        Own { section, common: self, key, texts }
     }
 
     /// Why `program` cannot be run, unless the file is for another machine.

@@ -6,6 +6,7 @@ use fence_device::redfish::{Address, Fingerprint, ResourcePath};
 use fence_device::{RedfishLogin, RedfishSettings, RedfishTrust};
 use fence_protocol::NodeName;
 
+use super::own::Own;
 use super::read::{Common, PASSWORD_CREDENTIAL, PASSWORD_ENV, PASSWORD_FILE, password};
 use super::twins::place_of_address;
 use crate::config::reader::Section;
@@ -115,7 +116,7 @@ fn trust(section: &mut Section, common: &Common) -> Option<RedfishTrust> {
     let fingerprints = per_target(section, "fingerprint", None);
     let is_insecure = section.get("insecure", boolean).unwrap_or(false);
     if let Some(fingerprints) = &fingerprints {
-        let own = common.own(section, "fingerprint", fingerprints);
+        let own = Own { section, common, key: "fingerprint", texts: fingerprints };
         own.check_each(|text| text.parse::<Fingerprint>().err());
         if common.discovers() && fingerprints.of_all().is_none() {
             own.note("with targets = \"discover\" there is one BMC, and so one text");
@@ -146,11 +147,12 @@ fn places(
     let addresses = common.per_target(section, "address");
     let systems = per_target(section, "system", None);
     if let Some(systems) = &systems {
-        common.own(section, "system", systems).check_each(system_problem);
+        let own = Own { section, common, key: "system", texts: systems };
+        own.check_each(system_problem);
     }
     let Some(addresses) = addresses else { return (None, systems) };
     let is_insecure = trust.is_none_or(|trust| *trust == RedfishTrust::Insecure);
-    let own = common.own(section, "address", &addresses);
+    let own = Own { section, common, key: "address", texts: &addresses };
     own.check_each(|text| address_problem(text, is_insecure));
     if common.discovers() && addresses.of_all().is_none() {
         own.note("with targets = \"discover\" it must be one for all");

@@ -64,14 +64,11 @@ fn meeting(
 ) -> Option<String> {
     let (here, there) = (strangers(nodes, others), strangers(others, nodes));
     let are = if here.len() > 1 { "are" } else { "is" };
-    let text = || {
-        format!(
-            "{} {are} reached where device '{device}' reaches {}",
-            listed(&here),
-            listed(&there)
-        )
-    };
-    (!here.is_empty()).then(text)
+    if here.is_empty() {
+        return None;
+    }
+    let (here, there) = (listed(&here), listed(&there));
+    Some(format!("{here} {are} reached where device '{device}' reaches {there}"))
 }
 
 /// The targets of `device`; if it has no list of targets, all targets in the file.
@@ -130,14 +127,9 @@ pub(super) fn of_instance(settings: &Ec2Settings, node: &NodeName) -> Places {
     let instance = meant(&instance);
     let mut place = vec!["ec2".to_owned(), instance.clone()];
     if !is_id(&instance) {
-        let key = settings.access_key.as_ref().map(|(id, _)| id);
-        let scope = [
-            Some(&settings.tag),
-            settings.region.as_ref(),
-            settings.endpoint.as_ref(),
-            settings.profile.as_ref(),
-            key,
-        ];
+        let Ec2Settings { tag, region, endpoint, profile, access_key, .. } = settings;
+        let key = access_key.as_ref().map(|(id, _)| id);
+        let scope = [Some(tag), region.as_ref(), endpoint.as_ref(), profile.as_ref(), key];
         place.extend(scope.into_iter().map(|text| text.cloned().unwrap_or_default()));
     }
     vec![place].into()
