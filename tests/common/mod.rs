@@ -339,10 +339,20 @@ impl Drop for Site {
 /// The arguments of a service.
 pub const SERVICE: &[&str] = &["run", "--node", "n1"];
 
-/// The next state that a service reports.
+/// The next state that a service reports, without its status for people.
 pub fn next_told(socket: &UnixDatagram) -> String {
-    let mut message = [0; 256];
-    let length = socket.recv(&mut message).expect("the watcher says nothing of itself");
+    loop {
+        let message = next_message(socket);
+        if !message.starts_with("STATUS=") {
+            return message;
+        }
+    }
+}
+
+/// The next message of a service to its manager.
+pub fn next_message(socket: &UnixDatagram) -> String {
+    let mut message = [0; 1024];
+    let length = socket.recv(&mut message).expect("the watcher reports nothing");
     String::from_utf8_lossy(&message[..length]).trim_end().to_owned()
 }
 

@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::common::{
-    SERVICE, Site, holds_within, names, new_id, next_told, output_of, request, wait_for,
+    SERVICE, Site, holds_within, names, new_id, next_message, next_told, output_of, request,
+    wait_for,
 };
 
 fn submit(site: &Site, action: &str, target: &str) -> String {
@@ -148,6 +149,22 @@ fn the_environment_can_move_the_spool() {
 
     other.await_result(&id, "success");
     assert!(!site.spool.requests.exists());
+}
+
+#[test]
+fn the_service_manager_shows_what_the_service_does() {
+    let site = Site::new();
+    site.configure(&site.simulated("demo", "delay = '100ms'"));
+    let (watcher, told) = site.start_as(site.watcher_command(SERVICE));
+    let await_status = |status: &str| while next_message(&told) != format!("STATUS={status}") {};
+
+    await_status("ready; 1 device");
+    let agent = site.agent("action=off\nplug=n3");
+    await_status("ready; 1 device; fencing n3 with demo for 0 s");
+    await_status("ready; 1 device");
+
+    agent.wait().assert_success();
+    watcher.stop();
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //!
 //! The audit of fences is in `fence-audit`.
 
+mod journal;
 mod line;
 mod logger;
 mod output;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde::Deserialize;
 
+use crate::journal::Journal;
 use crate::output::stderr_is_lost;
 use crate::{Syslog, shown_line};
 
@@ -32,7 +33,8 @@ pub enum LogTarget {
     Stderr,
     /// The local syslog; standard error if no syslog listens.
     Syslog,
-    /// Standard error that leads to the journal, with priorities (sd-daemon(3)).
+    /// The journal, with the fields of a fence; without a journal standard error, with priorities
+    /// (sd-daemon(3)).
     Journal,
 }
 
@@ -65,12 +67,24 @@ fn sink(program: &'static str, target: LogTarget) -> Sink {
             }),
             None => sink(program, LogTarget::Stderr),
         },
-        LogTarget::Auto | LogTarget::Stderr | LogTarget::Journal => Box::new(move |level, text| {
-            let line = stderr_line(program, target, level, text);
-            // Without standard error, the line is lost.
-            let _ = io::stderr().write_all(line.as_bytes());
-        }),
+        LogTarget::Journal => {
+            let journal = Journal::connect(program);
+            Box::new(move |level, text| {
+                if !journal.as_ref().is_some_and(|journal| journal.send(level, text)) {
+                    to_stderr(program, target, level, text);
+                }
+            })
+        }
+        LogTarget::Auto | LogTarget::Stderr => {
+            Box::new(move |level, text| to_stderr(program, target, level, text))
+        }
     }
+}
+
+fn to_stderr(program: &str, target: LogTarget, level: Level, text: &str) {
+    let line = stderr_line(program, target, level, text);
+    // Without standard error, the line is lost.
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 fn stderr_line(program: &str, target: LogTarget, level: Level, text: &str) -> String {

@@ -17,10 +17,12 @@ mod table;
 mod targets;
 mod values;
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use fence_log::LogTarget;
 use fence_spool::Places;
+use ring::digest::{SHA256, digest};
 
 pub use device::{DEVICE, DeviceKind, DeviceSettings, TYPES, Type};
 pub use problems::{ConfigError, Problem};
@@ -51,6 +53,8 @@ pub struct WatcherConfig {
     pub devices: Vec<DeviceSettings>,
     /// The name of the node that this watcher serves.
     pub node: String,
+    /// The SHA-256 digest of the file, as sha256sum(1) prints it; empty if there is no file.
+    pub digest: String,
 }
 
 /// `[spool]`.
@@ -133,7 +137,13 @@ pub fn local_node() -> String {
 
 /// Reads and checks the configuration file.
 pub fn load(origin: &Origin) -> Result<WatcherConfig, ConfigError> {
-    parse(&file::read(origin.file)?, origin)
+    let text = file::read(origin.file)?;
+    let mut settings = parse(&text, origin)?;
+    for byte in digest(&SHA256, text.as_bytes()).as_ref() {
+        // A String takes every text.
+        let _ = write!(settings.digest, "{byte:02x}");
+    }
+    Ok(settings)
 }
 
 /// Checks the text of a configuration file.
@@ -162,7 +172,8 @@ pub fn spool_at_best(origin: &Origin) -> SpoolSettings {
 
 fn general(root: &mut Section, origin: &Origin) -> WatcherConfig {
     let (spool, log, service) = (spool(root, origin), log(root, origin), service(root));
-    WatcherConfig { spool, log, service, devices: Vec::new(), node: origin.node.clone() }
+    let (node, digest) = (origin.node.clone(), String::new());
+    WatcherConfig { spool, log, service, devices: Vec::new(), node, digest }
 }
 
 fn spool(root: &mut Section, origin: &Origin) -> SpoolSettings {

@@ -7,6 +7,9 @@ use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 use std::time::Duration;
 
+use fence_clock::now;
+use fence_core::watcher::Watcher;
+use fence_protocol::FenceAction;
 use log::warn;
 use sd_notify::NotifyState;
 
@@ -16,23 +19,36 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How many reports wait for a manager that does not read. More would be out of date.
 const QUEUE_MAX: usize = 4;
 
-type Words = (Vec<NotifyState<'static>>, Option<SyncSender<()>>);
+/// How often the status changes while a fence runs, in milliseconds.
+const STATUS_PERIOD_MS: u64 = 1_000;
+
+/// A report to the service manager.
+#[derive(Default)]
+struct Message {
+    states: Vec<NotifyState<'static>>,
+    status: Option<String>,
+    /// Hears when the manager has the report.
+    heard: Option<SyncSender<()>>,
+}
 
 pub(super) struct Manager {
-    words: Option<SyncSender<Words>>,
+    words: Option<SyncSender<Message>>,
     /// The report that the service is ready is still to be sent: there was no room for it.
     owes_ready: bool,
+    /// The status that the manager has.
+    status: String,
 }
 
 impl Manager {
     /// The service manager that started this process, if one did.
     pub(super) fn find() -> Self {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
-            return Manager { words: None, owes_ready: false };
+            return Manager { words: None, owes_ready: false, status: String::new() };
         }
-        let (sender, words) = mpsc::sync_channel::<Words>(QUEUE_MAX);
+        let (sender, words) = mpsc::sync_channel::<Message>(QUEUE_MAX);
         let spawned = thread::Builder::new().name("manager".into()).spawn(move || {
-            for (states, heard) in words {
+            for Message { mut states, status, heard } in words {
+                states.extend(status.as_deref().map(NotifyState::Status));
                 if let Err(problem) = sd_notify::notify(&states) {
                     warn!(
                         "cannot report the state of the service to the service manager: {problem}"
@@ -44,7 +60,8 @@ impl Manager {
                 }
             }
         });
-        Manager { words: spawned.is_ok().then_some(sender), owes_ready: false }
+        let words = spawned.is_ok().then_some(sender);
+        Manager { words, owes_ready: false, status: String::new() }
     }
 
     /// The service is ready, or has read its configuration.
@@ -75,7 +92,45 @@ impl Manager {
         }
     }
 
-    fn say(&self, states: Vec<NotifyState<'static>>, heard: Option<SyncSender<()>>) -> bool {
-        self.words.as_ref().is_some_and(|words| words.try_send((states, heard)).is_ok())
+    /// Shows what `core` does, if a service manager listens. Returns when to show it again, in
+    /// milliseconds of `CLOCK_BOOTTIME`.
+    pub(super) fn show(&mut self, core: &Watcher, devices: usize, is_ending: bool) -> u64 {
+        let Some(words) = &self.words else { return u64::MAX };
+        let now_boot_ms = now().boot_ms;
+        let status = status(core, devices, is_ending, now_boot_ms);
+        if status != self.status {
+            let message = Message { status: Some(status.clone()), ..Message::default() };
+            if words.try_send(message).is_ok() {
+                self.status = status;
+            }
+        }
+        let is_busy = core.running().next().is_some();
+        if is_busy { now_boot_ms.saturating_add(STATUS_PERIOD_MS) } else { u64::MAX }
     }
+
+    fn say(&self, states: Vec<NotifyState<'static>>, heard: Option<SyncSender<()>>) -> bool {
+        self.words
+            .as_ref()
+            .is_some_and(|words| words.try_send(Message { states, heard, status: None }).is_ok())
+    }
+}
+
+/// What the watcher does now, in one line: `ready; 2 devices; fencing n3 with bmc for 4 s`.
+pub(super) fn status(core: &Watcher, devices: usize, is_ending: bool, now_boot_ms: u64) -> String {
+    let mut parts = vec![if is_ending { "stopping" } else { "ready" }.to_owned()];
+    parts.push(format!("{devices} device{}", if devices == 1 { "" } else { "s" }));
+    parts.extend(core.running().map(|(_, job, since_boot_ms)| {
+        let doing = if job.action == FenceAction::On { "powering on" } else { "fencing" };
+        let seconds = now_boot_ms.saturating_sub(since_boot_ms) / 1_000;
+        format!("{doing} {} with {} for {seconds} s", job.target, job.lane.device)
+    }));
+    let returning = core.returning();
+    parts.extend(
+        returning.map(|job| format!("powering on {} with {}", job.target, job.lane.device)),
+    );
+    let waiting = core.queued().count();
+    if waiting > 0 {
+        parts.push(format!("{waiting} waiting"));
+    }
+    parts.join("; ")
 }

@@ -252,6 +252,8 @@ impl Daemon {
             let next =
                 self.core.next_tick_boot_ms().unwrap_or(u64::MAX).min(self.next_round_boot_ms);
             let next = self.ending.as_ref().map_or(next, |(_, limit)| next.min(*limit));
+            let (devices, is_ending) = (self.devices.here().count(), self.ending.is_some());
+            let next = next.min(self.manager.show(&self.core, devices, is_ending));
             let wait = Duration::from_millis(next.saturating_sub(now().boot_ms));
             match events.recv_timeout(wait) {
                 Ok(event) => self.woken(event),

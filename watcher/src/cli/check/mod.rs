@@ -56,8 +56,10 @@ pub(super) fn check(settings: &WatcherConfig, wanted: Wanted) -> anyhow::Result<
     let mut notes = notes(&checked, settings, wanted.offline);
     notes.extend(general);
     let is_well = !notes.iter().any(|note| note.is_problem);
-    let (node, devices) = (&settings.node, &settings.devices);
-    let report = report::Report { node, devices, checked: &checked, notes: &notes, is_well };
+    let WatcherConfig { node, devices, digest, .. } = settings;
+    let digest = Some(digest.as_str());
+    let report =
+        report::Report { node, digest, devices, checked: &checked, notes: &notes, is_well };
     Ok((if wanted.json { report.json() } else { report.text() }, is_well))
 }
 

@@ -14,6 +14,8 @@ use crate::config::DeviceSettings;
 /// All findings of a check.
 pub(super) struct Report<'a> {
     pub(super) node: &'a str,
+    /// The digest of the configuration; `None` if it was refused.
+    pub(super) digest: Option<&'a str>,
     pub(super) devices: &'a [DeviceSettings],
     pub(super) checked: &'a [Checked<'a>],
     pub(super) notes: &'a [Note],
@@ -48,6 +50,8 @@ impl Report<'_> {
             let lines = notes::lines(notes, self.devices).into_iter();
             text.extend(lines.map(|line| format!("{word}: {line}\n")));
         }
+        let digest = self.digest.map(|digest| format!("configuration: sha256 {digest}\n"));
+        text.extend(digest);
         text
     }
 
@@ -81,6 +85,7 @@ impl Report<'_> {
         let value = json!({
             "well": self.is_well,
             "node": self.node,
+            "digest": self.digest,
             "devices": self.checked.iter().map(device).collect::<Vec<_>>(),
             "fenced_by": fencers.collect::<Vec<_>>(),
             "problems": said(None, true),
@@ -119,7 +124,8 @@ impl Report<'_> {
 pub(in crate::cli) fn refused(node: &str, problems: &[String]) -> String {
     let problems: Vec<Note> =
         problems.iter().map(|problem| Note::general(problem).into_problem()).collect();
-    Report { node, devices: &[], checked: &[], notes: &problems, is_well: false }.json()
+    Report { node, digest: None, devices: &[], checked: &[], notes: &problems, is_well: false }
+        .json()
 }
 
 fn devices(checked: &[Checked]) -> Table<7> {
