@@ -15,10 +15,12 @@ mod audit;
 mod executable;
 mod left_out;
 mod programs;
+mod reports;
 
 pub(crate) use executable::write_executable;
 pub use left_out::left_out;
 pub use programs::{Agent, Ended, Watcher, agent_program, built};
+pub use reports::{next_message, next_told};
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -338,23 +340,6 @@ impl Drop for Site {
 
 /// The arguments of a service.
 pub const SERVICE: &[&str] = &["run", "--node", "n1"];
-
-/// The next state that a service reports, without its status for people.
-pub fn next_told(socket: &UnixDatagram) -> String {
-    loop {
-        let message = next_message(socket);
-        if !message.starts_with("STATUS=") {
-            return message;
-        }
-    }
-}
-
-/// The next message of a service to its manager.
-pub fn next_message(socket: &UnixDatagram) -> String {
-    let mut message = [0; 1024];
-    let length = socket.recv(&mut message).expect("the watcher reports nothing");
-    String::from_utf8_lossy(&message[..length]).trim_end().to_owned()
-}
 
 /// The directories of requests and answers, in the form that the other programs get.
 #[derive(Clone)]

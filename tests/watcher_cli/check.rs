@@ -1,5 +1,7 @@
 //! `fence-watcher check`: what it asks, and what it prints.
 
+use std::process::Command;
+
 use super::{Scratch, simulated};
 
 #[test]
@@ -21,8 +23,11 @@ fn a_check_asks_each_device_of_this_node_and_reports_surprising_settings() {
 
     assert_eq!(ran.stderr, "");
     let host = fence_watcher::config::local_node();
+    let digest = Command::new("sha256sum").arg(scratch.path("w.toml")).output().unwrap();
+    let digest = String::from_utf8(digest.stdout).unwrap();
+    let digest = digest.split(' ').next().unwrap();
     assert_eq!(
-        ran.stdout.replace(&format!("'{host}'"), "'HOST'"),
+        ran.stdout.replace(&format!("'{host}'"), "'HOST'").replace(digest, "DIGEST"),
         "\
 DEVICE  TYPE       REACHABLE  TARGETS  METHOD  CONCURRENT  ON THIS NODE
 one     command    yes        n[1-3]   onoff   1           yes
@@ -35,6 +40,7 @@ n[1-3]   one        demo
 note: 'other' is not used on this node, 'n1.example.com'
 note: 'demo' is simulated: it only pretends to fence, nothing is really cut off
 note: asked from this machine, 'HOST': 'n1.example.com' may reach other devices
+configuration: sha256 DIGEST
 "
     );
     assert_eq!(ran.code, Some(0));

@@ -281,7 +281,7 @@ mod tests {
             assert!(problem.contains(name) && !problem.contains("s3cret"), "{problem}");
         }
         let missing = read(directory.0.join("missing")).unwrap_err();
-        assert!(missing.contains("not there"), "{missing}");
+        assert!(missing.contains("does not exist"), "{missing}");
     }
 
     #[test]
