@@ -119,25 +119,28 @@ fn each_path_that_a_document_names_exists() {
     }
 }
 
-const DIRECTORIES: [&str; 9] = [
+const DIRECTORIES: [&str; 11] = [
     "agent/",
     "completions/",
     "crates/",
+    "docs/",
     "examples/",
     "fuzz/",
     "man/",
+    "packaging/",
     "systemd/",
     "tests/",
     "watcher/",
 ];
 
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
     "PROTOCOL.md",
     "ARCHITECTURE.md",
     "SECURITY.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "docs/administration.md",
     "man/fence-watcher.8.md",
     "man/fence_gfs2_recorder.8.md",
 ];

@@ -3,10 +3,10 @@
 # It collects the configuration without secrets, the logs, and what fence-watcher says of itself. It collects
 # no file that holds a password, and no credential of systemd.
 
-from sos.report.plugins import DebianPlugin, Plugin, RedHatPlugin, UbuntuPlugin
+from sos.report.plugins import DebianPlugin, Plugin, RedHatPlugin, SuSEPlugin, UbuntuPlugin
 
 
-class Gfs2Fencing(Plugin, RedHatPlugin, DebianPlugin, UbuntuPlugin):
+class Gfs2Fencing(Plugin, RedHatPlugin, SuSEPlugin, DebianPlugin, UbuntuPlugin):
 
     short_desc = "Fencing of GFS2 clusters through files"
 
@@ -38,14 +38,23 @@ class Gfs2Fencing(Plugin, RedHatPlugin, DebianPlugin, UbuntuPlugin):
         ])
 
     def postproc(self):
-        # Options of fence agents can hold a password. Names of files, variables and credentials stay.
-        secret = (
-            r"(?m)([\w.'\"-]*(?:passw|passphrase|secret|token|community|access_key)[\w-]*?"
-            r"(?<!_file)(?<!_env)(?<!_credential)(?<!_script)['\"]?\s*=\s*)"
-            r"(\"(?:[^\"\\]|\\.)*\"|'[^']*')"
+        # Options of fence agents and arguments of programs can hold a password. Names of files, variables
+        # and credentials stay.
+        word = r"passw|passphrase|pwd|secret|token|community|key|auth|pin"
+        value = (
+            r"(?:\"\"\".*?\"\"\"|'''.*?'''|\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'"
+            r"|\[[^\]]*\]|[^\s,#}]+)"
         )
-        self.do_path_regex_sub(r"/etc/gfs2-fencing/.*", secret, r'\1"********"')
+        named = (
+            r"(?is)([\w.'\"-]*(?:" + word + r")[\w-]*"
+            r"(?<!_file)(?<!_env)(?<!_credential)(?<!_script)['\"]?\s*=\s*)" + value
+        )
+        argument = r"(?is)(['\"]--?[\w-]*(?:" + word + r")[\w-]*['\"]\s*,\s*)" + value
+        joined = r"(?i)(--?[\w-]*(?:" + word + r")[\w-]*[= ])[^'\"\s]+"
+        for pattern, masked in ((named, r'\1"********"'), (argument, r'\1"********"'), (joined, r"\1********")):
+            self.do_path_regex_sub(r"/etc/gfs2-fencing/.*", pattern, masked)
+        # With the lines that continue it.
         self.do_path_regex_sub(
             r"/etc/systemd/system/fence-watcher.service.d/.*",
-            r"(?m)^(\s*(?:Environment|SetCredential\w*)\s*=).*$", r"\1********",
+            r"(?m)^(\s*(?:Environment|SetCredential\w*|Exec\w*)\s*=)(?:.*\\\n)*.*$", r"\1********",
         )

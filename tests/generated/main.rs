@@ -100,8 +100,11 @@ fn the_completions_are_up_to_date() {
 #[test]
 fn the_examples_are_up_to_date() {
     for of_type in TYPES {
-        let path = format!("examples/fence-watcher-{}.toml", of_type.name);
-        check(&path, &configuration::example(of_type));
+        // The second is a seed of the fuzz target.
+        for before in ["examples/", "fuzz/seeds/config/example-"] {
+            let path = format!("{before}fence-watcher-{}.toml", of_type.name);
+            check(&path, &configuration::example(of_type));
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde::Deserialize;
 
 use crate::journal::Journal;
-use crate::output::stderr_is_lost;
+use crate::output::{stderr_is_journal, stderr_is_lost};
 use crate::{Syslog, shown_line};
 
 /// The most lines that wait for the writer.
@@ -57,9 +57,7 @@ type Sink = Box<dyn FnMut(Level, &str)>;
 
 fn sink(program: &'static str, target: LogTarget) -> Sink {
     match target {
-        LogTarget::Auto if std::env::var_os("JOURNAL_STREAM").is_some() => {
-            sink(program, LogTarget::Journal)
-        }
+        LogTarget::Auto if stderr_is_journal() => sink(program, LogTarget::Journal),
         LogTarget::Auto if stderr_is_lost() => sink(program, LogTarget::Syslog),
         LogTarget::Syslog => match Syslog::connect(program) {
             Some(mut syslog) => Box::new(move |level, text| {
@@ -68,9 +66,9 @@ fn sink(program: &'static str, target: LogTarget) -> Sink {
             None => sink(program, LogTarget::Stderr),
         },
         LogTarget::Journal => {
-            let journal = Journal::connect(program);
+            let mut journal = Journal::connect(program);
             Box::new(move |level, text| {
-                if !journal.as_ref().is_some_and(|journal| journal.send(level, text)) {
+                if !journal.as_mut().is_some_and(|journal| journal.send(level, text)) {
                     to_stderr(program, target, level, text);
                 }
             })

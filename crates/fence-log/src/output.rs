@@ -19,6 +19,14 @@ pub(crate) fn stderr_is_lost() -> bool {
     fstat(io::stderr()).is_err() || is_null(io::stderr())
 }
 
+/// Whether standard error leads to the journal. The variable alone does not show that: programs in a
+/// terminal inherit it, too (systemd.exec(5)).
+pub(crate) fn stderr_is_journal() -> bool {
+    let Ok(stderr) = fstat(io::stderr()) else { return false };
+    let stream = format!("{}:{}", stderr.st_dev, stderr.st_ino);
+    std::env::var_os("JOURNAL_STREAM").is_some_and(|named| named == *stream)
+}
+
 fn is_null(output: impl AsFd) -> bool {
     match (fstat(output), stat("/dev/null")) {
         (Ok(output), Ok(null)) => output.st_rdev == null.st_rdev && null.st_rdev != 0,

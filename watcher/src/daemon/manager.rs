@@ -3,6 +3,9 @@
 //! The manager's socket blocks if the manager does not read. While a cluster file system waits for
 //! a fence, any process of the node can be stuck. A stuck manager must not delay the fence.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 use std::time::Duration;
@@ -31,21 +34,26 @@ struct Message {
     heard: Option<SyncSender<()>>,
 }
 
+#[derive(Default)]
 pub(super) struct Manager {
     words: Option<SyncSender<Message>>,
     /// The report that the service is ready is still to be sent: there was no room for it.
     owes_ready: bool,
-    /// The status that the manager has.
+    /// The status that the manager has, or gets next.
     status: String,
+    /// A status waits for a manager that does not read.
+    shows: Arc<AtomicBool>,
 }
 
 impl Manager {
     /// The service manager that started this process, if one did.
     pub(super) fn find() -> Self {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
-            return Manager { words: None, owes_ready: false, status: String::new() };
+            return Manager::default();
         }
         let (sender, words) = mpsc::sync_channel::<Message>(QUEUE_MAX);
+        let shows = Arc::new(AtomicBool::new(false));
+        let waiting = Arc::clone(&shows);
         let spawned = thread::Builder::new().name("manager".into()).spawn(move || {
             for Message { mut states, status, heard } in words {
                 states.extend(status.as_deref().map(NotifyState::Status));
@@ -54,6 +62,9 @@ impl Manager {
                         "cannot report the state of the service to the service manager: {problem}"
                     );
                 }
+                if status.is_some() {
+                    waiting.store(false, Relaxed);
+                }
                 if let Some(heard) = heard {
                     // The receiver is gone when the wait is over.
                     let _ = heard.try_send(());
@@ -61,7 +72,7 @@ impl Manager {
             }
         });
         let words = spawned.is_ok().then_some(sender);
-        Manager { words, owes_ready: false, status: String::new() }
+        Manager { words, shows, ..Manager::default() }
     }
 
     /// The service is ready, or has read its configuration.
@@ -98,14 +109,17 @@ impl Manager {
         let Some(words) = &self.words else { return u64::MAX };
         let now_boot_ms = now().boot_ms;
         let status = status(core, devices, is_ending, now_boot_ms);
-        if status != self.status {
+        // One status waits at most: a ping of the watchdog must find room.
+        if status != self.status && !self.shows.swap(true, Relaxed) {
             let message = Message { status: Some(status.clone()), ..Message::default() };
             if words.try_send(message).is_ok() {
-                self.status = status;
+                self.status.clone_from(&status);
+            } else {
+                self.shows.store(false, Relaxed);
             }
         }
-        let is_busy = core.running().next().is_some();
-        if is_busy { now_boot_ms.saturating_add(STATUS_PERIOD_MS) } else { u64::MAX }
+        let is_to_change = core.running().next().is_some() || status != self.status;
+        if is_to_change { now_boot_ms.saturating_add(STATUS_PERIOD_MS) } else { u64::MAX }
     }
 
     fn say(&self, states: Vec<NotifyState<'static>>, heard: Option<SyncSender<()>>) -> bool {
