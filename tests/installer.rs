@@ -100,7 +100,7 @@ fn no_installed_service_is_started_or_enabled_however_the_installation_ends() {
 
         assert_eq!(output.status.code(), Some(code), "{end}: {output:?}");
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(said.contains("installing 1 packages") && said.contains("7 GB"), "{end}: {said}");
+        assert!(said.contains("installing 1 packages") && said.contains("14 GB"), "{end}: {said}");
         let seen = machine.read("seen");
         assert_eq!(seen[..3], ["policy 101", "disable *", "disable *"], "{end}: {seen:?}");
         assert!(seen[3].starts_with("noninteractive 1 ") && seen[3].contains(" --no-upgrade "));
